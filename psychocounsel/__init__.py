@@ -1,0 +1,3 @@
+"""psychocounsel: distributed preference learning for counselling models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,108 @@
+"""What an algorithm is: a dataclass of hyperparameters, what it needs, what it collects, and its loss.
+
+Files in this folder import without torch (it is imported inside `loss` and `collect`), because the dataclass is also the
+schema of the algorithm's YAML, and that is checked on login nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from psychocounsel.data.batch import Batch
+    from psychocounsel.data.group import Group
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an algorithm asks of the engine.
+
+    `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more) or "prompts" (none).
+    `models` are engines: "policy" is trained, "critic" too (its terms carry `engine="critic"`), "reference" is frozen.
+    """
+
+    models: frozenset[str] = frozenset({"policy"})
+    data: str = "completions"
+    rollouts: bool = False
+    reward: bool = False
+    entropy: bool = False
+
+
+@dataclass
+class Term:
+    """One summand of the loss, or a metric (`weight=0`).
+
+    `sum` is a scalar tensor: the sum over this micro-batch. The engine divides it by the number of `unit`s in the global
+    batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens"), so that any split of the batch into ranks and
+    micro-batches gives the same gradient, and adds `weight` times the result to the loss of `engine`.
+    """
+
+    sum: torch.Tensor
+    unit: str
+    weight: float = 1.0
+    engine: str = "policy"
+
+
+@dataclass
+class Outputs:
+    """What the models computed for a Batch of N completion tokens in C completions.
+
+    `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None where not needed.
+    """
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+
+
+class Context(Protocol):
+    """What `collect` may use."""
+
+    rng: np.random.Generator
+
+    def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
+        """float32[len] log-probabilities per completion of each group under "policy" or "reference"."""
+
+
+@dataclass
+class Algorithm:
+    """Base of all algorithms; these fields are the optimizer's, the subclass adds its own.
+
+    `algo.lr` rises linearly over `warmup` (a fraction of all steps) and then follows `schedule` to `min_lr_ratio * lr`.
+    """
+
+    lr: float = option(1e-6, above=0)
+    schedule: str = option("cosine", choices=("cosine", "linear", "constant"))
+    warmup: float = option(0.1, at_least=0, below=1)
+    min_lr_ratio: float = option(0.0, at_least=0, at_most=1)
+    weight_decay: float = option(0.0, at_least=0)
+    adam_beta1: float = option(0.9, at_least=0, below=1)
+    adam_beta2: float = option(0.999, at_least=0, below=1)
+    adam_eps: float = option(1e-8, above=0)
+    max_grad_norm: float | None = option(1.0, above=0)
+
+    needs: ClassVar[Needs] = Needs()
+    temperature: ClassVar[float] = 1.0
+
+    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Turn the round's groups into groups to train on; offline data is one round, collected before the first step."""
+        return groups
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Return the loss terms and metrics of one micro-batch by name."""
+        raise TypeError(f"{type(self).__name__} defines no loss")
+
+
+def collect_reference(groups: list[Group], ctx: Context) -> list[Group]:
+    """Fill `ref_logprobs` of every completion: the `collect` of every algorithm with a fixed reference."""
+    for group, logprobs in zip(groups, ctx.logprobs("reference", groups), strict=True):
+        for completion, values in zip(group.completions, logprobs, strict=True):
+            completion.ref_logprobs = values
+    return groups

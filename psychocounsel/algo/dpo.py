@@ -1,0 +1,74 @@
+"""Direct preference optimization and its variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import torch
+
+    from psychocounsel.data.batch import Batch
+    from psychocounsel.data.group import Group
+
+
+@dataclass
+class DPO(Algorithm):
+    """DPO (arXiv 2305.18290, eq. 7) with the IPO, hinge and robust losses.
+
+    With h = (log pi(chosen)/ref(chosen)) - (log pi(rejected)/ref(rejected)), summed over tokens:
+        sigmoid  -(1-e) log s(beta h) - e log s(-beta h), e = label_smoothing (conservative DPO)
+        robust   ((1-e) (-log s(beta h)) - e (-log s(-beta h))) / (1 - 2e)      (arXiv 2403.00409)
+        hinge    max(0, 1 - beta h)                                             (arXiv 2305.10425)
+        ipo      (h_mean - 1/(2 beta))^2 with per-token means                   (arXiv 2310.12036, eq. 17)
+    `length_normalised` takes per-token means in the other losses too. `sft_weight` adds the mean negative log-likelihood
+    per token of the chosen replies, which keeps them from looping or losing their end.
+    """
+
+    beta: float = option(0.1, above=0)
+    loss_type: str = option("sigmoid", choices=("sigmoid", "robust", "hinge", "ipo"))
+    label_smoothing: float = option(0.0, at_least=0, below=0.5)
+    length_normalised: bool = False
+    sft_weight: float = option(0.0, at_least=0)
+
+    needs = Needs(models=frozenset({"policy", "reference"}), data="pairs")
+
+    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
+        return collect_reference(groups, ctx)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms per pair; metrics are implicit rewards beta * log(pi/ref), ties count half in the accuracy."""
+        import torch
+
+        ratios = batch.completion_sums(outputs.logprobs - batch.ref_logprobs)
+        if self.length_normalised or self.loss_type == "ipo":
+            ratios = ratios / batch.completion_lengths
+        chosen, rejected = batch.pairs(ratios)
+        margin = chosen - rejected
+        terms = {"loss_preference": Term(self.pair_losses(margin).sum(), "pairs")}
+        if self.sft_weight:
+            nll, _ = batch.pairs(batch.completion_sums(outputs.logprobs))
+            terms["loss_sft"] = Term(-nll.sum(), "chosen_tokens", self.sft_weight)
+        with torch.no_grad():
+            wins = (margin > 0).float() + 0.5 * (margin == 0).float()
+            metrics = {"accuracy": wins, "margin": self.beta * margin, "chosen": self.beta * chosen}
+            terms |= {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+        return terms
+
+    def pair_losses(self, margin: torch.Tensor) -> torch.Tensor:
+        """Loss per pair, float[P], from the log-ratio margins h, float[P]."""
+        import torch
+        from torch.nn.functional import logsigmoid
+
+        scaled, smoothing = self.beta * margin, self.label_smoothing
+        if self.loss_type == "hinge":
+            return torch.relu(1 - scaled)
+        if self.loss_type == "ipo":
+            return (margin - 1 / (2 * self.beta)) ** 2
+        if self.loss_type == "robust":
+            flipped = smoothing * logsigmoid(-scaled) - (1 - smoothing) * logsigmoid(scaled)
+            return flipped / (1 - 2 * smoothing)
+        return -(1 - smoothing) * logsigmoid(scaled) - smoothing * logsigmoid(-scaled)

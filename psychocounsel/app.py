@@ -1,0 +1,131 @@
+"""The Hydra application behind every composed command: compose, check, make jobs, submit; errors in one line."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from psychocounsel import config as configs
+from psychocounsel.cluster.hydra_launcher import JobLauncher
+from psychocounsel.cluster.job import Job, make_job, submit
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.files import shipped
+from psychocounsel.schema import flat_keys, suggestion
+
+
+def main(module: str, config_name: str) -> None:
+    """Run `module` as a Hydra application and exit with the code of its jobs."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
+    _add_code_path(sys.argv[1:])
+    Plugins.instance().register(JobLauncher)
+    exit_codes: list[int] = []
+    JobLauncher.module, JobLauncher.exit_codes = module, exit_codes
+
+    @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
+    def run(composed: DictConfig) -> None:
+        job = compose_job(composed, module, list(HydraConfig.get().overrides.task))
+        exit_codes.append(submit([job], job.config).exit_code)
+
+    try:
+        run()
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if wants_traceback:
+            raise
+        print(f"error: {_one_line(error, config_name)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    sys.exit(max(exit_codes, default=0))
+
+
+def compose_job(
+    composed: DictConfig, module: str, overrides: Sequence[str], index: int = 0, sweep: Path | None = None
+) -> Job:
+    """Check a composed configuration and make its job.
+
+    Raises:
+        UserError: if the configuration cannot work, or its run directory belongs to another one.
+    """
+    with open_dict(composed):
+        composed.code_path = _code_path(sys.argv[1:])
+        configs.resolve_mix(composed, load_data_preset)
+    checked = configs.check(composed)
+    return make_job(module, checked, list(overrides), index, sweep)
+
+
+def load_data_preset(name: str) -> DictConfig:
+    """Return `conf/data/<name>.yaml` from Hydra's search path, the user's directories included."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    repository = loader.repository  # type: ignore[attr-defined]
+    result = repository.load_config(f"data/{name}")
+    if result is None:
+        available = loader.get_group_options("data")
+        raise UserError(f"data.mix: no data config named {name}; {suggestion(name, available)}")
+    node = result.config
+    return node.data if "data" in node else node
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[str]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    known, _ = parser.parse_known_args(list(arguments))
+    return [os.path.abspath(os.path.expanduser(folder)) for folder in known.config_dir]
+
+
+def _code_path(arguments: Sequence[str]) -> list[str]:
+    """Where a user's own algorithm may live: the folder of --config-dir, the one above it, and the current one."""
+    folders = [path for folder in _config_dirs(arguments) for path in (folder, os.path.dirname(folder))]
+    return [*folders, os.getcwd()] if folders else [os.getcwd()]
+
+
+def _add_code_path(arguments: Sequence[str]) -> None:
+    for folder in _config_dirs(arguments):
+        if not os.path.isdir(folder):
+            print(f"error: --config-dir {folder}: no such folder", file=sys.stderr)
+            sys.exit(USER_ERROR)
+    sys.path.extend(folder for folder in _code_path(arguments) if folder not in sys.path)
+
+
+_STRUCT = re.compile(r"(?:Could not override|Key) '([\w./@-]+)'")
+_GROUP = re.compile(r"In '[^']*': Could not find '([^']+)'|Could not (?:find|load) '([^']+)'")
+
+
+def _one_line(error: Exception, config_name: str) -> str:
+    """The one line that a user needs of Hydra's many."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else text
+    if match := _GROUP.search(text):
+        return _unknown_choice(next(part for part in match.groups() if part), config_name)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_override(match.group(1), config_name)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")]
+    return "; ".join(lines[:2])
+
+
+def _unknown_override(key: str, config_name: str) -> str:
+    valid = flat_keys(configs.compose([], name=config_name))
+    if "@" in key or "/" in key:
+        return f"unknown group {key}: `--help` lists the groups"
+    return configs.unknown_key(key, valid) + f" (a key that a YAML leaves out is added with +{key}=...)"
+
+
+def _unknown_choice(path: str, config_name: str) -> str:
+    group, _, name = path.rpartition("/")
+    options = sorted(file.stem for file in (shipped("conf") / group).glob("*.yaml")) if group else []
+    if not options:
+        return f"no such config: {path}"
+    return f"{group}={name}: no such choice; {suggestion(name, options)} ({group} is one of {', '.join(options)})"
+

@@ -1,0 +1,157 @@
+"""A job is one run directory and the module that works in it; `submit` is the one way to start jobs, anywhere."""
+
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel import __version__
+from psychocounsel import config as configs
+from psychocounsel.errors import UserError
+from psychocounsel.files import read_json, write_atomically, write_json
+
+
+@dataclass
+class Job:
+    """What a cluster needs to know to run `module` on `config` in `run_dir`."""
+
+    module: str
+    config: DictConfig
+    run_dir: Path
+    index: int = 0
+    overrides: list[str] = field(default_factory=list)
+    nodes: int = 1
+    processes: int = 1
+    servers: int = 0
+    after: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Submission:
+    """How the jobs ended, as far as the cluster waited: the worst exit code, and each job's objective or None."""
+
+    exit_code: int
+    objectives: list[float | None]
+
+
+def make_job(module: str, config: DictConfig, overrides: list[str], index: int, sweep: Path | None) -> Job:
+    """Choose the run directory and hold it against what is there; nothing is written yet.
+
+    Raises:
+        UserError: if the directory belongs to another configuration, or cannot be one.
+    """
+    if sweep is not None:
+        run_dir = sweep / configs.slug("_".join(overrides) or "default")
+    elif config.run_dir:
+        run_dir = Path(config.run_dir)
+    else:
+        run_dir = configs.default_directory(config)
+    config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
+    existing = run_dir / "config.yaml"
+    if existing.exists():
+        configs.check_same_run(config, _load(existing), run_dir)
+    elif run_dir.is_file():
+        raise UserError(f"run_dir={run_dir}: is a file; give a folder")
+    elif run_dir.is_dir() and any(run_dir.iterdir()):
+        raise UserError(f"run_dir={run_dir}: holds files but no run; give a new or empty folder")
+    return Job(module, config, run_dir, index, overrides, processes=configs.build(config, "cluster").process_count())
+
+
+def _load(path: Path) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir") from error
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path}: is not a run's configuration; use another run_dir")
+    return loaded
+
+
+def submit(jobs: list[Job], config: DictConfig) -> Submission:
+    """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names."""
+    for job in jobs:
+        check_process_count(job)
+    cluster = configs.build(config, "cluster")
+    if config.dry_run:
+        for job in jobs:
+            print(cluster.describe(job))
+        return Submission(0, [None] * len(jobs))
+    for job in jobs:
+        if not is_finished(job):
+            write_run_directory(job)
+    if config.sweep_dir:
+        _write_sweep_table(Path(config.sweep_dir), jobs)
+    return cluster.submit(jobs)
+
+
+def check_process_count(job: Job) -> None:
+    """Refuse to go on with another number of processes than the checkpoint was written by."""
+    from psychocounsel.engine.manifest import latest_checkpoint
+
+    checkpoint = latest_checkpoint(job.run_dir)
+    if checkpoint is None or is_finished(job):
+        return
+    written = (read_json(checkpoint / "loop.json") or {}).get("processes")
+    if written != job.processes:
+        raise UserError(
+            f"{job.run_dir} was written by {written} processes and cannot go on with {job.processes}: "
+            f"use cluster.processes={written}"
+        )
+
+
+def is_finished(job: Job) -> bool:
+    """True if the run directory holds a finished run of this length."""
+    summary = read_json(job.run_dir / "summary.json") or {}
+    if summary.get("status") != "finished":
+        return False
+    before = _load(job.run_dir / "config.yaml")
+    return all(before[key] == job.config[key] for key in ("max_steps", "epochs"))
+
+
+def write_run_directory(job: Job) -> None:
+    """Write what a worker reads (`config.yaml`, `job.json`) and what a reader of the run wants to know."""
+    job.run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(job.run_dir / "config.yaml", OmegaConf.to_yaml(job.config))
+    write_atomically(job.run_dir / "overrides.txt", "".join(f"{line}\n" for line in job.overrides))
+    write_json(job.run_dir / "job.json", {"module": job.module, "index": job.index, "after": job.after})
+    if not (job.run_dir / "code.txt").exists():
+        write_atomically(job.run_dir / "code.txt", _code_state())
+
+
+def _write_sweep_table(sweep: Path, jobs: list[Job]) -> None:
+    table = [
+        {"index": job.index, "overrides": job.overrides, "run_dir": str(job.run_dir.relative_to(sweep))} for job in jobs
+    ]
+    write_atomically(sweep / "sweep.jsonl", "".join(json.dumps(row) + "\n" for row in table))
+
+
+def _code_state() -> str:
+    """The version, and in a git checkout the commit and the difference to it."""
+    package = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=20)
+        return result.stdout if result.returncode == 0 else ""
+
+    state = f"psychocounsel {__version__}\n"
+    try:
+        if git("ls-files", "--error-unmatch", "errors.py"):
+            state += f"commit {git('rev-parse', 'HEAD')}{git('diff', 'HEAD')}"
+    except (OSError, subprocess.TimeoutExpired):
+        pass  # no git here: the version has to do
+    return state
+
+
+def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
+    """Return `job.json` and the configuration of a run directory.
+
+    Raises:
+        UserError: if it is not one.
+    """
+    job = read_json(run_dir / "job.json")
+    if job is None or not (run_dir / "config.yaml").exists():
+        raise UserError(f"{run_dir}: is not a run directory (it has no job.json and config.yaml)")
+    return job, _load(run_dir / "config.yaml")

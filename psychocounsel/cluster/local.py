@@ -1,0 +1,144 @@
+"""`cluster=local`: the jobs run here, one after another, each in processes of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from psychocounsel.cluster.job import Job, Submission, is_finished
+from psychocounsel.errors import CONTINUE_LATER, USER_ERROR
+from psychocounsel.files import read_json
+from psychocounsel.schema import option
+
+_GRACE_SECONDS = 20.0  # how long the other ranks may take to end once one has failed
+
+
+@dataclass
+class Local:
+    processes: int | None = option(None, at_least=1)
+    device: str = option("auto", choices=("auto", "cpu", "cuda"))
+    threads: int | None = option(None, at_least=1)
+
+    def gpus(self) -> int:
+        """GPUs that a job may use: those the driver shows, limited by CUDA_VISIBLE_DEVICES."""
+        if self.device == "cpu":
+            return 0
+        found = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return found if visible is None else min(found, len([part for part in visible.split(",") if part.strip()]))
+
+    def process_count(self) -> int:
+        return self.processes or max(1, self.gpus())
+
+    def describe(self, job: Job) -> str:
+        where = f"{job.processes} process(es) on {'GPU' if self.gpus() else 'CPU'}"
+        return f"would run {job.module} with {where} in {job.run_dir}: {' '.join(job.overrides) or 'defaults'}"
+
+    def submit(self, jobs: list[Job]) -> Submission:
+        """Run the jobs one after another; a failed one does not stop the next, a stop request does."""
+        codes: list[int] = []
+        for number, job in enumerate(jobs, 1):
+            if len(jobs) > 1:
+                print(f"[{number}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+            codes.append(self._run(job))
+            if codes[-1] == CONTINUE_LATER:
+                break
+        objectives = [_objective(job) for job in jobs]
+        if len(jobs) > 1:
+            _print_table(jobs, codes, objectives)
+        return Submission(max(codes), objectives)
+
+    def _run(self, job: Job) -> int:
+        if is_finished(job):
+            print(f"{job.run_dir} is already finished: see summary.json and model/ in it")
+            return 0
+        attempt = _next_attempt(job.run_dir)
+        logs = job.run_dir / "logs" / f"{attempt:02d}"
+        logs.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(prefix="psychocounsel-") as rendezvous:
+            environment = self._environment(job, attempt, rendezvous)
+            ranks = [self._start(job, rank, logs, environment) for rank in range(job.processes)]
+            code = _wait(ranks)
+        if code not in (0, USER_ERROR, CONTINUE_LATER):
+            print(f"error: {job.run_dir} failed (exit code {code}); its logs are in {logs}", file=sys.stderr)
+        return code
+
+    def _environment(self, job: Job, attempt: int, rendezvous: str) -> dict[str, str]:
+        cores = len(os.sched_getaffinity(0))
+        threads = self.threads or max(1, cores // job.processes)
+        code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        return {
+            **os.environ,
+            "PYTHONPATH": code_path,
+            "WORLD_SIZE": str(job.processes),
+            "OMP_NUM_THREADS": str(threads),
+            "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
+            "PSYCHOCOUNSEL_RENDEZVOUS": f"file://{rendezvous}/store",
+            "PSYCHOCOUNSEL_LAUNCHER": str(os.getpid()),
+            "PSYCHOCOUNSEL_DEVICE": "cuda" if self.gpus() else "cpu",
+        }
+
+    def _start(self, job: Job, rank: int, logs: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        output: IO[bytes] | None = open(logs / f"rank-{rank}.out", "wb") if rank else None
+        ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [sys.executable, "-m", "psychocounsel.worker", str(job.run_dir)]
+        try:
+            # A session of its own: Ctrl-C reaches the ranks once, as the request that _wait passes on.
+            return subprocess.Popen(command, env=ranked, stdout=output, stderr=output, start_new_session=True)
+        finally:
+            if output:
+                output.close()
+
+
+def _next_attempt(run_dir: Path) -> int:
+    numbers = [int(path.name) for path in (run_dir / "logs").glob("[0-9]*") if path.name.isdigit()]
+    return max(numbers, default=0) + 1
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
+    """Wait for all ranks; pass signals on as stop requests; end the others when one fails.
+
+    The exit code is that of the first rank to fail.
+    """
+
+    def pass_on(number: int, frame: object) -> None:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.send_signal(signal.SIGTERM)
+
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    first_bad, deadline = 0, None
+    try:
+        while any(rank.poll() is None for rank in ranks):
+            bad = next((rank.returncode for rank in ranks if rank.returncode), 0)
+            if bad and deadline is None:
+                first_bad, deadline = bad, time.monotonic() + _GRACE_SECONDS
+                if bad not in (USER_ERROR, CONTINUE_LATER):
+                    deadline = time.monotonic()
+            if deadline is not None and time.monotonic() >= deadline:
+                for rank in ranks:
+                    rank.kill()
+            time.sleep(0.05)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    code = first_bad or next((rank.returncode for rank in ranks if rank.returncode), 0)
+    return 128 - code if code < 0 else code
+
+
+def _objective(job: Job) -> float | None:
+    summary = read_json(job.run_dir / "summary.json") or {}
+    return ((summary.get("metrics") or {}).get("best") or {}).get(job.config.checkpoint.metric)
+
+
+def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
+    print(f"\n{'result':<10}{jobs[0].config.checkpoint.metric:>14}  overrides")
+    for index, (job, objective) in enumerate(zip(jobs, objectives, strict=True)):
+        code = codes[index] if index < len(codes) else None
+        word = {None: "not run", 0: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed {code}")
+        print(f"{word:<10}{'' if objective is None else format(objective, '14.4f'):>14}  {' '.join(job.overrides)}")

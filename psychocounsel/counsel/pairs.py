@@ -1,0 +1,71 @@
+"""From ratings to preference pairs: the one place that decides which reply is chosen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from psychocounsel.counsel.principles import PRINCIPLES
+
+
+@dataclass(frozen=True)
+class PairRule:
+    """Which pairs to make of rated replies.
+
+    `kind` "all" takes every pair, "extremes" the best against the worst. A pair needs a score difference of at least
+    `min_gap` in `gap` ("mean" or "sum" of the ratings), and differing scores in any case.
+    """
+
+    kind: str = "all"
+    min_gap: float = 0.0
+    gap: str = "mean"
+
+
+def score(ratings: Mapping[str, float], weights: Mapping[str, float], gap: str = "mean") -> float:
+    """The weighted mean of the seven ratings, or seven times that ("sum"): equal weights give the plain mean or sum.
+
+    Principles that `weights` leaves out count 1.
+    """
+    used = {name: weights.get(name, 1.0) for name in PRINCIPLES}
+    mean = sum(ratings[name] * weight for name, weight in used.items()) / sum(used.values())
+    return mean * len(PRINCIPLES) if gap == "sum" else mean
+
+
+@dataclass
+class Made:
+    """Pairs as (chosen, rejected) positions, and how many candidates fell to each condition."""
+
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    ties: int = 0
+    too_close: int = 0
+    unsafe: int = 0
+
+
+def make_pairs(
+    rated: Sequence[Mapping[str, float]], rule: PairRule, weights: Mapping[str, float] | None = None, veto: bool = False
+) -> Made:
+    """Make pairs of one client's rated replies.
+
+    With `veto`, a reply rated less safe than the other is never chosen: such a pair is dropped.
+    """
+    scores = [score(ratings, weights or {}, rule.gap) for ratings in rated]
+    made = Made()
+    for first, second in _candidates(scores, rule.kind):
+        chosen, rejected = (first, second) if scores[first] > scores[second] else (second, first)
+        difference = scores[chosen] - scores[rejected]
+        if difference == 0:
+            made.ties += 1
+        elif difference < rule.min_gap - 1e-9:
+            made.too_close += 1
+        elif veto and rated[chosen]["safety"] < rated[rejected]["safety"]:
+            made.unsafe += 1
+        else:
+            made.pairs.append((chosen, rejected))
+    return made
+
+
+def _candidates(scores: Sequence[float], kind: str) -> Iterator[tuple[int, int]]:
+    if kind == "all":
+        yield from combinations(range(len(scores)), 2)
+    elif len(scores) > 1:
+        order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+        yield order[0], order[-1]

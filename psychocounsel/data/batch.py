@@ -1,0 +1,112 @@
+"""A micro-batch: groups packed in rows, each prompt once, every completion seeing the prompt and itself alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from psychocounsel.data.group import Array, Group
+
+
+@dataclass
+class Batch:
+    """B rows of T tokens with N completion tokens in C completions.
+
+    `input_ids`, `position_ids`, `group_index`, `completion_index`: int64[B, T]. Positions go on from the prompt in every
+    completion. `group_index` numbers the groups of a row (-1: padding); `completion_index` is 0 in a prompt, k in the k-th
+    completion. `rows`, `columns`: int64[N], the token that predicts `target_ids`: int64[N]. `completion_of`: int64[N] in
+    0..C-1; completions follow the order of `groups`. `weight` is 0 for the filler of an empty micro-batch.
+    """
+
+    groups: list[Group]
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    group_index: torch.Tensor
+    completion_index: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    target_ids: torch.Tensor
+    completion_of: torch.Tensor
+    completion_lengths: torch.Tensor
+    weight: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, shared prompts once."""
+        return sum(group.tokens for group in self.groups) if self.weight else 0
+
+    @cached_property
+    def ref_logprobs(self) -> torch.Tensor:
+        """float32[N] log-probabilities under the reference."""
+        return self._per_token([completion.ref_logprobs for group in self.groups for completion in group.completions])
+
+    def _per_token(self, arrays: Sequence[Array | None]) -> torch.Tensor:
+        present = [array for array in arrays if array is not None]
+        if len(present) < len(arrays):
+            raise ValueError("a completion lacks the values that the algorithm uses: its `collect` must fill them")
+        return torch.from_numpy(np.concatenate(present)).to(self.target_ids.device)
+
+    def completion_sums(self, per_token: torch.Tensor) -> torch.Tensor:
+        """Sum float[N] over each completion: float[C]."""
+        zeros = per_token.new_zeros(len(self.completion_lengths))
+        return zeros.index_add(0, self.completion_of, per_token)
+
+    def pairs(self, per_completion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Split float[C] of a batch of pairs into (chosen, rejected), float[P] each."""
+        return per_completion[0::2], per_completion[1::2]
+
+    def split_completions(self, per_token: torch.Tensor) -> list[list[Array]]:
+        """Cut [N] values into one array per completion, grouped as `groups`."""
+        pieces = iter(np.split(per_token.float().cpu().numpy(), self.completion_lengths.cpu().numpy().cumsum()[:-1]))
+        return [[next(pieces) for _ in group.completions] for group in self.groups]
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        rest = {name: value for name, value in vars(self).items() if name in ("groups", "weight")}
+        return Batch(**{**rest, **{name: moved[name] for name in moved if name in self.__dataclass_fields__}})
+
+
+def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0) -> Batch:
+    """Pack each sequence of groups into one row, padded on the right to the longest."""
+    width = max(sum(group.tokens for group in row) for row in rows)
+    shape = (len(rows), width)
+    tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    group_index, completion_index = np.full(shape, -1), np.zeros(shape, np.int64)
+    where: list[tuple[Array, Array, Array]] = []
+    for row_number, row in enumerate(rows):
+        start = 0
+        for number, group in enumerate(row):
+            prompt = len(group.prompt_ids)
+            parts = [group.prompt_ids, *(completion.ids for completion in group.completions)]
+            stop = start + group.tokens
+            tokens[row_number, start:stop] = np.concatenate(parts)
+            group_index[row_number, start:stop] = number
+            positions[row_number, start : start + prompt] = np.arange(prompt)
+            last, cursor = start + prompt - 1, start + prompt
+            for index, completion in enumerate(group.completions, 1):
+                length = len(completion.ids)
+                span = np.arange(cursor, cursor + length)
+                positions[row_number, span] = np.arange(prompt, prompt + length)
+                completion_index[row_number, span] = index
+                where.append((np.full(length, row_number), np.concatenate([[last], span[:-1]]), completion.ids))
+                cursor += length
+            start = stop
+    row_ids, columns, targets = (np.concatenate(parts).astype(np.int64) for parts in zip(*where, strict=True))
+    lengths = np.array([len(ids) for _, _, ids in where])
+    return Batch(
+        groups=[group for row in rows for group in row],
+        input_ids=torch.from_numpy(tokens),
+        position_ids=torch.from_numpy(positions),
+        group_index=torch.from_numpy(group_index),
+        completion_index=torch.from_numpy(completion_index),
+        rows=torch.from_numpy(row_ids),
+        columns=torch.from_numpy(columns),
+        target_ids=torch.from_numpy(targets),
+        completion_of=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+        completion_lengths=torch.from_numpy(lengths),
+        weight=weight,
+    )

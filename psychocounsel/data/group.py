@@ -1,0 +1,116 @@
+"""A Group: one prompt and the replies to it. Every algorithm trains on Groups."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Array = np.ndarray
+
+_PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages")
+
+
+@dataclass
+class Completion:
+    """One reply. `ids` is int32[len], ending with the end-of-turn token unless it was cut.
+
+    `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`: float32[len] or None.
+    """
+
+    ids: Array
+    text: str = ""
+    logprobs: Array | None = None
+    ref_logprobs: Array | None = None
+    values: Array | None = None
+    advantages: Array | None = None
+    reward: float | None = None
+    finish_reason: str | None = None  # "stop" or "length"
+    policy_version: int | None = None
+
+
+@dataclass
+class Group:
+    """One prompt (a conversation that ends on the client's turn) with 1 reply (SFT), 2 (a pair, chosen first) or n."""
+
+    id: str
+    prompt_ids: Array
+    completions: list[Completion] = field(default_factory=list)
+    prompt_text: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt, once, and of all completions."""
+        return len(self.prompt_ids) + self.completion_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(len(completion.ids) for completion in self.completions)
+
+    def shortened(self, length: int = 1) -> "Group":
+        """The same group with its prompt and completions cut to `length` tokens: the filler of an empty micro-batch."""
+
+        def cut(completion: Completion) -> Completion:
+            arrays = {name: getattr(completion, name) for name in _PER_TOKEN}
+            cuts = {name: None if array is None else array[:length] for name, array in arrays.items()}
+            return replace(completion, ids=completion.ids[:length], **cuts)
+
+        return replace(self, prompt_ids=self.prompt_ids[:length], completions=[cut(c) for c in self.completions])
+
+
+_FLOATS = pa.list_(pa.float32())
+_COMPLETION = pa.struct(
+    [
+        ("ids", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        *((name, _FLOATS) for name in _PER_TOKEN),
+        ("reward", pa.float64()),
+        ("finish_reason", pa.string()),
+        ("policy_version", pa.int64()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("prompt_text", pa.string()),
+        ("completions", pa.list_(_COMPLETION)),
+    ]
+)
+
+
+def write_groups(path: Path, groups: Iterable[Group]) -> None:
+    """Write groups as parquet, whole or not at all."""
+    rows = [
+        {
+            "id": group.id,
+            "prompt_ids": group.prompt_ids,
+            "prompt_text": group.prompt_text,
+            "completions": [vars(completion) for completion in group.completions],
+        }
+        for group in groups
+    ]
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_groups(path: Path) -> list[Group]:
+    """Read what `write_groups` wrote."""
+
+    def array(values: list[float] | None) -> Array | None:
+        return None if values is None else np.array(values, np.float32)
+
+    def completion(row: dict) -> Completion:
+        arrays = {name: array(row[name]) for name in _PER_TOKEN}
+        return Completion(**{**row, **arrays, "ids": np.array(row["ids"], np.int32)})
+
+    return [
+        Group(row["id"], np.array(row["prompt_ids"], np.int32), [completion(c) for c in row["completions"]], row["prompt_text"])
+        for row in pq.read_table(path).to_pylist()
+    ]

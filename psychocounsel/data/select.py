@@ -1,0 +1,136 @@
+"""Which examples to train on: pairs from ratings, the held-out split, limits and mixtures. All choices are counted."""
+
+import hashlib
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.pairs import PairRule, make_pairs
+from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import UserError
+
+Report = Callable[[str], None]
+
+
+def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Example]]:
+    """Load `data` and return (training examples, held-out examples), pairs already made.
+
+    Raises:
+        UserError: for unusable rows, ratings that are asked for but not there, or a selection that leaves nothing.
+    """
+    train = _load_mix(data, report) if data.mix else _load_one(data, data.path, data.split, data.revision, report)
+    if data.eval_path or data.eval_split:
+        source, revision = (data.eval_path, None) if data.eval_path else (data.path, data.revision)
+        held_out = _load_one(data, source, data.eval_split or "train", revision, report)
+        train = _drop_leaks(train, held_out, report)
+    else:
+        train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed)
+    train = subset(train, data.limit, data.fraction, data.split_seed)
+    if not train:
+        raise UserError("the selection leaves no training rows: loosen data.min_gap, data.limit or data.dev_fraction")
+    return train, held_out
+
+
+def _load_one(data: DictConfig, path: str, split: str, revision: str | None, report: Report) -> list[Example]:
+    return pairs_of(load_examples(path, split, revision), data, path, report)
+
+
+def _load_mix(data: DictConfig, report: Report) -> list[Example]:
+    """Take rows of each entry of `data.mix`; weights share out as many rows as there are without repeating any."""
+    sources = [_load_one(data, entry.path, entry.split, entry.revision, report) for entry in data.mix]
+    wanted = [entry.rows for entry in data.mix]
+    if data.mix[0].weight:
+        whole = sum(entry.weight for entry in data.mix)
+        shares = [entry.weight / whole for entry in data.mix]
+        total = min(len(source) / share for source, share in zip(sources, shares, strict=True))
+        wanted = [int(total * share + 1e-9) for share in shares]
+    mixed = []
+    for entry, source, rows in zip(data.mix, sources, wanted, strict=True):
+        if rows > len(source):
+            raise UserError(f"data.mix: {entry.name or entry.path} has {len(source)} rows, not the {rows} asked for")
+        mixed += subset(source, rows, None, data.split_seed)
+        report(f"{entry.name or entry.path}: {rows} of {len(source)} rows")
+    return mixed
+
+
+def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
+    """Make pairs of rated replies, and hold rated pairs against min_gap, weights and veto."""
+    selective = data.min_gap is not None or data.principle_weights or data.safety_veto
+    rule = PairRule(data.pairs, data.min_gap or 0.0, data.gap)
+    kept, dropped, relabelled = [], {"tie": 0, "gap below data.min_gap": 0, "rejected rated safer": 0}, 0
+    for example in examples:
+        if not (example.rated or selective):
+            kept.append(example)
+            continue
+        if example.ratings is None:
+            raise UserError(
+                f"{example.where}: has no rating columns (chosen_empathy_rating, ...), which data.min_gap, "
+                f"data.principle_weights and data.safety_veto need; set them to null, {{}} and false for {path}"
+            )
+        made = make_pairs(example.ratings, rule, data.principle_weights, data.safety_veto)
+        for reason, count in zip(dropped, (made.ties, made.too_close, made.unsafe), strict=True):
+            dropped[reason] += count
+        for pair in made.pairs:
+            relabelled += not example.rated and pair == (1, 0)
+            kept.append(_pair(example, *pair))
+    for reason, count in dropped.items():
+        if count:
+            report(f"{path}: {count} pairs dropped ({reason})")
+    if relabelled:
+        report(f"{path}: {relabelled} pairs changed sides under data.principle_weights")
+    return kept
+
+
+def _pair(example: Example, chosen: int, rejected: int) -> Example:
+    assert example.ratings is not None
+    identity = f"{example.id}-{chosen}-{rejected}" if example.rated else example.id
+    replies = [example.replies[chosen], example.replies[rejected]]
+    ratings = [example.ratings[chosen], example.ratings[rejected]]
+    return replace(example, id=identity, replies=replies, ratings=ratings, rated=False)
+
+
+def normalised(prompt: Sequence[Message]) -> str:
+    """The prompt without what does not make it another one: case, spacing, Unicode form. A system prompt does not count."""
+    text = "\n".join(f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system")
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).casefold().strip()
+
+
+def _rank(prompt: str, seed: int, purpose: str) -> str:
+    return hashlib.sha256(f"{purpose}:{seed}:{prompt}".encode()).hexdigest()
+
+
+def split_by_prompt(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Hold out `fraction` of the prompts, never a prompt in both parts; the order of the rows does not matter."""
+    prompts = sorted({normalised(example.prompt) for example in examples}, key=lambda text: _rank(text, seed, "split"))
+    held = set(prompts[: round(fraction * len(prompts))])
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for example in examples:
+        parts[normalised(example.prompt) in held].append(example)
+    return parts
+
+
+def subset(examples: list[Example], limit: int | None, fraction: float | None, seed: int) -> list[Example]:
+    """The first `limit` rows, or the rows of the first `fraction` of prompts, of one fixed shuffle: smaller is nested."""
+    if limit is None and fraction is None:
+        return examples
+    prompts = [normalised(example.prompt) for example in examples]
+    order = sorted(range(len(examples)), key=lambda index: (_rank(prompts[index], seed, "subset"), index))
+    if limit is not None:
+        return [examples[index] for index in order[:limit]]
+    assert fraction is not None
+    ranked = list(dict.fromkeys(prompts[index] for index in order))
+    kept = set(ranked[: math.ceil(fraction * len(ranked))])
+    return [examples[index] for index in order if prompts[index] in kept]
+
+
+def _drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
+    held = {normalised(example.prompt) for example in held_out}
+    kept = [example for example in train if normalised(example.prompt) not in held]
+    if len(kept) < len(train):
+        report(f"{len(train) - len(kept)} training rows dropped (their prompt is in the held-out data)")
+    return kept

@@ -1,0 +1,45 @@
+"""Hooks into the loop: `callbacks.NAME._target_=my_module.MyCallback` on the command line or in a YAML."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psychocounsel.engine.run import Run
+
+EVENTS = ("step_end", "eval_batch", "checkpoint_written", "checkpoint_renamed")
+
+
+class Callback:
+    """Base class: override `on`. Events are those of EVENTS; every rank is told."""
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        """Called at `event` after `step` optimizer steps."""
+
+
+@dataclass
+class Profile(Callback):
+    """Writes a trace of `steps` steps from step `first` on (counted from 1) to RUN/profile/rank-<rank>.json."""
+
+    first: int = 3
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        self.profiler: Any = None
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+
+        if event != "step_end":
+            return
+        if step == self.first - 1:
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+            self.profiler = profile(activities=activities, record_shapes=True)
+            self.profiler.__enter__()
+        elif self.profiler is not None and step == self.first + self.steps - 1:
+            self.profiler.__exit__(None, None, None)
+            path = run.dir / "profile" / f"rank-{run.rank}.json"
+            path.parent.mkdir(exist_ok=True)
+            self.profiler.export_chrome_trace(str(path))
+            run.say(self.profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))
+            run.say(f"trace: {path} (open it in ui.perfetto.dev)")
+            self.profiler = None

@@ -1,0 +1,65 @@
+"""The processes of a run: gloo on CPU, NCCL on GPU."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class World:
+    """Rank, size, device, and the few collectives that the loop needs."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
+        self.rank, self.size = rank, size
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        if use_cuda:
+            torch.cuda.set_device(self.device)
+        else:
+            # Ranks of one machine meet on loopback: a container's host name may not resolve.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
+        os.environ.setdefault("LOCAL_SIZE", str(size))
+        method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "env://")
+        dist.init_process_group("nccl" if use_cuda else "gloo", init_method=method, rank=rank, world_size=size)
+        _init_deepspeed()
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Add each value over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def any(self, flag: bool) -> bool:
+        return self.sum([float(flag)])[0] > 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's object, on every rank."""
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+
+def _init_deepspeed() -> None:
+    """Start DeepSpeed's communication without its compiled operators.
+
+    On CPU its first initialisation compiles a shared-memory operator where it finds one compatible, which takes half a
+    minute and a compiler. DeepSpeed keeps the table of compatible operators in `deepspeed.ops`, made at first use; given
+    an empty one it neither probes nor compiles, and gloo does the work.
+    """
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel("ERROR")
+    vars(deepspeed.ops)["__compatible_ops__"] = defaultdict(bool)
+    deepspeed.init_distributed(dist_init_required=False)

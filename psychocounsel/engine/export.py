@@ -1,0 +1,58 @@
+"""`model/`: the trained model in Hugging Face format, with its tokenizer and every token that ends a reply."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from psychocounsel.data.tokenise import ChatFormat
+from psychocounsel.engine.distributed import World
+from psychocounsel.engine.zero import Engine
+from psychocounsel.files import replace_directory, write_json
+
+
+def export_model(folder: Path, engine: Engine, tokenizer: Any, chat: ChatFormat, world: World, about: dict[str, Any]) -> None:
+    """Write the policy's weights to `folder`, replacing what is there only once all is written. All ranks must call it.
+
+    Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
+    """
+    lm = engine.module.lm
+    weights: dict[str, torch.Tensor] = {}
+    for name, parameter in engine.whole_parameters():
+        if world.rank == 0:
+            weights[name.removeprefix("lm.")] = parameter.to("cpu", copy=True)
+    if world.rank == 0:
+        draft = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _end_with(lm, tokenizer, chat)
+        lm.config.use_cache = True
+        lm.save_pretrained(draft, state_dict=_with_tied(lm, weights))
+        lm.config.use_cache = False
+        tokenizer.save_pretrained(draft)
+        write_json(draft / "psychocounsel.json", about)
+        replace_directory(draft, folder)
+    world.barrier()
+
+
+def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
+    """Let generation stop at the model's own end tokens and at those that the chat template closes a turn with."""
+    own = lm.generation_config.eos_token_id
+    known = [] if own is None else [own] if isinstance(own, int) else list(own)
+    ends = [*known, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []), *sorted(chat.end_tokens)]
+    lm.generation_config.eos_token_id = list(dict.fromkeys(ends))
+    lm.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add the names that share a parameter with another (a tied output layer), as save_pretrained expects them."""
+    first_name: dict[int, str] = {}
+    for name, parameter in lm.named_parameters(remove_duplicate=False):
+        original = first_name.setdefault(id(parameter), name)
+        if name not in weights:
+            weights[name] = weights[original]
+    for name, buffer in lm.state_dict().items():
+        if name not in weights:
+            weights[name] = buffer.detach().cpu()
+    return weights

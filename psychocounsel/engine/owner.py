@@ -1,0 +1,115 @@
+"""One live process owns a run directory. Works on NFS and Lustre: exclusive create, heartbeat, rename; no flock."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from psychocounsel.errors import UserError
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 90.0
+
+
+@contextmanager
+def ownership(run_dir: Path) -> Iterator[None]:
+    """Hold `run_dir` while the block runs; a dead or silent owner is taken over.
+
+    Raises:
+        UserError: if a live process owns it, naming host and process.
+    """
+    lock = run_dir / "owner.json"
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "id": uuid.uuid4().hex})
+    while not _create(lock, mine):
+        held = _read(lock)
+        if held is not None and _is_live(lock, held):
+            owner = json.loads(held)
+            raise UserError(
+                f"{run_dir} is in use by process {owner['pid']} on {owner['host']}: wait for it, stop it with "
+                f"`touch {run_dir}/stop`, or use another run_dir"
+            )
+        _take_away(lock, held)
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(lock, mine, done), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beat.join()
+        if _read(lock) == mine:
+            lock.unlink()
+
+
+def _create(lock: Path, content: str) -> bool:
+    """Create the lock with its content in one step: a hard link fails if the name exists, also on NFS."""
+    draft = lock.with_name(f".owner.{uuid.uuid4().hex}")
+    draft.write_text(content)
+    try:
+        os.link(draft, lock)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+
+
+def _read(lock: Path) -> str | None:
+    try:
+        return lock.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _is_live(lock: Path, content: str) -> bool:
+    try:
+        owner = json.loads(content)
+        if owner["host"] == socket.gethostname():
+            return _start_time(owner["pid"]) == owner["started"]
+        return _age(lock) < STALE_SECONDS
+    except (ValueError, KeyError, FileNotFoundError):
+        return False
+
+
+def _start_time(pid: int) -> str | None:
+    """When a process of this host started (clock ticks since boot): tells it from a later one with the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _age(lock: Path) -> float:
+    """Seconds since the last heartbeat by the file server's own clock, which may differ from ours."""
+    probe = lock.with_name(f".clock.{uuid.uuid4().hex}")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime - lock.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _take_away(lock: Path, judged: str | None) -> None:
+    """Remove a stale lock; if another process took it over in the meantime, put theirs back."""
+    aside = lock.with_name(f".owner.stale.{uuid.uuid4().hex}")
+    try:
+        lock.rename(aside)
+    except FileNotFoundError:
+        return
+    if _read(aside) != judged:
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, lock)
+    aside.unlink()
+
+
+def _beat(lock: Path, mine: str, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_SECONDS):
+        if _read(lock) != mine:
+            return  # taken over: this process was silent for too long
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(lock)

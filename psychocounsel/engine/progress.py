@@ -1,0 +1,54 @@
+"""What a user sees while waiting."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+_SHOWN = {"loss": "loss", "rewards/accuracy": "accuracy", "rewards/margin": "margin", "eval/loss": "held-out loss"}
+
+
+class Progress:
+    """A bar on a terminal; a line every tenth of the way where output goes to a file."""
+
+    def __init__(self, is_main: bool) -> None:
+        self.is_main, self.live = is_main, is_main and sys.stderr.isatty()
+        self.steps: tqdm | None = None
+
+    def bar(self, items: Iterable[T], text: str) -> Iterator[T]:
+        yield from tqdm(items, text, leave=False, disable=not self.live)
+
+    def start(self, step: int, total: int) -> None:
+        self.total, self.every = total, max(1, total // 10)
+        if self.live:
+            self.steps = tqdm(total=total, initial=step, desc="training", unit="step", dynamic_ncols=True)
+
+    def update(self, step: int, line: dict[str, Any]) -> None:
+        shown = {word: f"{line[name]:.3f}" for name, word in _SHOWN.items() if name in line}
+        if self.steps is not None:
+            self.steps.n = step
+            self.steps.set_postfix(shown)
+        elif self.is_main and (step % self.every == 0 or step == self.total):
+            numbers = ", ".join(f"{word} {value}" for word, value in shown.items())
+            print(f"step {step}/{self.total}: {numbers}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.steps is not None:
+            self.steps.close()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' remarks off the terminal; what a user must know, we say."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,105 @@
+"""One global batch: forward, loss, backward, over whatever micro-batches and ranks it is split into."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from psychocounsel.algo.base import Algorithm, Outputs, Term
+from psychocounsel.data.batch import Batch, build_batch
+from psychocounsel.data.group import Group
+from psychocounsel.data.packing import global_counts, plan_step
+from psychocounsel.engine.distributed import World
+from psychocounsel.engine.zero import Engine
+from psychocounsel.files import write_atomically
+
+
+class NonFiniteBatch(Exception):
+    """A loss or gradient is not finite; `groups` are the rows of this rank that made it so, if any did."""
+
+    def __init__(self, reason: str, groups: Sequence[Group]) -> None:
+        super().__init__(reason)
+        self.groups = groups
+
+
+class Stepper:
+    """Runs global batches of groups through the engines and an algorithm's loss."""
+
+    def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int) -> None:
+        self.algorithm, self.engines, self.world, self.budget = algorithm, engines, world, budget
+
+    def micro_batches(self, groups: Sequence[Group]) -> list[Batch]:
+        """This rank's micro-batches of a global batch, equally many on every rank."""
+        plan = plan_step([group.tokens for group in groups], self.world.size, self.budget)[self.world.rank]
+        filler = [[groups[0].shortened()]]
+        return [
+            build_batch([[groups[index] for index in row] for row in micro] or filler, float(bool(micro))).to(self.world.device)
+            for micro in plan
+        ]
+
+    def accumulate(self, groups: Sequence[Group], train: bool) -> dict[str, float]:
+        """Metrics of a global batch, "loss" among them; with `train`, its gradients stay in the engines.
+
+        Raises:
+            NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
+        """
+        counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
+        sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.world.device))
+        terms: dict[str, Term] = {}
+        losses: list[tuple[Any, list[Group]]] = []
+        with torch.set_grad_enabled(train):
+            for batch in self.micro_batches(groups):
+                terms = self.algorithm.loss(Outputs(self.engines["policy"](batch)), batch)
+                if train:
+                    self._backward(terms, counts, batch.weight)
+                losses.append((sum(term.sum.detach() for term in terms.values() if term.weight), batch.groups))
+                for name, term in terms.items():
+                    sums[name] += term.sum.detach().double() * batch.weight
+        names = sorted(sums)
+        totals = dict(zip(names, self.world.sum([float(sums[name]) for name in names]), strict=True))
+        metrics = {name: total / max(1, counts[terms[name].unit]) for name, total in totals.items()}
+        weighted = [name for name in names if terms[name].weight]
+        metrics["loss"] = sum(terms[name].weight * metrics[name] for name in weighted)
+        if len(weighted) == 1:
+            del metrics[weighted[0]]
+        if not np.isfinite(metrics["loss"]):
+            bad = [group for loss, members in losses if not loss.isfinite() for group in members]
+            raise NonFiniteBatch(f"the loss is {metrics['loss']}", bad)
+        return metrics
+
+    def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float) -> None:
+        for name, engine in self.engines.items():
+            parts = [
+                term.sum * (term.weight * weight / max(1, counts[term.unit]))
+                for term in terms.values()
+                if term.engine == name and term.weight
+            ]
+            engine.backward(torch.stack(parts).sum())
+
+    @torch.no_grad()
+    def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
+        """float32[len] per completion of each group under the policy as it is now; on every rank."""
+        plan = plan_step([group.tokens for group in groups], self.world.size, self.budget)[self.world.rank]
+        mine: dict[int, list[np.ndarray]] = {}
+        for micro, batch in zip(plan, self.micro_batches(groups), strict=True):
+            pieces = batch.split_completions(self.engines["policy"](batch))
+            if micro:
+                mine |= dict(zip([index for row in micro for index in row], pieces, strict=True))
+        everyone = {index: pieces for part in self.world.gather(mine) for index, pieces in part.items()}
+        return [everyone[index] for index in range(len(groups))]
+
+
+def save_rows(folder: Path, step: int, rank: int, groups: Sequence[Group]) -> Path:
+    """Write the rows of a failed batch, readable by their owner alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}-rank-{rank}.jsonl"
+    rows = [
+        {"id": group.id, "prompt": group.prompt_text, "completions": [completion.text for completion in group.completions]}
+        for group in groups
+    ]
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows), mode=0o600)
+    return path

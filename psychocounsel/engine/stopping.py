@@ -1,0 +1,56 @@
+"""Ending early in good order: stop requests, and a watchdog for hangs."""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from psychocounsel.errors import CONTINUE_LATER
+
+
+class StopRequest:
+    """A file `RUN/stop`, or SIGTERM, SIGINT or SIGUSR1 to this process. The loop asks at its boundaries."""
+
+    def __init__(self, run_dir: Path, is_main: bool) -> None:
+        self.file, self.signalled = run_dir / "stop", False
+        if is_main:
+            self.file.unlink(missing_ok=True)  # it stopped the attempt before this one
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.signalled = True
+
+    def requested(self) -> bool:
+        return self.signalled or self.file.exists()
+
+
+class Watchdog:
+    """Ends the process with code 75 when `alive()` was not called for `minutes`, after writing all stacks to `log`."""
+
+    def __init__(self, minutes: float, log: IO[str]) -> None:
+        self.seconds, self.log = minutes * 60, log
+        self.last = time.monotonic()
+        self.done = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def alive(self) -> None:
+        self.last = time.monotonic()
+
+    def stop(self) -> None:
+        self.done.set()
+
+    def _watch(self) -> None:
+        while not self.done.wait(min(5.0, self.seconds / 4)):
+            silent = time.monotonic() - self.last
+            if silent > self.seconds:
+                message = f"no progress for {silent / 60:.1f} minutes (engine.watchdog_minutes={self.seconds / 60:g}): giving up"
+                print(message, file=self.log, flush=True)
+                faulthandler.dump_traceback(self.log)
+                self.log.flush()
+                print(f"error: {message}; stacks are in {self.log.name}", file=sys.stderr, flush=True)
+                os._exit(CONTINUE_LATER)

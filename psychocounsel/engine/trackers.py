@@ -1,0 +1,75 @@
+"""`tracker=none|wandb|tensorboard`: where metrics go besides `metrics.jsonl`."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.schema import option
+
+
+@dataclass
+class NoTracker:
+    def start(self, run_dir: Path, config: DictConfig, step: int) -> None:
+        """Begin, or go on after `step`."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Record one step's numbers."""
+
+    def finish(self) -> None:
+        """Flush everything."""
+
+
+@dataclass
+class Wandb(NoTracker):
+    """Weights & Biases; offline (to be synced later) where no key is set. The run id follows from the run directory."""
+
+    project: str = "psychocounsel"
+    entity: str | None = None
+    name: str | None = None
+    tags: list[str] = option([])
+
+    def start(self, run_dir: Path, config: DictConfig, step: int) -> None:
+        import wandb
+
+        key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
+        self.run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=self.name or run_dir.name,
+            id=hashlib.sha256(str(run_dir).encode()).hexdigest()[:16],
+            resume="allow",
+            group=Path(config.sweep_dir).name if config.sweep_dir else None,
+            tags=list(self.tags),
+            config=OmegaConf.to_container(config),
+            dir=str(run_dir),
+            mode=os.environ.get("WANDB_MODE") or ("online" if key else "offline"),
+            settings=wandb.Settings(silent=True),
+        )
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.run.log(metrics, step=step)
+
+    def finish(self) -> None:
+        self.run.finish()
+
+
+@dataclass
+class TensorBoard(NoTracker):
+    """Event files in RUN/tensorboard: `tensorboard --logdir RUN_OR_SWEEP`."""
+
+    def start(self, run_dir: Path, config: DictConfig, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Steps after the checkpoint will be written again: purge_step hides their first version.
+        self.writer: Any = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def finish(self) -> None:
+        self.writer.close()

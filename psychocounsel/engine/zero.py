@@ -1,0 +1,114 @@
+"""DeepSpeed engines: one per trained model, ZeRO 0 to 3."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from psychocounsel.algo.base import Algorithm
+
+
+def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> dict[str, Any]:
+    """The DeepSpeed configuration of an engine; the loop owns accumulation, schedule and loss scaling."""
+    zero = config.zero
+    optimization: dict[str, Any] = {
+        "stage": zero.stage,
+        "overlap_comm": False,  # the loop accumulates without DeepSpeed's help, which stage 3 allows only so
+        "contiguous_gradients": True,
+        "reduce_bucket_size": zero.bucket_elements,
+        "allgather_bucket_size": zero.bucket_elements,
+    }
+    if zero.offload_optimizer:
+        optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if zero.offload_parameters:
+        optimization["offload_param"] = {"device": "cpu", "pin_memory": True}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        # Infinity clips nothing and still has the norm computed.
+        "gradient_clipping": algorithm.max_grad_norm or float("inf"),
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "zero_optimization": optimization,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled at first use
+        "steps_per_print": None,
+    }
+
+
+class Engine:
+    """A DeepSpeed engine with what it hides: the gradient norm at every stage, and whole parameters."""
+
+    def __init__(self, module: nn.Module, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> None:
+        import deepspeed
+
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(module, algorithm.weight_decay),
+            lr=algorithm.lr,
+            betas=(algorithm.adam_beta1, algorithm.adam_beta2),
+            eps=algorithm.adam_eps,
+        )
+        self.module = module
+        settings = deepspeed_config(config, algorithm, dtype)
+        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+        self.norm: float | None = None
+        self._max_norm = settings["gradient_clipping"]
+        self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without telling the norm
+
+    def __call__(self, batch: Any) -> torch.Tensor:
+        return self.deepspeed(batch)
+
+    def train(self, mode: bool) -> None:
+        self.deepspeed.train(mode)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate gradients; `loss` is this rank's share of the global batch's loss."""
+        # DeepSpeed averages over ranks, and the shares are to be summed.
+        self.deepspeed.backward(loss * self.deepspeed.dp_world_size, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> float:
+        """Clip, update, forget the gradients. Returns the global gradient norm before clipping."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = lr
+        self.norm = None
+        self.deepspeed.step()
+        norm = self.norm if self.norm is not None else self.deepspeed.get_global_grad_norm()
+        return float(norm)
+
+    def _clip(self) -> None:
+        self.norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._max_norm))
+
+    def save(self, folder: str, name: str) -> None:
+        self.deepspeed.save_checkpoint(folder, tag=name, save_latest=False)
+
+    def load(self, folder: str, name: str) -> None:
+        path, _ = self.deepspeed.load_checkpoint(folder, tag=name)
+        if path is None:
+            raise RuntimeError(f"{folder}/{name}: DeepSpeed could not load the checkpoint")
+
+    def whole_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and full value of each parameter, one gathered at a time; all ranks must iterate together."""
+        import deepspeed
+
+        for name, parameter in self.module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                yield name, parameter.detach()
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices, not norms and biases; one group where nothing decays."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not weight_decay:
+        return [{"params": parameters, "weight_decay": 0.0}]
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in parameters:
+        groups[len(getattr(parameter, "ds_shape", parameter.shape)) > 1].append(parameter)
+    return [
+        {"params": members, "weight_decay": weight_decay if is_matrix else 0.0}
+        for is_matrix, members in groups.items()
+        if members
+    ]

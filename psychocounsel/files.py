@@ -1,0 +1,68 @@
+"""Files that survive a crash, and the folders that ship with the package."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped(name: str) -> Path:
+    """Return the folder `conf`, `launch` or `slurm`: inside the wheel, or beside the package in a checkout."""
+    inside = _PACKAGE / "share" / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames inside `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str, durable: bool = True, mode: int | None = None) -> None:
+    """Write `text` under a temporary name and rename it to `path`, so that no reader sees half a file.
+
+    `durable=False` skips fsync: for heartbeats, which a crash may lose. `mode` sets the file's permissions.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "w") as file:
+        file.write(text)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if durable:
+        fsync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any, durable: bool = True, mode: int | None = None) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n", durable, mode)
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed file, or None where it does not exist."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Put the finished directory `new` in place of `path`; what stood there goes only afterwards."""
+    for file in new.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    fsync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped model `tiny` anew from `launch/tiny.yaml`.
+
+Tokenizer and weights see only the training prompts of `data=sample`, so that the held-out ones stay unseen.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from psychocounsel.config import check, compose
+from psychocounsel.data.select import split_by_prompt
+from psychocounsel.data.sources import load_examples
+from psychocounsel.files import replace_directory, shipped
+
+_SHIPPED = Path(__file__).parent / "shipped" / "tiny"
+
+_SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHIPPED
+    recipe = OmegaConf.load(shipped("launch") / "tiny.yaml")
+    data = check(compose(["data=sample", "model=local", "model.path=builtin:none"])).data
+    train, _ = split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)
+    rows = [{"prompt": example.prompt, "completion": reply} for example in train for reply in example.replies]
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        texts = [text for example in train for text in (example.prompt[-1]["content"], *example.replies)]
+        _untrained(work / "init", texts, recipe)
+        overrides = ["algo=sft", "model=local", f"model.path={work}/init", "data=local", f"data.path={work}/rows.jsonl"]
+        command = [sys.executable, "-m", "psychocounsel.train", *overrides, f"run_dir={work}/run", *recipe.sft]
+        subprocess.run(command, check=True)
+        _ship(work / "run" / "model", folder)
+    print(f"wrote {folder}")
+
+
+def _untrained(folder: Path, texts: list[str], recipe: OmegaConf) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    size = recipe.tokenizer.vocabulary
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|pad|>", additional_special_tokens=_SPECIAL[3:]
+    )
+    fast.chat_template = _TEMPLATE
+    torch.manual_seed(0)
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    model = LlamaForCausalLM(LlamaConfig(**recipe.geometry, **ids, vocab_size=len(fast), tie_word_embeddings=True))
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+def _ship(trained: Path, folder: Path) -> None:
+    """Copy the trained model in bfloat16, which halves the package."""
+    from transformers import AutoModelForCausalLM
+
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(trained, draft, ignore=shutil.ignore_patterns("*.safetensors", "psychocounsel.json"))
+    AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(draft)
+    replace_directory(draft, folder)
+
+
+if __name__ == "__main__":
+    main()

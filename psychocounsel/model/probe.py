@@ -1,0 +1,58 @@
+"""A check of the loaded model itself: packed rows must give what separate sequences give, or it is refused."""
+
+import numpy as np
+import torch
+
+from psychocounsel.data.batch import build_batch
+from psychocounsel.data.group import Completion, Group
+from psychocounsel.errors import UserError
+from psychocounsel.model.policy import Policy
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+
+
+def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
+    """Two small groups of random tokens, with two and three completions."""
+    rng = np.random.default_rng(seed)
+
+    def ids(count: int) -> np.ndarray:
+        return rng.integers(0, vocabulary, count, dtype=np.int32)
+
+    return [
+        Group("a", ids(7), [Completion(ids(5)), Completion(ids(3))]),
+        Group("b", ids(4), [Completion(ids(6)), Completion(ids(2)), Completion(ids(4))]),
+    ]
+
+
+@torch.no_grad()
+def check_packing(policy: Policy, module: torch.nn.Module, device: torch.device, name: str) -> None:
+    """Compare packed log-probabilities with those of plain, separate forward passes of the transformers model.
+
+    `module` runs the forward (the engine, where weights are partitioned).
+
+    Raises:
+        UserError: if they differ: the architecture does something that packing does not reproduce.
+    """
+    groups = probe_groups(policy.text_config.vocab_size)
+    batch = build_batch([groups]).to(device)
+    try:
+        packed = batch.split_completions(module(batch))
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise UserError(f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})") from error
+    worst = 0.0
+    for group, pieces in zip(groups, packed, strict=True):
+        for completion, values in zip(group.completions, pieces, strict=True):
+            alone = _plain_logprobs(policy, group.prompt_ids, completion.ids, device)
+            worst = max(worst, float(np.abs(alone - values).max()))
+    dtype = next(policy.lm.parameters()).dtype
+    if not worst <= _TOLERANCE.get(dtype, 0.25):
+        raise UserError(
+            f"{name}: packed and separate sequences give log-probabilities that differ by {worst:.3g}; "
+            "this architecture cannot be trained here without being silently wrong"
+        )
+
+
+def _plain_logprobs(policy: Policy, prompt: np.ndarray, completion: np.ndarray, device: torch.device) -> np.ndarray:
+    ids = torch.from_numpy(np.concatenate([prompt, completion]).astype(np.int64)).to(device)[None]
+    logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / policy.temperature
+    return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1).cpu().numpy()

@@ -1,0 +1,180 @@
+"""What a configuration may contain: one dataclass per group, with types, ranges and choices.
+
+Groups whose YAML names a `_target_` (`algo`, `cluster`, `tracker`) are checked against the dataclass they name, so their
+schema lives in the file that does the work. This module imports no torch: it runs on login nodes.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+
+
+def option(default: Any, **limits: Any) -> Any:
+    """A dataclass field with limits: `above`, `at_least`, `below`, `at_most` (numbers) or `choices` (a tuple)."""
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=limits)
+    return field(default=default, metadata=limits)
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    path: str = MISSING  # hub id, local folder, or builtin:tiny
+    revision: str | None = None
+    dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
+    gradient_checkpointing: bool = False
+    chat_template: str | None = None
+    template_args: dict[str, Any] = option({})
+    logits_chunk: int = option(1024, at_least=1)
+
+
+@dataclass
+class MixEntry:
+    name: str | None = None
+    path: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    rows: int | None = option(None, at_least=1)
+    weight: float | None = option(None, above=0)
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    path: str | None = None  # builtin:sample, a local file or folder, or a hub dataset
+    revision: str | None = None
+    split: str = "train"
+    eval_path: str | None = None
+    eval_split: str | None = None
+    dev_fraction: float = option(0.1, at_least=0, below=1)
+    split_seed: int = 0
+    limit: int | None = option(None, at_least=1)
+    fraction: float | None = option(None, above=0, at_most=1)
+    pairs: str = option("all", choices=("all", "extremes"))
+    min_gap: float | None = option(None, at_least=0)
+    gap: str = option("mean", choices=("mean", "sum"))
+    principle_weights: dict[str, float] = option({})
+    safety_veto: bool = False
+    system_prompt: str | None = None
+    too_long: str = option("drop", choices=("drop", "shorten"))
+    mix: list[MixEntry] = option([])
+
+
+@dataclass
+class ZeroConfig:
+    stage: int = option(0, at_least=0, at_most=3)
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    bucket_elements: int = option(500_000_000, at_least=1)
+
+
+@dataclass
+class PathsConfig:
+    output: str = MISSING
+    cache: str = MISSING
+
+
+@dataclass
+class EvalConfig:
+    every: int = option(10, at_least=0)
+    limit: int | None = option(None, at_least=1)
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = option(10, at_least=0)
+    keep_last: int = option(1, at_least=1)
+    metric: str = "eval/loss"
+    mode: str = option("auto", choices=("auto", "min", "max"))  # auto: min for a loss, max for the rest
+
+
+@dataclass
+class EngineConfig:
+    watchdog_minutes: float = option(30.0, above=0)
+
+
+@dataclass
+class TrainConfig:
+    """The keys of `psychocounsel.train`; `algo`, `cluster` and `tracker` are added from their `_target_`."""
+
+    seed: int = 1
+    epochs: float = option(1.0, above=0)
+    max_steps: int | None = option(None, at_least=1)
+    global_batch_size: int = option(32, at_least=1)
+    micro_batch_tokens: int = option(4096, at_least=1)
+    max_length: int = option(1024, at_least=8)
+    max_prompt_length: int | None = option(None, at_least=4)
+    deterministic: bool = False
+    run_dir: str | None = None
+    sweep_dir: str | None = None
+    dry_run: bool = False
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    callbacks: dict[str, Any] = option({})
+    code_path: list[str] = option([])
+
+
+def flat_keys(node: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a configuration, inner nodes included."""
+    keys = []
+    for key in node if isinstance(node, DictConfig) else ():
+        keys.append(f"{prefix}{key}")
+        keys += flat_keys(node._get_node(key), f"{prefix}{key}.")
+    return keys
+
+
+def suggestion(wrong: str, valid: list[str]) -> str:
+    """'did you mean X?' for the valid name nearest to `wrong`; the last part of a dotted key counts most."""
+    tails: dict[str, str] = {key.rsplit(".", 1)[-1]: key for key in reversed(valid)}
+    close = difflib.get_close_matches(wrong, valid, 1, 0.75)
+    if not close:
+        close = [tails[tail] for tail in difflib.get_close_matches(wrong.rsplit(".", 1)[-1], list(tails), 1, 0.6)]
+    return f"did you mean {close[0]}?" if close else "`--help` lists the groups, `--cfg job` every key"
+
+
+def check_limits(section: Any, values: Any, prefix: str = "") -> None:
+    """Hold every value against its field's limits, recursively.
+
+    Raises:
+        UserError: naming the key, its value and what is allowed.
+    """
+    for item in dataclasses.fields(section):
+        key, value = f"{prefix}{item.name}", OmegaConf.select(values, item.name)
+        if dataclasses.is_dataclass(item.type):
+            check_limits(item.type, value, f"{key}.")
+        if OmegaConf.is_list(value) and item.name == "mix":
+            for index, entry in enumerate(value):
+                check_limits(MixEntry, entry, f"{key}[{index}].")
+        if OmegaConf.is_missing(values, item.name):
+            raise UserError(f"{key} is not set: add {key}=VALUE")
+        if problem := _problem(value, item.metadata):
+            raise UserError(f"{key}={value}: must be {problem}")
+
+
+_COMPARISONS = {
+    "above": ("greater than", lambda value, limit: value > limit),
+    "at_least": ("at least", lambda value, limit: value >= limit),
+    "below": ("less than", lambda value, limit: value < limit),
+    "at_most": ("at most", lambda value, limit: value <= limit),
+}
+
+
+def _problem(value: Any, limits: Any) -> str | None:
+    if value is None or not limits:
+        return None
+    if "choices" in limits and value not in limits["choices"]:
+        return "one of " + ", ".join(map(str, limits["choices"]))
+    for name, (words, holds) in _COMPARISONS.items():
+        if name in limits and not holds(value, limits[name]):
+            return f"{words} {limits[name]}"
+    return None

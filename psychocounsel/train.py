@@ -1,0 +1,19 @@
+"""`python -m psychocounsel.train`: train a model on demonstrations, preferences or rewards."""
+
+from typing import TYPE_CHECKING
+
+from psychocounsel.app import main
+
+if TYPE_CHECKING:
+    from psychocounsel.engine.run import Run
+
+
+def work(run: "Run") -> int:
+    """What a worker process does in the run directory; returns its exit code."""
+    from psychocounsel.engine.trainer import train
+
+    return train(run)
+
+
+if __name__ == "__main__":
+    main("psychocounsel.train", "train")
