@@ -28,8 +28,6 @@ from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dty
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.probe import check_packing
 
-_CHUNK = 256  # groups per collective when log-probabilities of whole datasets are computed
-
 
 def train(run: Run) -> int:
     """Train as `run.config` says, from the start or from the newest checkpoint; returns the exit code."""
@@ -101,8 +99,9 @@ class Trainer:
             raise RuntimeError("reference log-probabilities are computed before the policy changes")
         self.engines["policy"].train(False)
         results: list[list[np.ndarray]] = []
-        for start in self.progress.bar(range(0, len(groups), _CHUNK), f"{model} log-probabilities"):
-            results += self.stepper.logprobs(groups[start : start + _CHUNK])
+        size = self.config.global_batch_size  # as in evaluation, so that margins before training are exactly zero
+        for start in self.progress.bar(range(0, len(groups), size), f"{model} log-probabilities"):
+            results += self.stepper.logprobs(groups[start : start + size])
             self._heartbeat("collecting")
         return results
 
@@ -111,11 +110,10 @@ class Trainer:
     def restore(self) -> None:
         """Collect the round's groups with the untouched policy, then load the newest checkpoint if there is one."""
         visited = self.order.visited()
-        needed = [self.data.train[index] for index in visited] + self.data.held_out
-        collected = self.algorithm.collect(needed, self)
-        for index, group in zip(visited, collected, strict=False):
+        collected = self.algorithm.collect([self.data.train[index] for index in visited], self)
+        for index, group in zip(visited, collected, strict=True):
             self.data.train[index] = group
-        self.data.held_out = collected[len(visited) :]
+        self.data.held_out = self.algorithm.collect(self.data.held_out, self)
         self.fingerprints = {"data": self.data.fingerprint(), "weights": weights_id(self.config.model)}
         loop = load_checkpoint(self.run.dir, self.engines)
         if loop is not None:

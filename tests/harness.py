@@ -1,0 +1,120 @@
+"""What several tests need: tiny models of several architectures, and the engine inside the test's own process."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from psychocounsel.algo.base import Algorithm
+from psychocounsel.config import check, compose
+from psychocounsel.data.group import Completion, Group
+from psychocounsel.engine.distributed import World
+from psychocounsel.engine.metrics import read_metrics
+from psychocounsel.engine.progress import quiet_libraries
+from psychocounsel.engine.step import Stepper
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.attention import implementation
+from psychocounsel.model.policy import Policy
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
+TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt")
+
+_SMALL = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 256,
+    "max_position_embeddings": 512,
+    "head_dim": 12,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {},
+    "mistral": {"sliding_window": 6},
+    "gemma": {},
+    "gemma2": {"sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 12},
+    "gemma3_text": {"sliding_window": 6, "query_pre_attn_scalar": 12, "sliding_window_pattern": 2},
+}
+
+
+def small_lm(kind: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A randomly initialised causal language model of `kind`, tiny, with the attention that training uses."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    quiet_libraries()
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(kind, **{**_SMALL, **ARCHITECTURES[kind], **changes})
+    lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation(config))
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # norms and zero layers take part too
+    lm.config.use_cache = False
+    return lm.eval()
+
+
+def random_groups(count: int, completions: int = 2, seed: int = 0, vocabulary: int = 256, longest: int = 14) -> list[Group]:
+    """Groups of random tokens with uneven lengths; reference log-probabilities are random too."""
+    rng = np.random.default_rng(seed)
+
+    def ids(low: int) -> np.ndarray:
+        return rng.integers(0, vocabulary, rng.integers(low, longest), dtype=np.int32)
+
+    def completion() -> Completion:
+        made = Completion(ids(1))
+        made.ref_logprobs = rng.normal(-5, 1, len(made.ids)).astype(np.float32)
+        return made
+
+    return [Group(f"g{number}", ids(2), [completion() for _ in range(completions)]) for number in range(count)]
+
+
+@cache
+def world() -> World:
+    """The one-process world of the test session."""
+    quiet_libraries()
+    folder = tempfile.mkdtemp(prefix="psychocounsel-test-")
+    os.environ["PSYCHOCOUNSEL_RENDEZVOUS"] = f"file://{folder}/store"
+    return World(0, 1)
+
+
+def make_stepper(lm: Any, algorithm: Algorithm, budget: int = 4096, dtype: torch.dtype = torch.float32, *overrides: str) -> Stepper:
+    """A Stepper around `lm` in this process; `stepper.engines["policy"].step(lr)` updates its weights."""
+    here = world()
+    config = check(compose(list(overrides)))
+    engine = Engine(Policy(lm, "test"), config, algorithm, dtype)
+    return Stepper(algorithm, {"policy": engine}, here, budget)
+
+
+def cli(*arguments: str, cwd: Path | None = None, check_code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m psychocounsel.<first argument>` as a user would."""
+    module, *rest = arguments
+    result = subprocess.run(
+        [sys.executable, "-m", f"psychocounsel.{module}", *rest],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    if check_code is not None:
+        assert result.returncode == check_code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on time and machine."""
+    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in read_metrics(run_dir / "metrics.jsonl")]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
