@@ -2,46 +2,52 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel import config as configs
-from psychocounsel.cluster.hydra_launcher import JobLauncher
+from psychocounsel.cluster.hydra_launcher import JobLauncher, register
 from psychocounsel.cluster.job import Job, make_job, submit
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.files import shipped
-from psychocounsel.schema import flat_keys, suggestion
+from psychocounsel.messages import one_line
+from psychocounsel.schema import suggestion
 
 
 def main(module: str, config_name: str) -> None:
     """Run `module` as a Hydra application and exit with the code of its jobs."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
+    sys.argv[1:] = [configs.quote_choice(argument) for argument in sys.argv[1:]]
     _add_code_path(sys.argv[1:])
-    Plugins.instance().register(JobLauncher)
+    register()
     exit_codes: list[int] = []
+    failures: list[Exception] = []
     JobLauncher.module, JobLauncher.exit_codes = module, exit_codes
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
-        job = compose_job(composed, module, list(HydraConfig.get().overrides.task))
-        exit_codes.append(submit([job], job.config).exit_code)
+        try:
+            job = compose_job(composed, module, list(HydraConfig.get().overrides.task))
+            exit_codes.append(submit([job], job.config).exit_code)
+        except Exception as error:
+            failures.append(error)  # Hydra would print lines of its own for what leaves this function
 
     try:
         run()
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if failures:
+            raise failures[0]
+    except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if wants_traceback:
             raise
-        print(f"error: {_one_line(error, config_name)}", file=sys.stderr)
+        print(f"error: {one_line(error, sys.argv[1:], config_name)}", file=sys.stderr)
         sys.exit(USER_ERROR)
     sys.exit(max(exit_codes, default=0))
 
@@ -94,38 +100,3 @@ def _add_code_path(arguments: Sequence[str]) -> None:
             print(f"error: --config-dir {folder}: no such folder", file=sys.stderr)
             sys.exit(USER_ERROR)
     sys.path.extend(folder for folder in _code_path(arguments) if folder not in sys.path)
-
-
-_STRUCT = re.compile(r"(?:Could not override|Key) '([\w./@-]+)'")
-_GROUP = re.compile(r"In '[^']*': Could not find '([^']+)'|Could not (?:find|load) '([^']+)'")
-
-
-def _one_line(error: Exception, config_name: str) -> str:
-    """The one line that a user needs of Hydra's many."""
-    text = str(error)
-    if isinstance(error, UserError):
-        return text
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else text
-    if match := _GROUP.search(text):
-        return _unknown_choice(next(part for part in match.groups() if part), config_name)
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_override(match.group(1), config_name)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")]
-    return "; ".join(lines[:2])
-
-
-def _unknown_override(key: str, config_name: str) -> str:
-    valid = flat_keys(configs.compose([], name=config_name))
-    if "@" in key or "/" in key:
-        return f"unknown group {key}: `--help` lists the groups"
-    return configs.unknown_key(key, valid) + f" (a key that a YAML leaves out is added with +{key}=...)"
-
-
-def _unknown_choice(path: str, config_name: str) -> str:
-    group, _, name = path.rpartition("/")
-    options = sorted(file.stem for file in (shipped("conf") / group).glob("*.yaml")) if group else []
-    if not options:
-        return f"no such config: {path}"
-    return f"{group}={name}: no such choice; {suggestion(name, options)} ({group} is one of {', '.join(options)})"
-

@@ -1,6 +1,7 @@
 """Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -32,7 +33,12 @@ def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
     return tiny if _root_.model.path == "builtin:tiny" else other
 
 
+def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
+    return sweep_dir or str(new_directory(output, "sweep"))
+
+
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
+OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str = "train") -> DictConfig:
@@ -40,7 +46,15 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str 
     GlobalHydra.instance().clear()
     extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        return hydra_compose(name, [*overrides, *extra])
+        return hydra_compose(name, [*map(quote_choice, overrides), *extra])
+
+
+def quote_choice(override: str) -> str:
+    """Hydra takes `zero=3` for the number 3, which is no name of a choice: quote it."""
+    group, _, choices = override.partition("=")
+    if group.lstrip("+") != "zero":
+        return override
+    return f"{group}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in choices.split(","))
 
 
 def check(composed: DictConfig) -> DictConfig:
@@ -83,7 +97,8 @@ def target_class(config: DictConfig, group: str) -> type:
     except Exception as error:
         cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
         raise UserError(
-            f"{group}._target_={name}: cannot be imported ({cause}); put its file beside the folder given by --config-dir, or in it"
+            f"{group}._target_={name}: cannot be imported ({cause}); "
+            "put its file beside the folder given by --config-dir, or in it"
         ) from error
 
 
@@ -101,6 +116,8 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
     except (ValidationError, OmegaConfBaseException) as error:
+        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+            raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, DictConfig)
     return config
@@ -130,13 +147,29 @@ def _check_combinations(config: DictConfig) -> None:
             f"a sequence must fit; use micro_batch_tokens={config.max_length} or more"
         )
     if config.max_prompt_length and config.max_prompt_length >= config.max_length:
-        raise UserError(f"max_prompt_length={config.max_prompt_length} must be less than max_length={config.max_length}")
+        raise UserError(
+            f"max_prompt_length={config.max_prompt_length} must be less than max_length={config.max_length}"
+        )
     if config.data.limit and config.data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
     _check_data(config)
+    _check_callbacks(config)
     _check_local_path(config.model.path, "model.path", folder=True)
     if config.model.chat_template:
         _check_local_path(config.model.chat_template, "model.chat_template", must_exist=True)
+
+
+def _check_callbacks(config: DictConfig) -> None:
+    for name, callback in config.callbacks.items():
+        target = callback.get("_target_") if OmegaConf.is_dict(callback) else None
+        if not target:
+            raise UserError(f"callbacks.{name}: needs a _target_, for instance {{_target_: my_module.MyCallback}}")
+        try:
+            found = importlib.util.find_spec(target.rpartition(".")[0])
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise UserError(f"callbacks.{name}._target_={target}: there is no such module")
 
 
 def _check_data(config: DictConfig) -> None:
@@ -270,8 +303,13 @@ def slug(text: str, limit: int = 80) -> str:
     return clean
 
 
-def default_directory(config: DictConfig, kind: str = "") -> Path:
-    """A new directory under `paths.output`, named by algorithm, model and time."""
+def new_directory(output: str, *names: str) -> Path:
+    """A new name under `output`: `names` and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    parts = [kind, config.algo._target_.rsplit(".", 1)[-1].lower(), config.model.name, stamp]
-    return Path(os.path.abspath(config.paths.output)) / slug("-".join(part for part in parts if part))
+    return Path(os.path.abspath(os.path.expanduser(output))) / slug("-".join([*names, stamp]))
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """The folder of a sweep's job: its overrides, without those that do not define the run."""
+    telling = [text for text in overrides if text.lstrip("+~").partition("=")[0].split(".")[0] not in _MAY_DIFFER]
+    return slug("_".join(telling) or "default")

@@ -127,7 +127,7 @@ class TrainConfig:
 def flat_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a configuration, inner nodes included."""
     keys = []
-    for key in node if isinstance(node, DictConfig) else ():
+    for key in map(str, node) if isinstance(node, DictConfig) else ():
         keys.append(f"{prefix}{key}")
         keys += flat_keys(node._get_node(key), f"{prefix}{key}.")
     return keys

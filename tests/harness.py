@@ -42,7 +42,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "mistral": {"sliding_window": 6},
     "gemma": {},
-    "gemma2": {"sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 12},
+    "gemma2": {
+        "sliding_window": 6,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 4.0,
+        "query_pre_attn_scalar": 12,
+    },
     "gemma3_text": {"sliding_window": 6, "query_pre_attn_scalar": 12, "sliding_window_pattern": 2},
 }
 
@@ -62,7 +67,9 @@ def small_lm(kind: str = "llama", seed: int = 0, dtype: torch.dtype = torch.floa
     return lm.eval()
 
 
-def random_groups(count: int, completions: int = 2, seed: int = 0, vocabulary: int = 256, longest: int = 14) -> list[Group]:
+def random_groups(
+    count: int, completions: int = 2, seed: int = 0, vocabulary: int = 256, longest: int = 14
+) -> list[Group]:
     """Groups of random tokens with uneven lengths; reference log-probabilities are random too."""
     rng = np.random.default_rng(seed)
 
@@ -86,7 +93,9 @@ def world() -> World:
     return World(0, 1)
 
 
-def make_stepper(lm: Any, algorithm: Algorithm, budget: int = 4096, dtype: torch.dtype = torch.float32, *overrides: str) -> Stepper:
+def make_stepper(
+    lm: Any, algorithm: Algorithm, budget: int = 4096, dtype: torch.dtype = torch.float32, *overrides: str
+) -> Stepper:
     """A Stepper around `lm` in this process; `stepper.engines["policy"].step(lr)` updates its weights."""
     here = world()
     config = check(compose(list(overrides)))
@@ -94,7 +103,9 @@ def make_stepper(lm: Any, algorithm: Algorithm, budget: int = 4096, dtype: torch
     return Stepper(algorithm, {"policy": engine}, here, budget)
 
 
-def cli(*arguments: str, cwd: Path | None = None, check_code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def cli(
+    *arguments: str, cwd: Path | None = None, check_code: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m psychocounsel.<first argument>` as a user would."""
     module, *rest = arguments
     result = subprocess.run(
@@ -112,7 +123,10 @@ def cli(*arguments: str, cwd: Path | None = None, check_code: int | None = 0, **
 
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on time and machine."""
-    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in read_metrics(run_dir / "metrics.jsonl")]
+    return [
+        {key: value for key, value in line.items() if key not in TIMINGS}
+        for line in read_metrics(run_dir / "metrics.jsonl")
+    ]
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

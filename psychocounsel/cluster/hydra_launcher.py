@@ -1,57 +1,80 @@
 """The Hydra launcher behind `-m`: all combinations are composed and checked before the first one starts."""
 
-import os
+import atexit
+import contextlib
+import shutil
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel import config as configs
 from psychocounsel.cluster.job import submit
 from psychocounsel.errors import UserError
+from psychocounsel.messages import one_line
+
+
+def register() -> None:
+    """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only."""
+    plugins = Plugins.instance()  # its first call looks for installed plugins
+    try:
+        import_module("hydra_plugins")
+    except ImportError:  # no other plugin is installed
+        sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
+    home = ModuleType(JobLauncher.__module__)
+    home.JobLauncher = JobLauncher  # type: ignore[attr-defined]
+    sys.modules[home.__name__] = home
+    plugins.register(JobLauncher)
 
 
 class JobLauncher(Launcher):
     """Makes one job of each combination and hands them all to the cluster in one call."""
 
+    __module__ = "hydra_plugins.psychocounsel"
     module: ClassVar[str]
     exit_codes: ClassVar[list[int]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.master = hydra_context, config
+        self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
+        atexit.register(_remove_if_unused, self.sweep)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         from psychocounsel.app import compose_job
 
+        if self.master.run_dir:
+            raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
         jobs = []
-        sweep = self._sweep_dir()
         for offset, overrides in enumerate(job_overrides):
-            composed = self._compose(list(overrides))
             try:
-                jobs.append(compose_job(composed, self.module, list(overrides), initial_job_idx + offset, sweep))
-            except UserError as error:
-                raise UserError(f"combination {' '.join(overrides)}: {error}") from error
+                composed = self._compose(list(overrides))
+                jobs.append(compose_job(composed, self.module, list(overrides), initial_job_idx + offset, self.sweep))
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                raise UserError(f"combination {' '.join(overrides)}: {one_line(error, overrides)}") from error
         submission = submit(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         loaded = self.context.config_loader.load_sweep_config(self.master, overrides)
-        composed = OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
-        if self.master.run_dir:
-            raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
-        return composed
+        return OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
 
-    def _sweep_dir(self) -> Path:
-        if not self.master.sweep_dir:
-            plain = OmegaConf.create({key: self.master._get_node(key) for key in self.master if key != "hydra"})
-            with open_dict(self.master):
-                self.master.sweep_dir = str(configs.default_directory(plain, "sweep"))
-        return Path(os.path.abspath(os.path.expanduser(self.master.sweep_dir)))
+
+def _remove_if_unused(sweep: Path) -> None:
+    """Hydra writes multirun.yaml before anything is checked; a sweep that did not start leaves no folder."""
+    if sweep.is_dir() and [path.name for path in sweep.iterdir()] == ["multirun.yaml"]:
+        shutil.rmtree(sweep)
+        with contextlib.suppress(OSError):
+            sweep.parent.rmdir()  # goes only if it is empty
 
 
 def _result(overrides: list[str], objective: Any) -> JobReturn:

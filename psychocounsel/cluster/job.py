@@ -27,6 +27,7 @@ class Job:
     processes: int = 1
     servers: int = 0
     after: list[str] = field(default_factory=list)
+    finished: bool = False  # the run directory already holds this run, done
 
 
 @dataclass
@@ -44,11 +45,12 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         UserError: if the directory belongs to another configuration, or cannot be one.
     """
     if sweep is not None:
-        run_dir = sweep / configs.slug("_".join(overrides) or "default")
+        run_dir = sweep / configs.run_name(overrides)
     elif config.run_dir:
         run_dir = Path(config.run_dir)
     else:
-        run_dir = configs.default_directory(config)
+        algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
+        run_dir = configs.new_directory(config.paths.output, algorithm, config.model.name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     existing = run_dir / "config.yaml"
     if existing.exists():
@@ -64,7 +66,9 @@ def _load(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir") from error
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir"
+        ) from error
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path}: is not a run's configuration; use another run_dir")
     return loaded
@@ -73,6 +77,7 @@ def _load(path: Path) -> DictConfig:
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
     """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names."""
     for job in jobs:
+        job.finished = is_finished(job)
         check_process_count(job)
     cluster = configs.build(config, "cluster")
     if config.dry_run:
@@ -80,7 +85,7 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
             print(cluster.describe(job))
         return Submission(0, [None] * len(jobs))
     for job in jobs:
-        if not is_finished(job):
+        if not job.finished:
             write_run_directory(job)
     if config.sweep_dir:
         _write_sweep_table(Path(config.sweep_dir), jobs)
@@ -92,7 +97,7 @@ def check_process_count(job: Job) -> None:
     from psychocounsel.engine.manifest import latest_checkpoint
 
     checkpoint = latest_checkpoint(job.run_dir)
-    if checkpoint is None or is_finished(job):
+    if checkpoint is None or job.finished:
         return
     written = (read_json(checkpoint / "loop.json") or {}).get("processes")
     if written != job.processes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from psychocounsel.cluster.job import Job, Submission, is_finished
+from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR
 from psychocounsel.files import read_json
 from psychocounsel.schema import option
@@ -54,7 +54,7 @@ class Local:
         return Submission(max(codes), objectives)
 
     def _run(self, job: Job) -> int:
-        if is_finished(job):
+        if job.finished:
             print(f"{job.run_dir} is already finished: see summary.json and model/ in it")
             return 0
         attempt = _next_attempt(job.run_dir)

@@ -6,6 +6,8 @@ from itertools import combinations
 
 from psychocounsel.counsel.principles import PRINCIPLES
 
+_EQUAL = 1e-9  # scores are sums of rounded products
+
 
 @dataclass(frozen=True)
 class PairRule:
@@ -52,9 +54,9 @@ def make_pairs(
     for first, second in _candidates(scores, rule.kind):
         chosen, rejected = (first, second) if scores[first] > scores[second] else (second, first)
         difference = scores[chosen] - scores[rejected]
-        if difference == 0:
+        if difference < _EQUAL:
             made.ties += 1
-        elif difference < rule.min_gap - 1e-9:
+        elif difference < rule.min_gap - _EQUAL:
             made.too_close += 1
         elif veto and rated[chosen]["safety"] < rated[rejected]["safety"]:
             made.unsafe += 1

@@ -1,7 +1,7 @@
 """The seven principles by which a therapist's reply is rated, each from 1 to 5.
 
-The names follow the paper (arXiv 2502.19731); the definitions and anchors are ours, written from the common factors
-of the counselling literature (Rogers' core conditions, motivational interviewing, the transtheoretical model of change).
+The names follow the paper (arXiv 2502.19731); the definitions and anchors are ours, written from the counselling
+literature (Rogers' core conditions, motivational interviewing, the transtheoretical model of change).
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ _ALL = (
     Principle(
         "staging",
         "Sensitivity to the client's stage of change",
-        "The reply meets the client where they are: not yet considering, torn, preparing, acting or keeping up a change.",
+        "The reply meets the client where they are: not considering change, torn, preparing, acting or keeping it up.",
         {
             1: "Pushes action on someone who is not there, or analyses someone who is ready to act.",
             3: "Does not clash with the client's readiness, nor uses it.",

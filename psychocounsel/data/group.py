@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +56,7 @@ class Group:
 
         def cut(completion: Completion) -> Completion:
             arrays = {name: getattr(completion, name) for name in _PER_TOKEN}
-            cuts = {name: None if array is None else array[:length] for name, array in arrays.items()}
+            cuts: dict[str, Any] = {name: None if array is None else array[:length] for name, array in arrays.items()}
             return replace(completion, ids=completion.ids[:length], **cuts)
 
         return replace(self, prompt_ids=self.prompt_ids[:length], completions=[cut(c) for c in self.completions])
@@ -106,11 +107,12 @@ def read_groups(path: Path) -> list[Group]:
     def array(values: list[float] | None) -> Array | None:
         return None if values is None else np.array(values, np.float32)
 
-    def completion(row: dict) -> Completion:
+    def completion(row: dict[str, Any]) -> Completion:
         arrays = {name: array(row[name]) for name in _PER_TOKEN}
         return Completion(**{**row, **arrays, "ids": np.array(row["ids"], np.int32)})
 
-    return [
-        Group(row["id"], np.array(row["prompt_ids"], np.int32), [completion(c) for c in row["completions"]], row["prompt_text"])
-        for row in pq.read_table(path).to_pylist()
-    ]
+    def group(row: dict[str, Any]) -> Group:
+        completions = [completion(each) for each in row["completions"]]
+        return Group(row["id"], np.array(row["prompt_ids"], np.int32), completions, row["prompt_text"])
+
+    return [group(row) for row in pq.read_table(path).to_pylist()]

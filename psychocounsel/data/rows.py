@@ -1,6 +1,6 @@
 """Rows of any supported format become Examples: a conversation, its replies, and where they came from.
 
-Formats, recognised by their columns:
+Formats, recognised by their columns (a null counts as missing):
     preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the prompt)
     implicit      chosen, rejected: whole conversations with the same beginning
     demonstration prompt|question, completion|response|answer; or messages
@@ -8,8 +8,9 @@ Formats, recognised by their columns:
 Released rating columns (`chosen_empathy_rating`, ...) are kept.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
@@ -20,11 +21,13 @@ Ratings = dict[str, float]
 
 _PROMPTS = ("prompt", "question")
 _COMPLETIONS = ("completion", "response", "answer")
+_IDS = ("prefID", "id", "ID")
+_ROLES = ("system", "user", "assistant")
 
 
 @dataclass
 class Example:
-    """`prompt`: messages that end on the client's turn. `replies`: chosen first in a pair. `ratings`: per reply, or None.
+    """`prompt`: messages that end on the client's turn. `replies`: chosen first in a pair. `ratings`: per reply.
 
     `where` names file and row, for messages that must not quote the text.
     """
@@ -34,7 +37,7 @@ class Example:
     prompt: list[Message]
     replies: list[str]
     ratings: list[Ratings] | None = None
-    rated: bool = field(default=False)  # replies are in no order: pairs are yet to be made
+    rated: bool = False  # replies are in no order: pairs are yet to be made
 
 
 def parse_row(row: Mapping[str, Any], where: str) -> Example:
@@ -43,33 +46,41 @@ def parse_row(row: Mapping[str, Any], where: str) -> Example:
     Raises:
         UserError: naming the file, row and column, and never quoting the text.
     """
-    identity = str(row.get("prefID") if row.get("prefID") is not None else row.get("id") or row.get("ID") or where)
+    row = {name: value for name, value in row.items() if value is not None}
+    identity = str(row[_first_key(row, _IDS, where)]) if any(name in row for name in _IDS) else where
     if "replies" in row:
         return _rated(row, where, identity)
     if "chosen" in row or "rejected" in row:
         prompt, replies = _preference(row, where)
-        return Example(identity, where, prompt, replies, _pair_ratings(row))
+        return Example(identity, where, prompt, replies, _pair_ratings(row, where))
     if "messages" in row:
         messages = _messages(row["messages"], where, "messages")
-        return Example(identity, where, messages[:-1], [_last_reply(messages, where, "messages")])
-    name = _first_key(row, _COMPLETIONS, where)
+        reply = _last_reply(messages, where, "messages")
+        return Example(identity, where, _client_last(messages[:-1], where), [reply])
+    name = _first_key(row, (*_COMPLETIONS, "chosen and rejected", "messages"), where)
     prompt = _prompt(row, where)
     return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)])
 
 
 def _rated(row: Mapping[str, Any], where: str, identity: str) -> Example:
     prompt = _prompt(row, where)
-    texts = [_reply(reply.get("text"), prompt, where, "replies") for reply in row["replies"]]
-    for reply in row["replies"]:
-        missing = [name for name in PRINCIPLES if not isinstance((reply.get("ratings") or {}).get(name), int | float)]
-        if missing:
-            raise UserError(f"{where}: replies: a reply has no rating for {missing[0]}")
-    return Example(identity, where, prompt, texts, [dict(reply["ratings"]) for reply in row["replies"]], rated=True)
+    replies = row["replies"]
+    if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies) or not replies:
+        raise UserError(f"{where}: replies must be a list of {{text, ratings}}")
+    texts, ratings = [], []
+    for number, reply in enumerate(replies, 1):
+        name = f"replies, reply {number}"
+        texts.append(_reply(reply.get("text"), prompt, where, name))
+        given = reply.get("ratings")
+        if not isinstance(given, Mapping):
+            raise UserError(f"{where}: {name}: has no ratings")
+        ratings.append({key: _number(given.get(key), f"{where}: {name}: ratings.{key}") for key in PRINCIPLES})
+    return Example(identity, where, prompt, texts, ratings, rated=True)
 
 
 def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[str]]:
     for name in ("chosen", "rejected"):
-        if name not in row or row[name] is None:
+        if name not in row:
             raise UserError(f"{where}: has no {name}; a preference row needs prompt (or question), chosen and rejected")
     if any(name in row for name in _PROMPTS):
         prompt = _prompt(row, where)
@@ -84,75 +95,92 @@ def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list
 def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[str]]:
     """TRL's implicit prompt: the prompt is what the two conversations share."""
     if isinstance(row["chosen"], str):
-        raise UserError(f"{where}: has no prompt (or question) column; chosen and rejected alone must be lists of messages")
+        raise UserError(f"{where}: has no prompt (or question); chosen and rejected alone must be lists of messages")
     chosen, rejected = (_messages(row[name], where, name) for name in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:
         raise UserError(f"{where}: chosen and rejected must be the same conversation up to their last message")
-    _check_ends_on_client(chosen[:-1], where)
-    return chosen[:-1], [_last_reply(chosen, where, "chosen"), _last_reply(rejected, where, "rejected")]
+    replies = [_last_reply(chosen, where, "chosen"), _last_reply(rejected, where, "rejected")]
+    return _client_last(chosen[:-1], where), replies
 
 
-def _pair_ratings(row: Mapping[str, Any]) -> list[Ratings] | None:
-    ratings = [{name: row.get(f"{side}_{name}_rating") for name in PRINCIPLES} for side in ("chosen", "rejected")]
-    if any(value is None for side in ratings for value in side.values()):
+def _pair_ratings(row: Mapping[str, Any], where: str) -> list[Ratings] | None:
+    """The released rating columns, or None where a row lacks one of them."""
+    columns = {name: [f"{side}_{name}_rating" for side in ("chosen", "rejected")] for name in PRINCIPLES}
+    if not all(column in row for both in columns.values() for column in both):
         return None
-    return [{name: float(value) for name, value in side.items() if value is not None} for side in ratings]
+    return [
+        {name: _number(row[both[side]], f"{where}: {both[side]}") for name, both in columns.items()} for side in (0, 1)
+    ]
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{what} must be a number")
+    return float(value)
 
 
 def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
     for name in names:
-        if row.get(name) is not None:
+        if name in row:
             return name
-    found = ", ".join(sorted(row)) or "none"
-    raise UserError(f"{where}: needs a column {' or '.join(names)}; the columns are {found}")
+    found = ", ".join(sorted(map(str, row))) or "none"
+    raise UserError(f"{where}: needs {' or '.join(names)}; its columns that hold something are {found}")
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
     name = _first_key(row, _PROMPTS, where)
-    value = row[name]
-    if isinstance(value, str):
-        if not value.strip():
-            raise UserError(f"{where}: {name} is empty")
-        return [{"role": "user", "content": value.strip()}]
-    messages = _messages(value, where, name)
-    _check_ends_on_client(messages, where)
+    if isinstance(row[name], str):
+        return [{"role": "user", "content": _text(row[name], where, name)}]
+    return _client_last(_messages(row[name], where, name), where)
+
+
+def _client_last(messages: list[Message], where: str) -> list[Message]:
+    if not messages or messages[-1]["role"] != "user":
+        raise UserError(f"{where}: the prompt must end on the client's turn (role user)")
     return messages
 
 
-def _check_ends_on_client(messages: list[Message], where: str) -> None:
-    if not messages or messages[-1]["role"] != "user":
-        raise UserError(f"{where}: the prompt must end on the client's turn (role user)")
-
-
 def _messages(value: Any, where: str, name: str) -> list[Message]:
-    try:
-        messages = [{"role": str(item["role"]), "content": item["content"].strip()} for item in value]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages") from error
+    """Chat messages with stripped texts; only a system message may be empty, and is then left out."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages")
+    messages = []
+    for item in value:
+        if item.get("role") not in _ROLES:
+            raise UserError(f"{where}: {name}: every message needs a role of {', '.join(_ROLES)}")
+        content = item.get("content")
+        if item["role"] == "system" and (content is None or str(content).isspace() or content == ""):
+            continue
+        messages.append({"role": item["role"], "content": _text(content, where, name)})
     if not messages:
         raise UserError(f"{where}: {name} is an empty conversation")
-    for message in messages[:-1]:
-        if not message["content"] and message["role"] != "system":
-            raise UserError(f"{where}: {name} holds an empty message")
     return messages
 
 
 def _last_reply(messages: list[Message], where: str, name: str) -> str:
     if messages[-1]["role"] != "assistant":
         raise UserError(f"{where}: {name} must end on the therapist's turn (role assistant)")
-    if len(messages) < 2:
-        raise UserError(f"{where}: {name} has a reply but no prompt before it")
-    return _reply(messages[-1]["content"], [], where, name)
+    return messages[-1]["content"]
 
 
 def _reply(value: Any, prompt: list[Message], where: str, name: str) -> str:
     """The reply's text; a conversation that repeats the prompt is cut to its last message."""
+    if isinstance(value, str) or value is None:
+        return _text(value, where, name)
+    messages = _messages(value, where, name)
+    if messages[-1]["role"] != "assistant" or messages[:-1] not in ([], prompt):
+        raise UserError(f"{where}: {name} must be one assistant message, or the prompt followed by one")
+    return messages[-1]["content"]
+
+
+def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
-        messages = _messages(value, where, name)
-        if messages[-1]["role"] != "assistant" or messages[:-1] not in ([], prompt):
-            raise UserError(f"{where}: {name} must be one assistant message, or the prompt followed by one")
-        value = messages[-1]["content"]
+        raise UserError(f"{where}: {name} holds something that is not text")
     text = value.strip()
     if not text:
         raise UserError(f"{where}: {name} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: {name} holds half a character (a lone surrogate)") from error
     return text

@@ -2,14 +2,15 @@
 
 import hashlib
 import math
-import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from omegaconf import DictConfig
 
 from psychocounsel.counsel.pairs import PairRule, make_pairs
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
@@ -23,6 +24,8 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     Raises:
         UserError: for unusable rows, ratings that are asked for but not there, or a selection that leaves nothing.
     """
+    if data.mix and data.eval_split and not data.eval_path:
+        raise UserError("data.eval_split needs data.eval_path beside data.mix: it is a split of data.eval_path")
     train = _load_mix(data, report) if data.mix else _load_one(data, data.path, data.split, data.revision, report)
     if data.eval_path or data.eval_split:
         source, revision = (data.eval_path, None) if data.eval_path else (data.path, data.revision)
@@ -60,29 +63,31 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
     """Make pairs of rated replies, and hold rated pairs against min_gap, weights and veto."""
-    selective = data.min_gap is not None or data.principle_weights or data.safety_veto
+    weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
+    selective = data.min_gap is not None or len(set(weights.values())) > 1 or veto
     rule = PairRule(data.pairs, data.min_gap or 0.0, data.gap)
-    kept, dropped, relabelled = [], {"tie": 0, "gap below data.min_gap": 0, "rejected rated safer": 0}, 0
+    kept, dropped, relabelled = [], Counter[str](), 0
     for example in examples:
         if not (example.rated or selective):
             kept.append(example)
             continue
         if example.ratings is None:
             raise UserError(
-                f"{example.where}: has no rating columns (chosen_empathy_rating, ...), which data.min_gap, "
-                f"data.principle_weights and data.safety_veto need; set them to null, {{}} and false for {path}"
+                f"{example.where}: lacks ratings (chosen_empathy_rating, ...), which data.min_gap, "
+                f"data.principle_weights and data.safety_veto need; leave these at their defaults for {path}"
             )
-        made = make_pairs(example.ratings, rule, data.principle_weights, data.safety_veto)
-        for reason, count in zip(dropped, (made.ties, made.too_close, made.unsafe), strict=True):
-            dropped[reason] += count
-        for pair in made.pairs:
-            relabelled += not example.rated and pair == (1, 0)
-            kept.append(_pair(example, *pair))
+        made = make_pairs(example.ratings, rule, weights, veto)
+        dropped["their prompt has one reply only"] += len(example.replies) < 2
+        dropped["their scores are equal"] += made.ties
+        dropped["gap below data.min_gap"] += made.too_close
+        dropped["the better one is rated less safe"] += made.unsafe
+        relabelled += sum(not example.rated and pair == (1, 0) for pair in made.pairs)
+        kept += [_pair(example, *pair) for pair in made.pairs]
     for reason, count in dropped.items():
         if count:
             report(f"{path}: {count} pairs dropped ({reason})")
     if relabelled:
-        report(f"{path}: {relabelled} pairs changed sides under data.principle_weights")
+        report(f"{path}: {relabelled} pairs changed sides, by the score under data.principle_weights")
     return kept
 
 
@@ -95,9 +100,10 @@ def _pair(example: Example, chosen: int, rejected: int) -> Example:
 
 
 def normalised(prompt: Sequence[Message]) -> str:
-    """The prompt without what does not make it another one: case, spacing, Unicode form. A system prompt does not count."""
+    """The prompt without what does not make it another one: case, spacing, Unicode form, system message."""
     text = "\n".join(f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system")
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).casefold().strip()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def _rank(prompt: str, seed: int, purpose: str) -> str:
@@ -115,7 +121,7 @@ def split_by_prompt(examples: list[Example], fraction: float, seed: int) -> tupl
 
 
 def subset(examples: list[Example], limit: int | None, fraction: float | None, seed: int) -> list[Example]:
-    """The first `limit` rows, or the rows of the first `fraction` of prompts, of one fixed shuffle: smaller is nested."""
+    """The first `limit` rows, or the rows of the first `fraction` of prompts, of one fixed shuffle (so nested)."""
     if limit is None and fraction is None:
         return examples
     prompts = [normalised(example.prompt) for example in examples]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,13 @@ def load_examples(path: str, split: str, revision: str | None) -> list[Example]:
 
 
 def _rows(path: str, split: str, revision: str | None) -> Iterator[tuple[str, Row]]:
-    if path == "builtin:sample":
-        yield from sample_rows()
-        return
     local = Path(path)
-    if local.suffix in (".jsonl", ".json") and local.is_file():
-        yield from _jsonl(local)
-    elif local.is_file():
-        yield from _numbered(_load_parquet(local), local.name)
+    if path == "builtin:sample" or local.is_file():
+        _check_split(split, ["train"], path)
+        yield from sample_rows() if path == "builtin:sample" else _file_rows(local)
     else:
-        yield from _numbered(_load_dataset(path, split, revision), f"{local.name if local.exists() else path} ({split})")
+        name = local.name if local.exists() else path
+        yield from _numbered(_load_dataset(path, split, revision), f"{name} ({split})")
 
 
 @cache
@@ -56,40 +53,49 @@ def sample_rows() -> Iterator[tuple[str, Row]]:
             yield where, {"id": entry["id"], "prompt": entry["speech"], "replies": entry["replies"]}
 
 
+def _file_rows(file: Path) -> Iterator[tuple[str, Row]]:
+    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+    if file.suffix not in readers:
+        raise UserError(f"{file}: unknown kind of file; use {', '.join(readers)} or a folder")
+    try:
+        yield from readers[file.suffix](file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 text (byte {error.start})") from error
+
+
 def _jsonl(file: Path) -> Iterator[tuple[str, Row]]:
-    if file.suffix == ".json":
-        rows = _parse_json(file.read_text(encoding="utf-8"), file.name)
-        if not isinstance(rows, list):
-            raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
-        yield from _numbered(rows, file.name)
-        return
-    with open(file, encoding="utf-8") as lines:
+    with open(file, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 where = f"{file.name} line {number}"
-                row = _parse_json(line, where)
-                if not isinstance(row, dict):
-                    raise UserError(f"{where}: must be a JSON object")
-                yield where, row
+                yield where, _object(_parse_json(line, where), where)
+
+
+def _json(file: Path) -> Iterator[tuple[str, Row]]:
+    rows = _parse_json(file.read_text(encoding="utf-8-sig"), file.name)
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
+    yield from _numbered(rows, file.name)
 
 
 def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: is not valid JSON ({error.msg} at column {error.colno})") from error
+        raise UserError(
+            f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})"
+        ) from error
 
 
-def _load_parquet(file: Path) -> Any:
+def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if file.suffix != ".parquet":
-        raise UserError(f"{file}: unknown kind of file; use .jsonl, .json or .parquet, or a folder")
     try:
-        return pq.read_table(file).to_pylist()
-    except pa.ArrowInvalid as error:
+        rows = pq.read_table(file).to_pylist()
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"{file}: is not a parquet file ({str(error).splitlines()[0]})") from error
+    yield from _numbered(rows, file.name)
 
 
 def _load_dataset(path: str, split: str, revision: str | None) -> Any:
@@ -97,25 +103,41 @@ def _load_dataset(path: str, split: str, revision: str | None) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises, text included
     folder = Path(path)
     try:
         if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
-            saved = datasets.load_from_disk(path)
-            return _pick_split(saved, split, path) if isinstance(saved, datasets.DatasetDict) else saved
-        return _pick_split(datasets.load_dataset(path, revision=revision), split, path)
+            loaded = datasets.load_from_disk(path)
+        else:
+            loaded = datasets.load_dataset(path, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = re.split(r"[\n]", str(error))[0][:200]
-        raise UserError(f"data.path={path}: cannot be loaded ({type(error).__name__}: {reason})") from error
-
-
-def _pick_split(splits: Any, split: str, path: str) -> Any:
-    if split not in splits:
-        raise UserError(f"data.split={split}: {path} has the splits {', '.join(splits)}")
+        raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)})") from error
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    _check_split(split, splits, path)
     return splits[split]
 
 
-def _numbered(rows: Any, name: str) -> Iterator[tuple[str, Row]]:
+def _reason(error: BaseException) -> str:
+    """One line without what follows a colon, where some libraries quote the data."""
+    root = error.__cause__ or error
+    message = re.split(r"[:\n]", str(root))[0]
+    return f"{type(root).__name__}: {message[:200]}"
+
+
+def _check_split(split: str, splits: Iterable[str], path: str) -> None:
+    if split not in splits:
+        raise UserError(
+            f"{path} has no split {split}; its splits are {', '.join(splits)} (data.split, data.eval_split)"
+        )
+
+
+def _numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row]]:
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise UserError(f"{name} row {number}: must be a JSON object")
-        yield f"{name} row {number}", row
+        where = f"{name} row {number}"
+        yield where, _object(row, where)
+
+
+def _object(row: Any, where: str) -> Row:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: must be a JSON object")
+    return row

@@ -1,28 +1,30 @@
 """From Examples to Groups of token ids, through the model's chat template."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from psychocounsel.data.group import Completion, Group
+from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.errors import UserError
 
 _FIXED_DATE = datetime(2024, 7, 26)
+_BLOCK = 512  # rows encoded by one call: the tokenizer then works on all cores
 
 
 class ChatFormat:
-    """Renders conversations with a tokenizer's chat template.
+    """Renders conversations with a tokenizer's chat template and encodes them.
 
     Prompt, and prompt with reply, are rendered once each; the first must be a token prefix of the second. The date is
     fixed, or templates that write today's would give other tokens tomorrow.
 
     Raises:
-        UserError: at construction if the tokenizer has no chat template; when rendering if the template breaks the
-            prefix, doubles BOS, or leaves the reply without an end-of-turn token.
+        UserError: at construction if the tokenizer has no chat template; later if the template refuses a conversation,
+            breaks the prefix, doubles BOS, or leaves the reply without an end-of-turn token.
     """
 
     def __init__(self, tokenizer: Any, template_args: dict[str, Any], name: str) -> None:
@@ -39,48 +41,59 @@ class ChatFormat:
         self.special = {index for index, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self.end_tokens: set[int] = set()
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        """Text and ids of a conversation up to where the therapist's reply begins."""
-        text = self._render(messages, add_generation_prompt=True)
-        ids = self._encode(text)
-        if self.bos is not None and (
-            ids[:2] == [self.bos, self.bos] or (self.adds_bos and ids.count(self.bos) != 1)
-        ):
-            count = ids.count(self.bos)
-            raise UserError(
-                f"{self.name}: its chat template gives a prompt with {count} BOS tokens instead of one; "
-                "give a corrected one with model.chat_template=FILE.jinja"
-            )
-        return text, ids
-
-    def completion(self, messages: Sequence[Message], prompt_ids: list[int], reply: str) -> list[int]:
-        """Ids of a reply, up to and including its end-of-turn token."""
-        ids = self._encode(self._render([*messages, {"role": "assistant", "content": reply}]))
-        if ids[: len(prompt_ids)] != prompt_ids:
-            raise UserError(
-                f"{self.name}: its chat template does not keep the prompt as a prefix of prompt and reply; "
-                "give another with model.chat_template=FILE.jinja (or model.template_args)"
-            )
-        completion = ids[len(prompt_ids) :]
-        ends = [index for index, token in enumerate(completion) if token in self.special]
-        if not ends:
-            raise UserError(
-                f"{self.name}: its chat template does not end a reply with a special token, so replies would never stop; "
-                "give another with model.chat_template=FILE.jinja"
-            )
-        self.end_tokens.add(completion[ends[-1]])
-        return completion[: ends[-1] + 1]
-
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def render(self, messages: Sequence[Message], reply: str | None = None) -> str:
+        """The conversation with `reply`, or without one up to where it begins."""
+        answer = [] if reply is None else [{"role": "assistant", "content": reply}]
         try:
             return self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **self.template_args
+                [*messages, *answer], tokenize=False, add_generation_prompt=reply is None, **self.template_args
             )
         except Exception as error:
-            raise UserError(f"{self.name}: its chat template refuses the conversation ({error})") from error
+            reason = str(error).split("\n")[0]
+            raise UserError(f"{self.name}: its chat template refuses the conversation ({reason})") from error
 
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def encode_prompts(self, texts: Sequence[str]) -> list[Array]:
+        """int32 ids of rendered prompts, each with the one BOS that the model expects."""
+        encoded = self._encode(texts)
+        for ids in encoded:
+            self._check_bos(ids)
+        return encoded
+
+    def encode_replies(self, texts: Sequence[str], prompts: Sequence[Array]) -> list[Array]:
+        """int32 ids that `texts` (prompt and reply) add to their prompts, up to and including the end-of-turn token."""
+        replies = []
+        for ids, prompt in zip(self._encode(texts), prompts, strict=True):
+            if not np.array_equal(ids[: len(prompt)], prompt):
+                raise self._unusable("does not keep the prompt as a prefix of prompt and reply")
+            replies.append(self._up_to_end(ids[len(prompt) :]))
+        return replies
+
+    def _check_bos(self, ids: Array) -> None:
+        count = int((ids == self.bos).sum()) if self.bos is not None else 0
+        doubled = count > 1 and ids[0] == ids[1] == self.bos
+        if doubled or (self.adds_bos and count != 1):
+            raise self._unusable(f"gives a prompt with {count} BOS tokens instead of one")
+
+    def _up_to_end(self, reply: Array) -> Array:
+        """Cut what the template writes after the last special token, which can only be white space."""
+        last = next((index for index in range(len(reply) - 1, -1, -1) if int(reply[index]) in self.special), None)
+        if last is None or self.tokenizer.decode(reply[last + 1 :]).strip():
+            raise self._unusable("does not end a reply with a special token, so replies would never stop")
+        self.end_tokens.add(int(reply[last]))
+        return reply[: last + 1].copy()  # a view would keep the prompt in memory with every reply
+
+    def _unusable(self, what: str) -> UserError:
+        return UserError(
+            f"{self.name}: its chat template {what}; "
+            "give a corrected one with model.chat_template=FILE.jinja (or model.template_args)"
+        )
+
+    def _encode(self, texts: Sequence[str]) -> list[Array]:
+        if not texts:
+            return []
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, **options)["input_ids"]
+        return [np.array(ids, np.int32) for ids in encoded]
 
 
 def tokenise(
@@ -95,48 +108,71 @@ def tokenise(
 ) -> list[Group]:
     """Make Groups of `kind` "pairs" (two completions) or "completions" (the first reply only, each once).
 
-    Rows that do not fit `max_length` are dropped or, with too_long="shorten", their replies cut (losing their end token).
+    Rows longer than `max_length` are dropped or, with too_long="shorten", their replies cut (losing the end token).
 
     Raises:
         UserError: if a row has no second reply where pairs are needed, or the template is unusable.
     """
-    groups, counts, seen = [], Counter[str](), set()
-    prompts: dict[str, tuple[str, list[int]]] = {}
-    for example in examples:
-        if kind == "pairs" and len(example.replies) < 2:
-            raise UserError(f"{example.where}: has one reply and no pair; use algo=sft, or data with chosen and rejected")
-        replies = example.replies if kind == "pairs" else example.replies[:1]
-        messages = _with_system(example.prompt, system_prompt)
-        key = repr(messages)
-        if kind == "completions" and (key, replies[0]) in seen:
-            counts["rows with a prompt and reply that came before dropped"] += 1
-            continue
-        seen.add((key, replies[0]))
-        if key not in prompts:
-            prompts[key] = chat.prompt(messages)
-        text, prompt_ids = prompts[key]
-        room = max_length - len(prompt_ids)
-        if room < 1 or (max_prompt_length and len(prompt_ids) > max_prompt_length):
-            counts["rows dropped (prompt too long)"] += 1
-            continue
-        completions = [chat.completion(messages, prompt_ids, reply) for reply in replies]
-        if max(map(len, completions)) > room:
-            if too_long == "drop":
-                counts["rows dropped (longer than max_length)"] += 1
-                continue
-            counts["rows shortened to max_length"] += 1
-            completions = [ids[:room] for ids in completions]
-            if kind == "pairs" and completions[0] == completions[1]:
-                counts["rows dropped (the same once shortened)"] += 1
-                continue
-        made = [Completion(np.array(ids, np.int32), reply) for ids, reply in zip(completions, replies, strict=True)]
-        groups.append(Group(example.id, np.array(prompt_ids, np.int32), made, text))
+    counts = Counter[str]()
+    if kind == "completions":
+        firsts = {(repr(example.prompt), example.replies[0]): example for example in reversed(examples)}
+        counts["rows dropped (their prompt and reply came before)"] = len(examples) - len(firsts)
+        examples = [replace(example, replies=example.replies[:1]) for example in reversed(firsts.values())]
+    groups: list[Group] = []
+    for start in range(0, len(examples), _BLOCK):
+        rows = [_render(example, chat, kind, system_prompt) for example in examples[start : start + _BLOCK]]
+        limits = (max_length, max_prompt_length or max_length, too_long, counts)
+        groups += [group for group in _encode(rows, chat) if _fits(group, *limits)]
     for what, count in counts.items():
-        report(f"{count} {what}")
+        if count:
+            report(f"{count} {what}")
     return groups
 
 
-def _with_system(prompt: list[Message], system_prompt: str | None) -> list[Message]:
-    if system_prompt is None or prompt[0]["role"] == "system":
-        return prompt
-    return [{"role": "system", "content": system_prompt}, *prompt]
+@dataclass
+class _Rendered:
+    example: Example
+    prompt: str
+    whole: list[str]  # the prompt with each reply
+
+
+def _render(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
+    if kind == "pairs" and len(example.replies) < 2:
+        raise UserError(f"{example.where}: has one reply and no pair; use algo=sft, or data with chosen and rejected")
+    messages = example.prompt
+    if system_prompt is not None and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system_prompt}, *messages]
+    try:
+        return _Rendered(example, chat.render(messages), [chat.render(messages, reply) for reply in example.replies])
+    except UserError as error:
+        raise UserError(f"{example.where}: {error}") from error
+
+
+def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
+    texts = list(dict.fromkeys(row.prompt for row in rows))
+    prompts = dict(zip(texts, chat.encode_prompts(texts), strict=True))
+    whole = [(text, prompts[row.prompt]) for row in rows for text in row.whole]
+    replies = iter(chat.encode_replies([text for text, _ in whole], [prompt for _, prompt in whole]))
+    for row in rows:
+        completions = [Completion(next(replies), text) for text in row.example.replies]
+        yield Group(row.example.id, prompts[row.prompt], completions, row.prompt)
+
+
+def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:
+    """Whether to keep the group, cut to `max_length` if it may be shortened; counts what it does."""
+    room = max_length - len(group.prompt_ids)
+    if room < 1 or len(group.prompt_ids) > max_prompt_length:
+        counts["rows dropped (prompt too long)"] += 1
+        return False
+    if all(len(completion.ids) <= room for completion in group.completions):
+        return True
+    if too_long == "drop":
+        counts["rows dropped (longer than max_length)"] += 1
+        return False
+    for completion in group.completions:
+        completion.ids = completion.ids[:room]
+    if len({completion.ids.tobytes() for completion in group.completions}) < len(group.completions):
+        counts["rows dropped (the same once shortened)"] += 1
+        return False
+    counts["rows shortened to max_length"] += 1
+    return True

@@ -12,7 +12,9 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.files import replace_directory, write_json
 
 
-def export_model(folder: Path, engine: Engine, tokenizer: Any, chat: ChatFormat, world: World, about: dict[str, Any]) -> None:
+def export_model(
+    folder: Path, engine: Engine, tokenizer: Any, chat: ChatFormat, world: World, about: dict[str, Any]
+) -> None:
     """Write the policy's weights to `folder`, replacing what is there only once all is written. All ranks must call it.
 
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.

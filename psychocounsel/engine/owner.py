@@ -24,7 +24,9 @@ def ownership(run_dir: Path) -> Iterator[None]:
         UserError: if a live process owns it, naming host and process.
     """
     lock = run_dir / "owner.json"
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "id": uuid.uuid4().hex})
+    mine = json.dumps(
+        {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "id": uuid.uuid4().hex}
+    )
     while not _create(lock, mine):
         held = _read(lock)
         if held is not None and _is_live(lock, held):

@@ -38,7 +38,10 @@ class DataOrder:
         """Row numbers of step `step` (from 0)."""
         start = step * self.batch_size
         stop = min(start + self.batch_size, max(1, round(self.epochs * self.rows)))
-        return [int(_shuffle(self.seed, position // self.rows, self.rows)[position % self.rows]) for position in range(start, stop)]
+        return [
+            int(_shuffle(self.seed, position // self.rows, self.rows)[position % self.rows])
+            for position in range(start, stop)
+        ]
 
     def visited(self) -> list[int]:
         """Rows that any step sees, each once, in order."""

@@ -37,7 +37,9 @@ class Stepper:
         plan = plan_step([group.tokens for group in groups], self.world.size, self.budget)[self.world.rank]
         filler = [[groups[0].shortened()]]
         return [
-            build_batch([[groups[index] for index in row] for row in micro] or filler, float(bool(micro))).to(self.world.device)
+            build_batch([[groups[index] for index in row] for row in micro] or filler, float(bool(micro))).to(
+                self.world.device
+            )
             for micro in plan
         ]
 
@@ -48,7 +50,9 @@ class Stepper:
             NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
-        sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.world.device))
+        sums: dict[str, torch.Tensor] = defaultdict(
+            lambda: torch.zeros((), dtype=torch.float64, device=self.world.device)
+        )
         terms: dict[str, Term] = {}
         losses: list[tuple[Any, list[Group]]] = []
         with torch.set_grad_enabled(train):
@@ -98,7 +102,11 @@ def save_rows(folder: Path, step: int, rank: int, groups: Sequence[Group]) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06d}-rank-{rank}.jsonl"
     rows = [
-        {"id": group.id, "prompt": group.prompt_text, "completions": [completion.text for completion in group.completions]}
+        {
+            "id": group.id,
+            "prompt": group.prompt_text,
+            "completions": [completion.text for completion in group.completions],
+        }
         for group in groups
     ]
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows), mode=0o600)

@@ -6,7 +6,11 @@ from typing import Any
 from psychocounsel.engine.run import Run
 from psychocounsel.files import write_json
 
-_ROWS = (("eval/accuracy", "held-out accuracy", 100.0, " %"), ("eval/margin", "held-out margin", 1.0, ""), ("eval/loss", "held-out loss", 1.0, ""))
+_ROWS = (
+    ("eval/accuracy", "held-out accuracy", 100.0, " %"),
+    ("eval/margin", "held-out margin", 1.0, ""),
+    ("eval/loss", "held-out loss", 1.0, ""),
+)
 
 
 def write_summary(
@@ -28,13 +32,18 @@ def print_summary(run: Run, status: str, step: int, total: int, metrics: dict[st
     """Say in a few lines how the run went, where its results are and what to try next."""
     config = run.config
     algorithm = config.algo._target_.rsplit(".", 1)[-1]
-    lines = ["", f"{algorithm} on {config.model.name} with data={config.data.name}: {status} at step {step} of {total}, {_duration(seconds)}"]
+    lines = [
+        "",
+        f"{algorithm} on {config.model.name} with data={config.data.name}: {status} at step {step} of {total}, {_duration(seconds)}",
+    ]
     before, best, last = (metrics[name] for name in ("before", "best", "last"))
     if best:
         lines.append(f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']})")
         for name, title, factor, unit in _ROWS:
             if name in best:
-                values = (f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last))
+                values = (
+                    f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last)
+                )
                 lines.append(f"{title:<20}" + "".join(f"{value:>10}" for value in values))
     shown = _shorten(run.dir)
     lines.append(f"run directory       {shown}")

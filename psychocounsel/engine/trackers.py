@@ -36,6 +36,8 @@ class Wandb(NoTracker):
         import wandb
 
         key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
+        settings: Any = OmegaConf.to_container(config)
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -44,9 +46,9 @@ class Wandb(NoTracker):
             resume="allow",
             group=Path(config.sweep_dir).name if config.sweep_dir else None,
             tags=list(self.tags),
-            config=OmegaConf.to_container(config),
+            config=settings,
             dir=str(run_dir),
-            mode=os.environ.get("WANDB_MODE") or ("online" if key else "offline"),
+            mode=mode,
             settings=wandb.Settings(silent=True),
         )
 

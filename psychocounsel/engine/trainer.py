@@ -69,7 +69,9 @@ class Trainer:
         self.tracker: Any = configs.build(run.config, "tracker")
         self.progress = Progress(run.is_main)
         self.rng = np.random.default_rng([run.config.seed, 0])
-        self.step, self.best, self.before = 0, {}, {}
+        self.step = 0
+        self.best: dict[str, Any] = {}
+        self.before: dict[str, float] = {}
         self.last_evaluation: dict[str, float] = {}
         self.line: dict[str, Any] | None = {"step": 0, "attempt": run.attempt}
         self.started = time.time()
@@ -127,7 +129,8 @@ class Trainer:
         changed = [name for name, value in loop["fingerprints"].items() if self.fingerprints[name] != value]
         if changed:
             raise UserError(
-                f"{self.run.dir}: the {' and the '.join(changed)} changed since this run began: restore them, or use another run_dir"
+                f"{self.run.dir}: the {' and the '.join(changed)} changed since this run began: "
+                "restore them, or use another run_dir"
             )
         self.step, self.line = loop["step"], loop["line"]
         self.best, self.before, self.last_evaluation = loop["best"], loop["before"], loop["last_evaluation"]
@@ -213,7 +216,8 @@ class Trainer:
             return {}
         for engine in self.engines.values():
             engine.train(False)
-        size, sums, rows = self.config.global_batch_size, {}, 0
+        size, rows = self.config.global_batch_size, 0
+        sums: dict[str, float] = {}
         for start in range(0, len(self.data.held_out), size):
             if self.world.any(self.stop.requested()):
                 self._stop_here()
@@ -318,5 +322,3 @@ def _peak_memory_gb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -29,7 +30,7 @@ _TEMPLATE = (
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHIPPED
-    recipe = OmegaConf.load(shipped("launch") / "tiny.yaml")
+    recipe: Any = OmegaConf.load(shipped("launch") / "tiny.yaml")
     data = check(compose(["data=sample", "model=local", "model.path=builtin:none"])).data
     train, _ = split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)
     rows = [{"prompt": example.prompt, "completion": reply} for example in train for reply in example.replies]
@@ -45,7 +46,7 @@ def main() -> None:
     print(f"wrote {folder}")
 
 
-def _untrained(folder: Path, texts: list[str], recipe: OmegaConf) -> None:
+def _untrained(folder: Path, texts: list[str], recipe: Any) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -55,10 +56,15 @@ def _untrained(folder: Path, texts: list[str], recipe: OmegaConf) -> None:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     size = recipe.tokenizer.vocabulary
     tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False)
+        texts,
+        trainers.BpeTrainer(vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False),
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|pad|>", additional_special_tokens=_SPECIAL[3:]
+        tokenizer_object=tokenizer,
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=_SPECIAL[3:],
     )
     fast.chat_template = _TEMPLATE
     torch.manual_seed(0)

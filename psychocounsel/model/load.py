@@ -42,8 +42,7 @@ def load_chat_format(model: DictConfig) -> tuple[Any, ChatFormat]:
         tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    args = OmegaConf.to_container(model.template_args)
-    assert isinstance(args, dict)
+    args: Any = OmegaConf.to_container(model.template_args)
     return tokenizer, ChatFormat(tokenizer, args, model.path)
 
 
@@ -107,8 +106,7 @@ def weights_id(model: DictConfig) -> str:
     """What tells these weights from others: the hub commit, or a hash of a local folder's weight files."""
     path = Path(resolve_path(model.path))
     if not path.is_dir():
-        from transformers.utils.hub import extract_commit_hash
-        from transformers.utils.hub import cached_file
+        from transformers.utils.hub import cached_file, extract_commit_hash
 
         resolved = cached_file(str(model.path), "config.json", revision=model.revision)
         return f"{model.path}@{extract_commit_hash(resolved, None)}"
@@ -123,5 +121,9 @@ def weights_id(model: DictConfig) -> str:
 
 def set_cache_directories(cache: str) -> None:
     """Keep downloads and compiled kernels under `paths.cache`, unless the user's environment says otherwise."""
-    for variable, folder in (("HF_HOME", "huggingface"), ("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+    for variable, folder in (
+        ("HF_HOME", "huggingface"),
+        ("TRITON_CACHE_DIR", "triton"),
+        ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
+    ):
         os.environ.setdefault(variable, f"{cache}/{folder}")

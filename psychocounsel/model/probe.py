@@ -38,7 +38,9 @@ def check_packing(policy: Policy, module: torch.nn.Module, device: torch.device,
     try:
         packed = batch.split_completions(module(batch))
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        raise UserError(f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})") from error
+        raise UserError(
+            f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
     worst = 0.0
     for group, pieces in zip(groups, packed, strict=True):
         for completion, values in zip(group.completions, pieces, strict=True):

@@ -1,0 +1,64 @@
+"""A callback that ends its own process with SIGKILL, at an event of a step of the first attempt."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from psychocounsel.engine.callbacks import Callback
+from psychocounsel.engine.run import Run
+
+
+@dataclass
+class Kill(Callback):
+    event: str
+    step: int
+    rank: int = 0
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step, run.rank, run.attempt) == (self.event, self.step, self.rank, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class Touch(Callback):
+    """Asks for a stop at an event of a step of the first attempt, by the file that a user would touch."""
+
+    event: str
+    step: int
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step, run.attempt) == (self.event, self.step, 1):
+            Path(run.dir / "stop").touch()
+
+
+@dataclass
+class Spoil(Callback):
+    """Makes a weight NaN after a step, as a broken kernel would."""
+
+    step: int
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step) == ("step_end", self.step):
+            import gc
+
+            import torch
+
+            from psychocounsel.model.policy import Policy
+
+            policy = next(item for item in gc.get_objects() if isinstance(item, Policy))
+            with torch.no_grad():
+                next(policy.parameters()).fill_(float("nan"))
+
+
+@dataclass
+class Hang(Callback):
+    """Does nothing for a long time, as a collective that never returns would."""
+
+    step: int
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step, run.attempt) == ("step_end", self.step, 1):
+            import time
+
+            time.sleep(600)

@@ -1,0 +1,84 @@
+"""Any split of the work gives the same training: processes, micro-batches, ZeRO stages."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.harness import ROOT, cli, metrics_of
+
+BASE = [
+    "data.limit=48",
+    "eval.limit=10",
+    "max_steps=4",
+    "global_batch_size=7",
+    "eval.every=2",
+    "checkpoint.every=0",
+    "max_length=512",
+    "micro_batch_tokens=8192",
+    "algo.lr=1e-3",
+    "algo.warmup=0",
+    "algo.max_grad_norm=0.5",
+    "algo.weight_decay=0.1",
+]
+
+
+def train(run_dir: Path, model: Path, *overrides: str) -> Path:
+    cli("train", f"run_dir={run_dir}", f"model.path={model}", *BASE, *overrides, cwd=ROOT)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Path:
+    return train(tmp_path_factory.mktemp("equality") / "reference", small_model)
+
+
+def assert_same_training(run_dir: Path, reference: Path) -> None:
+    got, expected = metrics_of(run_dir), metrics_of(reference)
+    assert [line["step"] for line in got] == [0, 1, 2, 3, 4]
+    for mine, theirs in zip(got, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in ("loss", "eval/loss", "grad_norm"):
+            if name in theirs:
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-4), (mine["step"], name)
+    weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (run_dir, reference))
+    assert weights.keys() == others.keys()
+    for name, tensor in others.items():
+        # Adam turns rounding noise in near-zero gradients into noise in the weights, hence no bitwise equality here.
+        assert (weights[name] - tensor).norm() <= 1e-3 * tensor.norm(), name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["micro_batch_tokens=512"],
+        ["cluster.processes=2"],
+        ["cluster.processes=2", "zero=3", "micro_batch_tokens=600"],
+        ["zero=2", "micro_batch_tokens=1500"],
+        ["model.gradient_checkpointing=true", "model.logits_chunk=50"],
+    ],
+    ids=" ".join,
+)
+def test_split_changes_nothing(overrides: list[str], reference: Path, small_model: Path, tmp_path: Path) -> None:
+    assert_same_training(train(tmp_path / "run", small_model, *overrides), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("budget", [512, 1500, 8192])
+def test_full_matrix(
+    stage: int, processes: int, budget: int, reference: Path, small_model: Path, tmp_path: Path
+) -> None:
+    overrides = [f"zero={stage}", f"cluster.processes={processes}", f"micro_batch_tokens={budget}"]
+    assert_same_training(train(tmp_path / "run", small_model, *overrides), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bf16_stays_near_fp32(stage: int, reference: Path, small_model: Path, tmp_path: Path) -> None:
+    run_dir = train(tmp_path / "run", small_model, f"zero={stage}", "cluster.processes=2", "model.dtype=bf16")
+    for mine, theirs in zip(metrics_of(run_dir), metrics_of(reference), strict=True):
+        for name in ("loss", "eval/loss"):
+            if name in theirs:
+                assert mine[name] == pytest.approx(theirs[name], rel=0.05), (mine["step"], name)

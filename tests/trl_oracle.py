@@ -1,0 +1,104 @@
+"""Training with TRL's own trainers, recorded step by step: the oracle of test_trl_parity."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Tensors = dict[str, torch.Tensor]
+
+# With these, which DeepSpeed wants, accelerate would wrap the model in DDP.
+_LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+# One batch a step, in the data's order, in fp32 on the CPU; nothing is saved or reported.
+_PLAIN = {
+    **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "gradient_accumulation_steps": 1},
+    **{"train_sampling_strategy": "sequential", "num_train_epochs": 1, "optim": "adamw_torch", "max_length": None},
+    **{"logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True},
+    "dataloader_pin_memory": False,
+}
+
+
+@dataclass
+class Recording:
+    """What a training was: per step its loss, metrics and gradient norm; the gradients of the first step; the
+    parameters before it and after the last. Norms and gradients are those before clipping. `data`: as TRL prepared it.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    gradients: Tensors = field(default_factory=dict)
+    start: Tensors = field(default_factory=dict)
+    end: Tensors = field(default_factory=dict)
+    data: Any = None
+
+    @property
+    def moved(self) -> Tensors:
+        return {name: self.end[name] - self.start[name] for name in self.start}
+
+
+def parameters_of(lm: torch.nn.Module) -> Tensors:
+    return {name: parameter.detach().clone() for name, parameter in lm.named_parameters()}
+
+
+def gradients_of(lm: torch.nn.Module) -> Tensors:
+    return {name: parameter.grad.detach().clone() for name, parameter in lm.named_parameters()}
+
+
+@contextmanager
+def _without_launcher() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _LAUNCHER:
+            patch.delenv(name, raising=False)
+        yield
+
+
+@_without_launcher()
+def train_sft(lm: Any, tokenizer: Any, rows: list[dict[str, Any]], folder: Path, **settings: Any) -> Recording:
+    """Train `lm` in place with SFTTrainer, on the chosen replies and not on their prompts."""
+    from trl import SFTConfig, SFTTrainer
+
+    demonstrations = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+    config = SFTConfig(output_dir=str(folder), completion_only_loss=True, **_PLAIN, **settings)
+    return _record(SFTTrainer, config, lm, tokenizer, demonstrations)
+
+
+@_without_launcher()
+def train_dpo(
+    lm: Any, reference: Any, tokenizer: Any, rows: list[dict[str, Any]], folder: Path, **settings: Any
+) -> Recording:
+    """Train `lm` in place with DPOTrainer against `reference`."""
+    from trl import DPOConfig, DPOTrainer
+
+    config = DPOConfig(output_dir=str(folder), **_PLAIN, **settings)
+    return _record(DPOTrainer, config, lm, tokenizer, rows, ref_model=reference)
+
+
+def _record(
+    trainer_class: Any, config: Any, lm: Any, tokenizer: Any, rows: list[dict[str, Any]], **more: Any
+) -> Recording:
+    from datasets import Dataset
+
+    recording = Recording(start=parameters_of(lm))
+
+    class Recorded(trainer_class):
+        """The trainer, listened to: nothing that it computes changes."""
+
+        def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            loss = super().training_step(*args, **kwargs)
+            if not recording.losses:
+                recording.gradients = gradients_of(lm)
+            recording.losses.append(float(loss))
+            return loss
+
+    trainer = Recorded(model=lm, args=config, processing_class=tokenizer, train_dataset=Dataset.from_list(rows), **more)
+    trainer.train()
+    recording.metrics = [line for line in trainer.state.log_history if "grad_norm" in line]
+    recording.norms = [line["grad_norm"] for line in recording.metrics]
+    recording.end, recording.data = parameters_of(lm), trainer.train_dataset
+    return recording
