@@ -100,7 +100,7 @@ def make_stepper(
     here = world()
     config = check(compose(list(overrides)))
     engine = Engine(Policy(lm, "test"), config, algorithm, dtype)
-    return Stepper(algorithm, {"policy": engine}, here, budget)
+    return Stepper(algorithm, {"policy": engine}, here, budget, config.model.logits_chunk)
 
 
 def cli(
@@ -114,7 +114,7 @@ def cli(
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=400,
     )
     if check_code is not None:
         assert result.returncode == check_code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"

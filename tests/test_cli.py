@@ -15,7 +15,11 @@ from psychocounsel.worker import USER_ERROR
 from tests.harness import ROOT, TINY, cli, metrics_of, write_jsonl
 
 FAST = ["debug=fast"]
-PAIR = {"prompt": "I can't sleep before exams.", "chosen": "What goes through your mind then?", "rejected": "Just relax."}
+PAIR = {
+    "prompt": "I can't sleep before exams.",
+    "chosen": "What goes through your mind then?",
+    "rejected": "Just relax.",
+}
 
 
 def rows(count: int, **changes: object) -> list[dict]:
@@ -164,7 +168,9 @@ def test_watchdog_ends_a_hang_with_stacks_in_the_log(small_model: Path, tmp_path
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "psychocounsel.train", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def wait_for_step(run_dir: Path, step: int) -> None:
@@ -176,7 +182,14 @@ def wait_for_step(run_dir: Path, step: int) -> None:
 
 
 def test_one_process_owns_a_run_and_interrupting_it_saves(small_model: Path, tmp_path: Path) -> None:
-    long = ["max_steps=4000", "epochs=4000", "global_batch_size=4", "eval.every=0", "run_dir=run", f"model.path={small_model}"]
+    long = [
+        "max_steps=4000",
+        "epochs=4000",
+        "global_batch_size=4",
+        "eval.every=0",
+        "run_dir=run",
+        f"model.path={small_model}",
+    ]
     first = start(*long, cwd=tmp_path)
     wait_for_step(tmp_path / "run", 2)
     assert "is in use by process" in refusal(*long, cwd=tmp_path)
@@ -220,8 +233,20 @@ def test_run_directory_holds_what_it_should(small_model: Path, tmp_path: Path) -
     assert summary["metrics"]["best"]["step"] in (1, 2)
     assert len(summary["fingerprint"]) == 64
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    expected = {"step", "attempt", "loss", "lr", "grad_norm", "tokens", "step_seconds", "tokens_per_second", "peak_memory_gb"}
-    assert expected | {"rewards/accuracy", "rewards/margin", "eval/loss", "eval/accuracy"} <= json.loads(lines[1]).keys()
+    expected = {
+        "step",
+        "attempt",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "step_seconds",
+        "tokens_per_second",
+        "peak_memory_gb",
+    }
+    assert (
+        expected | {"rewards/accuracy", "rewards/margin", "eval/loss", "eval/accuracy"} <= json.loads(lines[1]).keys()
+    )
     assert (run_dir / "checkpoints" / "latest").read_text() == "step-000002\n"
 
 

@@ -112,6 +112,10 @@ def test_the_fingerprint_follows_the_tokens() -> None:
     first, again, other = (build(*o)[0].fingerprint() for o in ([], ["seed=7"], ["data.split_seed=1"]))
     assert first == again != other
     assert build("data.system_prompt=Be kind.")[0].fingerprint() != first
+    pair = Group("a", ids(1, 2), [Completion(ids(3)), Completion(ids(4))])
+    swapped = Group("a", ids(1, 2), pair.completions[::-1])
+    moved = Group("a", ids(1), [Completion(ids(2, 3)), Completion(ids(4))])
+    assert len({Dataset([group], []).fingerprint() for group in (pair, swapped, moved)}) == 3
 
 
 def test_held_out_rows_have_a_limit_and_nothing_left_is_an_error() -> None:

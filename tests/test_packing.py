@@ -31,11 +31,11 @@ def test_packed_equals_one_by_one(kind: str, completions: int) -> None:
     lm = small_lm(kind)
     groups = random_groups(5, completions, longest=14)  # longer than the sliding windows of 6
     rows = [[groups[0], groups[3]], [groups[1]], [groups[2], groups[4]]]
-    batch = build_batch(rows)
+    batch = build_batch(rows, chunks=5)
     weights = torch.linspace(-1, 1, len(batch.target_ids))
 
     lm.zero_grad()
-    packed = Policy(lm, kind, chunk=7)(batch)
+    packed = Policy(lm, kind)(batch)
     (packed * weights).sum().backward()
     packed_gradients = gradients(lm)
 
@@ -51,8 +51,8 @@ def test_packed_equals_one_by_one(kind: str, completions: int) -> None:
 
 def test_chunked_logits_change_nothing() -> None:
     lm = small_lm()
-    batch = build_batch([[group] for group in random_groups(4)])
-    whole, chunked = Policy(lm, "x", chunk=10**6)(batch), Policy(lm, "x", chunk=3)(batch)
+    rows = [[group] for group in random_groups(4)]
+    whole, chunked = Policy(lm, "x")(build_batch(rows)), Policy(lm, "x")(build_batch(rows, chunks=100))
     torch.testing.assert_close(whole, chunked, rtol=0, atol=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_temperature_divides_the_logits() -> None:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_probe_accepts_what_is_right(kind: str) -> None:
     policy = Policy(small_lm(kind), kind)
-    check_packing(policy, policy, torch.device("cpu"), kind)
+    check_packing(policy, policy, torch.float32, torch.device("cpu"), kind)
 
 
 def test_probe_refuses_a_model_whose_logits_we_would_get_wrong() -> None:
@@ -86,7 +86,7 @@ def test_probe_refuses_a_model_whose_logits_we_would_get_wrong() -> None:
 
         patch.setattr(policy.lm, "forward", capped)
         with pytest.raises(UserError, match="capped: packed and separate sequences .* differ"):
-            check_packing(policy, policy, torch.device("cpu"), "capped")
+            check_packing(policy, policy, torch.float32, torch.device("cpu"), "capped")
 
 
 def test_other_attention_is_refused() -> None:

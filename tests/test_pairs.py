@@ -47,7 +47,7 @@ def test_pairs_and_counts_are_those_of_the_definition(kind: str, gap: str, veto:
     rng = random.Random(7)
     seen = Made()
     for _ in range(400):
-        rated = [{name: rng.randint(2, 4) for name in NAMES} for _ in range(rng.randint(1, 5))]
+        rated = [{name: float(rng.randint(2, 4)) for name in NAMES} for _ in range(rng.randint(1, 5))]
         weights = {name: rng.randint(0, 8) / 4 for name in rng.sample(NAMES, rng.randint(0, 5))}
         rule = PairRule(kind, rng.choice([0, 0.25, 0.5, 1]) * (7 if gap == "sum" else 1), gap)
         made = make_pairs(rated, rule, weights, veto)

@@ -156,6 +156,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "half a character": (bad(chosen=f"{GOOD} \ud83d"), "half a character"),
     "rating missing": (rated({"text": GOOD, "ratings": {"empathy": 3}}), "reply 1: ratings.relevance must be a number"),
     "rating as text": (rated({"text": GOOD, "ratings": ratings(safety="5")}), "ratings.safety must be a number"),
+    "rating true": (rated({"text": GOOD, "ratings": ratings(safety=True)}), "ratings.safety must be a number"),
     "rating null": (rated({"text": GOOD, "ratings": ratings(clarity=None)}), "ratings.clarity must be a number"),
     "rating NaN": (rated({"text": GOOD, "ratings": ratings(clarity=float("nan"))}), "ratings.clarity must be a number"),
     "no ratings": (rated({"text": GOOD, "ratings": ratings()}, {"text": BAD}), "reply 2: has no ratings"),

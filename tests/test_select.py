@@ -70,13 +70,14 @@ def test_variants_of_a_prompt_never_straddle_the_split() -> None:
             f"  {text.replace(' ', '  ')}\n",
             text.replace("\ufb01", "fi"),
             text.replace(" ", "\u00a0"),
+            text.replace("I", "\uff29"),
         )
     ]
     assert len({normalised(example(text).prompt) for text in variants}) == len(texts)
     for seed in range(5):
         train, held_out = split_by_prompt([example(text, n) for n, text in enumerate(variants)], 0.25, seed)
         assert not prompts(train) & prompts(held_out)
-        assert len(held_out) == 5 * 10
+        assert len(held_out) == 6 * 10
 
 
 def test_a_system_message_makes_no_other_prompt_but_an_earlier_turn_does() -> None:

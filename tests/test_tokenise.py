@@ -203,11 +203,11 @@ def test_a_conversation_that_the_template_refuses_names_model_and_row() -> None:
 # -- dates
 
 
-def set_clock(monkeypatch: pytest.MonkeyPatch, *date: int) -> None:
+def set_clock(monkeypatch: pytest.MonkeyPatch, year: int, month: int, day: int) -> None:
     class Clock(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
-            return cls(*date)
+            return cls(year, month, day)
 
     monkeypatch.setattr(chat_template_utils, "datetime", Clock)
 

@@ -17,7 +17,9 @@ class Batch:
     `input_ids`, `position_ids`, `group_index`, `completion_index`: int64[B, T]. Positions go on from the prompt in every
     completion. `group_index` numbers the groups of a row (-1: padding); `completion_index` is 0 in a prompt, k in the k-th
     completion. `rows`, `columns`: int64[N], the token that predicts `target_ids`: int64[N]. `completion_of`: int64[N] in
-    0..C-1; completions follow the order of `groups`. `weight` is 0 for the filler of an empty micro-batch.
+    0..C-1; completions follow the order of `groups`. `weight` is 0 for the filler of an empty
+    micro-batch. `chunks` is the number of pieces in which logits are computed, the same on every rank: under ZeRO-3 each
+    piece gathers the output layer together with the other ranks.
     """
 
     groups: list[Group]
@@ -31,6 +33,7 @@ class Batch:
     completion_of: torch.Tensor
     completion_lengths: torch.Tensor
     weight: float = 1.0
+    chunks: int = 1
 
     @property
     def tokens(self) -> int:
@@ -64,13 +67,15 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         moved = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
         }
-        rest = {name: value for name, value in vars(self).items() if name in ("groups", "weight")}
+        rest = {name: value for name, value in vars(self).items() if name in ("groups", "weight", "chunks")}
         return Batch(**{**rest, **{name: moved[name] for name in moved if name in self.__dataclass_fields__}})
 
 
-def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0) -> Batch:
+def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, chunks: int = 1) -> Batch:
     """Pack each sequence of groups into one row, padded on the right to the longest."""
     width = max(sum(group.tokens for group in row) for row in rows)
     shape = (len(rows), width)
@@ -109,4 +114,5 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0) -> Batch:
         completion_of=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
         completion_lengths=torch.from_numpy(lengths),
         weight=weight,
+        chunks=chunks,
     )

@@ -102,8 +102,7 @@ def _pair(example: Example, chosen: int, rejected: int) -> Example:
 def normalised(prompt: Sequence[Message]) -> str:
     """The prompt without what does not make it another one: case, spacing, Unicode form, system message."""
     text = "\n".join(f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system")
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _rank(prompt: str, seed: int, purpose: str) -> str:

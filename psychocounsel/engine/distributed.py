@@ -1,6 +1,7 @@
 """The processes of a run: gloo on CPU, NCCL on GPU."""
 
 import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +24,8 @@ class World:
             # Ranks of one machine meet on loopback: a container's host name may not resolve.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
-        os.environ.setdefault("LOCAL_SIZE", str(size))
-        method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "env://")
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
+        method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
         dist.init_process_group("nccl" if use_cuda else "gloo", init_method=method, rank=rank, world_size=size)
         _init_deepspeed()
 
@@ -48,6 +49,13 @@ class World:
 
     def close(self) -> None:
         dist.destroy_process_group()
+
+
+def _rendezvous(size: int) -> str:
+    """Where no launcher says: MASTER_ADDR and MASTER_PORT, or for a single process a file of its own."""
+    if "MASTER_ADDR" in os.environ or size > 1:
+        return "env://"
+    return f"file://{tempfile.mkdtemp(prefix='psychocounsel-')}/store"
 
 
 def _init_deepspeed() -> None:

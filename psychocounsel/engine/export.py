@@ -1,5 +1,6 @@
 """`model/`: the trained model in Hugging Face format, with its tokenizer and every token that ends a reply."""
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,15 @@ from psychocounsel.files import replace_directory, write_json
 
 
 def export_model(
-    folder: Path, engine: Engine, tokenizer: Any, chat: ChatFormat, world: World, about: dict[str, Any]
+    folder: Path,
+    engine: Engine,
+    dtype: torch.dtype,
+    tokenizer: Any,
+    chat: ChatFormat,
+    world: World,
+    about: dict[str, Any],
 ) -> None:
-    """Write the policy's weights to `folder`, replacing what is there only once all is written. All ranks must call it.
+    """Write the policy's weights to `folder` in `dtype`, replacing what is there once all is written. All ranks must call it.
 
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
@@ -23,19 +30,25 @@ def export_model(
     weights: dict[str, torch.Tensor] = {}
     for name, parameter in engine.whole_parameters():
         if world.rank == 0:
-            weights[name.removeprefix("lm.")] = parameter.to("cpu", copy=True)
+            weights[name.removeprefix("lm.")] = parameter.to("cpu", dtype, copy=True)
     if world.rank == 0:
         draft = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         _end_with(lm, tokenizer, chat)
-        lm.config.use_cache = True
-        lm.save_pretrained(draft, state_dict=_with_tied(lm, weights))
-        lm.config.use_cache = False
+        _save(lm, draft, _with_tied(lm, weights), dtype)
         tokenizer.save_pretrained(draft)
         write_json(draft / "psychocounsel.json", about)
         replace_directory(draft, folder)
     world.barrier()
+
+
+def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Save with the settings of a model in use, not of one in training."""
+    lm.save_pretrained(folder, state_dict=weights)
+    settings = copy.deepcopy(lm.config)
+    settings.use_cache, settings.dtype = True, dtype
+    settings.save_pretrained(folder)
 
 
 def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:

@@ -11,7 +11,7 @@ from psychocounsel.algo.base import Algorithm
 
 def learning_rate(algorithm: Algorithm, step: int, total: int) -> float:
     """Learning rate of optimizer step `step` (from 0) of `total`; the first step already learns."""
-    warmup = math.ceil(algorithm.warmup * total)
+    warmup = math.ceil(round(algorithm.warmup * total, 6))
     if step < warmup:
         return algorithm.lr * (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, total - warmup)

@@ -1,8 +1,9 @@
 """One global batch: forward, loss, backward, over whatever micro-batches and ranks it is split into."""
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Group
-from psychocounsel.data.packing import global_counts, plan_step
+from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.files import write_atomically
@@ -29,19 +30,28 @@ class NonFiniteBatch(Exception):
 class Stepper:
     """Runs global batches of groups through the engines and an algorithm's loss."""
 
-    def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int) -> None:
-        self.algorithm, self.engines, self.world, self.budget = algorithm, engines, world, budget
+    def __init__(
+        self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int, logits_chunk: int
+    ) -> None:
+        self.algorithm, self.engines, self.world = algorithm, engines, world
+        self.budget, self.logits_chunk = budget, logits_chunk
 
-    def micro_batches(self, groups: Sequence[Group]) -> list[Batch]:
-        """This rank's micro-batches of a global batch, equally many on every rank."""
-        plan = plan_step([group.tokens for group in groups], self.world.size, self.budget)[self.world.rank]
-        filler = [[groups[0].shortened()]]
-        return [
-            build_batch([[groups[index] for index in row] for row in micro] or filler, float(bool(micro))).to(
-                self.world.device
-            )
-            for micro in plan
+    def plan(self, groups: Sequence[Group]) -> tuple[list[MicroBatch], list[int]]:
+        """This rank's micro-batches of a global batch, equally many on every rank, and the logits chunks of each."""
+        plans = plan_step([group.tokens for group in groups], self.world.size, self.budget)
+        tokens = [
+            [sum(groups[index].completion_tokens for row in micro for index in row) for micro in plan] for plan in plans
         ]
+        chunks = [max(1, math.ceil(max(column) / self.logits_chunk)) for column in zip(*tokens, strict=True)]
+        return plans[self.world.rank], chunks
+
+    def micro_batches(self, groups: Sequence[Group]) -> Iterator[tuple[list[int], Batch]]:
+        """Group numbers and Batch of each micro-batch of this rank; an empty one runs a filler of weight 0."""
+        filler = [[groups[0].shortened()]]
+        for micro, chunks in zip(*self.plan(groups), strict=True):
+            rows = [[groups[index] for index in row] for row in micro]
+            batch = build_batch(rows or filler, float(bool(rows)), chunks)
+            yield [index for row in micro for index in row], batch.to(self.world.device)
 
     def accumulate(self, groups: Sequence[Group], train: bool) -> dict[str, float]:
         """Metrics of a global batch, "loss" among them; with `train`, its gradients stay in the engines.
@@ -56,7 +66,7 @@ class Stepper:
         terms: dict[str, Term] = {}
         losses: list[tuple[Any, list[Group]]] = []
         with torch.set_grad_enabled(train):
-            for batch in self.micro_batches(groups):
+            for _, batch in self.micro_batches(groups):
                 terms = self.algorithm.loss(Outputs(self.engines["policy"](batch)), batch)
                 if train:
                     self._backward(terms, counts, batch.weight)
@@ -87,12 +97,10 @@ class Stepper:
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
         """float32[len] per completion of each group under the policy as it is now; on every rank."""
-        plan = plan_step([group.tokens for group in groups], self.world.size, self.budget)[self.world.rank]
         mine: dict[int, list[np.ndarray]] = {}
-        for micro, batch in zip(plan, self.micro_batches(groups), strict=True):
+        for members, batch in self.micro_batches(groups):
             pieces = batch.split_completions(self.engines["policy"](batch))
-            if micro:
-                mine |= dict(zip([index for row in micro for index in row], pieces, strict=True))
+            mine |= dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
         everyone = {index: pieces for part in self.world.gather(mine) for index, pieces in part.items()}
         return [everyone[index] for index in range(len(groups))]
 

@@ -32,10 +32,8 @@ def print_summary(run: Run, status: str, step: int, total: int, metrics: dict[st
     """Say in a few lines how the run went, where its results are and what to try next."""
     config = run.config
     algorithm = config.algo._target_.rsplit(".", 1)[-1]
-    lines = [
-        "",
-        f"{algorithm} on {config.model.name} with data={config.data.name}: {status} at step {step} of {total}, {_duration(seconds)}",
-    ]
+    what = f"{algorithm} on {config.model.name} with data={config.data.name}"
+    lines = ["", f"{what}: {status} at step {step} of {total}, {_duration(seconds)}"]
     before, best, last = (metrics[name] for name in ("before", "best", "last"))
     if best:
         lines.append(f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']})")

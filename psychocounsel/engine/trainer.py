@@ -22,7 +22,7 @@ from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
 from psychocounsel.engine.step import NonFiniteBatch, Stepper, save_rows
 from psychocounsel.engine.stopping import StopRequest, Watchdog
 from psychocounsel.engine.summary import print_summary, write_summary
-from psychocounsel.engine.zero import Engine
+from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
 from psychocounsel.errors import CONTINUE_LATER, DONE, NonFinite, Stopped, UserError
 from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype, set_cache_directories, weights_id
 from psychocounsel.model.policy import Policy
@@ -64,7 +64,8 @@ class Trainer:
         self.world = World(run.rank, run.processes)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.engines = {"policy": self._build_policy()}
-        self.stepper = Stepper(self.algorithm, self.engines, self.world, run.config.micro_batch_tokens)
+        budget, chunk = run.config.micro_batch_tokens, run.config.model.logits_chunk
+        self.stepper = Stepper(self.algorithm, self.engines, self.world, budget, chunk)
         self.callbacks = [instantiate(callback) for callback in run.config.callbacks.values()]
         self.tracker: Any = configs.build(run.config, "tracker")
         self.progress = Progress(run.is_main)
@@ -80,17 +81,13 @@ class Trainer:
         config = self.config
         torch.manual_seed(config.seed)
         torch.use_deterministic_algorithms(config.deterministic or self.world.device.type == "cpu", warn_only=True)
-        dtype = model_dtype(config.model, self.world.device)
-        zero3 = None
-        if config.zero.stage == 3:
-            from psychocounsel.engine.zero import deepspeed_config
-
-            zero3 = deepspeed_config(config, self.algorithm, dtype)
-        lm = load_causal_lm(config.model, dtype, zero3)
-        policy = Policy(lm, config.model.path, self.algorithm.temperature, config.model.logits_chunk)
-        engine = Engine(policy, config, self.algorithm, dtype)
+        self.dtype = model_dtype(config.model, self.world.device)
+        zero3 = deepspeed_config(config, self.algorithm, self.dtype) if config.zero.stage == 3 else None
+        lm = load_causal_lm(config.model, weights_dtype(config, self.dtype), zero3)
+        policy = Policy(lm, config.model.path, self.algorithm.temperature)
+        engine = Engine(policy, config, self.algorithm, self.dtype)
         engine.train(False)
-        check_packing(policy, engine.deepspeed, self.world.device, config.model.path)
+        check_packing(policy, engine, self.dtype, self.world.device, config.model.path)
         return engine
 
     # -- what an algorithm's `collect` may use
@@ -304,7 +301,8 @@ class Trainer:
 
     def _export(self, step: int, evaluation: dict[str, float]) -> None:
         about = {"step": step, "base": self.config.model.path, **evaluation}
-        export_model(self.run.dir / "model", self.engines["policy"], self.tokenizer, self.chat, self.world, about)
+        folder, policy = self.run.dir / "model", self.engines["policy"]
+        export_model(folder, policy, self.dtype, self.tokenizer, self.chat, self.world, about)
 
     def _announce(self, event: str) -> None:
         for callback in self.callbacks:

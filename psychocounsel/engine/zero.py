@@ -19,18 +19,22 @@ def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtyp
         "contiguous_gradients": True,
         "reduce_bucket_size": zero.bucket_elements,
         "allgather_bucket_size": zero.bucket_elements,
+        "stage3_param_persistence_threshold": zero.persistence_elements,
     }
     if zero.offload_optimizer:
         optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if zero.offload_parameters:
         optimization["offload_param"] = {"device": "cpu", "pin_memory": True}
+    # Stage 0 keeps no fp32 master weights for a bf16 model, so there the model is fp32 and computes in bf16.
+    autocast = dtype == torch.bfloat16 and zero.stage == 0
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         # Infinity clips nothing and still has the norm computed.
         "gradient_clipping": algorithm.max_grad_norm or float("inf"),
-        "bf16": {"enabled": dtype == torch.bfloat16},
+        "bf16": {"enabled": dtype == torch.bfloat16 and not autocast},
+        "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
         "zero_optimization": optimization,
@@ -38,6 +42,11 @@ def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtyp
         "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled at first use
         "steps_per_print": None,
     }
+
+
+def weights_dtype(config: DictConfig, dtype: torch.dtype) -> torch.dtype:
+    """The dtype to load a model in that is to compute in `dtype`."""
+    return torch.float32 if config.zero.stage == 0 else dtype
 
 
 class Engine:

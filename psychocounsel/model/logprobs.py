@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens, a chunk of rows at a time: full logits never exist, forward or backward."""
+"""Log-probabilities of given tokens, a piece at a time: full logits never exist, forward or backward."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 def token_logprobs(
-    hidden: torch.Tensor, targets: torch.Tensor, logits_of: Callable[[torch.Tensor], torch.Tensor], chunk: int
+    hidden: torch.Tensor, targets: torch.Tensor, logits_of: Callable[[torch.Tensor], torch.Tensor], chunks: int
 ) -> torch.Tensor:
     """log p(targets | hidden), float32[N], from hidden states [N, H] and `logits_of`: [n, H] -> [n, vocabulary].
 
-    Each chunk of `chunk` rows is recomputed in backward, so memory holds chunk x vocabulary logits at most.
+    The rows are cut into `chunks` pieces, each recomputed in backward: memory holds one piece's logits at most.
     """
     pieces = []
-    for start in range(0, len(targets), chunk):
-        part = (hidden[start : start + chunk], targets[start : start + chunk], logits_of)
-        if torch.is_grad_enabled() and len(targets) > chunk:
-            pieces.append(checkpoint(_chunk_logprobs, *part, use_reentrant=False))
+    for part in zip(hidden.tensor_split(chunks), targets.tensor_split(chunks), strict=True):
+        if torch.is_grad_enabled() and chunks > 1:
+            pieces.append(checkpoint(_chunk_logprobs, *part, logits_of, use_reentrant=False))
         else:
-            pieces.append(_chunk_logprobs(*part))
+            pieces.append(_chunk_logprobs(*part, logits_of))
     return torch.cat(pieces)
 
 

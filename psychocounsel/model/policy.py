@@ -16,12 +16,12 @@ class Policy(nn.Module):
     Logits are divided by `temperature`, as those of the distribution that replies are sampled from.
     """
 
-    def __init__(self, lm: Any, name: str, temperature: float = 1.0, chunk: int = 1024) -> None:
+    def __init__(self, lm: Any, name: str, temperature: float = 1.0) -> None:
         super().__init__()
         self.lm = lm
         self.text_config = lm.config.get_text_config()
         self.kinds = layer_kinds(self.text_config, name)
-        self.temperature, self.chunk = temperature, chunk
+        self.temperature = temperature
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """float32[N]: log-probabilities of `batch.target_ids`."""
@@ -33,7 +33,7 @@ class Policy(nn.Module):
             input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
         )
         hidden = output.last_hidden_state[batch.rows, batch.columns]
-        return token_logprobs(hidden, batch.target_ids, self._logits, self.chunk)
+        return token_logprobs(hidden, batch.target_ids, self._logits, batch.chunks)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         logits = self.lm.get_output_embeddings()(hidden)

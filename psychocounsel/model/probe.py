@@ -1,9 +1,11 @@
 """A check of the loaded model itself: packed rows must give what separate sequences give, or it is refused."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from psychocounsel.data.batch import build_batch
+from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
 from psychocounsel.model.policy import Policy
@@ -25,10 +27,12 @@ def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
 
 
 @torch.no_grad()
-def check_packing(policy: Policy, module: torch.nn.Module, device: torch.device, name: str) -> None:
+def check_packing(
+    policy: Policy, forward: Callable[[Batch], torch.Tensor], dtype: torch.dtype, device: torch.device, name: str
+) -> None:
     """Compare packed log-probabilities with those of plain, separate forward passes of the transformers model.
 
-    `module` runs the forward (the engine, where weights are partitioned).
+    `forward` runs the packed one in `dtype` (an engine does, where weights are partitioned).
 
     Raises:
         UserError: if they differ: the architecture does something that packing does not reproduce.
@@ -36,7 +40,7 @@ def check_packing(policy: Policy, module: torch.nn.Module, device: torch.device,
     groups = probe_groups(policy.text_config.vocab_size)
     batch = build_batch([groups]).to(device)
     try:
-        packed = batch.split_completions(module(batch))
+        packed = batch.split_completions(forward(batch))
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise UserError(
             f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})"
@@ -46,8 +50,7 @@ def check_packing(policy: Policy, module: torch.nn.Module, device: torch.device,
         for completion, values in zip(group.completions, pieces, strict=True):
             alone = _plain_logprobs(policy, group.prompt_ids, completion.ids, device)
             worst = max(worst, float(np.abs(alone - values).max()))
-    dtype = next(policy.lm.parameters()).dtype
-    if not worst <= _TOLERANCE.get(dtype, 0.25):
+    if not worst <= _TOLERANCE[dtype]:
         raise UserError(
             f"{name}: packed and separate sequences give log-probabilities that differ by {worst:.3g}; "
             "this architecture cannot be trained here without being silently wrong"
