@@ -13,8 +13,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        kept = [line for line in read_metrics(path) if line["step"] <= step] if step >= 0 else []
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.earlier = [line for line in read_metrics(path) if line["step"] <= step]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.earlier))
         self.file = open(path, "a", 1)
 
     def write(self, line: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from psychocounsel.schema import option
 
 @dataclass
 class NoTracker:
-    def start(self, run_dir: Path, config: DictConfig, step: int) -> None:
-        """Begin, or go on after `step`."""
+    def start(self, run_dir: Path, config: DictConfig) -> None:
+        """Begin, or go on; the loop then logs all earlier steps again, since a kill loses what was not yet written."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record one step's numbers."""
@@ -32,7 +32,7 @@ class Wandb(NoTracker):
     name: str | None = None
     tags: list[str] = option([])
 
-    def start(self, run_dir: Path, config: DictConfig, step: int) -> None:
+    def start(self, run_dir: Path, config: DictConfig) -> None:
         import wandb
 
         key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
@@ -63,11 +63,11 @@ class Wandb(NoTracker):
 class TensorBoard(NoTracker):
     """Event files in RUN/tensorboard: `tensorboard --logdir RUN_OR_SWEEP`."""
 
-    def start(self, run_dir: Path, config: DictConfig, step: int) -> None:
+    def start(self, run_dir: Path, config: DictConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps after the checkpoint will be written again: purge_step hides their first version.
-        self.writer: Any = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        # Every step is written again: purge_step hides what earlier attempts wrote.
+        self.writer: Any = SummaryWriter(str(run_dir / "tensorboard"), purge_step=0)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

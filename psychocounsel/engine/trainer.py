@@ -120,7 +120,9 @@ class Trainer:
         if self.run.is_main:
             self.run.write_environment(**self.fingerprints)
             self.metrics = MetricsLog(self.run.dir / "metrics.jsonl", self.step if self.line is None else self.step - 1)
-            self.tracker.start(self.run.dir, self.config, self.step)
+            self.tracker.start(self.run.dir, self.config)
+            for line in self.metrics.earlier:
+                self._track(line)
 
     def _restore_loop(self, loop: dict[str, Any]) -> None:
         changed = [name for name, value in loop["fingerprints"].items() if self.fingerprints[name] != value]
@@ -196,8 +198,7 @@ class Trainer:
         self.line = None
         if self.run.is_main:
             self.metrics.write(line)
-            numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}
-            self.tracker.log(self.step, numbers)
+            self._track(line)
         self.progress.update(self.step, line)
         self._heartbeat("training")
         if self.step and self._due(self.config.checkpoint.every, is_last):
@@ -303,6 +304,11 @@ class Trainer:
         about = {"step": step, "base": self.config.model.path, **evaluation}
         folder, policy = self.run.dir / "model", self.engines["policy"]
         export_model(folder, policy, self.dtype, self.tokenizer, self.chat, self.world, about)
+
+    def _track(self, line: dict[str, Any]) -> None:
+        numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}
+        if numbers:
+            self.tracker.log(line["step"], numbers)
 
     def _announce(self, event: str) -> None:
         for callback in self.callbacks:
