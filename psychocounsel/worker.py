@@ -8,13 +8,14 @@ import signal
 import sys
 from pathlib import Path
 
-from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 
 
 def main() -> None:
     """Run the job's module and leave without interpreter shutdown, whose destructors can abort a finished job."""
     code = 1
     try:
+        _stop_before_the_start()
         _end_with_launcher()
         code = _work(Path(sys.argv[1]))
     except UserError as error:
@@ -39,6 +40,12 @@ def _work(run_dir: Path) -> int:
     job, config = read_run(run_dir)
     with Run.open(run_dir, config) as run:
         return int(importlib.import_module(job["module"]).work(run))
+
+
+def _stop_before_the_start() -> None:
+    """A stop request while loading: there is nothing to save yet."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda *_: os._exit(CONTINUE_LATER))
 
 
 def _end_with_launcher() -> None:

@@ -148,7 +148,7 @@ def test_non_finite_training_stops_with_the_rows_saved(small_model: Path, tmp_pa
     spoil = "+callbacks.spoil={_target_: tests.killer.Spoil, step: 1}"
     arguments = [*FAST, "eval.every=0", f"model.path={small_model}", "run_dir=run", spoil]
     result = cli("train", *arguments, cwd=tmp_path, check_code=1, PYTHONPATH=str(ROOT))
-    assert "step 2, rank 0: the loss is nan; the 4 rows are in" in result.stderr
+    assert "step 2: the loss is nan; rank 0 wrote its 4 rows to" in result.stderr
     saved = tmp_path / "run" / "failure" / "step-000002-rank-0.jsonl"
     assert len(saved.read_text().splitlines()) == 4
     assert saved.stat().st_mode & 0o777 == 0o600

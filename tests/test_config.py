@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.config import check, check_same_run, compose, fingerprint, identity, run_name, slug, target_class
+from psychocounsel.config import check, compose, target_class
 from psychocounsel.errors import UserError
 from psychocounsel.files import shipped
+from psychocounsel.identity import check_same_run, fingerprint, identity, run_name, slug
 from psychocounsel.schema import TrainConfig
 
 CONF = shipped("conf")

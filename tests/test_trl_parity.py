@@ -22,7 +22,7 @@ from psychocounsel.data.group import Group
 from psychocounsel.data.rows import parse_row
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.engine.schedule import learning_rate
-from psychocounsel.engine.step import Stepper
+from psychocounsel.engine.step import Stepper, metrics_of
 from psychocounsel.model.load import load_chat_format
 from tests.harness import make_stepper, small_lm
 from tests.trl_oracle import Recording, Tensors, gradients_of, parameters_of, train_dpo, train_sft
@@ -136,7 +136,7 @@ def train_ours(lm: Any, algorithm: Algorithm, groups: list[Group]) -> Recording:
     for step in range(STEPS):
         batch = groups[step * BATCH : (step + 1) * BATCH]
         assert_split_and_packed(stepper, batch)
-        recording.metrics.append(stepper.accumulate(batch, train=True))
+        recording.metrics.append(metrics_of(stepper.accumulate(batch, train=True)))
         recording.losses.append(recording.metrics[-1]["loss"])
         if step == 0:
             recording.gradients = gradients_of(lm)
@@ -217,7 +217,7 @@ def test_conservative_dpo_equals_its_formula(per_token: bool) -> None:
     algorithm = DPO(beta=BETA, label_smoothing=0.15, length_normalised=per_token, **OURS)
     stepper = make_stepper(lm, algorithm, BUDGET)
     assert_split_and_packed(stepper, groups)
-    loss = stepper.accumulate(groups, train=True)["loss"]
+    loss = metrics_of(stepper.accumulate(groups, train=True))["loss"]
     expected = torch.stack([plain_conservative_loss(plain, reference, g, 0.15, per_token) for g in groups]).mean()
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=TOLERANCE)
@@ -238,7 +238,7 @@ def test_conservative_dpo_equals_its_formula(per_token: bool) -> None:
 def test_first_loss_against_the_policy_itself(settings: dict[str, Any], expected: float) -> None:
     stepper = make_stepper(model(), DPO(beta=BETA, **settings), BUDGET)
     groups = add_reference(groups_of("pairs"), stepper)
-    metrics = stepper.accumulate(groups, train=True)
+    metrics = metrics_of(stepper.accumulate(groups, train=True))
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
     assert metrics["rewards/margin"] == 0
     assert metrics["rewards/accuracy"] == 0.5

@@ -21,17 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an algorithm asks of the engine.
+    """What an algorithm asks of the engine; what it cannot give is refused before any job starts.
 
-    `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more) or "prompts" (none).
-    `models` are engines: "policy" is trained, "critic" too (its terms carry `engine="critic"`), "reference" is frozen.
+    `data` is what a Group must hold: "pairs" (chosen first) or "completions" (one or more).
+    `models` are engines: "policy" is trained, a "critic" too (its terms carry `engine="critic"`), "reference" is frozen.
     """
 
     models: frozenset[str] = frozenset({"policy"})
     data: str = "completions"
     rollouts: bool = False
     reward: bool = False
-    entropy: bool = False
 
 
 @dataclass
@@ -53,7 +52,8 @@ class Term:
 class Outputs:
     """What the models computed for a Batch of N completion tokens in C completions.
 
-    `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None where not needed.
+    `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None
+    where no engine computes them.
     """
 
     logprobs: torch.Tensor

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel import __version__
+from psychocounsel import __version__, identity
 from psychocounsel import config as configs
 from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, write_atomically, write_json
@@ -45,16 +45,16 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         UserError: if the directory belongs to another configuration, or cannot be one.
     """
     if sweep is not None:
-        run_dir = sweep / configs.run_name(overrides)
+        run_dir = sweep / identity.run_name(overrides)
     elif config.run_dir:
         run_dir = Path(config.run_dir)
     else:
         algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
-        run_dir = configs.new_directory(config.paths.output, algorithm, config.model.name)
+        run_dir = identity.new_directory(config.paths.output, algorithm, config.model.name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     existing = run_dir / "config.yaml"
     if existing.exists():
-        configs.check_same_run(config, _load(existing), run_dir)
+        identity.check_same_run(config, _load(existing), run_dir)
     elif run_dir.is_file():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and any(run_dir.iterdir()):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.errors import CONTINUE_LATER, USER_ERROR
+from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 from psychocounsel.files import read_json
 from psychocounsel.schema import option
 
@@ -31,6 +31,20 @@ class Local:
         found = len(list(Path("/dev").glob("nvidia[0-9]*")))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         return found if visible is None else min(found, len([part for part in visible.split(",") if part.strip()]))
+
+    def check(self) -> None:
+        """Refuse what this machine does not have.
+
+        Raises:
+            UserError: if GPUs are asked for that are not here.
+        """
+        gpus = self.gpus()
+        if self.device == "cuda" and not gpus:
+            raise UserError("cluster.device=cuda: there is no GPU here; use cluster.device=cpu")
+        if gpus and self.processes and self.processes > gpus:
+            raise UserError(
+                f"cluster.processes={self.processes}: there are {gpus} GPUs here, and each takes one process"
+            )
 
     def process_count(self) -> int:
         return self.processes or max(1, self.gpus())
@@ -106,10 +120,16 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
     The exit code is that of the first rank to fail.
     """
 
+    requests = 0
+
     def pass_on(number: int, frame: object) -> None:
+        nonlocal requests
+        requests += 1
+        if requests == 1:
+            print("stopping at the next step (once more: at once)", file=sys.stderr, flush=True)
         for rank in ranks:
             if rank.poll() is None:
-                rank.send_signal(signal.SIGTERM)
+                rank.send_signal(signal.SIGTERM if requests == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     first_bad, deadline = 0, None

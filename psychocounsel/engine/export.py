@@ -16,13 +16,14 @@ from psychocounsel.files import replace_directory, write_json
 def export_model(
     folder: Path,
     engine: Engine,
-    dtype: torch.dtype,
     tokenizer: Any,
     chat: ChatFormat,
     world: World,
     about: dict[str, Any],
 ) -> None:
-    """Write the policy's weights to `folder` in `dtype`, replacing what is there once all is written. All ranks must call it.
+    """Write the policy to `folder` in the dtype it computes in, replacing what is there once all is written.
+
+    All ranks must call it.
 
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
@@ -30,13 +31,13 @@ def export_model(
     weights: dict[str, torch.Tensor] = {}
     for name, parameter in engine.whole_parameters():
         if world.rank == 0:
-            weights[name.removeprefix("lm.")] = parameter.to("cpu", dtype, copy=True)
+            weights[name.removeprefix("lm.")] = parameter.to("cpu", engine.dtype, copy=True)
     if world.rank == 0:
         draft = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         _end_with(lm, tokenizer, chat)
-        _save(lm, draft, _with_tied(lm, weights), dtype)
+        _save(lm, draft, _with_tied(lm, weights), engine.dtype)
         tokenizer.save_pretrained(draft)
         write_json(draft / "psychocounsel.json", about)
         replace_directory(draft, folder)

@@ -2,8 +2,11 @@
 
 import json
 import os
+import resource
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from psychocounsel.files import write_atomically
 
@@ -34,3 +37,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def peak_memory_gb() -> float:
+    """Peak memory of this process so far: of the GPU if it uses one, else resident in RAM; in 10^9 bytes."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -2,10 +2,9 @@
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,31 @@ class NonFiniteBatch(Exception):
     def __init__(self, reason: str, groups: Sequence[Group]) -> None:
         super().__init__(reason)
         self.groups = groups
+
+
+@dataclass
+class Tallied:
+    """A term's sum over the groups seen so far, the count of its unit among them, and its weight in the loss."""
+
+    sum: float
+    count: int
+    weight: float
+
+    def __add__(self, other: "Tallied") -> "Tallied":
+        return Tallied(self.sum + other.sum, self.count + other.count, self.weight)
+
+
+Tally = dict[str, Tallied]
+
+
+def metrics_of(tally: Tally) -> dict[str, float]:
+    """Each term divided by its count, and "loss", their weighted sum; a loss of one term does not name it twice."""
+    metrics = {name: term.sum / max(1, term.count) for name, term in tally.items()}
+    weighted = [name for name, term in tally.items() if term.weight]
+    metrics["loss"] = sum(tally[name].weight * metrics[name] for name in weighted)
+    if len(weighted) == 1:
+        del metrics[weighted[0]]
+    return metrics
 
 
 class Stepper:
@@ -53,37 +77,30 @@ class Stepper:
             batch = build_batch(rows or filler, float(bool(rows)), chunks)
             yield [index for row in micro for index in row], batch.to(self.world.device)
 
-    def accumulate(self, groups: Sequence[Group], train: bool) -> dict[str, float]:
-        """Metrics of a global batch, "loss" among them; with `train`, its gradients stay in the engines.
+    def accumulate(self, groups: Sequence[Group], train: bool) -> Tally:
+        """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines.
 
         Raises:
             NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
-        sums: dict[str, torch.Tensor] = defaultdict(
-            lambda: torch.zeros((), dtype=torch.float64, device=self.world.device)
-        )
-        terms: dict[str, Term] = {}
-        losses: list[tuple[Any, list[Group]]] = []
+        rows: list[tuple[torch.Tensor, list[Group]]] = []  # per micro-batch: the sum of each term
         with torch.set_grad_enabled(train):
             for _, batch in self.micro_batches(groups):
                 terms = self.algorithm.loss(Outputs(self.engines["policy"](batch)), batch)
                 if train:
                     self._backward(terms, counts, batch.weight)
-                losses.append((sum(term.sum.detach() for term in terms.values() if term.weight), batch.groups))
-                for name, term in terms.items():
-                    sums[name] += term.sum.detach().double() * batch.weight
-        names = sorted(sums)
-        totals = dict(zip(names, self.world.sum([float(sums[name]) for name in names]), strict=True))
-        metrics = {name: total / max(1, counts[terms[name].unit]) for name, total in totals.items()}
-        weighted = [name for name in names if terms[name].weight]
-        metrics["loss"] = sum(terms[name].weight * metrics[name] for name in weighted)
-        if len(weighted) == 1:
-            del metrics[weighted[0]]
-        if not np.isfinite(metrics["loss"]):
-            bad = [group for loss, members in losses if not loss.isfinite() for group in members]
-            raise NonFiniteBatch(f"the loss is {metrics['loss']}", bad)
-        return metrics
+                sums = torch.stack([terms[name].sum.detach().double() for name in sorted(terms)])
+                rows.append((sums * batch.weight, batch.groups))
+        totals = self.world.sum(torch.stack([sums for sums, _ in rows]).sum(0).tolist())
+        tally = {
+            name: Tallied(total, counts[terms[name].unit], terms[name].weight)
+            for name, total in zip(sorted(terms), totals, strict=True)
+        }
+        if not math.isfinite(loss := metrics_of(tally)["loss"]):
+            bad = [group for sums, members in rows if not sums.isfinite().all() for group in members]
+            raise NonFiniteBatch(f"the loss is {loss}", bad)
+        return tally
 
     def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float) -> None:
         for name, engine in self.engines.items():

@@ -61,7 +61,7 @@ class Engine:
             betas=(algorithm.adam_beta1, algorithm.adam_beta2),
             eps=algorithm.adam_eps,
         )
-        self.module = module
+        self.module, self.dtype = module, dtype
         settings = deepspeed_config(config, algorithm, dtype)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         self.norm: float | None = None

@@ -120,10 +120,12 @@ def weights_id(model: DictConfig) -> str:
 
 
 def set_cache_directories(cache: str) -> None:
-    """Keep downloads and compiled kernels under `paths.cache`, unless the user's environment says otherwise."""
-    for variable, folder in (
-        ("HF_HOME", "huggingface"),
-        ("TRITON_CACHE_DIR", "triton"),
-        ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
-    ):
+    """Keep downloads and compiled kernels under `paths.cache`, unless the user's environment says otherwise.
+
+    To be called before transformers or datasets is imported.
+    """
+    folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    if "HF_HOME" not in os.environ:  # the login token stays where it is
+        folders |= {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets"}
+    for variable, folder in folders.items():
         os.environ.setdefault(variable, f"{cache}/{folder}")

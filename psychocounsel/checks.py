@@ -1,0 +1,133 @@
+"""Checks of a whole configuration, before any job starts and without torch."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
+from psychocounsel.schema import suggestion
+
+
+def require_paths(config: DictConfig) -> None:
+    for key in ("output", "cache"):
+        if not str(OmegaConf.select(config, f"paths.{key}") or ""):
+            raise UserError(f"paths.{key} is empty: give a folder, or unset PSYCHOCOUNSEL_{key.upper()}")
+
+
+def check_combinations(config: DictConfig, cluster: Any) -> None:
+    """Refuse what cannot work together, or is not there.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    cluster.check()
+    if config.zero.offload_optimizer or config.zero.offload_parameters:
+        if not cluster.gpus():
+            raise UserError("zero.offload_*=true moves state from GPU to CPU, and there is no GPU here: use zero=0..3")
+        if config.zero.offload_parameters and config.zero.stage != 3:
+            raise UserError(f"zero.offload_parameters=true needs zero.stage=3, not {config.zero.stage}")
+        if config.zero.stage == 0:
+            raise UserError("zero.offload_optimizer=true needs zero.stage of 1 to 3, not 0")
+    if config.micro_batch_tokens < config.max_length:
+        raise UserError(
+            f"micro_batch_tokens={config.micro_batch_tokens} is smaller than max_length={config.max_length}: "
+            f"a sequence must fit; use micro_batch_tokens={config.max_length} or more"
+        )
+    if config.max_prompt_length and config.max_prompt_length >= config.max_length:
+        raise UserError(
+            f"max_prompt_length={config.max_prompt_length} must be less than max_length={config.max_length}"
+        )
+    if config.data.limit and config.data.fraction:
+        raise UserError("data.limit and data.fraction exclude each other: keep one")
+    _check_data(config)
+    _check_callbacks(config)
+    _check_local_path(config.model.path, "model.path", folder=True)
+    if config.model.chat_template:
+        _check_local_path(config.model.chat_template, "model.chat_template", must_exist=True)
+
+
+def check_needs(name: str, needs: Any) -> None:
+    """Refuse an algorithm whose `needs` this engine cannot meet."""
+    lacking = sorted(needs.models - {"policy", "reference"})
+    lacking += [what for what in ("rollouts", "reward") if getattr(needs, what)]
+    if lacking:
+        raise UserError(f"algo={name}: needs {', '.join(lacking)}, which this version of the engine does not provide")
+    if needs.data not in ("pairs", "completions"):
+        raise UserError(f"algo={name}: needs.data={needs.data!r} must be 'pairs' or 'completions'")
+
+
+def _check_callbacks(config: DictConfig) -> None:
+    for name, callback in config.callbacks.items():
+        target = callback.get("_target_") if OmegaConf.is_dict(callback) else None
+        if not target:
+            raise UserError(f"callbacks.{name}: needs a _target_, for instance {{_target_: my_module.MyCallback}}")
+        try:
+            found = importlib.util.find_spec(target.rpartition(".")[0])
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise UserError(f"callbacks.{name}._target_={target}: there is no such module")
+
+
+def _check_data(config: DictConfig) -> None:
+    data = config.data
+    for name, weight in data.principle_weights.items():
+        if name not in PRINCIPLES:
+            raise UserError(f"data.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
+        if weight < 0:
+            raise UserError(f"data.principle_weights.{name}={weight}: must be at least 0")
+    if data.principle_weights and not any(data.principle_weights.values()):
+        raise UserError("data.principle_weights are all 0: give at least one principle a weight")
+    if not data.mix and not data.path:
+        raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=sample")
+    for index, entry in enumerate(data.mix):
+        if bool(entry.rows) == bool(entry.weight):
+            raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
+        _check_local_path(entry.path, f"data.mix[{index}].path")
+    if len({bool(entry.weight) for entry in data.mix}) > 1:
+        raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
+    source = data.eval_path or ("data.mix" if data.mix else data.path)
+    if data.eval_split and (source in ("data.mix", "builtin:sample") or Path(source).is_file()):
+        raise UserError(f"data.eval_split={data.eval_split}: {source} has no splits; give data.eval_path=FILE instead")
+    for key in ("path", "eval_path"):
+        _check_local_path(data[key], f"data.{key}")
+
+
+_LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja)$")
+
+
+def _check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
+    """A value that looks like a local path must exist; `org/name` that does not exist here is taken for a hub id."""
+    if not value or value.startswith("builtin:"):
+        return
+    path = Path(value).expanduser()
+    if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
+        raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
+    if folder and path.is_file():
+        raise UserError(f"{key}={value}: is a file; give the folder that holds config.json")
+    if folder and path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(f"{key}={value}: the folder holds no config.json, so it is not a model")
+
+
+def make_paths_absolute(config: DictConfig) -> None:
+    """Jobs may start in another directory: what exists here is recorded by its absolute path."""
+    for node, key in [
+        (config.model, "path"),
+        (config.model, "chat_template"),
+        (config.data, "path"),
+        (config.data, "eval_path"),
+        *((entry, "path") for entry in config.data.mix),
+    ]:
+        value = node[key]
+        if value and not value.startswith("builtin:") and Path(value).expanduser().exists():
+            node[key] = str(Path(value).expanduser().resolve())
+    for key in ("output", "cache"):
+        config.paths[key] = os.path.abspath(os.path.expanduser(config.paths[key]))
+    for key in ("run_dir", "sweep_dir"):
+        if config[key]:
+            config[key] = os.path.abspath(os.path.expanduser(config[key]))

@@ -1,0 +1,45 @@
+"""Where a run stands: what `loop.json` keeps beside the models."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from psychocounsel.errors import UserError
+
+
+@dataclass
+class LoopState:
+    """`step` optimizer steps are done; `line` holds that step's metrics until they are written, then None.
+
+    `before`, `last`: evaluations before training and the newest; `best`: that of the model kept, with its step.
+    """
+
+    step: int = 0
+    line: dict[str, Any] | None = None
+    before: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def written(self) -> int:
+        """The last step whose metrics are written; -1 before the first."""
+        return self.step if self.line is None else self.step - 1
+
+    def note(self, evaluation: dict[str, float], metric: str, mode: str) -> bool:
+        """Keep an evaluation; True if it is the best after step 0 by `metric` (`mode` min, max or auto).
+
+        Raises:
+            UserError: if the evaluation has no such metric.
+        """
+        if metric not in evaluation:
+            raise UserError(f"checkpoint.metric={metric}: the evaluation gives {', '.join(sorted(evaluation))}")
+        self.last = evaluation
+        if self.step == 0:
+            self.before = evaluation
+            return False
+        smaller = mode == "min" or (mode == "auto" and "loss" in metric)
+        if self.best and not (
+            evaluation[metric] < self.best[metric] if smaller else evaluation[metric] > self.best[metric]
+        ):
+            return False
+        self.best = {"step": self.step, **evaluation}
+        return True
