@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel import config as configs
-from psychocounsel.cluster.hydra_launcher import JobLauncher, register
+from psychocounsel.cluster.hydra_launcher import register
 from psychocounsel.cluster.job import Job, make_job, submit
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.files import shipped
@@ -27,15 +28,14 @@ def main(module: str, config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
     sys.argv[1:] = [configs.quote_choice(argument) for argument in sys.argv[1:]]
     _add_code_path(sys.argv[1:])
-    register()
     exit_codes: list[int] = []
     failures: list[Exception] = []
-    JobLauncher.module, JobLauncher.exit_codes = module, exit_codes
+    register(partial(compose_job, module), exit_codes)
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
         try:
-            job = compose_job(composed, module, list(HydraConfig.get().overrides.task))
+            job = compose_job(module, composed, list(HydraConfig.get().overrides.task))
             exit_codes.append(submit([job], job.config).exit_code)
         except Exception as error:
             failures.append(error)  # Hydra would print lines of its own for what leaves this function
@@ -53,7 +53,7 @@ def main(module: str, config_name: str) -> None:
 
 
 def compose_job(
-    composed: DictConfig, module: str, overrides: Sequence[str], index: int = 0, sweep: Path | None = None
+    module: str, composed: DictConfig, overrides: Sequence[str], index: int = 0, sweep: Path | None = None
 ) -> Job:
     """Check a composed configuration and make its job.
 

@@ -20,7 +20,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "tests", ".mypy_cache", ".ruff_cache")
     shutil.copytree(ROOT, source, ignore=ignore)
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(source),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = folder.glob("psychocounsel-*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -43,7 +54,12 @@ def test_wheel_holds_configurations_studies_templates_model_and_sample(installed
 def test_wheel_trains_and_sweeps_from_an_empty_folder(installed: Path, small_model: Path, tmp_path: Path) -> None:
     where = "import psychocounsel; print(psychocounsel.__file__)"
     found = subprocess.run(
-        [sys.executable, "-c", where], cwd=tmp_path, capture_output=True, text=True, env=environment(installed), check=True
+        [sys.executable, "-c", where],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(installed),
+        check=True,
     )
     assert found.stdout.startswith(str(installed))
     result = cli("train", "debug=fast", f"model.path={small_model}", cwd=tmp_path, PYTHONPATH=str(installed))

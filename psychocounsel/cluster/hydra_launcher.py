@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,13 +18,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.job import submit
+from psychocounsel.cluster.job import Job, submit
 from psychocounsel.errors import UserError
 from psychocounsel.messages import one_line
 
 
-def register() -> None:
-    """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only."""
+def register(make_job: Callable[[DictConfig, list[str], int, Path], Job], exit_codes: list[int]) -> None:
+    """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only.
+
+    `make_job` turns (composed configuration, overrides, index, sweep directory) into a checked job; the exit code of a
+    sweep is added to `exit_codes`.
+    """
+    JobLauncher.make_job, JobLauncher.exit_codes = staticmethod(make_job), exit_codes
     plugins = Plugins.instance()  # its first call looks for installed plugins
     try:
         import_module("hydra_plugins")
@@ -40,7 +45,7 @@ class JobLauncher(Launcher):
     """Makes one job of each combination and hands them all to the cluster in one call."""
 
     __module__ = "hydra_plugins.psychocounsel"
-    module: ClassVar[str]
+    make_job: ClassVar[Any]
     exit_codes: ClassVar[list[int]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -49,15 +54,13 @@ class JobLauncher(Launcher):
         atexit.register(_remove_if_unused, self.sweep)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        from psychocounsel.app import compose_job
-
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
         jobs = []
         for offset, overrides in enumerate(job_overrides):
             try:
                 composed = self._compose(list(overrides))
-                jobs.append(compose_job(composed, self.module, list(overrides), initial_job_idx + offset, self.sweep))
+                jobs.append(self.make_job(composed, list(overrides), initial_job_idx + offset, self.sweep))
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"combination {' '.join(overrides)}: {one_line(error, overrides)}") from error
         submission = submit(jobs, jobs[0].config)
