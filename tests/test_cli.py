@@ -104,18 +104,19 @@ def test_process_count_of_a_checkpoint_is_kept(small_model: Path, tmp_path: Path
 
 def test_sweep_runs_every_combination_and_reports_the_failed_one(small_model: Path, tmp_path: Path) -> None:
     spoil = "+callbacks.spoil={_target_: tests.killer.Spoil, step: 1}"
-    sweep = ["-m", *FAST, f"model.path={small_model}", "seed=1,2", "algo=dpo,sft", "sweep_dir=sweep"]
+    sweep = ["-m", *FAST, f"model.path={small_model}", "sweep_dir=sweep"]
     environment = {"PYTHONPATH": str(ROOT)}
-    result = cli("train", *sweep, cwd=tmp_path, **environment)
+    result = cli("train", *sweep, "seed=1", "algo=dpo,sft", cwd=tmp_path, **environment)
+    assert result.stdout.count("done ") == 2
+    more = cli("train", *sweep, "seed=1,2", "algo=dpo", spoil, cwd=tmp_path, check_code=1, **environment)
+    assert "already finished" in more.stdout, "the same sweep with more values runs only what is new"
+    assert "failed 1" in more.stdout and more.stdout.count("done ") == 1
     table = [json.loads(line) for line in (tmp_path / "sweep" / "sweep.jsonl").read_text().splitlines()]
-    assert [row["index"] for row in table] == [0, 1, 2, 3]
-    for row in table:
-        assert read_json(tmp_path / "sweep" / row["run_dir"] / "summary.json")["status"] == "finished"
-    assert result.stdout.count("done ") == 4
-    losses = {metrics_of(tmp_path / "sweep" / row["run_dir"])[-1]["loss"] for row in table}
-    assert len(losses) == 4, "each combination trains in its own way"
-    again = cli("train", *sweep[:-2], "algo=dpo", "sweep_dir=other", spoil, cwd=tmp_path, check_code=1, **environment)
-    assert again.stdout.count("failed 1") == 2
+    assert [row["index"] for row in table] == [0, 1, 2]
+    states = [read_json(tmp_path / "sweep" / row["run_dir"] / "summary.json")["status"] for row in table]
+    assert states == ["finished", "finished", "failed"]
+    losses = {metrics_of(tmp_path / "sweep" / row["run_dir"])[1]["loss"] for row in table}
+    assert len(losses) == 3, "each combination trains in its own way"
 
 
 def test_users_own_algorithm_is_one_python_and_one_yaml_file(small_model: Path, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_non_finite_training_stops_with_the_rows_saved(small_model: Path, tmp_pa
 
 def test_watchdog_ends_a_hang_with_stacks_in_the_log(small_model: Path, tmp_path: Path) -> None:
     hang = "+callbacks.hang={_target_: tests.killer.Hang, step: 1}"
-    arguments = [*FAST, f"model.path={small_model}", "run_dir=run", hang, "engine.watchdog_minutes=0.1"]
+    arguments = [*FAST, f"model.path={small_model}", "run_dir=run", hang, "engine.watchdog_minutes=0.4"]
     result = cli("train", *arguments, cwd=tmp_path, check_code=75, PYTHONPATH=str(ROOT))
     assert "no progress for" in result.stderr
     assert "killer.py" in (tmp_path / "run" / "logs" / "01" / "rank-0.log").read_text()

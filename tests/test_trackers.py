@@ -12,9 +12,8 @@ from tests.harness import ROOT, cli, metrics_of
 KILL = "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 3}"
 
 
-def interrupted_run(run_dir: Path, model: Path, *overrides: str) -> None:
+def interrupted_run(model: Path, *overrides: str) -> None:
     base = [
-        f"run_dir={run_dir}",
         f"model.path={model}",
         "data.limit=16",
         "eval.limit=4",
@@ -32,7 +31,7 @@ def test_tensorboard_has_every_step_once(small_model: Path, tmp_path: Path) -> N
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run_dir = tmp_path / "run"
-    interrupted_run(run_dir, small_model, "tracker=tensorboard")
+    interrupted_run(small_model, "tracker=tensorboard", f"run_dir={run_dir}")
     events = EventAccumulator(str(run_dir / "tensorboard"))
     events.Reload()
     losses = [(event.step, event.value) for event in events.Scalars("loss")]
@@ -64,9 +63,9 @@ def wandb_records(file: Path) -> list:
 
 
 def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    interrupted_run(sweep / "run", small_model, "tracker=wandb", "tracker.project=counsel")
-    attempts = sorted((sweep / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    interrupted_run(small_model, "tracker=wandb", "tracker.project=counsel", "-m", f"sweep_dir={tmp_path}/betas")
+    (run_dir,) = (path for path in (tmp_path / "betas").iterdir() if path.is_dir())
+    attempts = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(attempts) == 2, "one file an attempt"
     runs, history = [], {}
     for file in attempts:
@@ -79,8 +78,8 @@ def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path
                 }
                 history[items["_step"]] = items
     assert len({run.run_id for run in runs}) == 1, "the resumed attempt continues the run"
-    assert {run.project for run in runs} == {"counsel"}
-    expected = {line["step"]: line["loss"] for line in metrics_of(sweep / "run") if "loss" in line}
+    assert {(run.project, run.run_group) for run in runs} == {("counsel", "betas")}
+    expected = {line["step"]: line["loss"] for line in metrics_of(run_dir) if "loss" in line}
     assert {step: items["loss"] for step, items in history.items() if "loss" in items} == pytest.approx(expected)
 
 

@@ -127,10 +127,14 @@ def write_run_directory(job: Job) -> None:
 
 
 def _write_sweep_table(sweep: Path, jobs: list[Job]) -> None:
-    table = [
-        {"index": job.index, "overrides": job.overrides, "run_dir": str(job.run_dir.relative_to(sweep))} for job in jobs
-    ]
-    write_atomically(sweep / "sweep.jsonl", "".join(json.dumps(row) + "\n" for row in table))
+    """`sweep.jsonl`: index, overrides and folder of every job; those of earlier commands keep their lines."""
+    path = sweep / "sweep.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = {row["run_dir"]: row for row in map(json.loads, lines)}
+    for job in jobs:
+        folder = str(job.run_dir.relative_to(sweep))
+        rows.setdefault(folder, {"index": len(rows), "overrides": job.overrides, "run_dir": folder})
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
 
 def _code_state() -> str:
