@@ -26,7 +26,8 @@ def main(module: str, config_name: str) -> None:
     """Run `module` as a Hydra application and exit with the code of its jobs."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
-    sys.argv[1:] = [configs.quote_choice(argument) for argument in sys.argv[1:]]
+    arguments = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))  # argparse wants them first
+    sys.argv[1:] = [configs.quote_choice(argument) for argument in arguments]
     _add_code_path(sys.argv[1:])
     exit_codes: list[int] = []
     failures: list[Exception] = []

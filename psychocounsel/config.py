@@ -15,7 +15,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.checks import check_combinations, check_needs, make_paths_absolute, require_paths
 from psychocounsel.errors import UserError
 from psychocounsel.files import shipped
-from psychocounsel.identity import new_directory
+from psychocounsel.identity import new_directory, slug
 from psychocounsel.schema import MixEntry, TrainConfig, check_limits, flat_keys, suggestion
 
 _TARGETS = ("algo", "cluster", "tracker")
@@ -74,7 +74,9 @@ def check(composed: DictConfig) -> DictConfig:
         check_limits(target, config[group], f"{group}.")
     check_needs(targets["algo"].__name__, targets["algo"].needs)
     check_combinations(config, build(config, "cluster"))
+    build(config, "tracker").check()
     make_paths_absolute(config)
+    _name_by_path(config)
     return config
 
 
@@ -120,12 +122,22 @@ def unknown_key(key: str, valid: list[str]) -> str:
     return f"unknown key {key}: {suggestion(key, valid)}"
 
 
+def _name_by_path(config: DictConfig) -> None:
+    """A preset for what ships, or for any path, is named by the path that was given in its place."""
+    for section, generic in ((config.model, ("local", "tiny")), (config.data, ("local", "sample"))):
+        if section.name in generic and section.path and not section.path.startswith("builtin:"):
+            section.name = slug(Path(section.path).stem if section is config.data else Path(section.path).name)
+
+
 def resolve_mix(composed: DictConfig, load_group: Any) -> None:
     """Fill each `data.mix` entry given by `name` from `conf/data/<name>.yaml`, through `load_group(name)`.
 
     The worker never composes, so names become paths here.
     """
-    for entry in OmegaConf.select(composed, "data.mix") or []:
+    mix = OmegaConf.select(composed, "data.mix") or []
+    if (not OmegaConf.is_list(mix) and mix) or not all(OmegaConf.is_dict(entry) for entry in mix):
+        raise UserError("data.mix: is a list of entries, for instance [{name: sample, rows: 100}]")
+    for entry in mix:
         unknown = set(entry) - set(MixEntry.__dataclass_fields__)
         if unknown:
             word = sorted(unknown)[0]

@@ -53,13 +53,23 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def recover_directory(path: Path) -> None:
+    """Put back what `replace_directory` had moved aside when it was killed between its two renames."""
+    if not path.exists() and _aside(path).is_dir():
+        _aside(path).rename(path)
+
+
 def replace_directory(new: Path, path: Path) -> None:
     """Put the finished directory `new` in place of `path`; what stood there goes only afterwards."""
     for file in new.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-    old = path.with_name(f".{path.name}.old")
+    old = _aside(path)
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         path.rename(old)

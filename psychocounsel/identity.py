@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
         )
     for key in _MAY_GROW:
         before, now = existing[key], config[key]
-        if before is not None and (now is not None and now < before):
+        if (math.inf if now is None else now) < (math.inf if before is None else before):
             raise UserError(f"{run_dir} was started with {key}={before}: {key} may grow but not shrink to {now}")
 
 

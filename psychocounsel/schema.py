@@ -6,6 +6,7 @@ schema lives in the file that does the work. This module imports no torch: it ru
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,6 +172,8 @@ _COMPARISONS = {
 
 
 def _problem(value: Any, limits: Any) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
     if value is None or not limits:
         return None
     if "choices" in limits and value not in limits["choices"]:

@@ -1,4 +1,4 @@
-"""A callback that ends its own process with SIGKILL, at an event of a step of the first attempt."""
+"""A callback that ends its own process with SIGKILL, at an event of a step of one attempt."""
 
 import os
 import signal
@@ -14,9 +14,10 @@ class Kill(Callback):
     event: str
     step: int
     rank: int = 0
+    attempt: int = 1
 
     def on(self, event: str, step: int, run: Run) -> None:
-        if (event, step, run.rank, run.attempt) == (self.event, self.step, self.rank, 1):
+        if (event, step, run.rank, run.attempt) == (self.event, self.step, self.rank, self.attempt):
             os.kill(os.getpid(), signal.SIGKILL)
 
 

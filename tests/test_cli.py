@@ -53,6 +53,9 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (["data.mix=[{name: sampel, rows: 3}]"], "no data config named sampel; did you mean sample?"),
         (["data.principle_weights={safty: 2}"], "it has empathy, relevance"),
         (["run_dir=/proc/nowhere"], "/proc/nowhere"),
+        (["-m", "cluster.threads=1,2"], "would share"),
+        (["data.mix=[3]"], "is a list of entries"),
+        (["epochs=inf"], "epochs=inf: must be a finite number"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -249,6 +252,23 @@ def test_run_directory_holds_what_it_should(small_model: Path, tmp_path: Path) -
         expected | {"rewards/accuracy", "rewards/margin", "eval/loss", "eval/accuracy"} <= json.loads(lines[1]).keys()
     )
     assert (run_dir / "checkpoints" / "latest").read_text() == "step-000002\n"
+
+
+def test_a_longer_run_that_is_killed_goes_on(small_model: Path, tmp_path: Path) -> None:
+    base = [*FAST, f"model.path={small_model}", "run_dir=run"]
+    cli("train", *base, cwd=tmp_path)
+    kill = "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 3, attempt: 2}"
+    cli("train", *base, "max_steps=4", kill, cwd=tmp_path, check_code=137, PYTHONPATH=str(ROOT))
+    again = cli("train", *base, "max_steps=4", cwd=tmp_path)
+    assert "going on from step 3 of 4" in again.stderr
+    assert [line["step"] for line in metrics_of(tmp_path / "run")] == [0, 1, 2, 3, 4]
+
+
+def test_rank_that_was_killed_is_named(small_model: Path, tmp_path: Path) -> None:
+    kill = "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 1, rank: 1}"
+    arguments = [*FAST, f"model.path={small_model}", "run_dir=run", "cluster.processes=2", kill]
+    result = cli("train", *arguments, cwd=tmp_path, check_code=137, PYTHONPATH=str(ROOT))
+    assert "failed (rank 1, exit code 137)" in result.stderr
 
 
 def test_profile_writes_a_trace(small_model: Path, tmp_path: Path) -> None:

@@ -118,6 +118,9 @@ def test_same_run_allows_what_does_not_change_training(tmp_path: Path) -> None:
             check_same_run(check(compose(overrides)), old, tmp_path)
     with pytest.raises(UserError, match="may grow but not shrink"):
         check_same_run(check(compose(["max_steps=4"])), old, tmp_path)
+    check_same_run(check(compose([])), old, tmp_path)
+    with pytest.raises(UserError, match="may grow but not shrink"):
+        check_same_run(old, check(compose([])), tmp_path)
 
 
 def test_fingerprint_follows_what_defines_the_run() -> None:

@@ -51,7 +51,7 @@ def assert_bitwise_equal(run_dir: Path, unbroken: Path) -> None:
 def kill_and_resume(run_dir: Path, model: Path, setting: tuple[str, ...], event: str, step: int) -> None:
     death = f"+callbacks.kill={{_target_: tests.killer.Kill, event: {event}, step: {step}}}"
     killed = cli(*command(run_dir, model, setting, death), cwd=ROOT, check_code=137)
-    assert "failed (exit code 137)" in killed.stderr
+    assert "failed (rank 0, exit code 137)" in killed.stderr
     again = cli(*command(run_dir, model, setting), cwd=ROOT)
     assert f"going on from step {4 if event == 'checkpoint_renamed' else 2}" in again.stderr
 

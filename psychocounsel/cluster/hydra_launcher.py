@@ -63,6 +63,7 @@ class JobLauncher(Launcher):
                 jobs.append(self.make_job(composed, list(overrides), initial_job_idx + offset, self.sweep))
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"combination {' '.join(overrides)}: {one_line(error, overrides)}") from error
+        _refuse_shared_directories(jobs)
         submission = submit(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
@@ -70,6 +71,17 @@ class JobLauncher(Launcher):
     def _compose(self, overrides: list[str]) -> DictConfig:
         loaded = self.context.config_loader.load_sweep_config(self.master, overrides)
         return OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
+
+
+def _refuse_shared_directories(jobs: list[Job]) -> None:
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        other = owners.setdefault(job.run_dir, job)
+        if other is not job:
+            raise UserError(
+                f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share {job.run_dir}: "
+                "sweep keys that tell runs apart"
+            )
 
 
 def _remove_if_unused(sweep: Path) -> None:

@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import __version__, identity
 from psychocounsel import config as configs
+from psychocounsel.engine.manifest import latest_checkpoint
+from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, write_atomically, write_json
 
@@ -77,6 +79,7 @@ def _load(path: Path) -> DictConfig:
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
     """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names."""
     for job in jobs:
+        refuse_if_owned(job.run_dir)
         job.finished = is_finished(job)
         check_process_count(job)
     cluster = configs.build(config, "cluster")
@@ -94,8 +97,6 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
 
 def check_process_count(job: Job) -> None:
     """Refuse to go on with another number of processes than the checkpoint was written by."""
-    from psychocounsel.engine.manifest import latest_checkpoint
-
     checkpoint = latest_checkpoint(job.run_dir)
     if checkpoint is None or job.finished:
         return
@@ -119,6 +120,7 @@ def is_finished(job: Job) -> bool:
 def write_run_directory(job: Job) -> None:
     """Write what a worker reads (`config.yaml`, `job.json`) and what a reader of the run wants to know."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
+    (job.run_dir / "summary.json").unlink(missing_ok=True)  # of a shorter run that now goes on
     write_atomically(job.run_dir / "config.yaml", OmegaConf.to_yaml(job.config))
     write_atomically(job.run_dir / "overrides.txt", "".join(f"{line}\n" for line in job.overrides))
     write_json(job.run_dir / "job.json", {"module": job.module, "index": job.index, "after": job.after})

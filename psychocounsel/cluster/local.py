@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,8 @@ from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 from psychocounsel.files import read_json
 from psychocounsel.schema import option
 
-_GRACE_SECONDS = 20.0  # how long the other ranks may take to end once one has failed
+_GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
+_GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
 
 
 @dataclass
@@ -30,7 +32,10 @@ class Local:
             return 0
         found = len(list(Path("/dev").glob("nvidia[0-9]*")))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return found if visible is None else min(found, len([part for part in visible.split(",") if part.strip()]))
+        if visible is None:
+            return found
+        listed = takewhile(lambda part: part and not part.startswith("-"), map(str.strip, visible.split(",")))
+        return min(found, len(list(listed)))
 
     def check(self) -> None:
         """Refuse what this machine does not have.
@@ -50,8 +55,12 @@ class Local:
         return self.processes or max(1, self.gpus())
 
     def describe(self, job: Job) -> str:
-        where = f"{job.processes} process(es) on {'GPU' if self.gpus() else 'CPU'}"
-        return f"would run {job.module} with {where} in {job.run_dir}: {' '.join(job.overrides) or 'defaults'}"
+        """What a dry run says of a job."""
+        return f"would run {job.module} with {self._where(job)}: {' '.join(job.overrides) or 'defaults'}"
+
+    def _where(self, job: Job) -> str:
+        processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
+        return f"{processes} on {'GPU' if self.gpus() else 'CPU'} in {job.run_dir}"
 
     def submit(self, jobs: list[Job]) -> Submission:
         """Run the jobs one after another; a failed one does not stop the next, a stop request does."""
@@ -74,12 +83,19 @@ class Local:
         attempt = _next_attempt(job.run_dir)
         logs = job.run_dir / "logs" / f"{attempt:02d}"
         logs.mkdir(parents=True)
+        print(f"starting {self._where(job)}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="psychocounsel-") as rendezvous:
             environment = self._environment(job, attempt, rendezvous)
             ranks = [self._start(job, rank, logs, environment) for rank in range(job.processes)]
-            code = _wait(ranks)
+            code, rank = _wait(ranks)
         if code not in (0, USER_ERROR, CONTINUE_LATER):
-            print(f"error: {job.run_dir} failed (exit code {code}); its logs are in {logs}", file=sys.stderr)
+            print(
+                f"error: {job.run_dir} failed (rank {rank}, exit code {code}); its logs are in {logs}", file=sys.stderr
+            )
+        if code not in (0, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
+            print(
+                "".join((logs / f"rank-{rank}.out").read_text(errors="replace").splitlines(True)[-20:]), file=sys.stderr
+            )
         return code
 
     def _environment(self, job: Job, attempt: int, rendezvous: str) -> dict[str, str]:
@@ -114,12 +130,11 @@ def _next_attempt(run_dir: Path) -> int:
     return max(numbers, default=0) + 1
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
     """Wait for all ranks; pass signals on as stop requests; end the others when one fails.
 
-    The exit code is that of the first rank to fail.
+    Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
     """
-
     requests = 0
 
     def pass_on(number: int, frame: object) -> None:
@@ -132,23 +147,26 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
                 rank.send_signal(signal.SIGTERM if requests == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    first_bad, deadline = 0, None
+    failed, deadline = (0, 0), float("inf")
     try:
         while any(rank.poll() is None for rank in ranks):
-            bad = next((rank.returncode for rank in ranks if rank.returncode), 0)
-            if bad and deadline is None:
-                first_bad, deadline = bad, time.monotonic() + _GRACE_SECONDS
-                if bad not in (USER_ERROR, CONTINUE_LATER):
-                    deadline = time.monotonic()
-            if deadline is not None and time.monotonic() >= deadline:
+            if failed == (0, 0) and (failed := _first_failure(ranks)) != (0, 0):
+                deadline = time.monotonic() + (_GRACE_SECONDS if failed[0] < 128 else _GRACE_AFTER_KILL)
+            if time.monotonic() >= deadline:
                 for rank in ranks:
                     rank.kill()
             time.sleep(0.05)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    code = first_bad or next((rank.returncode for rank in ranks if rank.returncode), 0)
-    return 128 - code if code < 0 else code
+    return failed if failed != (0, 0) else _first_failure(ranks)
+
+
+def _first_failure(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Exit code and number of a failed rank: one that a signal ended before those that failed for lack of it."""
+    codes = [(rank.returncode, number) for number, rank in enumerate(ranks) if rank.returncode]
+    code, number = min(codes, default=(0, 0))
+    return (128 - code if code < 0 else code), number
 
 
 def _objective(job: Job) -> float | None:

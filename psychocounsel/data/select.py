@@ -110,9 +110,10 @@ def _rank(prompt: str, seed: int, purpose: str) -> str:
 
 
 def split_by_prompt(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Hold out `fraction` of the prompts, never a prompt in both parts; the order of the rows does not matter."""
+    """Hold out `fraction` of the prompts (of several at least one), no prompt in both parts, whatever the rows' order."""
     prompts = sorted({normalised(example.prompt) for example in examples}, key=lambda text: _rank(text, seed, "split"))
-    held = set(prompts[: round(fraction * len(prompts))])
+    count = max(round(fraction * len(prompts)), 1 if fraction and len(prompts) > 1 else 0)
+    held = set(prompts[:count])
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
         parts[normalised(example.prompt) in held].append(example)

@@ -21,7 +21,8 @@ def build_policy(config: DictConfig, algorithm: Algorithm, world: World) -> Engi
     """
     torch.manual_seed(config.seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on GPU ask for
-    torch.use_deterministic_algorithms(config.deterministic or world.device.type == "cpu", warn_only=True)
+    on_cpu = world.device.type == "cpu"
+    torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
     dtype = model_dtype(config.model, world.device)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     lm = load_causal_lm(config.model, weights_dtype(config, dtype), zero3)

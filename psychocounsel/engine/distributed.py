@@ -4,20 +4,25 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from psychocounsel.errors import UserError
+
 
 class World:
     """Rank, size, device, and the few collectives that the loop needs."""
 
-    def __init__(self, rank: int, size: int) -> None:
+    def __init__(self, rank: int, size: int, timeout_minutes: float = 60.0) -> None:
         use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
         self.rank, self.size = rank, size
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        if use_cuda and not torch.cuda.is_available():
+            raise UserError("torch sees no GPU (a CPU build, or an old driver): use cluster.device=cpu")
         if use_cuda:
             torch.cuda.set_device(self.device)
         else:
@@ -26,7 +31,10 @@ class World:
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
         os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
-        dist.init_process_group("nccl" if use_cuda else "gloo", init_method=method, rank=rank, world_size=size)
+        # Longer than the watchdog's patience, which ends a hang with stacks and an exit code that says what to do.
+        timeout = timedelta(minutes=timeout_minutes)
+        backend = "nccl" if use_cuda else "gloo"
+        dist.init_process_group(backend, init_method=method, timeout=timeout, rank=rank, world_size=size)
         _init_deepspeed()
 
     def sum(self, values: Sequence[float]) -> list[float]:

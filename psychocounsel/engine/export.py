@@ -10,7 +10,7 @@ import torch
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
-from psychocounsel.files import replace_directory, write_json
+from psychocounsel.files import read_json, recover_directory, replace_directory, write_atomically, write_json
 
 
 def export_model(
@@ -19,11 +19,12 @@ def export_model(
     tokenizer: Any,
     chat: ChatFormat,
     world: World,
+    card: str,
     about: dict[str, Any],
 ) -> None:
     """Write the policy to `folder` in the dtype it computes in, replacing what is there once all is written.
 
-    All ranks must call it.
+    `card` becomes its README.md, `about` (step and metrics) its psychocounsel.json. All ranks must call it.
 
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
@@ -39,9 +40,16 @@ def export_model(
         _end_with(lm, tokenizer, chat)
         _save(lm, draft, _with_tied(lm, weights), engine.dtype)
         tokenizer.save_pretrained(draft)
+        write_atomically(draft / "README.md", card)
         write_json(draft / "psychocounsel.json", about)
         replace_directory(draft, folder)
     world.barrier()
+
+
+def kept_model(folder: Path) -> dict[str, Any]:
+    """Step and metrics of the model in `folder`, after putting back one that a kill left half replaced; {} if none."""
+    recover_directory(folder)
+    return read_json(folder / "psychocounsel.json") or {}
 
 
 def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import CONTINUE_LATER, UserError
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
@@ -29,12 +30,7 @@ def ownership(run_dir: Path) -> Iterator[None]:
     )
     while not _create(lock, mine):
         held = _read(lock)
-        if held is not None and _is_live(lock, held):
-            owner = json.loads(held)
-            raise UserError(
-                f"{run_dir} is in use by process {owner['pid']} on {owner['host']}: wait for it, stop it with "
-                f"`touch {run_dir}/stop`, or use another run_dir"
-            )
+        refuse_if_owned(run_dir)
         _take_away(lock, held)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(lock, mine, done), daemon=True)
@@ -46,6 +42,22 @@ def ownership(run_dir: Path) -> Iterator[None]:
         beat.join()
         if _read(lock) == mine:
             lock.unlink()
+
+
+def refuse_if_owned(run_dir: Path) -> None:
+    """Raise where a live process owns `run_dir`; changes nothing.
+
+    Raises:
+        UserError: naming host and process.
+    """
+    lock = run_dir / "owner.json"
+    held = _read(lock)
+    if held is not None and _is_live(lock, held):
+        owner = json.loads(held)
+        raise UserError(
+            f"{run_dir} is in use by process {owner['pid']} on {owner['host']}: wait for it, stop it with "
+            f"`touch {run_dir}/stop`, or use another run_dir"
+        )
 
 
 def _create(lock: Path, content: str) -> bool:
@@ -111,7 +123,9 @@ def _take_away(lock: Path, judged: str | None) -> None:
 
 def _beat(lock: Path, mine: str, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
-        if _read(lock) != mine:
-            return  # taken over: this process was silent for too long
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a file server's hiccup: the next beat tries again
+            if _read(lock) not in (mine, None) and not done.is_set():
+                message = f"error: {lock.parent} was taken over by another process: this one was silent for too long"
+                print(message, file=sys.stderr, flush=True)
+                os._exit(CONTINUE_LATER)
             os.utime(lock)

@@ -69,14 +69,15 @@ class Run:
             state = {"attempt": self.attempt, "phase": phase, "step": step, "total": total, "heartbeat": time.time()}
             write_json(self.dir / "state.json", state, durable=False)
 
-    def write_environment(self, **fingerprints: Any) -> None:
+    def write_environment(self, nodes: list[str], **fingerprints: Any) -> None:
         """`environment.json`: what this attempt ran on and with."""
         import torch
 
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE") == "cuda"
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if use_cuda else 0)]
         environment = {
             "attempt": self.attempt,
-            "host": platform.node(),
+            "nodes": nodes,
             "python": platform.python_version(),
             "versions": {"psychocounsel": __version__} | {name: version(name) for name in _VERSIONS},
             "gpus": gpus,

@@ -15,6 +15,7 @@ from psychocounsel.data.group import Group
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
+from psychocounsel.errors import UserError
 from psychocounsel.files import write_atomically
 
 
@@ -87,7 +88,8 @@ class Stepper:
         rows: list[tuple[torch.Tensor, list[Group]]] = []  # per micro-batch: the sum of each term
         with torch.set_grad_enabled(train):
             for _, batch in self.micro_batches(groups):
-                terms = self.algorithm.loss(Outputs(self.engines["policy"](batch)), batch)
+                terms = self.algorithm.loss(self._forward(batch), batch)
+                self._check_units(terms, counts)
                 if train:
                     self._backward(terms, counts, batch.weight)
                 sums = torch.stack([terms[name].sum.detach().double() for name in sorted(terms)])
@@ -101,6 +103,15 @@ class Stepper:
             bad = [group for sums, members in rows if not sums.isfinite().all() for group in members]
             raise NonFiniteBatch(f"the loss is {loss}", bad)
         return tally
+
+    def _forward(self, batch: Batch) -> Outputs:
+        return Outputs(logprobs=self.engines["policy"](batch))
+
+    def _check_units(self, terms: dict[str, Term], counts: dict[str, int]) -> None:
+        for name, term in terms.items():
+            if term.unit not in counts:
+                kind = type(self.algorithm).__name__
+                raise UserError(f"{kind}: term {name} has the unit {term.unit!r}; units are {', '.join(counts)}")
 
     def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float) -> None:
         for name, engine in self.engines.items():

@@ -3,16 +3,26 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.errors import UserError
 from psychocounsel.schema import option
+
+
+def _require(package: str) -> None:
+    if find_spec(package) is None:
+        raise UserError(f"tracker={package}: is not installed; pip install 'psychocounsel[{package}]', or tracker=none")
 
 
 @dataclass
 class NoTracker:
+    def check(self) -> None:
+        """Raise UserError if this tracker cannot work here; called before any job starts."""
+
     def start(self, run_dir: Path, config: DictConfig) -> None:
         """Begin, or go on; the loop then logs all earlier steps again, since a kill loses what was not yet written."""
 
@@ -31,6 +41,9 @@ class Wandb(NoTracker):
     entity: str | None = None
     name: str | None = None
     tags: list[str] = option([])
+
+    def check(self) -> None:
+        _require("wandb")
 
     def start(self, run_dir: Path, config: DictConfig) -> None:
         import wandb
@@ -62,6 +75,9 @@ class Wandb(NoTracker):
 @dataclass
 class TensorBoard(NoTracker):
     """Event files in RUN/tensorboard: `tensorboard --logdir RUN_OR_SWEEP`."""
+
+    def check(self) -> None:
+        _require("tensorboard")
 
     def start(self, run_dir: Path, config: DictConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,11 +1,13 @@
 """The one training loop. It never asks which algorithm it runs."""
 
+import platform
 import time
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from psychocounsel import config as configs
@@ -14,9 +16,10 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.build import Dataset, build_dataset
 from psychocounsel.data.group import Group
 from psychocounsel.engine.build import build_policy
+from psychocounsel.engine.card import model_card
 from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
 from psychocounsel.engine.distributed import World
-from psychocounsel.engine.export import export_model
+from psychocounsel.engine.export import export_model, kept_model
 from psychocounsel.engine.metrics import MetricsLog, peak_memory_gb
 from psychocounsel.engine.progress import Progress, quiet_libraries
 from psychocounsel.engine.run import Run
@@ -33,19 +36,25 @@ def train(run: Run) -> int:
     """Train as `run.config` says, from the start or from the newest checkpoint; returns the exit code."""
     set_cache_directories(run.config.paths.cache)
     quiet_libraries()
-    trainer = Trainer(run)
+    trainer = None
     try:
+        trainer = Trainer(run)
         trainer.restore()
         trainer.fit()
         return DONE
     except Stopped:
         return CONTINUE_LATER
     except NonFinite as error:
+        assert trainer is not None
         run.say(f"error: {error}")
         trainer.summarise("failed")
         return 1
+    except BaseException:
+        run.write_state("failed", trainer.state.step if trainer else 0, None)
+        raise
     finally:
-        trainer.close()
+        if trainer:
+            trainer.close()
 
 
 class Trainer:
@@ -55,18 +64,20 @@ class Trainer:
         self.run, self.config = run, run.config
         self.stop = StopRequest(run.dir, run.is_main)
         run.write_state("loading", 0, None)
+        self.callbacks = [_instantiate(name, callback) for name, callback in run.config.callbacks.items()]
         self.algorithm: Algorithm = configs.build(run.config, "algo")
         self.tokenizer, self.chat = load_chat_format(run.config.model)
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say)
         self.order = DataOrder(
             len(self.data.train), run.config.global_batch_size, run.config.epochs, run.config.max_steps, run.config.seed
         )
-        self.world = World(run.rank, run.processes)
-        self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
-        self.engines = {"policy": build_policy(run.config, self.algorithm, self.world)}
         budget, chunk = run.config.micro_batch_tokens, run.config.model.logits_chunk
+        if long := sum(group.tokens > budget for group in self.data.train):
+            run.say(f"{long} rows are longer than micro_batch_tokens={budget}: each gets a forward pass of its own")
+        self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
+        self.engines = {"policy": build_policy(run.config, self.algorithm, self.world)}
+        self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget, chunk)
-        self.callbacks = [instantiate(callback) for callback in run.config.callbacks.values()]
         self.tracker: Any = configs.build(run.config, "tracker")
         self.progress = Progress(run.is_main)
         self.rng = np.random.default_rng([run.config.seed, 0])
@@ -84,7 +95,8 @@ class Trainer:
         size = self.config.global_batch_size  # as in evaluation, so that margins before training are exactly zero
         for start in self.progress.bar(range(0, len(groups), size), f"{model} log-probabilities"):
             if self.world.any(self.stop.requested()):
-                self.run.say("stop requested: nothing to save yet")
+                self.run.say("stop requested: nothing new to save yet")
+                self.run.write_state("stopped", self.state.step, self.order.steps)
                 raise Stopped
             results += self.stepper.logprobs(groups[start : start + size])
             self._heartbeat("collecting")
@@ -94,21 +106,27 @@ class Trainer:
 
     def restore(self) -> None:
         """Collect the round's groups with the untouched policy, then load the newest checkpoint if there is one."""
+        self._collect_round()
+        weights = weights_id(self.config.model) if self.run.is_main else ""
+        self.fingerprints = {"data": self.data.fingerprint(), "weights": self.world.gather(weights)[0]}
+        nodes = sorted(set(self.world.gather(platform.node())))
+        loop = load_checkpoint(self.run.dir, self.engines)
+        if loop is not None:
+            self._restore_loop(loop)
+        if self.run.is_main:
+            self.run.write_environment(nodes, **self.fingerprints)
+            self.metrics = MetricsLog(self.run.dir / "metrics.jsonl", self.state.written)
+            self.tracker.start(self.run.dir, self.config)
+            for line in self.metrics.earlier:
+                self._track(line)
+
+    def _collect_round(self) -> None:
+        """Let the algorithm collect what it trains on; offline data are the one round 0, before the first step."""
         visited = self.order.visited()
         collected = self.algorithm.collect([self.data.train[index] for index in visited], self)
         for index, group in zip(visited, collected, strict=True):
             self.data.train[index] = group
         self.data.held_out = self.algorithm.collect(self.data.held_out, self)
-        self.fingerprints = {"data": self.data.fingerprint(), "weights": weights_id(self.config.model)}
-        loop = load_checkpoint(self.run.dir, self.engines)
-        if loop is not None:
-            self._restore_loop(loop)
-        if self.run.is_main:
-            self.run.write_environment(**self.fingerprints)
-            self.metrics = MetricsLog(self.run.dir / "metrics.jsonl", self.state.written)
-            self.tracker.start(self.run.dir, self.config)
-            for line in self.metrics.earlier:
-                self._track(line)
 
     def _restore_loop(self, loop: dict[str, Any]) -> None:
         changed = [name for name, value in loop["fingerprints"].items() if self.fingerprints[name] != value]
@@ -120,6 +138,9 @@ class Trainer:
         self.state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState)})
         if self.state.line is not None:
             self.state.line["attempt"] = self.run.attempt
+        kept = kept_model(self.run.dir / "model")
+        if self.config.checkpoint.metric in kept:
+            self.state.best = kept  # newer than the checkpoint, where a kill came between the two
         self.run.say(f"going on from step {self.state.step} of {self.order.steps}")
 
     # -- the loop
@@ -256,9 +277,9 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         loop = {
-            "round": 0,
-            "phase": "train" if self.state.line is None else "evaluate",
+            "round": 0,  # offline data are one round, without minibatches of its own
             "minibatch": 0,
+            "phase": "train" if self.state.line is None else "evaluate",
             "data_order": {"seed": self.config.seed, "rows": self.order.rows},
             **asdict(self.state),
             "fingerprints": self.fingerprints,
@@ -267,11 +288,13 @@ class Trainer:
             self.metrics.sync()
         keep = self.config.checkpoint.keep_last
         save_checkpoint(self.run.dir, self.state.step, loop, self.engines, self.world, keep, self._announce)
+        self.watchdog.alive()
 
     def _export(self, evaluation: dict[str, float]) -> None:
-        about = {"step": self.state.step, "base": self.config.model.path, **evaluation}
+        about = {"step": self.state.step, **evaluation}
         folder, policy = self.run.dir / "model", self.engines["policy"]
-        export_model(folder, policy, self.tokenizer, self.chat, self.world, about)
+        export_model(folder, policy, self.tokenizer, self.chat, self.world, model_card(self.config, about), about)
+        self.watchdog.alive()
 
     def _track(self, line: dict[str, Any]) -> None:
         numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}
@@ -285,3 +308,11 @@ class Trainer:
     def _heartbeat(self, phase: str) -> None:
         self.watchdog.alive()
         self.run.write_state(phase, self.state.step, self.order.steps)
+
+
+def _instantiate(name: str, callback: Any) -> Any:
+    try:
+        return instantiate(callback)
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(f"callbacks.{name}: cannot be made ({reason})") from error

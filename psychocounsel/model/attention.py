@@ -20,6 +20,11 @@ def layer_kinds(config: Any, name: str) -> list[str]:
     Raises:
         UserError: for kinds whose packed rows would not equal separate sequences.
     """
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if rope in ("dynamic", "longrope"):
+        raise UserError(
+            f"{name}: its {rope} position embeddings depend on what else is in the batch, so rows cannot be packed"
+        )
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         kinds = ["sliding_attention" if _window(config) else "full_attention"]

@@ -80,7 +80,7 @@ def _ship(trained: Path, folder: Path) -> None:
 
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(trained, draft, ignore=shutil.ignore_patterns("*.safetensors", "psychocounsel.json"))
+    shutil.copytree(trained, draft, ignore=shutil.ignore_patterns("*.safetensors", "psychocounsel.json", "README.md"))
     AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(draft)
     replace_directory(draft, folder)
 

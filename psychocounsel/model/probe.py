@@ -10,7 +10,7 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
 from psychocounsel.model.policy import Policy
 
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}  # of the mean difference
 
 
 def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
@@ -45,14 +45,16 @@ def check_packing(
         raise UserError(
             f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})"
         ) from error
-    worst = 0.0
+    differences = []
     for group, pieces in zip(groups, packed, strict=True):
         for completion, values in zip(group.completions, pieces, strict=True):
-            alone = _plain_logprobs(policy, group.prompt_ids, completion.ids, device)
-            worst = max(worst, float(np.abs(alone - values).max()))
-    if not worst <= _TOLERANCE[dtype]:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                alone = _plain_logprobs(policy, group.prompt_ids, completion.ids, device)
+            differences.append(np.abs(alone - values))
+    mean = float(np.concatenate(differences).mean())
+    if not mean <= _TOLERANCE[dtype]:
         raise UserError(
-            f"{name}: packed and separate sequences give log-probabilities that differ by {worst:.3g}; "
+            f"{name}: packed and separate sequences give log-probabilities that differ by {mean:.3g}; "
             "this architecture cannot be trained here without being silently wrong"
         )
 
