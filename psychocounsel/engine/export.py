@@ -58,6 +58,8 @@ def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.
     settings = copy.deepcopy(lm.config)
     settings.use_cache, settings.dtype = True, dtype
     settings.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):  # written for their owner alone, unlike the other files
+        file.chmod((folder / "config.json").stat().st_mode)
 
 
 def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
