@@ -25,7 +25,7 @@ tiny: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.model.build_tiny
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "psychocounsel needs Python 3.11 or later: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "psychocounsel needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first, so that no other package asks for another build of it.

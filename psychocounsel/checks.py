@@ -88,6 +88,8 @@ def _check_data(config: DictConfig) -> None:
     for index, entry in enumerate(data.mix):
         if bool(entry.rows) == bool(entry.weight):
             raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
+        if not entry.path:
+            raise UserError(f"data.mix[{index}]: {entry.name} has no path of its own; give path=FILE_OR_FOLDER as well")
         _check_local_path(entry.path, f"data.mix[{index}].path")
     if len({bool(entry.weight) for entry in data.mix}) > 1:
         raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")

@@ -126,7 +126,9 @@ def _name_by_path(config: DictConfig) -> None:
     """A preset for what ships, or for any path, is named by the path that was given in its place."""
     for section, generic in ((config.model, ("local", "tiny")), (config.data, ("local", "sample"))):
         if section.name in generic and section.path and not section.path.startswith("builtin:"):
-            section.name = slug(Path(section.path).stem if section is config.data else Path(section.path).name)
+            path = Path(section.path)
+            telling = path.parent if path.name == "model" else path  # RUN/model
+            section.name = slug(telling.stem if path.is_file() else telling.name)
 
 
 def resolve_mix(composed: DictConfig, load_group: Any) -> None:

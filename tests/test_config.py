@@ -156,3 +156,14 @@ def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
             assert result.stdout.strip()
         assert min(seconds) < 2
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+
+
+def test_names_follow_a_path_given_in_place_of_what_ships(tmp_path: Path) -> None:
+    model = tmp_path / "sft-run" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (tmp_path / "pairs.v2.jsonl").write_text("{}")
+    assert check(compose([])).model.name == "tiny"
+    config = check(compose([f"model.path={model}", f"data.path={tmp_path}/pairs.v2.jsonl"]))
+    assert (config.model.name, config.data.name) == ("sft-run", "pairs.v2")
+    assert check(compose(["model=llama3_1_8b", f"model.path={model}"])).model.name == "llama3_1_8b"
