@@ -25,11 +25,16 @@ def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
     return tiny if _root_.model.path == "builtin:tiny" else other
 
 
+def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
+    return sample if _root_.data.path == "builtin:sample" else other
+
+
 def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
     return sweep_dir or str(new_directory(output, "sweep"))
 
 
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
+OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
 OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
 
 

@@ -158,6 +158,14 @@ def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 
+def test_a_path_of_your_own_needs_no_other_preset(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    data = check(compose([f"data.path={tmp_path}/pairs.jsonl"])).data
+    assert (data.min_gap, data.dev_fraction) == (None, 0.1), "the sample's own settings are not for other data"
+    sample = check(compose([])).data
+    assert (sample.min_gap, sample.dev_fraction) == (1.0, 0.2)
+
+
 def test_names_follow_a_path_given_in_place_of_what_ships(tmp_path: Path) -> None:
     model = tmp_path / "sft-run" / "model"
     model.mkdir(parents=True)
