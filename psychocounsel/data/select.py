@@ -73,8 +73,9 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
             continue
         if example.ratings is None:
             raise UserError(
-                f"{example.where}: lacks ratings (chosen_empathy_rating, ...), which data.min_gap, "
-                f"data.principle_weights and data.safety_veto need; leave these at their defaults for {path}"
+                f"{example.where}: lacks ratings (chosen_empathy_rating, ...), which data.min_gap={data.min_gap}, "
+                f"unequal data.principle_weights and data.safety_veto={str(veto).lower()} select by; "
+                "use data.min_gap=null, equal weights and data.safety_veto=false"
             )
         made = make_pairs(example.ratings, rule, weights, veto)
         dropped["their prompt has one reply only"] += len(example.replies) < 2
