@@ -64,7 +64,12 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
     """Make pairs of rated replies, and hold rated pairs against min_gap, weights and veto."""
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
-    selective = data.min_gap is not None or len(set(weights.values())) > 1 or veto
+    switches = {
+        "data.min_gap=null": data.min_gap is not None,
+        "equal data.principle_weights": len(set(weights.values())) > 1,
+        "data.safety_veto=false": veto,
+    }
+    selective, off = any(switches.values()), ", ".join(switch for switch, on in switches.items() if on)
     rule = PairRule(data.pairs, data.min_gap or 0.0, data.gap)
     kept, dropped, relabelled = [], Counter[str](), 0
     for example in examples:
@@ -72,11 +77,7 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
             kept.append(example)
             continue
         if example.ratings is None:
-            raise UserError(
-                f"{example.where}: lacks ratings (chosen_empathy_rating, ...), which data.min_gap={data.min_gap}, "
-                f"unequal data.principle_weights and data.safety_veto={str(veto).lower()} select by; "
-                "use data.min_gap=null, equal weights and data.safety_veto=false"
-            )
+            raise UserError(f"{example.where}: lacks ratings (chosen_empathy_rating, ...): use {off}, or rated data")
         made = make_pairs(example.ratings, rule, weights, veto)
         dropped["their prompt has one reply only"] += len(example.replies) < 2
         dropped["their scores are equal"] += made.ties
