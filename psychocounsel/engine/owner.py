@@ -31,7 +31,8 @@ def ownership(run_dir: Path) -> Iterator[None]:
     while not _create(lock, mine):
         held = _read(lock)
         refuse_if_owned(run_dir)
-        _take_away(lock, held)
+        if held is not None:
+            _take_away(lock, held)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(lock, mine, done), daemon=True)
     beat.start()
@@ -108,7 +109,7 @@ def _age(lock: Path) -> float:
         probe.unlink()
 
 
-def _take_away(lock: Path, judged: str | None) -> None:
+def _take_away(lock: Path, judged: str) -> None:
     """Remove a stale lock; if another process took it over in the meantime, put theirs back."""
     aside = lock.with_name(f".owner.stale.{uuid.uuid4().hex}")
     try:
