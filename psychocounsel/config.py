@@ -38,12 +38,11 @@ OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
 OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
 
 
-def compose(overrides: Sequence[str], config_dir: Path | None = None, name: str = "train") -> DictConfig:
-    """Compose `conf/<name>.yaml` with `overrides`; `config_dir` is the user's own directory, searched as well."""
+def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
+    """Compose `conf/<name>.yaml` with `overrides`."""
     GlobalHydra.instance().clear()
-    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        return hydra_compose(name, [*map(quote_choice, overrides), *extra])
+        return hydra_compose(name, [quote_choice(override) for override in overrides])
 
 
 def quote_choice(override: str) -> str:

@@ -41,6 +41,7 @@ def train(run: Run) -> int:
         trainer = Trainer(run)
         trainer.restore()
         trainer.fit()
+        trainer.world.close()  # only in good order: beside a rank that failed it could wait for ever
         return DONE
     except Stopped:
         return CONTINUE_LATER
@@ -79,6 +80,7 @@ class Trainer:
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget, chunk)
         self.tracker: Any = configs.build(run.config, "tracker")
+        self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)
         self.rng = np.random.default_rng([run.config.seed, 0])
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
@@ -115,8 +117,8 @@ class Trainer:
             self._restore_loop(loop)
         if self.run.is_main:
             self.run.write_environment(nodes, **self.fingerprints)
-            self.metrics = MetricsLog(self.run.dir / "metrics.jsonl", self.state.written)
             self.tracker.start(self.run.dir, self.config)
+            self.metrics = MetricsLog(self.run.dir / "metrics.jsonl", self.state.written)
             for line in self.metrics.earlier:
                 self._track(line)
 
@@ -205,7 +207,7 @@ class Trainer:
         if self._due(self.config.eval.every, is_last):
             line |= self._evaluate()
         self.state.line = None
-        if self.run.is_main:
+        if self.metrics is not None:
             self.metrics.write(line)
             self._track(line)
         self.progress.update(self.state.step, line)
@@ -268,10 +270,9 @@ class Trainer:
 
     def close(self) -> None:
         self.watchdog.stop()
-        if self.run.is_main and hasattr(self, "metrics"):
+        if self.metrics is not None:
             self.metrics.sync()
             self.tracker.finish()
-        self.world.close()
 
     # -- small parts
 
@@ -284,7 +285,7 @@ class Trainer:
             **asdict(self.state),
             "fingerprints": self.fingerprints,
         }
-        if self.run.is_main:
+        if self.metrics is not None:
             self.metrics.sync()
         keep = self.config.checkpoint.keep_last
         save_checkpoint(self.run.dir, self.state.step, loop, self.engines, self.world, keep, self._announce)
