@@ -53,12 +53,14 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
 
 def check_needs(name: str, needs: Any) -> None:
     """Refuse an algorithm whose `needs` this engine cannot meet."""
-    lacking = sorted(needs.models - {"policy", "reference"})
+    lacking = sorted(needs.models - {"policy", "reference", "reward_model"})
     lacking += [what for what in ("rollouts", "reward") if getattr(needs, what)]
     if lacking:
         raise UserError(f"algo={name}: needs {', '.join(lacking)}, which this version of the engine does not provide")
-    if needs.data not in ("pairs", "completions"):
-        raise UserError(f"algo={name}: needs.data={needs.data!r} must be 'pairs' or 'completions'")
+    if needs.data not in ("pairs", "completions", "labelled"):
+        raise UserError(f"algo={name}: needs.data={needs.data!r} must be 'pairs', 'completions' or 'labelled'")
+    if len(needs.models & {"policy", "reward_model"}) != 1 or needs.models == {"reward_model", "reference"}:
+        raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
 
 
 def _check_callbacks(config: DictConfig) -> None:

@@ -23,6 +23,15 @@ def option(default: Any, **limits: Any) -> Any:
 
 
 @dataclass
+class LoraConfig:
+    rank: int | None = option(None, at_least=1)  # null: all weights are trained
+    alpha: float = option(32.0, above=0)
+    dropout: float = option(0.0, at_least=0, below=1)
+    targets: Any = "all-linear"
+    merge: bool = False
+
+
+@dataclass
 class ModelConfig:
     name: str = MISSING
     path: str = MISSING  # hub id, local folder, or builtin:tiny
@@ -32,6 +41,8 @@ class ModelConfig:
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
     logits_chunk: int = option(1024, at_least=1)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    quantise: str | None = option(None, choices=("nf4",))
 
 
 @dataclass

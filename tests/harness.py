@@ -22,6 +22,7 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
 from psychocounsel.model.attention import implementation
 from psychocounsel.model.policy import Policy
+from psychocounsel.model.reward_model import RewardModel
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
@@ -52,14 +53,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def small_lm(kind: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
-    """A randomly initialised causal language model of `kind`, tiny, with the attention that training uses."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def small_lm(
+    kind: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, rewards: bool = False, **changes: Any
+) -> Any:
+    """A randomly initialised language model of `kind`, tiny, with the attention that training uses.
+
+    With `rewards` it scores sequences: a sequence-classification model of one label.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     quiet_libraries()
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(kind, **{**_SMALL, **ARCHITECTURES[kind], **changes})
-    lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation(config))
+    labels = {"num_labels": 1} if rewards else {}
+    config = AutoConfig.for_model(kind, **{**_SMALL, **ARCHITECTURES[kind], **labels, **changes})
+    auto = AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
+    lm = auto.from_config(config, dtype=dtype, attn_implementation=implementation(config))
     with torch.no_grad():
         for parameter in lm.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))  # norms and zero layers take part too
@@ -96,11 +104,13 @@ def world() -> World:
 def make_stepper(
     lm: Any, algorithm: Algorithm, budget: int = 4096, dtype: torch.dtype = torch.float32, *overrides: str
 ) -> Stepper:
-    """A Stepper around `lm` in this process; `stepper.engines["policy"].step(lr)` updates its weights."""
+    """A Stepper around `lm` in this process; `stepper.main.step(lr)` updates its weights."""
     here = world()
     config = check(compose(list(overrides)))
-    engine = Engine(Policy(lm, "test"), config, algorithm, dtype)
-    return Stepper(algorithm, {"policy": engine}, here, budget, config.model.logits_chunk)
+    main = algorithm.needs.main
+    model = Policy(lm, "test") if main == "policy" else RewardModel(lm, "test")
+    engine = Engine(model, config, algorithm, dtype)
+    return Stepper(algorithm, {main: engine}, here, budget, config.model.logits_chunk)
 
 
 def cli(

@@ -136,11 +136,11 @@ def train_ours(lm: Any, algorithm: Algorithm, groups: list[Group]) -> Recording:
     for step in range(STEPS):
         batch = groups[step * BATCH : (step + 1) * BATCH]
         assert_split_and_packed(stepper, batch)
-        recording.metrics.append(metrics_of(stepper.accumulate(batch, train=True)))
+        recording.metrics.append(metrics_of(stepper.accumulate(batch, train=True)[0]))
         recording.losses.append(recording.metrics[-1]["loss"])
         if step == 0:
             recording.gradients = gradients_of(lm)
-        recording.norms.append(stepper.engines["policy"].step(learning_rate(algorithm, step, STEPS)))
+        recording.norms.append(stepper.main.step(learning_rate(algorithm, step, STEPS)))
     recording.end = parameters_of(lm)
     return recording
 
@@ -217,7 +217,7 @@ def test_conservative_dpo_equals_its_formula(per_token: bool) -> None:
     algorithm = DPO(beta=BETA, label_smoothing=0.15, length_normalised=per_token, **OURS)
     stepper = make_stepper(lm, algorithm, BUDGET)
     assert_split_and_packed(stepper, groups)
-    loss = metrics_of(stepper.accumulate(groups, train=True))["loss"]
+    loss = metrics_of(stepper.accumulate(groups, train=True)[0])["loss"]
     expected = torch.stack([plain_conservative_loss(plain, reference, g, 0.15, per_token) for g in groups]).mean()
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=TOLERANCE)
@@ -238,11 +238,11 @@ def test_conservative_dpo_equals_its_formula(per_token: bool) -> None:
 def test_first_loss_against_the_policy_itself(settings: dict[str, Any], expected: float) -> None:
     stepper = make_stepper(model(), DPO(beta=BETA, **settings), BUDGET)
     groups = add_reference(groups_of("pairs"), stepper)
-    metrics = metrics_of(stepper.accumulate(groups, train=True))
+    metrics = metrics_of(stepper.accumulate(groups, train=True)[0])
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
     assert metrics["rewards/margin"] == 0
     assert metrics["rewards/accuracy"] == 0.5
-    assert stepper.engines["policy"].module.lm.get_input_embeddings().weight.grad.norm() > 0
+    assert stepper.main.module.lm.get_input_embeddings().weight.grad.norm() > 0
 
 
 @pytest.mark.parametrize(

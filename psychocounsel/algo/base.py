@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 class Needs:
     """What an algorithm asks of the engine; what it cannot give is refused before any job starts.
 
-    `data` is what a Group must hold: "pairs" (chosen first) or "completions" (one or more).
-    `models` are engines: "policy" is trained, a "critic" too (its terms carry `engine="critic"`), "reference" is frozen.
+    `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more) or "labelled" (completions with
+    a `label`). `models` are engines: "policy" is trained, a "critic" too (its terms carry `engine="critic"`), "reference"
+    is frozen; "reward_model" is trained in the policy's place.
     """
 
     models: frozenset[str] = frozenset({"policy"})
     data: str = "completions"
     rollouts: bool = False
     reward: bool = False
+
+    @property
+    def main(self) -> str:
+        """The trained model that the run is about: what it exports."""
+        return "reward_model" if "reward_model" in self.models else "policy"
 
 
 @dataclass
@@ -53,10 +59,10 @@ class Outputs:
     """What the models computed for a Batch of N completion tokens in C completions.
 
     `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None
-    where no engine computes them.
+    where no engine computes them: the policy gives `logprobs`, the reward model `scores`.
     """
 
-    logprobs: torch.Tensor
+    logprobs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
     values: torch.Tensor | None = None
     scores: torch.Tensor | None = None
@@ -95,9 +101,38 @@ class Algorithm:
         """Turn the round's groups into groups to train on; offline data is one round, collected before the first step."""
         return groups
 
+    def check(self, groups: list[Group]) -> None:
+        """Refuse data that the algorithm cannot train on; called before a model is loaded, by `prepare` too.
+
+        Raises:
+            UserError: saying what is missing.
+        """
+
+    def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """The groups of a global batch that the loss is to see, after a look at them with the policy as it is now."""
+        return groups
+
+    def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
+        """Metrics that are no sums: from the scores, float32[completions] per group, of all held-out groups."""
+        return {}
+
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the loss terms and metrics of one micro-batch by name."""
         raise TypeError(f"{type(self).__name__} defines no loss")
+
+
+def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Term]:
+    """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each."""
+    chosen, margin = chosen.detach(), (chosen - rejected).detach()
+    wins = (margin > 0).float() + 0.5 * (margin == 0).float()
+    metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+
+
+def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
+    """The mean negative log-likelihood per token of the chosen replies, from log-probabilities float[N]."""
+    chosen, _ = batch.pairs(batch.completion_sums(logprobs))
+    return Term(-chosen.sum(), "chosen_tokens", weight)
 
 
 def collect_reference(groups: list[Group], ctx: Context) -> list[Group]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.algo.base import (
+    Algorithm,
+    Context,
+    Needs,
+    Outputs,
+    Term,
+    chosen_nll,
+    collect_reference,
+    reward_metrics,
+)
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
@@ -41,8 +50,7 @@ class DPO(Algorithm):
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms per pair; metrics are implicit rewards beta * log(pi/ref), ties count half in the accuracy."""
-        import torch
-
+        assert outputs.logprobs is not None
         ratios = batch.completion_sums(outputs.logprobs - batch.ref_logprobs)
         if self.length_normalised or self.loss_type == "ipo":
             ratios = ratios / batch.completion_lengths
@@ -50,13 +58,8 @@ class DPO(Algorithm):
         margin = chosen - rejected
         terms = {"loss_preference": Term(self.pair_losses(margin).sum(), "pairs")}
         if self.sft_weight:
-            nll, _ = batch.pairs(batch.completion_sums(outputs.logprobs))
-            terms["loss_sft"] = Term(-nll.sum(), "chosen_tokens", self.sft_weight)
-        with torch.no_grad():
-            wins = (margin > 0).float() + 0.5 * (margin == 0).float()
-            metrics = {"accuracy": wins, "margin": self.beta * margin, "chosen": self.beta * chosen}
-            terms |= {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
-        return terms
+            terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
+        return terms | reward_metrics(self.beta * chosen, self.beta * rejected)
 
     def pair_losses(self, margin: torch.Tensor) -> torch.Tensor:
         """Loss per pair, float[P], from the log-ratio margins h, float[P]."""

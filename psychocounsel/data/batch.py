@@ -17,7 +17,8 @@ class Batch:
     `input_ids`, `position_ids`, `group_index`, `completion_index`: int64[B, T]. Positions go on from the prompt in every
     completion. `group_index` numbers the groups of a row (-1: padding); `completion_index` is 0 in a prompt, k in the k-th
     completion. `rows`, `columns`: int64[N], the token that predicts `target_ids`: int64[N]. `completion_of`: int64[N] in
-    0..C-1; completions follow the order of `groups`. `weight` is 0 for the filler of an empty
+    0..C-1; completions follow the order of `groups`. `last_rows`, `last_columns`: int64[C], the last token of each
+    completion, where a reward model scores it. `weight` is 0 for the filler of an empty
     micro-batch. `chunks` is the number of pieces in which logits are computed, the same on every rank: under ZeRO-3 each
     piece gathers the output layer together with the other ranks.
     """
@@ -32,6 +33,8 @@ class Batch:
     target_ids: torch.Tensor
     completion_of: torch.Tensor
     completion_lengths: torch.Tensor
+    last_rows: torch.Tensor
+    last_columns: torch.Tensor
     weight: float = 1.0
     chunks: int = 1
 
@@ -44,6 +47,22 @@ class Batch:
     def ref_logprobs(self) -> torch.Tensor:
         """float32[N] log-probabilities under the reference."""
         return self._per_token([completion.ref_logprobs for group in self.groups for completion in group.completions])
+
+    @cached_property
+    def rewards(self) -> torch.Tensor:
+        """float32[C]: the reward or mean rating of each completion."""
+        return self._per_completion([completion.reward for group in self.groups for completion in group.completions])
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """float32[C]: 1 for good completions, 0 for bad ones."""
+        return self._per_completion([completion.label for group in self.groups for completion in group.completions])
+
+    def _per_completion(self, values: Sequence[float | None]) -> torch.Tensor:
+        present = [value for value in values if value is not None]
+        if len(present) < len(values):
+            raise ValueError("a completion lacks the reward or label that the algorithm uses: its `check` must say so")
+        return torch.tensor(present, dtype=torch.float32, device=self.target_ids.device)
 
     def _per_token(self, arrays: Sequence[Array | None]) -> torch.Tensor:
         present = [array for array in arrays if array is not None]
@@ -82,6 +101,7 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, chunks: in
     tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     group_index, completion_index = np.full(shape, -1), np.zeros(shape, np.int64)
     where: list[tuple[Array, Array, Array]] = []
+    ends: list[tuple[int, int]] = []
     for row_number, row in enumerate(rows):
         start = 0
         for number, group in enumerate(row):
@@ -99,6 +119,7 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, chunks: in
                 completion_index[row_number, span] = index
                 where.append((np.full(length, row_number), np.concatenate([[last], span[:-1]]), completion.ids))
                 cursor += length
+                ends.append((row_number, cursor - 1))
             start = stop
     row_ids, columns, targets = (np.concatenate(parts).astype(np.int64) for parts in zip(*where, strict=True))
     lengths = np.array([len(ids) for _, _, ids in where])
@@ -113,6 +134,8 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, chunks: in
         target_ids=torch.from_numpy(targets),
         completion_of=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
         completion_lengths=torch.from_numpy(lengths),
+        last_rows=torch.tensor([row for row, _ in ends]),
+        last_columns=torch.tensor([column for _, column in ends]),
         weight=weight,
         chunks=chunks,
     )

@@ -18,11 +18,12 @@ class Dataset:
     held_out: list[Group]
 
     def fingerprint(self) -> str:
-        """sha256 of all token ids, in order."""
+        """sha256 of all token ids, rewards and labels, in order."""
         digest = hashlib.sha256()
         for group in [*self.train, *self.held_out]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+            digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
         return digest.hexdigest()
 
 

@@ -19,7 +19,8 @@ _PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages")
 class Completion:
     """One reply. `ids` is int32[len], ending with the end-of-turn token unless it was cut.
 
-    `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`: float32[len] or None.
+    `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`: float32[len] or None. `reward` is what a
+    reward model gave it, or the mean rating of annotators. `label`: whether it is a good reply.
     """
 
     ids: Array
@@ -31,6 +32,7 @@ class Completion:
     reward: float | None = None
     finish_reason: str | None = None  # "stop" or "length"
     policy_version: int | None = None
+    label: bool | None = None
 
 
 @dataclass
@@ -71,6 +73,7 @@ _COMPLETION = pa.struct(
         ("reward", pa.float64()),
         ("finish_reason", pa.string()),
         ("policy_version", pa.int64()),
+        ("label", pa.bool_()),
     ]
 )
 SCHEMA = pa.schema(

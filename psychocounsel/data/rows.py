@@ -4,6 +4,7 @@ Formats, recognised by their columns (a null counts as missing):
     preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the prompt)
     implicit      chosen, rejected: whole conversations with the same beginning
     demonstration prompt|question, completion|response|answer; or messages
+    unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
 Released rating columns (`chosen_empathy_rating`, ...) are kept.
 """
@@ -29,7 +30,8 @@ _ROLES = ("system", "user", "assistant")
 class Example:
     """`prompt`: messages that end on the client's turn. `replies`: chosen first in a pair. `ratings`: per reply.
 
-    `where` names file and row, for messages that must not quote the text.
+    `where` names file and row, for messages that must not quote the text. `scores`: weighted mean rating per reply.
+    `label`: whether the one reply is good, where the row says so.
     """
 
     id: str
@@ -38,6 +40,8 @@ class Example:
     replies: list[str]
     ratings: list[Ratings] | None = None
     rated: bool = False  # replies are in no order: pairs are yet to be made
+    scores: list[float] | None = None
+    label: bool | None = None
 
 
 def parse_row(row: Mapping[str, Any], where: str) -> Example:
@@ -56,10 +60,17 @@ def parse_row(row: Mapping[str, Any], where: str) -> Example:
     if "messages" in row:
         messages = _messages(row["messages"], where, "messages")
         reply = _last_reply(messages, where, "messages")
-        return Example(identity, where, _client_last(messages[:-1], where), [reply])
+        return Example(identity, where, _client_last(messages[:-1], where), [reply], label=_label(row, where))
     name = _first_key(row, (*_COMPLETIONS, "chosen and rejected", "messages"), where)
     prompt = _prompt(row, where)
-    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)])
+    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row, where))
+
+
+def _label(row: Mapping[str, Any], where: str) -> bool | None:
+    label = row.get("label")
+    if label not in (None, True, False):  # 0 and 1 are equal to these
+        raise UserError(f"{where}: label must be true or false")
+    return None if label is None else bool(label)
 
 
 def _rated(row: Mapping[str, Any], where: str, identity: str) -> Example:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from psychocounsel.counsel.pairs import PairRule, make_pairs
+from psychocounsel.counsel.pairs import PairRule, make_pairs, score
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.sources import load_examples
@@ -62,7 +62,7 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 
 
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
-    """Make pairs of rated replies, and hold rated pairs against min_gap, weights and veto."""
+    """Make pairs of rated replies, and hold rated pairs against min_gap, weights and veto. Fills in `scores`."""
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
     switches = {
         "data.min_gap=null": data.min_gap is not None,
@@ -90,7 +90,12 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
             report(f"{path}: {count} pairs dropped ({reason})")
     if relabelled:
         report(f"{path}: {relabelled} pairs changed sides, by the score under data.principle_weights")
-    return kept
+    return [
+        replace(example, scores=[score(ratings, weights) for ratings in example.ratings])
+        if example.ratings
+        else example
+        for example in kept
+    ]
 
 
 def _pair(example: Example, chosen: int, rejected: int) -> Example:

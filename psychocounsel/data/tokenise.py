@@ -68,6 +68,11 @@ class ChatFormat:
             replies.append(self._up_to_end(ids[len(prompt) :]))
         return replies
 
+    def used_tokens(self) -> set[int]:
+        """The special tokens of an ordinary conversation."""
+        text = self.render([{"role": "user", "content": "Hello."}], "Hello.")
+        return self.special & {int(index) for index in self._encode([text])[0]}
+
     def _check_bos(self, ids: Array) -> None:
         count = int((ids == self.bos).sum()) if self.bos is not None else 0
         doubled = count > 1 and ids[0] == ids[1] == self.bos
@@ -106,7 +111,9 @@ def tokenise(
     system_prompt: str | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Group]:
-    """Make Groups of `kind` "pairs" (two completions) or "completions" (the first reply only, each once).
+    """Make Groups of `kind` "pairs" (two completions), "completions" (the first reply only, each once) or "labelled".
+
+    "labelled" takes pairs, whose chosen reply is good and whose rejected one is not, and single replies with a label.
 
     Rows longer than `max_length` are dropped or, with too_long="shorten", their replies cut (losing the end token).
 
@@ -115,6 +122,9 @@ def tokenise(
     """
     counts = Counter[str]()
     if kind == "completions":
+        good = [example for example in examples if example.label is not False]
+        counts["rows dropped (their label says that the reply is a bad one)"] = len(examples) - len(good)
+        examples = good
         firsts = {(repr(example.prompt), example.replies[0]): example for example in reversed(examples)}
         counts["rows dropped (their prompt and reply came before)"] = len(examples) - len(firsts)
         examples = [replace(example, replies=example.replies[:1]) for example in reversed(firsts.values())]
@@ -139,6 +149,8 @@ class _Rendered:
 def _render(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
     if kind == "pairs" and len(example.replies) < 2:
         raise UserError(f"{example.where}: has one reply and no pair; use algo=sft, or data with chosen and rejected")
+    if kind == "labelled" and len(example.replies) < 2 and example.label is None:
+        raise UserError(f"{example.where}: has one reply and no label; add label: true or false, or give pairs")
     messages = example.prompt
     if system_prompt is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system_prompt}, *messages]
@@ -154,8 +166,14 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
     whole = [(text, prompts[row.prompt]) for row in rows for text in row.whole]
     replies = iter(chat.encode_replies([text for text, _ in whole], [prompt for _, prompt in whole]))
     for row in rows:
-        completions = [Completion(next(replies), text) for text in row.example.replies]
-        yield Group(row.example.id, prompts[row.prompt], completions, row.prompt)
+        example = row.example
+        scores: list[float | None] = [*example.scores] if example.scores else [None] * len(example.replies)
+        labels = [example.label] if len(example.replies) == 1 else [True, False]
+        completions = [
+            Completion(next(replies), text, reward=score, label=label)
+            for text, score, label in zip(example.replies, scores, labels, strict=False)
+        ]
+        yield Group(example.id, prompts[row.prompt], completions, row.prompt)
 
 
 def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:

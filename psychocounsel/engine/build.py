@@ -1,6 +1,7 @@
-"""From a configuration to engines: load, wrap, check."""
+"""From a configuration to engines: load, adapt, wrap, check."""
 
 import os
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -9,12 +10,16 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
 from psychocounsel.model.load import load_causal_lm, model_dtype
+from psychocounsel.model.lora import add_adapter
+from psychocounsel.model.packed import PackedModel
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.probe import check_packing
+from psychocounsel.model.reward_head import HEAD, load_reward_lm
+from psychocounsel.model.reward_model import RewardModel
 
 
-def build_policy(config: DictConfig, algorithm: Algorithm, world: World) -> Engine:
-    """The engine of the policy, with the weights of `model.path`.
+def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> Engine:
+    """The engine of the algorithm's main model, with the weights of `model.path`.
 
     Raises:
         UserError: if the model cannot be loaded, or not be trained correctly on packed rows.
@@ -25,9 +30,21 @@ def build_policy(config: DictConfig, algorithm: Algorithm, world: World) -> Engi
     torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
     dtype = model_dtype(config.model, world.device)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
-    lm = load_causal_lm(config.model, weights_dtype(config, dtype), zero3)
-    policy = Policy(lm, config.model.path, algorithm.temperature)
-    engine = Engine(policy, config, algorithm, dtype)
+    model = _load(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer)
+    engine = Engine(model, config, algorithm, dtype)
     engine.train(False)
-    check_packing(policy, engine, dtype, world.device, config.model.path)
+    check_packing(model, engine, dtype, world.device, config.model.path)
     return engine
+
+
+def _load(
+    config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, zero3: dict[str, Any] | None, tokenizer: Any
+) -> PackedModel:
+    model, adapter = config.model, None
+    scores = algorithm.needs.main == "reward_model"
+    pad = tokenizer.pad_token_id
+    lm = load_reward_lm(model, dtype, zero3, pad) if scores else load_causal_lm(model, dtype, zero3)
+    if model.lora.rank:
+        torch.manual_seed(config.seed)  # the same adapters whatever loading drew
+        lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)
+    return RewardModel(lm, model.path, adapter) if scores else Policy(lm, model.path, adapter, algorithm.temperature)

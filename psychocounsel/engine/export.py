@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.files import read_json, recover_directory, replace_directory, write_atomically, write_json
+from psychocounsel.model.load import resolve_path
+from psychocounsel.model.lora import merged_parameters, plain_name
 
 
 def export_model(
@@ -19,26 +22,33 @@ def export_model(
     tokenizer: Any,
     chat: ChatFormat,
     world: World,
+    model: DictConfig,
     card: str,
     about: dict[str, Any],
 ) -> None:
-    """Write the policy to `folder` in the dtype it computes in, replacing what is there once all is written.
+    """Write the trained model to `folder` in the dtype it computes in, replacing what is there once all is written.
 
-    `card` becomes its README.md, `about` (step and metrics) its psychocounsel.json. All ranks must call it.
+    A LoRA run writes the adapter alone, unless `model.lora.merge`. `card` becomes its README.md, `about` (step and
+    metrics) its psychocounsel.json. All ranks must call it.
 
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
-    lm = engine.module.lm
+    wrapper = engine.module
+    lm, adapter = wrapper.lm, None if model.lora.merge else wrapper.adapter
     weights: dict[str, torch.Tensor] = {}
-    for name, parameter in engine.whole_parameters():
+    for name, value in engine.whole_parameters() if adapter else merged_parameters(lm):
         if world.rank == 0:
-            weights[name.removeprefix("lm.")] = parameter.to("cpu", engine.dtype, copy=True)
+            weights[name.removeprefix("lm.")] = value.to("cpu", engine.dtype, copy=True)
     if world.rank == 0:
         draft = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        _end_with(lm, tokenizer, chat)
-        _save(lm, draft, _with_tied(lm, weights), engine.dtype)
+        if adapter:
+            adapter.save(draft, weights, resolve_path(model.path), model.revision)
+            (draft / "README.md").unlink(missing_ok=True)  # peft's, which says nothing yet
+        else:
+            _end_with(lm, tokenizer, chat)
+            _save(lm, draft, _with_tied(lm, weights), engine.dtype, wrapper.settings(about))
         tokenizer.save_pretrained(draft)
         write_atomically(draft / "README.md", card)
         write_json(draft / "psychocounsel.json", about)
@@ -52,11 +62,11 @@ def kept_model(folder: Path) -> dict[str, Any]:
     return read_json(folder / "psychocounsel.json") or {}
 
 
-def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """Save with the settings of a model in use, not of one in training."""
+def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype, more: dict[str, Any]) -> None:
+    """Save with the settings of a model in use, not of one in training, and `more`."""
     lm.save_pretrained(folder, state_dict=weights)
     settings = copy.deepcopy(lm.config)
-    settings.use_cache, settings.dtype = True, dtype
+    settings.update({"use_cache": True, "dtype": dtype, **more})
     settings.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # written for their owner alone, unlike the other files
         file.chmod((folder / "config.json").stat().st_mode)
@@ -64,6 +74,8 @@ def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.
 
 def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
     """Let generation stop at the model's own end tokens and at those that the chat template closes a turn with."""
+    if not lm.can_generate():  # a reward model
+        return
     own = lm.generation_config.eos_token_id
     known = [] if own is None else [own] if isinstance(own, int) else list(own)
     ends = [*known, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []), *sorted(chat.end_tokens)]
@@ -75,10 +87,11 @@ def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     """Add the names that share a parameter with another (a tied output layer), as save_pretrained expects them."""
     first_name: dict[int, str] = {}
     for name, parameter in lm.named_parameters(remove_duplicate=False):
-        original = first_name.setdefault(id(parameter), name)
-        if name not in weights:
-            weights[name] = weights[original]
-    for name, buffer in lm.state_dict().items():
-        if name not in weights:
-            weights[name] = buffer.detach().cpu()
+        plain = plain_name(name)
+        if plain is not None:
+            original = first_name.setdefault(id(parameter), plain)
+            weights.setdefault(plain, weights[original])
+    for name, buffer in lm.named_buffers():
+        if name in lm.state_dict():
+            weights.setdefault(name, buffer.detach().cpu())
     return weights

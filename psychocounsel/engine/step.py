@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ class Tallied:
 
 
 Tally = dict[str, Tallied]
+Scores = list[np.ndarray]
 
 
 def metrics_of(tally: Tally) -> dict[str, float]:
@@ -59,6 +61,7 @@ class Stepper:
         self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int, logits_chunk: int
     ) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
+        self.main = engines[algorithm.needs.main]
         self.budget, self.logits_chunk = budget, logits_chunk
 
     def plan(self, groups: Sequence[Group]) -> tuple[list[MicroBatch], list[int]]:
@@ -78,22 +81,28 @@ class Stepper:
             batch = build_batch(rows or filler, float(bool(rows)), chunks)
             yield [index for row in micro for index in row], batch.to(self.world.device)
 
-    def accumulate(self, groups: Sequence[Group], train: bool) -> Tally:
-        """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines.
+    def accumulate(self, groups: Sequence[Group], train: bool) -> tuple[Tally, Scores]:
+        """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines, else its scores
+        come, too: on every rank float32[completions] per group, or [] where the model gives none.
 
         Raises:
             NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
         rows: list[tuple[torch.Tensor, list[Group]]] = []  # per micro-batch: the sum of each term
+        scores: dict[int, np.ndarray] = {}
         with torch.set_grad_enabled(train):
-            for _, batch in self.micro_batches(groups):
-                terms = self.algorithm.loss(self._forward(batch), batch)
+            for members, batch in self.micro_batches(groups):
+                outputs = self._forward(batch)
+                terms = self.algorithm.loss(outputs, batch)
                 self._check_units(terms, counts)
                 if train:
                     self._backward(terms, counts, batch.weight)
                 sums = torch.stack([terms[name].sum.detach().double() for name in sorted(terms)])
                 rows.append((sums * batch.weight, batch.groups))
+                if outputs.scores is not None and not train:
+                    pieces = self.main.module.pieces(outputs.scores, batch)
+                    scores |= zip(members, map(np.concatenate, pieces), strict=False)
         totals = self.world.sum(torch.stack([sums for sums, _ in rows]).sum(0).tolist())
         tally = {
             name: Tallied(total, counts[terms[name].unit], terms[name].weight)
@@ -102,10 +111,16 @@ class Stepper:
         if not math.isfinite(loss := metrics_of(tally)["loss"]):
             bad = [group for sums, members in rows if not sums.isfinite().all() for group in members]
             raise NonFiniteBatch(f"the loss is {loss}", bad)
-        return tally
+        return tally, [] if train else self._gather(scores, len(groups))
 
     def _forward(self, batch: Batch) -> Outputs:
-        return Outputs(logprobs=self.engines["policy"](batch))
+        is_policy = self.algorithm.needs.main == "policy"
+        return Outputs(logprobs=self.main(batch)) if is_policy else Outputs(scores=self.main(batch))
+
+    def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
+        """What the ranks have for each of `count` groups; [] if they have nothing."""
+        everyone = {index: value for part in self.world.gather(mine) for index, value in part.items()}
+        return [everyone[index] for index in range(count)] if everyone else []
 
     def _check_units(self, terms: dict[str, Term], counts: dict[str, int]) -> None:
         for name, term in terms.items():
@@ -127,10 +142,9 @@ class Stepper:
         """float32[len] per completion of each group under the policy as it is now; on every rank."""
         mine: dict[int, list[np.ndarray]] = {}
         for members, batch in self.micro_batches(groups):
-            pieces = batch.split_completions(self.engines["policy"](batch))
+            pieces = batch.split_completions(self.main(batch))
             mine |= dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
-        everyone = {index: pieces for part in self.world.gather(mine) for index, pieces in part.items()}
-        return [everyone[index] for index in range(len(groups))]
+        return self._gather(mine, len(groups))
 
 
 def save_rows(folder: Path, step: int, rank: int, groups: Sequence[Group]) -> Path:

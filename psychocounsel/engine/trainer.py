@@ -2,6 +2,7 @@
 
 import platform
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -15,7 +16,7 @@ from psychocounsel import identity
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.build import Dataset, build_dataset
 from psychocounsel.data.group import Group
-from psychocounsel.engine.build import build_policy
+from psychocounsel.engine.build import build_engine
 from psychocounsel.engine.card import model_card
 from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
 from psychocounsel.engine.distributed import World
@@ -25,7 +26,7 @@ from psychocounsel.engine.progress import Progress, quiet_libraries
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
 from psychocounsel.engine.state import LoopState
-from psychocounsel.engine.step import NonFiniteBatch, Stepper, Tally, metrics_of, save_rows
+from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally, metrics_of, save_rows
 from psychocounsel.engine.stopping import StopRequest, Watchdog
 from psychocounsel.engine.summary import print_summary, write_summary
 from psychocounsel.errors import CONTINUE_LATER, DONE, NonFinite, Stopped, UserError
@@ -69,6 +70,7 @@ class Trainer:
         self.algorithm: Algorithm = configs.build(run.config, "algo")
         self.tokenizer, self.chat = load_chat_format(run.config.model)
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say)
+        self.algorithm.check(self.data.train)
         self.order = DataOrder(
             len(self.data.train), run.config.global_batch_size, run.config.epochs, run.config.max_steps, run.config.seed
         )
@@ -76,12 +78,14 @@ class Trainer:
         if long := sum(group.tokens > budget for group in self.data.train):
             run.say(f"{long} rows are longer than micro_batch_tokens={budget}: each gets a forward pass of its own")
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
-        self.engines = {"policy": build_policy(run.config, self.algorithm, self.world)}
+        self.main = self.algorithm.needs.main
+        self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget, chunk)
         self.tracker: Any = configs.build(run.config, "tracker")
         self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)
+        self.collecting = False
         self.rng = np.random.default_rng([run.config.seed, 0])
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.started = time.time()
@@ -89,20 +93,28 @@ class Trainer:
     # -- what an algorithm's `collect` may use
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-        """Context.logprobs; the reference is the policy before its first step."""
-        if model == "reference" and self.state.step:
+        """Context.logprobs; the reference is the policy before its first step, or without its adapters."""
+        policy = self.engines["policy"]
+        if model == "reference" and self.state.step and policy.module.adapter is None:
             raise RuntimeError("reference log-probabilities are computed before the policy changes")
-        self.engines["policy"].train(False)
+        policy.train(False)
         results: list[list[np.ndarray]] = []
         size = self.config.global_batch_size  # as in evaluation, so that margins before training are exactly zero
-        for start in self.progress.bar(range(0, len(groups), size), f"{model} log-probabilities"):
-            if self.world.any(self.stop.requested()):
-                self.run.say("stop requested: nothing new to save yet")
-                self.run.write_state("stopped", self.state.step, self.order.steps)
-                raise Stopped
-            results += self.stepper.logprobs(groups[start : start + size])
-            self._heartbeat("collecting")
+        starts = range(0, len(groups), size)
+        with policy.module.adapters_off() if model == "reference" else nullcontext():
+            for start in self.progress.bar(starts, f"{model} log-probabilities") if self.collecting else starts:
+                self._stop_collecting()
+                results += self.stepper.logprobs(groups[start : start + size])
         return results
+
+    def _stop_collecting(self) -> None:
+        if not self.collecting:
+            return
+        if self.world.any(self.stop.requested()):
+            self.run.say("stop requested: nothing new to save yet")
+            self.run.write_state("stopped", self.state.step, self.order.steps)
+            raise Stopped
+        self._heartbeat("collecting")
 
     # -- starting
 
@@ -124,11 +136,14 @@ class Trainer:
 
     def _collect_round(self) -> None:
         """Let the algorithm collect what it trains on; offline data are the one round 0, before the first step."""
+        self.collecting = True
         visited = self.order.visited()
         collected = self.algorithm.collect([self.data.train[index] for index in visited], self)
         for index, group in zip(visited, collected, strict=True):
             self.data.train[index] = group
-        self.data.held_out = self.algorithm.collect(self.data.held_out, self)
+        if self.data.held_out:
+            self.data.held_out = self.algorithm.collect(self.data.held_out, self)
+        self.collecting = False
 
     def _restore_loop(self, loop: dict[str, Any]) -> None:
         changed = [name for name, value in loop["fingerprints"].items() if self.fingerprints[name] != value]
@@ -172,11 +187,12 @@ class Trainer:
     def _train_step(self) -> None:
         started = time.perf_counter()
         groups = [self.data.train[index] for index in self.order.indices(self.state.step)]
+        groups = self.algorithm.batch_groups(groups, self)
         torch.manual_seed(step_seed(self.config.seed, self.state.step, self.world.rank))
         for engine in self.engines.values():
             engine.train(True)
         lr = learning_rate(self.algorithm, self.state.step, self.order.steps)
-        metrics = metrics_of(self._guarded(groups, train=True))
+        metrics = metrics_of(self._guarded(groups, train=True)[0])
         norms = {name: engine.step(lr) for name, engine in self.engines.items()}
         if not all(np.isfinite(norm) for norm in norms.values()):
             raise self._non_finite(NonFiniteBatch(f"the gradient norm is {norms}", groups if self.run.is_main else []))
@@ -187,7 +203,7 @@ class Trainer:
             "attempt": self.run.attempt,
             "loss": metrics.pop("loss"),
             "lr": lr,
-            "grad_norm": norms["policy"],
+            "grad_norm": norms[self.main],
             "tokens": tokens,
             "step_seconds": seconds,
             "tokens_per_second": tokens / seconds,
@@ -195,7 +211,7 @@ class Trainer:
             **metrics,
         }
 
-    def _guarded(self, groups: list[Group], train: bool) -> Tally:
+    def _guarded(self, groups: list[Group], train: bool) -> tuple[Tally, Scores]:
         try:
             return self.stepper.accumulate(groups, train)
         except NonFiniteBatch as error:
@@ -227,14 +243,18 @@ class Trainer:
             engine.train(False)
         size = self.config.global_batch_size
         tally: Tally = {}
+        scores: Scores = []
         for start in range(0, len(self.data.held_out), size):
             if self.world.any(self.stop.requested()):
                 self._stop_here()
-            part = self._guarded(self.data.held_out[start : start + size], train=False)
+            groups = self.algorithm.batch_groups(self.data.held_out[start : start + size], self)
+            part, some = self._guarded(groups, train=False)
+            scores += some
             tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}
             self._announce("eval_batch")
             self._heartbeat("evaluating")
-        evaluation = {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics_of(tally).items()}
+        metrics = metrics_of(tally) | (self.algorithm.evaluation(self.data.held_out, scores) if scores else {})
+        evaluation = {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics.items()}
         if self.state.note(evaluation, self.config.checkpoint.metric, self.config.checkpoint.mode):
             self._export(evaluation)
         return evaluation
@@ -293,8 +313,9 @@ class Trainer:
 
     def _export(self, evaluation: dict[str, float]) -> None:
         about = {"step": self.state.step, **evaluation}
-        folder, policy = self.run.dir / "model", self.engines["policy"]
-        export_model(folder, policy, self.tokenizer, self.chat, self.world, model_card(self.config, about), about)
+        card = model_card(self.config, about)
+        folder, engine, model = self.run.dir / "model", self.engines[self.main], self.config.model
+        export_model(folder, engine, self.tokenizer, self.chat, self.world, model, card, about)
         self.watchdog.alive()
 
     def _track(self, line: dict[str, Any]) -> None:

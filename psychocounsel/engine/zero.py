@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.base import Algorithm
+from psychocounsel.model.packed import PackedModel
 
 
 def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> dict[str, Any]:
@@ -46,13 +47,14 @@ def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtyp
 
 def weights_dtype(config: DictConfig, dtype: torch.dtype) -> torch.dtype:
     """The dtype to load a model in that is to compute in `dtype`."""
-    return torch.float32 if config.zero.stage == 0 else dtype
+    trains_all = not config.model.lora.rank  # frozen weights need no precision for updates
+    return torch.float32 if config.zero.stage == 0 and trains_all else dtype
 
 
 class Engine:
     """A DeepSpeed engine with what it hides: the gradient norm at every stage, and whole parameters."""
 
-    def __init__(self, module: nn.Module, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> None:
+    def __init__(self, module: PackedModel, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> None:
         import deepspeed
 
         optimizer = torch.optim.AdamW(
@@ -62,6 +64,7 @@ class Engine:
             eps=algorithm.adam_eps,
         )
         self.module, self.dtype = module, dtype
+        self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
         settings = deepspeed_config(config, algorithm, dtype)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         self.norm: float | None = None
@@ -92,18 +95,21 @@ class Engine:
         self.norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._max_norm))
 
     def save(self, folder: str, name: str) -> None:
-        self.deepspeed.save_checkpoint(folder, tag=name, save_latest=False)
+        # Frozen weights are those that the run began with, wherever it goes on.
+        self.deepspeed.save_checkpoint(folder, tag=name, save_latest=False, exclude_frozen_parameters=self._frozen)
 
     def load(self, folder: str, name: str) -> None:
-        path, _ = self.deepspeed.load_checkpoint(folder, tag=name)
+        path, _ = self.deepspeed.load_checkpoint(folder, tag=name, load_module_strict=not self._frozen)
         if path is None:
             raise RuntimeError(f"{folder}/{name}: DeepSpeed could not load the checkpoint")
 
     def whole_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and full value of each parameter, one gathered at a time; all ranks must iterate together."""
+        """Name and full value of each trained parameter, one gathered at a time; all ranks must iterate together."""
         import deepspeed
 
         for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 yield name, parameter.detach()
 

@@ -36,14 +36,28 @@ def load_chat_format(model: DictConfig) -> tuple[Any, ChatFormat]:
     """
     from transformers import AutoTokenizer
 
-    with _loading(model):
+    with loading(model.path):
         tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path), revision=model.revision)
     if model.chat_template:
         tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     args: Any = OmegaConf.to_container(model.template_args)
-    return tokenizer, ChatFormat(tokenizer, args, model.path)
+    chat = ChatFormat(tokenizer, args, model.path)
+    set_padding(tokenizer, chat.used_tokens())
+    return tokenizer, chat
+
+
+def set_padding(tokenizer: Any, used: set[int]) -> None:
+    """Make sure that the padding token is none that conversations hold.
+
+    Models that look for the last token that is no padding would miss the end of a reply otherwise. If there is no such
+    token, the one that is there stays.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
+        return
+    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    free = [content for content, index in sorted(special.items(), key=lambda item: item[1]) if index not in used]
+    best = [content for content in free if "pad" in content] or [c for c in free if "endoftext" in c] or free
+    tokenizer.pad_token = best[0] if best else tokenizer.pad_token or tokenizer.eos_token
 
 
 def model_dtype(model: DictConfig, device: torch.device) -> torch.dtype:
@@ -58,32 +72,65 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
     Raises:
         UserError: if it cannot be loaded, or is not a causal language model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    lm, missing = load_weights(AutoModelForCausalLM, model, dtype, zero3)
+    if missing:
+        raise UserError(f"model.path={model.path}: lacks {len(missing)} of its weights, {sorted(missing)[0]} for one")
+    return ready_to_train(lm, model)
+
+
+def load_weights(
+    kind: Any, model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, **more: Any
+) -> tuple[Any, set[str]]:
+    """Load `model.path` as `kind` (a transformers Auto class); returns it, and the names of weights that it lacks.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    from transformers import AutoConfig
 
     path = resolve_path(model.path)
-    with _loading(model):
+    with loading(model.path):
         config = AutoConfig.from_pretrained(path, revision=model.revision)
+        if model.quantise:
+            more |= {"quantization_config": _quantisation(dtype)}
         with _partitioned_loading(zero3):
-            lm = AutoModelForCausalLM.from_pretrained(
+            lm, info = kind.from_pretrained(
                 path,
                 revision=model.revision,
                 dtype=dtype,
                 attn_implementation=implementation(config.get_text_config()),
+                output_loading_info=True,
+                **more,
             )
+    return lm, set(info["missing_keys"])
+
+
+def ready_to_train(lm: Any, model: DictConfig) -> Any:
     lm.config.use_cache = False
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm
 
 
+def _quantisation(dtype: torch.dtype) -> Any:
+    """Four-bit NormalFloat weights, computed with in `dtype` (QLoRA, arXiv 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
 @contextmanager
-def _loading(model: DictConfig) -> Iterator[None]:
+def loading(path: str, key: str = "model.path") -> Iterator[None]:
     """One line for the many ways in which loading fails."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"model.path={model.path}: cannot be loaded ({reason[:300]})") from error
+        raise UserError(f"{key}={path}: cannot be loaded ({reason[:300]})") from error
 
 
 @contextmanager

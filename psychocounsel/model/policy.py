@@ -1,39 +1,39 @@
-"""The trainable language model: a transformers model that answers with log-probabilities of packed completions."""
+"""The trainable language model: log-probabilities of packed completions."""
 
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
 from psychocounsel.data.batch import Batch
-from psychocounsel.model.attention import build_mask, layer_kinds
 from psychocounsel.model.logprobs import token_logprobs
+from psychocounsel.model.lora import Adapter
+from psychocounsel.model.packed import PackedModel
 
 
-class Policy(nn.Module):
-    """Wraps a `transformers` causal language model `lm`.
+class Policy(PackedModel):
+    """Wraps a causal language model.
 
     Logits are divided by `temperature`, as those of the distribution that replies are sampled from.
     """
 
-    def __init__(self, lm: Any, name: str, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.lm = lm
-        self.text_config = lm.config.get_text_config()
-        self.kinds = layer_kinds(self.text_config, name)
+    def __init__(self, lm: Any, name: str, adapter: Adapter | None = None, temperature: float = 1.0) -> None:
+        super().__init__(lm, name, adapter)
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """float32[N]: log-probabilities of `batch.target_ids`."""
-        dtype = next(self.lm.parameters()).dtype
-        mask = build_mask(
-            self.text_config, self.kinds, batch.position_ids, batch.group_index, batch.completion_index, dtype
-        )
-        output = self.lm.base_model(
-            input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
-        )
-        hidden = output.last_hidden_state[batch.rows, batch.columns]
+        hidden = self.hidden(batch)[batch.rows, batch.columns]
         return token_logprobs(hidden, batch.target_ids, self._logits, batch.chunks)
+
+    def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
+        return batch.split_completions(output)
+
+    def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
+        """float32[c]: log-probabilities of the completion."""
+        ids = torch.cat([prompt, completion])[None]
+        logits = self.lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / self.temperature
+        return logits.log_softmax(-1).gather(1, completion[:, None]).squeeze(1)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         logits = self.lm.get_output_embeddings()(hidden)

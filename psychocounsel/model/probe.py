@@ -8,7 +8,7 @@ import torch
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import PackedModel
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}  # of the mean difference
 
@@ -28,19 +28,19 @@ def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
 
 @torch.no_grad()
 def check_packing(
-    policy: Policy, forward: Callable[[Batch], torch.Tensor], dtype: torch.dtype, device: torch.device, name: str
+    model: PackedModel, forward: Callable[[Batch], torch.Tensor], dtype: torch.dtype, device: torch.device, name: str
 ) -> None:
-    """Compare packed log-probabilities with those of plain, separate forward passes of the transformers model.
+    """Compare packed log-probabilities or scores with those of plain, separate forward passes of the model.
 
     `forward` runs the packed one in `dtype` (an engine does, where weights are partitioned).
 
     Raises:
         UserError: if they differ: the architecture does something that packing does not reproduce.
     """
-    groups = probe_groups(policy.text_config.vocab_size)
+    groups = probe_groups(model.text_config.vocab_size)
     batch = build_batch([groups]).to(device)
     try:
-        packed = batch.split_completions(forward(batch))
+        packed = model.pieces(forward(batch), batch)
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise UserError(
             f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})"
@@ -49,17 +49,15 @@ def check_packing(
     for group, pieces in zip(groups, packed, strict=True):
         for completion, values in zip(group.completions, pieces, strict=True):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                alone = _plain_logprobs(policy, group.prompt_ids, completion.ids, device)
-            differences.append(np.abs(alone - values))
+                alone = model.alone(*(_tensor(ids, device) for ids in (group.prompt_ids, completion.ids)))
+            differences.append(np.abs(alone.float().cpu().numpy() - values))
     mean = float(np.concatenate(differences).mean())
     if not mean <= _TOLERANCE[dtype]:
         raise UserError(
-            f"{name}: packed and separate sequences give log-probabilities that differ by {mean:.3g}; "
+            f"{name}: packed and separate sequences give results that differ by {mean:.3g}; "
             "this architecture cannot be trained here without being silently wrong"
         )
 
 
-def _plain_logprobs(policy: Policy, prompt: np.ndarray, completion: np.ndarray, device: torch.device) -> np.ndarray:
-    ids = torch.from_numpy(np.concatenate([prompt, completion]).astype(np.int64)).to(device)[None]
-    logits = policy.lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / policy.temperature
-    return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1).cpu().numpy()
+def _tensor(ids: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(ids.astype(np.int64)).to(device)

@@ -1,0 +1,92 @@
+"""Kahneman-Tversky optimization: learns from single replies that are good or bad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.errors import UserError
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    from psychocounsel.data.batch import Batch
+    from psychocounsel.data.group import Group
+
+
+@dataclass
+class KTO(Algorithm):
+    """KTO (arXiv 2402.01306, eq. 8), for labelled replies, or pairs taken apart.
+
+    With h = log pi/ref of a reply, summed over its tokens, and z = max(0, mean h of mismatched replies), which estimates
+    the KL divergence of policy and reference:
+        good reply  desirable_weight   * (1 - s(beta (h - z)))
+        bad reply   undesirable_weight * (1 - s(beta (z - h)))
+    Mismatched replies are those of the next prompt. z is taken over the global batch, before its loss and without
+    gradient, so that the split into micro-batches and ranks does not matter.
+    """
+
+    beta: float = option(0.1, above=0)
+    desirable_weight: float = option(1.0, above=0)
+    undesirable_weight: float = option(1.0, above=0)
+
+    needs = Needs(models=frozenset({"policy", "reference"}), data="labelled")
+
+    def check(self, groups: list[Group]) -> None:
+        if len({group.prompt_ids.tobytes() for group in groups}) < 2:
+            raise UserError("algo=kto needs at least two different prompts: it compares with replies to other prompts")
+
+    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Append mismatched replies, which have no label, to each group, and fill in the reference of all."""
+        mismatched = collect_reference([_mismatched(groups, index) for index in range(len(groups))], ctx)
+        return [
+            replace(group, completions=[*group.completions, *other.completions])
+            for group, other in zip(collect_reference(groups, ctx), mismatched, strict=True)
+        ]
+
+    def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Set z of this batch by its mismatched replies, and take them out."""
+        mismatched = [_labelled(group, False) for group in groups]
+        ratios = [
+            float((values - completion.ref_logprobs).sum())
+            for group, logprobs in zip(mismatched, ctx.logprobs("policy", mismatched), strict=True)
+            for completion, values in zip(group.completions, logprobs, strict=True)
+        ]
+        self._kl = max(0.0, sum(ratios) / len(ratios))
+        return [_labelled(group, True) for group in groups]
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms per completion. A reward is beta (h - z), or its negative for a bad reply; `kl` is z."""
+        import torch
+
+        assert outputs.logprobs is not None
+        ratios = batch.completion_sums(outputs.logprobs - batch.ref_logprobs)
+        sign = 2 * batch.labels - 1
+        weight = torch.where(sign > 0, self.desirable_weight, self.undesirable_weight)
+        losses = weight * (1 - torch.sigmoid(self.beta * sign * (ratios - self._kl)))
+        margin = self.beta * sign * (ratios.detach() - self._kl)
+        wins = (margin > 0).float() + 0.5 * (margin == 0).float()
+        return {
+            "loss_preference": Term(losses.sum(), "completions"),
+            "rewards/accuracy": Term(wins.sum(), "completions", 0.0),
+            "rewards/margin": Term(margin.sum(), "completions", 0.0),
+            "kl": Term(torch.full_like(margin, self._kl).sum(), "completions", 0.0),
+        }
+
+
+def _mismatched(groups: list[Group], index: int) -> Group:
+    """The group's prompt with the replies to the next other prompt, cut to the longer sequence of the two groups."""
+    group = groups[index]
+    following = (groups[(index + step) % len(groups)] for step in range(1, len(groups)))
+    other = next((each for each in following if each.prompt_ids.tobytes() != group.prompt_ids.tobytes()), None)
+    if other is None:
+        raise UserError("algo=kto: the held-out data need a second prompt, too, for replies to other prompts")
+    room = max(len(each.prompt_ids) + len(reply.ids) for each in (group, other) for reply in each.completions)
+    strangers = [
+        replace(reply, ids=reply.ids[: max(1, room - len(group.prompt_ids))], label=None) for reply in other.completions
+    ]
+    return replace(group, completions=strangers)
+
+
+def _labelled(group: Group, labelled: bool) -> Group:
+    return replace(group, completions=[each for each in group.completions if (each.label is not None) == labelled])

@@ -1,0 +1,60 @@
+"""Reward modelling: a score for a reply, learned from pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term, reward_metrics
+from psychocounsel.errors import UserError
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from psychocounsel.data.batch import Batch
+    from psychocounsel.data.group import Group
+
+
+@dataclass
+class Reward(Algorithm):
+    """Bradley-Terry: -log s(r_chosen - r_rejected - margin * gap), r the score of the reply's last token.
+
+    `margin` times the gap of the two mean ratings is what the rewards must differ by (arXiv 2307.09288, eq. 2). `centring`
+    adds centring * (r_chosen + r_rejected)^2, which keeps rewards around zero (arXiv 2312.09244).
+    """
+
+    margin: float = option(0.0, at_least=0)
+    centring: float = option(0.0, at_least=0)
+
+    needs = Needs(models=frozenset({"reward_model"}), data="pairs")
+
+    def check(self, groups: list[Group]) -> None:
+        if self.margin and any(completion.reward is None for group in groups for completion in group.completions):
+            raise UserError(
+                f"algo.margin={self.margin}: rows lack ratings (chosen_empathy_rating, ...): use algo.margin=0 or rated data"
+            )
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms per pair; rewards are the scores themselves."""
+        from torch.nn.functional import logsigmoid
+
+        assert outputs.scores is not None
+        chosen, rejected = batch.pairs(outputs.scores)
+        margin = chosen - rejected
+        if self.margin:
+            better, worse = batch.pairs(batch.rewards)
+            margin = margin - self.margin * (better - worse)
+        terms = {"loss_preference": Term(-logsigmoid(margin).sum(), "pairs", engine="reward_model")}
+        if self.centring:
+            squares = (chosen + rejected) ** 2
+            terms["loss_centring"] = Term(squares.sum(), "pairs", self.centring, engine="reward_model")
+        return terms | reward_metrics(chosen, rejected)
+
+    def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
+        """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts; mean and standard deviation of all rewards."""
+        from psychocounsel.evaluation.reward_metrics import pair_metrics, reward_statistics
+
+        prompts = [group.prompt_ids.tobytes() for group in groups]
+        metrics = pair_metrics([float(pair[0]) for pair in scores], [float(pair[1]) for pair in scores], prompts)
+        return metrics | reward_statistics(scores)

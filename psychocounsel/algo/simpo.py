@@ -1,0 +1,41 @@
+"""Simple preference optimization: no reference, the reward is the mean log-probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term, chosen_nll, reward_metrics
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    from psychocounsel.data.batch import Batch
+
+
+@dataclass
+class SimPO(Algorithm):
+    """SimPO (arXiv 2405.14734, eq. 6): -log s(r_chosen - r_rejected - gamma), r = beta * mean token log-probability.
+
+    gamma is given as `gamma_beta_ratio` = gamma / beta, the target margin in mean log-probability, as the authors tune it.
+    `sft_weight` adds the mean negative log-likelihood per token of the chosen replies.
+    """
+
+    beta: float = option(2.5, above=0)
+    gamma_beta_ratio: float = option(0.55, at_least=0)
+    label_smoothing: float = option(0.0, at_least=0, below=0.5)
+    sft_weight: float = option(0.0, at_least=0)
+
+    needs = Needs(data="pairs")
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms per pair; with e = label_smoothing, -(1-e) log s(m) - e log s(-m) of the margin m."""
+        from torch.nn.functional import logsigmoid
+
+        assert outputs.logprobs is not None
+        chosen, rejected = batch.pairs(self.beta * batch.completion_sums(outputs.logprobs) / batch.completion_lengths)
+        margin, smoothing = chosen - rejected - self.beta * self.gamma_beta_ratio, self.label_smoothing
+        losses = -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)
+        terms = {"loss_preference": Term(losses.sum(), "pairs")}
+        if self.sft_weight:
+            terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
+        return terms | reward_metrics(chosen, rejected)

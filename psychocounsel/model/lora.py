@@ -1,0 +1,87 @@
+"""Low-rank adapters (arXiv 2106.09685) by peft: put in, switched off, saved, merged."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from psychocounsel.errors import UserError
+
+_NAME = "default"  # peft's name of the one adapter
+
+
+class Adapter:
+    """The adapter of a model; not a module itself, so that the model's parameters are listed once."""
+
+    def __init__(self, peft_model: Any) -> None:
+        self._peft = peft_model
+
+    def off(self) -> AbstractContextManager[Any]:
+        """A context in which the model computes as it did without its adapter."""
+        return self._peft.disable_adapter()
+
+    def save(self, folder: Path, weights: dict[str, torch.Tensor], base: str, revision: str | None) -> None:
+        """Write `adapter_model.safetensors` and `adapter_config.json` from the whole trained `weights` of the model."""
+        settings = self._peft.peft_config[_NAME]
+        settings.base_model_name_or_path, settings.revision = base, revision
+        named = {f"base_model.model.{name}": value for name, value in weights.items()}
+        self._peft.save_pretrained(folder, state_dict=named)
+
+
+def add_adapter(lm: Any, lora: DictConfig, head: str | None) -> tuple[Any, Adapter]:
+    """Freeze `lm` and put low-rank layers into it, in place; `head` is a module that is trained whole.
+
+    Returns the model itself, and what switches its adapter.
+
+    Raises:
+        UserError: if the targets are not in the model.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets: Any = OmegaConf.to_container(lora.targets) if OmegaConf.is_config(lora.targets) else lora.targets
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        modules_to_save=[head] if head else None,
+        task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
+    )
+    try:
+        peft_model = get_peft_model(lm, settings)
+    except ValueError as error:
+        raise UserError(f"model.lora.targets={lora.targets}: {str(error).splitlines()[0]}") from error
+    return peft_model.get_base_model(), Adapter(peft_model)
+
+
+def plain_name(name: str) -> str | None:
+    """What a parameter of an adapted model is called in the model without adapter; None for the adapter's own."""
+    if ".lora_" in name or ".original_module." in name:
+        return None
+    return name.replace(".base_layer.", ".").replace(f".modules_to_save.{_NAME}.", ".")
+
+
+def merged_parameters(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and full value of each parameter of an adapted model as the plain model has them, float32.
+
+    One layer is gathered at a time; under ZeRO-3 all ranks must iterate together.
+    """
+    import deepspeed
+    from peft.tuners.lora import LoraLayer
+
+    layers = {f"{name}.base_layer.weight": part for name, part in module.named_modules() if isinstance(part, LoraLayer)}
+    for name, parameter in module.named_parameters():
+        plain = plain_name(name)
+        if plain is None:
+            continue
+        layer: Any = layers.get(name)
+        needed = [parameter, *(layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight)] if layer else [parameter]
+        with deepspeed.zero.GatheredParameters(needed, enabled=hasattr(parameter, "ds_id")):
+            value = parameter.detach().float()
+            if layer:
+                value = value + layer.get_delta_weight(_NAME).detach().float()
+            yield plain, value

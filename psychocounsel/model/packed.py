@@ -1,0 +1,59 @@
+"""What the trainable models share: a transformers model that runs packed batches, with or without its adapters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from psychocounsel.data.batch import Batch
+from psychocounsel.model.attention import build_mask, layer_kinds
+from psychocounsel.model.lora import Adapter
+
+
+class PackedModel(nn.Module):
+    """Wraps a transformers model `lm`, whose LoRA layers, if it has any, `adapter` switches.
+
+    A subclass says what `forward` makes of the hidden states, and how the same is had without packing (`alone`).
+    """
+
+    def __init__(self, lm: Any, name: str, adapter: Adapter | None = None) -> None:
+        super().__init__()
+        self.lm = lm
+        self.adapter = adapter
+        self.text_config = lm.config.get_text_config()
+        self.kinds = layer_kinds(self.text_config, name)
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """[B, T, H]: the last hidden states of a packed batch."""
+        dtype = self.lm.get_input_embeddings().weight.dtype
+        mask = build_mask(
+            self.text_config, self.kinds, batch.position_ids, batch.group_index, batch.completion_index, dtype
+        )
+        output = self.lm.base_model(
+            input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+        )
+        return output.last_hidden_state
+
+    def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
+        """`forward`'s output, cut into one array per completion, grouped as `batch.groups`."""
+        raise NotImplementedError
+
+    def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
+        """What `pieces` holds for int64[p] and int64[c] token ids, from a plain forward pass over them alone."""
+        raise NotImplementedError
+
+    def settings(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What the exported config.json is to say besides; `about` holds the step and the evaluation."""
+        return {}
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """Compute as the model did before its adapters were trained; without adapters nothing changes."""
+        if self.adapter is None:
+            yield
+            return
+        with self.adapter.off():
+            yield

@@ -1,0 +1,86 @@
+"""Loading reward models: a language model with a new head to train, or a trained one in one of its two formats.
+
+Hugging Face: `AutoModelForSequenceClassification` with one label, head `score`. OpenRLHF: the trunk and a head named by
+the config's `value_head_prefix` (`value_head` or `score`). A trained model whose head is missing or of another shape is
+an error: a random head would give random rewards.
+"""
+
+import re
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.errors import UserError
+from psychocounsel.model.load import load_weights, loading, ready_to_train, resolve_path
+
+HEAD = "score"
+
+
+def load_reward_lm(
+    model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int, key: str = "model.path"
+) -> Any:
+    """Load `model.path` with one score per sequence, for training; a language model gets a new head, drawn by torch's seed.
+
+    Raises:
+        UserError: if it cannot be loaded, or is a reward model without a usable head.
+    """
+    lm, has_head = _load(model, dtype, zero3, key)
+    if not has_head:
+        _draw_head(lm)
+    lm.config.pad_token_id = pad_token_id
+    return ready_to_train(lm, model)
+
+
+def load_trained_reward_lm(model: DictConfig, dtype: torch.dtype, key: str) -> Any:
+    """Load a reward model to score with; what has no trained head is refused.
+
+    Raises:
+        UserError: if it cannot be loaded, or is no reward model.
+    """
+    lm, has_head = _load(model, dtype, None, key)
+    if not has_head:
+        raise UserError(
+            f"{key}={model.path}: is a language model, not a reward model: train one with "
+            f"`python -m psychocounsel.train algo=reward model.path={model.path}`"
+        )
+    return lm.eval()
+
+
+def _load(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str) -> tuple[Any, bool]:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with loading(model.path, key):
+        config = AutoConfig.from_pretrained(resolve_path(model.path), revision=model.revision)
+    is_language_model = any(name.endswith("ForCausalLM") for name in config.architectures or [])
+    prefixes = {"value_head", getattr(config, "value_head_prefix", HEAD)} - {HEAD}
+    renamed = {f"^{re.escape(prefix)}\\.": f"{HEAD}." for prefix in sorted(prefixes)}
+    try:
+        lm, missing = load_weights(
+            AutoModelForSequenceClassification, model, dtype, zero3, num_labels=1, key_mapping=renamed
+        )
+    except RuntimeError as error:
+        if "size mismatch" not in str(error) and "mismatched" not in str(error):
+            raise
+        raise UserError(f"{key}={model.path}: its head or weights have other shapes than a reward model's") from error
+    missing_head = {name for name in missing if name.startswith(f"{HEAD}.")}
+    if rest := missing - missing_head:
+        raise UserError(f"{key}={model.path}: lacks {len(rest)} of its weights, {sorted(rest)[0]} for one")
+    if missing_head and not is_language_model:
+        raise UserError(
+            f"{key}={model.path}: has no reward head named {' or '.join(sorted([*prefixes, HEAD]))}, "
+            "and a new one would be random"
+        )
+    if not hasattr(lm, HEAD):
+        raise UserError(f"{key}={model.path}: its architecture has no linear head called {HEAD}")
+    return lm, not missing_head
+
+
+def _draw_head(lm: Any) -> None:
+    """Small enough that training begins near equal scores; std 1 / (H + 1) (arXiv 2009.01325, appendix B.1, uses its root)."""
+    import deepspeed
+
+    weight = getattr(lm, HEAD).weight
+    with deepspeed.zero.GatheredParameters([weight], modifier_rank=0, enabled=hasattr(weight, "ds_id")):
+        if weight.numel():
+            torch.nn.init.normal_(weight, std=1 / (lm.config.get_text_config().hidden_size + 1))

@@ -1,0 +1,34 @@
+"""The reward model: one score per packed completion, read at its last token."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from psychocounsel.data.batch import Batch
+from psychocounsel.model.packed import PackedModel
+
+
+class RewardModel(PackedModel):
+    """Wraps a sequence-classification model of one label, whose linear head is called `score`."""
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """float32[C]: the score of each completion."""
+        return self._score(self.hidden(batch)[batch.last_rows, batch.last_columns])
+
+    def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
+        scores = iter(output.float().cpu().numpy())
+        return [[np.array([next(scores)]) for _ in group.completions] for group in batch.groups]
+
+    def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
+        """float32[1]: the score, from the model's trunk and head."""
+        ids = torch.cat([prompt, completion])[None]
+        return self._score(self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -1:])
+
+    def settings(self, about: dict[str, Any]) -> dict[str, Any]:
+        """Mean and standard deviation of the held-out rewards, under the names that OpenRLHF reads too."""
+        names = {"mean": "eval/reward_mean", "std": "eval/reward_std"}
+        return {key: about[name] for key, name in names.items() if name in about}
+
+    def _score(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.lm.score(hidden).squeeze(-1).float()
