@@ -20,18 +20,17 @@ from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.files import shipped
 from psychocounsel.messages import one_line
 from psychocounsel.schema import suggestion
+from psychocounsel.sweep import take_sweep
 
 
 def main(module: str, config_name: str) -> None:
     """Run `module` as a Hydra application and exit with the code of its jobs."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
-    arguments = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))  # argparse wants them first
-    sys.argv[1:] = [configs.quote_choice(argument) for argument in arguments]
-    _add_code_path(sys.argv[1:])
+    rows = _read_arguments()
     exit_codes: list[int] = []
     failures: list[Exception] = []
-    register(partial(compose_job, module), exit_codes)
+    register(partial(compose_job, module), rows, exit_codes)
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
@@ -51,6 +50,21 @@ def main(module: str, config_name: str) -> None:
         print(f"error: {one_line(error, sys.argv[1:], config_name)}", file=sys.stderr)
         sys.exit(USER_ERROR)
     sys.exit(max(exit_codes, default=0))
+
+
+def _read_arguments() -> list[list[str]]:
+    """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep."""
+    arguments = sys.argv[1:]
+    _add_code_path(arguments)
+    try:
+        folders = [*map(Path, _config_dirs(arguments)), shipped("conf")]
+        arguments, rows = take_sweep(arguments, folders)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    arguments.sort(key=lambda text: text not in ("-m", "--multirun"))  # argparse wants them first
+    sys.argv[1:] = [configs.quote_choice(argument) for argument in arguments]
+    return [[configs.quote_choice(override) for override in row] for row in rows]
 
 
 def compose_job(

@@ -46,6 +46,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
     _check_data(config)
     _check_callbacks(config)
+    _check_adapter(config, cluster)
     _check_local_path(config.model.path, "model.path", folder=True)
     if config.model.chat_template:
         _check_local_path(config.model.chat_template, "model.chat_template", must_exist=True)
@@ -74,6 +75,34 @@ def _check_callbacks(config: DictConfig) -> None:
             found = None
         if found is None:
             raise UserError(f"callbacks.{name}._target_={target}: there is no such module")
+
+
+def _check_adapter(config: DictConfig, cluster: Any) -> None:
+    lora, quantise = config.model.lora, config.model.quantise
+    targets = lora.targets
+    if not isinstance(targets, str) and not (
+        OmegaConf.is_list(targets) and targets and all(isinstance(name, str) for name in targets)
+    ):
+        raise UserError(f"model.lora.targets={targets}: give all-linear, or a list of layer names as [q_proj,v_proj]")
+    if lora.merge and not lora.rank:
+        raise UserError("model.lora.merge=true merges an adapter, and there is none: give model.lora.rank as well")
+    if not quantise:
+        return
+    if not lora.rank:
+        raise UserError(f"model.quantise={quantise}: quantised weights cannot be trained; give model.lora.rank as well")
+    if not cluster.gpus():
+        raise UserError(f"model.quantise={quantise} needs a CUDA GPU, and there is none here: use model.quantise=null")
+    if config.zero.stage == 3:
+        raise UserError(
+            f"model.quantise={quantise} and zero=3: quantised weights are not partitioned; use zero=0, 1 or 2"
+        )
+    if lora.merge:
+        raise UserError(
+            f"model.lora.merge=true would merge into weights rounded by model.quantise={quantise}: leave it out, and merge "
+            "into the full weights afterwards with `python -m psychocounsel.export RUN merge=true`"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[gpu]'")
 
 
 def _check_data(config: DictConfig) -> None:
@@ -114,6 +143,12 @@ def _check_local_path(value: str | None, key: str, folder: bool = False, must_ex
         raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
     if folder and path.is_file():
         raise UserError(f"{key}={value}: is a file; give the folder that holds config.json")
+    if folder and path.is_dir() and (path / "adapter_config.json").is_file():
+        run = path.parent if path.name == "model" else path
+        raise UserError(
+            f"{key}={value}: is a LoRA adapter; train on from the merged model that "
+            f"`python -m psychocounsel.export {run} merge=true` writes"
+        )
     if folder and path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"{key}={value}: the folder holds no config.json, so it is not a model")
 

@@ -36,6 +36,7 @@ class ModelConfig:
     name: str = MISSING
     path: str = MISSING  # hub id, local folder, or builtin:tiny
     revision: str | None = None
+    license: str | None = None
     dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
     gradient_checkpointing: bool = False
     chat_template: str | None = None
@@ -43,6 +44,19 @@ class ModelConfig:
     logits_chunk: int = option(1024, at_least=1)
     lora: LoraConfig = field(default_factory=LoraConfig)
     quantise: str | None = option(None, choices=("nf4",))
+
+
+@dataclass
+class RewardConfig:
+    name: str = MISSING
+    path: str = MISSING  # hub id, local folder, or builtin:tiny_reward
+    revision: str | None = None
+    dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
+    chat_template: str | None = None
+    template_args: dict[str, Any] = option({})
+    max_length: int | None = option(None, at_least=8)
+    micro_batch_tokens: int = option(4096, at_least=1)
+    normalise: bool = False
 
 
 @dataclass
@@ -60,6 +74,7 @@ class DataConfig:
     name: str = MISSING
     path: str | None = None  # builtin:sample, a local file or folder, or a hub dataset
     revision: str | None = None
+    license: str | None = None
     split: str = "train"
     eval_path: str | None = None
     eval_split: str | None = None

@@ -21,15 +21,18 @@ from omegaconf.errors import OmegaConfBaseException
 from psychocounsel.cluster.job import Job, submit
 from psychocounsel.errors import UserError
 from psychocounsel.messages import one_line
+from psychocounsel.sweep import Row, with_rows
 
 
-def register(make_job: Callable[[DictConfig, list[str], int, Path], Job], exit_codes: list[int]) -> None:
+def register(
+    make_job: Callable[[DictConfig, list[str], int, Path], Job], rows: list[Row], exit_codes: list[int]
+) -> None:
     """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only.
 
-    `make_job` turns (composed configuration, overrides, index, sweep directory) into a checked job; the exit code of a
-    sweep is added to `exit_codes`.
+    `make_job` turns (composed configuration, overrides, index, sweep directory) into a checked job. Every combination of
+    a sweep runs with each of `rows`, overrides that go together. The exit code of a sweep is added to `exit_codes`.
     """
-    JobLauncher.make_job, JobLauncher.exit_codes = staticmethod(make_job), exit_codes
+    JobLauncher.make_job, JobLauncher.rows, JobLauncher.exit_codes = staticmethod(make_job), rows, exit_codes
     plugins = Plugins.instance()  # its first call looks for installed plugins
     try:
         import_module("hydra_plugins")
@@ -47,6 +50,7 @@ class JobLauncher(Launcher):
     __module__ = "hydra_plugins.psychocounsel"
     make_job: ClassVar[Any]
     exit_codes: ClassVar[list[int]]
+    rows: ClassVar[list[Row]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.master = hydra_context, config
@@ -57,7 +61,7 @@ class JobLauncher(Launcher):
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
         jobs = []
-        for offset, overrides in enumerate(job_overrides):
+        for offset, overrides in enumerate(with_rows(job_overrides, self.rows)):
             try:
                 composed = self._compose(list(overrides))
                 jobs.append(self.make_job(composed, list(overrides), initial_job_idx + offset, self.sweep))

@@ -19,8 +19,13 @@ def pair_metrics(
     """`accuracy`, `auc`, `ece`, `brier` of n pairs' rewards, each with `_low` and `_high`, its 95 % interval.
 
     The intervals are by bootstrap over `clusters`, the prompt of each pair.
+
+    Raises:
+        ValueError: if a margin is NaN, which would have no bin and count as wrong.
     """
     margins = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
+    if unknown := np.isnan(margins).sum():
+        raise ValueError(f"the margin is NaN for {unknown} of {len(margins)} pairs")
     results: dict[str, float] = {}
     for name, metric in _METRICS.items():
         low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples)  # type: ignore[misc]

@@ -17,27 +17,27 @@ from psychocounsel.model.attention import implementation
 _SHIPPED = Path(__file__).parent / "shipped"
 
 
-def resolve_path(path: str) -> str:
+def resolve_path(path: str, key: str = "model") -> str:
     """The folder of a `builtin:` name; other paths and hub ids as they are."""
     if not path.startswith("builtin:"):
         return path
     folder = _SHIPPED / path.removeprefix("builtin:")
     if not folder.is_dir():
         names = ", ".join(f"builtin:{child.name}" for child in sorted(_SHIPPED.iterdir()))
-        raise UserError(f"model.path={path}: not shipped; there is {names}")
+        raise UserError(f"{key}.path={path}: not shipped; there is {names}")
     return str(folder)
 
 
-def load_chat_format(model: DictConfig) -> tuple[Any, ChatFormat]:
-    """Return the tokenizer and its chat format.
+def load_chat_format(model: DictConfig, key: str = "model") -> tuple[Any, ChatFormat]:
+    """Return the tokenizer and its chat format; `key` is the config group that errors name.
 
     Raises:
         UserError: if the tokenizer cannot be loaded or has no chat template.
     """
     from transformers import AutoTokenizer
 
-    with loading(model.path):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path), revision=model.revision)
+    with loading(model.path, key):
+        tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
     if model.chat_template:
         tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
     args: Any = OmegaConf.to_container(model.template_args)
@@ -81,7 +81,7 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
 
 
 def load_weights(
-    kind: Any, model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, **more: Any
+    kind: Any, model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str = "model", **more: Any
 ) -> tuple[Any, set[str]]:
     """Load `model.path` as `kind` (a transformers Auto class); returns it, and the names of weights that it lacks.
 
@@ -90,10 +90,10 @@ def load_weights(
     """
     from transformers import AutoConfig
 
-    path = resolve_path(model.path)
-    with loading(model.path):
+    path = resolve_path(model.path, key)
+    with loading(model.path, key):
         config = AutoConfig.from_pretrained(path, revision=model.revision)
-        if model.quantise:
+        if model.get("quantise"):
             more |= {"quantization_config": _quantisation(dtype)}
         with _partitioned_loading(zero3):
             lm, info = kind.from_pretrained(
@@ -124,13 +124,13 @@ def _quantisation(dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def loading(path: str, key: str = "model.path") -> Iterator[None]:
+def loading(path: str, key: str) -> Iterator[None]:
     """One line for the many ways in which loading fails."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{key}={path}: cannot be loaded ({reason[:300]})") from error
+        raise UserError(f"{key}.path={path}: cannot be loaded ({reason[:300]})") from error
 
 
 @contextmanager

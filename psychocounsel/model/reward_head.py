@@ -6,73 +6,90 @@ an error: a random head would give random rewards.
 """
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.files import read_json
 from psychocounsel.model.load import load_weights, loading, ready_to_train, resolve_path
 
 HEAD = "score"
 
 
-def load_reward_lm(
-    model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int, key: str = "model.path"
-) -> Any:
+def load_reward_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int) -> Any:
     """Load `model.path` with one score per sequence, for training; a language model gets a new head, drawn by torch's seed.
 
     Raises:
         UserError: if it cannot be loaded, or is a reward model without a usable head.
     """
-    lm, has_head = _load(model, dtype, zero3, key)
+    lm, has_head = _load(model, dtype, zero3, "model")
     if not has_head:
         _draw_head(lm)
     lm.config.pad_token_id = pad_token_id
     return ready_to_train(lm, model)
 
 
-def load_trained_reward_lm(model: DictConfig, dtype: torch.dtype, key: str) -> Any:
-    """Load a reward model to score with; what has no trained head is refused.
+def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype) -> Any:
+    """Load `reward.path` to score with: a reward model, or a LoRA adapter of one, which is merged.
 
     Raises:
-        UserError: if it cannot be loaded, or is no reward model.
+        UserError: if it cannot be loaded, or has no trained head.
     """
-    lm, has_head = _load(model, dtype, None, key)
+    path = Path(resolve_path(reward.path, "reward"))
+    if (path / "adapter_config.json").is_file():
+        return _load_adapted(path, reward, dtype)
+    lm, has_head = _load(reward, dtype, None, "reward")
     if not has_head:
         raise UserError(
-            f"{key}={model.path}: is a language model, not a reward model: train one with "
-            f"`python -m psychocounsel.train algo=reward model.path={model.path}`"
+            f"reward.path={reward.path}: is a language model, not a reward model; train one with "
+            f"`python -m psychocounsel.train algo=reward model.path={reward.path}`"
         )
-    return lm.eval()
+    return lm
+
+
+def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
+    from peft import PeftModel
+
+    settings = read_json(path / "adapter_config.json")
+    if HEAD not in (settings.get("modules_to_save") or []):
+        raise UserError(f"reward.path={reward.path}: is an adapter of a language model, not of a reward model")
+    base = OmegaConf.merge(reward, {"path": settings["base_model_name_or_path"], "revision": settings["revision"]})
+    lm, _ = _load(cast(DictConfig, base), dtype, None, "reward")
+    lm = PeftModel.from_pretrained(lm, str(path)).merge_and_unload()
+    about = read_json(path / "psychocounsel.json") or {}
+    lm.config.update({name: about.get(f"eval/reward_{name}") for name in ("mean", "std")})
+    return lm
 
 
 def _load(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str) -> tuple[Any, bool]:
+    """The model, and whether its head is a trained one."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     with loading(model.path, key):
-        config = AutoConfig.from_pretrained(resolve_path(model.path), revision=model.revision)
+        config = AutoConfig.from_pretrained(resolve_path(model.path, key), revision=model.revision)
     is_language_model = any(name.endswith("ForCausalLM") for name in config.architectures or [])
     prefixes = {"value_head", getattr(config, "value_head_prefix", HEAD)} - {HEAD}
     renamed = {f"^{re.escape(prefix)}\\.": f"{HEAD}." for prefix in sorted(prefixes)}
+    classifier = AutoModelForSequenceClassification
     try:
-        lm, missing = load_weights(
-            AutoModelForSequenceClassification, model, dtype, zero3, num_labels=1, key_mapping=renamed
-        )
+        lm, missing = load_weights(classifier, model, dtype, zero3, key, num_labels=1, key_mapping=renamed)
     except RuntimeError as error:
-        if "size mismatch" not in str(error) and "mismatched" not in str(error):
+        if "mismatch" not in str(error):
             raise
-        raise UserError(f"{key}={model.path}: its head or weights have other shapes than a reward model's") from error
+        raise UserError(
+            f"{key}.path={model.path}: its weights or head have other shapes than a reward model's"
+        ) from error
     missing_head = {name for name in missing if name.startswith(f"{HEAD}.")}
     if rest := missing - missing_head:
-        raise UserError(f"{key}={model.path}: lacks {len(rest)} of its weights, {sorted(rest)[0]} for one")
+        raise UserError(f"{key}.path={model.path}: lacks {len(rest)} of its weights, {sorted(rest)[0]} for one")
     if missing_head and not is_language_model:
-        raise UserError(
-            f"{key}={model.path}: has no reward head named {' or '.join(sorted([*prefixes, HEAD]))}, "
-            "and a new one would be random"
-        )
+        names = " or ".join(sorted([*prefixes, HEAD]))
+        raise UserError(f"{key}.path={model.path}: has no reward head named {names}; a new one would be random")
     if not hasattr(lm, HEAD):
-        raise UserError(f"{key}={model.path}: its architecture has no linear head called {HEAD}")
+        raise UserError(f"{key}.path={model.path}: this architecture has no linear head called {HEAD}")
     return lm, not missing_head
 
 

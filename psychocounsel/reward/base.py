@@ -1,0 +1,19 @@
+"""What scores replies. Everything that asks for rewards asks a Scorer, wherever its model runs."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from psychocounsel.data.rows import Message
+
+Conversation = Sequence[Message]  # ends with the reply that is scored, of role assistant
+
+
+class Scorer(Protocol):
+    def score(self, conversations: Sequence[Conversation]) -> np.ndarray:
+        """float32[n]: the reward of the last message of each conversation, in order.
+
+        Raises:
+            UserError: for a conversation that does not end with a reply, or that the model cannot read whole.
+        """

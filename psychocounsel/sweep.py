@@ -1,0 +1,85 @@
+"""`sweep=NAME`: a sweep kept in `conf/sweep/NAME.yaml`, as lists of values that are crossed or go together."""
+
+import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psychocounsel.errors import UserError
+from psychocounsel.schema import suggestion
+
+Row = list[str]  # overrides that go together
+
+
+def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[list[str], list[Row]]:
+    """Replace `sweep=NAME` in a command line by -m and its crossed values; returns that, and the paired rows.
+
+    `cross` lists are written as Hydra sweeps them (KEY=A,B); a key that the command line gives itself is left out.
+    `pair` lists have one length, and their values go together; the launcher runs every combination with each row.
+
+    Raises:
+        UserError: if there is no such sweep, or its file is not of this form.
+    """
+    names = [text.partition("=")[2] for text in arguments if text.startswith("sweep=")]
+    rest = [text for text in arguments if not text.startswith("sweep=")]
+    if not names:
+        return rest, [[]]
+    if len(names) > 1 or "," in names[0]:
+        raise UserError("sweep= names one file of conf/sweep; run the others by commands of their own")
+    path, content = _load(names[0], conf_folders)
+    given = {text.lstrip("+~").partition("=")[0] for text in rest}
+    cross = {key: values for key, values in content.get("cross", {}).items() if key not in given}
+    pair = content.get("pair", {})
+    if taken := sorted(given & pair.keys()):
+        raise UserError(f"{taken[0]}: sweep={names[0]} sets it in rows with other keys ({path}); leave it out")
+    crossed = [f"{key}={','.join(map(_written, values))}" for key, values in cross.items()]
+    rows = [[f"{key}={_written(value)}" for key, value in zip(pair, row, strict=True)] for row in zip(*pair.values())]
+    flag = [] if "-m" in rest or "--multirun" in rest else ["-m"]
+    return [*flag, *rest, *crossed], rows or [[]]
+
+
+def with_rows(combinations: Sequence[Sequence[str]], rows: Sequence[Row]) -> list[Row]:
+    """Every combination of overrides with every row of paired ones."""
+    return [[*combination, *row] for combination, row in product(combinations, rows)]
+
+
+def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    files = {file.stem: file for folder in reversed(conf_folders) for file in sorted((folder / "sweep").glob("*.yaml"))}
+    if name not in files:
+        available = ", ".join(sorted(files))
+        raise UserError(f"sweep={name}: no such choice; {suggestion(name, list(files))} (sweep is one of {available})")
+    path = files[name]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not content or set(content) - {"cross", "pair"}:
+        raise UserError(f"{path}: holds cross: and pair:, each with KEY: [VALUES]")
+    for part, lists in content.items():
+        if not isinstance(lists, dict) or not all(isinstance(values, list) and values for values in lists.values()):
+            raise UserError(f"{path}: {part}: every key needs a list of values")
+    if len({len(values) for values in content.get("pair", {}).values()}) > 1:
+        counts = ", ".join(f"{key} has {len(values)}" for key, values in content["pair"].items())
+        raise UserError(f"{path}: the lists of pair go together and need one length: {counts}")
+    if both := set(content.get("cross", {})) & set(content.get("pair", {})):
+        raise UserError(f"{path}: {sorted(both)[0]} stands in cross and in pair")
+    return path, content
+
+
+def _written(value: Any) -> str:
+    """A value in the grammar of Hydra's command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_written(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./-]+", value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)
