@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel import config as configs
 from psychocounsel.cluster.hydra_launcher import register
-from psychocounsel.cluster.job import Job, make_job, submit
+from psychocounsel.cluster.job import Job, Submission, make_job, submit
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.files import shipped
 from psychocounsel.messages import one_line
@@ -23,20 +23,20 @@ from psychocounsel.schema import suggestion
 from psychocounsel.sweep import take_sweep
 
 
-def main(module: str, config_name: str) -> None:
-    """Run `module` as a Hydra application and exit with the code of its jobs."""
+def main(module: str, config_name: str, act: Callable[[list[Job], DictConfig], Submission] = submit) -> None:
+    """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
     rows = _read_arguments()
     exit_codes: list[int] = []
     failures: list[Exception] = []
-    register(partial(compose_job, module), rows, exit_codes)
+    register(partial(compose_job, module), act, rows, exit_codes)
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
         try:
             job = compose_job(module, composed, list(HydraConfig.get().overrides.task))
-            exit_codes.append(submit([job], job.config).exit_code)
+            exit_codes.append(act([job], job.config).exit_code)
         except Exception as error:
             failures.append(error)  # Hydra would print lines of its own for what leaves this function
 

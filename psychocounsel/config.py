@@ -152,6 +152,6 @@ def resolve_mix(composed: DictConfig, load_group: Any) -> None:
             if not entry.get("name"):
                 raise UserError("data.mix: each entry needs a name (a config of the data group) or a path")
             preset = load_group(entry["name"])
-            for key in ("path", "split", "revision"):
+            for key in ("path", "split", "revision", "license"):
                 if preset.get(key) is not None:
                     entry[key] = preset[key]

@@ -65,6 +65,7 @@ class MixEntry:
     path: str | None = None
     split: str = "train"
     revision: str | None = None
+    license: str | None = None
     rows: int | None = option(None, at_least=1)
     weight: float | None = option(None, above=0)
 
@@ -77,6 +78,7 @@ class DataConfig:
     license: str | None = None
     split: str = "train"
     eval_path: str | None = None
+    eval_revision: str | None = None
     eval_split: str | None = None
     dev_fraction: float = option(0.1, at_least=0, below=1)
     split_seed: int = 0

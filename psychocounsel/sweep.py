@@ -17,7 +17,7 @@ Row = list[str]  # overrides that go together
 def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[list[str], list[Row]]:
     """Replace `sweep=NAME` in a command line by -m and its crossed values; returns that, and the paired rows.
 
-    `cross` lists are written as Hydra sweeps them (KEY=A,B); a key that the command line gives itself is left out.
+    `cross` lists are written as Hydra sweeps them (KEY=A,B); of a key that the command line gives itself, its values count.
     `pair` lists have one length, and their values go together; the launcher runs every combination with each row.
 
     Raises:
@@ -30,15 +30,16 @@ def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[
     if len(names) > 1 or "," in names[0]:
         raise UserError("sweep= names one file of conf/sweep; run the others by commands of their own")
     path, content = _load(names[0], conf_folders)
-    given = {text.lstrip("+~").partition("=")[0] for text in rest}
-    cross = {key: values for key, values in content.get("cross", {}).items() if key not in given}
-    pair = content.get("pair", {})
-    if taken := sorted(given & pair.keys()):
+    given = {text.lstrip("+~").partition("=")[0]: text for text in rest}
+    cross, pair = content.get("cross", {}), content.get("pair", {})
+    if taken := sorted(given.keys() & pair.keys()):
         raise UserError(f"{taken[0]}: sweep={names[0]} sets it in rows with other keys ({path}); leave it out")
-    crossed = [f"{key}={','.join(map(_written, values))}" for key, values in cross.items()]
-    rows = [[f"{key}={_written(value)}" for key, value in zip(pair, row, strict=True)] for row in zip(*pair.values())]
+    # Runs are named by their overrides, so a key keeps its place wherever its values come from.
+    crossed = [given.get(key, f"{key}={','.join(map(_written, values))}") for key, values in cross.items()]
+    lists = [[f"{key}={_written(value)}" for value in values] for key, values in pair.items()]
     flag = [] if "-m" in rest or "--multirun" in rest else ["-m"]
-    return [*flag, *rest, *crossed], rows or [[]]
+    others = [text for text in rest if text not in crossed]
+    return [*flag, *others, *crossed], [list(row) for row in zip(*lists, strict=True)] or [[]]
 
 
 def with_rows(combinations: Sequence[Sequence[str]], rows: Sequence[Row]) -> list[Row]:

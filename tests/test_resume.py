@@ -21,6 +21,16 @@ BASE = [
 ]
 SMALL = ("zero=0", "cluster.processes=1")
 SHARDED = ("zero=3", "cluster.processes=2")
+REWARD = (*SMALL, "algo=reward")
+LORA = (*SMALL, "model.lora.rank=4", "model.lora.dropout=0.2")
+OTHERS = {
+    "reward": REWARD,
+    "lora": LORA,
+    "reward sharded": (*SHARDED, "algo=reward"),
+    "lora sharded": (*SHARDED, "model.lora.rank=4", "model.lora.dropout=0.2"),
+    "reward with lora": (*REWARD, "model.lora.rank=4"),
+    "kto": (*SMALL, "algo=kto"),
+}
 DEATHS = [("step_end", 3), ("checkpoint_written", 4), ("checkpoint_renamed", 4), ("eval_batch", 4)]
 
 
@@ -39,7 +49,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dic
 
 def assert_bitwise_equal(run_dir: Path, unbroken: Path) -> None:
     assert metrics_of(run_dir) == metrics_of(unbroken)
-    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run_dir, unbroken))
+    mine, theirs = (load_file(next((folder / "model").glob("*.safetensors"))) for folder in (run_dir, unbroken))
+    assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     last, expected = latest_checkpoint(run_dir), latest_checkpoint(unbroken)
     assert last is not None and expected is not None and last.name == expected.name == "step-000006"
@@ -77,6 +88,23 @@ def test_kill_and_resume_sharded_matrix(
     cli(*command(tmp_path / "run", small_model, SHARDED, death), cwd=ROOT, check_code=137)
     cli(*command(tmp_path / "run", small_model, SHARDED), cwd=ROOT)
     assert_bitwise_equal(tmp_path / "run", unbroken[SHARDED])
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "step"),
+    [
+        ("reward", "checkpoint_written", 4),
+        ("lora", "step_end", 3),
+        pytest.param("reward sharded", "eval_batch", 4, marks=pytest.mark.slow),
+        pytest.param("lora sharded", "checkpoint_renamed", 4, marks=pytest.mark.slow),
+        pytest.param("reward with lora", "checkpoint_written", 4, marks=pytest.mark.slow),
+        pytest.param("kto", "step_end", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small_model: Path, tmp_path: Path) -> None:
+    cli(*command(tmp_path / "unbroken", small_model, OTHERS[name]), cwd=ROOT)
+    kill_and_resume(tmp_path / "run", small_model, OTHERS[name], event, step)
+    assert_bitwise_equal(tmp_path / "run", tmp_path / "unbroken")
 
 
 @pytest.mark.parametrize(("event", "step"), [("step_end", 3), ("eval_batch", 4)])

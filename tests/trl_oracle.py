@@ -1,4 +1,4 @@
-"""Training with TRL's own trainers, recorded step by step: the oracle of test_trl_parity."""
+"""Training with TRL's own trainers, recorded step by step: the oracle of the parity tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 Tensors = dict[str, torch.Tensor]
+Rows = list[dict[str, Any]]
 
 # With these, which DeepSpeed wants, accelerate would wrap the model in DDP.
 _LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -59,29 +60,71 @@ def _without_launcher() -> Iterator[None]:
 
 
 @_without_launcher()
-def train_sft(lm: Any, tokenizer: Any, rows: list[dict[str, Any]], folder: Path, **settings: Any) -> Recording:
+def train_sft(lm: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
     """Train `lm` in place with SFTTrainer, on the chosen replies and not on their prompts."""
     from trl import SFTConfig, SFTTrainer
 
     demonstrations = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
-    config = SFTConfig(output_dir=str(folder), completion_only_loss=True, **_PLAIN, **settings)
+    config = SFTConfig(str(folder), completion_only_loss=True, **_PLAIN, **settings)
     return _record(SFTTrainer, config, lm, tokenizer, demonstrations)
 
 
 @_without_launcher()
-def train_dpo(
-    lm: Any, reference: Any, tokenizer: Any, rows: list[dict[str, Any]], folder: Path, **settings: Any
-) -> Recording:
+def train_dpo(lm: Any, reference: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
     """Train `lm` in place with DPOTrainer against `reference`."""
     from trl import DPOConfig, DPOTrainer
 
-    config = DPOConfig(output_dir=str(folder), **_PLAIN, **settings)
+    config = DPOConfig(str(folder), **_PLAIN, **settings)
     return _record(DPOTrainer, config, lm, tokenizer, rows, ref_model=reference)
 
 
-def _record(
-    trainer_class: Any, config: Any, lm: Any, tokenizer: Any, rows: list[dict[str, Any]], **more: Any
-) -> Recording:
+@_without_launcher()
+def train_reward(lm: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
+    """Train `lm`, which scores sequences, in place with RewardTrainer; a row may have a `margin`."""
+    from trl import RewardConfig, RewardTrainer
+
+    config = RewardConfig(str(folder), **_PLAIN, **settings)
+    return _record(RewardTrainer, config, lm, tokenizer, rows)
+
+
+@_without_launcher()
+def train_simpo(lm: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
+    """Train `lm` in place with CPOTrainer and its SimPO loss."""
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    config = CPOConfig(str(folder), loss_type="simpo", remove_unused_columns=False, **_PLAIN, **settings)
+    return _record(CPOTrainer, config, lm, tokenizer, rows)
+
+
+@_without_launcher()
+def train_orpo(lm: Any, tokenizer: Any, rows: Rows, folder: Path, untouched: bool, **settings: Any) -> Recording:
+    """Train `lm` in place with ORPOTrainer: TRL's own, or one whose likelihood leaves the prompts out."""
+    from torch.nn.functional import cross_entropy
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    class RepliesOnly(ORPOTrainer):
+        """Its likelihood is made anew from the trainer's own logits."""
+
+        def concatenated_forward(self, model: Any, batch: Any) -> tuple[Any, ...]:
+            *outputs, _ = super().concatenated_forward(model, batch)
+            labels = batch["chosen_labels"][:, 1:]  # -100 in prompt and padding
+            logits = outputs[2][:, : labels.shape[1]]
+            return (*outputs, cross_entropy(logits.flatten(0, 1), labels.flatten()))
+
+    config = ORPOConfig(str(folder), remove_unused_columns=False, **_PLAIN, **settings)
+    return _record(ORPOTrainer if untouched else RepliesOnly, config, lm, tokenizer, rows)
+
+
+@_without_launcher()
+def train_kto(lm: Any, reference: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
+    """Train `lm` in place with KTOTrainer against `reference`, on single replies with a `label`."""
+    from trl import KTOConfig, KTOTrainer
+
+    config = KTOConfig(str(folder), **_PLAIN, **settings)
+    return _record(KTOTrainer, config, lm, tokenizer, rows, ref_model=reference)
+
+
+def _record(trainer_class: Any, config: Any, lm: Any, tokenizer: Any, rows: Rows, **more: Any) -> Recording:
     from datasets import Dataset
 
     recording = Recording(start=parameters_of(lm))

@@ -18,21 +18,26 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.job import Job, submit
+from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.errors import UserError
 from psychocounsel.messages import one_line
 from psychocounsel.sweep import Row, with_rows
 
 
 def register(
-    make_job: Callable[[DictConfig, list[str], int, Path], Job], rows: list[Row], exit_codes: list[int]
+    make_job: Callable[[DictConfig, list[str], int, Path], Job],
+    act: Callable[[list[Job], DictConfig], Submission],
+    rows: list[Row],
+    exit_codes: list[int],
 ) -> None:
     """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only.
 
-    `make_job` turns (composed configuration, overrides, index, sweep directory) into a checked job. Every combination of
-    a sweep runs with each of `rows`, overrides that go together. The exit code of a sweep is added to `exit_codes`.
+    `make_job` turns (composed configuration, overrides, index, sweep directory) into a checked job; `act` gets all jobs
+    and the configuration of the first. Every combination of a sweep runs with each of `rows`, overrides that go
+    together. The exit code of a sweep is added to `exit_codes`.
     """
-    JobLauncher.make_job, JobLauncher.rows, JobLauncher.exit_codes = staticmethod(make_job), rows, exit_codes
+    JobLauncher.make_job, JobLauncher.act = staticmethod(make_job), staticmethod(act)
+    JobLauncher.rows, JobLauncher.exit_codes = rows, exit_codes
     plugins = Plugins.instance()  # its first call looks for installed plugins
     try:
         import_module("hydra_plugins")
@@ -45,10 +50,11 @@ def register(
 
 
 class JobLauncher(Launcher):
-    """Makes one job of each combination and hands them all to the cluster in one call."""
+    """Makes one job of each combination and hands them all over in one call."""
 
     __module__ = "hydra_plugins.psychocounsel"
     make_job: ClassVar[Any]
+    act: ClassVar[Any]
     exit_codes: ClassVar[list[int]]
     rows: ClassVar[list[Row]]
 
@@ -68,7 +74,7 @@ class JobLauncher(Launcher):
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"combination {' '.join(overrides)}: {one_line(error, overrides)}") from error
         _refuse_shared_directories(jobs)
-        submission = submit(jobs, jobs[0].config)
+        submission = self.act(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel import __version__, identity
+from psychocounsel import __version__, hub, identity
 from psychocounsel import config as configs
 from psychocounsel.engine.manifest import latest_checkpoint
 from psychocounsel.engine.owner import refuse_if_owned
@@ -56,7 +56,9 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     existing = run_dir / "config.yaml"
     if existing.exists():
-        identity.check_same_run(config, _load(existing), run_dir)
+        before = _load(existing)
+        hub.keep_revisions(config, before)
+        identity.check_same_run(config, before, run_dir)
     elif run_dir.is_file():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and any(run_dir.iterdir()):
@@ -79,6 +81,7 @@ def _load(path: Path) -> DictConfig:
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
     """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names."""
     for job in jobs:
+        pin(job)
         refuse_if_owned(job.run_dir)
         job.finished = is_finished(job)
         check_process_count(job)
@@ -93,6 +96,12 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
     if config.sweep_dir:
         _write_sweep_table(Path(config.sweep_dir), jobs)
     return cluster.submit(jobs)
+
+
+def pin(job: Job) -> None:
+    """Let a new run use the commits that `prepare` fetched, and say so in its configuration; others keep their own."""
+    if not (job.run_dir / "config.yaml").exists():
+        hub.pin(job.config)
 
 
 def check_process_count(job: Job) -> None:

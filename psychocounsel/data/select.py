@@ -28,7 +28,7 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
         raise UserError("data.eval_split needs data.eval_path beside data.mix: it is a split of data.eval_path")
     train = _load_mix(data, report) if data.mix else _load_one(data, data.path, data.split, data.revision, report)
     if data.eval_path or data.eval_split:
-        source, revision = (data.eval_path, None) if data.eval_path else (data.path, data.revision)
+        source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
         held_out = _load_one(data, source, data.eval_split or "train", revision, report)
         train = _drop_leaks(train, held_out, report)
     else:

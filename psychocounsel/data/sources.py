@@ -11,6 +11,7 @@ import yaml
 
 from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.errors import UserError
+from psychocounsel.hub import dataset_location
 
 Row = Mapping[str, Any]
 
@@ -109,7 +110,8 @@ def _load_dataset(path: str, split: str, revision: str | None) -> Any:
         if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
             loaded = datasets.load_from_disk(path)
         else:
-            loaded = datasets.load_dataset(path, revision=revision)
+            source = path if folder.exists() else dataset_location(path, revision)
+            loaded = datasets.load_dataset(source, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)})") from error
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}

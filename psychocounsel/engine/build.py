@@ -30,16 +30,17 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
     dtype = model_dtype(config.model, world.device)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
-    model = _load(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer)
+    model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer)
     engine = Engine(model, config, algorithm, dtype)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
     return engine
 
 
-def _load(
+def load_model(
     config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, zero3: dict[str, Any] | None, tokenizer: Any
 ) -> PackedModel:
+    """The algorithm's main model as it is before training, with adapters if the configuration asks for them."""
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
     pad = tokenizer.pad_token_id

@@ -14,6 +14,7 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.files import read_json, recover_directory, replace_directory, write_atomically, write_json
 from psychocounsel.model.load import resolve_path
 from psychocounsel.model.lora import merged_parameters, plain_name
+from psychocounsel.model.packed import PackedModel
 
 
 def export_model(
@@ -34,26 +35,47 @@ def export_model(
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
     wrapper = engine.module
-    lm, adapter = wrapper.lm, None if model.lora.merge else wrapper.adapter
     weights: dict[str, torch.Tensor] = {}
-    for name, value in engine.whole_parameters() if adapter else merged_parameters(lm):
+    for name, value in engine.whole_parameters() if saves_adapter(wrapper, model) else merged_parameters(wrapper.lm):
         if world.rank == 0:
             weights[name.removeprefix("lm.")] = value.to("cpu", engine.dtype, copy=True)
     if world.rank == 0:
-        draft = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        if adapter:
-            adapter.save(draft, weights, resolve_path(model.path), model.revision)
-            (draft / "README.md").unlink(missing_ok=True)  # peft's, which says nothing yet
-        else:
-            _end_with(lm, tokenizer, chat)
-            _save(lm, draft, _with_tied(lm, weights), engine.dtype, wrapper.settings(about))
-        tokenizer.save_pretrained(draft)
-        write_atomically(draft / "README.md", card)
-        write_json(draft / "psychocounsel.json", about)
-        replace_directory(draft, folder)
+        write_model(folder, wrapper, weights, engine.dtype, tokenizer, chat, model, card, about)
     world.barrier()
+
+
+def saves_adapter(wrapper: PackedModel, model: DictConfig) -> bool:
+    """Whether what is written is the adapter alone."""
+    return wrapper.adapter is not None and not model.lora.merge
+
+
+def write_model(
+    folder: Path,
+    wrapper: PackedModel,
+    weights: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    tokenizer: Any,
+    chat: ChatFormat,
+    model: DictConfig,
+    card: str,
+    about: dict[str, Any],
+) -> None:
+    """Write `weights` in `dtype`, by their names in a plain model or an adapter, with all that loads them."""
+    lm, adapter = wrapper.lm, wrapper.adapter
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    if adapter is not None and saves_adapter(wrapper, model):
+        adapter.save(draft, weights, resolve_path(model.path), model.revision)
+    else:
+        _end_with(lm, tokenizer, chat)
+        _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(about))
+    tokenizer.save_pretrained(draft)
+    write_atomically(draft / "README.md", card)
+    write_json(draft / "psychocounsel.json", about)
+    for file in draft.glob("*.safetensors"):  # written for their owner alone, unlike the other files
+        file.chmod((draft / "README.md").stat().st_mode)
+    replace_directory(draft, folder)
 
 
 def kept_model(folder: Path) -> dict[str, Any]:
@@ -68,8 +90,6 @@ def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.
     settings = copy.deepcopy(lm.config)
     settings.update({"use_cache": True, "dtype": dtype, **more})
     settings.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):  # written for their owner alone, unlike the other files
-        file.chmod((folder / "config.json").stat().st_mode)
 
 
 def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:

@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
+from psychocounsel import config as configs
 from psychocounsel.engine.run import Run
 from psychocounsel.files import write_json
 
 _ROWS = (
     ("eval/accuracy", "held-out accuracy", 100.0, " %"),
     ("eval/margin", "held-out margin", 1.0, ""),
+    ("eval/auc", "held-out AUC", 1.0, ""),
+    ("eval/ece", "held-out ECE", 1.0, ""),
+    ("eval/brier", "held-out Brier", 1.0, ""),
     ("eval/loss", "held-out loss", 1.0, ""),
 )
 
@@ -31,7 +37,8 @@ def write_summary(
 def print_summary(run: Run, status: str, step: int, total: int, metrics: dict[str, Any], seconds: float) -> None:
     """Say in a few lines how the run went, where its results are and what to try next."""
     config = run.config
-    algorithm = config.algo._target_.rsplit(".", 1)[-1]
+    target = configs.target_class(config, "algo")
+    algorithm = target.__name__
     what = f"{algorithm} on {config.model.name} with data={config.data.name}"
     lines = ["", f"{what}: {status} at step {step} of {total}, {_duration(seconds)}"]
     before, best, last = (metrics[name] for name in ("before", "best", "last"))
@@ -43,19 +50,30 @@ def print_summary(run: Run, status: str, step: int, total: int, metrics: dict[st
                     f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last)
                 )
                 lines.append(f"{title:<20}" + "".join(f"{value:>10}" for value in values))
+        if "eval/accuracy_low" in best:
+            low, high = (f"{best[f'eval/accuracy_{end}'] * 100:.3g}" for end in ("low", "high"))
+            lines.append(f"best accuracy, 95 % interval by prompts: {low} to {high} %")
     shown = _shorten(run.dir)
     lines.append(f"run directory       {shown}")
     if status == "finished":
-        lines.append(f"model               {shown}/model   (AutoModelForCausalLM.from_pretrained loads it)")
-        lines.append("try next            python -m psychocounsel.train " + _next_idea(algorithm))
+        lines.append(f"model               {shown}/model   ({_loader(config, target.needs.main)} loads it)")
+        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, shown))
     elif status == "stopped":
         lines.append(f"to go on            the same command with run_dir={shown}")
     for line in lines:
         run.say(line)
 
 
-def _next_idea(algorithm: str) -> str:
-    return "-m algo.beta=0.05,0.1,0.3 seed=1,2" if algorithm == "DPO" else "model.path=RUN/model algo=dpo"
+def _loader(config: DictConfig, main: str) -> str:
+    kind = "CausalLM" if main == "policy" else "SequenceClassification"
+    adapter = config.model.lora.rank and not config.model.lora.merge
+    return f"peft.AutoPeftModelFor{kind}.from_pretrained" if adapter else f"AutoModelFor{kind}.from_pretrained"
+
+
+def _next_idea(algorithm: str, run: str) -> str:
+    if algorithm == "DPO":
+        return "train -m algo.beta=0.05,0.1,0.3 seed=1,2"
+    return f"train model.path={run}/model algo=dpo" if algorithm == "SFT" else f"export {run}"
 
 
 def _shorten(path: Path) -> str:

@@ -30,7 +30,8 @@ from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally, me
 from psychocounsel.engine.stopping import StopRequest, Watchdog
 from psychocounsel.engine.summary import print_summary, write_summary
 from psychocounsel.errors import CONTINUE_LATER, DONE, NonFinite, Stopped, UserError
-from psychocounsel.model.load import load_chat_format, set_cache_directories, weights_id
+from psychocounsel.hub import set_cache_directories
+from psychocounsel.model.load import load_chat_format, weights_id
 
 
 def train(run: Run) -> int:

@@ -67,9 +67,9 @@ def brier(margins: np.ndarray) -> float:
 
 
 def _both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and labels, float64[2n]; the two orders' predictions sum to one exactly."""
-    forward = 0.5 * (1 + np.tanh(margins / 2))
-    return np.concatenate([forward, 1 - forward]), np.concatenate([np.ones(len(margins)), np.zeros(len(margins))])
+    """Predictions and labels, float64[2n]; equal margins have equal predictions, hence one bin, in either order."""
+    both = np.concatenate([margins, -margins])
+    return 0.5 * (1 + np.tanh(both / 2)), np.concatenate([np.ones(len(margins)), np.zeros(len(margins))])
 
 
 _METRICS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}

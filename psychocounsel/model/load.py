@@ -1,7 +1,6 @@
 """Loading tokenizers and models: shipped, local or from the hub."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
+from psychocounsel.hub import set_cache_directories as set_cache_directories
 from psychocounsel.model.attention import implementation
 
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -164,15 +164,3 @@ def weights_id(model: DictConfig) -> str:
             while block := handle.read(1 << 22):
                 digest.update(block)
     return f"sha256:{digest.hexdigest()}"
-
-
-def set_cache_directories(cache: str) -> None:
-    """Keep downloads and compiled kernels under `paths.cache`, unless the user's environment says otherwise.
-
-    To be called before transformers or datasets is imported.
-    """
-    folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
-    if "HF_HOME" not in os.environ:  # the login token stays where it is
-        folders |= {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets"}
-    for variable, folder in folders.items():
-        os.environ.setdefault(variable, f"{cache}/{folder}")

@@ -82,6 +82,9 @@ def _load(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, k
         raise UserError(
             f"{key}.path={model.path}: its weights or head have other shapes than a reward model's"
         ) from error
+    # Or save_pretrained would give the head the name back that it was looked for under.
+    renamings = getattr(lm, "_weight_conversions", None) or []
+    lm._weight_conversions = [each for each in renamings if f"{HEAD}." not in each.target_patterns] or None
     missing_head = {name for name in missing if name.startswith(f"{HEAD}.")}
     if rest := missing - missing_head:
         raise UserError(f"{key}.path={model.path}: lacks {len(rest)} of its weights, {sorted(rest)[0]} for one")

@@ -1,0 +1,151 @@
+"""A run's weights as a folder for others, and on the hub: the best model, or those of a checkpoint."""
+
+import json
+import os
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel import config as configs
+from psychocounsel.engine.build import load_model
+from psychocounsel.engine.card import model_card
+from psychocounsel.engine.export import saves_adapter, write_model
+from psychocounsel.engine.manifest import checkpoint_path, complete_checkpoints, is_complete
+from psychocounsel.errors import UserError
+from psychocounsel.files import read_json, replace_directory, write_atomically
+from psychocounsel.model.load import load_chat_format, model_dtype
+from psychocounsel.model.lora import merged_parameters
+
+
+def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path) -> dict[str, Any]:
+    """Write the run's best model, or that of the checkpoint of `step`, to `folder`; returns its step and figures.
+
+    `merge` makes one model of a LoRA adapter and its base.
+
+    Raises:
+        UserError: if there are no such weights.
+    """
+    has_adapter = bool(config.model.lora.rank) and not config.model.lora.merge
+    if merge and not config.model.lora.rank:
+        raise UserError(f"{run}: trained all weights, there is no adapter to merge; leave out merge=true")
+    if step is None and not (merge and has_adapter):
+        return _copy_best(run, config, folder)
+    config.model.lora.merge = config.model.lora.merge or merge
+    config.model.quantise = None  # an adapter is merged into full weights
+    if step is None:
+        about, weights = _about(run), _adapter_weights(run / "model")
+    else:
+        about, weights = _about_step(run, step), _checkpoint_weights(run, step)
+    _rebuild(run, config, weights, about, folder)
+    return about
+
+
+def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
+    about = _about(run)
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(run / "model", draft)
+    write_atomically(draft / "README.md", model_card(config, about))
+    replace_directory(draft, folder)
+    return about
+
+
+def _about(run: Path) -> dict[str, Any]:
+    about = read_json(run / "model" / "psychocounsel.json")
+    if about is None:
+        raise UserError(
+            f"{run}: has no model yet: the first evaluation after a step writes it; step=N takes a checkpoint"
+        )
+    return dict(about)
+
+
+def _about_step(run: Path, step: int) -> dict[str, Any]:
+    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    line: dict[str, Any] = next((row for row in map(json.loads, lines) if row["step"] == step), {})
+    return {"step": step, **{name: value for name, value in line.items() if name.startswith("eval/")}}
+
+
+def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """The trained parameters in full precision, put together from all ranks' files."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    folder = checkpoint_path(run, step)
+    if not is_complete(folder):
+        steps = ", ".join(str(int(path.name.partition("-")[2])) for path in complete_checkpoints(run)) or "none"
+        raise UserError(
+            f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
+        )
+    name = next(path.name for path in folder.iterdir() if path.is_dir())
+    unpartitioned = folder / name / "mp_rank_00_model_states.pt"
+    if not list(folder.glob(f"{name}/*optim_states.pt")):  # stage 0 writes one file
+        return dict(torch.load(unpartitioned, map_location="cpu", weights_only=False)["module"])
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True))
+
+
+def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The adapter's weights under the names that the wrapped model gives them."""
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "adapter_model.safetensors")
+    named = {}
+    for name, value in weights.items():
+        inner = name.removeprefix("base_model.model.")
+        for kind in ("lora_A", "lora_B"):
+            inner = inner.replace(f".{kind}.weight", f".{kind}.default.weight")
+        module, _, leaf = inner.rpartition(".")
+        named[f"lm.{inner}" if ".lora_" in inner else f"lm.{module}.modules_to_save.default.{leaf}"] = value
+    return named
+
+
+def _rebuild(
+    run: Path, config: DictConfig, weights: dict[str, torch.Tensor], about: dict[str, Any], folder: Path
+) -> None:
+    algorithm = configs.build(config, "algo")
+    tokenizer, chat = load_chat_format(config.model)
+    chat.used_tokens()  # notes the tokens that end a reply
+    on_gpu = bool((read_json(run / "environment.json") or {}).get("gpus"))
+    dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
+    wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
+    trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
+    result = wrapper.load_state_dict(weights, strict=False)
+    if wrong := [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]:
+        raise UserError(f"the weights do not fit {config.model.path} ({wrong[0]}): was it changed since?")
+    chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
+    plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
+    write_model(folder, wrapper, plain, dtype, tokenizer, chat, config.model, model_card(config, about), about)
+
+
+def push(folder: Path, repository: str, public: bool) -> str:
+    """Upload `folder` to the hub repository, private unless `public`; returns its address.
+
+    Raises:
+        UserError: without a token that may write there, or if the repository is public and that was not asked for.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    adapter = read_json(folder / "adapter_config.json") or {}
+    if str(adapter.get("base_model_name_or_path", "")).startswith("/"):
+        raise UserError(
+            f"push={repository}: this adapter names its base by a path on this machine, so nobody else could load it; "
+            "add merge=true"
+        )
+    api = HfApi()
+    try:
+        url = api.create_repo(repository, private=not public, exist_ok=True)
+        if not public and not api.repo_info(repository).private:
+            raise UserError(
+                f"push={repository}: exists and is public; add public=true if that is meant, or use another name"
+            )
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by psychocounsel")
+    except (LocalTokenNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"push={repository}: {reason[:300]}. Pushing needs a token that may write there: `hf auth login`, or HF_TOKEN"
+        ) from error
+    return str(url)

@@ -1,0 +1,96 @@
+"""Commits of the hub: where configurations are pinned to them, and that the cache gives just these."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, constants
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel import hub as hubs
+from psychocounsel.config import check, compose
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import UserError
+from tests.harness import TINY
+from tests.hub_server import Hub, pairs
+
+DATA = "datasets/acme/pairs"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A running hub that huggingface_hub asks in this process, with an empty cache."""
+    from datasets import config as datasets_config
+
+    running = Hub(tmp_path / "hub")
+    running.start()
+    url = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+    places = {"ENDPOINT": running.url, "HUGGINGFACE_CO_URL_TEMPLATE": url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+    for name, value in {**places, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(datasets_config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    yield running
+    running.stop()
+
+
+def test_every_place_of_a_configuration_is_pinned_where_it_asks_for_no_commit(tmp_path: Path) -> None:
+    def config(*more: str) -> DictConfig:
+        mix = "data.mix=[{path: acme/pairs, rows: 3}, {path: acme/more, rows: 3, revision: v1}]"
+        return check(
+            compose(["model.path=acme/chat", "data.eval_path=acme/pairs", mix, f"paths.cache={tmp_path}", *more])
+        )
+
+    asked = config()
+    sources = hubs.sources([asked, asked])
+    named = [("model", "acme/chat", None), ("dataset", "acme/pairs", None), ("dataset", "acme/more", "v1")]
+    assert [(source.kind, source.id, source.revision) for source in sources] == named
+    for number, source in enumerate(sources):
+        commit = f"{number}" * 40
+        hubs.record(str(tmp_path), hubs.Repository(source, commit, 0, 0, ()))
+    pinned = config()
+    hubs.pin(pinned)
+
+    def commits(config: DictConfig) -> list[str | None]:
+        return [config.model.revision, config.data.eval_revision, *(entry.revision for entry in config.data.mix)]
+
+    assert commits(pinned) == ["0" * 40, "1" * 40, "1" * 40, "v1"]
+    kept = config()
+    hubs.keep_revisions(kept, OmegaConf.create(OmegaConf.to_yaml(pinned)))
+    assert commits(kept) == commits(pinned)
+    other = config("model.path=acme/other", "data.mix=[{path: acme/more, rows: 3}]")
+    hubs.keep_revisions(other, OmegaConf.create(OmegaConf.to_yaml(pinned)))
+    assert commits(other) == [None, "1" * 40, None]
+
+
+def test_offline_a_dataset_is_that_of_its_commit_or_refused(hub: Hub) -> None:
+    """By name alone, `datasets` would take whatever it loaded last."""
+    commits: dict[str | None, str] = {}
+    texts = {"v0": "I can't sleep.", "v1": "I wake up at four.", None: "I am tired."}
+    for name, text in texts.items():
+        commits[name] = hub.commit(DATA, pairs(text))
+        hub.repos[DATA].refs[name or "main"] = commits[name]
+        hubs.fetch(found := hubs.look_up(hubs.Source("dataset", "acme/pairs", name, "data.path")))
+        assert found.missing == found.size > 0 and found.commit == commits[name]
+    partial = hub.commit(DATA, pairs("I lie awake."))
+    HfApi().hf_hub_download("acme/pairs", "data/train.jsonl", repo_type="dataset", revision=partial)
+    hubs.go_offline()
+    for name, text in texts.items():
+        for revision in (name, commits[name]):
+            (first, *_) = load_examples("acme/pairs", "train", revision)
+            assert first.prompt[-1]["content"] == f"Day 0: {text}"
+    with pytest.raises(UserError, match=r"acme/pairs: revision \w{40} is not in the cache, .* psychocounsel.prepare"):
+        load_examples("acme/pairs", "train", partial)
+
+
+def test_the_hub_of_these_tests_takes_pushes(hub: Hub, tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
+    api = HfApi(token="hf_good")
+    api.create_repo("me/mine", private=True)
+    api.create_repo("me/mine", private=True, exist_ok=True)
+    commit = api.upload_folder(repo_id="me/mine", folder_path=tmp_path / "model")
+    pushed = hub.repos["models/me/mine"]
+    assert pushed.private and pushed.refs["main"] == commit.oid
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    assert {name: data for name, data in pushed.files("main").items() if name != ".gitattributes"} == sent
