@@ -1,6 +1,6 @@
 # make train   set up and train the shipped model on the shipped sample
 # make test    set up and pass the tests; make test-slow adds the full matrices
-# make tiny    build the shipped model anew
+# make tiny    build the shipped models anew
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -44,12 +44,10 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
         )
     if config.data.limit and config.data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
-    _check_data(config)
+    check_data(config)
     _check_callbacks(config)
     _check_adapter(config, cluster)
-    _check_local_path(config.model.path, "model.path", folder=True)
-    if config.model.chat_template:
-        _check_local_path(config.model.chat_template, "model.chat_template", must_exist=True)
+    check_model_paths(config, "model")
 
 
 def check_needs(name: str, needs: Any) -> None:
@@ -105,7 +103,7 @@ def _check_adapter(config: DictConfig, cluster: Any) -> None:
         raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[gpu]'")
 
 
-def _check_data(config: DictConfig) -> None:
+def check_data(config: DictConfig) -> None:
     data = config.data
     for name, weight in data.principle_weights.items():
         if name not in PRINCIPLES:
@@ -131,6 +129,20 @@ def _check_data(config: DictConfig) -> None:
         _check_local_path(data[key], f"data.{key}")
 
 
+def check_model_paths(config: DictConfig, group: str) -> None:
+    """`group` is "model" or "reward"; only a reward model may be an adapter, because it is not trained on."""
+    section = config[group]
+    _check_local_path(section.path, f"{group}.path", folder=True)
+    if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
+        run = Path(section.path).parent if Path(section.path).name == "model" else section.path
+        raise UserError(
+            f"model.path={section.path}: is a LoRA adapter; train on from the merged model that "
+            f"`python -m psychocounsel.export {run} merge=true` writes"
+        )
+    if section.chat_template:
+        _check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
+
+
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja)$")
 
 
@@ -143,21 +155,15 @@ def _check_local_path(value: str | None, key: str, folder: bool = False, must_ex
         raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
     if folder and path.is_file():
         raise UserError(f"{key}={value}: is a file; give the folder that holds config.json")
-    if folder and path.is_dir() and (path / "adapter_config.json").is_file():
-        run = path.parent if path.name == "model" else path
-        raise UserError(
-            f"{key}={value}: is a LoRA adapter; train on from the merged model that "
-            f"`python -m psychocounsel.export {run} merge=true` writes"
-        )
-    if folder and path.is_dir() and not (path / "config.json").is_file():
+    if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UserError(f"{key}={value}: the folder holds no config.json, so it is not a model")
 
 
 def make_paths_absolute(config: DictConfig) -> None:
     """Jobs may start in another directory: what exists here is recorded by its absolute path."""
+    models = [config[group] for group in ("model", "reward") if group in config]
     for node, key in [
-        (config.model, "path"),
-        (config.model, "chat_template"),
+        *((model, key) for model in models for key in ("path", "chat_template")),
         (config.data, "path"),
         (config.data, "eval_path"),
         *((entry, "path") for entry in config.data.mix),

@@ -12,11 +12,18 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from psychocounsel.checks import check_combinations, check_needs, make_paths_absolute, require_paths
+from psychocounsel.checks import (
+    check_combinations,
+    check_data,
+    check_model_paths,
+    check_needs,
+    make_paths_absolute,
+    require_paths,
+)
 from psychocounsel.errors import UserError
 from psychocounsel.files import shipped
 from psychocounsel.identity import new_directory, slug
-from psychocounsel.schema import MixEntry, TrainConfig, check_limits, flat_keys, suggestion
+from psychocounsel.schema import EvaluateConfig, MixEntry, TrainConfig, check_limits, flat_keys, suggestion
 
 _TARGETS = ("algo", "cluster", "tracker")
 
@@ -84,6 +91,23 @@ def check(composed: DictConfig) -> DictConfig:
     return config
 
 
+def check_evaluation(composed: DictConfig) -> DictConfig:
+    """As `check`, for what `psychocounsel.evaluate` reads.
+
+    Raises:
+        UserError: for an unknown key, a wrong type or range, or something that is not there.
+    """
+    plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
+    require_paths(plain)
+    config = _merge(OmegaConf.structured(EvaluateConfig), plain)
+    check_limits(EvaluateConfig, config)
+    check_data(config)
+    check_model_paths(config, "reward")
+    make_paths_absolute(config)
+    _name_by_path(config)
+    return config
+
+
 def target_class(config: DictConfig, group: str) -> Any:
     """Import the dataclass that `<group>._target_` names."""
     from hydra.utils import get_class
@@ -128,7 +152,8 @@ def unknown_key(key: str, valid: list[str]) -> str:
 
 def _name_by_path(config: DictConfig) -> None:
     """A preset for what ships, or for any path, is named by the path that was given in its place."""
-    for section, generic in ((config.model, ("local", "tiny")), (config.data, ("local", "sample"))):
+    generics = {"model": ("local", "tiny"), "reward": ("local", "tiny"), "data": ("local", "sample")}
+    for section, generic in ((config[group], names) for group, names in generics.items() if group in config):
         if section.name in generic and section.path and not section.path.startswith("builtin:"):
             path = Path(section.path)
             telling = path.parent if path.name == "model" else path  # RUN/model

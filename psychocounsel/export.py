@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / "psychocounsel.json").exists():
         raise UserError(f"to={folder}: holds other files; give a new or empty folder")
     from psychocounsel.engine.progress import quiet_libraries
-    from psychocounsel.model.load import set_cache_directories
+    from psychocounsel.hub import set_cache_directories
 
     set_cache_directories(config.paths.cache)
     quiet_libraries()

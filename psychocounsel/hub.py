@@ -21,6 +21,7 @@ from psychocounsel.files import read_json, write_atomically, write_json
 
 _SLOTS = (  # kind, key of the path, key of the revision
     ("model", "model.path", "model.revision"),
+    ("model", "reward.path", "reward.revision"),
     ("dataset", "data.path", "data.revision"),
     ("dataset", "data.eval_path", "data.eval_revision"),
 )

@@ -154,6 +154,22 @@ class TrainConfig:
     code_path: list[str] = option([])
 
 
+@dataclass
+class EvaluateConfig:
+    """The keys of `psychocounsel.evaluate`."""
+
+    part: str = option("held_out", choices=("held_out", "all"))
+    limit: int | None = option(None, at_least=1)
+    device: str = option("auto", choices=("auto", "cpu", "cuda"))
+    run_dir: str | None = None
+    sweep_dir: str | None = None
+    dry_run: bool = False
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    code_path: list[str] = option([])
+
+
 def flat_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a configuration, inner nodes included."""
     keys = []

@@ -18,7 +18,11 @@ from psychocounsel.reward.local import LocalScorer
 from tests.harness import ARCHITECTURES, ROOT, TINY, cli, metrics_of, random_groups, small_lm
 
 PROMPTS = ["I feel so alone since the move.", "He shouts. Then he cries, and I hold him.", "Nothing."]
-REPLIES = ["What is it like when the evening comes?", "Stop.", "You deserve rest, and you are not to blame for any of it."]
+REPLIES = [
+    "What is it like when the evening comes?",
+    "Stop.",
+    "You deserve rest, and you are not to blame for any of it.",
+]
 CONVERSATIONS: list[list[dict[str, str]]] = [
     [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
     for prompt in PROMPTS

@@ -1,4 +1,6 @@
-"""`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped model `tiny` anew from `launch/tiny.yaml`.
+"""`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped models anew from `launch/tiny.yaml`.
+
+FOLDER/tiny is the policy after supervised fine-tuning, FOLDER/tiny_reward the reward model trained from it.
 
 Tokenizer and weights see only the training prompts of `data=sample`, so that the held-out ones stay unseen.
 """
@@ -19,7 +21,7 @@ from psychocounsel.data.select import split_by_prompt
 from psychocounsel.data.sources import load_examples
 from psychocounsel.files import replace_directory, shipped
 
-_SHIPPED = Path(__file__).parent / "shipped" / "tiny"
+_SHIPPED = Path(__file__).parent / "shipped"
 
 _SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 _TEMPLATE = (
@@ -40,10 +42,15 @@ def main() -> None:
         texts = [text for example in train for text in (example.prompt[-1]["content"], *example.replies)]
         _untrained(work / "init", texts, recipe)
         overrides = ["algo=sft", "model=local", f"model.path={work}/init", "data=local", f"data.path={work}/rows.jsonl"]
-        command = [sys.executable, "-m", "psychocounsel.train", *overrides, f"run_dir={work}/run", *recipe.sft]
-        subprocess.run(command, check=True)
-        _ship(work / "run" / "model", folder)
-    print(f"wrote {folder}")
+        _train(work / "sft", *overrides, *recipe.sft)
+        _ship(work / "sft" / "model", folder / "tiny")
+        _train(work / "reward", "algo=reward", f"model.path={folder / 'tiny'}", *recipe.reward)
+        _ship(work / "reward" / "model", folder / "tiny_reward")
+    print(f"wrote {folder}/tiny and {folder}/tiny_reward")
+
+
+def _train(run: Path, *overrides: str) -> None:
+    subprocess.run([sys.executable, "-m", "psychocounsel.train", *overrides, f"run_dir={run}"], check=True)
 
 
 def _untrained(folder: Path, texts: list[str], recipe: Any) -> None:
@@ -76,12 +83,15 @@ def _untrained(folder: Path, texts: list[str], recipe: Any) -> None:
 
 def _ship(trained: Path, folder: Path) -> None:
     """Copy the trained model in bfloat16, which halves the package."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    is_policy = AutoConfig.from_pretrained(trained).architectures[0].endswith("ForCausalLM")
+    kind = AutoModelForCausalLM if is_policy else AutoModelForSequenceClassification
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(trained, draft, ignore=shutil.ignore_patterns("*.safetensors", "psychocounsel.json", "README.md"))
-    AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(draft)
+    kind.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(draft)
+    (draft / "model.safetensors").chmod(0o644)
     replace_directory(draft, folder)
 
 

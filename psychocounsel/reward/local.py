@@ -1,6 +1,6 @@
 """A reward model in this process, with its own tokenizer and chat template."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -49,7 +49,7 @@ class LocalScorer:
         return cls(OmegaConf.structured(RewardConfig(name="local", path=path, **settings)), device)
 
     def score(
-        self, conversations: Sequence[Conversation], progress: Callable[[range], Sequence[int]] = lambda steps: steps
+        self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
         """As Scorer says; `progress` may wrap the loop over blocks."""
         starts = range(0, len(conversations), _BLOCK)

@@ -1,0 +1,70 @@
+"""A reward model against pairs: score both replies of each, compute the figures, write them down."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.select import load_split, normalised
+from psychocounsel.engine.progress import Progress
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
+from psychocounsel.files import write_atomically, write_json
+from psychocounsel.reward.local import LocalScorer
+
+_NAMES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
+
+
+def evaluate_reward(config: DictConfig, folder: Path, say: Callable[[str], None]) -> float:
+    """Write `summary.json`, `scores.jsonl` and `config.yaml` to `folder`, print the table, return the accuracy.
+
+    Raises:
+        UserError: if there are no pairs, or the model cannot score them.
+    """
+    train, held_out = load_split(config.data, say)
+    examples = [*train, *held_out] if config.part == "all" else held_out
+    examples = examples[: config.limit]
+    if not examples or any(len(example.replies) < 2 for example in examples):
+        raise UserError(
+            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
+        )
+    use_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    scorer = LocalScorer(config.reward, torch.device("cuda" if use_cuda else "cpu"))
+    progress = Progress(True)
+    conversations = [
+        [*example.prompt, {"role": "assistant", "content": reply}]
+        for example in examples
+        for reply in example.replies[:2]
+    ]
+    scores = scorer.score(conversations, lambda steps: progress.bar(steps, "scoring")).reshape(-1, 2)
+    prompts = [normalised(example.prompt) for example in examples]
+    metrics = pair_metrics(scores[:, 0].tolist(), scores[:, 1].tolist(), prompts) | reward_statistics(list(scores))
+    longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
+    counts = {"pairs": len(examples), "prompts": len(set(prompts))}
+    _write(config, folder, examples, scores, {**counts, **metrics, "longer_reply_accuracy": longer})
+    say(
+        f"\nreward={config.reward.name} on {counts['pairs']} pairs of {counts['prompts']} prompts, data={config.data.name}"
+    )
+    for name, title in _NAMES.items():
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        say(f"{title:<22}{metrics[name]:>7.3f}   95 % interval, by prompts: {low:.3f} to {high:.3f}")
+    say(f"{'the longer reply wins':<22}{longer:>7.3f}   what length alone would give")
+    say(f"written to {folder}")
+    return metrics["accuracy"]
+
+
+def _write(
+    config: DictConfig, folder: Path, examples: list[Example], scores: np.ndarray, metrics: dict[str, float]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"id": example.id, "chosen": float(pair[0]), "rejected": float(pair[1])}
+        for example, pair in zip(examples, scores, strict=True)
+    ]
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_atomically(folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_json(folder / "summary.json", {"status": "finished", "metrics": metrics})
