@@ -42,11 +42,9 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
         raise UserError(
             f"max_prompt_length={config.max_prompt_length} must be less than max_length={config.max_length}"
         )
-    if config.data.limit and config.data.fraction:
-        raise UserError("data.limit and data.fraction exclude each other: keep one")
     check_data(config)
     _check_callbacks(config)
-    _check_adapter(config, cluster)
+    _check_adapter(config)
     check_model_paths(config, "model")
 
 
@@ -75,7 +73,7 @@ def _check_callbacks(config: DictConfig) -> None:
             raise UserError(f"callbacks.{name}._target_={target}: there is no such module")
 
 
-def _check_adapter(config: DictConfig, cluster: Any) -> None:
+def _check_adapter(config: DictConfig) -> None:
     lora, quantise = config.model.lora, config.model.quantise
     targets = lora.targets
     if not isinstance(targets, str) and not (
@@ -88,8 +86,8 @@ def _check_adapter(config: DictConfig, cluster: Any) -> None:
         return
     if not lora.rank:
         raise UserError(f"model.quantise={quantise}: quantised weights cannot be trained; give model.lora.rank as well")
-    if not cluster.gpus():
-        raise UserError(f"model.quantise={quantise} needs a CUDA GPU, and there is none here: use model.quantise=null")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[qlora]'")
     if config.zero.stage == 3:
         raise UserError(
             f"model.quantise={quantise} and zero=3: quantised weights are not partitioned; use zero=0, 1 or 2"
@@ -99,8 +97,6 @@ def _check_adapter(config: DictConfig, cluster: Any) -> None:
             f"model.lora.merge=true would merge into weights rounded by model.quantise={quantise}: leave it out, and merge "
             "into the full weights afterwards with `python -m psychocounsel.export RUN merge=true`"
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[gpu]'")
 
 
 def check_data(config: DictConfig) -> None:
@@ -112,6 +108,8 @@ def check_data(config: DictConfig) -> None:
             raise UserError(f"data.principle_weights.{name}={weight}: must be at least 0")
     if data.principle_weights and not any(data.principle_weights.values()):
         raise UserError("data.principle_weights are all 0: give at least one principle a weight")
+    if data.limit and data.fraction:
+        raise UserError("data.limit and data.fraction exclude each other: keep one")
     if not data.mix and not data.path:
         raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=sample")
     for index, entry in enumerate(data.mix):

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from omegaconf.errors import ConfigAttributeError
 
-from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.schema import suggestion
+from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 
 _KEYS = ("step", "merge", "to", "push", "public")
 
@@ -31,11 +30,10 @@ def main(arguments: list[str]) -> None:
     from psychocounsel.cluster.job import read_run
 
     _, config = read_run(run)
-    folder = Path(given.get("to") or run / "export")
-    if folder.resolve() in (run.resolve(), (run / "model").resolve()):
-        raise UserError(f"to={folder}: would replace a part of the run; give another folder")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "psychocounsel.json").exists():
-        raise UserError(f"to={folder}: holds other files; give a new or empty folder")
+    sys.path.extend(path for path in config.code_path if path not in sys.path)  # to an algorithm of the user's own
+    folder = Path(given["to"]).expanduser() if given.get("to") else run / "export"
+    place = folder.resolve()
+    _check_replaceable(place, folder, run)
     from psychocounsel.engine.progress import quiet_libraries
     from psychocounsel.hub import set_cache_directories
 
@@ -43,10 +41,10 @@ def main(arguments: list[str]) -> None:
     quiet_libraries()
     from psychocounsel.engine.publish import assemble, push
 
-    about = assemble(run, config, step, merge, folder)
+    about = assemble(run, config, step, merge, place)
     print(f"{folder}: the weights of step {about['step']}, with README.md as their card")
     if "push" in given:
-        print(f"pushed to {push(folder, given['push'], public)} ({'public' if public else 'private'})")
+        print(f"pushed to {push(place, given['push'], public)} ({'public' if public else 'private'})")
 
 
 def _parse(arguments: list[str]) -> tuple[Path, dict[str, str]]:
@@ -54,14 +52,24 @@ def _parse(arguments: list[str]) -> tuple[Path, dict[str, str]]:
     given = dict(text.split("=", 1) for text in arguments if "=" in text)
     for key in given:
         if key not in _KEYS:
-            raise UserError(f"unknown key {key}: {suggestion(key, list(_KEYS))} (keys are {', '.join(_KEYS)})")
+            raise UserError(f"unknown key {key}: the keys are {', '.join(_KEYS)}")
     if len(runs) != 1:
         raise UserError("give one run directory: python -m psychocounsel.export RUN [step=N] [push=ORG/NAME]")
     return Path(runs[0]), given
 
 
+def _check_replaceable(place: Path, folder: Path, run: Path) -> None:
+    """Only an earlier export may be replaced: no run, no run's model, and nothing else."""
+    if place == run.resolve() or (place.name == "model" and (place.parent / "job.json").exists()):
+        raise UserError(f"to={folder}: would replace a part of a run; give another folder")
+    if place.is_file():
+        raise UserError(f"to={folder}: is a file; give a folder")
+    if place.exists() and any(place.iterdir()) and not (place / "psychocounsel.json").exists():
+        raise UserError(f"to={folder}: holds other files; give a new or empty folder")
+
+
 def _number(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UserError(f"step={text}: give the number of a checkpoint")
     return int(text)
 
@@ -84,6 +92,11 @@ if __name__ == "__main__":
         )
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        from psychocounsel.messages import one_line
+
+        print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("stopped: an earlier export is as it was", file=sys.stderr)
+        sys.exit(CONTINUE_LATER)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.schema import suggestion
@@ -30,15 +32,15 @@ def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[
     if len(names) > 1 or "," in names[0]:
         raise UserError("sweep= names one file of conf/sweep; run the others by commands of their own")
     path, content = _load(names[0], conf_folders)
-    given = {text.lstrip("+~").partition("=")[0]: text for text in rest}
+    given = {_key(text): text for text in rest}
     cross, pair = content.get("cross", {}), content.get("pair", {})
-    if taken := sorted(given.keys() & pair.keys()):
+    if taken := sorted(given.keys() & set(map(_key, pair))):
         raise UserError(f"{taken[0]}: sweep={names[0]} sets it in rows with other keys ({path}); leave it out")
     # Runs are named by their overrides, so a key keeps its place wherever its values come from.
-    crossed = [given.get(key, f"{key}={','.join(map(_written, values))}") for key, values in cross.items()]
+    crossed = [given.get(_key(key), f"{key}={','.join(map(_written, values))}") for key, values in cross.items()]
     lists = [[f"{key}={_written(value)}" for value in values] for key, values in pair.items()]
     flag = [] if "-m" in rest or "--multirun" in rest else ["-m"]
-    others = [text for text in rest if text not in crossed]
+    others = [text for text in rest if _key(text) not in set(map(_key, cross))]
     return [*flag, *others, *crossed], [list(row) for row in zip(*lists, strict=True)] or [[]]
 
 
@@ -47,27 +49,44 @@ def with_rows(combinations: Sequence[Sequence[str]], rows: Sequence[Row]) -> lis
     return [[*combination, *row] for combination, row in product(combinations, rows)]
 
 
+def _key(override: str) -> str:
+    """The key of an override, or of a list, that may be one to add (+KEY)."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
     files = {file.stem: file for folder in reversed(conf_folders) for file in sorted((folder / "sweep").glob("*.yaml"))}
     if name not in files:
         available = ", ".join(sorted(files))
         raise UserError(f"sweep={name}: no such choice; {suggestion(name, list(files))} (sweep is one of {available})")
     path = files[name]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    content: Any = _read(path)
     if not isinstance(content, dict) or not content or set(content) - {"cross", "pair"}:
         raise UserError(f"{path}: holds cross: and pair:, each with KEY: [VALUES]")
     for part, lists in content.items():
-        if not isinstance(lists, dict) or not all(isinstance(values, list) and values for values in lists.values()):
-            raise UserError(f"{path}: {part}: every key needs a list of values")
+        if (
+            not isinstance(lists, dict)
+            or not lists
+            or not all(isinstance(each, list) and each for each in lists.values())
+        ):
+            raise UserError(f"{path}: {part}: holds KEY: [VALUES], and every key needs a list of values")
     if len({len(values) for values in content.get("pair", {}).values()}) > 1:
         counts = ", ".join(f"{key} has {len(values)}" for key, values in content["pair"].items())
         raise UserError(f"{path}: the lists of pair go together and need one length: {counts}")
-    if both := set(content.get("cross", {})) & set(content.get("pair", {})):
+    if both := set(map(_key, content.get("cross", {}))) & set(map(_key, content.get("pair", {}))):
         raise UserError(f"{path}: {sorted(both)[0]} stands in cross and in pair")
     return path, content
+
+
+def _read(path: Path) -> Any:
+    """What the file holds, read as the other configurations are: 1e-6 is a number, and no key stands twice."""
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}: is not YAML ({error.problem}{line})") from error
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
 
 
 def _written(value: Any) -> str:
@@ -80,7 +99,17 @@ def _written(value: Any) -> str:
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_written(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./-]+", value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    if isinstance(value, str) and not _is_plain(value):
+        # Backslashes are taken as they are, but before a quote.
+        escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
         return f"'{escaped}'"
     return str(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether Hydra reads the text as itself: not as a number, a truth value, null, or with a meaning of its own."""
+    try:
+        float(text)
+    except ValueError:
+        return bool(re.fullmatch(r"[A-Za-z0-9_./-]+", text)) and text.lower() not in ("null", "true", "false")
+    return False

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: nothing is fetched from anywhere."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,3 +37,37 @@ def in_process_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def export_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs are that the tests of export share."""
+    from tests.export_runs import make_base
+
+    folder = tmp_path_factory.mktemp("home") / "alice"
+    make_base(folder / "base")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policy_run(export_home: Path) -> Path:
+    from tests.export_runs import train
+
+    return train(export_home, "policy")
+
+
+@pytest.fixture(scope="session")
+def adapter_run(export_home: Path) -> Path:
+    from tests.export_runs import train_adapter
+
+    return train_adapter(export_home)
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """What a command that is called in this process leaves in the environment is not for other tests."""
+    environment, path = dict(os.environ), list(sys.path)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path

@@ -18,7 +18,7 @@ from psychocounsel.model.lora import add_adapter, merged_parameters
 from psychocounsel.model.policy import Policy
 from psychocounsel.reward.local import LocalScorer
 from psychocounsel.schema import LoraConfig
-from tests.harness import TINY, cli, make_stepper, random_groups, small_lm, world
+from tests.harness import TINY, cli, make_stepper, metrics_of, random_groups, small_lm, world
 
 TEXT = torch.tensor([[1, 4, 300, 17, 500, 2, 5, 44, 900, 12, 13, 2]])
 pytestmark = pytest.mark.usefixtures("in_process_training")
@@ -113,6 +113,23 @@ def test_adapter_and_merged_model_are_saved_and_equal(sharding: list[str], tmp_p
     assert (logits - before).abs().max() > 0.05
 
 
+def test_quantised_base_trains_an_adapter_that_merges_into_full_weights(tmp_path: Path) -> None:
+    """QLoRA: the frozen weights are in four bits, the run starts near the full model's loss, and the adapter learns."""
+    settings = ["algo=simpo", *SETTINGS, "max_steps=6", "algo.lr=1e-2", "global_batch_size=16"]
+    cli("train", *settings, "model.quantise=nf4", "run_dir=quantised", cwd=tmp_path)
+    cli("train", *settings, "run_dir=full", cwd=tmp_path)
+    quantised, full = (metrics_of(tmp_path / name) for name in ("quantised", "full"))
+    assert quantised[0]["eval/loss"] != full[0]["eval/loss"]
+    assert quantised[0]["eval/loss"] == pytest.approx(full[0]["eval/loss"], rel=0.02)
+    assert quantised[-1]["eval/loss"] < quantised[0]["eval/loss"] - 0.02
+    cli("export", "quantised", "merge=true", cwd=tmp_path)
+    merged, base = (
+        load_file(tmp_path / "quantised" / "export" / "model.safetensors"),
+        load_file(TINY / "model.safetensors"),
+    )
+    assert {name: value.shape for name, value in merged.items()} == {name: value.shape for name, value in base.items()}
+
+
 def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
     settings = [*SETTINGS, "algo=reward"]
     cli("train", *settings, "run_dir=run", cwd=tmp_path)
@@ -134,7 +151,8 @@ def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["model.quantise=nf4"], "quantised weights cannot be trained"),
-        (["model.quantise=nf4", "model.lora.rank=4"], "needs a CUDA GPU"),
+        (["model.quantise=nf4", "model.lora.rank=4", "zero=3"], "quantised weights are not partitioned"),
+        (["model.quantise=nf4", "model.lora.rank=4", "model.lora.merge=true"], "psychocounsel.export RUN merge=true"),
         (["model.lora.merge=true"], "there is none: give model.lora.rank"),
         (["model.lora.targets=[1,2]", "model.lora.rank=4"], "list of layer names"),
     ],

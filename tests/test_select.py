@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,14 @@ def select(data: list[Example], **values: Any) -> tuple[list[Example], list[str]
     return pairs_of(data, config(**values), "f", said.append), said
 
 
+def scored(*data: Example) -> list[Example]:
+    """The same with the mean rating of each reply, as pairs_of gives it under equal weights."""
+    return [
+        replace(each, scores=[sum(given.values()) / 7 for given in each.ratings]) if each.ratings else each
+        for each in data
+    ]
+
+
 WIDE = rated_pair(0, dict.fromkeys(PRINCIPLES, 5), dict.fromkeys(PRINCIPLES, 2))  # means 3 apart, sums 21
 NARROW = rated_pair(1, {"empathy": 5, "clarity": 5}, {})  # sums 4 apart
 EQUAL = rated_pair(2, {"empathy": 4}, {"clarity": 4})
@@ -260,16 +269,17 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
     assert [each.replies for each in found] == [["good", "bad 0"], ["bad 3", "good"]]
     assert found[1].ratings == [UNSAFE.ratings[1], UNSAFE.ratings[0]]  # type: ignore[index]
     assert found[1].id == UNSAFE.id
+    assert found[1].scores == [pytest.approx((3 * 6 + 3 * 20) / 26), pytest.approx((5 * 3 + 3 * 3 + 2 * 20) / 26)]
     assert said == [
         "f: 1 pairs dropped (their scores are equal)",
         "f: 1 pairs changed sides, by the score under data.principle_weights",
     ]
-    assert select([UNSAFE], principle_weights={"safety": 1}) == ([UNSAFE], [])
+    assert select([UNSAFE], principle_weights={"safety": 1}) == (scored(UNSAFE), [])
 
 
 def test_the_safety_veto_drops_pairs_whose_rejected_reply_is_safer() -> None:
     found, said = select([WIDE, UNSAFE, NARROW], safety_veto=True)
-    assert found == [WIDE, NARROW]
+    assert found == scored(WIDE, NARROW)
     assert said == ["f: 1 pairs dropped (the better one is rated less safe)"]
 
 
@@ -282,7 +292,7 @@ def test_asking_for_ratings_that_are_not_there_names_the_row(values: dict[str, A
 @pytest.mark.parametrize("weights", [{}, dict.fromkeys(PRINCIPLES, 1.0), dict.fromkeys(PRINCIPLES, 3.0)])
 def test_equal_weights_ask_for_no_ratings_and_keep_the_labels(weights: dict[str, float]) -> None:
     data = [example("speech", 7), EQUAL, UNSAFE]
-    assert select(data, principle_weights=weights) == (data, [])
+    assert select(data, principle_weights=weights) == (scored(*data), [])
 
 
 def test_rated_replies_become_all_pairs_or_the_extremes() -> None:

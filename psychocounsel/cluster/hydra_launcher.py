@@ -61,7 +61,7 @@ class JobLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.master = hydra_context, config
         self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
-        atexit.register(_remove_if_unused, self.sweep)
+        atexit.register(_remove_if_unused, self.sweep, [path for path in self.sweep.parents if not path.exists()])
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         if self.master.run_dir:
@@ -94,12 +94,13 @@ def _refuse_shared_directories(jobs: list[Job]) -> None:
             )
 
 
-def _remove_if_unused(sweep: Path) -> None:
+def _remove_if_unused(sweep: Path, new_parents: list[Path]) -> None:
     """Hydra writes multirun.yaml before anything is checked; a sweep that did not start leaves no folder."""
     if sweep.is_dir() and [path.name for path in sweep.iterdir()] == ["multirun.yaml"]:
         shutil.rmtree(sweep)
         with contextlib.suppress(OSError):
-            sweep.parent.rmdir()  # goes only if it is empty
+            for parent in new_parents:
+                parent.rmdir()  # goes only if it is empty
 
 
 def _result(overrides: list[str], objective: Any) -> JobReturn:

@@ -151,13 +151,18 @@ def _render(example: Example, chat: ChatFormat, kind: str, system_prompt: str | 
         raise UserError(f"{example.where}: has one reply and no pair; use algo=sft, or data with chosen and rejected")
     if kind == "labelled" and len(example.replies) < 2 and example.label is None:
         raise UserError(f"{example.where}: has one reply and no label; add label: true or false, or give pairs")
-    messages = example.prompt
-    if system_prompt is not None and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system_prompt}, *messages]
+    messages = with_system_prompt(example.prompt, system_prompt)
     try:
         return _Rendered(example, chat.render(messages), [chat.render(messages, reply) for reply in example.replies])
     except UserError as error:
         raise UserError(f"{example.where}: {error}") from error
+
+
+def with_system_prompt(prompt: list[Message], system_prompt: str | None) -> list[Message]:
+    """The prompt with this system message, if one is given and it has none of its own."""
+    if system_prompt is None or prompt[0]["role"] == "system":
+        return prompt
+    return [{"role": "system", "content": system_prompt}, *prompt]
 
 
 def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:

@@ -1,5 +1,6 @@
 """The card of a trained model: what it was made of, under which licence, and how it did."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel import config as configs
 from psychocounsel.model.load import resolve_path
 
-# From the freest to the strictest; what is in none of these is stricter than all of them.
+# Identifiers of the hub, from the freest to the strictest; what is in none of these is stricter than all of them.
 _LICENCES = (
     {"cc0-1.0", "unlicense", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0"},
     {"cc-by-sa-4.0", "gpl-3.0", "odc-by", "openrail"},
-    {"llama3", "llama3.1", "llama3.2", "llama3.3", "gemma"},
+    {"llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma"},
     {"cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"},
 )
 
@@ -21,14 +22,15 @@ _LICENCES = (
 def model_card(config: DictConfig, about: dict[str, Any]) -> str:
     """Text of `model/README.md`; `about` holds the step and the held-out figures of the weights."""
     algorithm = config.algo._target_.rsplit(".", 1)[-1]
-    licences = {"base model": model_licence(config.model), **_data_licences(config.data)}
+    licences = [("base model", model_licence(config.model)), *_data_licences(config.data)]
+    front = _front_matter(config, algorithm, [licence for _, licence in licences])
     figures = [f"| {name} | {value:.4f} |" for name, value in about.items() if name.startswith("eval/")]
-    table = ["| held-out metric | value |", "|---|---|", *figures] if figures else ["No held-out data were given."]
+    table = ["| held-out metric | value |", "|---|---|", *figures] if figures else ["These weights were not evaluated."]
     made = f"`{algorithm}` from `{_public(config.model.path)}` (revision {config.model.revision or 'not pinned'})"
     return "\n".join(
         [
             "---",
-            yaml.safe_dump(_front_matter(config, algorithm, licences), sort_keys=False).rstrip(),
+            yaml.safe_dump(front, sort_keys=False).rstrip(),
             "---",
             "",
             f"# {algorithm} of {config.model.name}",
@@ -38,7 +40,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
             "",
             "## Licence",
             "",
-            *(f"- {what}: {licence or 'unknown, ask its authors'}" for what, licence in licences.items()),
+            *(f"- {what}: {licence or 'unknown, ask its authors'}" for what, licence in dict.fromkeys(licences)),
             "",
             "All of them apply; the metadata name the strictest.",
             "",
@@ -72,9 +74,10 @@ def strictest(licences: list[str | None]) -> str:
 def model_licence(model: DictConfig) -> str | None:
     """What the config says, else the model's own card: in its folder, or in the hub's cache."""
     if model.license:
-        return str(model.license)
-    card: Path | str | None = Path(resolve_path(model.path)) / "README.md"
-    if not Path(resolve_path(model.path)).is_dir():
+        return _identifier(model.license)
+    path = Path(resolve_path(model.path))
+    card: Path | str | None = path / "README.md"
+    if not path.is_dir() and not path.is_absolute():
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(model.path, "README.md", revision=model.revision)
@@ -84,21 +87,30 @@ def model_licence(model: DictConfig) -> str | None:
 
 def _licence_of(card: Path) -> str | None:
     """The licence in the front matter of a card; its name where the licence is "other"."""
-    _, _, rest = card.read_text(encoding="utf-8").partition("---\n")
+    before, _, rest = card.read_text(encoding="utf-8-sig", errors="replace").partition("---\n")
+    if before.strip():
+        return None
     try:
         front = yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter for a date that is none
         return None
     if not isinstance(front, dict):
         return None
     licence = front.get("license")
-    return front.get("license_name") if licence == "other" else licence
+    return _identifier(front.get("license_name") if licence == "other" else licence)
 
 
-def _data_licences(data: DictConfig) -> dict[str, str | None]:
+def _identifier(licence: Any) -> str | None:
+    """As the hub writes its licences and asks for names of others: `my-license-1.0`; several in a list all apply."""
+    names = licence if isinstance(licence, list) else [licence]
+    known = [re.sub(r"[^a-z0-9.+]+", "-", str(name).lower()).strip("-") for name in names if name is not None]
+    return "-and-".join(sorted({name for name in known if name})) or None
+
+
+def _data_licences(data: DictConfig) -> list[tuple[str, str | None]]:
     if not data.mix:
-        return {f"data {data.name}": data.license}
-    return {f"data {entry.name or entry.path}": entry.license for entry in data.mix}
+        return [(f"data {data.name}", _identifier(data.license))]
+    return [(f"data {entry.name or _public(entry.path)}", _identifier(entry.license)) for entry in data.mix]
 
 
 def _sources(config: DictConfig) -> list[str]:
@@ -110,16 +122,16 @@ def _public(path: str) -> str:
     return Path(path).name if path.startswith(("/", ".", "~")) else path
 
 
-def _front_matter(config: DictConfig, algorithm: str, licences: dict[str, str | None]) -> dict[str, Any]:
-    licence = strictest(list(licences.values()))
+def _front_matter(config: DictConfig, algorithm: str, licences: list[str | None]) -> dict[str, Any]:
+    licence = strictest(licences)
     front: dict[str, Any] = {"license": licence}
     if licence == "other":
-        front["license_name"] = "-and-".join(sorted({name or "unknown" for name in licences.values()}))
+        front["license_name"] = "-and-".join(sorted({name or "unknown" for name in licences}))
     adapter = config.model.lora.rank and not config.model.lora.merge
     front["library_name"] = "peft" if adapter else "transformers"
     scores = configs.target_class(config, "algo").needs.main == "reward_model"
     front["pipeline_tag"] = "text-classification" if scores else "text-generation"
-    hub_ids = [path for path in _sources(config) if path == _public(path) and ":" not in path]
+    hub_ids = [path for path in dict.fromkeys(_sources(config)) if path == _public(path) and ":" not in path]
     if config.model.path == _public(config.model.path) and ":" not in config.model.path:
         front["base_model"] = config.model.path
     if hub_ids:
@@ -131,4 +143,5 @@ def _front_matter(config: DictConfig, algorithm: str, licences: dict[str, str | 
 def _shown(config: DictConfig) -> DictConfig:
     """What made the model: its training's settings without those of machine and folders."""
     keys = ("seed", "epochs", "max_steps", "global_batch_size", "max_length", "max_prompt_length")
-    return OmegaConf.create({**{key: config[key] for key in keys}, "algo": config.algo, "lora": config.model.lora})
+    algo = {name: _public(value) if isinstance(value, str) else value for name, value in config.algo.items()}
+    return OmegaConf.create({**{key: config[key] for key in keys}, "algo": algo, "lora": config.model.lora})

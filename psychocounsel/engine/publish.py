@@ -1,6 +1,5 @@
 """A run's weights as a folder for others, and on the hub: the best model, or those of a checkpoint."""
 
-import json
 import os
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,10 +14,14 @@ from psychocounsel.engine.build import load_model
 from psychocounsel.engine.card import model_card
 from psychocounsel.engine.export import saves_adapter, write_model
 from psychocounsel.engine.manifest import checkpoint_path, complete_checkpoints, is_complete
+from psychocounsel.engine.metrics import read_metrics
 from psychocounsel.errors import UserError
-from psychocounsel.files import read_json, replace_directory, write_atomically
-from psychocounsel.model.load import load_chat_format, model_dtype
+from psychocounsel.files import read_json, recover_directory, replace_directory, write_atomically
+from psychocounsel.model.load import load_chat_format, model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
+
+# What an earlier push may have left in a repository, and whoever loads the new one would take for a part of it.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 
 
 def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path) -> dict[str, Any]:
@@ -29,6 +32,8 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     Raises:
         UserError: if there are no such weights.
     """
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads checkpoints; it need not look for a GPU
+    recover_directory(folder)
     has_adapter = bool(config.model.lora.rank) and not config.model.lora.merge
     if merge and not config.model.lora.rank:
         raise UserError(f"{run}: trained all weights, there is no adapter to merge; leave out merge=true")
@@ -45,13 +50,27 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
 
 
 def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
-    about = _about(run)
     draft = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(run / "model", draft)
+    about = _copy_whole(run, draft)
     write_atomically(draft / "README.md", model_card(config, about))
     replace_directory(draft, folder)
     return about
+
+
+def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
+    """Copy `model/`; once more if the run, still training, put a better one in its place meanwhile."""
+    while True:
+        about, model = _about(run), run / "model"
+        before = model.stat().st_ino
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            shutil.copytree(model, draft)
+        except OSError:
+            if model.exists() and model.stat().st_ino == before:
+                raise
+        else:
+            if model.exists() and model.stat().st_ino == before:
+                return about
 
 
 def _about(run: Path) -> dict[str, Any]:
@@ -64,13 +83,12 @@ def _about(run: Path) -> dict[str, Any]:
 
 
 def _about_step(run: Path, step: int) -> dict[str, Any]:
-    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
-    line: dict[str, Any] = next((row for row in map(json.loads, lines) if row["step"] == step), {})
+    line: dict[str, Any] = next((row for row in read_metrics(run / "metrics.jsonl") if row["step"] == step), {})
     return {"step": step, **{name: value for name, value in line.items() if name.startswith("eval/")}}
 
 
 def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """The trained parameters in full precision, put together from all ranks' files."""
+    """The trained parameters; those that ZeRO-3 partitioned are put together from all ranks' files."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     folder = checkpoint_path(run, step)
@@ -80,9 +98,9 @@ def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
             f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
         )
     name = next(path.name for path in folder.iterdir() if path.is_dir())
-    unpartitioned = folder / name / "mp_rank_00_model_states.pt"
-    if not list(folder.glob(f"{name}/*optim_states.pt")):  # stage 0 writes one file
-        return dict(torch.load(unpartitioned, map_location="cpu", weights_only=False)["module"])
+    whole = folder / name / "mp_rank_00_model_states.pt"
+    if whole.exists():  # stages 0 to 2
+        return dict(torch.load(whole, map_location="cpu", weights_only=False)["module"])
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True))
 
@@ -107,27 +125,43 @@ def _rebuild(
 ) -> None:
     algorithm = configs.build(config, "algo")
     tokenizer, chat = load_chat_format(config.model)
-    chat.used_tokens()  # notes the tokens that end a reply
+    hello = [{"role": "user", "content": "Hello."}]
+    prompts = chat.encode_prompts([chat.render(hello)])
+    chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # notes the token that ends a reply
     on_gpu = bool((read_json(run / "environment.json") or {}).get("gpus"))
     dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
     wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
+    if wrapper.adapter is not None:
+        _check_base(run, config.model)
     trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
-    result = wrapper.load_state_dict(weights, strict=False)
-    if wrong := [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]:
+    try:
+        result = wrapper.load_state_dict(weights, strict=False)
+        wrong = [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]
+    except RuntimeError as error:  # other shapes
+        wrong = [str(error).splitlines()[-1].strip()]
+    if wrong:
         raise UserError(f"the weights do not fit {config.model.path} ({wrong[0]}): was it changed since?")
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
     write_model(folder, wrapper, plain, dtype, tokenizer, chat, config.model, model_card(config, about), about)
 
 
+def _check_base(run: Path, model: DictConfig) -> None:
+    """An adapter is worth nothing on other weights than those it was trained on."""
+    trained_on = (read_json(run / "environment.json") or {}).get("weights")
+    if trained_on and trained_on != weights_id(model):
+        raise UserError(f"{model.path}: changed since {run} began, and its adapter does not fit it: restore it")
+
+
 def push(folder: Path, repository: str, public: bool) -> str:
     """Upload `folder` to the hub repository, private unless `public`; returns its address.
 
     Raises:
-        UserError: without a token that may write there, or if the repository is public and that was not asked for.
+        UserError: without a token that may write there, or if the repository is public and that was not asked for, or
+            the other way round.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HTTPError
 
     adapter = read_json(folder / "adapter_config.json") or {}
     if str(adapter.get("base_model_name_or_path", "")).startswith("/"):
@@ -138,14 +172,32 @@ def push(folder: Path, repository: str, public: bool) -> str:
     api = HfApi()
     try:
         url = api.create_repo(repository, private=not public, exist_ok=True)
-        if not public and not api.repo_info(repository).private:
-            raise UserError(
-                f"push={repository}: exists and is public; add public=true if that is meant, or use another name"
-            )
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by psychocounsel")
-    except (LocalTokenNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(
-            f"push={repository}: {reason[:300]}. Pushing needs a token that may write there: `hf auth login`, or HF_TOKEN"
-        ) from error
+        _check_visibility(repository, public, bool(api.repo_info(repository).private))
+        message = "Upload by psychocounsel"
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=[*_WEIGHTS])
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"push={repository}: {_reason(error)}") from error
     return str(url)
+
+
+def _check_visibility(repository: str, public: bool, is_private: bool) -> None:
+    if not public and not is_private:
+        raise UserError(
+            f"push={repository}: exists and is public; add public=true if that is meant, or use another name"
+        )
+    if public and is_private:
+        raise UserError(
+            f"push={repository}: exists and is private, and all that was ever pushed to it would be shown; "
+            "make it public on its page, leave out public=true, or use another name"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """One line for the many ways in which the hub refuses, or is out of reach."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+        return f"{lines[0][:300]}; this needs a token that may write there: `hf auth login`, or HF_TOKEN"
+    return " ".join(lines)[:300]

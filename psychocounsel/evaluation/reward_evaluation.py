@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import load_split, normalised
+from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.engine.progress import Progress
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
@@ -32,17 +33,20 @@ def evaluate_reward(config: DictConfig, folder: Path, say: Callable[[str], None]
         raise UserError(
             "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
         )
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: there is no GPU here; use device=cpu")
     use_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     scorer = LocalScorer(config.reward, torch.device("cuda" if use_cuda else "cpu"))
     progress = Progress(True)
     conversations = [
-        [*example.prompt, {"role": "assistant", "content": reply}]
+        [*with_system_prompt(example.prompt, config.data.system_prompt), {"role": "assistant", "content": reply}]
         for example in examples
         for reply in example.replies[:2]
     ]
     scores = scorer.score(conversations, lambda steps: progress.bar(steps, "scoring")).reshape(-1, 2)
     prompts = [normalised(example.prompt) for example in examples]
-    metrics = pair_metrics(scores[:, 0].tolist(), scores[:, 1].tolist(), prompts) | reward_statistics(list(scores))
+    raw = scores * scorer.std + scorer.mean  # figures are of unnormalised rewards, whatever scores.jsonl is to hold
+    metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), prompts) | reward_statistics(list(raw))
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     counts = {"pairs": len(examples), "prompts": len(set(prompts))}
     _write(config, folder, examples, scores, {**counts, **metrics, "longer_reply_accuracy": longer})

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
-from psychocounsel.hub import set_cache_directories as set_cache_directories
 from psychocounsel.model.attention import implementation
 
 _SHIPPED = Path(__file__).parent / "shipped"
