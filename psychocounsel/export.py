@@ -6,7 +6,7 @@ Writes a run's best model, or that of a checkpoint, as a Hugging Face folder wit
   merge=true      a LoRA adapter and its base as one model
   to=FOLDER       where to; default: RUN/export
   push=ORG/NAME   upload it, to a private repository
-  public=true     make the repository public
+  public=true     upload it to a public repository instead
 """
 
 import sys

@@ -40,7 +40,10 @@ def refusal(*arguments: str, cwd: Path) -> str:
     [
         (["algo.betta=1"], "unknown key algo.betta: did you mean algo.beta?"),
         (["global_batchsize=1"], "did you mean global_batch_size?"),
-        (["algo=dpoo"], "algo=dpoo: no such choice; did you mean dpo? (algo is one of dpo, kto, orpo, reward, sft, simpo)"),
+        (
+            ["algo=dpoo"],
+            "algo=dpoo: no such choice; did you mean dpo? (algo is one of dpo, kto, orpo, reward, sft, simpo)",
+        ),
         (["zero=5"], "zero=5: no such choice"),
         (["algo=sft", "algo.loss_type=ipo"], "unknown key algo.loss_type"),
         (["seed=1,2"], "several values are a sweep, add -m"),

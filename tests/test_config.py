@@ -13,7 +13,7 @@ from psychocounsel.config import check, compose, target_class
 from psychocounsel.errors import UserError
 from psychocounsel.files import shipped
 from psychocounsel.identity import check_same_run, fingerprint, identity, run_name, slug
-from psychocounsel.schema import TrainConfig
+from psychocounsel.schema import EvaluateConfig, TrainConfig
 
 CONF = shipped("conf")
 GROUPS = ("algo", "model", "data", "zero", "cluster", "tracker", "paths", "experiment", "debug")
@@ -39,13 +39,19 @@ def test_yaml_and_dataclass_name_the_same_keys(group: str) -> None:
         assert set(composed[group]) - {"_target_"} == fields, file
 
 
-@pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(TrainConfig)])
-def test_yaml_lists_every_key_of_the_schema(name: str) -> None:
-    composed = compose([])
-    assert name in composed
-    item = next(item for item in dataclasses.fields(TrainConfig) if item.name == name)
+@pytest.mark.parametrize(
+    ("command", "item"),
+    [
+        pytest.param(command, item, id=f"{command} {item.name}")
+        for command, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig))
+        for item in dataclasses.fields(schema)
+    ],
+)
+def test_yaml_lists_every_key_of_the_schema(command: str, item: dataclasses.Field) -> None:
+    composed = compose([], name=command)
+    assert item.name in composed
     if dataclasses.is_dataclass(item.type):
-        assert set(composed[name]) == {inner.name for inner in dataclasses.fields(item.type)}
+        assert set(composed[item.name]) == {inner.name for inner in dataclasses.fields(item.type)}
 
 
 WRONG = [
@@ -139,17 +145,17 @@ def test_names_hold_only_safe_characters() -> None:
 
 def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
     code = (
-        "import sys; from psychocounsel.app import main; sys.argv = ['train', {argument!r}]\n"
-        "try: main('psychocounsel.train', 'train')\n"
+        "import runpy, sys; sys.argv = ['x', {argument!r}]\n"
+        "try: runpy.run_module('psychocounsel.{module}', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {{'torch', 'transformers', 'datasets', 'deepspeed', 'numpy'}} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    for argument in ("--help", "dry_run=true"):
+    for module, argument in (("train", "--help"), ("train", "dry_run=true"), ("evaluate", "dry_run=true")):
         seconds = []
         for _ in range(3):
             started = time.monotonic()
-            command = [sys.executable, "-c", code.format(argument=argument)]
+            command = [sys.executable, "-c", code.format(module=module, argument=argument)]
             result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
             seconds.append(time.monotonic() - started)
             assert result.returncode == 0, result.stderr

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from psychocounsel.export import main as export
 from psychocounsel.files import read_json
-from tests.export_runs import SETTINGS, STEPS, best_step, content, train
+from tests.export_runs import SETTINGS, STEPS, best_step, content, copy_of, train
 from tests.harness import ROOT, cli, metrics_of
 
 TEXT = torch.tensor([[1, 4, 300, 17, 500, 2, 5, 44, 900, 12, 13, 2]])
@@ -104,8 +104,12 @@ def test_reward_model_of_a_step_has_its_own_statistics(reward_run: Path, tmp_pat
         assert model.state_dict().keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
         assert model(TEXT).logits.shape == (1, 1)
-    export([str(reward_run), "step=1", f"to={tmp_path / 'out'}"])
-    assert not hasattr(AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config, "mean")
+    further = copy_of(reward_run, tmp_path / "further", "model")  # as if it had begun with what it made
+    config = (further / "config.yaml").read_text().replace(str(reward_run.parent / "base"), str(reward_run / "model"))
+    (further / "config.yaml").write_text(config)
+    export([str(further), "step=1"])
+    settings = AutoModelForSequenceClassification.from_pretrained(further / "export").config
+    assert (settings.mean, settings.std) == (None, None), "not those of the model that it began with"
 
 
 def test_adapter_of_a_step_alone_and_merged(adapter_run: Path, export_home: Path, tmp_path: Path) -> None:
@@ -118,7 +122,8 @@ def test_adapter_of_a_step_alone_and_merged(adapter_run: Path, export_home: Path
     assert "library_name: transformers" in (tmp_path / "merged" / "README.md").read_text()
     weights, base = (load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", export_home / "base"))
     trained = trained_weights(adapter_run, 3)
-    assert weights.keys() == base.keys() and trained and all(".lora_" in name for name in trained)
+    assert weights.keys() == base.keys()
+    assert {name for name in trained if ".lora_" not in name} <= {"lm_head.weight"}, "frozen weights are not kept"
     changed = 0
     for name, value in base.items():
         path = name.removesuffix(".weight")
@@ -142,25 +147,23 @@ def settled(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 SHARDED = [
-    ("0", "fp32", "algo=dpo", ""),
-    ("1", "fp32", "algo=dpo", "algo.weight_decay=0.1"),
-    ("1", "bf16", "algo=reward", ""),
-    ("2", "bf16", "algo=dpo", "algo.weight_decay=0.1"),
-    ("2", "fp32", "algo=dpo", "model.lora.rank=4"),
-    ("3", "fp32", "algo=dpo", "algo.weight_decay=0.1"),
-    ("3", "bf16", "algo=reward", ""),
-    ("3", "bf16", "algo=dpo", "model.lora.rank=4"),
-    ("3", "fp32", "algo=reward", "model.lora.rank=4"),
-    ("1", "bf16", "algo=dpo", "model.lora.rank=4"),
-    ("2_offload", "fp32", "algo=dpo", ""),
-    ("3_offload", "bf16", "algo=dpo", "algo.weight_decay=0.1"),
+    (0, "fp32", "algo=dpo", ""),
+    (1, "fp32", "algo=dpo", "algo.weight_decay=0.1"),
+    (1, "bf16", "algo=reward", ""),
+    (2, "bf16", "algo=dpo", "algo.weight_decay=0.1"),
+    (2, "fp32", "algo=dpo", "model.lora.rank=4"),
+    (3, "fp32", "algo=dpo", "algo.weight_decay=0.1"),
+    (3, "bf16", "algo=reward", ""),
+    (3, "bf16", "algo=dpo", "model.lora.rank=4"),
+    (3, "fp32", "algo=reward", "model.lora.rank=4"),
+    (1, "bf16", "algo=dpo", "model.lora.rank=4"),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "dtype", "algorithm", "more"), SHARDED)
 def test_weights_of_a_step_are_put_together_from_all_ranks(
-    stage: str, dtype: str, algorithm: str, more: str, export_home: Path, tmp_path: Path
+    stage: int, dtype: str, algorithm: str, more: str, export_home: Path, tmp_path: Path
 ) -> None:
     """The run wrote them from the engine's parameters, gathered one by one; export reads the ranks' files."""
     two = ["cluster.processes=2", f"zero={stage}", "zero.persistence_elements=100", f"model.dtype={dtype}"]
@@ -185,3 +188,16 @@ def test_untied_weights_of_a_step(small_model: Path, tmp_path: Path) -> None:
     export([str(tmp_path / "run"), f"step={best_step(tmp_path / 'run')}", f"to={tmp_path / 'out'}"])
     assert content(tmp_path / "out") == content(tmp_path / "run" / "model")
     assert "lm_head.weight" in load_file(tmp_path / "out" / "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["dpo", "reward"])
+def test_adapter_of_a_step_on_a_quantised_base(algorithm: str, tmp_path: Path) -> None:
+    quantised = ["model=tiny", "model.quantise=nf4", "model.lora.rank=4", f"algo={algorithm}", "zero=1"]
+    run = tmp_path / "run"
+    cli("train", *SETTINGS[2:], *STEPS, *quantised, f"run_dir={run}", cwd=tmp_path)
+    export([str(run), f"step={best_step(run)}", f"to={tmp_path / 'out'}"])
+    assert settled(content(tmp_path / "out")) == settled(content(run / "model"))
+    export([str(run), f"step={best_step(run)}", "merge=true", f"to={tmp_path / 'merged'}"])
+    export([str(run), "merge=true", f"to={tmp_path / 'out'}"])
+    assert content(tmp_path / "merged") == content(tmp_path / "out")

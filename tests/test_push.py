@@ -1,5 +1,7 @@
 """Exports that are pushed: hidden by default, whole, and refused in one line."""
 
+import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -99,6 +101,13 @@ def test_adapter_on_a_base_that_nobody_else_has_is_not_pushed(
     line = refused_push(adapter_run, f"to={tmp_path / 'out'}", "push=me/mine")
     assert "names its base by a path on this machine" in line and "add merge=true" in line
     assert not online.log
+    shutil.copytree(adapter_run, run := tmp_path / "run")
+    settings = json.loads((run / "model" / "adapter_config.json").read_text())
+    (run / "model" / "adapter_config.json").write_text(
+        json.dumps(settings | {"base_model_name_or_path": "acme/chat"})  # as for a base of the hub
+    )
+    export([str(run), "push=me/adapter"])
+    assert "adapter_model.safetensors" in online.repos["models/me/adapter"].files("main")
     export([str(adapter_run), f"to={tmp_path / 'out'}", "merge=true", "push=me/mine"])
     assert "model.safetensors" in online.repos["models/me/mine"].files("main")
 

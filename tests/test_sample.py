@@ -1,6 +1,8 @@
 """The sample is what its card says."""
 
+import statistics
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import pairs_of, split_by_prompt
 from psychocounsel.data.sources import load_examples, sample_files
+from tests.harness import cli, metrics_of
 
 CARD = sample_files()[0].parent / "README.md"
 ENTRIES: list[dict[str, Any]] = [entry for file in sample_files() for entry in yaml.safe_load(file.read_text("utf-8"))]
@@ -96,3 +99,22 @@ def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
         f"| pairs whose chosen reply is the shorter | {shorter} ({shorter / len(pairs):.0%}) |",
     ):
         assert line in card
+
+
+@pytest.mark.slow
+def test_a_reward_model_learns_from_the_sample_what_length_does_not_tell(pairs: list[Example], tmp_path: Path) -> None:
+    """Over five seeds: half an epoch from the shipped policy, which has seen no held-out prompt either."""
+    settings = ["epochs=0.5", "eval.every=0", "checkpoint.every=0", "tracker=none"]
+    cli("train", "-m", "algo=reward", "seed=1,2,3,4,5", *settings, f"sweep_dir={tmp_path}/seeds", cwd=tmp_path)
+    scores = [metrics_of(tmp_path / "seeds" / f"algo-reward_seed-{seed}")[-1] for seed in range(1, 6)]
+    accuracies = [line["eval/accuracy"] for line in scores]
+    spread = 2.776 * statistics.stdev(accuracies) / len(accuracies) ** 0.5  # Student's t, four degrees of freedom
+    print(f"held-out accuracies {accuracies}, lower bounds {[line['eval/accuracy_low'] for line in scores]}")
+    assert statistics.mean(accuracies) - spread > 0.60  # over seeds
+    assert min(line["eval/accuracy_low"] for line in scores) > 0.60  # over prompts, the least of the five
+
+    data = check(compose(["data=sample"])).data
+    _, held_out = split_by_prompt(pairs, data.dev_fraction, data.split_seed)
+    assert len({pair.prompt[0]["content"] for pair in held_out}) >= 40
+    longer = sum(len(pair.replies[0]) > len(pair.replies[1]) for pair in held_out) / len(held_out)
+    assert max(longer, 1 - longer) < 0.55

@@ -100,7 +100,7 @@ class Local:
 
     def _environment(self, job: Job, attempt: int, rendezvous: str) -> dict[str, str]:
         cores = len(os.sched_getaffinity(0))
-        threads = self.threads or max(1, cores // job.processes)
+        threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes)
         code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         return {
             **os.environ,

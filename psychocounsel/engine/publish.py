@@ -131,9 +131,10 @@ def _rebuild(
     on_gpu = bool((read_json(run / "environment.json") or {}).get("gpus"))
     dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
     wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
+    trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
     if wrapper.adapter is not None:
         _check_base(run, config.model)
-    trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
+        weights = {name: weights[name] for name in trained.keys() & weights.keys()}  # a quantised base left its scales
     try:
         result = wrapper.load_state_dict(weights, strict=False)
         wrong = [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]

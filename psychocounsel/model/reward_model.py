@@ -26,9 +26,11 @@ class RewardModel(PackedModel):
         return self._score(self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -1:])
 
     def settings(self, about: dict[str, Any]) -> dict[str, Any]:
-        """Mean and standard deviation of the held-out rewards, under the names that OpenRLHF reads too."""
-        names = {"mean": "eval/reward_mean", "std": "eval/reward_std"}
-        return {key: about[name] for key, name in names.items() if name in about}
+        """Mean and standard deviation of the held-out rewards, under the names that OpenRLHF reads too.
+
+        None where they are not known: the model that training began with may have had its own.
+        """
+        return {"mean": about.get("eval/reward_mean"), "std": about.get("eval/reward_std")}
 
     def _score(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.lm.score(hidden).squeeze(-1).float()
