@@ -89,9 +89,10 @@ def _check(jobs: list[Job]) -> None:
             try:
                 algorithm = configs.build(job.config, "algo")
                 if data is None:
-                    _, chat = load_chat_format(job.config.model)
+                    scores = algorithm.needs.main == "reward_model"
+                    _, chat = load_chat_format(job.config.model, scores=scores)
                     data = build_dataset(job.config, chat, algorithm.needs.data, _say)
-                algorithm.check(data.train)
+                algorithm.check(data.train, data.held_out)
             except UserError as error:
                 raise UserError(
                     f"combination {' '.join(job.overrides)}: {error}" if len(jobs) > 1 else error
@@ -106,8 +107,8 @@ def _data_key(job: Job) -> str:
     config: Any = OmegaConf.to_container(job.config)
     model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
     lengths = [config[key] for key in ("max_length", "max_prompt_length")]
-    kind = configs.target_class(job.config, "algo").needs.data
-    return json.dumps([model, config["data"], lengths, config["eval"]["limit"], kind], sort_keys=True)
+    needs = configs.target_class(job.config, "algo").needs
+    return json.dumps([model, config["data"], lengths, config["eval"]["limit"], needs.data, needs.main], sort_keys=True)
 
 
 def _size(count: float) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -172,12 +173,24 @@ def test_watchdog_ends_a_hang_with_stacks_in_the_log(small_model: Path, tmp_path
     assert "going on from step 1 of 2" in again.stderr
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _end_what_a_failed_test_left() -> Iterator[None]:
+    yield
+    while _started:
+        _started.pop().kill()
+
+
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "psychocounsel.train", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=cwd, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    _started.append(process)
+    return process
 
 
 def wait_for_step(run_dir: Path, step: int) -> None:

@@ -90,7 +90,15 @@ def test_gradients_of_the_adapter_equal_those_of_the_chain_rule() -> None:
         assert torch.allclose(a.grad, scale * b.T @ gradient, rtol=1e-3, atol=1e-6), name
 
 
-SETTINGS = ["max_steps=3", "data.limit=32", "eval.limit=8", "eval.every=0", "algo.lr=1e-2", "model.lora.rank=4"]
+SETTINGS = [
+    "max_steps=3",
+    "epochs=3",
+    "data.limit=32",
+    "eval.limit=8",
+    "eval.every=0",
+    "algo.lr=1e-2",
+    "model.lora.rank=4",
+]
 SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
 
 
@@ -130,6 +138,25 @@ def test_quantised_base_trains_an_adapter_that_merges_into_full_weights(tmp_path
     assert {name: value.shape for name, value in merged.items()} == {name: value.shape for name, value in base.items()}
 
 
+@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_adapter_and_head_train_in_bf16(stage: int, tmp_path: Path) -> None:
+    settings = [*SETTINGS, "algo=reward", "model.dtype=bf16", "algo.warmup=0", f"zero={stage}", "cluster.processes=2"]
+    cli("train", *settings, "checkpoint.every=1", "run_dir=run", cwd=tmp_path)
+    cli("export", "run", "step=3", "to=three", cwd=tmp_path)
+    lines = metrics_of(tmp_path / "run")
+    assert lines[-1]["loss"] < lines[1]["loss"]
+    head = load_file(tmp_path / "three" / "adapter_model.safetensors")["base_model.model.score.weight"]
+    assert head.isfinite().all() and head.abs().max() > 0.01
+
+
+def test_layers_that_share_weights_are_refused(tmp_path: Path) -> None:
+    for target in ("lm_head", "embed_tokens"):
+        result = cli("train", *SETTINGS, f"model.lora.targets=[q_proj,{target}]", cwd=tmp_path, check_code=2)
+        assert "shares its weight" in result.stderr
+    result = cli("train", *SETTINGS, "model.lora.targets=[q_proj,vproj]", cwd=tmp_path, check_code=2)
+    assert "no layer of the model is called vproj" in result.stderr
+
+
 def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
     settings = [*SETTINGS, "algo=reward"]
     cli("train", *settings, "run_dir=run", cwd=tmp_path)
@@ -154,6 +181,7 @@ def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
         (["model.quantise=nf4", "model.lora.rank=4", "zero=3"], "quantised weights are not partitioned"),
         (["model.quantise=nf4", "model.lora.rank=4", "model.lora.merge=true"], "psychocounsel.export RUN merge=true"),
         (["model.lora.merge=true"], "there is none: give model.lora.rank"),
+        (["model.lora.alpha=64"], "there is none: give model.lora.rank"),
         (["model.lora.targets=[1,2]", "model.lora.rank=4"], "list of layer names"),
     ],
 )

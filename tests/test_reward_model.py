@@ -140,6 +140,39 @@ def test_openrlhf_reads_the_reward_at_the_last_attended_token(reward_folder: Pat
     np.testing.assert_allclose(LocalScorer.load(str(folder)).score(CONVERSATIONS), ours, atol=2e-5)
 
 
+def test_a_template_that_writes_on_after_the_end_token_is_read_as_transformers_does(tmp_path: Path) -> None:
+    """ChatML ends a turn with the token and a newline; there the score is that of the newline."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.pad_token = tokenizer.eos_token  # as SmolLM2's; another special token must take its place
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    small_lm(vocab_size=len(tokenizer), max_position_embeddings=2048).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    settings = [
+        "algo=reward",
+        "max_steps=3",
+        "epochs=3",
+        "data.limit=32",
+        "eval.limit=8",
+        "algo.lr=1e-2",
+        "run_dir=run",
+    ]
+    cli("train", *settings, "model=local", "model.path=base", cwd=tmp_path)
+    folder = tmp_path / "run" / "model"
+    ours = LocalScorer.load(str(folder)).score(CONVERSATIONS)
+    assert np.ptp(ours) > 0.01
+    for side in ("left", "right"):
+        np.testing.assert_allclose(plain_scores(folder, side), ours, atol=2e-5)
+
+
+def test_a_reward_model_is_no_policy(reward_folder: Path, tmp_path: Path) -> None:
+    """Its tied embeddings would do as an output layer."""
+    result = cli("train", "debug=fast", f"model.path={reward_folder}", cwd=tmp_path, check_code=2)
+    assert "is a reward model, not a language model" in result.stderr
+
+
 def spoil(folder: Path, change: Any) -> None:
     weights = load_file(folder / "model.safetensors")
     change(weights)

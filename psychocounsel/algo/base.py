@@ -101,7 +101,7 @@ class Algorithm:
         """Turn the round's groups into groups to train on; offline data is one round, collected before the first step."""
         return groups
 
-    def check(self, groups: list[Group]) -> None:
+    def check(self, train: list[Group], held_out: list[Group]) -> None:
         """Refuse data that the algorithm cannot train on; called before a model is loaded, by `prepare` too.
 
         Raises:

@@ -23,7 +23,8 @@ class KTO(Algorithm):
         good reply  desirable_weight   * (1 - s(beta (h - z)))
         bad reply   undesirable_weight * (1 - s(beta (z - h)))
     Mismatched replies are those of the next prompt. z is taken over the global batch, before its loss and without
-    gradient, so that the split into micro-batches and ranks does not matter.
+    gradient, so that the split into micro-batches and ranks does not matter; held-out rows are taken in batches of
+    `global_batch_size`, each with a z of its own.
     """
 
     beta: float = option(0.1, above=0)
@@ -32,9 +33,14 @@ class KTO(Algorithm):
 
     needs = Needs(models=frozenset({"policy", "reference"}), data="labelled")
 
-    def check(self, groups: list[Group]) -> None:
-        if len({group.prompt_ids.tobytes() for group in groups}) < 2:
-            raise UserError("algo=kto needs at least two different prompts: it compares with replies to other prompts")
+    def check(self, train: list[Group], held_out: list[Group]) -> None:
+        for part, groups in {"training": train, "held-out": held_out}.items():
+            if groups and len({group.prompt_ids.tobytes() for group in groups}) < 2:
+                raise UserError(f"algo=kto: the {part} rows need two different prompts, to compare replies across them")
+        labels = {completion.label for group in train for completion in group.completions}
+        if len(labels) < 2:
+            kind = "good" if True in labels else "bad"
+            raise UserError(f"algo=kto: all training rows are labelled {kind}; it learns from good and bad ones")
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Append mismatched replies, which have no label, to each group, and fill in the reference of all."""
@@ -52,7 +58,8 @@ class KTO(Algorithm):
             for group, logprobs in zip(mismatched, ctx.logprobs("policy", mismatched), strict=True)
             for completion, values in zip(group.completions, logprobs, strict=True)
         ]
-        self._kl = max(0.0, sum(ratios) / len(ratios))
+        mean = sum(ratios) / len(ratios)
+        self._kl = 0.0 if mean < 0 else mean  # NaN stays, and stops the run
         return [_labelled(group, True) for group in groups]
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
@@ -80,7 +87,7 @@ def _mismatched(groups: list[Group], index: int) -> Group:
     following = (groups[(index + step) % len(groups)] for step in range(1, len(groups)))
     other = next((each for each in following if each.prompt_ids.tobytes() != group.prompt_ids.tobytes()), None)
     if other is None:
-        raise UserError("algo=kto: the held-out data need a second prompt, too, for replies to other prompts")
+        raise UserError("algo=kto: the steps of this run see one prompt only; it compares replies across prompts")
     room = max(len(each.prompt_ids) + len(reply.ids) for each in (group, other) for reply in each.completions)
     strangers = [
         replace(reply, ids=reply.ids[: max(1, room - len(group.prompt_ids))], label=None) for reply in other.completions

@@ -29,8 +29,9 @@ class Reward(Algorithm):
 
     needs = Needs(models=frozenset({"reward_model"}), data="pairs")
 
-    def check(self, groups: list[Group]) -> None:
-        if self.margin and any(completion.reward is None for group in groups for completion in group.completions):
+    def check(self, train: list[Group], held_out: list[Group]) -> None:
+        replies = [completion for group in (*train, *held_out) for completion in group.completions]
+        if self.margin and any(reply.reward is None for reply in replies):
             raise UserError(
                 f"algo.margin={self.margin}: rows lack ratings (chosen_empathy_rating, ...): use algo.margin=0 or rated data"
             )

@@ -40,6 +40,7 @@ class ChatFormat:
         added = tokenizer.added_tokens_decoder
         self.special = {index for index, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self.end_tokens: set[int] = set()
+        self.keep_tail = False  # a reward model reads what plain transformers reads: all of the template
 
     def render(self, messages: Sequence[Message], reply: str | None = None) -> str:
         """The conversation with `reply`, or without one up to where it begins."""
@@ -85,7 +86,8 @@ class ChatFormat:
         if last is None or self.tokenizer.decode(reply[last + 1 :]).strip():
             raise self._unusable("does not end a reply with a special token, so replies would never stop")
         self.end_tokens.add(int(reply[last]))
-        return reply[: last + 1].copy()  # a view would keep the prompt in memory with every reply
+        kept = reply if self.keep_tail else reply[: last + 1]
+        return kept.copy()  # a view would keep the prompt in memory with every reply
 
     def _unusable(self, what: str) -> UserError:
         return UserError(

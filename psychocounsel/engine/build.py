@@ -48,4 +48,7 @@ def load_model(
     if model.lora.rank:
         torch.manual_seed(config.seed)  # the same adapters whatever loading drew
         lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)
+        if config.zero.stage == 0:  # no master weights there: what is trained is kept in full precision
+            for parameter in lm.parameters():
+                parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     return RewardModel(lm, model.path, adapter) if scores else Policy(lm, model.path, adapter, algorithm.temperature)

@@ -124,7 +124,7 @@ def _rebuild(
     run: Path, config: DictConfig, weights: dict[str, torch.Tensor], about: dict[str, Any], folder: Path
 ) -> None:
     algorithm = configs.build(config, "algo")
-    tokenizer, chat = load_chat_format(config.model)
+    tokenizer, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
     hello = [{"role": "user", "content": "Hello."}]
     prompts = chat.encode_prompts([chat.render(hello)])
     chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # notes the token that ends a reply

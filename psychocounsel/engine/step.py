@@ -127,6 +127,9 @@ class Stepper:
             if term.unit not in counts:
                 kind = type(self.algorithm).__name__
                 raise UserError(f"{kind}: term {name} has the unit {term.unit!r}; units are {', '.join(counts)}")
+            if term.weight and term.engine not in self.engines:
+                kind, engines = type(self.algorithm).__name__, ", ".join(self.engines)
+                raise UserError(f"{kind}: term {name} is of engine {term.engine!r}, and this run trains {engines}")
 
     def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float) -> None:
         for name, engine in self.engines.items():

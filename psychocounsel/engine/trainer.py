@@ -69,9 +69,10 @@ class Trainer:
         run.write_state("loading", 0, None)
         self.callbacks = [_instantiate(name, callback) for name, callback in run.config.callbacks.items()]
         self.algorithm: Algorithm = configs.build(run.config, "algo")
-        self.tokenizer, self.chat = load_chat_format(run.config.model)
+        self.main = self.algorithm.needs.main
+        self.tokenizer, self.chat = load_chat_format(run.config.model, scores=self.main == "reward_model")
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say)
-        self.algorithm.check(self.data.train)
+        self.algorithm.check(self.data.train, self.data.held_out)
         self.order = DataOrder(
             len(self.data.train), run.config.global_batch_size, run.config.epochs, run.config.max_steps, run.config.seed
         )
@@ -79,7 +80,6 @@ class Trainer:
         if long := sum(group.tokens > budget for group in self.data.train):
             run.say(f"{long} rows are longer than micro_batch_tokens={budget}: each gets a forward pass of its own")
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
-        self.main = self.algorithm.needs.main
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget, chunk)

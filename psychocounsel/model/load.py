@@ -27,8 +27,10 @@ def resolve_path(path: str, key: str = "model") -> str:
     return str(folder)
 
 
-def load_chat_format(model: DictConfig, key: str = "model") -> tuple[Any, ChatFormat]:
+def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False) -> tuple[Any, ChatFormat]:
     """Return the tokenizer and its chat format; `key` is the config group that errors name.
+
+    For a model that `scores`, replies keep all that the template writes after them, and padding must be a token of its own.
 
     Raises:
         UserError: if the tokenizer cannot be loaded or has no chat template.
@@ -42,6 +44,12 @@ def load_chat_format(model: DictConfig, key: str = "model") -> tuple[Any, ChatFo
     args: Any = OmegaConf.to_container(model.template_args)
     chat = ChatFormat(tokenizer, args, model.path)
     set_padding(tokenizer, chat.used_tokens())
+    chat.keep_tail = scores
+    if scores and tokenizer.pad_token_id in chat.used_tokens():
+        raise UserError(
+            f"{key}.path={model.path}: its tokenizer has no special token left for padding, and a reward model that pads with "
+            "its end token is misread; add a padding token to the tokenizer"
+        )
     return tokenizer, chat
 
 
@@ -73,7 +81,11 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
     """
     from transformers import AutoModelForCausalLM
 
-    lm, missing = load_weights(AutoModelForCausalLM, model, dtype, zero3)
+    lm, missing, unexpected = load_weights(AutoModelForCausalLM, model, dtype, zero3)
+    if any(name.startswith(("score.", "value_head.")) for name in unexpected):
+        raise UserError(
+            f"model.path={model.path}: is a reward model, not a language model; only algo=reward trains it on"
+        )
     if missing:
         raise UserError(f"model.path={model.path}: lacks {len(missing)} of its weights, {sorted(missing)[0]} for one")
     return ready_to_train(lm, model)
@@ -81,8 +93,8 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
 
 def load_weights(
     kind: Any, model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str = "model", **more: Any
-) -> tuple[Any, set[str]]:
-    """Load `model.path` as `kind` (a transformers Auto class); returns it, and the names of weights that it lacks.
+) -> tuple[Any, set[str], set[str]]:
+    """Load `model.path` as `kind` (a transformers Auto class); returns it, the weights it lacks and those without a place.
 
     Raises:
         UserError: if it cannot be loaded.
@@ -103,7 +115,7 @@ def load_weights(
                 output_loading_info=True,
                 **more,
             )
-    return lm, set(info["missing_keys"])
+    return lm, set(info["missing_keys"]), set(info["unexpected_keys"])
 
 
 def ready_to_train(lm: Any, model: DictConfig) -> Any:

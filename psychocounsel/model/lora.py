@@ -52,10 +52,27 @@ def add_adapter(lm: Any, lora: DictConfig, head: str | None) -> tuple[Any, Adapt
         task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
     )
     try:
-        peft_model = get_peft_model(lm, settings)
+        peft_model = get_peft_model(lm, settings, autocast_adapter_dtype=False)
     except ValueError as error:
         raise UserError(f"model.lora.targets={lora.targets}: {str(error).splitlines()[0]}") from error
+    _check_layers(lm, targets)
     return peft_model.get_base_model(), Adapter(peft_model)
+
+
+def _check_layers(lm: Any, targets: Any) -> None:
+    """Every target named must be there, and be a matrix of its own: shared weights could not be merged."""
+    from peft.tuners.lora import LoraLayer
+
+    adapted: dict[str, Any] = {name: part for name, part in lm.named_modules() if isinstance(part, LoraLayer)}
+    for target in targets if isinstance(targets, list) else []:
+        if not any(name == target or name.endswith(f".{target}") for name in adapted):
+            raise UserError(f"model.lora.targets: no layer of the model is called {target}")
+    embeddings = lm.get_input_embeddings()
+    shared = getattr(embeddings, "weight", None)
+    for name, layer in adapted.items():
+        base = layer.get_base_layer()
+        if layer is embeddings or isinstance(base, nn.Embedding) or base.weight is shared:
+            raise UserError(f"model.lora.targets: {name} is an embedding, or shares its weight with one; leave it out")
 
 
 def plain_name(name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ class PackedModel(nn.Module):
 
     A subclass says what `forward` makes of the hidden states, and how the same is had without packing (`alone`).
     """
+
+    scores: ClassVar[bool] = False  # one value per completion, not per token
 
     def __init__(self, lm: Any, name: str, adapter: Adapter | None = None) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from psychocounsel.files import read_json
 from psychocounsel.model.load import load_weights, loading, ready_to_train, resolve_path
 
 HEAD = "score"
+_OPENRLHF = ("value_head_prefix", "normalize_reward")
 
 
 def load_reward_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int) -> Any:
@@ -29,6 +30,9 @@ def load_reward_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
     if not has_head:
         _draw_head(lm)
     lm.config.pad_token_id = pad_token_id
+    for name in _OPENRLHF:
+        if hasattr(lm.config, name):
+            delattr(lm.config, name)  # what is written has our format
     return ready_to_train(lm, model)
 
 
@@ -50,15 +54,23 @@ def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype) -> Any:
     return lm
 
 
+def is_openrlhf(lm: Any) -> bool:
+    """Whether the model was read from an OpenRLHF checkpoint, which ends sequences with the end-of-turn token."""
+    return any(hasattr(lm.config, name) for name in _OPENRLHF)
+
+
 def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
     from peft import PeftModel
 
     settings = read_json(path / "adapter_config.json")
     if HEAD not in (settings.get("modules_to_save") or []):
         raise UserError(f"reward.path={reward.path}: is an adapter of a language model, not of a reward model")
-    base = OmegaConf.merge(reward, {"path": settings["base_model_name_or_path"], "revision": settings["revision"]})
-    lm, _ = _load(cast(DictConfig, base), dtype, None, "reward")
-    lm = PeftModel.from_pretrained(lm, str(path)).merge_and_unload()
+    base = OmegaConf.merge(reward, {"path": settings["base_model_name_or_path"], "revision": settings.get("revision")})
+    lm, _ = _load(cast(DictConfig, base), torch.float32, None, "reward")
+    try:
+        lm = PeftModel.from_pretrained(lm, str(path)).merge_and_unload().to(dtype)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"reward.path={reward.path}: the adapter does not fit its base ({str(error)[:200]})") from error
     about = read_json(path / "psychocounsel.json") or {}
     lm.config.update({name: about.get(f"eval/reward_{name}") for name in ("mean", "std")})
     return lm
@@ -75,7 +87,7 @@ def _load(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, k
     renamed = {f"^{re.escape(prefix)}\\.": f"{HEAD}." for prefix in sorted(prefixes)}
     classifier = AutoModelForSequenceClassification
     try:
-        lm, missing = load_weights(classifier, model, dtype, zero3, key, num_labels=1, key_mapping=renamed)
+        lm, missing, _ = load_weights(classifier, model, dtype, zero3, key, num_labels=1, key_mapping=renamed)
     except RuntimeError as error:
         if "mismatch" not in str(error):
             raise

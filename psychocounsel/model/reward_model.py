@@ -12,6 +12,8 @@ from psychocounsel.model.packed import PackedModel
 class RewardModel(PackedModel):
     """Wraps a sequence-classification model of one label, whose linear head is called `score`."""
 
+    scores = True
+
     def forward(self, batch: Batch) -> torch.Tensor:
         """float32[C]: the score of each completion."""
         return self._score(self.hidden(batch)[batch.last_rows, batch.last_columns])

@@ -14,7 +14,7 @@ from psychocounsel.data.packing import plan_step
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_chat_format, model_dtype
 from psychocounsel.model.probe import check_packing
-from psychocounsel.model.reward_head import load_trained_reward_lm
+from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.reward.base import Conversation
 from psychocounsel.schema import RewardConfig
@@ -35,8 +35,8 @@ class LocalScorer:
     def __init__(self, reward: DictConfig, device: torch.device) -> None:
         self.reward, self.device = reward, device
         self.dtype = model_dtype(reward, device)
-        _, self.chat = load_chat_format(reward, "reward")
         lm = load_trained_reward_lm(reward, self.dtype).to(device)
+        _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm))
         self.model = RewardModel(lm, reward.path).eval()
         self.mean, self.std = self._statistics() if reward.normalise else (0.0, 1.0)
         self.max_length = reward.max_length or getattr(self.model.text_config, "max_position_embeddings", None)
