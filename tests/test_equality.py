@@ -86,7 +86,7 @@ def test_full_matrix(
     "algorithm",
     [
         "algo=reward algo.margin=0.3 algo.centring=0.01",
-        "algo=kto",
+        pytest.param("algo=kto", marks=pytest.mark.slow),
         pytest.param("algo=reward model.lora.rank=4", marks=pytest.mark.slow),
         pytest.param("algo=sft", marks=pytest.mark.slow),
         pytest.param("algo=simpo algo.sft_weight=0.5", marks=pytest.mark.slow),

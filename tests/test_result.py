@@ -92,7 +92,8 @@ def test_dpo_on_real_text_with_a_wide_spread_of_lengths(tmp_path: Path) -> None:
 
 def test_dpo_learns_the_samples_preferences(tmp_path: Path) -> None:
     """The demonstration itself, shortened: held-out prompts are judged better after one epoch."""
-    cli("train", "epochs=1", "algo.warmup=0", "eval.every=0", "run_dir=run", cwd=tmp_path)
+    size = ["data.limit=320", "eval.limit=100"]
+    cli("train", *size, "algo.warmup=0", "eval.every=0", "run_dir=run", cwd=tmp_path)
     lines = metrics_of(tmp_path / "run")
     assert lines[0]["eval/accuracy"] == 0.5
     assert lines[-1]["eval/accuracy"] > 0.65
