@@ -184,7 +184,11 @@ def suggestion(wrong: str, valid: list[str]) -> str:
     tails: dict[str, str] = {key.rsplit(".", 1)[-1]: key for key in reversed(valid)}
     close = difflib.get_close_matches(wrong, valid, 1, 0.75)
     if not close:
-        close = [tails[tail] for tail in difflib.get_close_matches(wrong.rsplit(".", 1)[-1], list(tails), 1, 0.6)]
+        last = wrong.rsplit(".", 1)[-1]
+        matches = difflib.get_close_matches(last, list(tails), 1, 0.65) or [
+            tail for tail in tails if tail.startswith(last)
+        ]
+        close = [tails[tail] for tail in matches]
     return f"did you mean {close[0]}?" if close else "`--help` lists the groups, `--cfg job` every key"
 
 

@@ -122,7 +122,7 @@ def test_stop_file_saves_and_the_same_command_goes_on(
 
 def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    short = [f"run_dir={run_dir}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant"]
+    short = [f"run_dir={run_dir}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant", "epochs=2"]
     cli("train", *short, cwd=ROOT)
     again = cli("train", *short, cwd=ROOT)
     assert "already finished" in again.stdout

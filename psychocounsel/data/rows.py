@@ -60,17 +60,16 @@ def parse_row(row: Mapping[str, Any], where: str) -> Example:
     if "messages" in row:
         messages = _messages(row["messages"], where, "messages")
         reply = _last_reply(messages, where, "messages")
-        return Example(identity, where, _client_last(messages[:-1], where), [reply], label=_label(row, where))
+        return Example(identity, where, _client_last(messages[:-1], where), [reply], label=_label(row))
     name = _first_key(row, (*_COMPLETIONS, "chosen and rejected", "messages"), where)
     prompt = _prompt(row, where)
-    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row, where))
+    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row))
 
 
-def _label(row: Mapping[str, Any], where: str) -> bool | None:
+def _label(row: Mapping[str, Any]) -> bool | None:
+    """Whether the reply is good; a column of that name that holds something else is another data set's own."""
     label = row.get("label")
-    if label not in (None, True, False):  # 0 and 1 are equal to these
-        raise UserError(f"{where}: label must be true or false")
-    return None if label is None else bool(label)
+    return label if isinstance(label, bool) else None
 
 
 def _rated(row: Mapping[str, Any], where: str, identity: str) -> Example:

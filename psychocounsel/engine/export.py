@@ -111,7 +111,8 @@ def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
         if plain is not None:
             original = first_name.setdefault(id(parameter), plain)
             weights.setdefault(plain, weights[original])
+    saved = lm.state_dict().keys()
     for name, buffer in lm.named_buffers():
-        if name in lm.state_dict():
+        if name in saved:
             weights.setdefault(name, buffer.detach().cpu())
     return weights

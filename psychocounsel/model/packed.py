@@ -1,5 +1,6 @@
 """What the trainable models share: a transformers model that runs packed batches, with or without its adapters."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from psychocounsel.model.attention import build_mask, layer_kinds
 from psychocounsel.model.lora import Adapter
 
 
-class PackedModel(nn.Module):
+class PackedModel(nn.Module, ABC):
     """Wraps a transformers model `lm`, whose LoRA layers, if it has any, `adapter` switches.
 
     A subclass says what `forward` makes of the hidden states, and how the same is had without packing (`alone`).
@@ -39,13 +40,13 @@ class PackedModel(nn.Module):
         )
         return output.last_hidden_state
 
+    @abstractmethod
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
         """`forward`'s output, cut into one array per completion, grouped as `batch.groups`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
         """What `pieces` holds for int64[p] and int64[c] token ids, from a plain forward pass over them alone."""
-        raise NotImplementedError
 
     def settings(self, about: dict[str, Any]) -> dict[str, Any]:
         """What the exported config.json is to say besides; `about` holds the step and the evaluation."""
