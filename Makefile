@@ -10,11 +10,15 @@ BIN := $(VENV)/bin
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
 
+# Small models on one thread each, and as many tests side by side as there are cores.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test test-slow: export OMP_NUM_THREADS := 1
+
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
