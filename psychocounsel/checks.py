@@ -33,7 +33,9 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
             raise UserError(f"zero.offload_parameters=true needs zero.stage=3, not {config.zero.stage}")
         if config.zero.stage == 0:
             raise UserError("zero.offload_optimizer=true needs zero.stage of 1 to 3, not 0")
-    if config.micro_batch_tokens < config.max_length:
+    if config.model.attention == "flex" and not cluster.gpus():
+        raise UserError("model.attention=flex: FlexAttention has no backward pass without a GPU; use varlen or dense")
+    if config.micro_batch_tokens != "auto" and config.micro_batch_tokens < config.max_length:
         raise UserError(
             f"micro_batch_tokens={config.micro_batch_tokens} is smaller than max_length={config.max_length}: "
             f"a sequence must fit; use micro_batch_tokens={config.max_length} or more"

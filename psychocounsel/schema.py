@@ -16,7 +16,10 @@ from psychocounsel.errors import UserError
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A dataclass field with limits: `above`, `at_least`, `below`, `at_most` (numbers) or `choices` (a tuple)."""
+    """A dataclass field with limits: `above`, `at_least`, `below`, `at_most` (numbers) or `choices` (a tuple).
+
+    `word` is one that may stand in place of a number.
+    """
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=limits)
     return field(default=default, metadata=limits)
@@ -41,7 +44,7 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
-    logits_chunk: int = option(1024, at_least=1)
+    attention: str = option("auto", choices=("auto", "dense", "varlen", "flex"))
     lora: LoraConfig = field(default_factory=LoraConfig)
     quantise: str | None = option(None, choices=("nf4",))
 
@@ -136,7 +139,7 @@ class TrainConfig:
     epochs: float = option(1.0, above=0)
     max_steps: int | None = option(None, at_least=1)
     global_batch_size: int = option(32, at_least=1)
-    micro_batch_tokens: int = option(4096, at_least=1)
+    micro_batch_tokens: int | str = option(4096, at_least=1, word="auto")
     max_length: int = option(1024, at_least=8)
     max_prompt_length: int | None = option(None, at_least=4)
     deterministic: bool = False
@@ -226,6 +229,8 @@ def _problem(value: Any, limits: Any) -> str | None:
         return None
     if "choices" in limits and value not in limits["choices"]:
         return "one of " + ", ".join(map(str, limits["choices"]))
+    if isinstance(value, str) and "word" in limits:
+        return None if value == limits["word"] else f"a number or {limits['word']}"
     for name, (words, holds) in _COMPARISONS.items():
         if name in limits and not holds(value, limits[name]):
             return f"{words} {limits[name]}"

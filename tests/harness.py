@@ -20,7 +20,6 @@ from psychocounsel.engine.metrics import read_metrics
 from psychocounsel.engine.progress import quiet_libraries
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
-from psychocounsel.model.attention import implementation
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.reward_model import RewardModel
 
@@ -67,7 +66,7 @@ def small_lm(
     labels = {"num_labels": 1} if rewards else {}
     config = AutoConfig.for_model(kind, **{**_SMALL, **ARCHITECTURES[kind], **labels, **changes})
     auto = AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
-    lm = auto.from_config(config, dtype=dtype, attn_implementation=implementation(config))
+    lm = auto.from_config(config, dtype=dtype)
     with torch.no_grad():
         for parameter in lm.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))  # norms and zero layers take part too
@@ -110,7 +109,7 @@ def make_stepper(
     main = algorithm.needs.main
     model = Policy(lm, "test") if main == "policy" else RewardModel(lm, "test")
     engine = Engine(model, config, algorithm, dtype)
-    return Stepper(algorithm, {main: engine}, here, budget, config.model.logits_chunk)
+    return Stepper(algorithm, {main: engine}, here, budget)
 
 
 def cli(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from psychocounsel.data.group import Array, Group
+from psychocounsel.data.layout import Layout
 
 
 @dataclass
@@ -18,9 +19,7 @@ class Batch:
     completion. `group_index` numbers the groups of a row (-1: padding); `completion_index` is 0 in a prompt, k in the k-th
     completion. `rows`, `columns`: int64[N], the token that predicts `target_ids`: int64[N]. `completion_of`: int64[N] in
     0..C-1; completions follow the order of `groups`. `last_rows`, `last_columns`: int64[C], the last token of each
-    completion, where a reward model scores it. `weight` is 0 for the filler of an empty
-    micro-batch. `chunks` is the number of pieces in which logits are computed, the same on every rank: under ZeRO-3 each
-    piece gathers the output layer together with the other ranks.
+    completion, where a reward model scores it. `weight` is 0 for the filler of an empty micro-batch.
     """
 
     groups: list[Group]
@@ -36,12 +35,17 @@ class Batch:
     last_rows: torch.Tensor
     last_columns: torch.Tensor
     weight: float = 1.0
-    chunks: int = 1
 
     @property
     def tokens(self) -> int:
         """Real tokens, shared prompts once."""
         return sum(group.tokens for group in self.groups) if self.weight else 0
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of a batch of one row."""
+        (_,) = self.input_ids
+        return Layout.of(self.groups, self.input_ids.shape[1])
 
     @cached_property
     def ref_logprobs(self) -> torch.Tensor:
@@ -90,13 +94,14 @@ class Batch:
             for name, value in vars(self).items()
             if isinstance(value, torch.Tensor)
         }
-        rest = {name: value for name, value in vars(self).items() if name in ("groups", "weight", "chunks")}
+        rest = {name: value for name, value in vars(self).items() if name in ("groups", "weight")}
         return Batch(**{**rest, **{name: moved[name] for name in moved if name in self.__dataclass_fields__}})
 
 
-def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, chunks: int = 1) -> Batch:
-    """Pack each sequence of groups into one row, padded on the right to the longest."""
+def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, multiple: int = 1) -> Batch:
+    """Pack each sequence of groups into one row, padded on the right to the longest, and that to a `multiple`."""
     width = max(sum(group.tokens for group in row) for row in rows)
+    width += -width % multiple
     shape = (len(rows), width)
     tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     group_index, completion_index = np.full(shape, -1), np.zeros(shape, np.int64)
@@ -137,5 +142,4 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, chunks: in
         last_rows=torch.tensor([row for row, _ in ends]),
         last_columns=torch.tensor([column for _, column in ends]),
         weight=weight,
-        chunks=chunks,
     )

@@ -1,30 +1,54 @@
 """Which groups share a row and a micro-batch, computed from lengths alone and so identically on every rank."""
 
+import heapq
+import math
 from collections.abc import Sequence
 
 Row = list[int]
 MicroBatch = list[Row]
 
 
-def plan_step(lengths: Sequence[int], ranks: int, budget: int) -> list[list[MicroBatch]]:
-    """Distribute groups of `lengths` tokens over `ranks`, then into micro-batches of at most `budget` padded tokens.
+def plan_step(lengths: Sequence[int], ranks: int, budget: int, one_row: bool = False) -> list[list[MicroBatch]]:
+    """Distribute groups of `lengths` tokens over `ranks` and into micro-batches of at most `budget` tokens.
 
-    Returns, per rank, the same number of micro-batches (unequal counts hang ZeRO-2 and 3); a missing one is an empty
-    list. Rows of a micro-batch are padded to its longest. A group longer than `budget` gets a micro-batch of its own.
+    With `one_row` a micro-batch is a single row without padding, and all are of nearly equal size, over the ranks too.
+    Otherwise it has rows of similar groups, padded to the longest. A group longer than `budget` goes alone.
+
+    Returns, per rank, the same number of micro-batches (unequal counts hang ZeRO-2 and 3); a missing one is an empty list.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    shares: list[list[int]] = [[] for _ in range(ranks)]
-    loads = [0] * ranks
-    for index in order:
-        lightest = min(range(ranks), key=lambda rank: (loads[rank], rank))
-        shares[lightest].append(index)
-        loads[lightest] += lengths[index]
-    plans = [_micro_batches(share, lengths, budget) for share in shares]
+    if one_row:
+        return _even_rows(lengths, ranks, budget)
+    shares = _spread(lengths, ranks)
+    plans = [_padded_rows(share, lengths, budget) for share in shares]
     count = max(map(len, plans))
     return [plan + [[] for _ in range(count - len(plan))] for plan in plans]
 
 
-def _micro_batches(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[MicroBatch]:
+def _spread(lengths: Sequence[int], bins: int) -> list[list[int]]:
+    """Deal the groups into `bins` of about equal sums: each, from the longest down, to the one that has least."""
+    members: list[list[int]] = [[] for _ in range(bins)]
+    heap = [(0, number) for number in range(bins)]
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        load, number = heapq.heappop(heap)
+        members[number].append(index)
+        heapq.heappush(heap, (load + lengths[index], number))
+    return members
+
+
+def _even_rows(lengths: Sequence[int], ranks: int, budget: int) -> list[list[MicroBatch]]:
+    """As few micro-batches per rank as hold all groups, and the ranks' n-th ones as even as can be: they wait for each other."""
+    rounds = max(1, math.ceil(sum(min(length, budget) for length in lengths) / (ranks * budget)))
+    while True:
+        bins = _spread(lengths, ranks * rounds)
+        loads = [sum(lengths[index] for index in members) for members in bins]
+        if all(load <= budget or len(members) == 1 for load, members in zip(loads, bins, strict=True)):
+            break
+        rounds += 1
+    order = sorted(range(len(bins)), key=lambda number: -loads[number])
+    return [[[bins[number]] if bins[number] else [] for number in order[rank::ranks]] for rank in range(ranks)]
+
+
+def _padded_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[MicroBatch]:
     """Fill micro-batches from the longest group down, so that rows of similar length come together."""
     batches: list[MicroBatch] = []
     room: list[int] = []  # free tokens per row of the last micro-batch

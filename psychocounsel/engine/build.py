@@ -28,9 +28,10 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on GPU ask for
     on_cpu = world.device.type == "cpu"
     torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     dtype = model_dtype(config.model, world.device)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
-    model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer)
+    model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
     engine = Engine(model, config, algorithm, dtype)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
@@ -38,9 +39,14 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 
 
 def load_model(
-    config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, zero3: dict[str, Any] | None, tokenizer: Any
+    config: DictConfig,
+    algorithm: Algorithm,
+    dtype: torch.dtype,
+    zero3: dict[str, Any] | None,
+    tokenizer: Any,
+    device: str = "cpu",
 ) -> PackedModel:
-    """The algorithm's main model as it is before training, with adapters if the configuration asks for them."""
+    """The algorithm's main model as it is before training, to run on `device`, with adapters if it is to have some."""
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
     pad = tokenizer.pad_token_id
@@ -51,4 +57,5 @@ def load_model(
         if config.zero.stage == 0:  # no master weights there: what is trained is kept in full precision
             for parameter in lm.parameters():
                 parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
-    return RewardModel(lm, model.path, adapter) if scores else Policy(lm, model.path, adapter, algorithm.temperature)
+    common = (lm, model.path, adapter, model.attention, device)
+    return RewardModel(*common) if scores else Policy(*common, algorithm.temperature)

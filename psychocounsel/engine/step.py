@@ -13,7 +13,7 @@ import torch
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Group
-from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
+from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
@@ -57,28 +57,19 @@ def metrics_of(tally: Tally) -> dict[str, float]:
 class Stepper:
     """Runs global batches of groups through the engines and an algorithm's loss."""
 
-    def __init__(
-        self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int, logits_chunk: int
-    ) -> None:
+    def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
-        self.budget, self.logits_chunk = budget, logits_chunk
-
-    def plan(self, groups: Sequence[Group]) -> tuple[list[MicroBatch], list[int]]:
-        """This rank's micro-batches of a global batch, equally many on every rank, and the logits chunks of each."""
-        plans = plan_step([group.tokens for group in groups], self.world.size, self.budget)
-        tokens = [
-            [sum(groups[index].completion_tokens for row in micro for index in row) for micro in plan] for plan in plans
-        ]
-        chunks = [max(1, math.ceil(max(column) / self.logits_chunk)) for column in zip(*tokens, strict=True)]
-        return plans[self.world.rank], chunks
+        self.budget = budget
 
     def micro_batches(self, groups: Sequence[Group]) -> Iterator[tuple[list[int], Batch]]:
         """Group numbers and Batch of each micro-batch of this rank; an empty one runs a filler of weight 0."""
+        attention = self.main.module.attention
+        plans = plan_step([group.tokens for group in groups], self.world.size, self.budget, attention.one_row)
         filler = [[groups[0].shortened()]]
-        for micro, chunks in zip(*self.plan(groups), strict=True):
+        for micro in plans[self.world.rank]:
             rows = [[groups[index] for index in row] for row in micro]
-            batch = build_batch(rows or filler, float(bool(rows)), chunks)
+            batch = build_batch(rows or filler, float(bool(rows)), attention.multiple)
             yield [index for row in micro for index in row], batch.to(self.world.device)
 
     def accumulate(self, groups: Sequence[Group], train: bool) -> tuple[Tally, Scores]:

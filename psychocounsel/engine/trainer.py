@@ -76,13 +76,13 @@ class Trainer:
         self.order = DataOrder(
             len(self.data.train), run.config.global_batch_size, run.config.epochs, run.config.max_steps, run.config.seed
         )
-        budget, chunk = run.config.micro_batch_tokens, run.config.model.logits_chunk
+        budget = run.config.micro_batch_tokens
         if long := sum(group.tokens > budget for group in self.data.train):
             run.say(f"{long} rows are longer than micro_batch_tokens={budget}: each gets a forward pass of its own")
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
-        self.stepper = Stepper(self.algorithm, self.engines, self.world, budget, chunk)
+        self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
         self.tracker: Any = configs.build(run.config, "tracker")
         self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)

@@ -62,6 +62,7 @@ class Engine:
             lr=algorithm.lr,
             betas=(algorithm.adam_beta1, algorithm.adam_beta2),
             eps=algorithm.adam_eps,
+            fused=True,
         )
         self.module, self.dtype = module, dtype
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
@@ -81,6 +82,19 @@ class Engine:
         """Accumulate gradients; `loss` is this rank's share of the global batch's loss."""
         # DeepSpeed averages over ranks, and the shares are to be summed.
         self.deepspeed.backward(loss * self.deepspeed.dp_world_size, scale_wrt_gas=False)
+
+    def rehearse(self, batch: Any) -> None:
+        """Run a batch forward, backward and through the optimizer with no effect but memory used: gradients are zero."""
+        self.train(True)
+        self.backward(self(batch).sum() * 0.0)
+        steps = {id(state): state["step"].clone() for state in self._optimizer_states() if "step" in state}
+        self.step(0.0)
+        for state in self._optimizer_states():
+            state["step"].copy_(steps.get(id(state), torch.zeros_like(state["step"])))
+
+    def _optimizer_states(self) -> list[dict[str, Any]]:
+        wrapper = self.deepspeed.optimizer
+        return list(getattr(wrapper, "optimizer", wrapper).state.values())
 
     def step(self, lr: float) -> float:
         """Clip, update, forget the gradients. Returns the global gradient norm before clipping."""

@@ -1,20 +1,105 @@
-"""Attention masks for packed rows: a completion sees its prompt and itself, never a sibling or another group."""
+"""How packed rows are attended to: a completion sees its prompt and itself, never a sibling or another group.
 
+Three ways with equal results: `dense` (a mask of all pairs of tokens), `varlen` (each prompt with each of its completions,
+by itself) and `flex` (FlexAttention, which skips the blocks of a mask that are empty).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.flex import block_mask
+from psychocounsel.model.varlen import VARLEN, register
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
-def implementation(config: Any) -> str:
-    """The attention that computes this architecture exactly: SDPA, or eager where scores are soft-capped."""
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+class Attention:
+    """The way chosen for a model, and what it needs of each batch.
+
+    Raises:
+        UserError: if the architecture or the device cannot be served by the way that was asked for, saying why.
+    """
+
+    def __init__(self, config: Any, asked: str, device: str, name: str) -> None:
+        self.config = config
+        self.kinds = _layer_kinds(config, name)
+        self.capped = bool(getattr(config, "attn_logit_softcapping", None))
+        self.way = self._choose(asked, device, name)
+        register()
+
+    @property
+    def implementation(self) -> str:
+        """What transformers calls it."""
+        return {"dense": "eager" if self.capped else "sdpa", "varlen": VARLEN, "flex": "flex_attention"}[self.way]
+
+    @contextmanager
+    def plain(self, lm: Any) -> Iterator[None]:
+        """Let transformers' own attention run in `lm`, for sequences that are not packed."""
+        lm.set_attn_implementation("eager" if self.capped else "sdpa")
+        try:
+            yield
+        finally:
+            lm.set_attn_implementation(self.implementation)
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a micro-batch is best packed as a single row: only a dense mask grows with the row's square."""
+        return self.way != "dense"
+
+    @property
+    def multiple(self) -> int:
+        """What the width of a row is to be a multiple of: FlexAttention works in blocks, and compiles for each new width."""
+        return 128 if self.way == "flex" else 1
+
+    def inputs(self, batch: Any, dtype: torch.dtype) -> dict[str, Any]:
+        """What a transformers model is called with besides tokens and positions."""
+        if self.way == "varlen":
+            return {"attention_mask": None, "layout": batch.layout}
+        make = self._block_mask if self.way == "flex" else self._dense_mask
+        masks = {
+            kind: make(batch, sliding_window(self.config) if kind == "sliding_attention" else None, dtype)
+            for kind in self.kinds
+        }
+        return {"attention_mask": masks if len(masks) > 1 else masks[self.kinds[0]]}
+
+    def _choose(self, asked: str, device: str, name: str) -> str:
+        if asked == "auto":
+            if device == "cuda":
+                return "flex"
+            return "dense" if self.capped else "varlen"
+        if asked == "varlen" and self.capped:
+            raise UserError(f"model.attention=varlen: {name} caps its attention scores, which only dense and flex do")
+        if asked == "flex" and device != "cuda":
+            raise UserError("model.attention=flex: has no backward pass without a GPU; use varlen")
+        return asked
+
+    def _block_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> Any:
+        return block_mask(batch, window)
+
+    def _dense_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """[B, 1, T, T]: boolean for SDPA, additive in `dtype` for eager.
+
+        Distances in a sliding window are differences of position ids, which run on from the prompt in each completion.
+        """
+        group, completion, position = batch.group_index, batch.completion_index, batch.position_ids
+        width = position.shape[1]
+        visible = torch.ones(width, width, dtype=torch.bool, device=position.device).tril()
+        visible = visible & (group[:, :, None] == group[:, None, :])
+        visible &= (completion[:, None, :] == 0) | (completion[:, :, None] == completion[:, None, :])
+        if window:
+            # A padding token keeps sight of itself, or its softmax would be NaN.
+            visible &= position[:, :, None] - position[:, None, :] < window
+        mask = visible[:, None]
+        if not self.capped:
+            return mask
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def layer_kinds(config: Any, name: str) -> list[str]:
+def _layer_kinds(config: Any, name: str) -> list[str]:
     """The kinds of attention among the model's layers, each of them once.
 
     Raises:
@@ -27,48 +112,15 @@ def layer_kinds(config: Any, name: str) -> list[str]:
         )
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
-        kinds = ["sliding_attention" if _window(config) else "full_attention"]
+        kinds = ["sliding_attention" if sliding_window(config) else "full_attention"]
     if unknown := set(kinds) - _KNOWN_LAYERS:
         raise UserError(f"{name}: has {', '.join(sorted(unknown))} layers, which cannot share a prompt between replies")
-    if "sliding_attention" in kinds and not _window(config):
+    if "sliding_attention" in kinds and not sliding_window(config):
         raise UserError(f"{name}: has sliding_attention layers but no sliding_window in its config")
     return sorted(set(kinds))
 
 
-def _window(config: Any) -> int | None:
+def sliding_window(config: Any) -> int | None:
     if getattr(config, "use_sliding_window", True) is False:
         return None
     return getattr(config, "sliding_window", None)
-
-
-def build_mask(
-    config: Any,
-    kinds: list[str],
-    position_ids: torch.Tensor,
-    group_index: torch.Tensor,
-    completion_index: torch.Tensor,
-    dtype: torch.dtype,
-) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The mask of a Batch, [B, 1, T, T]: boolean for SDPA, additive in `dtype` for eager; by kind if there are two.
-
-    Distances in a sliding window are differences of position ids, which run on from the prompt in each completion.
-    """
-    width = position_ids.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool, device=position_ids.device).tril()
-    same_group = group_index[:, :, None] == group_index[:, None, :]
-    visible = (completion_index[:, None, :] == 0) | (completion_index[:, :, None] == completion_index[:, None, :])
-    full = causal & same_group & visible
-    masks = {"full_attention": full}
-    if "sliding_attention" in kinds:
-        distance = position_ids[:, :, None] - position_ids[:, None, :]
-        window = _window(config)
-        # A padding token keeps sight of itself, or its softmax would be NaN.
-        masks["sliding_attention"] = full & (distance < window)
-    chosen = {kind: _as_needed(config, masks[kind][:, None], dtype) for kind in kinds}
-    return chosen if len(chosen) > 1 else chosen[kinds[0]]
-
-
-def _as_needed(config: Any, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    if implementation(config) == "sdpa":
-        return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

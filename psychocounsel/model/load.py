@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
-from psychocounsel.model.attention import implementation
 
 _SHIPPED = Path(__file__).parent / "shipped"
 
@@ -99,11 +98,8 @@ def load_weights(
     Raises:
         UserError: if it cannot be loaded.
     """
-    from transformers import AutoConfig
-
     path = resolve_path(model.path, key)
     with loading(model.path, key):
-        config = AutoConfig.from_pretrained(path, revision=model.revision)
         if model.get("quantise"):
             more |= {"quantization_config": _quantisation(dtype)}
         with _partitioned_loading(zero3):
@@ -111,7 +107,6 @@ def load_weights(
                 path,
                 revision=model.revision,
                 dtype=dtype,
-                attn_implementation=implementation(config.get_text_config()),
                 output_loading_info=True,
                 **more,
             )

@@ -73,6 +73,10 @@ def _check_layers(lm: Any, targets: Any) -> None:
         base = layer.get_base_layer()
         if layer is embeddings or isinstance(base, nn.Embedding) or base.weight is shared:
             raise UserError(f"model.lora.targets: {name} is an embedding, or shares its weight with one; leave it out")
+        if layer is lm.get_output_embeddings():
+            raise UserError(
+                f"model.lora.targets: {name} is the output layer, which takes no adapter here; leave it out"
+            )
 
 
 def plain_name(name: str) -> str | None:

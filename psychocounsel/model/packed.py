@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from psychocounsel.data.batch import Batch
-from psychocounsel.model.attention import build_mask, layer_kinds
+from psychocounsel.model.attention import Attention
 from psychocounsel.model.lora import Adapter
 
 
@@ -22,21 +22,21 @@ class PackedModel(nn.Module, ABC):
 
     scores: ClassVar[bool] = False  # one value per completion, not per token
 
-    def __init__(self, lm: Any, name: str, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self, lm: Any, name: str, adapter: Adapter | None = None, attention: str = "auto", device: str = "cpu"
+    ) -> None:
         super().__init__()
         self.lm = lm
         self.adapter = adapter
         self.text_config = lm.config.get_text_config()
-        self.kinds = layer_kinds(self.text_config, name)
+        self.attention = Attention(self.text_config, attention, device, name)
+        lm.set_attn_implementation(self.attention.implementation)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """[B, T, H]: the last hidden states of a packed batch."""
-        dtype = self.lm.get_input_embeddings().weight.dtype
-        mask = build_mask(
-            self.text_config, self.kinds, batch.position_ids, batch.group_index, batch.completion_index, dtype
-        )
+        inputs = self.attention.inputs(batch, self.lm.get_input_embeddings().weight.dtype)
         output = self.lm.base_model(
-            input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **inputs
         )
         return output.last_hidden_state
 

@@ -38,7 +38,7 @@ def check_packing(
         UserError: if they differ: the architecture does something that packing does not reproduce.
     """
     groups = probe_groups(model.text_config.vocab_size)
-    batch = build_batch([groups]).to(device)
+    batch = build_batch([groups], multiple=model.attention.multiple).to(device)
     try:
         packed = model.pieces(forward(batch), batch)
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
@@ -48,7 +48,8 @@ def check_packing(
     differences, expected = [], []
     for group, pieces in zip(groups, packed, strict=True):
         for completion, values in zip(group.completions, pieces, strict=True):
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+            with model.attention.plain(model.lm), autocast:
                 alone = model.alone(*(_tensor(ids, device) for ids in (group.prompt_ids, completion.ids)))
             expected.append(alone.float().cpu().numpy())
             differences.append(np.abs(expected[-1] - values))

@@ -37,7 +37,7 @@ class LocalScorer:
         self.dtype = model_dtype(reward, device)
         lm = load_trained_reward_lm(reward, self.dtype).to(device)
         _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm))
-        self.model = RewardModel(lm, reward.path).eval()
+        self.model = RewardModel(lm, reward.path, device=device.type).eval()
         self.mean, self.std = self._statistics() if reward.normalise else (0.0, 1.0)
         self.max_length = reward.max_length or getattr(self.model.text_config, "max_position_embeddings", None)
         check_packing(self.model, self.model, self.dtype, device, reward.path)
@@ -60,10 +60,13 @@ class LocalScorer:
     @torch.no_grad()
     def _score_block(self, conversations: Sequence[Conversation], first: int) -> np.ndarray:
         groups = self._groups(conversations, first)
-        (plan,) = plan_step([group.tokens for group in groups], 1, self.reward.micro_batch_tokens)
+        attention = self.model.attention
+        lengths = [group.tokens for group in groups]
+        (plan,) = plan_step(lengths, 1, self.reward.micro_batch_tokens, attention.one_row)
         rewards: dict[int, np.ndarray] = {}
         for micro in plan:
-            batch = build_batch([[groups[index] for index in row] for row in micro]).to(self.device)
+            rows = [[groups[index] for index in row] for row in micro]
+            batch = build_batch(rows, multiple=attention.multiple).to(self.device)
             pieces = self.model.pieces(self.model(batch), batch)
             rewards |= zip((index for row in micro for index in row), map(np.concatenate, pieces), strict=True)
         return np.concatenate([rewards[index] for index in range(len(groups))])

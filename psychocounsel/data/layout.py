@@ -1,0 +1,54 @@
+"""Where the prompts and completions of a packed row are, and which of them belong together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from psychocounsel.data.group import Group
+
+
+@dataclass
+class Layout:
+    """The pieces of a row in their order: `sizes` tokens each; `prompts` has the number of the prompt each goes on from.
+
+    A prompt's own number stands there for itself.
+    """
+
+    sizes: list[int]
+    prompts: list[int]
+    _tensors: dict[torch.device, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], width: int) -> "Layout":
+        """The layout of a row of `width` tokens that holds `groups`; padding at its end is a piece of its own."""
+        sizes: list[int] = []
+        prompts: list[int] = []
+        for group in groups:
+            prompts += [len(sizes)] * (1 + len(group.completions))
+            sizes += [len(group.prompt_ids), *(len(completion.ids) for completion in group.completions)]
+        if rest := width - sum(sizes):
+            prompts.append(len(sizes))
+            sizes.append(rest)
+        return cls(sizes, prompts)
+
+    @property
+    def seen_sizes(self) -> list[int]:
+        """How many tokens the last token of each piece sees."""
+        own = enumerate(self.prompts)
+        return [self.sizes[index] + (self.sizes[prompt] if prompt != index else 0) for index, prompt in own]
+
+    def on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The tokens that each piece sees, one piece after the other, int64[K]; where each piece starts among the row's
+        tokens, and among these: int32[pieces + 1], ending with their number."""
+        if device not in self._tensors:
+            starts, seen_starts = np.cumsum([0, *self.sizes]), np.cumsum([0, *self.seen_sizes])
+            spans = [np.arange(start, start + size) for start, size in zip(starts, self.sizes, strict=False)]
+            seen = [
+                spans[index] if prompt == index else np.concatenate([spans[prompt], spans[index]])
+                for index, prompt in enumerate(self.prompts)
+            ]
+            arrays = np.concatenate(seen), starts.astype(np.int32), seen_starts.astype(np.int32)
+            self._tensors[device] = tuple(torch.from_numpy(array).to(device) for array in arrays)
+        return self._tensors[device]

@@ -1,0 +1,98 @@
+"""`micro_batch_tokens=auto`: how many tokens fit in memory at once, measured before training."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from psychocounsel.data.batch import build_batch
+from psychocounsel.data.group import Group
+from psychocounsel.engine.distributed import World
+from psychocounsel.engine.zero import Engine
+from psychocounsel.errors import UserError
+
+_SHARE = 0.85  # of the free memory: other work needs some, and so does its division into blocks
+_CPU_TOKENS = 8192  # more at once is no faster there, and slower once it leaves the caches
+_STEP = 256
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, world: World) -> int:
+    """The most tokens that a micro-batch may have: as many as fit, or as many as a global batch has.
+
+    Two passes forward and backward over the longest groups, the second with twice the tokens of the first, tell what a
+    token needs. Weights, optimizer state and gradients are there by then; nothing of the model is changed.
+
+    Raises:
+        UserError: if the longest group alone does not fit.
+    """
+    longest = sorted(groups, key=lambda group: -group.tokens)
+    most = math.ceil(sum(group.tokens for group in longest[:batch_size]) / world.size)
+    if world.device.type == "cpu":
+        most = min(most, _CPU_TOKENS)
+    one, two = longest[:1], longest[:2]
+    needed = [max(world.gather(_needed_bytes(engine, some, world))) for some in (one, one, two)][1:]
+    limit = min(world.gather(_SHARE * _memory_bytes(world)))
+    tokens = [sum(group.tokens for group in some) for some in (one, two)]
+    per_token = max(1.0, (needed[1] - needed[0]) / max(1, tokens[1] - tokens[0]))
+    fitting = tokens[0] + math.floor((limit - needed[0]) / per_token)
+    if fitting < tokens[0]:
+        raise UserError(
+            f"micro_batch_tokens=auto: the longest row ({tokens[0]} tokens) does not fit into {limit / 1e9:.1f} GB; try "
+            "model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller max_length"
+        )
+    return max(tokens[0], min(most, fitting) // _STEP * _STEP)
+
+
+def _needed_bytes(engine: Engine, groups: Sequence[Group], world: World) -> int:
+    """Peak memory of this process over a pass forward and backward."""
+    attention = engine.module.attention
+    rows = [list(groups)] if attention.one_row else [[group] for group in groups]
+    batch = build_batch(rows, weight=0.0, multiple=attention.multiple).to(world.device)
+    _forget_peak(world.device)
+    try:
+        engine.rehearse(batch)
+    except torch.OutOfMemoryError:
+        return 1 << 62
+    return _peak_bytes(world.device)
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _kilobytes("/proc/self/status", "VmHWM") * 1024
+
+
+def _memory_bytes(world: World) -> float:
+    """Memory that this process may use: what it has, and its share of what is free."""
+    if world.device.type == "cuda":
+        return torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
+    here = world.gather(os.uname().nodename).count(os.uname().nodename)
+    free = min(_kilobytes("/proc/meminfo", "MemAvailable") * 1024, _free_in_cgroup())
+    return _kilobytes("/proc/self/status", "VmRSS") * 1024 + free / here
+
+
+def _free_in_cgroup() -> float:
+    """What the scheduler or container that runs this process leaves it."""
+    try:
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # there is none, or its limit is the word "max"
+        return math.inf
+    return limit - used
+
+
+def _kilobytes(file: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    if found is None:
+        raise UserError(f"micro_batch_tokens=auto: {file} does not tell {name} on this system; give a number")
+    return int(found[1])

@@ -1,0 +1,70 @@
+"""Log-probabilities in pieces equal the plain formula, with its gradients, in memory that does not grow."""
+
+import pytest
+import torch
+from torch import nn
+
+from psychocounsel.model.logprobs import OutputLayer
+
+VOCABULARY, HIDDEN, TOKENS = 50, 12, 33
+
+
+def plain(
+    layer: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, temperature: float, cap: float | None
+) -> torch.Tensor:
+    logits = hidden @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+    if cap:
+        logits = cap * torch.tanh(logits / cap)
+    return (logits / temperature).log_softmax(-1)[torch.arange(len(targets)), targets]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("temperature", "cap"), [(1.0, None), (0.7, None), (1.0, 2.0), (1.3, 2.0)])
+def test_pieces_equal_the_formula(
+    piece: int, bias: bool, temperature: float, cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psychocounsel.model.logprobs._PIECE_BYTES", 4 * TOKENS * piece)
+    torch.manual_seed(0)
+    layer = nn.Linear(HIDDEN, VOCABULARY, bias=bias).double()
+    nn.init.normal_(layer.weight)
+    hidden = torch.randn(TOKENS, HIDDEN, dtype=torch.double, requires_grad=True)
+    targets, weights = torch.randint(0, VOCABULARY, (TOKENS,)), torch.randn(TOKENS)
+    inputs = [hidden, *layer.parameters()]
+    expected = plain(layer, hidden, targets, temperature, cap)
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
+
+    got = OutputLayer.adopt(layer)(hidden, targets, temperature, cap)
+    torch.testing.assert_close(got, expected.float(), rtol=0, atol=1e-5)
+    gradients = torch.autograd.grad((got * weights).sum(), inputs)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_weights_cost_no_gradient() -> None:
+    layer = OutputLayer.adopt(nn.Linear(HIDDEN, VOCABULARY).requires_grad_(False))
+    hidden = torch.randn(TOKENS, HIDDEN, requires_grad=True)
+    layer(hidden, torch.randint(0, VOCABULARY, (TOKENS,))).sum().backward()
+    assert hidden.grad is not None
+    assert layer.weight.grad is None
+
+
+def test_without_targets_it_is_the_layer_it_was() -> None:
+    layer = nn.Linear(HIDDEN, VOCABULARY)
+    hidden = torch.randn(2, 3, HIDDEN)
+    expected = layer(hidden)
+    torch.testing.assert_close(OutputLayer.adopt(layer)(hidden), expected, rtol=0, atol=0)
+
+
+def test_autocast_computes_in_bfloat16_and_sums_in_float32() -> None:
+    torch.manual_seed(0)
+    layer = OutputLayer.adopt(nn.Linear(HIDDEN, VOCABULARY, bias=False))
+    hidden, targets = torch.randn(TOKENS, HIDDEN, requires_grad=True), torch.randint(0, VOCABULARY, (TOKENS,))
+    exact = layer(hidden, targets)
+    (wanted,) = torch.autograd.grad(exact.sum(), layer.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(hidden, targets)
+    (got,) = torch.autograd.grad(rounded.sum(), layer.weight)
+    assert rounded.dtype == got.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.05
+    assert 0 < (got - wanted).norm() < 0.02 * wanted.norm()
