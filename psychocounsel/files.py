@@ -84,3 +84,11 @@ def replace_directory(new: Path, path: Path) -> None:
     new.rename(path)
     fsync_directory(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def readable_size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -26,7 +27,7 @@ from psychocounsel.locks import Lock, holder
 Report = Callable[[str], None]
 Parts = tuple[list[Group], list[Group]]  # training and held-out
 
-SUFFIX = ".groups"
+ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 5.0  # a shorter wait is not worth a word
 
@@ -43,7 +44,7 @@ def through_cache(
     key = _key(config, chat, kind)
     if key is None:
         return make(config, report)
-    entry = Path(config.paths.cache) / "tokenised" / f"{key}{SUFFIX}"
+    entry = Path(config.paths.cache) / "tokenised" / f"{key}.groups"
     lock = Lock(entry.with_suffix(".lock"))
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)

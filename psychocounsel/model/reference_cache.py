@@ -24,6 +24,7 @@ from psychocounsel.locks import Lock
 BUCKETS = 64
 ABOUT = "about.json"
 SUFFIX = ".logprobs"
+FOLDER = re.compile(r"[0-9a-f]{32}")
 SHARD = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}\.logprobs")  # the buckets it has rows of, as bits; a name of its own
 LOCK = re.compile(r"bucket-(\d\d)\.lock")
 
