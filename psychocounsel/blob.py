@@ -1,6 +1,6 @@
 """Files of a shared cache: arrays with a description and a checksum, written whole or not at all, never changed.
 
-Three lines of text (what it is; sha256 of all that follows, and the length of the next line; a JSON header), then the
+Three lines of text (what it is; sha256 of all that follows it, then the length of the next line; a JSON header), then the
 arrays. `head -3` shows them.
 """
 
@@ -15,7 +15,8 @@ import numpy as np
 from psychocounsel.files import write_atomically
 
 _MAGIC = b"psychocounsel cache 1\n"
-_START = len(_MAGIC) + 64 + 1 + 10 + 1  # magic, checksum, space, length, newline
+_SUMMED = len(_MAGIC) + 64 + 1  # where the part begins that the checksum is of
+_START = _SUMMED + 10 + 1  # where the header begins
 _ALIGN = 64
 
 
@@ -35,7 +36,7 @@ def write_blob(path: Path, about: dict[str, Any], arrays: Mapping[str, np.ndarra
         offset += _padded(array.nbytes)
     header = json.dumps({"about": about, "arrays": layout}).encode()
     header = header.ljust(_padded(_START + len(header) + 1) - _START - 1) + b"\n"
-    body: list[bytes | memoryview] = [header]
+    body: list[bytes | memoryview] = [f"{len(header):010d}\n".encode(), header]
     for array in arrays.values():
         body += [
             np.ascontiguousarray(array).reshape(-1).view(np.uint8).data,
@@ -44,7 +45,7 @@ def write_blob(path: Path, about: dict[str, Any], arrays: Mapping[str, np.ndarra
     digest = hashlib.sha256()
     for piece in body:
         digest.update(piece)
-    write_atomically(path, [_MAGIC, f"{digest.hexdigest()} {len(header):010d}\n".encode(), *body], mode=mode)
+    write_atomically(path, [_MAGIC, f"{digest.hexdigest()} ".encode(), *body], mode=mode)
 
 
 def read_blob(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -56,7 +57,7 @@ def read_blob(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     whole = np.fromfile(path, np.uint8)
     digest, length = _preamble(whole[:_START].tobytes())
-    if hashlib.sha256(whole[_START:].data).hexdigest() != digest:
+    if hashlib.sha256(whole[_SUMMED:].data).hexdigest() != digest:
         raise Damaged
     header, arrays = _header(whole[_START:][:length].tobytes()), whole[_START + length :]
     return header["about"], {name: _array(arrays, *entry) for name, entry in header["arrays"].items()}
