@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,25 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str, durable: bool = True, mode: int | None = None) -> None:
-    """Write `text` under a temporary name and rename it to `path`, so that no reader sees half a file.
+def write_atomically(
+    path: Path, content: str | Iterable[bytes | memoryview], durable: bool = True, mode: int | None = None
+) -> None:
+    """Write text or pieces of bytes under a temporary name and rename it to `path`, so that no reader sees half a file.
 
     `durable=False` skips fsync: for heartbeats, which a crash may lose. `mode` sets the file's permissions.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "w") as file:
-        file.write(text)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # processes of other hosts may write it as well
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+            file.writelines([content.encode()] if isinstance(content, str) else content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         fsync_directory(path.parent)
 
@@ -76,3 +84,11 @@ def replace_directory(new: Path, path: Path) -> None:
     new.rename(path)
     fsync_directory(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def readable_size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -27,7 +27,7 @@ _SLOTS = (  # kind, key of the path, key of the revision
 )
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
 _BESIDE_SAFETENSORS = ("original/*", "*.bin", "*.pth", "*.pt", "consolidated*.safetensors")  # the same weights again
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _SECONDS = 30  # for an answer of the hub
 
 
@@ -69,10 +69,10 @@ def set_cache_directories(cache: str) -> None:
 
 def sources(configs: Iterable[DictConfig]) -> list[Source]:
     """The distinct repositories that `configs` name, in order."""
-    return list(dict.fromkeys(source for config in configs for source, _ in _named(config)))
+    return list(dict.fromkeys(source for config in configs for source, _ in named(config)))
 
 
-def _named(config: DictConfig) -> Iterator[tuple[Source, str]]:
+def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
     """Each source of a checked configuration with the key of its revision; what ships or is local is none."""
     mix = [
         ("dataset", f"data.mix[{index}].path", f"data.mix[{index}].revision") for index in range(len(config.data.mix))
@@ -86,14 +86,14 @@ def _named(config: DictConfig) -> Iterator[tuple[Source, str]]:
 
 def keep_revisions(config: DictConfig, existing: DictConfig) -> None:
     """Use the commits that a run began with, where `config` asks for none and names the same repositories."""
-    for source, revision in _named(config):
+    for source, revision in named(config):
         if source.revision is None and OmegaConf.select(existing, source.key) == source.id:
             OmegaConf.update(config, revision, OmegaConf.select(existing, revision))
 
 
 def pin(config: DictConfig) -> None:
     """Use the commits that were prepared, where `config` asks for none."""
-    for source, revision in _named(config):
+    for source, revision in named(config):
         record = read_json(_record(config.paths.cache, source))
         if source.revision is None and record:
             OmegaConf.update(config, revision, record["commit"])
@@ -202,7 +202,7 @@ def dataset_location(name: str, revision: str | None) -> str:
     from huggingface_hub import get_cached_repo_tree, is_offline_mode, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
-    if is_offline_mode() or (revision and _COMMIT.fullmatch(revision)):
+    if is_offline_mode() or (revision and COMMIT.fullmatch(revision)):
         try:
             get_cached_repo_tree(name, repo_type="dataset", revision=revision)  # else nobody knows whether it is whole
             return snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)

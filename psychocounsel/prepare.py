@@ -16,6 +16,7 @@ from psychocounsel import hub
 from psychocounsel.app import main
 from psychocounsel.cluster.job import Job, Submission, pin
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
+from psychocounsel.files import readable_size
 
 
 def prepare(jobs: list[Job], config: DictConfig) -> Submission:
@@ -43,14 +44,14 @@ def _fetch(sources: list[hub.Source], config: DictConfig) -> None:
     repositories = []
     for source in sources:
         repositories.append(found := hub.look_up(source))
-        share = "all" if found.missing == found.size else _size(found.missing)
+        share = "all" if found.missing == found.size else readable_size(found.missing)
         here = f"{share} of it to download" if found.missing else "all of it in the cache"
-        _say(f"{source.kind:<8}{source.id}  commit {found.commit[:12]}  {_size(found.size)}, {here}")
+        _say(f"{source.kind:<8}{source.id}  commit {found.commit[:12]}  {readable_size(found.size)}, {here}")
     needed, free = sum(found.missing for found in repositories), hub.free_space()
-    _say(f"to download: {_size(needed)}; free in {hub.cache_folder()}: {_size(free)}")
+    _say(f"to download: {readable_size(needed)}; free in {hub.cache_folder()}: {readable_size(free)}")
     if needed > free:
         raise UserError(
-            f"{_size(needed)} do not fit into {hub.cache_folder()}, where {_size(free)} are free: "
+            f"{readable_size(needed)} do not fit into {hub.cache_folder()}, where {readable_size(free)} are free: "
             "give paths.cache=FOLDER (or HF_HOME, where that is set) on a larger disk"
         )
     if config.dry_run:
@@ -109,14 +110,6 @@ def _data_key(job: Job) -> str:
     lengths = [config[key] for key in ("max_length", "max_prompt_length")]
     needs = configs.target_class(job.config, "algo").needs
     return json.dumps([model, config["data"], lengths, config["eval"]["limit"], needs.data, needs.main], sort_keys=True)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,10 @@
 """Fixtures shared by all tests: nothing is fetched from anywhere."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 pytest.register_assert_rewrite("tests.parity")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("PSYCHOCOUNSEL_CACHE", "/tmp/psychocounsel-test-cache")
+# Nothing that an earlier session, or one beside this, has cached.
+CACHE = os.environ["PSYCHOCOUNSEL_CACHE"] = tempfile.mkdtemp(prefix="psychocounsel-test-cache-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

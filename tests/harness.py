@@ -1,5 +1,6 @@
 """What several tests need: tiny models of several architectures, and the engine inside the test's own process."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ from psychocounsel.model.policy import Policy
 from psychocounsel.model.reward_model import RewardModel
 
 ROOT = Path(__file__).parent.parent
+SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt")
 
@@ -115,8 +117,14 @@ def make_stepper(
 def cli(
     *arguments: str, cwd: Path | None = None, check_code: int | None = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m psychocounsel.<first argument>` as a user would."""
+    """Run `python -m psychocounsel.<first argument>` as a user would, with a cache of the run's own.
+
+    Runs that a test compares would otherwise not compute what they are to agree on. A test that wants them to share gives
+    PSYCHOCOUNSEL_CACHE, or a `run_dir` twice.
+    """
     module, *rest = arguments
+    if os.environ["PSYCHOCOUNSEL_CACHE"] == SESSION_CACHE:
+        environment = {"PSYCHOCOUNSEL_CACHE": own_cache(rest, cwd), **environment}
     result = subprocess.run(
         [sys.executable, "-m", f"psychocounsel.{module}", *rest],
         cwd=cwd,
@@ -128,6 +136,13 @@ def cli(
     if check_code is not None:
         assert result.returncode == check_code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+def own_cache(arguments: list[str], cwd: Path | None) -> str:
+    """A folder of the session's cache for the run directory that `arguments` give, or for where they are typed."""
+    run_dir = next((text.partition("=")[2] for text in arguments if text.startswith("run_dir=")), ".")
+    place = (cwd or Path()).resolve() / run_dir
+    return f"{SESSION_CACHE}/runs/{hashlib.sha256(str(place).encode()).hexdigest()[:16]}"
 
 
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:

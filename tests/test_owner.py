@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.engine import owner
+from psychocounsel import locks
 from psychocounsel.engine.owner import ownership
 from psychocounsel.errors import UserError
 
@@ -46,7 +46,7 @@ def test_owner_on_another_host_counts_while_its_heart_beats(tmp_path: Path, monk
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "id": "x"}))
     with pytest.raises(UserError, match="in use by process 1 on elsewhere"), ownership(tmp_path):
         pass
-    long_ago = time.time() - owner.STALE_SECONDS - 1
+    long_ago = time.time() - locks.STALE_SECONDS - 1
     os.utime(lock, (long_ago, long_ago))
     with ownership(tmp_path):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
@@ -54,7 +54,7 @@ def test_owner_on_another_host_counts_while_its_heart_beats(tmp_path: Path, monk
 
 
 def test_heartbeat_keeps_the_lock_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.05)
     with ownership(tmp_path):
         os.utime(tmp_path / "owner.json", (0, 0))
         time.sleep(0.3)

@@ -1,11 +1,12 @@
 """The data of a run: from the `data` group of the configuration to Groups of token ids."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from omegaconf import DictConfig
 
+from psychocounsel.data.cache import Parts, Report, through_cache
 from psychocounsel.data.group import Group
 from psychocounsel.data.select import load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
@@ -27,15 +28,23 @@ class Dataset:
         return digest.hexdigest()
 
 
-def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Callable[[str], None]) -> Dataset:
+def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Report) -> Dataset:
     """Load, select and tokenise the training and held-out groups of a run; `kind` is what the algorithm needs.
+
+    What was tokenised before comes from `paths.cache`, and is reported again.
 
     Raises:
         UserError: for unusable data; the message names file and row.
     """
-    parts = []
-    for name, examples in zip(("training", "held-out"), load_split(config.data, report), strict=True):
-        groups = tokenise(
+    train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
+    if not train:
+        raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
+    return Dataset(train, held_out[: config.eval.limit])
+
+
+def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -> Parts:
+    train, held_out = (
+        tokenise(
             examples,
             chat,
             kind,
@@ -45,8 +54,6 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Calla
             config.data.system_prompt,
             lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
         )
-        parts.append(groups)
-    train, held_out = parts
-    if not train:
-        raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
-    return Dataset(train, held_out[: config.eval.limit])
+        for name, examples in zip(("training", "held-out"), load_split(config.data, report), strict=True)
+    )
+    return train, held_out

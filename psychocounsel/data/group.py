@@ -1,7 +1,7 @@
 """A Group: one prompt and the replies to it. Every algorithm trains on Groups."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ class Group:
             return replace(completion, ids=completion.ids[:length], **cuts)
 
         return replace(self, prompt_ids=self.prompt_ids[:length], completions=[cut(c) for c in self.completions])
+
+
+def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:
+    """`ref_logprobs` of every completion, or None where one lacks them."""
+    found = [[completion.ref_logprobs for completion in group.completions] for group in groups]
+    known = [[values for values in some if values is not None] for some in found]
+    return known if list(map(len, known)) == list(map(len, found)) else None
 
 
 _FLOATS = pa.list_(pa.float32())

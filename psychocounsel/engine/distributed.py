@@ -3,14 +3,18 @@
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from psychocounsel.errors import UserError
+
+_PIECE = 1 << 24
 
 
 class World:
@@ -51,6 +55,30 @@ class World:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)
         return gathered
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's object, on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def broadcast_floats(self, values: np.ndarray | None, count: int) -> np.ndarray:
+        """Rank 0's float32[count], on every rank; in pieces, so that no copy of all of it is needed."""
+        if self.size == 1 and values is not None:
+            return values
+        result = np.empty(count, np.float32) if values is None else values
+        for start in range(0, count, _PIECE):
+            piece = torch.from_numpy(result[start : start + _PIECE]).to(self.device)
+            dist.broadcast(piece, src=0)
+            result[start : start + _PIECE] = piece.cpu().numpy()
+        return result
+
+    def from_main(self, work: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
+        """What `work` returns on rank 0, on every rank; all call `meanwhile` together every second until it is there."""
+        future = ThreadPoolExecutor(1).submit(work) if self.rank == 0 else None
+        while not self.broadcast(future is not None and bool(wait([future], 1.0).done)):
+            meanwhile()
+        return self.broadcast(future.result() if future is not None else None)
 
     def barrier(self) -> None:
         dist.barrier()

@@ -133,7 +133,7 @@ def _rebuild(
     wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
     trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
     if wrapper.adapter is not None:
-        _check_base(run, config.model)
+        _check_base(run, config.model, config.paths.cache)
         weights = {name: weights[name] for name in trained.keys() & weights.keys()}  # a quantised base left its scales
     try:
         result = wrapper.load_state_dict(weights, strict=False)
@@ -147,10 +147,10 @@ def _rebuild(
     write_model(folder, wrapper, plain, dtype, tokenizer, chat, config.model, model_card(config, about), about)
 
 
-def _check_base(run: Path, model: DictConfig) -> None:
+def _check_base(run: Path, model: DictConfig, cache: str) -> None:
     """An adapter is worth nothing on other weights than those it was trained on."""
     trained_on = (read_json(run / "environment.json") or {}).get("weights")
-    if trained_on and trained_on != weights_id(model):
+    if trained_on and trained_on != weights_id(model, cache):
         raise UserError(f"{model.path}: changed since {run} began, and its adapter does not fit it: restore it")
 
 

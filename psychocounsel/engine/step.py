@@ -12,7 +12,7 @@ import torch
 
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
-from psychocounsel.data.group import Group
+from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
@@ -61,6 +61,7 @@ class Stepper:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
         self.budget = budget
+        self.untrained = False  # the policy is still the reference, whose log-probabilities the groups may hold
 
     def micro_batches(self, groups: Sequence[Group]) -> Iterator[tuple[list[int], Batch]]:
         """Group numbers and Batch of each micro-batch of this rank; an empty one runs a filler of weight 0."""
@@ -80,11 +81,12 @@ class Stepper:
             NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
+        known = self.untrained and not train and reference_of(groups) is not None
         rows: list[tuple[torch.Tensor, list[Group]]] = []  # per micro-batch: the sum of each term
         scores: dict[int, np.ndarray] = {}
         with torch.set_grad_enabled(train):
             for members, batch in self.micro_batches(groups):
-                outputs = self._forward(batch)
+                outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch)
                 terms = self.algorithm.loss(outputs, batch)
                 self._check_units(terms, counts)
                 if train:

@@ -2,7 +2,6 @@
 
 import platform
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -19,6 +18,7 @@ from psychocounsel.data.group import Group
 from psychocounsel.engine.build import build_engine
 from psychocounsel.engine.card import model_card
 from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
+from psychocounsel.engine.collect import Collector
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.export import export_model, kept_model
 from psychocounsel.engine.metrics import MetricsLog, peak_memory_gb
@@ -86,48 +86,23 @@ class Trainer:
         self.tracker: Any = configs.build(run.config, "tracker")
         self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)
-        self.collecting = False
-        self.rng = np.random.default_rng([run.config.seed, 0])
+        self.collector = Collector(run, self.algorithm, self.stepper, self.world, self._alive_while_collecting)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.started = time.time()
-
-    # -- what an algorithm's `collect` may use
-
-    def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-        """Context.logprobs; the reference is the policy before its first step, or without its adapters."""
-        policy = self.engines["policy"]
-        if model == "reference" and self.state.step and policy.module.adapter is None:
-            raise RuntimeError("reference log-probabilities are computed before the policy changes")
-        policy.train(False)
-        results: list[list[np.ndarray]] = []
-        size = self.config.global_batch_size  # as in evaluation, so that margins before training are exactly zero
-        starts = range(0, len(groups), size)
-        with policy.module.adapters_off() if model == "reference" else nullcontext():
-            for start in self.progress.bar(starts, f"{model} log-probabilities") if self.collecting else starts:
-                self._stop_collecting()
-                results += self.stepper.logprobs(groups[start : start + size])
-        return results
-
-    def _stop_collecting(self) -> None:
-        if not self.collecting:
-            return
-        if self.world.any(self.stop.requested()):
-            self.run.say("stop requested: nothing new to save yet")
-            self.run.write_state("stopped", self.state.step, self.order.steps)
-            raise Stopped
-        self._heartbeat("collecting")
 
     # -- starting
 
     def restore(self) -> None:
         """Collect the round's groups with the untouched policy, then load the newest checkpoint if there is one."""
-        self._collect_round()
-        weights = weights_id(self.config.model) if self.run.is_main else ""
-        self.fingerprints = {"data": self.data.fingerprint(), "weights": self.world.gather(weights)[0]}
+        model, cache = self.config.model, self.config.paths.cache
+        weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
+        self.collector.collect(self.data, self.order.visited(), weights)
+        self.fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         nodes = sorted(set(self.world.gather(platform.node())))
         loop = load_checkpoint(self.run.dir, self.engines)
         if loop is not None:
             self._restore_loop(loop)
+        self.stepper.untrained = "reference" in self.algorithm.needs.models and not self.state.step
         if self.run.is_main:
             self.run.write_environment(nodes, **self.fingerprints)
             self.tracker.start(self.run.dir, self.config)
@@ -135,16 +110,12 @@ class Trainer:
             for line in self.metrics.earlier:
                 self._track(line)
 
-    def _collect_round(self) -> None:
-        """Let the algorithm collect what it trains on; offline data are the one round 0, before the first step."""
-        self.collecting = True
-        visited = self.order.visited()
-        collected = self.algorithm.collect([self.data.train[index] for index in visited], self)
-        for index, group in zip(visited, collected, strict=True):
-            self.data.train[index] = group
-        if self.data.held_out:
-            self.data.held_out = self.algorithm.collect(self.data.held_out, self)
-        self.collecting = False
+    def _alive_while_collecting(self) -> None:
+        if self.world.any(self.stop.requested()):
+            self.run.say("stop requested: nothing new to save yet")
+            self.run.write_state("stopped", self.state.step, self.order.steps)
+            raise Stopped
+        self._heartbeat("collecting")
 
     def _restore_loop(self, loop: dict[str, Any]) -> None:
         changed = [name for name, value in loop["fingerprints"].items() if self.fingerprints[name] != value]
@@ -188,7 +159,7 @@ class Trainer:
     def _train_step(self) -> None:
         started = time.perf_counter()
         groups = [self.data.train[index] for index in self.order.indices(self.state.step)]
-        groups = self.algorithm.batch_groups(groups, self)
+        groups = self.algorithm.batch_groups(groups, self.collector)
         torch.manual_seed(step_seed(self.config.seed, self.state.step, self.world.rank))
         for engine in self.engines.values():
             engine.train(True)
@@ -197,6 +168,7 @@ class Trainer:
         norms = {name: engine.step(lr) for name, engine in self.engines.items()}
         if not all(np.isfinite(norm) for norm in norms.values()):
             raise self._non_finite(NonFiniteBatch(f"the gradient norm is {norms}", groups if self.run.is_main else []))
+        self.stepper.untrained = False
         self.state.step += 1
         seconds, tokens = time.perf_counter() - started, sum(group.tokens for group in groups)
         self.state.line = {
@@ -248,7 +220,7 @@ class Trainer:
         for start in range(0, len(self.data.held_out), size):
             if self.world.any(self.stop.requested()):
                 self._stop_here()
-            groups = self.algorithm.batch_groups(self.data.held_out[start : start + size], self)
+            groups = self.algorithm.batch_groups(self.data.held_out[start : start + size], self.collector)
             part, some = self._guarded(groups, train=False)
             scores += some
             tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}

@@ -1,6 +1,5 @@
 """Loading tokenizers and models: shipped, local or from the hub."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.content import content_id
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 
@@ -155,18 +155,17 @@ def _partitioned_loading(zero3: dict[str, Any] | None) -> Iterator[None]:
         del setting
 
 
-def weights_id(model: DictConfig) -> str:
-    """What tells these weights from others: the hub commit, or a hash of a local folder's weight files."""
+def weights_id(model: DictConfig, cache: str) -> str:
+    """What tells these weights from others: the hub commit, or a hash of a local folder's weight files.
+
+    The hash is kept under `cache` (`paths.cache`).
+    """
     path = Path(resolve_path(model.path))
     if not path.is_dir():
         from transformers.utils.hub import cached_file, extract_commit_hash
 
         resolved = cached_file(str(model.path), "config.json", revision=model.revision)
-        return f"{model.path}@{extract_commit_hash(resolved, None)}"
-    digest = hashlib.sha256()
-    for file in sorted([*path.glob("*.safetensors"), *path.glob("*.bin"), path / "config.json"]):
-        digest.update(file.name.encode())
-        with open(file, "rb") as handle:
-            while block := handle.read(1 << 22):
-                digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+        if commit := extract_commit_hash(resolved, None):
+            return f"{model.path}@{commit}"
+        path = Path(str(resolved)).parent
+    return content_id(path, sorted([*path.glob("*.safetensors"), *path.glob("*.bin"), path / "config.json"]), cache)

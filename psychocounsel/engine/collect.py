@@ -1,0 +1,65 @@
+"""What an algorithm sees of the engine while it collects what to train on (`algo.base.Context`)."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+
+from psychocounsel.algo.base import Algorithm
+from psychocounsel.data.build import Dataset
+from psychocounsel.data.group import Array, Group, reference_of
+from psychocounsel.engine.distributed import World
+from psychocounsel.engine.reference import CachedReference, reference_identity
+from psychocounsel.engine.run import Run
+from psychocounsel.engine.step import Stepper
+from psychocounsel.engine.zero import Engine
+
+
+class Collector:
+    """`alive` is called on all ranks together, often; it may raise Stopped."""
+
+    def __init__(
+        self, run: Run, algorithm: Algorithm, stepper: Stepper, world: World, alive: Callable[[], None]
+    ) -> None:
+        self.run, self.algorithm, self.stepper, self.world, self.alive = run, algorithm, stepper, world, alive
+        self.rng = np.random.default_rng([run.config.seed, 0])
+        self._reference: CachedReference | None = None
+
+    def collect(self, data: Dataset, visited: list[int], weights: str) -> None:
+        """Put into `data` what the algorithm makes of the `visited` training rows and of all held-out rows.
+
+        Offline data are the one round, before the first step; `weights` tells the policy's weights from others.
+        """
+        if "reference" in self.algorithm.needs.models:
+            identity = reference_identity(self.run.config, self.algorithm, weights, self.world.device)
+            compute = partial(self._compute, "reference")
+            self._reference = CachedReference(self.run, self.world, identity, compute, self.alive)
+        collected = self.algorithm.collect([data.train[index] for index in visited], self)
+        for index, group in zip(visited, collected, strict=True):
+            data.train[index] = group
+        if data.held_out:
+            data.held_out = self.algorithm.collect(data.held_out, self)
+        if self._reference is not None:
+            self._reference.report()
+            self._reference = None  # what the policy says later is not for the cache
+
+    def logprobs(self, model: str, groups: list[Group]) -> list[list[Array]]:
+        """Context.logprobs; the reference is the policy before its first step, or without its adapters."""
+        if model == "reference" and self._reference is not None:
+            return self._reference(groups)
+        if model == "policy" and self.stepper.untrained and (known := reference_of(groups)):
+            return known
+        return self._compute(model, groups)
+
+    def _compute(self, model: str, groups: list[Group]) -> list[list[Array]]:
+        policy: Engine = self.stepper.engines["policy"]
+        if model == "reference" and policy.module.adapter is None and not (self._reference or self.stepper.untrained):
+            raise RuntimeError("reference log-probabilities are computed before the policy changes")
+        policy.train(False)
+        results: list[list[Array]] = []
+        size = self.run.config.global_batch_size
+        with policy.module.adapters_off() if model == "reference" else nullcontext():
+            for start in range(0, len(groups), size):
+                results += self.stepper.logprobs(groups[start : start + size])
+        return results

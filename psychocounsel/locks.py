@@ -1,0 +1,122 @@
+"""Lock files that work on NFS and Lustre: exclusive create by hard link, heartbeat, takeover; no flock."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 90.0
+
+
+class Lock:
+    """A lock file of this process, kept fresh from `take` to `release`; `lost` is called if another took it over."""
+
+    def __init__(self, path: Path, lost: Callable[[], None] = lambda: None) -> None:
+        self.path, self._lost = path, lost
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+        self._content = json.dumps({**me, "id": uuid.uuid4().hex})
+        self._done = threading.Event()
+        self._beat = threading.Thread(target=self._beat_until_done, daemon=True)
+
+    def take(self) -> bool:
+        """Take the lock, also from a dead or silent process; False if a live one has it. Once per object.
+
+        Raises:
+            OSError: if no file can be created there.
+        """
+        while True:
+            held = _read(self.path)
+            if held is not None and _is_live(self.path, held):
+                return False
+            if held is not None:
+                _take_away(self.path, held)
+            if _create(self.path, self._content):
+                self._beat.start()
+                return True
+
+    def release(self) -> None:
+        self._done.set()
+        self._beat.join()
+        if _read(self.path) == self._content:
+            self.path.unlink(missing_ok=True)
+
+    def _beat_until_done(self) -> None:
+        while not self._done.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # a file server's hiccup: the next beat tries again
+                if _read(self.path) not in (self._content, None) and not self._done.is_set():
+                    self._lost()
+                    return
+                os.utime(self.path)
+
+
+def holder(path: Path) -> dict[str, Any] | None:
+    """The live process that has the lock (`host`, `pid`), or None; changes nothing."""
+    held = _read(path)
+    return json.loads(held) if held is not None and _is_live(path, held) else None
+
+
+def _create(lock: Path, content: str) -> bool:
+    """Create the lock with its content in one step: a hard link fails if the name exists, also on NFS."""
+    draft = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        draft.write_text(content)
+        os.link(draft, lock)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(lock: Path) -> str | None:
+    try:
+        return lock.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _is_live(lock: Path, content: str) -> bool:
+    try:
+        owner = json.loads(content)
+        if owner["host"] == socket.gethostname():
+            return _start_time(owner["pid"]) == owner["started"]
+        return _age(lock) < STALE_SECONDS
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        return False
+
+
+def _start_time(pid: int) -> str | None:
+    """When a process of this host started (clock ticks since boot): tells it from a later one with the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _age(lock: Path) -> float:
+    """Seconds since the last heartbeat by the file server's own clock, which may differ from ours."""
+    probe = lock.with_name(f".clock.{uuid.uuid4().hex}.tmp")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime - lock.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _take_away(lock: Path, judged: str) -> None:
+    """Remove a stale lock; if another process took it over in the meantime, put theirs back."""
+    aside = lock.with_name(f".stale.{uuid.uuid4().hex}.tmp")
+    try:
+        lock.rename(aside)
+    except FileNotFoundError:
+        return
+    if _read(aside) != judged:
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, lock)
+    aside.unlink()
