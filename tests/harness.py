@@ -27,7 +27,7 @@ from psychocounsel.model.reward_model import RewardModel
 ROOT = Path(__file__).parent.parent
 SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
-TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt")
+TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
 
 _SMALL = {
     "hidden_size": 48,

@@ -58,6 +58,8 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     if existing.exists():
         before = _load(existing)
         hub.keep_revisions(config, before)
+        if config.micro_batch_tokens == "auto":
+            config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
         identity.check_same_run(config, before, run_dir)
     elif run_dir.is_file():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Row = list[int]
 MicroBatch = list[Row]
@@ -67,6 +67,29 @@ def _padded_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> l
             batches.append([[index]])
             room = [0]
     return batches
+
+
+def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]], list[list[MicroBatch]]]) -> str:
+    """A line about the lengths of `steps` (of each step's groups, in tokens) and how well `plan` packs them.
+
+    Full are micro-batches of real tokens alone, equally many on all ranks, which wait for each other.
+    """
+    lengths = sorted(length for step in steps for length in step)
+    plans = [plan(step) for step in steps]
+    computed = sum(
+        len(ranks) * max(_padded_tokens(micro, step) for micro in ranks)
+        for step, planned in zip(steps, plans, strict=True)
+        for ranks in zip(*planned, strict=True)
+    )
+    count = sum(len(planned[0]) for planned in plans) / len(plans)
+    return (
+        f"rows of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]}), packed into {count:.3g} "
+        f"micro-batches a step and process, which are {sum(lengths) / computed:.1%} full"
+    )
+
+
+def _padded_tokens(micro: MicroBatch, lengths: Sequence[int]) -> int:
+    return len(micro) * max((sum(lengths[index] for index in row) for row in micro), default=0)
 
 
 def global_counts(groups: Sequence[tuple[int, ...]]) -> dict[str, int]:

@@ -7,17 +7,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.run import Run
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
+from psychocounsel.files import write_atomically
 
 _SHARE = 0.85  # of the free memory: other work needs some, and so does its division into blocks
 _CPU_TOKENS = 8192  # more at once is no faster there, and slower once it leaves the caches
 _STEP = 256
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def micro_batch_tokens(run: Run, engine: Engine, groups: Sequence[Group], world: World) -> int:
+    """The tokens of a micro-batch; where `auto` stands for them, measured and put into the run's config for good."""
+    config = run.config
+    if config.micro_batch_tokens == "auto":
+        config.micro_batch_tokens = fitting_tokens(engine, groups, config.global_batch_size, world)
+        run.say(f"micro_batch_tokens=auto: {config.micro_batch_tokens} tokens fit, and stay so in this run")
+        if run.is_main:
+            write_atomically(run.dir / "config.yaml", OmegaConf.to_yaml(config))
+    return int(config.micro_batch_tokens)
 
 
 def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, world: World) -> int:

@@ -1,18 +1,46 @@
-"""How fast this device multiplies matrices, which is what training can be measured against."""
+"""How fast training goes, measured against how fast its devices multiply matrices."""
 
 import time
+from collections.abc import Sequence
 
 import torch
+
+from psychocounsel.data.group import Group
+from psychocounsel.engine.distributed import World
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.flops import TrainingFlops
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 4
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product on `device` in `dtype`: the best of a few, after a first."""
+class Speed:
+    """Tokens per second, and MFU: the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices).
+
+    The peak is what a large matrix product reaches on these devices in the dtype of training, measured when training
+    starts: on GPU that is less than the vendor's figure, so that this MFU is a little higher than one of that.
+    """
+
+    def __init__(self, engine: Engine, world: World) -> None:
+        self.flops = TrainingFlops(engine.module.lm)
+        (self.peak,) = world.sum([_peak_flops(world.device, engine.dtype)])
+
+    def of(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
+        """The metrics of a step on `groups`, of all ranks, that took `seconds`."""
+        tokens = sum(group.tokens for group in groups)
+        return {
+            "tokens": tokens,
+            "step_seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "mfu": self.flops.of(groups) / (seconds * self.peak),
+        }
+
+
+def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product: the best of a few, after a first."""
     size = _SIZE[device.type]
-    left = torch.ones(size, size, device=device, dtype=dtype)
-    return max(2 * size**3 / _seconds(left) for _ in range(1 + _REPEATS))
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    return max(2 * size**3 / _seconds(matrix) for _ in range(1 + _REPEATS))
 
 
 def _seconds(matrix: torch.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Group, reference_of
-from psychocounsel.data.packing import global_counts, plan_step
+from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
@@ -61,17 +62,25 @@ class Stepper:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
         self.budget = budget
+        self.data_seconds = 0.0  # spent on planning and building micro-batches so far
         self.untrained = False  # the policy is still the reference, whose log-probabilities the groups may hold
+
+    def plan(self, lengths: Sequence[int]) -> list[list[MicroBatch]]:
+        """Every rank's micro-batches of a global batch of groups of `lengths` tokens."""
+        return plan_step(lengths, self.world.size, self.budget, self.main.module.attention.one_row)
 
     def micro_batches(self, groups: Sequence[Group]) -> Iterator[tuple[list[int], Batch]]:
         """Group numbers and Batch of each micro-batch of this rank; an empty one runs a filler of weight 0."""
-        attention = self.main.module.attention
-        plans = plan_step([group.tokens for group in groups], self.world.size, self.budget, attention.one_row)
+        started = time.perf_counter()
+        multiple = self.main.module.attention.multiple
         filler = [[groups[0].shortened()]]
-        for micro in plans[self.world.rank]:
+        for micro in self.plan([group.tokens for group in groups])[self.world.rank]:
             rows = [[groups[index] for index in row] for row in micro]
-            batch = build_batch(rows or filler, float(bool(rows)), attention.multiple)
-            yield [index for row in micro for index in row], batch.to(self.world.device)
+            batch = build_batch(rows or filler, float(bool(rows)), multiple)
+            members, batch = [index for row in micro for index in row], batch.to(self.world.device)
+            self.data_seconds += time.perf_counter() - started
+            yield members, batch
+            started = time.perf_counter()
 
     def accumulate(self, groups: Sequence[Group], train: bool) -> tuple[Tally, Scores]:
         """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines, else its scores

@@ -15,16 +15,19 @@ from psychocounsel import identity
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.build import Dataset, build_dataset
 from psychocounsel.data.group import Group
+from psychocounsel.data.packing import packing_report
 from psychocounsel.engine.build import build_engine
 from psychocounsel.engine.card import model_card
 from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
 from psychocounsel.engine.collect import Collector
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.export import export_model, kept_model
+from psychocounsel.engine.fit import micro_batch_tokens
 from psychocounsel.engine.metrics import MetricsLog, peak_memory_gb
 from psychocounsel.engine.progress import Progress, quiet_libraries
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
+from psychocounsel.engine.speed import Speed
 from psychocounsel.engine.state import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally, metrics_of, save_rows
 from psychocounsel.engine.stopping import StopRequest, Watchdog
@@ -76,19 +79,24 @@ class Trainer:
         self.order = DataOrder(
             len(self.data.train), run.config.global_batch_size, run.config.epochs, run.config.max_steps, run.config.seed
         )
-        budget = run.config.micro_batch_tokens
-        if long := sum(group.tokens > budget for group in self.data.train):
-            run.say(f"{long} rows are longer than micro_batch_tokens={budget}: each gets a forward pass of its own")
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
+        budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
+        self.speed = Speed(self.engines[self.main], self.world)
+        run.say(packing_report(self._lengths(), self.stepper.plan))
         self.tracker: Any = configs.build(run.config, "tracker")
         self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)
         self.collector = Collector(run, self.algorithm, self.stepper, self.world, self._alive_while_collecting)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.started = time.time()
+
+    def _lengths(self) -> list[list[int]]:
+        """Tokens of each group of the first steps."""
+        steps = map(self.order.indices, range(min(self.order.steps, 50)))
+        return [[self.data.train[index].tokens for index in indices] for indices in steps]
 
     # -- starting
 
@@ -157,7 +165,7 @@ class Trainer:
         self.summarise("finished")
 
     def _train_step(self) -> None:
-        started = time.perf_counter()
+        started, self.stepper.data_seconds = time.perf_counter(), 0.0
         groups = [self.data.train[index] for index in self.order.indices(self.state.step)]
         groups = self.algorithm.batch_groups(groups, self.collector)
         torch.manual_seed(step_seed(self.config.seed, self.state.step, self.world.rank))
@@ -170,16 +178,15 @@ class Trainer:
             raise self._non_finite(NonFiniteBatch(f"the gradient norm is {norms}", groups if self.run.is_main else []))
         self.stepper.untrained = False
         self.state.step += 1
-        seconds, tokens = time.perf_counter() - started, sum(group.tokens for group in groups)
+        seconds = time.perf_counter() - started
         self.state.line = {
             "step": self.state.step,
             "attempt": self.run.attempt,
             "loss": metrics.pop("loss"),
             "lr": lr,
             "grad_norm": norms[self.main],
-            "tokens": tokens,
-            "step_seconds": seconds,
-            "tokens_per_second": tokens / seconds,
+            **self.speed.of(groups, seconds),
+            "data_seconds": self.stepper.data_seconds,
             "peak_memory_gb": peak_memory_gb(),
             **metrics,
         }
