@@ -20,7 +20,7 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.files import read_json
 from psychocounsel.locks import Lock
 from psychocounsel.model.reference_cache import BUCKETS
-from tests.harness import ROOT, cli, make_stepper, metrics_of, random_groups, small_lm, world
+from tests.harness import ROOT, TINY, cli, make_stepper, metrics_of, random_groups, small_lm, world
 
 SAID = re.compile(r"reference log-probabilities: (\d+) replies from the cache, (\d+) computed")
 SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
@@ -155,23 +155,23 @@ def test_cold_and_warm_runs_are_equal_and_sharded_ones_share(small_model: Path, 
 def test_what_changes_a_reference_or_a_row_is_computed_anew(small_model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
 
-    def counts(name: str, *overrides: str) -> tuple[int, int]:
-        return train(tmp_path / name, small_model, cache, *overrides)[1]
+    def counts(name: str, *overrides: str, model: Path = small_model) -> tuple[int, int]:
+        return train(tmp_path / name, model, cache, *overrides)[1]
 
     _, rows = counts("first")
     assert counts("lora", LORA) == (rows, 0)
     assert counts("longer", "max_length=2048", "micro_batch_tokens=4096") == (rows, 0), "the same tokens"
     assert counts("bf16", BF16) == (0, rows)
     assert counts("bf16 weights", BF16, "zero=1") == (0, rows)
-    assert counts("nf4", LORA, "model.quantise=nf4") == (0, rows)
+    assert counts("tiny", LORA, model=TINY) == (0, rows), "other weights"
+    assert counts("nf4", LORA, "model.quantise=nf4", model=TINY) == (0, rows)
+    assert counts("nf4 again", LORA, "model.quantise=nf4", "zero=1", model=TINY) == (rows, 0)
     template = tmp_path / "template.jinja"
-    template.write_text((small_model / "chat_template.jinja").read_text().replace("{{", "{{ '' }}{{", 1) + " ")
+    template.write_text((small_model / "chat_template.jinja").read_text() + "{# another #}")
     assert counts("same", f"model.chat_template={template}") == (rows, 0), "another template that gives the same tokens"
     assert counts("system", "data.system_prompt=Be kind.") == (0, rows)
     _, fresh = counts("cut", "max_length=200", "data.too_long=shorten")
     assert fresh > 0
-    (small_model / "config.json").touch()
-    assert counts("touched") == (rows, 0), "hashed again, and the same"
 
 
 @pytest.mark.slow
