@@ -115,7 +115,7 @@ def make_stepper(
 
 
 def cli(
-    *arguments: str, cwd: Path | None = None, check_code: int | None = 0, **environment: str
+    *arguments: str, cwd: Path | None = None, check_code: int | None = 0, minutes: float = 7, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m psychocounsel.<first argument>` as a user would, with a cache of the run's own.
 
@@ -131,7 +131,7 @@ def cli(
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=60 * minutes,
     )
     if check_code is not None:
         assert result.returncode == check_code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"

@@ -118,13 +118,13 @@ def test_adapter_and_merged_model_are_saved_and_equal(sharding: list[str], tmp_p
 @pytest.mark.slow
 def test_quantised_base_trains_an_adapter_that_merges_into_full_weights(tmp_path: Path) -> None:
     """QLoRA: the frozen weights are in four bits, the run starts near the full model's loss, and the adapter learns."""
-    settings = ["algo=simpo", *SETTINGS, "max_steps=6", "epochs=2", "algo.lr=1e-2"]
+    settings = ["algo=simpo", *SETTINGS, "max_steps=6", "epochs=2", "algo.lr=3e-3"]
     cli("train", *settings, "model.quantise=nf4", "run_dir=quantised", cwd=tmp_path)
     cli("train", *settings, "run_dir=full", cwd=tmp_path)
     quantised, full = (metrics_of(tmp_path / name) for name in ("quantised", "full"))
     assert quantised[0]["eval/loss"] != full[0]["eval/loss"]
     assert quantised[0]["eval/loss"] == pytest.approx(full[0]["eval/loss"], rel=0.02)
-    assert quantised[-1]["eval/loss"] < quantised[0]["eval/loss"] - 0.02
+    assert quantised[-1]["loss"] < quantised[1]["loss"] - 0.1
     cli("export", "quantised", "merge=true", cwd=tmp_path)
     merged, base = (
         load_file(tmp_path / "quantised" / "export" / "model.safetensors"),

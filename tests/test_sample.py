@@ -105,7 +105,16 @@ def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
 def test_a_reward_model_learns_from_the_sample_what_length_does_not_tell(pairs: list[Example], tmp_path: Path) -> None:
     """Over five seeds: half an epoch from the shipped policy, which has seen no held-out prompt either."""
     settings = ["epochs=0.5", "eval.every=0", "checkpoint.every=0", "tracker=none"]
-    cli("train", "-m", "algo=reward", "seed=1,2,3,4,5", *settings, f"sweep_dir={tmp_path}/seeds", cwd=tmp_path)
+    cli(
+        "train",
+        "-m",
+        "algo=reward",
+        "seed=1,2,3,4,5",
+        *settings,
+        f"sweep_dir={tmp_path}/seeds",
+        cwd=tmp_path,
+        minutes=25,
+    )
     scores = [metrics_of(tmp_path / "seeds" / f"algo-reward_seed-{seed}")[-1] for seed in range(1, 6)]
     accuracies = [line["eval/accuracy"] for line in scores]
     spread = 2.776 * statistics.stdev(accuracies) / len(accuracies) ** 0.5  # Student's t, four degrees of freedom
