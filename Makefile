@@ -13,6 +13,7 @@ train: $(VENV)/.installed
 # Small models on one thread each, and as many tests side by side as there are cores.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test test-slow: export OMP_NUM_THREADS := 1
+test test-slow: export OMP_WAIT_POLICY := passive
 
 test: lint
 	$(PYTEST) -m "not slow"

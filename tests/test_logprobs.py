@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from psychocounsel.model import logprobs
 from psychocounsel.model.logprobs import OutputLayer
 
 VOCABULARY, HIDDEN, TOKENS = 50, 12, 33
@@ -19,12 +20,14 @@ def plain(
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize("kept", [0, 20, 1000])  # columns of the vocabulary
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("temperature", "cap"), [(1.0, None), (0.7, None), (1.0, 2.0), (1.3, 2.0)])
 def test_pieces_equal_the_formula(
-    piece: int, bias: bool, temperature: float, cap: float | None, monkeypatch: pytest.MonkeyPatch
+    piece: int, kept: int, bias: bool, temperature: float, cap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("psychocounsel.model.logprobs._PIECE_BYTES", 4 * TOKENS * piece)
+    monkeypatch.setitem(logprobs._PIECE_BYTES, "cpu", 4 * TOKENS * piece)
+    monkeypatch.setitem(logprobs._KEPT_BYTES, "cpu", 4 * TOKENS * kept)
     torch.manual_seed(0)
     layer = nn.Linear(HIDDEN, VOCABULARY, bias=bias).double()
     nn.init.normal_(layer.weight)

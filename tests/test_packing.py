@@ -8,6 +8,7 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.errors import UserError
+from psychocounsel.model import logprobs
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.probe import check_packing
 from tests.harness import ARCHITECTURES, random_groups, small_lm
@@ -31,7 +32,7 @@ def gradients(lm: object) -> dict[str, torch.Tensor]:
 def test_packed_equals_one_by_one(kind: str, completions: int, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if attention == "varlen" and kind == "gemma2":
         pytest.skip("capped scores, refused")
-    monkeypatch.setattr("psychocounsel.model.logprobs._PIECE_BYTES", 4 * 256 * 7)  # several pieces of seven tokens
+    monkeypatch.setitem(logprobs._PIECE_BYTES, "cpu", 4 * 256 * 7)  # several pieces of seven tokens
     lm = small_lm(kind)
     policy = Policy(lm, kind, attention=attention)
     groups = random_groups(5, completions, longest=14)  # longer than the sliding windows of 6

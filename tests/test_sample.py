@@ -115,7 +115,8 @@ def test_a_reward_model_learns_from_the_sample_what_length_does_not_tell(pairs: 
         cwd=tmp_path,
         minutes=25,
     )
-    scores = [metrics_of(tmp_path / "seeds" / f"algo-reward_seed-{seed}")[-1] for seed in range(1, 6)]
+    scores = [metrics_of(run_dir)[-1] for run_dir in sorted((tmp_path / "seeds").glob("algo-reward_seed-*"))]
+    assert len(scores) == 5
     accuracies = [line["eval/accuracy"] for line in scores]
     spread = 2.776 * statistics.stdev(accuracies) / len(accuracies) ** 0.5  # Student's t, four degrees of freedom
     print(f"held-out accuracies {accuracies}, lower bounds {[line['eval/accuracy_low'] for line in scores]}")

@@ -107,6 +107,8 @@ class Local:
             "PYTHONPATH": code_path,
             "WORLD_SIZE": str(job.processes),
             "OMP_NUM_THREADS": str(threads),
+            # Threads that wait sleep: spinning, they would slow whatever else runs on these cores several times.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
             "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
             "PSYCHOCOUNSEL_RENDEZVOUS": f"file://{rendezvous}/store",
             "PSYCHOCOUNSEL_LAUNCHER": str(os.getpid()),

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_PIECE_BYTES = 1 << 25  # logits in memory at once: as large a piece as the processor's cache may keep
+_PIECE_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
+_KEPT_BYTES = {"cpu": 1 << 29, "cuda": 0}  # logits kept for backward, where the rest is computed again
 
 
 class OutputLayer(nn.Linear):
@@ -39,14 +40,17 @@ class OutputLayer(nn.Linear):
             return super().forward(hidden)
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
+        room = _KEPT_BYTES[kind] if torch.is_grad_enabled() else 0
         result: torch.Tensor = _TokenLogprobs.apply(
-            hidden, self.weight, self.bias, targets, temperature, softcap, dtype
+            hidden, self.weight, self.bias, targets, temperature, softcap, dtype, room
         )
         return result
 
 
 class _TokenLogprobs(torch.autograd.Function):
     """Goes through the vocabulary block by block, keeps each token's log normaliser alone, and computes logits anew in backward.
+
+    Logits of at most `room` bytes are kept instead.
 
     With z the logits and p = softmax(z): d log p_target / dz_j = [j = target] - p_j.
     """
@@ -61,17 +65,21 @@ class _TokenLogprobs(torch.autograd.Function):
         temperature: float,
         softcap: float | None,
         dtype: torch.dtype,
+        room: int,
     ) -> torch.Tensor:
         cast = _Cast(hidden, weight, bias, targets, temperature, softcap, dtype)
         normaliser = hidden.new_full(targets.shape, -torch.inf, dtype=torch.float32)
         chosen = torch.zeros_like(normaliser)
+        kept: list[torch.Tensor] = []
         for block in cast.blocks():
             logits = cast.logits(block)
+            if (room := room - logits.nbytes) >= 0:
+                kept.append(logits)
             normaliser = torch.logaddexp(normaliser, logits.logsumexp(1))
             inside, column = cast.target(block)
             chosen += torch.where(inside, logits.gather(1, column).squeeze(1), 0.0)
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
-        ctx.settings = temperature, softcap, dtype
+        ctx.settings, ctx.kept = (temperature, softcap, dtype), kept
         return chosen - normaliser
 
     @staticmethod
@@ -83,8 +91,10 @@ class _TokenLogprobs(torch.autograd.Function):
         to_weight = torch.empty_like(weight) if wants_weight else None
         to_bias = torch.empty_like(bias) if wants_bias else None
         scaled = (hidden * grad[:, None]).to(cast.weight.dtype)
+        kept = ctx.kept[::-1]
+        ctx.kept = None
         for block in cast.blocks():
-            change = cast.changes(block, normaliser)
+            change = cast.changes(block, normaliser, kept.pop() if kept else cast.logits(block))
             if to_hidden is not None:
                 _add_product(to_hidden, change, cast.weight[block])
             if to_weight is not None:
@@ -93,7 +103,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 to_bias[block] = grad.to(change.dtype) @ change
         if to_hidden is not None:
             to_hidden = (to_hidden * grad[:, None]).to(hidden.dtype)
-        return to_hidden, to_weight, to_bias, None, None, None, None
+        return to_hidden, to_weight, to_bias, *[None] * 5
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
@@ -123,7 +133,7 @@ class _Cast:
 
     def blocks(self) -> list[slice]:
         """Parts of the vocabulary for which the logits of all tokens make up the piece."""
-        size = max(1, _PIECE_BYTES // (4 * len(self.hidden)))
+        size = max(1, _PIECE_BYTES[self.hidden.device.type] // (4 * len(self.hidden)))
         return [slice(start, min(start + size, len(self.weight))) for start in range(0, len(self.weight), size)]
 
     def target(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,9 +150,8 @@ class _Cast:
             logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits.div_(self.temperature) if self.temperature != 1.0 else logits
 
-    def changes(self, block: slice, normaliser: torch.Tensor) -> torch.Tensor:
-        """d log p_target / d(output of the layer), [N, block] in the dtype that computes."""
-        logits = self.logits(block)
+    def changes(self, block: slice, normaliser: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """d log p_target / d(output of the layer), [N, block] in the dtype that computes; `logits` are overwritten."""
         slope = 1 - (logits * (self.temperature / self.softcap)).square_() if self.softcap else None
         change = logits.sub_(normaliser[:, None]).exp_().neg_()
         inside, column = self.target(block)
