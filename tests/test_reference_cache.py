@@ -43,7 +43,7 @@ def computed(prompt_ids: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def fill(
-    cache: Path,
+    cache: Path | ReferenceStore,
     groups: list[Group],
     said: Callable[[str], None] = print,
     seconds: float = 0.0,
@@ -52,7 +52,8 @@ def fill(
 ) -> tuple[dict[bytes, np.ndarray], list[bytes]]:
     """All rows of `groups`, and the keys of those that were computed here."""
     units = make_units(groups, keys_of(groups), 60)
-    filling = Filling(ReferenceStore(str(cache), identity, "test", said), units)
+    store = cache if isinstance(cache, ReferenceStore) else ReferenceStore(str(cache), identity, "test", said)
+    filling = Filling(store, units)
     mine: list[bytes] = []
     while (order := filling.next(size)) is not None:
         batch = [units[number].group(positions) for number, positions in order]
@@ -94,6 +95,22 @@ def test_what_is_kept_is_what_was_computed_and_each_row_once(tmp_path: Path) -> 
     assert_right(known, more)
     assert set(mine) == expected(some_groups(10, seed=1)).keys()
     assert not [name for name in names(tmp_path) if not name.endswith((".logprobs", "about.json"))]
+
+
+def test_one_store_serves_part_after_part(tmp_path: Path) -> None:
+    """As a run does, which collects its training rows, and then those held out."""
+    parts = [some_groups(30), some_groups(30, seed=1)]
+    for expect_work in (True, False):
+        store = ReferenceStore(str(tmp_path), IDENTITY, "test", print)
+        for groups in parts:
+            known, mine = fill(store, groups)
+            assert_right(known, groups)
+            assert bool(mine) == expect_work
+        (tmp_path / "reference" / store.folder.name / "a.logprobs").write_text("mine")
+    said: list[str] = []
+    store = ReferenceStore(str(tmp_path), IDENTITY, "test", said.append)
+    assert [fill(store, groups[:5] + some_groups(2, seed=7))[1] == [] for groups in parts] == [False, True]
+    assert len(said) == 1, "a foreign file is said once"
 
 
 def test_a_prompt_is_computed_once_for_all_its_replies_as_far_as_the_budget_allows() -> None:

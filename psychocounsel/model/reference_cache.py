@@ -52,19 +52,22 @@ class ReferenceStore:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.folder = Path(cache) / "reference" / digest[:32]
         self._about, self._say = {"of": of, "identity": identity}, say
-        self._seen: set[str] = set()
+        self._told: set[Path] = set()
         self._locks: dict[int, Lock] = {}
         self._writable = True
         with contextlib.suppress(OSError):
             os.utime(self.folder / ABOUT)  # when it was last used
 
-    def read_new(self, buckets: Iterable[int]) -> Iterator[tuple[bytes, Array]]:
-        """Key and float32[len] of the rows in files, not read before, that may have some of `buckets`."""
+    def read_new(self, buckets: Iterable[int], seen: set[str]) -> Iterator[tuple[bytes, Array]]:
+        """Key and float32[len] of the rows in files, not among the names `seen`, that may have some of `buckets`.
+
+        The names of these files are added to `seen`.
+        """
         wanted = _mask(buckets)
-        for name in sorted(self._names() - self._seen):
+        for name in sorted(self._names() - seen):
             match = SHARD.fullmatch(name)
             if name.endswith(SUFFIX) and (match is None or int(match[1], 16) & wanted):
-                self._seen.add(name)
+                seen.add(name)
                 yield from self._read(self.folder / name)
 
     def add(self, rows: Mapping[bytes, Array], buckets: Iterable[int]) -> None:
@@ -76,7 +79,6 @@ class ReferenceStore:
             "values": np.concatenate(values).astype(np.float32, copy=False),
         }
         path = self.folder / f"{_mask(buckets):016x}-{uuid.uuid4().hex}{SUFFIX}"
-        self._seen.add(path.name)
         self._write(lambda: write_blob(path, {"reference": self.folder.name, "rows": len(rows)}, arrays))
 
     def locked(self) -> set[int]:
@@ -108,7 +110,9 @@ class ReferenceStore:
             if about.get("reference") != self.folder.name:
                 raise Foreign
         except Foreign:
-            self._say(f"{path}: is none of this cache's files; not used, left alone")
+            if path not in self._told:
+                self._say(f"{path}: is none of this cache's files; not used, left alone")
+            self._told.add(path)
         except Damaged:
             self._say(f"{path}: is damaged; removed, and its rows are computed again")
             with contextlib.suppress(OSError):

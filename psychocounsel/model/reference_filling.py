@@ -57,6 +57,7 @@ class Filling:
         self.store, self.units = store, units
         self.known: dict[bytes, Array] = {}
         self.computed = 0
+        self._seen: set[str] = set()  # files that were read
         self._buckets = {key: unit.bucket for unit in units for key in unit.keys}
         self._missing: dict[int, list[int]] = {}  # unit numbers by bucket
         for number, unit in enumerate(units):
@@ -118,7 +119,7 @@ class Filling:
 
     def _refresh(self) -> None:
         changed = set()
-        for key, row in self.store.read_new(self._missing):
+        for key, row in self.store.read_new(self._missing, self._seen):
             if key in self._buckets and key not in self.known:
                 self.known[key] = row.copy()  # a view would keep the whole file in memory
                 changed.add(self._buckets[key])
