@@ -101,8 +101,8 @@ class Filling:
             if len(self._ready()) >= size:
                 break
             recently = time.monotonic() - self._tried.get(bucket, -RETRY_SECONDS) < RETRY_SECONDS
-            if bucket in self._held or (bucket in locked and recently):
-                continue
+            if bucket not in self._missing or bucket in self._held or (bucket in locked and recently):
+                continue  # known by now, ours, or another's
             if self.store.lock(bucket):
                 self._held.add(bucket)
                 self._refresh()  # the one who had it may have computed it
