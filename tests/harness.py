@@ -109,7 +109,8 @@ def make_stepper(
     here = world()
     config = check(compose(list(overrides)))
     main = algorithm.needs.main
-    model = Policy(lm, "test") if main == "policy" else RewardModel(lm, "test")
+    make = Policy if main == "policy" else RewardModel
+    model = make(lm, "test", attention=config.model.attention)
     engine = Engine(model, config, algorithm, dtype)
     return Stepper(algorithm, {main: engine}, here, budget)
 
