@@ -83,8 +83,8 @@ def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]
     )
     count = sum(len(planned[0]) for planned in plans) / len(plans)
     return (
-        f"rows of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]}), packed into {count:.3g} "
-        f"micro-batches a step and process, which are {sum(lengths) / computed:.1%} full"
+        f"rows of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]}); micro-batches a step and "
+        f"process: {count:.3g}, {sum(lengths) / computed:.1%} full"
     )
 
 
