@@ -13,6 +13,7 @@ from psychocounsel.errors import UserError
 from tests.harness import cli, make_stepper, metrics_of, random_groups, small_lm, world
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("in_process_training")
 
 
 def test_no_more_than_a_global_batch_and_no_less_than_the_longest_row() -> None:

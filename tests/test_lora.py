@@ -31,7 +31,7 @@ def adapted_stepper(rank: int = 4) -> Stepper:
     lm, adapter = add_adapter(small_lm(), OmegaConf.structured(LoraConfig(rank=rank)), None)
     config = check(compose([f"model.lora.rank={rank}"]))
     engine = Engine(Policy(lm, "test", adapter), config, algorithm, torch.float32)
-    return Stepper(algorithm, {"policy": engine}, here, 4096, 1024)
+    return Stepper(algorithm, {"policy": engine}, here, 4096)
 
 
 def flat(pieces: list[list[np.ndarray]]) -> np.ndarray:

@@ -18,6 +18,8 @@ from psychocounsel.data.group import Group
 from psychocounsel.engine.step import metrics_of
 from tests.harness import make_stepper, random_groups, small_lm
 
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
 ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "sft": SFT,
     "reward": lambda: Reward(margin=0.5, centring=0.01),
