@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,14 +28,16 @@ _CPU_ONLY = {"scaling", "sweep"}
 
 def main() -> None:
     arguments = read_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that runs end and their folders go
     report: dict[str, Any] = describe(arguments)
     with tempfile.TemporaryDirectory(prefix="psychocounsel-benchmark-", dir=arguments.scratch) as folder:
         bench = make_bench(arguments, Path(folder))
         report["work"] = bench.work()
         print(f"{report['hardware']}; {bench.threads} threads; TRL {report['versions']['trl']}", flush=True)
         for name in arguments.cases:
+            load = os.getloadavg()[0]
             for figure in measure(bench, name, arguments):
-                report["cases"][figure.name] = asdict(figure) | {"verdict": figure.verdict}
+                report["cases"][figure.name] = asdict(figure) | {"verdict": figure.verdict, "load_before": load}
                 print(line(figure), flush=True)
                 if arguments.output:
                     arguments.output.write_text(json.dumps(report, indent=1) + "\n")
