@@ -1,0 +1,155 @@
+"""The cases that psychocounsel runs by itself: use of the machine, scaling, and sweeps."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.flops import training_flops
+from benchmarks.sides import Bench, Result, call, overrides, read_ours, run_ours
+from benchmarks.sizes import Geometry
+
+
+@dataclass
+class Figure:
+    """`value` is to be at least `floor` and `goal`, or at most, where `smaller` is better; None: not measured."""
+
+    name: str
+    value: float | None
+    floor: float
+    goal: float
+    smaller: bool = False
+    note: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "skipped"
+        sign = -1 if self.smaller else 1
+        reached = [sign * self.value >= sign * limit for limit in (self.floor, self.goal)]
+        return "goal reached" if all(reached) else "passes" if reached[0] else "FALLS SHORT"
+
+
+def mfu(bench: Bench) -> list[Figure]:
+    """DPO steps of the larger model against the fastest matrix product, measured before and after."""
+    dtype = "bf16" if bench.device == "cuda" else "fp32"
+    peaks = [_peak(bench)]
+    precision: dict[str, Any] = {"model.dtype": dtype}
+    result = run_ours(bench, "dpo", "mfu", model="large", **precision)
+    peaks.append(_peak(bench))
+    flops = training_flops(bench.sizes.models["large"], bench.lengths("mfu"))
+    details = {
+        "peak_flops": peaks,
+        "step_flops": flops,
+        "step_seconds": result.step_seconds,
+        "settings": result.settings,
+    }
+    note = f"{flops / 1e12:.2f} TFLOP in {result.seconds:.1f} s, peak {max(peaks) / 1e9:.0f} GFLOP/s"
+    return [Figure("mfu", flops / result.seconds / max(peaks), 0.60, 0.75, note=note, details=details)]
+
+
+def _peak(bench: Bench) -> float:
+    dtype = "bfloat16" if bench.device == "cuda" else "float32"
+    output, _ = call(bench, "-m", "benchmarks.flops", bench.device, dtype, *map(str, bench.sizes.peak_sizes))
+    return float(output.split()[-1])
+
+
+def scaling(bench: Bench) -> list[Figure]:
+    return [_time_by_pairs(bench), _memory_by_vocabulary(bench)]
+
+
+def _time_by_pairs(bench: Bench) -> Figure:
+    """Seconds per token of training steps, few pairs before and after many."""
+    few, many = bench.sizes.scaling_pairs
+    runs = [_many_pairs(bench, count) for count in (few, many, few)]
+    per_token = [_per_token(run) for run in runs]
+    value = per_token[1] / median([per_token[0], per_token[2]]) - 1
+    reference = [run.reference_seconds for run in runs]
+    details = {"seconds_per_token": per_token, "reference_seconds": reference, "pairs": [few, many, few]}
+    details |= {"command_seconds": [run.command_seconds for run in runs]}
+    return Figure(f"time per token, {few} to {many} pairs", value, 0.10, 0.0, True, _micros(per_token), details)
+
+
+def _many_pairs(bench: Bench, count: int) -> Result:
+    epochs = max(1, 1000 // count)
+    more: dict[str, Any] = {"global_batch_size": 32, "epochs": epochs, "max_steps": "null"}
+    return run_ours(bench, "dpo", f"scaling_{count}", model="toy", **more)
+
+
+def _per_token(run: Result) -> float:
+    """Of all steps but the first and a last one that may be smaller."""
+    return sum(run.step_seconds[1:-1]) / sum(run.tokens[1:-1])
+
+
+def _micros(values: Sequence[float]) -> str:
+    return ", ".join(f"{1e6 * value:.1f}" for value in values) + " us per token"
+
+
+def _memory_by_vocabulary(bench: Bench) -> Figure:
+    """Peak memory of the same step with a vocabulary four times as large, less what weights and optimizer add."""
+    runs = {name: run_ours(bench, "dpo", "mfu", model=name) for name in ("small", "wide")}
+    small, wide = (runs[name].peak_memory_gb for name in ("small", "wide"))
+    extra = _weights(bench.sizes.models["wide"]) - _weights(bench.sizes.models["small"])
+    states = 4 * 4 * extra / 1e9  # weights, gradients and Adam's two moments in fp32
+    details = {"peak_memory_gb": {"small": small, "wide": wide}, "weights_and_optimizer_gb": states}
+    note = f"{small:.2f} to {wide:.2f} GB, of which {states:.2f} GB are weights, gradients and optimizer"
+    return Figure("memory, vocabulary x 4", (wide - states) / small - 1, 0.15, 0.0, True, note, details)
+
+
+def _weights(geometry: Geometry) -> int:
+    """Elements of the embeddings, which differ with the vocabulary."""
+    return int(geometry["vocab_size"] * geometry["hidden_size"]) * (1 if geometry["tie_word_embeddings"] else 2)
+
+
+def sweep(bench: Bench) -> list[Figure]:
+    """A sweep on one data set against as many single runs, each with a cache of its own."""
+    name, limits = "sweep against single runs", (0.85, 0.75, True)
+    epoch = {"global_batch_size": 32, "max_steps": "null", "steps": 1}
+    if not _keeps_reference(bench, epoch):
+        return [Figure(name, None, *limits, note="this code keeps no reference: nothing to share")]
+    combinations = list(itertools.product(bench.sizes.sweep_betas, bench.sizes.sweep_seeds))
+    chosen = combinations[:: max(1, len(combinations) // bench.sizes.single_runs)][: bench.sizes.single_runs]
+    half = len(chosen) // 2
+    singles = [_single(bench, epoch, *combination) for combination in chosen[:half]]
+    total, jobs = _sweep(bench, epoch)
+    singles += [_single(bench, epoch, *combination) for combination in chosen[half:]]
+    seconds = [single.command_seconds for single in singles]
+    value = total / (len(combinations) * median(seconds))
+    details = {"sweep_seconds": total, "single_seconds": seconds, "jobs": len(combinations)}
+    details |= {"reference_seconds": {"sweep": jobs, "single": [single.reference_seconds for single in singles]}}
+    note = (
+        f"{total:.0f} s for {len(combinations)} jobs; a single run {median(seconds):.0f} s (median of {len(seconds)})"
+    )
+    return [Figure(name, value, *limits, note=note, details=details)]
+
+
+def _single(bench: Bench, epoch: dict[str, Any], beta: float, seed: int) -> Result:
+    return run_ours(bench, "dpo", "sweep", **(epoch | {"algo.beta": beta, "seed": seed}))
+
+
+def _keeps_reference(bench: Bench, epoch: dict[str, Any]) -> bool:
+    """Whether a second run with the same cache is spared the reference."""
+    cache = bench.folder / "cache" / "probe"
+    first, second = (run_ours(bench, "dpo", "pairs", cache, **epoch).reference_seconds for _ in range(2))
+    return second < 0.5 * first
+
+
+def _sweep(bench: Bench, epoch: dict[str, Any]) -> tuple[float, list[float]]:
+    folder = bench.new_folder("ours-sweep")
+    values: dict[str, Any] = {
+        "algo.beta": ",".join(map(str, bench.sizes.sweep_betas)),
+        "seed": ",".join(map(str, bench.sizes.sweep_seeds)),
+        "sweep_dir": folder / "jobs",
+        "paths.cache": folder / "cache",
+    }
+    typed = overrides(bench, "dpo", "sweep", **epoch, **values)
+    clock = "+callbacks.clock={_target_: benchmarks.hooks.Clock}"
+    _, seconds = call(bench, "-m", "psychocounsel.train", "-m", *typed, clock)
+    runs: list[Path] = sorted(path.parent for path in (folder / "jobs").glob("*/metrics.jsonl"))
+    return seconds, [read_ours(bench, run, 0.0).reference_seconds for run in runs]
+
+
+CASES = {"mfu": mfu, "scaling": scaling, "sweep": sweep}

@@ -1,0 +1,56 @@
+"""Model FLOPs of a training step, and `python -m benchmarks.flops DEVICE DTYPE SIZE...`: what the machine does at best."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from benchmarks.sizes import Geometry
+
+Lengths = Sequence[tuple[int, Sequence[int]]]  # tokens of each prompt and of its replies
+
+
+def training_flops(geometry: Geometry, lengths: Lengths) -> float:
+    """FLOPs of forward and backward (3 x forward) over the rows, each prompt once; recomputation is not counted.
+
+    2 per weight of every matrix product and token that passes it (the output layer: reply tokens only), and the products
+    of attention, 2 x 2 x heads x head size for each pair of a position and one that it sees.
+    """
+    hidden, layers = geometry["hidden_size"], geometry["num_hidden_layers"]
+    head = hidden // geometry["num_attention_heads"]
+    attention = 2 * hidden * hidden + 2 * hidden * head * geometry["num_key_value_heads"]
+    weights = layers * (attention + 3 * hidden * geometry["intermediate_size"])
+    replies = sum(sum(row) for _, row in lengths)
+    tokens = replies + sum(prompt for prompt, _ in lengths)
+    visible = sum(_triangle(prompt) + sum(prompt * n + _triangle(n) for n in row) for prompt, row in lengths)
+    products = 2 * weights * tokens + 2 * hidden * geometry["vocab_size"] * replies
+    return 3.0 * (products + 4 * hidden * layers * visible)
+
+
+def _triangle(tokens: int) -> float:
+    return tokens * (tokens + 1) / 2
+
+
+def measured_peak(device: str, dtype: str, sizes: Sequence[int], seconds: float = 3.0) -> float:
+    """FLOPs per second of the fastest square matrix product of these sizes, each tried for `seconds`."""
+    import torch
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    best = 0.0
+    for size in sizes:
+        a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+        out = a @ b
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            wait()
+            started = time.perf_counter()
+            torch.matmul(a, b, out=out)
+            wait()
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+if __name__ == "__main__":
+    print(measured_peak(sys.argv[1], sys.argv[2], [int(size) for size in sys.argv[3:]]))

@@ -1,0 +1,65 @@
+"""Callbacks of a benchmarked psychocounsel run: how long the reference took, and where a step's time goes."""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.engine.callbacks import Callback
+from psychocounsel.engine.run import Run
+
+
+@dataclass
+class Clock(Callback):
+    """Writes RUN/clock.json before the first step: seconds inside DPO's `collect`, and the number of threads."""
+
+    def __post_init__(self) -> None:
+        self.seconds = 0.0
+        DPO.collect = self._timed(DPO.collect)  # type: ignore[method-assign]
+
+    def _timed(self, collect: Any) -> Any:
+        """`collect` is no event, so it is timed where it is called."""
+
+        @wraps(collect)
+        def timed(*args: Any) -> Any:
+            started = time.perf_counter()
+            groups = collect(*args)
+            self.seconds += time.perf_counter() - started
+            return groups
+
+        return timed
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        import torch
+
+        if event == "step_end" and step == 0:
+            clock = {"reference_seconds": self.seconds, "threads": torch.get_num_threads()}
+            (run.dir / "clock.json").write_text(json.dumps(clock))
+
+
+@dataclass
+class Operations(Callback):
+    """Writes to `path` the operations of all steps after the first, by their own time."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        self.profiler: Any = None
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        from torch.profiler import profile
+
+        if event == "step_end" and step == 1:
+            self.profiler = profile()
+            self.profiler.__enter__()
+        elif event == "checkpoint_written" and self.profiler:  # comes before the last step's own event
+            self.profiler.__exit__(None, None, None)
+            Path(self.path).write_text(operations(self.profiler))
+            self.profiler = None
+
+
+def operations(profiler: Any) -> str:
+    return str(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
