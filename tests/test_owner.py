@@ -28,13 +28,13 @@ def test_of_many_starting_together_one_wins(stale: bool, tmp_path: Path) -> None
     if stale:
         dead = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": "1", "id": "x"}
         (tmp_path / "owner.json").write_text(json.dumps(dead))
-    context = multiprocessing.get_context("fork")
-    results, gate = context.Queue(), context.Event()
+    context = multiprocessing.get_context("spawn")
+    results, gate = context.Queue(), context.Barrier(9)
     processes = [context.Process(target=contend, args=(tmp_path, results, gate)) for _ in range(8)]
     for process in processes:
         process.start()
-    gate.set()
-    outcomes = sorted(results.get(timeout=30) for _ in processes)
+    gate.wait()
+    outcomes = sorted(results.get(timeout=120) for _ in processes)
     for process in processes:
         process.join()
     assert outcomes == ["owned"] + ["refused"] * 7

@@ -15,7 +15,7 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.model.reference_cache import ReferenceStore, row_key
 from psychocounsel.model.reference_filling import Filling, make_units
 
-FORK = multiprocessing.get_context("fork")
+SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
 IDENTITY = {"weights": "sha256:1", "dtype": "torch.float32"}
 
 
@@ -143,12 +143,12 @@ def run(number: int, cache: Path, groups: list[Group], gate: object, results: ob
 def test_eight_processes_starting_together_compute_each_row_once(tmp_path: Path) -> None:
     everything = some_groups(160)
     parts = [everything if number % 2 else everything[number * 10 : number * 10 + 90] for number in range(8)]
-    gate, results = FORK.Event(), FORK.Queue()
-    processes = [FORK.Process(target=run, args=(n, tmp_path, part, gate, results)) for n, part in enumerate(parts)]
+    gate, results = SPAWN.Barrier(9), SPAWN.Queue()
+    processes = [SPAWN.Process(target=run, args=(n, tmp_path, part, gate, results)) for n, part in enumerate(parts)]
     for process in processes:
         process.start()
-    gate.set()
-    outcomes = [results.get(timeout=60) for _ in processes]
+    gate.wait()
+    outcomes = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
     mine = [key for _, some in outcomes for key in some]
@@ -201,7 +201,7 @@ def die_at(place: str, cache: Path, groups: list[Group]) -> None:
 def test_a_killed_writer_leaves_no_poison_and_its_rows_are_computed_by_the_next(place: str, tmp_path: Path) -> None:
     groups = some_groups(30)
     fill(tmp_path, groups[:4])
-    process = FORK.Process(target=die_at, args=(place, tmp_path, groups))
+    process = SPAWN.Process(target=die_at, args=(place, tmp_path, groups))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -215,20 +215,20 @@ def test_a_killed_writer_leaves_no_poison_and_its_rows_are_computed_by_the_next(
 
 def test_rows_of_a_live_process_are_waited_for(tmp_path: Path) -> None:
     groups = some_groups(12)
-    gate, results = FORK.Event(), FORK.Queue()
+    gate, results = SPAWN.Barrier(2), SPAWN.Queue()
     store = ReferenceStore(str(tmp_path), IDENTITY, "test", print)
     units = make_units(groups, keys_of(groups), 60)
     filling = Filling(store, units)
     order = filling.next(100)
     assert order is not None and len(order) == len(units)
-    process = FORK.Process(target=run, args=(0, tmp_path, groups, gate, results))
+    process = SPAWN.Process(target=run, args=(0, tmp_path, groups, gate, results))
     process.start()
-    gate.set()
+    gate.wait()
     time.sleep(0.5)
     assert results.empty() and process.is_alive()
     filling.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
     filling.close()
-    known, mine = results.get(timeout=30)
+    known, mine = results.get(timeout=120)
     process.join()
     assert_right(known, groups)
     assert mine == []

@@ -22,7 +22,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from tests.harness import TINY, write_jsonl
 
-FORK = multiprocessing.get_context("fork")
+SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
 
 
 def rows(count: int = 12, reply: str = "Since when?") -> list[dict[str, Any]]:
@@ -179,12 +179,12 @@ def build_slowly(home: Path, gate: object, results: object) -> None:
 
 
 def test_of_many_at_once_one_tokenises_and_the_others_wait(home: Path) -> None:
-    gate, results = FORK.Event(), FORK.Queue()
-    processes = [FORK.Process(target=build_slowly, args=(home, gate, results)) for _ in range(4)]
+    gate, results = SPAWN.Barrier(5), SPAWN.Queue()
+    processes = [SPAWN.Process(target=build_slowly, args=(home, gate, results)) for _ in range(4)]
     for process in processes:
         process.start()
-    gate.set()
-    outcomes = [results.get(timeout=60) for _ in range(5)]
+    gate.wait()
+    outcomes = [results.get(timeout=120) for _ in range(5)]
     for process in processes:
         process.join()
     assert outcomes.count("tokenised") == 1
@@ -204,7 +204,7 @@ def die_writing(home: Path, place: str) -> None:
 
 @pytest.mark.parametrize("place", ["before", "half written"])
 def test_a_killed_writer_is_no_hindrance(place: str, home: Path) -> None:
-    process = FORK.Process(target=die_writing, args=(home, place))
+    process = SPAWN.Process(target=die_writing, args=(home, place))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
