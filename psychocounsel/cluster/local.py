@@ -107,7 +107,7 @@ class Local:
             "PYTHONPATH": code_path,
             "WORLD_SIZE": str(job.processes),
             "OMP_NUM_THREADS": str(threads),
-            # Threads that wait sleep: spinning, they would slow whatever else runs on these cores several times.
+            # Threads that wait sleep: spinning, they would slow whatever else runs on these cores.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
             "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
             "PSYCHOCOUNSEL_RENDEZVOUS": f"file://{rendezvous}/store",

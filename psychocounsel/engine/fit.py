@@ -18,7 +18,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.files import write_atomically
 
 _SHARE = 0.85  # of the free memory: other work needs some, and so does its division into blocks
-_CPU_TOKENS = 8192  # more at once is no faster there, and slower once it leaves the caches
+_CPU_TOKENS = 8192  # where large matrix products are long since at their best; not tuned
 _STEP = 256
 _CGROUP = Path("/sys/fs/cgroup")
 
