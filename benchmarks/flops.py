@@ -1,5 +1,6 @@
 """Model FLOPs of a training step, and `python -m benchmarks.flops DEVICE DTYPE SIZE...`: what the machine does at best."""
 
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -31,22 +32,24 @@ def _triangle(tokens: int) -> float:
 
 
 def measured_peak(device: str, dtype: str, sizes: Sequence[int], seconds: float = 3.0) -> float:
-    """FLOPs per second of the fastest square matrix product of these sizes, each tried for `seconds`."""
+    """FLOPs per second of the fastest square matrix product of these sizes, PyTorch's and ours, each tried for `seconds`."""
     import torch
+
+    from psychocounsel.model.linear import product
 
     def wait() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
     best = 0.0
-    for size in sizes:
+    for size, multiply in itertools.product(sizes, (torch.matmul, product)):
         a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
-        out = a @ b
+        multiply(a, b)
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
             wait()
             started = time.perf_counter()
-            torch.matmul(a, b, out=out)
+            multiply(a, b)
             wait()
             best = max(best, 2 * size**3 / (time.perf_counter() - started))
     return best

@@ -16,10 +16,13 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("in_process_training")
 
 
-def test_no_more_than_a_global_batch_and_no_less_than_the_longest_row() -> None:
+def test_no_more_than_a_global_batch_and_no_less_than_the_longest_row(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(40, longest=200)
     longest = sorted((group.tokens for group in groups), reverse=True)
     assert fitting_tokens(stepper.main, groups, 1, world()) == longest[0]
+    assert sum(longest[:16]) > fit._CPU_TOKENS
+    assert fitting_tokens(stepper.main, groups, 16, world()) == fit._CPU_TOKENS
+    monkeypatch.setattr(fit, "_CPU_TOKENS", 1 << 20)
     found = fitting_tokens(stepper.main, groups, 16, world())
     assert sum(longest[:16]) - 256 < found <= sum(longest[:16])
 
@@ -28,6 +31,7 @@ def test_tokens_are_proportional_to_memory(monkeypatch: pytest.MonkeyPatch) -> N
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(400, longest=400)
     monkeypatch.setattr(fit, "_needed_bytes", lambda engine, some, world: 1e9 + 1e6 * sum(g.tokens for g in some))
     monkeypatch.setattr(fit, "_memory_bytes", lambda world: (1e9 + 5e9) / fit._SHARE)
+    monkeypatch.setattr(fit, "_CPU_TOKENS", 1 << 20)
     found = fitting_tokens(stepper.main, groups, 400, world())
     assert 5000 - 256 < found <= 5000
 

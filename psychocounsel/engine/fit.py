@@ -18,7 +18,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.files import write_atomically
 
 _SHARE = 0.85  # of the free memory: other work needs some, and so does its division into blocks
-_CPU_TOKENS = 8192  # where large matrix products are long since at their best; not tuned
+_CPU_TOKENS = 2048  # twice as many were no faster, and need more memory
 _STEP = 256
 _CGROUP = Path("/sys/fs/cgroup")
 

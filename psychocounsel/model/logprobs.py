@@ -1,5 +1,6 @@
 """Log-probabilities of given tokens, a block of the vocabulary at a time: full logits never exist, forward or backward."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,16 +46,25 @@ class OutputLayer(Linear):
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
         room = _KEPT_BYTES[kind] if torch.is_grad_enabled() else 0
-        result: torch.Tensor = _TokenLogprobs.apply(
-            hidden, self.weight, self.bias, targets, temperature, softcap, dtype, room
-        )
+        how = _How(temperature, softcap, dtype, room)
+        result: torch.Tensor = _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, how)
         return result
+
+
+@dataclass(frozen=True)
+class _How:
+    """What logits are made with, the dtype that computes, and how many bytes of them are kept for backward."""
+
+    temperature: float
+    softcap: float | None
+    dtype: torch.dtype
+    room: int
 
 
 class _TokenLogprobs(torch.autograd.Function):
     """Goes through the vocabulary block by block, keeps each token's log normaliser alone, and computes logits anew in backward.
 
-    Logits of at most `room` bytes are kept instead.
+    The powers of logits are kept instead, as long as they have room.
 
     With z the logits and p = softmax(z): d log p_target / dz_j = [j = target] - p_j.
     """
@@ -66,12 +76,9 @@ class _TokenLogprobs(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
-        temperature: float,
-        softcap: float | None,
-        dtype: torch.dtype,
-        room: int,
+        how: _How,
     ) -> torch.Tensor:
-        cast = _Cast(hidden, weight, bias, targets, temperature, softcap, dtype)
+        cast, room = _Cast(hidden, weight, bias, targets, how), how.room
         normaliser = hidden.new_full(targets.shape, -torch.inf, dtype=torch.float32)
         chosen = torch.zeros_like(normaliser)
         kept: list[_Kept] = []
@@ -81,16 +88,16 @@ class _TokenLogprobs(torch.autograd.Function):
             chosen += torch.where(inside, logits.gather(1, column).squeeze(1), 0.0)
             highest = logits.amax(1, keepdim=True)
             normaliser = torch.logaddexp(normaliser, logits.sub_(highest).exp_().sum(1).log_().add_(highest[:, 0]))
-            if (room := room - logits.nbytes) >= 0 and not softcap:
+            if (room := room - logits.nbytes) >= 0 and not how.softcap:
                 kept.append((logits, highest))  # as their powers, which they have become
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
-        ctx.settings, ctx.kept = (temperature, softcap, dtype), kept
+        ctx.how, ctx.kept = how, kept
         return chosen - normaliser
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
-        cast = _Cast(hidden, weight, bias, targets, *ctx.settings)
+        cast = _Cast(hidden, weight, bias, targets, ctx.how)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         to_weight = torch.empty_like(weight) if wants_weight else None
@@ -108,7 +115,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 to_bias[block] = -grad.to(excess.dtype) @ excess
         if to_hidden is not None:
             to_hidden = (to_hidden * -grad[:, None]).to(hidden.dtype)
-        return to_hidden, to_weight, to_bias, *[None] * 5
+        return to_hidden, to_weight, to_bias, None, None
 
 
 class _Cast:
@@ -120,13 +127,11 @@ class _Cast:
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
-        temperature: float,
-        softcap: float | None,
-        dtype: torch.dtype,
+        how: _How,
     ) -> None:
-        self.hidden, self.targets = hidden.to(dtype), targets
-        self.weight, self.bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        self.temperature, self.softcap = temperature, softcap
+        self.hidden, self.targets = hidden.to(how.dtype), targets
+        self.weight, self.bias = weight.to(how.dtype), None if bias is None else bias.to(how.dtype)
+        self.temperature, self.softcap = how.temperature, how.softcap
 
     def blocks(self) -> list[slice]:
         """Parts of the vocabulary for which the logits of all tokens make up the piece."""
