@@ -45,7 +45,7 @@ def assert_same_training(run_dir: Path, reference: Path) -> None:
     weights, others = (load_file(next((folder / "model").glob("*.safetensors"))) for folder in (run_dir, reference))
     assert weights.keys() == others.keys()
     for name, tensor in others.items():
-        assert (weights[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
+        assert (weights[name] - tensor).norm() <= 1e-4 * tensor.norm(), name
 
 
 @pytest.mark.parametrize(
