@@ -1,6 +1,6 @@
 """Linear layers whose float32 products on CPU are oneDNN's.
 
-PyTorch has them computed by MKL, which leaves a quarter of the speed unused on processors that are not Intel's.
+PyTorch has them computed by MKL, which was a fifth slower on AMD's processors; Intel's were not measured.
 """
 
 from typing import Any
