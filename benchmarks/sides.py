@@ -125,6 +125,7 @@ def overrides(
         "global_batch_size": _count(bench.rows(rows)),
         "epochs": steps,
         "max_steps": steps,
+        "micro_batch_tokens": bench.sizes.micro_batch_tokens,
         "eval.every": 0,
         "checkpoint.every": 0,
         "cluster.device": bench.device,

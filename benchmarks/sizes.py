@@ -28,6 +28,7 @@ class Sizes:
     steps: int = 2
     tokenizer: int = 16_000
     words: int | None = None
+    micro_batch_tokens: int = 1024  # ours
     trl_batches: tuple[int, ...] = (1, 2, 4, 8)
     mfu_pairs: int = 16
     scaling_pairs: tuple[int, int] = (100, 10_000)
@@ -72,6 +73,10 @@ SMOKE = Sizes(
 _1B = llama(2048, 16, 32, 8, 8192, 128_256)
 _8B = llama(4096, 32, 32, 8, 14_336, 128_256) | {"tie_word_embeddings": False}
 CUDA = {
-    "1b": Sizes({"small": _1B, "large": _1B}, pairs=128, mfu_pairs=128, steps=4, peak_sizes=(8192,)),
-    "8b": Sizes({"small": _8B, "large": _8B}, pairs=64, mfu_pairs=64, steps=3, peak_sizes=(8192,)),
+    "1b": Sizes(
+        {"small": _1B, "large": _1B}, pairs=128, mfu_pairs=128, steps=4, micro_batch_tokens=16_384, peak_sizes=(8192,)
+    ),
+    "8b": Sizes(
+        {"small": _8B, "large": _8B}, pairs=64, mfu_pairs=64, steps=3, micro_batch_tokens=8192, peak_sizes=(8192,)
+    ),
 }

@@ -1,12 +1,38 @@
 """Where the prompts and completions of a packed row are, and which of them belong together."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from psychocounsel.data.group import Group
+
+
+@dataclass(frozen=True)
+class Span:
+    """The tokens of a prompt, from `begin` to `end`, and those of a completion, from `start` to `stop`."""
+
+    begin: int
+    end: int
+    start: int
+    stop: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the completion follows its prompt at once."""
+        return self.end == self.start
+
+    @property
+    def prompt(self) -> int:
+        """How many tokens the prompt has."""
+        return self.end - self.begin
+
+    @property
+    def length(self) -> int:
+        return self.prompt + self.stop - self.start
 
 
 @dataclass
@@ -32,6 +58,18 @@ class Layout:
             prompts.append(len(sizes))
             sizes.append(rest)
         return cls(sizes, prompts)
+
+    @cached_property
+    def sequences(self) -> list["Span"]:
+        """Each prompt with each of its completions; what has no completion stands alone."""
+        starts = [0, *itertools.accumulate(self.sizes)]
+        spans = []
+        for index, prompt in enumerate(self.prompts):
+            if prompt != index:
+                spans.append(Span(starts[prompt], starts[prompt + 1], starts[index], starts[index + 1]))
+            elif self.prompts.count(index) == 1:
+                spans.append(Span(starts[index], starts[index], starts[index], starts[index + 1]))
+        return spans
 
     @property
     def seen_sizes(self) -> list[int]:

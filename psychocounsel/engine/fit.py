@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.heap import return_freed_memory
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
@@ -78,6 +79,7 @@ def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        return_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -12,6 +12,7 @@ import torch
 
 from psychocounsel.errors import UserError
 from psychocounsel.model.flex import block_mask
+from psychocounsel.model.linear import PRODUCT_ROWS
 from psychocounsel.model.varlen import VARLEN, register
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
@@ -26,8 +27,10 @@ class Attention:
 
     def __init__(self, config: Any, asked: str, device: str, name: str) -> None:
         self.config = config
+        self.on_cpu = device == "cpu"
         self.kinds = _layer_kinds(config, name)
         self.capped = bool(getattr(config, "attn_logit_softcapping", None))
+        self.drops = bool(getattr(config, "attention_dropout", None))
         self.way = self._choose(asked, device, name)
         register()
 
@@ -52,8 +55,11 @@ class Attention:
 
     @property
     def multiple(self) -> int:
-        """What the width of a row is to be a multiple of: FlexAttention works in blocks, and compiles for each new width."""
-        return 128 if self.way == "flex" else 1
+        """What the width of a row is to be a multiple of: FlexAttention works in blocks, and compiles for each new width.
+
+        So do matrix products on CPU, in a millisecond and a megabyte each, which they keep.
+        """
+        return 128 if self.way == "flex" else PRODUCT_ROWS if self.on_cpu else 1
 
     def inputs(self, batch: Any, dtype: torch.dtype) -> dict[str, Any]:
         """What a transformers model is called with besides tokens and positions."""
@@ -68,9 +74,11 @@ class Attention:
 
     def _choose(self, asked: str, device: str, name: str) -> str:
         if asked == "auto":
-            if device == "cuda":
+            if device == "cuda" and not self.drops:
                 return "flex"
-            return "dense" if self.capped else "varlen"
+            return "dense" if self.capped or self.drops else "varlen"
+        if asked != "dense" and self.drops:
+            raise UserError(f"model.attention={asked}: {name} has attention_dropout, which only dense does")
         if asked == "varlen" and self.capped:
             raise UserError(f"model.attention=varlen: {name} caps its attention scores, which only dense and flex do")
         if asked == "flex" and device != "cuda":

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+PRODUCT_ROWS = 32  # oneDNN compiles a product for every new number of rows: on CPU there are only multiples of this
+
 
 class Linear(nn.Linear):
     """A linear layer with another product; `Linear.adopt` makes a module's plain ones into these, in place."""
@@ -33,6 +35,15 @@ def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None =
     return result
 
 
+def outer_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """[M, K]: left.T @ right, from [N, M] and [N, K]; has no gradient of its own."""
+    if not _suits(left, right):
+        return left.t() @ right
+    if left.shape[1] > right.shape[1]:  # oneDNN copies the first of its two matrices: let that be the smaller one
+        return product(right.t(), left.t()).t()
+    return product(left.t(), right.t())
+
+
 def _suits(left: torch.Tensor, right: torch.Tensor) -> bool:
     is_float = left.dtype == right.dtype == torch.float32
     return is_float and left.device.type == "cpu" and left.numel() > 0 and torch.backends.mkldnn.is_available()
@@ -50,6 +61,5 @@ class _Linear(torch.autograd.Function):
         wants_input, wants_weight, wants_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
         to_input = product(grad, weight.t()) if wants_input else None
-        # Here oneDNN would have to copy both sides, which costs what it gains.
-        to_weight = rows.t() @ input.reshape(-1, input.shape[-1]) if wants_weight else None
+        to_weight = outer_product(rows, input.reshape(-1, input.shape[-1])).contiguous() if wants_weight else None
         return to_input, to_weight, rows.sum(0) if wants_bias else None

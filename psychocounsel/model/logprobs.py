@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from psychocounsel.model.linear import Linear, product
+from psychocounsel.model.linear import PRODUCT_ROWS, Linear, outer_product, product
 
 _PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
 _KEPT_BYTES = {"cpu": 1 << 29, "cuda": 0}  # logits kept for backward, where the rest is computed again
@@ -47,8 +47,11 @@ class OutputLayer(Linear):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
         room = _KEPT_BYTES[kind] if torch.is_grad_enabled() else 0
         how = _How(temperature, softcap, dtype, room)
+        count = len(targets)
+        if kind == "cpu" and (missing := -count % PRODUCT_ROWS):
+            hidden, targets = nn.functional.pad(hidden, (0, 0, 0, missing)), nn.functional.pad(targets, (0, missing))
         result: torch.Tensor = _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, how)
-        return result
+        return result[:count]
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if to_hidden is not None:  # in float32: blocks' products that are in bfloat16 are not summed in it
                 to_hidden += product(excess, cast.weight[block].t())
             if to_weight is not None:
-                to_weight[block] = excess.t() @ scaled
+                to_weight[block] = outer_product(excess, scaled)
             if to_bias is not None:
                 to_bias[block] = -grad.to(excess.dtype) @ excess
         if to_hidden is not None:

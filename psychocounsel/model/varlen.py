@@ -7,11 +7,13 @@ fused causal attention; on GPU all are one call of the varlen flash-attention ke
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from psychocounsel.data.layout import Layout
+from psychocounsel.data.layout import Layout, Span
 
 VARLEN = "psychocounsel_varlen"
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def varlen_attention(
@@ -21,39 +23,93 @@ def varlen_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
     layout: Layout | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """[1, T, heads, D] from [1, heads, T, D], as transformers' attention functions; without `layout` rows are sequences."""
-    if query.is_cuda and layout is not None:
+    """[B, T, heads, D] from [B, heads, T, D], as transformers' attention functions; without `layout` a row is a sequence."""
+    layout = layout or Layout([query.shape[2]], [0])
+    if query.is_cuda:
         return _on_gpu(query, key, value, layout, scaling, sliding_window), None
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    output: torch.Tensor = _Sequences.apply(query, key, value, layout, scaling, sliding_window)
+    return output.transpose(1, 2), None
+
+
+class _Sequences(torch.autograd.Function):
+    """Fused causal attention, one sequence after the other; keeps its arguments and its output, and no copies of parts."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        layout: Layout,
+        scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        ctx.normalisers = []
+        for span in layout.sequences:
+            parts = _parts(query, key, value, span)
+            result, normaliser = _forward(*parts, 0.0, **_seen(span, window, query.dtype), scale=scale)
+            _put(output, result, span)
+            ctx.normalisers.append(normaliser)
+        ctx.save_for_backward(query, key, value, output)
+        ctx.how = layout, scale, window
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, output = ctx.saved_tensors
+        layout, scale, window = ctx.how
+        to_query, to_key, to_value = (torch.empty_like(part) for part in (query, key, value))
+        for span, normaliser in zip(layout.sequences, ctx.normalisers, strict=True):
+            whole = _cut(grad, span)
+            if not span.is_whole:  # the prompt's output is the first completion's, which its gradient goes to
+                whole[:, :, : span.prompt] = 0
+            parts = [whole, *_parts(query, key, value, span), _cut(output, span), normaliser, 0.0]
+            slopes = _backward(*parts, **_seen(span, window, query.dtype), scale=scale)
+            _put(to_query, slopes[0], span)
+            for to, slope in ((to_key, slopes[1]), (to_value, slopes[2])):
+                shared = slope.unflatten(1, (to.shape[1], -1)).sum(2)
+                _put(to, shared, span)
+                if not span.is_whole:
+                    to[:, :, span.begin : span.end] += shared[:, :, : span.prompt]
+        return to_query, to_key, to_value, None, None, None
+
+
+def _parts(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span) -> list[torch.Tensor]:
+    """A sequence's queries, keys and values, with as many heads of these as of queries."""
     repeats = query.shape[1] // key.shape[1]
-    key, value = (part.repeat_interleave(repeats, 1) if repeats > 1 else part for part in (key, value))
-    settings = {"scale": scaling, "dropout_p": dropout}
-    if layout is None:
-        return _causal([query, key, value], sliding_window, settings).transpose(1, 2), None
-    parts = [part.split(list(layout.sizes), 2) for part in (query, key, value)]
-    outputs: list[torch.Tensor] = []
-    for index, prompt in enumerate(layout.prompts):
-        if prompt == index and prompt + 1 < len(layout.prompts) and layout.prompts[prompt + 1] == prompt:
-            continue  # computed with its first completion, which follows
-        if prompt == index:
-            outputs.append(_causal([part[index] for part in parts], sliding_window, settings))
-            continue
-        whole = _causal([torch.cat([part[prompt], part[index]], 2) for part in parts], sliding_window, settings)
-        outputs.append(whole if index == prompt + 1 else whole[:, :, layout.sizes[prompt] :])
-    return torch.cat(outputs, 2).transpose(1, 2), None
+    parts = [_cut(part, span) for part in (query, key, value)]
+    return [parts[0], *(part.repeat_interleave(repeats, 1) if repeats > 1 else part for part in parts[1:])]
 
 
-def _causal(parts: list[torch.Tensor], window: int | None, settings: dict[str, Any]) -> torch.Tensor:
-    query, key, value = parts
-    length = query.shape[2]
-    if window is None or length <= window:
-        return scaled_dot_product_attention(query, key, value, is_causal=True, **settings)
-    mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, **settings)
+def _cut(rows: torch.Tensor, span: Span) -> torch.Tensor:
+    """A sequence's part of [B, heads, T, D]: a view where it is in one piece, else a copy."""
+    if span.is_whole:
+        return rows[:, :, span.begin : span.stop]
+    return torch.cat([rows[:, :, span.begin : span.end], rows[:, :, span.start : span.stop]], 2)
+
+
+def _put(rows: torch.Tensor, part: torch.Tensor, span: Span) -> None:
+    """Write what is a sequence's own into [B, heads, T, D]: the prompt, too, where the completion follows it at once."""
+    if span.is_whole:
+        rows[:, :, span.begin : span.stop] = part
+    else:
+        rows[:, :, span.start : span.stop] = part[:, :, span.prompt :]
+
+
+def _seen(span: Span, window: int | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What the kernel is told of who sees whom."""
+    if window is None or span.length <= window:
+        return {"is_causal": True}
+    seen = torch.ones(span.length, span.length, dtype=torch.bool).tril_().triu_(1 - window)
+    return {"is_causal": False, "attn_mask": torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)}
 
 
 def _on_gpu(
