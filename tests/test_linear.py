@@ -1,26 +1,32 @@
 """Linear layers with oneDNN's product give PyTorch's own results and gradients, and stand aside where they do not apply."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from psychocounsel.data.batch import build_batch
 from psychocounsel.model.linear import Linear, product
+from psychocounsel.model.policy import Policy
+from tests.harness import random_groups, small_lm
 
 
-@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 12), (1, 12), (0, 12)])
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (1,), (0,)])
+@pytest.mark.parametrize("widths", [(12, 7), (7, 12)])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_values_and_gradients_are_those_of_the_layer_it_was(
-    shape: tuple[int, ...], bias: bool, dtype: torch.dtype
+    shape: tuple[int, ...], widths: tuple[int, int], bias: bool, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    plain = nn.Linear(12, 7, bias=bias, dtype=dtype)
+    plain = nn.Linear(*widths, bias=bias, dtype=dtype)
     ours = nn.Sequential(copy.deepcopy(plain))
     Linear.adopt(ours)
     assert type(ours[0]) is Linear
-    values = torch.randn(shape)
+    values = torch.randn(*shape, widths[0])
     results = []
     for layer in (plain, ours):
         input = values.to(dtype, copy=True).requires_grad_()
@@ -61,3 +67,23 @@ def test_weights_of_any_strides() -> None:
     left, right = torch.randn(5, 4), torch.randn(4, 6)
     torch.testing.assert_close(product(left, right.t()), left @ right)
     torch.testing.assert_close(product(left, right[:, 1:4].t()), left @ right[:, 1:4])
+
+
+def test_micro_batches_of_many_lengths_have_products_of_few_shapes() -> None:
+    """Each new shape is compiled, and kept."""
+    shapes = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.mkldnn._linear_pointwise.default:
+                shapes.add((args[0].shape, args[1].shape))
+            return function(*args, **(kwargs or {}))
+
+    policy = Policy(small_lm(), "m")
+    groups = random_groups(40, longest=60)
+    lengths = {group.tokens for group in groups}
+    with Watch():
+        for group in groups:
+            policy(build_batch([[group]], multiple=policy.attention.multiple)).sum().backward()
+    assert len(lengths) > 25
+    assert 20 < len(shapes) < 4 * 30, "about 30 for each of up to 4 widths"

@@ -117,6 +117,15 @@ def test_a_way_that_cannot_serve_the_model_is_refused(kind: str, asked: str, dev
         Policy(small_lm(kind), kind, attention=asked, device=device)
 
 
+def test_a_model_that_drops_attention_trains_as_it_would_alone() -> None:
+    lm = small_lm()
+    lm.config.attention_dropout = 0.1
+    assert [Policy(lm, "m", device=device).attention.way for device in ("cpu", "cuda")] == ["dense", "dense"]
+    for way in ("varlen", "flex"):
+        with pytest.raises(UserError, match=f"model.attention={way}: m has attention_dropout, which only dense does"):
+            Policy(lm, "m", attention=way, device="cuda")
+
+
 def test_other_attention_is_refused() -> None:
     lm = small_lm("qwen3")
     lm.config.layer_types = ["full_attention", "chunked_attention", "full_attention"]

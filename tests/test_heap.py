@@ -1,0 +1,35 @@
+"""Freed memory stays in a process that trains on CPU, until it is given back."""
+
+import subprocess
+import sys
+
+_SCRIPT = """
+import resource
+from psychocounsel.engine.heap import keep_freed_memory, return_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for megabytes in (40, 3, 70):
+        b"x" * (megabytes << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) >> 10
+
+faults()
+print(faults())
+keep_freed_memory()
+faults()
+print(faults())
+print(resident())
+return_freed_memory()
+print(resident())
+"""
+
+
+def test_freed_memory_is_used_again_and_can_be_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True)
+    usual, kept, before, after = map(int, done.stdout.split())
+    assert usual > 1000, "new pages each time"
+    assert kept < 50
+    assert after < before - 60, "megabytes"
