@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,10 @@ def _fetch(sources: list[hub.Source], config: DictConfig) -> None:
 def _stop(*_: object) -> None:
     """End at once: huggingface_hub would wait until its threads have fetched their files. Halves of files go."""
     print("stopped: files that are whole are kept, and the same command goes on", file=sys.stderr, flush=True)
+    here = threading.get_ident()
+    # From now on its threads begin no other file.
+    sys.addaudithook(lambda event, _: time.sleep(3600) if event == "open" and threading.get_ident() != here else None)
+    time.sleep(0.1)  # for one that is being opened
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if (file := link.readlink()).suffix == ".incomplete":
