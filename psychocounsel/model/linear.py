@@ -1,6 +1,6 @@
 """Linear layers whose float32 products on CPU are oneDNN's.
 
-PyTorch has them computed by MKL, which was a fifth slower on AMD's processors; Intel's were not measured.
+PyTorch has them computed by MKL, which took 1.2 to 2.2 times as long on two of AMD's processors; Intel's were not measured.
 """
 
 from typing import Any
