@@ -31,6 +31,8 @@ class Sizes:
     micro_batch_tokens: int = 1024  # ours
     trl_batches: tuple[int, ...] = (1, 2, 4, 8)
     mfu_pairs: int = 16
+    mfu_micro_batch_tokens: int = 2048  # memory is not what this case is about
+    mfu_runs: int = 3
     scaling_pairs: tuple[int, int] = (100, 10_000)
     scaling_words: int = 30
     sweep_pairs: int = 96
@@ -61,6 +63,7 @@ SMOKE = Sizes(
     words=40,
     trl_batches=(4,),
     mfu_pairs=4,
+    mfu_runs=1,
     scaling_pairs=(64, 320),
     scaling_words=10,
     sweep_pairs=8,
@@ -74,9 +77,23 @@ _1B = llama(2048, 16, 32, 8, 8192, 128_256)
 _8B = llama(4096, 32, 32, 8, 14_336, 128_256) | {"tie_word_embeddings": False}
 CUDA = {
     "1b": Sizes(
-        {"small": _1B, "large": _1B}, pairs=128, mfu_pairs=128, steps=4, micro_batch_tokens=16_384, peak_sizes=(8192,)
+        {"small": _1B, "large": _1B},
+        pairs=128,
+        steps=4,
+        micro_batch_tokens=16_384,
+        mfu_pairs=128,
+        mfu_micro_batch_tokens=16_384,
+        mfu_runs=1,
+        peak_sizes=(8192,),
     ),
     "8b": Sizes(
-        {"small": _8B, "large": _8B}, pairs=64, mfu_pairs=64, steps=3, micro_batch_tokens=8192, peak_sizes=(8192,)
+        {"small": _8B, "large": _8B},
+        pairs=64,
+        steps=3,
+        micro_batch_tokens=8192,
+        mfu_pairs=64,
+        mfu_micro_batch_tokens=8192,
+        mfu_runs=1,
+        peak_sizes=(8192,),
     ),
 }

@@ -21,7 +21,7 @@ class Linear(nn.Linear):
                 layer.__class__ = cls
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not _suits(input, self.weight) or torch.is_autocast_enabled("cpu"):
+        if not suits(input, self.weight):
             return super().forward(input)
         result: torch.Tensor = _Linear.apply(input, self.weight, self.bias)
         return result
@@ -29,7 +29,7 @@ class Linear(nn.Linear):
 
 def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """[..., N]: left @ right.T + bias, from [..., K] and [N, K] of any strides; has no gradient of its own."""
-    if not _suits(left, right):
+    if not _are_float32(left, right):
         return nn.functional.linear(left, right, bias)
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return result
@@ -37,14 +37,17 @@ def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None =
 
 def outer_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """[M, K]: left.T @ right, from [N, M] and [N, K]; has no gradient of its own."""
-    if not _suits(left, right):
+    if not _are_float32(left, right):
         return left.t() @ right
-    if left.shape[1] > right.shape[1]:  # oneDNN copies the first of its two matrices: let that be the smaller one
-        return product(right.t(), left.t()).t()
     return product(left.t(), right.t())
 
 
-def _suits(left: torch.Tensor, right: torch.Tensor) -> bool:
+def suits(input: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a layer of this weight is to be computed for this input as modules of this package do on CPU."""
+    return _are_float32(input, weight) and not torch.is_autocast_enabled("cpu")
+
+
+def _are_float32(left: torch.Tensor, right: torch.Tensor) -> bool:
     is_float = left.dtype == right.dtype == torch.float32
     return is_float and left.device.type == "cpu" and left.numel() > 0 and torch.backends.mkldnn.is_available()
 
@@ -61,5 +64,5 @@ class _Linear(torch.autograd.Function):
         wants_input, wants_weight, wants_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
         to_input = product(grad, weight.t()) if wants_input else None
-        to_weight = outer_product(rows, input.reshape(-1, input.shape[-1])).contiguous() if wants_weight else None
+        to_weight = outer_product(rows, input.reshape(-1, input.shape[-1])) if wants_weight else None
         return to_input, to_weight, rows.sum(0) if wants_bias else None

@@ -11,7 +11,7 @@ from torch import nn
 
 from psychocounsel.data.batch import Batch
 from psychocounsel.model.attention import Attention
-from psychocounsel.model.linear import Linear
+from psychocounsel.model.layers import adopt
 from psychocounsel.model.lora import Adapter
 
 
@@ -32,7 +32,7 @@ class PackedModel(nn.Module, ABC):
         self.text_config = lm.config.get_text_config()
         self.attention = Attention(self.text_config, attention, device, name)
         lm.set_attn_implementation(self.attention.implementation)
-        Linear.adopt(lm)
+        adopt(lm)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """[B, T, H]: the last hidden states of a packed batch."""
