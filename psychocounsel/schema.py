@@ -129,6 +129,7 @@ class CheckpointConfig:
 @dataclass
 class EngineConfig:
     watchdog_minutes: float = option(30.0, above=0)
+    two_lanes: bool = True
 
 
 @dataclass

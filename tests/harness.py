@@ -103,7 +103,12 @@ def world() -> World:
 
 
 def make_stepper(
-    lm: Any, algorithm: Algorithm, budget: int = 4096, dtype: torch.dtype = torch.float32, *overrides: str
+    lm: Any,
+    algorithm: Algorithm,
+    budget: int = 4096,
+    dtype: torch.dtype = torch.float32,
+    *overrides: str,
+    lanes: int = 1,
 ) -> Stepper:
     """A Stepper around `lm` in this process; `stepper.main.step(lr)` updates its weights."""
     here = world()
@@ -111,7 +116,7 @@ def make_stepper(
     main = algorithm.needs.main
     make = Policy if main == "policy" else RewardModel
     model = make(lm, "test", attention=config.model.attention)
-    engine = Engine(model, config, algorithm, dtype)
+    engine = Engine(model, config, algorithm, dtype, lanes)
     return Stepper(algorithm, {main: engine}, here, budget)
 
 

@@ -36,7 +36,12 @@ PATHS = {
     "packed": ("varlen", 160),
     "one packed row": ("varlen", 4096),
     "one by one, varlen": ("varlen", 1),
+    "padded rows in two lanes": ("dense", 160),
+    "packed in two lanes": ("varlen", 160),
+    "one packed row in two lanes": ("varlen", 40_960),
+    "one by one in two lanes": ("varlen", 1),
 }
+TWO_LANES = {path for path in PATHS if "two lanes" in path}
 
 
 def groups_for(name: str) -> list[Group]:
@@ -47,12 +52,12 @@ def groups_for(name: str) -> list[Group]:
     return groups
 
 
-def step(name: str, attention: str, budget: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+def step(name: str, attention: str, budget: int, lanes: int = 1) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     algorithm = ALGORITHMS[name]()
     if isinstance(algorithm, KTO):
         algorithm._kl = 0.3
     lm = small_lm(rewards=name == "reward", pad_token_id=0)
-    stepper = make_stepper(lm, algorithm, budget, torch.float32, f"model.attention={attention}", "zero=0")
+    stepper = make_stepper(lm, algorithm, budget, torch.float32, f"model.attention={attention}", "zero=0", lanes=lanes)
     stepper.main.train(True)
     tally, _ = stepper.accumulate(groups_for(name), train=True)
     return metrics_of(tally), {key: value.grad for key, value in lm.named_parameters() if value.grad is not None}
@@ -63,7 +68,7 @@ def test_every_path_gives_what_groups_one_by_one_give(name: str) -> None:
     expected, gradients = step(name, "dense", 1)
     assert math.isfinite(expected["loss"]) and gradients
     for path, (attention, budget) in PATHS.items():
-        metrics, others = step(name, attention, budget)
+        metrics, others = step(name, attention, budget, lanes=2 if path in TWO_LANES else 1)
         assert metrics == pytest.approx(expected, rel=2e-5, abs=1e-6), path
         assert others.keys() == gradients.keys()
         for key, gradient in gradients.items():

@@ -30,6 +30,7 @@ OTHERS = {
     "lora sharded": (*SHARDED, "model.lora.rank=4", "model.lora.dropout=0.2"),
     "reward with lora": (*REWARD, "model.lora.rank=4"),
     "kto": (*SMALL, "algo=kto"),
+    "two lanes": (*SMALL, "cluster.threads=2"),
 }
 DEATHS = [("step_end", 3), ("checkpoint_written", 4), ("checkpoint_renamed", 4), ("eval_batch", 4)]
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.lanes import lane_count
 from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
 from psychocounsel.model.load import load_causal_lm, model_dtype
 from psychocounsel.model.lora import add_adapter
@@ -32,7 +33,7 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     dtype = model_dtype(config.model, world.device)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
-    engine = Engine(model, config, algorithm, dtype)
+    engine = Engine(model, config, algorithm, dtype, lane_count(config, model, world))
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
     return engine

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names for them, in malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # glibc's names for them, in malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -15,6 +15,7 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_MAX, 0)
         library.mallopt(_TRIM_THRESHOLD, -1)
+        library.mallopt(_ARENA_MAX, 1)  # what one thread frees, another one uses
 
 
 def return_freed_memory() -> None:

@@ -23,7 +23,13 @@ from psychocounsel.model.reference_filling import Filling, Order, Unit, make_uni
 
 _POLL_SECONDS = 0.5
 _PACKAGE = Path(__file__).parent.parent
-_DECIDING = ("model/*.py", "data/batch.py", "engine/step.py", "engine/zero.py")  # code that the values come from
+_DECIDING = (
+    "model/*.py",
+    "data/batch.py",
+    "engine/lanes.py",
+    "engine/step.py",
+    "engine/zero.py",
+)  # code that the values come from
 
 
 def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, device: torch.device) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """One global batch: forward, loss, backward, over whatever micro-batches and ranks it is split into."""
 
+import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.lanes import Lanes
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.files import write_atomically
@@ -41,6 +43,17 @@ class Tallied:
         return Tallied(self.sum + other.sum, self.count + other.count, self.weight)
 
 
+@dataclass
+class _Part:
+    """What a micro-batch came to: name, unit and weight of each term, their sums float64[terms], scores by group number."""
+
+    groups: list[Group]
+    terms: list[tuple[str, str, float]]
+    sums: torch.Tensor
+    scores: dict[int, np.ndarray]
+
+
+T = TypeVar("T")
 Tally = dict[str, Tallied]
 Scores = list[np.ndarray]
 
@@ -62,23 +75,29 @@ class Stepper:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
         self.budget = budget
+        self.lanes = Lanes(self.main.lanes)
         self.data_seconds = 0.0  # spent on planning and building micro-batches so far
         self.untrained = False  # the policy is still the reference, whose log-probabilities the groups may hold
 
     def plan(self, lengths: Sequence[int]) -> list[list[MicroBatch]]:
-        """Every rank's micro-batches of a global batch of groups of `lengths` tokens."""
-        return plan_step(lengths, self.world.size, self.budget, self.main.module.attention.one_row)
+        """The micro-batches of every lane of every rank, for a global batch of groups of `lengths` tokens."""
+        lanes = self.lanes.count  # at once they have the tokens of one micro-batch
+        return plan_step(
+            lengths, lanes * self.world.size, max(1, self.budget // lanes), self.main.module.attention.one_row
+        )
 
-    def micro_batches(self, groups: Sequence[Group]) -> Iterator[tuple[list[int], Batch]]:
-        """Group numbers and Batch of each micro-batch of this rank; an empty one runs a filler of weight 0."""
+    def micro_batches(self, groups: Sequence[Group], lane: int = 0) -> Iterator[tuple[list[int], Batch]]:
+        """Group numbers and Batch of each micro-batch of this rank's lane; an empty one runs a filler of weight 0."""
         started = time.perf_counter()
         multiple = self.main.module.attention.multiple
         filler = [[groups[0].shortened()]]
-        for micro in self.plan([group.tokens for group in groups])[self.world.rank]:
+        plan = self.plan([group.tokens for group in groups])[self.world.rank * self.lanes.count + lane]
+        for micro in plan[::-1] if lane % 2 else plan:  # largest first, and last: two such at once need most memory
             rows = [[groups[index] for index in row] for row in micro]
             batch = build_batch(rows or filler, float(bool(rows)), multiple)
             members, batch = [index for row in micro for index in row], batch.to(self.world.device)
-            self.data_seconds += time.perf_counter() - started
+            if lane == 0:
+                self.data_seconds += time.perf_counter() - started
             yield members, batch
             started = time.perf_counter()
 
@@ -91,33 +110,49 @@ class Stepper:
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
-        rows: list[tuple[torch.Tensor, list[Group]]] = []  # per micro-batch: the sum of each term
-        scores: dict[int, np.ndarray] = {}
+
+        def run(lane: int, members: list[int], batch: Batch) -> _Part:
+            outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, lane)
+            terms = self.algorithm.loss(outputs, batch)
+            self._check_units(terms, counts)
+            if train:
+                self._backward(terms, counts, batch.weight, lane)
+            return self._part(members, batch, terms, None if train else outputs.scores)
+
         with torch.set_grad_enabled(train):
-            for members, batch in self.micro_batches(groups):
-                outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch)
-                terms = self.algorithm.loss(outputs, batch)
-                self._check_units(terms, counts)
-                if train:
-                    self._backward(terms, counts, batch.weight)
-                sums = torch.stack([terms[name].sum.detach().double() for name in sorted(terms)])
-                rows.append((sums * batch.weight, batch.groups))
-                if outputs.scores is not None and not train:
-                    pieces = self.main.module.pieces(outputs.scores, batch)
-                    scores |= zip(members, map(np.concatenate, pieces), strict=False)
-        totals = self.world.sum(torch.stack([sums for sums, _ in rows]).sum(0).tolist())
+            parts = self._each(groups, run)
+        for engine in self.engines.values():
+            engine.join_lanes()
+        totals = self.world.sum(torch.stack([part.sums for part in parts]).sum(0).tolist())
         tally = {
-            name: Tallied(total, counts[terms[name].unit], terms[name].weight)
-            for name, total in zip(sorted(terms), totals, strict=True)
+            name: Tallied(total, counts[unit], weight)
+            for (name, unit, weight), total in zip(parts[0].terms, totals, strict=True)
         }
         if not math.isfinite(loss := metrics_of(tally)["loss"]):
-            bad = [group for sums, members in rows if not sums.isfinite().all() for group in members]
+            bad = [group for part in parts if not part.sums.isfinite().all() for group in part.groups]
             raise NonFiniteBatch(f"the loss is {loss}", bad)
+        scores = {index: row for part in parts for index, row in part.scores.items()}
         return tally, [] if train else self._gather(scores, len(groups))
 
-    def _forward(self, batch: Batch) -> Outputs:
+    def _each(self, groups: Sequence[Group], run: Callable[[int, list[int], Batch], T]) -> list[T]:
+        """What `run` makes of each micro-batch of this rank, given its lane and group numbers, one lane after the other."""
+
+        def lane(number: int) -> list[T]:
+            return [run(number, members, batch) for members, batch in self.micro_batches(groups, number)]
+
+        return list(itertools.chain.from_iterable(self.lanes.run(lane)))
+
+    def _part(self, members: list[int], batch: Batch, terms: dict[str, Term], scores: torch.Tensor | None) -> _Part:
+        names = sorted(terms)
+        sums = torch.stack([terms[name].sum.detach().double() for name in names]) * batch.weight
+        rows = [] if scores is None else map(np.concatenate, self.main.module.pieces(scores, batch))
+        kinds = [(name, terms[name].unit, terms[name].weight) for name in names]
+        return _Part(batch.groups, kinds, sums, dict(zip(members, rows, strict=False)))
+
+    def _forward(self, batch: Batch, lane: int) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
-        return Outputs(logprobs=self.main(batch)) if is_policy else Outputs(scores=self.main(batch))
+        output = self.main(batch, lane)
+        return Outputs(logprobs=output) if is_policy else Outputs(scores=output)
 
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
         """What the ranks have for each of `count` groups; [] if they have nothing."""
@@ -133,22 +168,24 @@ class Stepper:
                 kind, engines = type(self.algorithm).__name__, ", ".join(self.engines)
                 raise UserError(f"{kind}: term {name} is of engine {term.engine!r}, and this run trains {engines}")
 
-    def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float) -> None:
+    def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float, lane: int) -> None:
         for name, engine in self.engines.items():
             parts = [
                 term.sum * (term.weight * weight / max(1, counts[term.unit]))
                 for term in terms.values()
                 if term.engine == name and term.weight
             ]
-            engine.backward(torch.stack(parts).sum())
+            engine.backward(torch.stack(parts).sum(), lane)
 
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
         """float32[len] per completion of each group under the policy as it is now; on every rank."""
-        mine: dict[int, list[np.ndarray]] = {}
-        for members, batch in self.micro_batches(groups):
-            pieces = batch.split_completions(self.main(batch))
-            mine |= dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
+
+        def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
+            pieces = batch.split_completions(self.main(batch, lane))
+            return dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
+
+        mine = {index: pieces for part in self._each(groups, run) for index, pieces in part.items()}
         return self._gather(mine, len(groups))
 
 

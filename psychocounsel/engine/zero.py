@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.base import Algorithm
+from psychocounsel.engine.lanes import replica
 from psychocounsel.model.packed import PackedModel
 
 
@@ -52,11 +53,17 @@ def weights_dtype(config: DictConfig, dtype: torch.dtype) -> torch.dtype:
 
 
 class Engine:
-    """A DeepSpeed engine with what it hides: the gradient norm at every stage, and whole parameters."""
+    """A DeepSpeed engine with what it hides: the gradient norm at every stage, and whole parameters.
 
-    def __init__(self, module: PackedModel, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> None:
+    `lanes` micro-batches can be in it at once; those after the first work on copies that share the module's weights.
+    """
+
+    def __init__(
+        self, module: PackedModel, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, lanes: int = 1
+    ) -> None:
         import deepspeed
 
+        self._replicas = [replica(module) for _ in range(1, lanes)]
         optimizer = torch.optim.AdamW(
             _parameter_groups(module, algorithm.weight_decay),
             lr=algorithm.lr,
@@ -70,23 +77,46 @@ class Engine:
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         self.norm: float | None = None
         self._max_norm = settings["gradient_clipping"]
+        self._autocasts = settings["torch_autocast"]["enabled"]
         self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without telling the norm
 
-    def __call__(self, batch: Any) -> torch.Tensor:
-        return self.deepspeed(batch)
+    @property
+    def lanes(self) -> int:
+        return 1 + len(self._replicas)
+
+    def __call__(self, batch: Any, lane: int = 0) -> torch.Tensor:
+        if lane == 0:
+            return self.deepspeed(batch)
+        with torch.autocast("cpu", self.dtype, enabled=self._autocasts):
+            result: torch.Tensor = self._replicas[lane - 1](batch)
+            return result
 
     def train(self, mode: bool) -> None:
         self.deepspeed.train(mode)
+        for module in self._replicas:
+            module.train(mode)
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, lane: int = 0) -> None:
         """Accumulate gradients; `loss` is this rank's share of the global batch's loss."""
-        # DeepSpeed averages over ranks, and the shares are to be summed.
-        self.deepspeed.backward(loss * self.deepspeed.dp_world_size, scale_wrt_gas=False)
+        if lane:
+            loss.backward()
+        else:  # DeepSpeed averages over ranks, and the shares are to be summed.
+            self.deepspeed.backward(loss * self.deepspeed.dp_world_size, scale_wrt_gas=False)
+
+    def join_lanes(self) -> None:
+        """Add the gradients of all lanes, in the order of lanes."""
+        for module in self._replicas:
+            for mine, other in zip(self.module.parameters(), module.parameters(), strict=True):
+                if other.grad is not None:
+                    mine.grad = other.grad if mine.grad is None else mine.grad.add_(other.grad)
+                    other.grad = None
 
     def rehearse(self, batch: Any) -> None:
         """Run a batch forward, backward and through the optimizer with no effect but memory used: gradients are zero."""
         self.train(True)
-        self.backward(self(batch).sum() * 0.0)
+        for lane in range(self.lanes):
+            self.backward(self(batch, lane).sum() * 0.0, lane)
+        self.join_lanes()
         steps = {id(state): state["step"].clone() for state in self._optimizer_states() if "step" in state}
         self.step(0.0)
         for state in self._optimizer_states():
