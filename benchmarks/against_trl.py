@@ -112,7 +112,9 @@ def profile(bench: Bench, case: Case, micro_batch: int, folder: Path) -> None:
     """Write the operations of one step of each side, by their own time, as `ours.txt` and `trl.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     watch = f"{{_target_: benchmarks.hooks.Operations, path: {folder.resolve()}/ours.txt}}"
-    _ours(bench, case, bench.folder / "cache" / "profile", **{"+callbacks.operations": watch})
+    _ours(
+        bench, case, bench.folder / "cache" / "profile", **{"+callbacks.operations": watch, "engine.two_lanes": "false"}
+    )
     _trl(bench, case, micro_batch, profile=f"{folder.resolve()}/trl.txt")
 
 

@@ -81,10 +81,10 @@ def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]
         for step, planned in zip(steps, plans, strict=True)
         for ranks in zip(*planned, strict=True)
     )
-    count = sum(len(planned[0]) for planned in plans) / len(plans)
+    count = sum(len(ranks) for planned in plans for ranks in planned) / len(plans)
     return (
-        f"rows of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]}); micro-batches a step and "
-        f"process: {count:.3g}, {sum(lengths) / computed:.1%} full"
+        f"rows of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]}); "
+        f"micro-batches a step: {count:.3g}, {sum(lengths) / computed:.1%} full"
     )
 
 
