@@ -117,7 +117,10 @@ class Algorithm:
         return {}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Return the loss terms and metrics of one micro-batch by name."""
+        """Return the loss terms and metrics of one micro-batch by name.
+
+        Two threads may be in here at once, so it changes nothing of `self`; `batch_groups` may, once a step.
+        """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
 
