@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+import torch
+
 _SCRIPT = """
 import resource
 from psychocounsel.engine.heap import keep_freed_memory, return_freed_memory
@@ -33,3 +36,34 @@ def test_freed_memory_is_used_again_and_can_be_given_back() -> None:
     assert usual > 1000, "new pages each time"
     assert kept < 50
     assert after < before - 60, "megabytes"
+
+
+_PRODUCTS = """
+import sys
+import torch
+from psychocounsel.engine.heap import keep_products_once, return_freed_memory
+from psychocounsel.model.linear import product
+
+def resident():
+    return_freed_memory()
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+if sys.argv[1] == "once":
+    keep_products_once()
+rows, weight = torch.randn(2048, 64), torch.randn(64, 64)
+product(rows[:8], weight)
+before = resident()
+for count in range(32, 2048, 32):
+    product(rows[:count], weight)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_compiled_products_are_kept_once() -> None:
+    twice, once = (
+        int(subprocess.run([sys.executable, "-c", _PRODUCTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("twice", "once")
+    )
+    assert twice > 10_000, "kilobytes, of 63 shapes"
+    assert once < 0.7 * twice

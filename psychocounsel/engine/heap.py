@@ -1,7 +1,8 @@
-"""What happens to memory that is freed, with glibc; elsewhere these calls do nothing."""
+"""What processes that train on CPU do with memory; calls to glibc do nothing where there is another C library."""
 
 import contextlib
 import ctypes
+import os
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # glibc's names for them, in malloc.h
 
@@ -16,6 +17,14 @@ def keep_freed_memory() -> None:
         library.mallopt(_MMAP_MAX, 0)
         library.mallopt(_TRIM_THRESHOLD, -1)
         library.mallopt(_ARENA_MAX, 1)  # what one thread frees, another one uses
+
+
+def keep_products_once() -> None:
+    """Let oneDNN keep no compiled products beside PyTorch's own: half a megabyte for every shape became a quarter.
+
+    Read when the first product is computed.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
 
 
 def return_freed_memory() -> None:

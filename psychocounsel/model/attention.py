@@ -57,7 +57,7 @@ class Attention:
     def multiple(self) -> int:
         """What the width of a row is to be a multiple of: FlexAttention works in blocks, and compiles for each new width.
 
-        So do matrix products on CPU, in a millisecond and a megabyte each, which they keep.
+        So do matrix products on CPU, in a millisecond and a quarter of a megabyte each, which they keep.
         """
         return 128 if self.way == "flex" else PRODUCT_ROWS if self.on_cpu else 1
 
