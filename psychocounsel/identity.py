@@ -63,7 +63,8 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
     for key in _MAY_GROW:
         before, now = existing[key], config[key]
         if (math.inf if now is None else now) < (math.inf if before is None else before):
-            raise UserError(f"{run_dir} was started with {key}={before}: {key} may grow but not shrink to {now}")
+            written = "null (no limit)" if before is None else before
+            raise UserError(f"{run_dir} was started with {key}={written}: {key} may grow but not shrink to {now}")
 
 
 def slug(text: str, limit: int = 80) -> str:
