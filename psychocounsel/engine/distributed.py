@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from psychocounsel.engine.heap import keep_freed_memory, keep_products_once
+from psychocounsel.engine.heap import keep_freed_memory
 from psychocounsel.errors import UserError
 
 _PIECE = 1 << 24
@@ -34,7 +34,6 @@ class World:
             # Ranks of one machine meet on loopback: a container's host name may not resolve.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             keep_freed_memory()
-            keep_products_once()
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
         os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
