@@ -9,6 +9,7 @@ from torch import nn
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.engine.lanes import replica
+from psychocounsel.model.embedding import add_in_place
 from psychocounsel.model.packed import PackedModel
 
 
@@ -75,6 +76,9 @@ class Engine:
         self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
         settings = deepspeed_config(config, algorithm, dtype)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+        if config.zero.stage == 0 and not self._frozen and self.deepspeed.device.type == "cpu":
+            for each in (module, *self._replicas):
+                add_in_place(each)
         self.norm: float | None = None
         self._max_norm = settings["gradient_clipping"]
         self._autocasts = settings["torch_autocast"]["enabled"]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from psychocounsel.model.embedding import Embedding
 from psychocounsel.model.linear import Linear, outer_product, product, suits
 
 _NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
@@ -13,8 +14,9 @@ _SILU = {"SiLU", "SiLUActivation"}
 
 
 def adopt(module: nn.Module) -> None:
-    """Make a transformers model's linear layers, norms and MLPs into those of this package, in place."""
+    """Make a transformers model's linear layers, embeddings, norms and MLPs into those of this package, in place."""
     Linear.adopt(module)
+    Embedding.adopt(module)
     for layer in module.modules():
         kind = type(layer).__name__
         if kind in _NORMS:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from psychocounsel.model.embedding import gradient_of
 from psychocounsel.model.linear import PRODUCT_ROWS, Linear, outer_product, product
 
 _PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
-_KEPT_BYTES = {"cpu": 1 << 29, "cuda": 0}  # logits kept for backward, where the rest is computed again
+_KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward, where the rest is computed again
 
 _Kept = tuple[torch.Tensor, torch.Tensor]  # exp(logits - highest) [N, block], and the highest of each token's [N, 1]
 
@@ -20,6 +21,8 @@ class OutputLayer(Linear):
     A model's own layer is made into one by `OutputLayer.of`: it stays the same module with the same parameters, so
     that engines which gather partitioned weights when a module is called do so once for all blocks.
     """
+
+    adds_in_place = False
 
     @classmethod
     def of(cls, layer: Any) -> "OutputLayer":
@@ -46,7 +49,7 @@ class OutputLayer(Linear):
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
         room = _KEPT_BYTES[kind] if torch.is_grad_enabled() else 0
-        how = _How(temperature, softcap, dtype, room)
+        how = _How(temperature, softcap, dtype, room, self.adds_in_place)
         count = len(targets)
         if kind == "cpu" and (missing := -count % PRODUCT_ROWS):
             hidden, targets = nn.functional.pad(hidden, (0, 0, 0, missing)), nn.functional.pad(targets, (0, missing))
@@ -56,12 +59,16 @@ class OutputLayer(Linear):
 
 @dataclass(frozen=True)
 class _How:
-    """What logits are made with, the dtype that computes, and how many bytes of them are kept for backward."""
+    """What logits are made with, the dtype that computes, and how many bytes of them are kept for backward.
+
+    `adds_in_place`: the weight's gradient is added to `.grad` by backward itself.
+    """
 
     temperature: float
     softcap: float | None
     dtype: torch.dtype
     room: int
+    adds_in_place: bool
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -95,6 +102,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 kept.append((logits, highest))  # as their powers, which they have become
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
         ctx.how, ctx.kept = how, kept
+        ctx.leaf = weight if how.adds_in_place else None
         return chosen - normaliser
 
     @staticmethod
@@ -103,7 +111,8 @@ class _TokenLogprobs(torch.autograd.Function):
         cast = _Cast(hidden, weight, bias, targets, ctx.how)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
-        to_weight = torch.empty_like(weight) if wants_weight else None
+        own = wants_weight and ctx.leaf is None
+        to_weight = torch.empty_like(weight) if own else gradient_of(ctx.leaf) if wants_weight else None
         to_bias = torch.empty_like(bias) if wants_bias else None
         scaled = (hidden * -grad[:, None]).to(cast.weight.dtype)
         kept = ctx.kept[::-1]
@@ -113,12 +122,13 @@ class _TokenLogprobs(torch.autograd.Function):
             if to_hidden is not None:  # in float32: blocks' products that are in bfloat16 are not summed in it
                 to_hidden += product(excess, cast.weight[block].t())
             if to_weight is not None:
-                to_weight[block] = outer_product(excess, scaled)
+                part = outer_product(excess, scaled)
+                to_weight[block].copy_(part) if own else to_weight[block].add_(part)
             if to_bias is not None:
                 to_bias[block] = -grad.to(excess.dtype) @ excess
         if to_hidden is not None:
             to_hidden = (to_hidden * -grad[:, None]).to(hidden.dtype)
-        return to_hidden, to_weight, to_bias, None, None
+        return to_hidden, to_weight if own else None, to_bias, None, None
 
 
 class _Cast:
