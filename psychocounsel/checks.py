@@ -136,6 +136,8 @@ def check_data(config: DictConfig) -> None:
 def check_model_paths(config: DictConfig, group: str) -> None:
     """`group` is "model" or "reward"; only a reward model may be an adapter, because it is not trained on."""
     section = config[group]
+    if section.path and _is_made_before(config, section.path):
+        return
     _check_local_path(section.path, f"{group}.path", folder=True)
     if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
         run = Path(section.path).parent if Path(section.path).name == "model" else section.path
@@ -145,6 +147,13 @@ def check_model_paths(config: DictConfig, group: str) -> None:
         )
     if section.chat_template:
         _check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
+
+
+def _is_made_before(config: DictConfig, path: str) -> bool:
+    """Whether a folder that is not there yet lies in a run that `after` waits for."""
+    place = Path(path).expanduser().absolute()
+    parents = [Path(each).expanduser().absolute() for each in (config.after if "after" in config else [])]
+    return not place.exists() and any(place.is_relative_to(parent) for parent in parents)
 
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja)$")
@@ -175,8 +184,12 @@ def make_paths_absolute(config: DictConfig) -> None:
         value = node[key]
         if value and not value.startswith("builtin:") and Path(value).expanduser().exists():
             node[key] = str(Path(value).expanduser().resolve())
+        elif value and _is_made_before(config, value):
+            node[key] = os.path.abspath(os.path.expanduser(value))
     for key in ("output", "cache"):
         config.paths[key] = os.path.abspath(os.path.expanduser(config.paths[key]))
     for key in ("run_dir", "sweep_dir"):
         if config[key]:
             config[key] = os.path.abspath(os.path.expanduser(config[key]))
+    if "after" in config:
+        config.after = [os.path.abspath(os.path.expanduser(parent)) for parent in config.after]

@@ -1,5 +1,6 @@
 """Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
 
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,9 @@ def check(composed: DictConfig) -> DictConfig:
             schema[group]._set_flag("struct", False)
             schema[group]["_target_"] = plain[group]["_target_"]
             schema[group]._set_flag("struct", True)
+            for item in dataclasses.fields(target):
+                if item.type is dict or getattr(item.type, "__origin__", None) is dict:  # its keys are the user's
+                    schema[group]._get_node(item.name)._set_flag("struct", False)
     config = _merge(schema, plain)
     check_limits(TrainConfig, config)
     for group, target in targets.items():

@@ -79,7 +79,7 @@ def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
     ]
     for kind, key, revision in (*_SLOTS, *mix):
         path = OmegaConf.select(config, key)
-        if not path or path.startswith("builtin:") or Path(path).exists() or (mix and key == "data.path"):
+        if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):
             continue
         yield Source(kind, path, OmegaConf.select(config, revision), key), revision
 
@@ -89,6 +89,17 @@ def keep_revisions(config: DictConfig, existing: DictConfig) -> None:
     for source, revision in named(config):
         if source.revision is None and OmegaConf.select(existing, source.key) == source.id:
             OmegaConf.update(config, revision, OmegaConf.select(existing, revision))
+
+
+def folders(config: DictConfig) -> Iterator[tuple[Source, Path | None]]:
+    """Each source of a checked configuration with its folder in the cache, or None where the cache has nothing of it."""
+    for source, _ in named(config):
+        set_cache_directories(config.paths.cache)
+        folder, revision = cache_folder() / _folder(source), source.revision or "main"
+        reference = folder / "refs" / revision
+        commit = reference.read_text().strip() if reference.is_file() else revision
+        found = folder / "snapshots" / commit
+        yield source, found if found.is_dir() else None
 
 
 def pin(config: DictConfig) -> None:

@@ -15,7 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.errors import UserError
 
 # What may differ when a run directory is used again; everything else defines the run.
-_MAY_DIFFER = ("cluster", "tracker", "paths", "engine", "callbacks", "run_dir", "sweep_dir", "dry_run", "code_path")
+_MAY_DIFFER = (
+    "cluster",
+    "tracker",
+    "paths",
+    "engine",
+    "callbacks",
+    "run_dir",
+    "sweep_dir",
+    "after",
+    "dry_run",
+    "code_path",
+)
 _MAY_DIFFER_KEYS = ("checkpoint.every", "checkpoint.keep_last", "eval.every")
 _MAY_GROW = ("max_steps", "epochs")
 

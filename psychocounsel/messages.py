@@ -46,8 +46,6 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    if key in valid:
-        return f"unknown key {key} in one of the combinations: sweep in two commands what differs in its keys"
     return configs.unknown_key(key, valid) + f" (a key that the YAML leaves out is added with +{key}=VALUE)"
 
 

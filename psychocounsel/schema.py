@@ -146,6 +146,7 @@ class TrainConfig:
     deterministic: bool = False
     run_dir: str | None = None
     sweep_dir: str | None = None
+    after: list[str] = option([])
     dry_run: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

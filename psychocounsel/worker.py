@@ -37,9 +37,19 @@ def _work(run_dir: Path) -> int:
     from psychocounsel.cluster.job import read_run
     from psychocounsel.engine.run import Run
 
+    _check_code()
     job, config = read_run(run_dir)
     with Run.open(run_dir, config) as run:
         return int(importlib.import_module(job["module"]).work(run))
+
+
+def _check_code() -> None:
+    """Refuse to run other code than the copy that was made when the job was submitted."""
+    expected, found = os.environ.get("PSYCHOCOUNSEL_CODE"), Path(__file__).parent.parent
+    if expected and found.resolve() != Path(expected).resolve():
+        raise UserError(
+            f"this job is to run the code in {expected}, and Python found that in {found}: unset PYTHONPATH"
+        )
 
 
 def _stop_before_the_start() -> None:

@@ -63,3 +63,29 @@ class Hang(Callback):
             import time
 
             time.sleep(600)
+
+
+@dataclass
+class Fail(Callback):
+    """Raises at the end of a step of the run with a seed, as long as a file is there."""
+
+    seed: int
+    file: str
+    step: int = 1
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step, run.config.seed) == ("step_end", self.step, self.seed) and Path(self.file).exists():
+            raise RuntimeError("made to fail")
+
+
+@dataclass
+class Slow(Callback):
+    """Takes its time with each step, so that a test can do something meanwhile."""
+
+    seconds: float
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if event == "step_end":
+            import time
+
+            time.sleep(self.seconds)

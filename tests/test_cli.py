@@ -52,7 +52,7 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (["paths.output=~/x"], "put quotes around the value"),
         (["-m", "seed=1,2", "run_dir=x"], "with -m give sweep_dir="),
         (["-m", "algo.beta=0.1,-1"], "combination algo.beta=-1: algo.beta=-1.0: must be greater than 0"),
-        (["-m", "algo=dpo,sft", "algo.beta=1,2"], "in one of the combinations"),
+        (["-m", "algo=dpo,sft", "algo.beta=1,2"], "sweep in two commands"),
         (["--config-dir=nowhere"], "no such folder"),
         (["data.mix=[{name: sampel, rows: 3}]"], "no data config named sampel; did you mean sample?"),
         (["data.principle_weights={safty: 2}"], "it has empathy, relevance"),

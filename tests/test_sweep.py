@@ -228,7 +228,7 @@ def test_files_of_another_form_are_refused_by_name(text: str, message: str, tmp_
         (["++algo.beta=1", "sweep=simpo_settings"], "algo.beta: sweep=simpo_settings sets it in rows"),
         (["sweep=dpo_beta", "run_dir=here"], "with -m give sweep_dir="),
         (["sweep=dpo_beta", "algo.beta=0.1,-2"], "combination algo=dpo algo.beta=-2 seed=1: algo.beta=-2.0: must be"),
-        (["sweep=dpo_beta", "algo=orpo,sft"], "in one of the combinations"),
+        (["sweep=dpo_beta", "algo=orpo,sft"], "sweep in two commands"),
         (["sweep=simpo_settings", "algo=orpo"], "combination algo=orpo seed=1 algo.beta=2.5 algo.gamma_beta_ratio=0"),
     ],
 )
@@ -290,3 +290,38 @@ def test_rows_of_a_sweep_train_each_in_its_own_way_and_are_found_again(small_mod
     again = cli("train", "--config-dir=my", "algo=simpo", "sweep=first", *short, cwd=tmp_path)
     assert again.stdout.count("is already finished") == 2
     assert (tmp_path / "runs" / "sweep.jsonl").read_text() == table
+
+
+# -- composing
+
+
+def test_values_applied_to_one_composition_give_what_hydra_composes() -> None:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    from psychocounsel.cluster.hydra_launcher import JobLauncher
+    from psychocounsel.files import shipped
+
+    GlobalHydra.instance().clear()
+    combinations = [
+        ["algo=simpo", "algo.beta=3", "seed=7"],
+        ["seed=8", "algo=simpo", "algo.beta=2.5", "+model.template_args.x=[1,2]"],
+        ["experiment=paper_dpo_3b", "model.lora.rank=4", "++data.limit=3"],
+        ["zero='2'", "model=qwen3_0_6b", "data.mix=[{name: sample, rows: 3}]"],
+        ["zero='2'", "model=qwen3_0_6b", "epochs=2.5"],
+    ]
+    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", ["sweep_dir=/nowhere"], RunMode.MULTIRUN)
+        launcher = JobLauncher()
+        launcher.context, launcher.master, launcher.composed = (
+            type("Context", (), {"config_loader": loader})(),
+            master,
+            {},
+        )
+        for overrides in combinations:
+            whole = loader.load_sweep_config(master, overrides)
+            expected = {key: value for key, value in OmegaConf.to_container(whole).items() if key != "hydra"}
+            assert OmegaConf.to_container(launcher._compose(overrides)) == expected
+    assert len(launcher.composed) == 3

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import copy
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -44,9 +46,23 @@ def register(
     except ImportError:  # no other plugin is installed
         sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
     home = ModuleType(JobLauncher.__module__)
-    home.JobLauncher = JobLauncher  # type: ignore[attr-defined]
     sys.modules[home.__name__] = home
-    plugins.register(JobLauncher)
+    for plugin in (JobLauncher, _sweeper()):
+        setattr(home, plugin.__name__, plugin)
+        plugins.register(plugin)
+
+
+def _sweeper() -> type:
+    """Hydra's own, which would compose every combination once more only to see that it can be."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # which looking for plugins makes anew
+
+    class JobSweeper(BasicSweeper):
+        __module__, __qualname__ = "hydra_plugins.psychocounsel", "JobSweeper"
+
+        def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+            pass  # the launcher composes and checks all before it starts one
+
+    return JobSweeper
 
 
 class JobLauncher(Launcher):
@@ -60,6 +76,7 @@ class JobLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.master = hydra_context, config
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
         self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
         atexit.register(_remove_if_unused, self.sweep, [path for path in self.sweep.parents if not path.exists()])
 
@@ -72,15 +89,30 @@ class JobLauncher(Launcher):
                 composed = self._compose(list(overrides))
                 jobs.append(self.make_job(composed, list(overrides), initial_job_idx + offset, self.sweep))
             except (UserError, HydraException, OmegaConfBaseException) as error:
-                raise UserError(f"combination {' '.join(overrides)}: {one_line(error, overrides)}") from error
+                message = one_line(error, overrides)
+                advice = "; sweep in two commands what differs in its keys" if "unknown key" in message else ""
+                raise UserError(f"combination {' '.join(overrides)}: {message}{advice}") from error
         _refuse_shared_directories(jobs)
         submission = self.act(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        loaded = self.context.config_loader.load_sweep_config(self.master, overrides)
-        return OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
+        """What Hydra composes: files once for each set of choices, then values as it applies them itself."""
+        loader: Any = self.context.config_loader
+        parsed = OverridesParser.create(loader).parse_overrides(overrides)
+        values = [
+            each for each in parsed if not each.is_delete() and not loader.repository.group_exists(each.key_or_group)
+        ]
+        choices = tuple(text for text, each in zip(overrides, parsed, strict=True) if each not in values)
+        if choices not in self.composed:
+            loaded = loader.load_sweep_config(self.master, list(choices))
+            self.composed[choices] = OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
+            OmegaConf.set_struct(self.composed[choices], True)
+        config = copy.deepcopy(self.composed[choices])
+        type(loader)._apply_overrides_to_config(values, config)
+        OmegaConf.set_struct(config, False)
+        return config
 
 
 def _refuse_shared_directories(jobs: list[Job]) -> None:

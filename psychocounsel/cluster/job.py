@@ -1,8 +1,13 @@
 """A job is one run directory and the module that works in it; `submit` is the one way to start jobs, anywhere."""
 
+import contextlib
 import json
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel import __version__, hub, identity
 from psychocounsel import config as configs
 from psychocounsel.engine.manifest import latest_checkpoint
-from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, write_atomically, write_json
 
@@ -27,9 +31,9 @@ class Job:
     overrides: list[str] = field(default_factory=list)
     nodes: int = 1
     processes: int = 1
-    servers: int = 0
     after: list[str] = field(default_factory=list)
     finished: bool = False  # the run directory already holds this run, done
+    skip: str = ""  # why the cluster is not to start it
 
 
 @dataclass
@@ -65,7 +69,9 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         raise UserError(f"run_dir={run_dir}: holds files but no run; give a new or empty folder")
-    return Job(module, config, run_dir, index, overrides, processes=configs.build(config, "cluster").process_count())
+    cluster = configs.build(config, "cluster")
+    after = list(config.after)
+    return Job(module, config, run_dir, index, overrides, processes=cluster.process_count(), after=after)
 
 
 def _load(path: Path) -> DictConfig:
@@ -81,23 +87,48 @@ def _load(path: Path) -> DictConfig:
 
 
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
-    """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names."""
+    """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names.
+
+    Raises:
+        UserError: if one cannot be started; directories that were made for this are gone then.
+    """
     for job in jobs:
         pin(job)
-        refuse_if_owned(job.run_dir)
         job.finished = is_finished(job)
         check_process_count(job)
     cluster = configs.build(config, "cluster")
     if config.dry_run:
-        for job in jobs:
-            print(cluster.describe(job))
+        print(cluster.describe(jobs))
         return Submission(0, [None] * len(jobs))
-    for job in jobs:
-        if not job.finished:
-            write_run_directory(job)
-    if config.sweep_dir:
-        _write_sweep_table(Path(config.sweep_dir), jobs)
-    return cluster.submit(jobs)
+    cluster.select(jobs)
+    with _removed_on_failure(jobs):
+        for job in jobs:
+            if not job.skip:
+                write_run_directory(job)
+        if config.sweep_dir:
+            _write_sweep_table(Path(config.sweep_dir), jobs)
+        return cluster.submit(jobs)
+
+
+@contextmanager
+def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
+    """Run directories that are new, and in which nothing has run, go if the block fails."""
+    new = [job.run_dir for job in jobs if not job.skip and not (job.run_dir / "config.yaml").exists()]
+    sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
+    table = sweep / "sweep.jsonl" if sweep else None
+    before = table.read_text() if table and table.exists() else None
+    try:
+        yield
+    except (UserError, OSError):
+        for run_dir in new:
+            if not (run_dir / "logs").exists():
+                shutil.rmtree(run_dir, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if table and before is not None:
+                write_atomically(table, before)
+            elif sweep and table and not [path for path in sweep.iterdir() if path.name in {run.name for run in new}]:
+                shutil.rmtree(sweep)
+        raise
 
 
 def pin(job: Job) -> None:
@@ -121,11 +152,20 @@ def check_process_count(job: Job) -> None:
 
 def is_finished(job: Job) -> bool:
     """True if the run directory holds a finished run of this length."""
-    summary = read_json(job.run_dir / "summary.json") or {}
-    if summary.get("status") != "finished":
+    if not is_run_finished(job.run_dir):
         return False
     before = _load(job.run_dir / "config.yaml")
     return all(before[key] == job.config[key] for key in ("max_steps", "epochs"))
+
+
+def is_run_finished(run_dir: Path) -> bool:
+    return (read_json(run_dir / "summary.json") or {}).get("status") == "finished"
+
+
+def objective(job: Job) -> float | None:
+    """The best value of the metric that the run is judged by, or None."""
+    summary = read_json(job.run_dir / "summary.json") or {}
+    return ((summary.get("metrics") or {}).get("best") or {}).get(job.config.checkpoint.metric)
 
 
 def write_run_directory(job: Job) -> None:
@@ -150,6 +190,7 @@ def _write_sweep_table(sweep: Path, jobs: list[Job]) -> None:
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
 
+@cache
 def _code_state() -> str:
     """The version, and in a git checkout the commit and the difference to it."""
     package = Path(__file__).parent.parent

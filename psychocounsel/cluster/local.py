@@ -11,9 +11,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
-from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.attempt import next_number
+from psychocounsel.cluster.job import Job, Submission, objective
+from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
-from psychocounsel.files import read_json
 from psychocounsel.schema import option
 
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
@@ -54,9 +55,21 @@ class Local:
     def process_count(self) -> int:
         return self.processes or max(1, self.gpus())
 
-    def describe(self, job: Job) -> str:
-        """What a dry run says of a job."""
-        return f"would run {job.module} with {self._where(job)}: {' '.join(job.overrides) or 'defaults'}"
+    def describe(self, jobs: list[Job]) -> str:
+        """What a dry run says of the jobs."""
+        return "\n".join(
+            f"would run {job.module} with {self._where(job)}: {' '.join(job.overrides) or 'defaults'}" for job in jobs
+        )
+
+    def select(self, jobs: list[Job]) -> None:
+        """Say of every job why it is not to be started.
+
+        Raises:
+            UserError: if a live process owns a job's directory.
+        """
+        for job in jobs:
+            refuse_if_owned(job.run_dir)
+            job.skip = "finished" if job.finished else ""
 
     def _where(self, job: Job) -> str:
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
@@ -71,7 +84,7 @@ class Local:
             codes.append(self._run(job))
             if codes[-1] == CONTINUE_LATER:
                 break
-        objectives = [_objective(job) for job in jobs]
+        objectives = [objective(job) for job in jobs]
         if len(jobs) > 1:
             _print_table(jobs, codes, objectives)
         return Submission(max(codes), objectives)
@@ -80,7 +93,7 @@ class Local:
         if job.finished:
             print(f"{job.run_dir} is already finished: see summary.json and model/ in it")
             return 0
-        attempt = _next_attempt(job.run_dir)
+        attempt = next_number(job.run_dir)
         logs = job.run_dir / "logs" / f"{attempt:02d}"
         logs.mkdir(parents=True)
         print(f"starting {self._where(job)}", file=sys.stderr, flush=True)
@@ -127,11 +140,6 @@ class Local:
                 output.close()
 
 
-def _next_attempt(run_dir: Path) -> int:
-    numbers = [int(path.name) for path in (run_dir / "logs").glob("[0-9]*") if path.name.isdigit()]
-    return max(numbers, default=0) + 1
-
-
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
     """Wait for all ranks; pass signals on as stop requests; end the others when one fails.
 
@@ -171,14 +179,9 @@ def _first_failure(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
     return (128 - code if code < 0 else code), number
 
 
-def _objective(job: Job) -> float | None:
-    summary = read_json(job.run_dir / "summary.json") or {}
-    return ((summary.get("metrics") or {}).get("best") or {}).get(job.config.checkpoint.metric)
-
-
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
     print(f"\n{'result':<10}{jobs[0].config.checkpoint.metric:>14}  overrides")
-    for index, (job, objective) in enumerate(zip(jobs, objectives, strict=True)):
+    for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = {None: "not run", 0: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed {code}")
-        print(f"{word:<10}{'' if objective is None else format(objective, '14.4f'):>14}  {' '.join(job.overrides)}")
+        print(f"{word:<10}{'' if value is None else format(value, '14.4f'):>14}  {' '.join(job.overrides)}")

@@ -31,8 +31,8 @@ class World:
         if use_cuda:
             torch.cuda.set_device(self.device)
         else:
-            # Ranks of one machine meet on loopback: a container's host name may not resolve.
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+            if _is_on_one_machine():  # meet on loopback: a container's host name may not resolve
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             keep_freed_memory()
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
         os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
@@ -87,6 +87,12 @@ class World:
 
     def close(self) -> None:
         dist.destroy_process_group()
+
+
+def _is_on_one_machine() -> bool:
+    """Whether all ranks are, as the launcher lets them meet."""
+    method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "")
+    return not method.startswith("tcp://") or method.startswith("tcp://127.")
 
 
 def _rendezvous(size: int) -> str:

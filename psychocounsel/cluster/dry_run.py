@@ -1,0 +1,93 @@
+"""`dry_run=true` with `cluster=slurm`: what would be submitted, and what it would take."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from psychocounsel.cluster import memory, submitting
+from psychocounsel.cluster.batch import render
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm import Slurm
+from psychocounsel.cluster.submitting import Batch
+from psychocounsel.cluster.units import readable_time
+from psychocounsel.files import readable_size
+
+
+def describe(jobs: Sequence[Job]) -> str:
+    """The job table, each distinct batch script, GPU-hours at the limit and disk.
+
+    Raises:
+        UserError: where submitting would fail.
+    """
+    submitting.select(jobs)
+    new = [job for job in jobs if not job.skip]
+    place = submitting.home(jobs)
+    lines = [f"{job.index:>5}  {job.skip or 'new':<12}  {' '.join(job.overrides) or 'defaults'}" for job in jobs]
+    if not new:
+        return "\n".join(["index  would be     overrides", *lines])
+    todo = submitting.plan(new)
+    for number, batch in enumerate(todo, 1):
+        folder = place / "submissions" / f"NNN{number}"
+        code = [place / "code" / "COPY"]
+        script = render(batch.cluster, submitting.job_name(place), folder, len(batch.tasks), code, [], batch.dependency)
+        runs = sum(map(len, batch.tasks))
+        lines += ["", f"-- script {number} of {len(todo)}, for {runs} runs", script.rstrip()]
+    lines += ["", *(_demand(batch) for batch in todo), *_memory(todo), _disk(place, new)]
+    return "\n".join(["index  would be     overrides", *lines])
+
+
+def _demand(batch: Batch) -> str:
+    cluster = batch.cluster
+    seconds = cluster.seconds * len(batch.tasks) * cluster.segments
+    nodes = cluster.nodes + cluster.server_nodes
+    width = min(len(batch.tasks), cluster.max_parallel or len(batch.tasks))
+    hours = (
+        f"{seconds / 3600 * nodes * cluster.gpus_per_node:,.0f} GPU-hours"
+        if cluster.gpus_per_node
+        else (f"{seconds / 3600 * nodes:,.0f} node-hours")
+    )
+    return (
+        f"{len(batch.tasks)} jobs of {nodes} nodes, {_each(cluster)}, up to {readable_time(cluster.seconds)} each, "
+        f"{width} at a time: at most {hours}"
+    )
+
+
+def _each(cluster: Slurm) -> str:
+    gpus = f"{cluster.gpus_per_node} {cluster.gpu_type or ''} GPUs".replace("  ", " ")
+    return f"{gpus} and {cluster.processes_per_node * cluster.runs_side_by_side} processes per node"
+
+
+def _memory(todo: Sequence[Batch]) -> list[str]:
+    """What a GPU holds, for each distinct estimate, and what would fit where it is too much."""
+    lines = []
+    for batch in todo:
+        cluster = batch.cluster
+        for config in (job.config for task in batch.tasks for job in task):
+            shape, gpus = memory.shape_of(config), cluster.gpus()
+            if shape is None or not gpus:
+                continue
+            found, limit = memory.estimate(shape, config, gpus), cluster.gpu_memory_gb
+            parts = (("states", found.states), ("activations", found.activations), ("logits", found.logits))
+            said = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in parts)
+            line = f"{config.model.name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({said})"
+            if limit and found.total > limit * 1e9:
+                fitting = memory.advice(shape, config, gpus, limit)
+                line += f"; MORE THAN cluster.gpu_memory_gb={limit:g}. " + (
+                    f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
+                )
+            lines.append(line)
+    return list(dict.fromkeys(lines))
+
+
+def _disk(place: Path, jobs: Sequence[Job]) -> str:
+    """Checkpoints that are kept, and the model, of all jobs, against what is free."""
+    there = next(path for path in (place, *place.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    needed = 0.0
+    for job in jobs:
+        shape = memory.shape_of(job.config)
+        if shape is not None:
+            trained = 0.02 * shape.parameters if job.config.model.lora.rank else shape.parameters
+            needed += trained * (12 * (job.config.checkpoint.keep_last + 1) + 2)  # one more while it is written
+    said = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
+    return f"{said}free in {there}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")

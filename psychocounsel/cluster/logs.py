@@ -1,0 +1,67 @@
+"""`jobs logs`: what a rank of a run prints, as it prints it."""
+
+import sys
+import time
+from pathlib import Path
+
+from psychocounsel.cluster.attempt import next_number
+from psychocounsel.cluster.status import rows, runs_of
+from psychocounsel.errors import UserError
+
+_SECONDS = 0.5
+_ASK_SECONDS = 30.0  # how often SLURM is asked whether the run still lives
+
+
+def show(folder: Path, index: int | None, rank: int, number: int | None, follow: bool) -> None:
+    """Print a rank's output; with `follow` what comes, from one attempt to the next, until the run ends.
+
+    Raises:
+        UserError: if there is no such run, attempt or rank, or nothing has begun.
+    """
+    run = _run(folder, index)
+    if not follow:
+        print(_file(run, number or next_number(run) - 1, rank).read_text(errors="replace"), end="")
+        return
+    current, position, asked = number or max(1, next_number(run) - 1), 0, 0.0
+    while True:
+        file = run / "logs" / f"{current:02d}" / f"rank-{rank}.out"
+        if file.exists():
+            with open(file, "rb") as handle:
+                handle.seek(position)
+                text = handle.read()
+            position += len(text)
+            sys.stdout.write(text.decode(errors="replace"))
+            sys.stdout.flush()
+            if text:
+                continue
+        if number is None and next_number(run) - 1 > current:
+            current, position = current + 1, 0
+            continue
+        if time.monotonic() - asked > _ASK_SECONDS:
+            asked = time.monotonic()
+            row = next(row for row in rows(folder) if row.run_dir == run)
+            if not row.is_live:
+                print(f"[{row.state}] {row.reason}".rstrip(), file=sys.stderr)
+                return
+        time.sleep(_SECONDS)
+
+
+def _run(folder: Path, index: int | None) -> Path:
+    listed = runs_of(folder)
+    if index is None and len(listed) > 1:
+        raise UserError(f"{folder} holds {len(listed)} runs: give an index from 0 to {len(listed) - 1}")
+    found = {number: run for number, run, _ in listed}
+    if index is not None and index not in found:
+        raise UserError(f"there is no index {index}: they go from 0 to {len(listed) - 1}")
+    return found[index if index is not None else listed[0][0]]
+
+
+def _file(run: Path, number: int, rank: int) -> Path:
+    logs = run / "logs" / f"{number:02d}"
+    file = logs / f"rank-{rank}.out"
+    if not logs.is_dir():
+        raise UserError(f"{run}: nothing has begun yet" if number < 2 else f"{run}: there was no attempt {number}")
+    if not file.exists():
+        have = sorted(path.name for path in logs.glob("rank-*"))
+        raise UserError(f"{file}: there is no such file; there are {', '.join(have) or 'none yet'}")
+    return file
