@@ -31,6 +31,7 @@ class Cluster:
             "model": "local",
             "model.path": self.model,
             "max_steps": steps,
+            "epochs": 9,
             "global_batch_size": 8,
             "data.limit": 80,
             "eval.every": 0,
@@ -48,8 +49,10 @@ class Cluster:
         others = ("cluster.cpus_per_process", "cluster.stop_before_limit")
         return [*(text for text in given if not text.startswith(others)), "cluster.device=cpu", "cluster.threads=1"]
 
-    def train(self, *arguments: str, check_code: int | None = 0, cwd: Path | None = None) -> Any:
-        return cli("train", *arguments, check_code=check_code, cwd=cwd, **self.environment)
+    def train(
+        self, *arguments: str, check_code: int | None = 0, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return cli("train", *arguments, check_code=check_code, cwd=cwd, **{**self.environment, **environment})
 
     def jobs(self, *arguments: str, check_code: int | None = 0) -> str:
         done = cli("jobs", *arguments, check_code=check_code, **self.environment)
@@ -111,7 +114,7 @@ def start(model: Path) -> Iterator[Cluster]:
 
 def _free_ports(count: int) -> int:
     """The first of `count` ports in a row that nobody listens to."""
-    for first in range(26800, 32000, count):
+    for first in range(26800 + os.getpid() % 400 * 10, 32000, count):  # tests beside this look elsewhere
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:

@@ -203,20 +203,20 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     (tmp_path / "config.yaml").write_text("cluster: {max_requeues: 5}\n")
     (tmp_path / "state.json").write_text('{"step": 3}')
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    assert attempt.begin(tmp_path) == "01"
+    assert attempt.begin(tmp_path) == ("01", 0)
     assert attempt.end(tmp_path, "01", 75, "USR1") == "again"
     (tmp_path / "owner.json").write_text("{}")  # of the attempt that SLURM ended
-    assert attempt.begin(tmp_path) == "02"
+    assert attempt.begin(tmp_path) == ("02", 0)
     assert not (tmp_path / "owner.json").exists()
     assert (tmp_path / "logs" / "latest").readlink() == Path("02")
     (tmp_path / "logs" / "02" / "rank-0.out").write_text("the last words\n")
     assert attempt.end(tmp_path, "02", 2, "no") == "2"
     assert "the last words" in (tmp_path / "logs" / "02" / "failure.txt").read_text()
-    assert attempt.begin(tmp_path) == "", "given up in this job"
+    assert attempt.begin(tmp_path) == ("", 2), "given up in this job"
     monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert attempt.begin(tmp_path) == "03", "submitted again"
+    assert attempt.begin(tmp_path) == ("03", 0), "submitted again"
     (tmp_path / "summary.json").write_text('{"status": "finished"}')
-    assert attempt.begin(tmp_path) == ""
+    assert attempt.begin(tmp_path) == ("", 0)
 
 
 # -- copies of code

@@ -1,6 +1,8 @@
 """`cluster=slurm` on a real SLURM: submit, look, fail, go on."""
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +66,8 @@ def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
         (["cluster.partition=nowhere"], "nowhere"),
         (["cluster.constraint=gold"], "sbatch refused"),
         ([f"after=[{tmp_path}/never]"], "is neither a run nor a sweep"),
+        (["cluster.partition=short", "cluster.time=2h"], "is more than partition short allows (10 min)"),
+        (["model.path=nobody/nothing"], "first run `python -m psychocounsel.prepare model=local"),
     ):
         done = slurm.train(*slurm.overrides(run_dir=run), *wrong, check_code=2)
         assert message in done.stderr
@@ -71,149 +75,70 @@ def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
-    slurm: Cluster, tmp_path: Path
-) -> None:
-    runs = [tmp_path / "broken", tmp_path / "whole"]
-    slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 1}"
-    for run in runs:
-        slurm.train(*slurm.overrides(10, run_dir=run), *([slow] if run is runs[0] else []))
-    slurm.until(lambda: slurm.state(runs[0])["step"] >= 3, 60, runs[0])
-    slurm.call("scancel", "--signal=USR1", "--batch", slurm.job_of(runs[0]))
-    slurm.until(lambda: slurm.states(runs[0]) == ["requeued"], 30, runs[0])
-    for run in runs:
-        assert slurm.ended(run) == ["finished"]
-    assert (runs[0] / "logs" / "02").is_dir()
-    assert metrics_of(runs[0]) == metrics_of(runs[1])
-
-
-@pytest.mark.slow
-def test_preemption_requeues_too(slurm: Cluster, tmp_path: Path) -> None:
-    run, urgent = tmp_path / "run", tmp_path / "urgent"
-    slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 1}"
-    more = {"checkpoint.every": 1, "cluster.nodes": 4, "cluster.exclusive": "true"}
-    slurm.train(*slurm.overrides(10, run_dir=run, **more), slow)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
-    slurm.train(*slurm.overrides(1, run_dir=urgent, **more, **{"cluster.partition": "urgent"}))
-    assert slurm.ended(urgent) == ["finished"]
-    assert slurm.ended(run) == ["finished"]
-    assert (run / "logs" / "02").is_dir()
-
-
-@pytest.mark.slow
-def test_a_cancelled_run_stays_cancelled_and_can_go_on(slurm: Cluster, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 1}"
-    given = [*slurm.overrides(10, run_dir=run), slow]
-    slurm.train(*given)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
-    assert "cancelled 1 runs" in slurm.jobs("cancel", str(run))
-    assert slurm.ended(run, 60) == ["cancelled"]
-    assert json.loads((run / "summary.json").read_text())["status"] == "stopped", "it had time to save"
-    assert "submitted job" in slurm.train(*given).stdout
-    assert slurm.ended(run) == ["finished"]
-
-
-@pytest.mark.slow
-def test_two_nodes_with_two_processes_each_train_as_four_processes_here(slurm: Cluster, tmp_path: Path) -> None:
-    run, alone = tmp_path / "run", tmp_path / "alone"
-    slurm.train(*slurm.overrides(run_dir=run, **{"cluster.nodes": 2, "cluster.processes": 4, "zero": 2}))
-    slurm.train(*slurm.here(run_dir=alone, zero=2, **{"cluster.processes": 4}))
-    assert slurm.ended(run) == ["finished"]
-    assert metrics_of(run) == metrics_of(alone)
-    assert len(list((run / "logs" / "01").glob("rank-*.out"))) == 4
-
-
-@pytest.mark.slow
-def test_a_killed_rank_ends_the_attempt_and_is_named(slurm: Cluster, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    kill = "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 2, rank: 3}"
-    slurm.train(*slurm.overrides(run_dir=run, **{"cluster.nodes": 2, "cluster.processes": 4}), kill)
-    file = run / "logs" / "01" / "attempt.json"
-    slurm.until(lambda: file.exists() and "verdict" in json.loads(file.read_text()), 90, run)
-    told = json.loads(file.read_text())
-    assert (told["rank"], told["code"], told["verdict"]) == (3, 137, "crashed")
-    assert slurm.ended(run) == ["finished"], "the next attempt went on"
-
-
-@pytest.mark.slow
-def test_a_chain_waits_and_a_failing_parent_cancels_its_children(slurm: Cluster, tmp_path: Path) -> None:
-    first, second = tmp_path / "sft", tmp_path / "dpo"
-    slurm.train(*slurm.overrides(2, run_dir=first, algo="sft"))
-    slurm.train(*slurm.overrides(2, run_dir=second, **{"model.path": first / "model", "after": f"[{first}]"}))
-    assert slurm.states(second) == ["pending"]
-    assert slurm.ended(second) == ["finished"]
-    file = tmp_path / "broken"
-    file.touch()
-    parents, children = tmp_path / "parents", tmp_path / "children"
-    fail = f"+callbacks.fail={{_target_: tests.killer.Fail, seed: 2, file: {file}}}"
-    slurm.train("-m", *slurm.overrides(2, sweep_dir=parents), "seed=1,2", fail)
-    slurm.train("-m", *slurm.overrides(2, sweep_dir=children), "seed=1,2", f"after=[{parents}]")
-    assert slurm.ended(parents) == ["finished", "failed"]
-    assert slurm.ended(children) == ["finished", "cancelled"], "index by index"
-
-
-@pytest.mark.slow
-def test_runs_share_jobs(slurm: Cluster, tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    more = {
-        "cluster.gpus_per_node": 4,
-        "cluster.runs_per_job": 3,
-        "cluster.runs_side_by_side": 2,
-        "cluster.memory": "4G",
-    }
-    done = slurm.train("-m", *slurm.overrides(2, sweep_dir=sweep, **more), "seed=1,2,3,4")
-    assert "array of 2" in done.stdout and "4 runs" in done.stdout
-    assert slurm.ended(sweep) == ["finished"] * 4
-
-
-@pytest.mark.slow
-def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 1}"
-    slurm.train(*slurm.overrides(8, run_dir=run, **{"cluster.requeue": "false", "cluster.segments": 3}), slow)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
-    jobs = json.loads((run / "submissions" / "0001" / "submission.json").read_text())["jobs"]
-    assert len(jobs) == 3
-    slurm.call("scancel", "--signal=USR1", "--batch", jobs[0])
-    assert slurm.ended(run) == ["finished"]
-    assert (run / "logs" / "02").is_dir() and not (run / "logs" / "03").exists(), "the third had nothing to do"
-
-
-@pytest.mark.slow
-def test_servers_run_beside_training_and_one_may_die(slurm: Cluster, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    server = "cluster.servers={command: [python3, -m, http.server, '{port}'], health: /, start_minutes: 1}"
-    slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 1}"
-    slurm.train(*slurm.overrides(8, run_dir=run, **{"cluster.server_nodes": 2}), server, slow)
-    files = run / "servers"
-    slurm.until(lambda: slurm.state(run)["step"] >= 1, 90, run)
-    assert len(list(files.glob("*.json"))) == 2
-    port = json.loads((files / "1.json").read_text())["address"].rpartition(":")[2]
-    slurm.call("pkill", "-f", f"http.server {port}")
-    slurm.until(lambda: len(list(files.glob("*.json"))) == 1, 20, run)
-    assert slurm.ended(run) == ["finished"]
-    slurm.until(lambda: not list(files.glob("*.json")), 20)
-
-
-@pytest.mark.slow
-def test_what_is_edited_after_submission_changes_no_job(slurm: Cluster, tmp_path: Path) -> None:
-    run, own = tmp_path / "run", tmp_path / "own_callback.py"
-    own.write_text(_OWN.format("Path(run.dir / 'seen').touch()"))
-    mark, hold = "+callbacks.own={_target_: own_callback.Own}", "+cluster.sbatch.hold=true"
-    slurm.train(*slurm.overrides(2, run_dir=run), mark, hold, cwd=tmp_path)
-    own.write_text(_OWN.format("raise RuntimeError('edited')"))
-    slurm.call("scontrol", "release", slurm.job_of(run))
-    assert slurm.ended(run) == ["finished"]
-    assert (run / "seen").exists()
-
-
-_OWN = """
-from pathlib import Path
-from psychocounsel.engine.callbacks import Callback
-
-class Own(Callback):
-    def on(self, event, step, run):
-        {}
+_COUNTED = """#!/bin/sh
+echo call >> {log}
+exec {sbatch} "$@"
 """
+
+
+def test_a_sweep_is_one_call_and_submitting_needs_no_torch(slurm: Cluster, tmp_path: Path) -> None:
+    sweep, tools, log = tmp_path / "sweep", tmp_path / "tools", tmp_path / "calls"
+    tools.mkdir()
+    (tools / "torch.py").write_text("raise ImportError('no torch on the login node')")
+    (tools / "sbatch").write_text(_COUNTED.format(log=log, sbatch=shutil.which("sbatch")))
+    (tools / "sbatch").chmod(0o755)
+    found = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": f"{tools}:{slurm.environment['PYTHONPATH']}"}
+    given = ["-m", *slurm.overrides(2, sweep_dir=sweep), "+cluster.sbatch.hold=true", "seed=range(1,31)"]
+    done = slurm.train(*given, **found)
+    assert "array of 30" in done.stdout
+    assert log.read_text() == "call\n"
+    assert slurm.states(sweep) == ["pending"] * 30
+    assert "not submitted: 30 submitted before" in slurm.train(*given, **found).stdout
+    slurm.jobs("cancel", str(sweep), "7")
+    assert slurm.states(sweep)[6:9] == ["pending", "cancelled", "pending"]
+    slurm.jobs("cancel", str(sweep))
+    assert slurm.states(sweep) == ["cancelled"] * 30
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(slurm: Cluster, tmp_path: Path) -> None:
+    import resource
+    import subprocess
+    import sys
+
+    def almost_full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond fails, as on a full disk
+
+    command = [sys.executable, "-m", "psychocounsel.train", *slurm.overrides(run_dir=tmp_path / "run")]
+    environment = {**os.environ, **slurm.environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=almost_full)
+    assert done.returncode == 2
+    assert "File too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+    assert str(tmp_path) not in slurm.call("squeue", "-h", "-o", "%o")
+
+
+@pytest.mark.slow
+def test_waiting_returns_objectives_and_takes_up_again(slurm: Cluster, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    given = ["-m", *slurm.overrides(2, sweep_dir=sweep), "seed=1,2"]
+    slurm.train(*given)
+    done = slurm.train(*given, "cluster.wait=true")
+    assert "waiting for all jobs" in done.stderr
+    assert slurm.states(sweep) == ["finished"] * 2
+    assert len(json.loads((sweep / "submissions" / "0001" / "submission.json").read_text())["jobs"]) == 1
+    assert not (sweep / "submissions" / "0002").exists()
+
+
+@pytest.mark.slow
+def test_logs_follow_a_run_to_its_end_and_an_archive_can_be_read(slurm: Cluster, tmp_path: Path) -> None:
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    slurm.train(*slurm.overrides(3, run_dir=run))
+    slurm.until(lambda: (run / "logs" / "01" / "rank-0.out").exists(), 60, run)
+    assert "still" not in slurm.jobs("archive", str(run), str(kept), check_code=2)
+    followed = slurm.jobs("logs", str(run), "-f")
+    assert "finished at step 3 of 3" in followed
+    assert "[finished]" in followed
+    assert "files" in slurm.jobs("archive", str(run), str(kept))
+    assert (kept / "model" / "model.safetensors").exists() and not (kept / "checkpoints").exists()
+    assert slurm.states(kept) == ["finished"]

@@ -1,6 +1,7 @@
 """Called by the batch script before and after each attempt at a run: numbers it, and tells what is to follow.
 
-`python -m psychocounsel.cluster.attempt begin RUN` prints the attempt's number, or nothing if there is nothing to do.
+`python -m psychocounsel.cluster.attempt begin RUN` prints the attempt's number, or nothing if there is nothing to do: with
+exit code 0 for a finished run, and that of the last attempt for one that was given up in this job.
 `... end RUN NUMBER CODE ASKED` prints `again`, or the exit code that the job is to end with. ASKED is the signal that
 asked the run to stop, or `no`.
 """
@@ -23,16 +24,19 @@ _SIGNALS |= {"User defined signal 1": 138, "Interrupt": 130, "Out Of Memory": 13
 _FAILED_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\- ]+): (.+)")
 
 
-def begin(run_dir: Path) -> str:
-    """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN; "" if nothing is to be done."""
+def begin(run_dir: Path) -> tuple[str, int]:
+    """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN and 0.
+
+    If nothing is to be done: "", and the exit code of what was done before.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     earlier = attempts(run_dir)
     if (read_json(run_dir / "summary.json") or {}).get("status") == "finished":
-        return ""
+        return "", DONE
     last = earlier[-1] if earlier else {}
     same_job = bool(last) and last.get("job") == job
     if same_job and last.get("verdict") == "failed":
-        return ""  # another run of this job goes on
+        return "", last["code"]  # another run of this job goes on
     if same_job:  # SLURM has ended what it requeues: nobody lives who could own the directory
         (run_dir / "owner.json").unlink(missing_ok=True)
     number = f"{next_number(run_dir):02d}"
@@ -43,7 +47,7 @@ def begin(run_dir: Path) -> str:
     about = {"job": job, "array": array, "index": index, "restarts": int(restarts or 0), "nodes": nodes}
     write_json(logs / FILE, {**about, "started": time.time()})
     _point(run_dir / "logs" / "latest", number)
-    return number
+    return number, DONE
 
 
 def end(run_dir: Path, number: str, code: int, asked: str) -> str:
@@ -154,7 +158,9 @@ def _point(link: Path, target: str) -> None:
 def main(arguments: list[str]) -> None:
     action, run_dir, *rest = arguments
     if action == "begin":
-        print(begin(Path(run_dir)))
+        number, code = begin(Path(run_dir))
+        print(number)
+        sys.exit(code)
     else:
         print(end(Path(run_dir), rest[0], int(rest[1]), rest[2]))
 

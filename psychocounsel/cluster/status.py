@@ -87,7 +87,9 @@ def _row(index: int, run_dir: Path, overrides: str, here: Standing | None) -> Ro
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
-        row.elapsed = sum(each.get("ended", _last_sign(state, each)) - each["started"] for each in tried)
+        row.elapsed = sum(each["ended"] - each["started"] for each in tried if "ended" in each)
+        if "ended" not in last:
+            row.elapsed += max(0.0, state.get("heartbeat", 0.0) - last["started"])
         row.node = last.get("nodes") or ""
     if here:
         row.task = here.task.name if here.task else here.record.task_name(here.index)
@@ -133,10 +135,6 @@ def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
         row.state, row.reason = "lost", "killed before it could say why"
     else:
         row.state, row.reason = "failed", f"never began ({said.lower()})" if said else "never began"
-
-
-def _last_sign(state: dict[str, Any], tried: dict[str, Any]) -> float:
-    return max(state.get("heartbeat", 0.0), tried["started"])
 
 
 def _read_metrics(row: Row) -> None:

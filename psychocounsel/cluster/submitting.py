@@ -37,9 +37,9 @@ class Batch:
 
 
 def home(jobs: Sequence[Job]) -> Path:
-    """Where submissions are kept: the sweep's folder, or that of the one run."""
+    """Where submissions are kept: the sweep's folder, or that of the one run (or of the sweep that it is of)."""
     sweep = jobs[0].config.sweep_dir
-    return Path(sweep) if sweep else jobs[0].run_dir
+    return Path(sweep) if sweep else records.home_of(jobs[0].run_dir)
 
 
 def select(jobs: Sequence[Job]) -> None:
