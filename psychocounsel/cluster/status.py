@@ -133,8 +133,10 @@ def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
         row.reason = last["reason"]
     elif last:
         row.state, row.reason = "lost", "killed before it could say why"
-    else:
-        row.state, row.reason = "failed", f"never began ({said.lower()})" if said else "never began"
+    elif said:
+        row.state, row.reason = "failed", f"never began ({said.lower()})"
+    else:  # SLURM keeps no record of an index that was cancelled before it began
+        row.state, row.reason = "cancelled", "never began, and is not in the queue any more"
 
 
 def _read_metrics(row: Row) -> None:
