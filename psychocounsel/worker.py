@@ -1,23 +1,40 @@
 """`python -m psychocounsel.worker RUN_DIR`: one rank of a job. Reads the run's configuration and never composes."""
 
 import contextlib
-import ctypes
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 
 
-def main() -> None:
+def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> None:
+    """One rank that the launcher on this machine has started by `multiprocessing`; it does not return.
+
+    `environment` is set first; standard output and errors go to the file `output` if there is one.
+    """
+    _stop_before_the_start()
+    with contextlib.suppress(OSError):
+        os.setsid()  # Ctrl-C reaches the ranks once, as the request that the launcher passes on
+    multiprocessing.set_start_method(None, force=True)  # for libraries, what it is in any other program
+    os.environ.update(environment)
+    if output:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+    _end_with_launcher()
+    main(Path(run_dir))
+
+
+def main(run_dir: Path) -> None:
     """Run the job's module and leave without interpreter shutdown, whose destructors can abort a finished job."""
     code = 1
     try:
-        _stop_before_the_start()
-        _end_with_launcher()
-        code = _work(Path(sys.argv[1]))
+        code = _work(run_dir)
     except UserError as error:
         code = USER_ERROR
         if os.environ.get("RANK", "0") == "0":
@@ -59,14 +76,17 @@ def _stop_before_the_start() -> None:
 
 
 def _end_with_launcher() -> None:
-    """Ask the kernel for SIGTERM when the launcher dies, so that a killed launcher leaves no rank behind."""
-    launcher = os.environ.get("PSYCHOCOUNSEL_LAUNCHER")
-    if launcher:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-        if os.getppid() != int(launcher):
+    """Ask for a stop when the launcher dies, so that a killed launcher leaves no rank behind."""
+    launcher = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if launcher:
+            launcher.join()
             os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":
-    main()
+    _stop_before_the_start()
+    main(Path(sys.argv[1]))

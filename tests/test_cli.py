@@ -124,6 +124,13 @@ def test_sweep_runs_every_combination_and_reports_the_failed_one(small_model: Pa
     assert states == ["finished", "finished", "failed"]
     norms = {metrics_of(tmp_path / "sweep" / row["run_dir"])[1]["grad_norm"] for row in table}
     assert len(norms) == 3, "each combination trains in its own way"
+    forked = tmp_path / "sweep" / table[1]["run_dir"]
+    for name in ("config.yaml", "job.json"):
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        (tmp_path / "alone" / name).write_bytes((forked / name).read_bytes())
+    command = [sys.executable, "-m", "psychocounsel.worker", "alone"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, **environment}, check=True)
+    assert metrics_of(tmp_path / "alone") == metrics_of(forked), "as in an interpreter of its own"
 
 
 def test_users_own_algorithm_is_one_python_and_one_yaml_file(small_model: Path, tmp_path: Path) -> None:

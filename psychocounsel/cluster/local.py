@@ -1,24 +1,18 @@
 """`cluster=local`: the jobs run here, one after another, each in processes of its own."""
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import IO
 
 from psychocounsel.cluster.attempt import next_number
 from psychocounsel.cluster.job import Job, Submission, objective
+from psychocounsel.cluster.ranks import run_ranks
 from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 from psychocounsel.schema import option
-
-_GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
-_GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
 
 
 @dataclass
@@ -98,9 +92,7 @@ class Local:
         logs.mkdir(parents=True)
         print(f"starting {self._where(job)}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="psychocounsel-") as rendezvous:
-            environment = self._environment(job, attempt, rendezvous)
-            ranks = [self._start(job, rank, logs, environment) for rank in range(job.processes)]
-            code, rank = _wait(ranks)
+            code, rank = run_ranks(job.run_dir, self._environments(job, attempt, rendezvous), logs, self.gpus() > 0)
         if code not in (0, USER_ERROR, CONTINUE_LATER):
             print(
                 f"error: {job.run_dir} failed (rank {rank}, exit code {code}); its logs are in {logs}", file=sys.stderr
@@ -111,12 +103,11 @@ class Local:
             )
         return code
 
-    def _environment(self, job: Job, attempt: int, rendezvous: str) -> dict[str, str]:
+    def _environments(self, job: Job, attempt: int, rendezvous: str) -> list[dict[str, str]]:
         cores = len(os.sched_getaffinity(0))
         threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes)
         code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        return {
-            **os.environ,
+        shared = {
             "PYTHONPATH": code_path,
             "WORLD_SIZE": str(job.processes),
             "OMP_NUM_THREADS": str(threads),
@@ -124,59 +115,9 @@ class Local:
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
             "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
             "PSYCHOCOUNSEL_RENDEZVOUS": f"file://{rendezvous}/store",
-            "PSYCHOCOUNSEL_LAUNCHER": str(os.getpid()),
             "PSYCHOCOUNSEL_DEVICE": "cuda" if self.gpus() else "cpu",
         }
-
-    def _start(self, job: Job, rank: int, logs: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        output: IO[bytes] | None = open(logs / f"rank-{rank}.out", "wb") if rank else None
-        ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, "-m", "psychocounsel.worker", str(job.run_dir)]
-        try:
-            # A session of its own: Ctrl-C reaches the ranks once, as the request that _wait passes on.
-            return subprocess.Popen(command, env=ranked, stdout=output, stderr=output, start_new_session=True)
-        finally:
-            if output:
-                output.close()
-
-
-def _wait(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
-    """Wait for all ranks; pass signals on as stop requests; end the others when one fails.
-
-    Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
-    """
-    requests = 0
-
-    def pass_on(number: int, frame: object) -> None:
-        nonlocal requests
-        requests += 1
-        if requests == 1:
-            print("stopping at the next step (once more: at once)", file=sys.stderr, flush=True)
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.send_signal(signal.SIGTERM if requests == 1 else signal.SIGKILL)
-
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    failed, deadline = (0, 0), float("inf")
-    try:
-        while any(rank.poll() is None for rank in ranks):
-            if failed == (0, 0) and (failed := _first_failure(ranks)) != (0, 0):
-                deadline = time.monotonic() + (_GRACE_SECONDS if failed[0] < 128 else _GRACE_AFTER_KILL)
-            if time.monotonic() >= deadline:
-                for rank in ranks:
-                    rank.kill()
-            time.sleep(0.05)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    return failed if failed != (0, 0) else _first_failure(ranks)
-
-
-def _first_failure(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
-    """Exit code and number of a failed rank: one that a signal ended before those that failed for lack of it."""
-    codes = [(rank.returncode, number) for number, rank in enumerate(ranks) if rank.returncode]
-    code, number = min(codes, default=(0, 0))
-    return (128 - code if code < 0 else code), number
+        return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(job.processes)]
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:

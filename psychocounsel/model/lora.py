@@ -91,10 +91,9 @@ def merged_parameters(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
     One layer is gathered at a time; under ZeRO-3 all ranks must iterate together.
     """
-    import deepspeed
-    from peft.tuners.lora import LoraLayer
+    import deepspeed  # and not peft, which takes a second to import: most models have no adapter
 
-    layers = {f"{name}.base_layer.weight": part for name, part in module.named_modules() if isinstance(part, LoraLayer)}
+    layers = {f"{name}.base_layer.weight": part for name, part in module.named_modules() if hasattr(part, "lora_A")}
     for name, parameter in module.named_parameters():
         plain = plain_name(name)
         if plain is None:

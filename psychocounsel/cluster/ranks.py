@@ -1,0 +1,102 @@
+"""The processes of one job on this machine: started, passed stop requests, waited for, ended when one of them fails."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.worker import run_rank
+
+_GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
+_GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
+_forked_threads: list[str] = []  # what the process that ranks are forked from was started with, once there is one
+
+
+def run_ranks(run_dir: Path, environments: list[dict[str, str]], logs: Path, gpus: bool) -> tuple[int, int]:
+    """Run one process for each of `environments`, what a rank's differs in from this process's.
+
+    Rank 0 writes to the terminal and the others to files in `logs`. Signals are passed on as stop requests. Returns the
+    exit code of the rank that failed first, and its number (0, 0 if none did).
+    """
+    context, ranks, requests = _context(environments[0]["OMP_NUM_THREADS"], gpus), list[BaseProcess](), 0
+
+    def pass_on(number: int, frame: object) -> None:
+        nonlocal requests
+        requests += 1
+        if requests == 1:
+            print("stopping at the next step (once more: at once)", file=sys.stderr, flush=True)
+        _send(ranks, signal.SIGTERM if requests == 1 else signal.SIGKILL)
+
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        for rank, environment in enumerate(environments):
+            output = str(logs / f"rank-{rank}.out") if rank else None
+            process = context.Process(target=run_rank, args=(str(run_dir), environment, output))
+            with _set(environment):
+                process.start()
+            ranks.append(process)
+        if requests:  # the ranks were not there yet
+            _send(ranks, signal.SIGTERM)
+        return _wait(ranks)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _context(threads: str, gpus: bool) -> Any:
+    """How processes begin: forked from one that has imported what a rank needs, so that only the first waits for that.
+
+    A fresh interpreter, where a rank uses a GPU (which forked processes cannot), or where the number of threads is not
+    the one that the libraries in that process have read.
+    """
+    if gpus or (_forked_threads and _forked_threads != [threads]):
+        return multiprocessing.get_context("spawn")
+    if not _forked_threads:
+        _forked_threads.append(threads)
+        multiprocessing.set_forkserver_preload(["psychocounsel.cluster.preload"])
+    return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _set(environment: dict[str, str]) -> Iterator[None]:
+    """Give a process that is started now its environment before its libraries read it; Ctrl-C waits as long."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _send(ranks: list[BaseProcess], number: int) -> None:
+    for rank in ranks:
+        if rank.exitcode is None and rank.pid:
+            with suppress(ProcessLookupError):
+                os.kill(rank.pid, number)
+
+
+def _wait(ranks: list[BaseProcess]) -> tuple[int, int]:
+    failed, deadline = (0, 0), float("inf")
+    while any(rank.exitcode is None for rank in ranks):
+        if failed == (0, 0) and (failed := _first_failure(ranks)) != (0, 0):
+            deadline = time.monotonic() + (_GRACE_SECONDS if failed[0] < 128 else _GRACE_AFTER_KILL)
+        if time.monotonic() >= deadline:
+            _send(ranks, signal.SIGKILL)
+        time.sleep(0.05)
+    return failed if failed != (0, 0) else _first_failure(ranks)
+
+
+def _first_failure(ranks: list[BaseProcess]) -> tuple[int, int]:
+    """Exit code and number of a failed rank: one that a signal ended before those that failed for lack of it."""
+    codes = [(rank.exitcode, number) for number, rank in enumerate(ranks) if rank.exitcode]
+    code, number = min(codes, default=(0, 0))
+    return (128 - code if code < 0 else code), number
