@@ -27,24 +27,19 @@ def main(
     module: str,
     config_name: str,
     act: Callable[[list[Job], DictConfig], Submission] = submit,
-    make: Callable[..., Job] | None = None,
 ) -> None:
-    """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code.
-
-    `make` turns a composed configuration into a checked job, by default as `compose_job` does.
-    """
-    make = make or compose_job
+    """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
     rows = _read_arguments()
     exit_codes: list[int] = []
     failures: list[Exception] = []
-    register(partial(make, module), act, rows, exit_codes)
+    register(partial(compose_job, module), act, rows, exit_codes)
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
         try:
-            job = make(module, composed, list(HydraConfig.get().overrides.task))
+            job = compose_job(module, composed, list(HydraConfig.get().overrides.task))
             exit_codes.append(act([job], job.config).exit_code)
         except Exception as error:
             failures.append(error)  # Hydra would print lines of its own for what leaves this function

@@ -25,7 +25,6 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
     Raises:
         UserError: naming the key and what to type instead.
     """
-    cluster.check()
     if config.zero.offload_optimizer or config.zero.offload_parameters:
         if not cluster.gpus():
             raise UserError("zero.offload_*=true moves state from GPU to CPU, and there is no GPU here: use zero=0..3")
@@ -44,7 +43,6 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
         raise UserError(
             f"max_prompt_length={config.max_prompt_length} must be less than max_length={config.max_length}"
         )
-    check_data(config)
     _check_callbacks(config)
     _check_adapter(config)
     check_model_paths(config, "model")

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def quote_choice(override: str) -> str:
 
 
 def check(composed: DictConfig) -> DictConfig:
-    """Return the composed configuration with types applied and interpolations resolved.
+    """Return the composed configuration, of a training or of an evaluation, with types and interpolations resolved.
 
     Raises:
         UserError: for an unknown key, a wrong type or range, or a combination that cannot work.
@@ -72,44 +73,46 @@ def check(composed: DictConfig) -> DictConfig:
             sys.path.append(folder)
     plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
     require_paths(plain)
-    targets = {group: target_class(plain, group) for group in _TARGETS}
-    schema = OmegaConf.structured(TrainConfig)
+    config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
+    cluster = build(config, "cluster")
+    cluster.check()
+    check_data(config)
+    if "algo" in config:
+        algorithm = target_class(config, "algo")
+        check_needs(algorithm.__name__, algorithm.needs)
+        check_combinations(config, cluster)
+        build(config, "tracker").check()
+    else:
+        check_model_paths(config, "reward")
+    make_paths_absolute(config)
+    _name_by_path(config)
+    return config
+
+
+def _typed(plain: DictConfig, fields: type) -> DictConfig:
+    """`plain` with the types of the dataclass `fields`, and of those that its groups name, held against their limits."""
+    targets = {group: target_class(plain, group) for group in _TARGETS if group in plain}
+    names = tuple(plain[group]["_target_"] for group in targets)
+    config = _merge(_schema(fields, tuple(targets.items()), names), plain)
+    check_limits(fields, config)
+    for group, target in targets.items():
+        check_limits(target, config[group], f"{group}.")
+    return config
+
+
+@cache
+def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[str, ...]) -> DictConfig:
+    schema = OmegaConf.structured(fields)
     with open_dict(schema):
-        for group, target in targets.items():
+        for (group, target), name in zip(targets, names, strict=True):
             schema[group] = OmegaConf.structured(target)
             schema[group]._set_flag("struct", False)
-            schema[group]["_target_"] = plain[group]["_target_"]
+            schema[group]["_target_"] = name
             schema[group]._set_flag("struct", True)
             for item in dataclasses.fields(target):
                 if item.type is dict or getattr(item.type, "__origin__", None) is dict:  # its keys are the user's
                     schema[group]._get_node(item.name)._set_flag("struct", False)
-    config = _merge(schema, plain)
-    check_limits(TrainConfig, config)
-    for group, target in targets.items():
-        check_limits(target, config[group], f"{group}.")
-    check_needs(targets["algo"].__name__, targets["algo"].needs)
-    check_combinations(config, build(config, "cluster"))
-    build(config, "tracker").check()
-    make_paths_absolute(config)
-    _name_by_path(config)
-    return config
-
-
-def check_evaluation(composed: DictConfig) -> DictConfig:
-    """As `check`, for what `psychocounsel.evaluate` reads.
-
-    Raises:
-        UserError: for an unknown key, a wrong type or range, or something that is not there.
-    """
-    plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
-    require_paths(plain)
-    config = _merge(OmegaConf.structured(EvaluateConfig), plain)
-    check_limits(EvaluateConfig, config)
-    check_data(config)
-    check_model_paths(config, "reward")
-    make_paths_absolute(config)
-    _name_by_path(config)
-    return config
+    return schema
 
 
 def target_class(config: DictConfig, group: str) -> Any:

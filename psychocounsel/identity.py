@@ -52,7 +52,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
 
 def fingerprint(config: DictConfig, **more: Any) -> str:
     """sha256 of a run's identity, its length and `more` (data and weight fingerprints)."""
-    content = {**identity(config), **{key: config[key] for key in _MAY_GROW}, **more}
+    content = {**identity(config), **{key: config[key] for key in _MAY_GROW if key in config}, **more}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -71,7 +71,7 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
             f"{run_dir} belongs to a run with another {shown} ({first} was {old.get(first)}, now {new.get(first)}): "
             "use another run_dir, or the same values"
         )
-    for key in _MAY_GROW:
+    for key in (key for key in _MAY_GROW if key in config):
         before, now = existing[key], config[key]
         if (math.inf if now is None else now) < (math.inf if before is None else before):
             written = "null (no limit)" if before is None else before

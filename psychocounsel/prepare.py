@@ -1,4 +1,7 @@
-"""`python -m psychocounsel.prepare`: fetch on a login node what jobs need, and check their data as they will."""
+"""`python -m psychocounsel.prepare`: fetch on a login node what jobs need, and check their data as they will.
+
+With `--config-name evaluate` for an evaluation's jobs, else for those of a training.
+"""
 
 import contextlib
 import json
@@ -90,6 +93,9 @@ def _check(jobs: list[Job]) -> None:
     quiet_libraries()
     for job in jobs:
         pin(job)
+    if "algo" not in jobs[0].config:
+        _check_evaluations(jobs)
+        return
     for _, alike in groupby(sorted(jobs, key=_data_key), _data_key):
         data = None
         for job in alike:
@@ -107,6 +113,14 @@ def _check(jobs: list[Job]) -> None:
         assert data is not None
         names = f"{job.config.model.name} with data={job.config.data.name}"
         _say(f"{names}: {len(data.train)} training and {len(data.held_out)} held-out rows")
+
+
+def _check_evaluations(jobs: list[Job]) -> None:
+    from psychocounsel.data.select import load_split
+
+    for data in {OmegaConf.to_yaml(job.config.data): job.config.data for job in jobs}.values():
+        train, held_out = load_split(data, _say)
+        _say(f"data={data.name}: {len(train)} training and {len(held_out)} held-out rows")
 
 
 def _data_key(job: Job) -> str:

@@ -161,13 +161,13 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """The keys of `psychocounsel.evaluate`."""
+    """The keys of `psychocounsel.evaluate`; `cluster` is added from its `_target_`."""
 
     part: str = option("held_out", choices=("held_out", "all"))
     limit: int | None = option(None, at_least=1)
-    device: str = option("auto", choices=("auto", "cpu", "cuda"))
     run_dir: str | None = None
     sweep_dir: str | None = None
+    after: list[str] = option([])
     dry_run: bool = False
     reward: RewardConfig = field(default_factory=RewardConfig)
     data: DataConfig = field(default_factory=DataConfig)

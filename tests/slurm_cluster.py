@@ -59,8 +59,13 @@ class Cluster:
         return done.stdout + done.stderr
 
     def call(self, *command: str) -> str:
+        return self.run(*command).stdout
+
+    def run(self, *command: str, check_code: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.environment}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == check_code, done.stdout + done.stderr
+        return done
 
     def states(self, folder: Path) -> list[str]:
         """The state of each run as `jobs status` shows it, in order."""

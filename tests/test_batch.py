@@ -1,6 +1,7 @@
 """What is asked of SLURM, without SLURM: times, refusals, the batch script, verdicts on attempts, copies of code."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster import attempt, snapshot
+from psychocounsel.cluster import attempt, scheduler, snapshot
 from psychocounsel.cluster.batch import directives, render
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import Slurm
@@ -260,10 +261,35 @@ def test_a_copy_that_would_be_large_is_refused_with_its_largest_files(tmp_path: 
         snapshot.take(tmp_path, [], [], 1)
 
 
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        (
+            "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+            "accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            "QOSMaxSubmitJobPerUserLimit; .*cluster.runs_per_job=N lets a job do N runs",
+        ),
+        (
+            "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error\nsbatch: fatal: Could not establish a "
+            "configuration source",
+            "^sbatch refused: sbatch: fatal: Could not establish a configuration source$",
+        ),
+    ],
+)
+def test_what_slurm_says_is_shown_with_what_helps(
+    says: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sbatch").write_text(f'#!/bin/sh\nprintf "%s\\n" "{says}" >&2\nexit 1\n')
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(UserError, match=expected):
+        scheduler.submit(tmp_path / "job.sbatch")
+
+
 def test_submission_needs_slurm_and_leaves_nothing_without(tmp_path: Path) -> None:
     from tests.harness import cli
 
-    done = cli("train", "cluster=slurm", "run_dir=run", cwd=tmp_path, check_code=2, PATH="/usr/nowhere")
+    done = cli("train", "cluster=slurm", cwd=tmp_path, check_code=2, PATH="/usr/nowhere")
     assert "there is no `scontrol` here" in done.stderr or "there is no `sbatch` here" in done.stderr
     assert done.stderr.count("\n") == 1
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == "[]"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.config import check, check_evaluation, compose
+from psychocounsel.config import check, compose
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.build import build_dataset
 from psychocounsel.files import read_json, shipped
@@ -212,7 +212,7 @@ def test_model_presets_train(name: str, stand_ins: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", REWARDS)
 def test_reward_presets_compose_and_pass_their_checks(name: str) -> None:
     more = ["reward.path=org/name"] if name == "local" else []
-    config = check_evaluation(compose([f"reward={name}", *more], name="evaluate"))
+    config = check(compose([f"reward={name}", *more], name="evaluate"))
     assert not OmegaConf.missing_keys(config)
     assert config.reward.name == ("name" if name == "local" else name)
     assert comment("reward", name)

@@ -1,12 +1,16 @@
 """Runs under a real SLURM outlive what happens to jobs: limits, preemption, deaths, cancelling; and share nodes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import metrics_of
+from tests.harness import cli, metrics_of
 from tests.slurm_cluster import Cluster, start
 
 
@@ -67,6 +71,61 @@ def test_two_nodes_with_two_processes_each_train_as_four_processes_here(slurm: C
     assert slurm.ended(run) == ["finished"]
     assert metrics_of(run) == metrics_of(alone)
     assert len(list((run / "logs" / "01").glob("rank-*.out"))) == 4
+
+
+@pytest.mark.slow
+def test_cluster_local_inside_salloc_runs_on_its_nodes(slurm: Cluster, tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    allocation = ["salloc", "--nodes=2", "--cpus-per-task=2", "--ntasks-per-node=2", "--mem=2G"]
+    train = [sys.executable, "-m", "psychocounsel.train"]
+    done = slurm.run(*allocation, *train, *slurm.here(run_dir=run, **{"cluster.processes": 4}))
+    assert "4 processes on CPU of allocation" in done.stderr and "finished at step 4 of 4" in done.stderr
+    slurm.train(*slurm.here(run_dir=alone, **{"cluster.processes": 4}))
+    assert metrics_of(run) == metrics_of(alone)
+    assert len(json.loads((run / "environment.json").read_text())["nodes"]) == 4
+    assert len(list((run / "logs" / "01").glob("rank-*.out"))) == 4
+    uneven = slurm.run(
+        *allocation, *train, *slurm.here(run_dir=tmp_path / "x", **{"cluster.processes": 3}), check_code=2
+    )
+    assert "3 cannot be spread evenly over the 2 nodes" in uneven.stderr and not (tmp_path / "x").exists()
+    kill = "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 2, rank: 3}"
+    broken = tmp_path / "broken"
+    died = slurm.run(*allocation, *train, *slurm.here(run_dir=broken, **{"cluster.processes": 4}), kill, check_code=137)
+    assert f"{broken} failed (rank 3, exit code 137)" in died.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_inside_salloc_saves_and_the_same_command_goes_on(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 0.3}"
+    allocation = ["salloc", "--nodes=2", "--mem=2G"]
+    command = [*allocation, sys.executable, "-m", "psychocounsel.train", *slurm.here(12, run_dir=run), slow]
+    shell = subprocess.Popen(command, env={**os.environ, **slurm.environment}, start_new_session=True)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    os.killpg(shell.pid, signal.SIGINT)  # as a terminal does
+    assert shell.wait(60) == 75
+    assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+    slurm.run(*command)
+    assert json.loads((run / "summary.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_a_job_too_and_waits_for_its_model(slurm: Cluster, tmp_path: Path) -> None:
+    trained, judged = tmp_path / "reward", tmp_path / "judged"
+    slurm.train(*slurm.overrides(2, run_dir=trained, algo="reward"))
+    given = ["cluster=slurm_cpu", "cluster.cpus_per_process=1", "limit=30", f"reward.path={trained}/model"]
+    given += [f"after=[{trained}]", "cluster.nodes=2", f"run_dir={judged}"]
+    done = cli("evaluate", *given, **slurm.environment)
+    assert done.stdout.startswith("submitted job ")
+    assert slurm.states(judged) == ["pending"]
+    assert slurm.ended(judged) == ["finished"]
+    cli("evaluate", f"reward.path={trained}/model", "limit=30", f"run_dir={tmp_path}/here", **slurm.environment)
+    found, expected = (
+        [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+        for folder in (judged, tmp_path / "here")
+    )
+    assert [line["id"] for line in found] == [line["id"] for line in expected]
+    assert [line["chosen"] for line in found] == pytest.approx([line["chosen"] for line in expected], abs=2e-5)
 
 
 @pytest.mark.slow

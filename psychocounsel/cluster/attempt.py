@@ -54,7 +54,7 @@ def end(run_dir: Path, number: str, code: int, asked: str) -> str:
     """Write down how an attempt ended; return `again`, or an exit code."""
     logs = run_dir / "logs" / number
     causes = failed_tasks((logs / "srun.err").read_text(errors="replace")) if (logs / "srun.err").exists() else []
-    rank, code = _cause(causes, code, asked != "no")
+    rank, code = cause(causes, code, asked != "no")
     step = (read_json(run_dir / "state.json") or {}).get("step", 0)
     settings: Any = OmegaConf.load(run_dir / "config.yaml").cluster
     before = [each for each in attempts(run_dir) if each["number"] != number]
@@ -120,8 +120,8 @@ def _numbers(text: str) -> list[int]:
     return result
 
 
-def _cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[int | None, int]:
-    """The rank that failed first, and the exit code of the attempt.
+def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[int | None, int]:
+    """The rank that failed first, if one did, and the exit code of the attempt, of which srun has returned `code`.
 
     srun returns the highest code, and ends the other ranks when one fails: those stop in good order, with a code of their
     own that says nothing.

@@ -62,7 +62,7 @@ def _memory(todo: Sequence[Batch]) -> list[str]:
     lines = []
     for batch in todo:
         cluster = batch.cluster
-        for config in (job.config for task in batch.tasks for job in task):
+        for config in (job.config for task in batch.tasks for job in task if "model" in job.config):
             shape, gpus = memory.shape_of(config), cluster.gpus()
             if shape is None or not gpus:
                 continue
@@ -84,7 +84,7 @@ def _disk(place: Path, jobs: Sequence[Job]) -> str:
     there = next(path for path in (place, *place.parents) if path.exists())
     free = shutil.disk_usage(there).free
     needed = 0.0
-    for job in jobs:
+    for job in (job for job in jobs if "model" in job.config):
         shape = memory.shape_of(job.config)
         if shape is not None:
             trained = 0.02 * shape.parameters if job.config.model.lora.rank else shape.parameters

@@ -29,11 +29,15 @@ class Job:
     run_dir: Path
     index: int = 0
     overrides: list[str] = field(default_factory=list)
-    nodes: int = 1
     processes: int = 1
     after: list[str] = field(default_factory=list)
     finished: bool = False  # the run directory already holds this run, done
     skip: str = ""  # why the cluster is not to start it
+
+    @property
+    def metric(self) -> str:
+        """What the run is judged by."""
+        return self.config.checkpoint.metric if "checkpoint" in self.config else "accuracy"
 
 
 @dataclass
@@ -54,15 +58,17 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         run_dir = sweep / identity.run_name(overrides)
     elif config.run_dir:
         run_dir = Path(config.run_dir)
-    else:
+    elif "algo" in config:
         algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
         run_dir = identity.new_directory(config.paths.output, algorithm, config.model.name)
+    else:
+        run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], config.reward.name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     existing = run_dir / "config.yaml"
     if existing.exists():
         before = _load(existing)
         hub.keep_revisions(config, before)
-        if config.micro_batch_tokens == "auto":
+        if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
         identity.check_same_run(config, before, run_dir)
     elif run_dir.is_file():
@@ -117,6 +123,7 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
     sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
     table = sweep / "sweep.jsonl" if sweep else None
     before = table.read_text() if table and table.exists() else None
+    parents = sorted({path for run in new for path in run.parents if not path.exists()}, reverse=True)
     try:
         yield
     except (UserError, OSError):
@@ -128,6 +135,9 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
                 write_atomically(table, before)
             elif sweep and table and not [path for path in sweep.iterdir() if path.name in {run.name for run in new}]:
                 shutil.rmtree(sweep)
+        for path in parents:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # goes only if it is empty
         raise
 
 
@@ -155,7 +165,7 @@ def is_finished(job: Job) -> bool:
     if not is_run_finished(job.run_dir):
         return False
     before = _load(job.run_dir / "config.yaml")
-    return all(before[key] == job.config[key] for key in ("max_steps", "epochs"))
+    return all(before.get(key) == job.config.get(key) for key in ("max_steps", "epochs"))
 
 
 def is_run_finished(run_dir: Path) -> bool:
@@ -165,7 +175,8 @@ def is_run_finished(run_dir: Path) -> bool:
 def objective(job: Job) -> float | None:
     """The best value of the metric that the run is judged by, or None."""
     summary = read_json(job.run_dir / "summary.json") or {}
-    return ((summary.get("metrics") or {}).get("best") or {}).get(job.config.checkpoint.metric)
+    metrics = summary.get("metrics") or {}
+    return (metrics.get("best") or {}).get(job.metric) if "checkpoint" in job.config else metrics.get(job.metric)
 
 
 def write_run_directory(job: Job) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from psychocounsel.cluster.allocation import around
 from psychocounsel.cluster.attempt import next_number
 from psychocounsel.cluster.job import Job, Submission, objective
 from psychocounsel.cluster.ranks import run_ranks
@@ -22,9 +23,11 @@ class Local:
     threads: int | None = option(None, at_least=1)
 
     def gpus(self) -> int:
-        """GPUs that a job may use: those the driver shows, limited by CUDA_VISIBLE_DEVICES."""
+        """GPUs that a job may use: those the driver shows, limited by CUDA_VISIBLE_DEVICES, or those of an allocation."""
         if self.device == "cpu":
             return 0
+        if allocation := around():
+            return allocation.gpus * len(allocation.nodes)
         found = len(list(Path("/dev").glob("nvidia[0-9]*")))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
@@ -45,9 +48,12 @@ class Local:
             raise UserError(
                 f"cluster.processes={self.processes}: there are {gpus} GPUs here, and each takes one process"
             )
+        if allocation := around():
+            allocation.nodes_for(self.process_count())
 
     def process_count(self) -> int:
-        return self.processes or max(1, self.gpus())
+        allocation = around()
+        return self.processes or max(len(allocation.nodes) if allocation else 1, self.gpus())
 
     def describe(self, jobs: list[Job]) -> str:
         """What a dry run says of the jobs."""
@@ -67,7 +73,9 @@ class Local:
 
     def _where(self, job: Job) -> str:
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
-        return f"{processes} on {'GPU' if self.gpus() else 'CPU'} in {job.run_dir}"
+        allocation = around()
+        where = f" of allocation {allocation.job} ({' '.join(allocation.nodes)})" if allocation else ""
+        return f"{processes} on {'GPU' if self.gpus() else 'CPU'}{where} in {job.run_dir}"
 
     def submit(self, jobs: list[Job]) -> Submission:
         """Run the jobs one after another; a failed one does not stop the next, a stop request does."""
@@ -92,7 +100,12 @@ class Local:
         logs.mkdir(parents=True)
         print(f"starting {self._where(job)}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="psychocounsel-") as rendezvous:
-            code, rank = run_ranks(job.run_dir, self._environments(job, attempt, rendezvous), logs, self.gpus() > 0)
+            environment = self._environment(job, attempt, rendezvous)
+            if allocation := around():
+                environment |= allocation.rendezvous(attempt)
+                code, rank = allocation.run(job.run_dir, job.processes, environment, logs)
+            else:
+                code, rank = run_ranks(job.run_dir, job.processes, environment, logs, self.gpus() > 0)
         if code not in (0, USER_ERROR, CONTINUE_LATER):
             print(
                 f"error: {job.run_dir} failed (rank {rank}, exit code {code}); its logs are in {logs}", file=sys.stderr
@@ -103,13 +116,14 @@ class Local:
             )
         return code
 
-    def _environments(self, job: Job, attempt: int, rendezvous: str) -> list[dict[str, str]]:
-        cores = len(os.sched_getaffinity(0))
+    def _environment(self, job: Job, attempt: int, rendezvous: str) -> dict[str, str]:
+        """What the ranks need to know; each one's number is added when it starts."""
+        allocation = around()
+        cores = allocation.cpus * len(allocation.nodes) if allocation else len(os.sched_getaffinity(0))
         threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes)
         code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        shared = {
+        return {
             "PYTHONPATH": code_path,
-            "WORLD_SIZE": str(job.processes),
             "OMP_NUM_THREADS": str(threads),
             # Threads that wait sleep: spinning, they would slow whatever else runs on these cores.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
@@ -117,11 +131,10 @@ class Local:
             "PSYCHOCOUNSEL_RENDEZVOUS": f"file://{rendezvous}/store",
             "PSYCHOCOUNSEL_DEVICE": "cuda" if self.gpus() else "cpu",
         }
-        return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(job.processes)]
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
-    print(f"\n{'result':<10}{jobs[0].config.checkpoint.metric:>14}  overrides")
+    print(f"\n{'result':<10}{jobs[0].metric:>14}  overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = {None: "not run", 0: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed {code}")

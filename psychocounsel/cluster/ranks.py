@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.stopping import passed_on
 from psychocounsel.worker import run_rank
 
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
@@ -18,35 +18,24 @@ _GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fa
 _forked_threads: list[str] = []  # what the process that ranks are forked from was started with, once there is one
 
 
-def run_ranks(run_dir: Path, environments: list[dict[str, str]], logs: Path, gpus: bool) -> tuple[int, int]:
-    """Run one process for each of `environments`, what a rank's differs in from this process's.
+def run_ranks(run_dir: Path, count: int, environment: dict[str, str], logs: Path, gpus: bool) -> tuple[int, int]:
+    """Run `count` processes, whose environment is this process's with `environment` and their rank.
 
     Rank 0 writes to the terminal and the others to files in `logs`. Signals are passed on as stop requests. Returns the
     exit code of the rank that failed first, and its number (0, 0 if none did).
     """
-    context, ranks, requests = _context(environments[0]["OMP_NUM_THREADS"], gpus), list[BaseProcess](), 0
-
-    def pass_on(number: int, frame: object) -> None:
-        nonlocal requests
-        requests += 1
-        if requests == 1:
-            print("stopping at the next step (once more: at once)", file=sys.stderr, flush=True)
-        _send(ranks, signal.SIGTERM if requests == 1 else signal.SIGKILL)
-
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        for rank, environment in enumerate(environments):
+    context, ranks = _context(environment["OMP_NUM_THREADS"], gpus), list[BaseProcess]()
+    with passed_on(lambda number: _send(ranks, number)) as requests:
+        for rank in range(count):
+            ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
             output = str(logs / f"rank-{rank}.out") if rank else None
-            process = context.Process(target=run_rank, args=(str(run_dir), environment, output))
-            with _set(environment):
+            process = context.Process(target=run_rank, args=(str(run_dir), ranked, output))
+            with _set(ranked):
                 process.start()
             ranks.append(process)
         if requests:  # the ranks were not there yet
             _send(ranks, signal.SIGTERM)
         return _wait(ranks)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _context(threads: str, gpus: bool) -> Any:

@@ -58,6 +58,7 @@ def call(command: str, *arguments: str, stdin: str | None = None) -> str:
         ) from error
     if done.returncode:
         words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        words = [line for line in words if ": fatal: " in line] or words  # what comes before it only leads there
         raise UserError(f"{command} refused: {'; '.join(words)[:500] or f'exit code {done.returncode}'}")
     return done.stdout
 

@@ -22,6 +22,7 @@ from psychocounsel.cluster.units import readable_time
 from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.files import write_atomically
+from psychocounsel.schema import flat_keys
 
 _POLL_SECONDS = 10.0
 
@@ -111,6 +112,7 @@ def plan(jobs: Sequence[Job]) -> list[Batch]:
     for job in jobs:
         if missing := next((source for source, folder in hub.folders(job.config) if folder is None), None):
             given = " ".join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
+            given = given if "algo" in job.config else f"--config-name evaluate {given}"
             raise UserError(
                 f"{missing.key}={missing.id} is not in {job.config.paths.cache}, and jobs have no network: first run "
                 f"`python -m psychocounsel.prepare {given}`"
@@ -174,11 +176,12 @@ def _segments(batch: Batch, script: Path, submitted: list[str]) -> list[str]:
 
 def _targets(jobs: Sequence[Job]) -> set[str]:
     """Every dotted name that a configuration asks to be imported."""
-    found = set()
-    for job in jobs:
-        nodes = [job.config.algo, job.config.tracker, *job.config.callbacks.values()]
-        found |= {str(node.get("_target_")) for node in nodes if OmegaConf.is_dict(node)}
-    return found
+    return {
+        str(OmegaConf.select(job.config, key))
+        for job in jobs
+        for key in flat_keys(job.config)
+        if key.endswith("._target_")
+    }
 
 
 @contextmanager

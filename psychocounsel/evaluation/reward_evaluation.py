@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import load_split, normalised
 from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.engine.distributed import World
 from psychocounsel.engine.progress import Progress
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
@@ -20,8 +20,8 @@ from psychocounsel.reward.local import LocalScorer
 _NAMES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
 
 
-def evaluate_reward(config: DictConfig, folder: Path, say: Callable[[str], None]) -> float:
-    """Write `summary.json`, `scores.jsonl` and `config.yaml` to `folder`, print the table, return the accuracy.
+def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Callable[[str], None]) -> None:
+    """Write `summary.json` and `scores.jsonl` to `folder` and say the table; every rank scores its share.
 
     Raises:
         UserError: if there are no pairs, or the model cannot score them.
@@ -33,23 +33,25 @@ def evaluate_reward(config: DictConfig, folder: Path, say: Callable[[str], None]
         raise UserError(
             "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
         )
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: there is no GPU here; use device=cpu")
-    use_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    scorer = LocalScorer(config.reward, torch.device("cuda" if use_cuda else "cpu"))
-    progress = Progress(True)
+    scorer = LocalScorer(config.reward, world.device)
+    progress = Progress(world.rank == 0)
     conversations = [
         [*with_system_prompt(example.prompt, config.data.system_prompt), {"role": "assistant", "content": reply}]
-        for example in examples
+        for example in examples[world.rank :: world.size]
         for reply in example.replies[:2]
     ]
-    scores = scorer.score(conversations, lambda steps: progress.bar(steps, "scoring")).reshape(-1, 2)
+    scores = np.empty((len(examples), 2), np.float32)
+    shares = world.gather(scorer.score(conversations, lambda steps: progress.bar(steps, "scoring")).reshape(-1, 2))
+    for rank, share in enumerate(shares):
+        scores[rank :: world.size] = share
+    if world.rank:
+        return
     prompts = [normalised(example.prompt) for example in examples]
     raw = scores * scorer.std + scorer.mean  # figures are of unnormalised rewards, whatever scores.jsonl is to hold
     metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), prompts) | reward_statistics(list(raw))
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     counts = {"pairs": len(examples), "prompts": len(set(prompts))}
-    _write(config, folder, examples, scores, {**counts, **metrics, "longer_reply_accuracy": longer})
+    _write(folder, examples, scores, {**counts, **metrics, "longer_reply_accuracy": longer})
     say(
         f"\nreward={config.reward.name} on {counts['pairs']} pairs of {counts['prompts']} prompts, data={config.data.name}"
     )
@@ -58,17 +60,13 @@ def evaluate_reward(config: DictConfig, folder: Path, say: Callable[[str], None]
         say(f"{title:<22}{metrics[name]:>7.3f}   95 % interval, by prompts: {low:.3f} to {high:.3f}")
     say(f"{'the longer reply wins':<22}{longer:>7.3f}   what length alone would give")
     say(f"written to {folder}")
-    return metrics["accuracy"]
 
 
-def _write(
-    config: DictConfig, folder: Path, examples: list[Example], scores: np.ndarray, metrics: dict[str, float]
-) -> None:
+def _write(folder: Path, examples: list[Example], scores: np.ndarray, metrics: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {"id": example.id, "chosen": float(pair[0]), "rejected": float(pair[1])}
         for example, pair in zip(examples, scores, strict=True)
     ]
-    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config))
     write_atomically(folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_json(folder / "summary.json", {"status": "finished", "metrics": metrics})
