@@ -37,27 +37,31 @@ def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -
     assert metrics_of(run) == metrics_of(alone), "the same training as without SLURM"
 
 
-def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(slurm: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("runs", "more"), [(3, 1), pytest.param(12, 3, marks=pytest.mark.slow)])
+def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
+    runs: int, more: int, slurm: Cluster, tmp_path: Path
+) -> None:
     sweep, file = tmp_path / "sweep", tmp_path / "broken"
     file.touch()
     fail = f"+callbacks.fail={{_target_: tests.killer.Fail, seed: 2, file: {file}}}"
     given = ["-m", *slurm.overrides(2, sweep_dir=sweep, **{"cluster.max_parallel": 2}), fail]
-    done = slurm.train(*given, "seed=1,2,3")
-    assert "array of 3, 2 at a time" in done.stdout
-    assert slurm.ended(sweep) == ["finished", "failed", "finished"]
+    done = slurm.train(*given, f"seed=range(1,{runs + 1})")
+    assert f"array of {runs}, 2 at a time" in done.stdout
+    others = ["finished"] * (runs - 2)
+    assert slurm.ended(sweep, 60 + 20 * runs) == ["finished", "failed", *others]
     said = slurm.jobs("status", str(sweep))
     assert "crashed at step 1 (exit code 1), as before: given up" in said
     assert "jobs resubmit" in said
     rows = list(map(json.loads, (sweep / "sweep.jsonl").read_text().splitlines()))
     assert "made to fail" in (sweep / rows[1]["run_dir"] / "logs" / "latest" / "failure.txt").read_text()
     file.unlink()
-    more = slurm.train(*given, "seed=1,2,3,4")
-    assert "submitted job" in more.stdout
-    assert "not submitted: 2 finished" in more.stdout
-    assert "not submitted: 1 ended unfinished" in more.stdout
+    done = slurm.train(*given, f"seed=range(1,{runs + more + 1})")
+    assert ("submitted job" if more == 1 else f"submitted array of {more}, 2 at a time") in done.stdout
+    assert f"not submitted: {runs - 1} finished" in done.stdout
+    assert "not submitted: 1 ended unfinished" in done.stdout
     assert "submitted job" in slurm.jobs("resubmit", str(sweep), "1", "cluster.time=2h")
-    assert slurm.ended(sweep) == ["finished"] * 4
-    assert len((sweep / "sweep.jsonl").read_text().splitlines()) == 4
+    assert slurm.ended(sweep, 200) == ["finished"] * (runs + more)
+    assert len((sweep / "sweep.jsonl").read_text().splitlines()) == runs + more
 
 
 def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
@@ -139,6 +143,7 @@ def test_logs_follow_a_run_to_its_end_and_an_archive_can_be_read(slurm: Cluster,
     followed = slurm.jobs("logs", str(run), "-f")
     assert "finished at step 3 of 3" in followed
     assert "[finished]" in followed
+    assert "1 finished" in slurm.jobs("status", str(run), "--watch"), "it ends when nothing lives"
     assert "files" in slurm.jobs("archive", str(run), str(kept))
     assert (kept / "model" / "model.safetensors").exists() and not (kept / "checkpoints").exists()
     assert slurm.states(kept) == ["finished"]

@@ -19,6 +19,13 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
     yield from start(small_model)
 
 
+def assert_same(run: Path, unbroken: Path) -> None:
+    """Both runs logged the same numbers and made the same weights, bit by bit."""
+    assert metrics_of(run) == metrics_of(unbroken)
+    weights = Path("model") / "model.safetensors"
+    assert (run / weights).read_bytes() == (unbroken / weights).read_bytes()
+
+
 @pytest.mark.slow
 def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
     slurm: Cluster, tmp_path: Path
@@ -33,12 +40,12 @@ def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_r
     for run in runs:
         assert slurm.ended(run) == ["finished"]
     assert (runs[0] / "logs" / "02").is_dir()
-    assert metrics_of(runs[0]) == metrics_of(runs[1])
+    assert_same(*runs)
 
 
 @pytest.mark.slow
 def test_preemption_requeues_too(slurm: Cluster, tmp_path: Path) -> None:
-    run, urgent = tmp_path / "run", tmp_path / "urgent"
+    run, urgent, whole = (tmp_path / name for name in ("run", "urgent", "whole"))
     slow = "+callbacks.slow={_target_: tests.killer.Slow, seconds: 1}"
     more = {"checkpoint.every": 1, "cluster.nodes": 4, "cluster.exclusive": "true"}
     slurm.train(*slurm.overrides(25, run_dir=run, **more), slow)
@@ -47,6 +54,9 @@ def test_preemption_requeues_too(slurm: Cluster, tmp_path: Path) -> None:
     assert slurm.ended(urgent) == ["finished"]
     assert slurm.ended(run) == ["finished"]
     assert (run / "logs" / "02").is_dir()
+    slurm.train(*slurm.overrides(25, run_dir=whole, **more))
+    assert slurm.ended(whole) == ["finished"]
+    assert_same(run, whole)
 
 
 @pytest.mark.slow
@@ -82,7 +92,6 @@ def test_cluster_local_inside_salloc_runs_on_its_nodes(slurm: Cluster, tmp_path:
     assert "4 processes on CPU of allocation" in done.stderr and "finished at step 4 of 4" in done.stderr
     slurm.train(*slurm.here(run_dir=alone, **{"cluster.processes": 4}))
     assert metrics_of(run) == metrics_of(alone)
-    assert len(json.loads((run / "environment.json").read_text())["nodes"]) == 4
     assert len(list((run / "logs" / "01").glob("rank-*.out"))) == 4
     uneven = slurm.run(
         *allocation, *train, *slurm.here(run_dir=tmp_path / "x", **{"cluster.processes": 3}), check_code=2
@@ -210,6 +219,14 @@ def test_what_is_edited_after_submission_changes_no_job(slurm: Cluster, tmp_path
     slurm.call("scontrol", "release", slurm.job_of(run))
     assert slurm.ended(run) == ["finished"]
     assert (run / "seen").exists()
+    again = tmp_path / "again"
+    slurm.train(*slurm.overrides(2, run_dir=again), mark, hold, cwd=tmp_path)
+    slurm.jobs("cancel", str(again))
+    own.write_text(_OWN.format("Path(run.dir / 'mended').touch()"))
+    cli("jobs", "resubmit", str(again), "code=current", cwd=tmp_path, **slurm.environment)
+    slurm.call("scontrol", "release", slurm.job_of(again))
+    assert slurm.ended(again) == ["finished"]
+    assert (again / "mended").exists()
 
 
 _OWN = """

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from psychocounsel.cluster.allocation import around
 from psychocounsel.cluster.attempt import next_number
-from psychocounsel.cluster.job import Job, Submission, objective
+from psychocounsel.cluster.job import Job, Submission, is_run_finished, objective
 from psychocounsel.cluster.ranks import run_ranks
+from psychocounsel.cluster.status import runs_of
 from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
 from psychocounsel.schema import option
@@ -65,9 +66,12 @@ class Local:
         """Say of every job why it is not to be started.
 
         Raises:
-            UserError: if a live process owns a job's directory.
+            UserError: if a live process owns a job's directory, or what it is to come after is not finished.
         """
         for job in jobs:
+            for parent in map(Path, job.after):
+                if not all(map(is_run_finished, [run for _, run, _ in runs_of(parent)])):
+                    raise UserError(f"after={parent}: has not finished, and cluster=local waits for nothing: run it first")
             refuse_if_owned(job.run_dir)
             job.skip = "finished" if job.finished else ""
 
