@@ -57,11 +57,15 @@ def set_cache_directories(cache: str) -> None:
 
     To be called before transformers or datasets is imported.
     """
+    os.environ.update(cache_directories(cache))
+
+
+def cache_directories(cache: str) -> dict[str, str]:
+    """The variables that `set_cache_directories` sets."""
     folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
     if "HF_HOME" not in os.environ:  # the login token stays where it is
         folders |= {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets"}
-    for variable, folder in folders.items():
-        os.environ.setdefault(variable, f"{cache}/{folder}")
+    return {name: f"{cache}/{folder}" for name, folder in folders.items() if name not in os.environ}
 
 
 # -- what configurations name, and which commits they are pinned to

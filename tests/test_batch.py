@@ -174,17 +174,17 @@ def test_the_rank_that_failed_first_gives_the_exit_code() -> None:
     )
     causes = attempt.failed_tasks(text)
     assert [(rank, code) for rank, code, _ in causes] == [(3, 137), (0, 75), (1, 75)]
-    assert attempt._cause(causes, 137, asked=False) == (3, 137)
+    assert attempt.cause(causes, 137, asked=False) == (3, 137)
     wrong = attempt.failed_tasks(
         "srun: error: n1: task 1: Exited with exit code 1\nsrun: error: n1: task 0: Exited with exit code 2"
     )
-    assert attempt._cause(wrong, 2, asked=False) == (0, 2)
+    assert attempt.cause(wrong, 2, asked=False) == (0, 2)
 
 
 def test_a_rank_that_dies_of_the_request_to_stop_has_stopped() -> None:
     causes = attempt.failed_tasks("srun: error: n1: task 0: User defined signal 1\n")
-    assert attempt._cause(causes, 138, asked=True) == (None, 75)
-    assert attempt._cause(causes, 138, asked=False) == (0, 138)
+    assert attempt.cause(causes, 138, asked=True) == (None, 75)
+    assert attempt.cause(causes, 138, asked=False) == (0, 138)
 
 
 def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:

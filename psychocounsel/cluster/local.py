@@ -14,6 +14,7 @@ from psychocounsel.cluster.ranks import run_ranks
 from psychocounsel.cluster.status import runs_of
 from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
+from psychocounsel.hub import cache_directories
 from psychocounsel.schema import option
 
 
@@ -71,7 +72,9 @@ class Local:
         for job in jobs:
             for parent in map(Path, job.after):
                 if not all(map(is_run_finished, [run for _, run, _ in runs_of(parent)])):
-                    raise UserError(f"after={parent}: has not finished, and cluster=local waits for nothing: run it first")
+                    raise UserError(
+                        f"after={parent}: has not finished, and cluster=local waits for nothing: run it first"
+                    )
             refuse_if_owned(job.run_dir)
             job.skip = "finished" if job.finished else ""
 
@@ -127,6 +130,7 @@ class Local:
         threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes)
         code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         return {
+            **cache_directories(job.config.paths.cache),
             "PYTHONPATH": code_path,
             "OMP_NUM_THREADS": str(threads),
             # Threads that wait sleep: spinning, they would slow whatever else runs on these cores.

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.cluster.stopping import passed_on
+from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.worker import run_rank
 
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
 _GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
-_forked_threads: list[str] = []  # what the process that ranks are forked from was started with, once there is one
+_forked_with: list[dict[str, str]] = []  # the environment of the process that ranks are forked from, if there is one
 
 
 def run_ranks(run_dir: Path, count: int, environment: dict[str, str], logs: Path, gpus: bool) -> tuple[int, int]:
@@ -24,30 +25,46 @@ def run_ranks(run_dir: Path, count: int, environment: dict[str, str], logs: Path
     Rank 0 writes to the terminal and the others to files in `logs`. Signals are passed on as stop requests. Returns the
     exit code of the rank that failed first, and its number (0, 0 if none did).
     """
-    context, ranks = _context(environment["OMP_NUM_THREADS"], gpus), list[BaseProcess]()
-    with passed_on(lambda number: _send(ranks, number)) as requests:
-        for rank in range(count):
-            ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-            output = str(logs / f"rank-{rank}.out") if rank else None
-            process = context.Process(target=run_rank, args=(str(run_dir), ranked, output))
-            with _set(ranked):
-                process.start()
-            ranks.append(process)
-        if requests:  # the ranks were not there yet
-            _send(ranks, signal.SIGTERM)
-        return _wait(ranks)
+    context, ranks = _context(environment, gpus), list[BaseProcess]()
+
+    def send(number: int) -> None:
+        if not ranks:
+            raise _NothingBegan
+        _send(ranks, number)
+
+    try:
+        with passed_on(send) as requests:
+            for rank in range(count):
+                ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+                output = str(logs / f"rank-{rank}.out") if rank else None
+                process = context.Process(target=run_rank, args=(str(run_dir), ranked, output))
+                with _set(ranked):
+                    process.start()
+                ranks.append(process)
+            if requests:  # some ranks were not there yet
+                _send(ranks, signal.SIGTERM)
+            code, rank = _wait(ranks)
+    except _NothingBegan:
+        return CONTINUE_LATER, 0
+    asked_early = requests and code == 128 + signal.SIGTERM  # it died of the request, which it could not hear yet
+    return (CONTINUE_LATER, 0) if asked_early else (code, rank)
 
 
-def _context(threads: str, gpus: bool) -> Any:
+class _NothingBegan(Exception):
+    pass
+
+
+def _context(environment: dict[str, str], gpus: bool) -> Any:
     """How processes begin: forked from one that has imported what a rank needs, so that only the first waits for that.
 
-    A fresh interpreter, where a rank uses a GPU (which forked processes cannot), or where the number of threads is not
-    the one that the libraries in that process have read.
+    A fresh interpreter, where a rank uses a GPU (which forked processes cannot), or where the libraries in that process
+    have read other variables.
     """
-    if gpus or (_forked_threads and _forked_threads != [threads]):
+    read = {name: value for name, value in environment.items() if not name.startswith("PSYCHOCOUNSEL_")}
+    if gpus or (_forked_with and _forked_with != [read]):
         return multiprocessing.get_context("spawn")
-    if not _forked_threads:
-        _forked_threads.append(threads)
+    if not _forked_with:
+        _forked_with.append(read)
         multiprocessing.set_forkserver_preload(["psychocounsel.cluster.preload"])
     return multiprocessing.get_context("forkserver")
 
