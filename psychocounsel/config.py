@@ -71,7 +71,9 @@ def check(composed: DictConfig) -> DictConfig:
     for folder in composed.get("code_path") or []:
         if folder not in sys.path:
             sys.path.append(folder)
-    plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
+    plain = composed
+    if "hydra" in composed:
+        plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
     require_paths(plain)
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
     cluster = build(config, "cluster")

@@ -92,16 +92,16 @@ def test_a_sweep_is_one_call_and_submitting_needs_no_torch(slurm: Cluster, tmp_p
     (tools / "sbatch").write_text(_COUNTED.format(log=log, sbatch=shutil.which("sbatch")))
     (tools / "sbatch").chmod(0o755)
     found = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": f"{tools}:{slurm.environment['PYTHONPATH']}"}
-    given = ["-m", *slurm.overrides(2, sweep_dir=sweep), "+cluster.sbatch.hold=true", "seed=range(1,31)"]
+    given = ["-m", *slurm.overrides(2, sweep_dir=sweep), "+cluster.sbatch.hold=true", "seed=range(1,46)"]
     done = slurm.train(*given, **found)
-    assert "array of 30" in done.stdout
+    assert "array of 45" in done.stdout
     assert log.read_text() == "call\n"
-    assert slurm.states(sweep) == ["pending"] * 30
-    assert "not submitted: 30 submitted before" in slurm.train(*given, **found).stdout
+    assert slurm.states(sweep) == ["pending"] * 45
+    assert "not submitted: 45 submitted before" in slurm.train(*given, **found).stdout
     slurm.jobs("cancel", str(sweep), "7")
     assert slurm.states(sweep)[6:9] == ["pending", "cancelled", "pending"]
     slurm.jobs("cancel", str(sweep))
-    assert slurm.states(sweep) == ["cancelled"] * 30
+    assert slurm.states(sweep) == ["cancelled"] * 45
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(slurm: Cluster, tmp_path: Path) -> None:

@@ -254,6 +254,18 @@ def test_a_dry_run_says_every_job_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_many_combinations_are_the_same_jobs_in_the_same_order(tmp_path: Path) -> None:
+    many = planned("-m", "debug=fast", "seed=range(1,26)", "algo=dpo,simpo", cwd=tmp_path)  # composed on all cores
+    few = planned("-m", "debug=fast", "seed=range(1,14)", "algo=dpo,simpo", cwd=tmp_path)
+    assert [text.split()[2:] for text in list(many.values())[:26]] == [text.split()[2:] for text in few.values()]
+    assert len(many) == 50
+    wrong = ["-m", "seed=range(1,26)", "algo.beta=0.1,-1,-2", "dry_run=true"]
+    result = cli("train", *wrong, cwd=tmp_path, check_code=USER_ERROR)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: combination seed=1 algo.beta=-1"), "the first one that cannot work"
+    assert not list(tmp_path.iterdir())
+
+
 def test_your_own_sweeps_come_before_the_shipped_ones(tmp_path: Path) -> None:
     keep(
         tmp_path / "my",

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import copy
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -83,19 +84,22 @@ class JobLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
-        jobs = []
-        for offset, overrides in enumerate(with_rows(job_overrides, self.rows)):
-            try:
-                composed = self._compose(list(overrides))
-                jobs.append(self.make_job(composed, list(overrides), initial_job_idx + offset, self.sweep))
-            except (UserError, HydraException, OmegaConfBaseException) as error:
-                message = one_line(error, overrides)
-                advice = "; sweep in two commands what differs in its keys" if "unknown key" in message else ""
-                raise UserError(f"combination {' '.join(overrides)}: {message}{advice}") from error
+        numbered = list(enumerate(map(list, with_rows(job_overrides, self.rows)), initial_job_idx))
+        jobs = list(map(self.make, numbered)) if len(numbered) < _MANY else _in_parallel(self.make, numbered)
         _refuse_shared_directories(jobs)
         submission = self.act(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
+
+    def make(self, numbered: tuple[int, list[str]]) -> Job:
+        """Compose and check one combination."""
+        index, overrides = numbered
+        try:
+            return self.make_job(self._compose(overrides), overrides, index, self.sweep)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            message = one_line(error, overrides)
+            advice = "; sweep in two commands what differs in its keys" if "unknown key" in message else ""
+            raise UserError(f"combination {' '.join(overrides)}: {message}{advice}") from error
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         """What Hydra composes: files once for each set of choices, then values as it applies them itself."""
@@ -113,6 +117,29 @@ class JobLauncher(Launcher):
         type(loader)._apply_overrides_to_config(values, config)
         OmegaConf.set_struct(config, False)
         return config
+
+
+_MANY = 40  # combinations from which on it pays to start processes
+_forked: list[Callable[[Any], Any]] = []  # what forked processes inherit: a launcher cannot be pickled
+
+
+def _in_parallel(make: Callable[[Any], Job], items: Sequence[Any]) -> list[Job]:
+    """`make` of every item, in order, on all cores."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    _forked[:] = [make]
+    cores = min(16, len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(cores, get_context("fork")) as pool:
+        try:
+            return list(pool.map(_call_forked, items, chunksize=10))
+        except UserError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _call_forked(item: Any) -> Any:
+    return _forked[0](item)
 
 
 def _refuse_shared_directories(jobs: list[Job]) -> None:
