@@ -51,13 +51,33 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
 def check_needs(name: str, needs: Any) -> None:
     """Refuse an algorithm whose `needs` this engine cannot meet."""
     lacking = sorted(needs.models - {"policy", "reference", "reward_model"})
-    lacking += [what for what in ("rollouts", "reward") if getattr(needs, what)]
     if lacking:
         raise UserError(f"algo={name}: needs {', '.join(lacking)}, which this version of the engine does not provide")
-    if needs.data not in ("pairs", "completions", "labelled"):
-        raise UserError(f"algo={name}: needs.data={needs.data!r} must be 'pairs', 'completions' or 'labelled'")
+    if needs.data not in ("pairs", "completions", "labelled", "prompts"):
+        raise UserError(
+            f"algo={name}: needs.data={needs.data!r} must be 'pairs', 'completions', 'labelled' or 'prompts'"
+        )
     if len(needs.models & {"policy", "reward_model"}) != 1 or needs.models == {"reward_model", "reference"}:
         raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
+
+
+def check_rollouts(config: DictConfig) -> None:
+    """Refuse what an algorithm that learns from the policy's own replies cannot do.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    check_model_paths(config, "reward")
+    algo, batch = config.algo, config.global_batch_size
+    if algo.prompts_per_round and algo.prompts_per_round % batch:
+        raise UserError(
+            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}, the prompts "
+            "of a step"
+        )
+    if config.micro_batch_tokens == "auto":
+        raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
+    if config.zero.stage == 3:
+        raise UserError("zero=3 and rollout=hf: partitioned weights cannot write replies; use zero=0, 1 or 2")
 
 
 def _check_callbacks(config: DictConfig) -> None:
@@ -134,6 +154,8 @@ def check_data(config: DictConfig) -> None:
 def check_model_paths(config: DictConfig, group: str) -> None:
     """`group` is "model" or "reward"; only a reward model may be an adapter, because it is not trained on."""
     section = config[group]
+    if "path" not in section:
+        return  # a scorer of the user's own
     if section.path and _is_made_before(config, section.path):
         return
     _check_local_path(section.path, f"{group}.path", folder=True)
@@ -174,7 +196,7 @@ def make_paths_absolute(config: DictConfig) -> None:
     """Jobs may start in another directory: what exists here is recorded by its absolute path."""
     models = [config[group] for group in ("model", "reward") if group in config]
     for node, key in [
-        *((model, key) for model in models for key in ("path", "chat_template")),
+        *((model, key) for model in models for key in ("path", "chat_template") if key in model),
         (config.data, "path"),
         (config.data, "eval_path"),
         *((entry, "path") for entry in config.data.mix),

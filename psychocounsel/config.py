@@ -19,6 +19,7 @@ from psychocounsel.checks import (
     check_data,
     check_model_paths,
     check_needs,
+    check_rollouts,
     make_paths_absolute,
     require_paths,
 )
@@ -27,7 +28,7 @@ from psychocounsel.files import shipped
 from psychocounsel.identity import new_directory, slug
 from psychocounsel.schema import EvaluateConfig, MixEntry, TrainConfig, check_limits, flat_keys, suggestion
 
-_TARGETS = ("algo", "cluster", "tracker")
+_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
 
 
 def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -42,6 +43,11 @@ def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
     return sweep_dir or str(new_directory(output, "sweep"))
 
 
+def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
+    return online if "rollout" in _root_ else offline
+
+
+OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
 OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
 OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
@@ -75,6 +81,8 @@ def check(composed: DictConfig) -> DictConfig:
     if "hydra" in composed:
         plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
     require_paths(plain)
+    if "algo" in plain:
+        _leave_out_unused(plain)
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
     cluster = build(config, "cluster")
     cluster.check()
@@ -83,12 +91,23 @@ def check(composed: DictConfig) -> DictConfig:
         algorithm = target_class(config, "algo")
         check_needs(algorithm.__name__, algorithm.needs)
         check_combinations(config, cluster)
+        if algorithm.needs.rollouts:
+            check_rollouts(config)
         build(config, "tracker").check()
     else:
         check_model_paths(config, "reward")
     make_paths_absolute(config)
     _name_by_path(config)
     return config
+
+
+def _leave_out_unused(plain: DictConfig) -> None:
+    """Drop the groups of reward and rollout where the algorithm has no use for them."""
+    needs = target_class(plain, "algo").needs
+    with open_dict(plain):
+        for group, needed in (("reward", needs.reward), ("rollout", needs.rollouts)):
+            if not needed:
+                plain.pop(group, None)
 
 
 def _typed(plain: DictConfig, fields: type) -> DictConfig:
@@ -112,7 +131,7 @@ def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[st
             schema[group]["_target_"] = name
             schema[group]._set_flag("struct", True)
             for item in dataclasses.fields(target):
-                if item.type is dict or getattr(item.type, "__origin__", None) is dict:  # its keys are the user's
+                if OmegaConf.get_type(schema[group], item.name) is dict:  # its keys are the user's
                     schema[group]._get_node(item.name)._set_flag("struct", False)
     return schema
 
@@ -163,7 +182,7 @@ def _name_by_path(config: DictConfig) -> None:
     """A preset for what ships, or for any path, is named by the path that was given in its place."""
     generics = {"model": ("local", "tiny"), "reward": ("local", "tiny"), "data": ("local", "sample")}
     for section, generic in ((config[group], names) for group, names in generics.items() if group in config):
-        if section.name in generic and section.path and not section.path.startswith("builtin:"):
+        if section.get("name") in generic and section.get("path") and not section.path.startswith("builtin:"):
             path = Path(section.path)
             telling = path.parent if path.name == "model" else path  # RUN/model
             section.name = slug(telling.stem if path.is_file() else telling.name)

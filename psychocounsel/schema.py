@@ -50,19 +50,6 @@ class ModelConfig:
 
 
 @dataclass
-class RewardConfig:
-    name: str = MISSING
-    path: str = MISSING  # hub id, local folder, or builtin:tiny_reward
-    revision: str | None = None
-    dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
-    chat_template: str | None = None
-    template_args: dict[str, Any] = option({})
-    max_length: int | None = option(None, at_least=8)
-    micro_batch_tokens: int = option(4096, at_least=1)
-    normalise: bool = False
-
-
-@dataclass
 class MixEntry:
     name: str | None = None
     path: str | None = None
@@ -134,7 +121,8 @@ class EngineConfig:
 
 @dataclass
 class TrainConfig:
-    """The keys of `psychocounsel.train`; `algo`, `cluster` and `tracker` are added from their `_target_`."""
+    """The keys of `psychocounsel.train`; `algo`, `cluster`, `tracker`, and where the algorithm needs them `reward` and
+    `rollout`, are added from their `_target_`."""
 
     seed: int = 1
     epochs: float = option(1.0, above=0)
@@ -161,7 +149,7 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """The keys of `psychocounsel.evaluate`; `cluster` is added from its `_target_`."""
+    """The keys of `psychocounsel.evaluate`; `reward` and `cluster` are added from their `_target_`."""
 
     part: str = option("held_out", choices=("held_out", "all"))
     limit: int | None = option(None, at_least=1)
@@ -169,7 +157,6 @@ class EvaluateConfig:
     sweep_dir: str | None = None
     after: list[str] = option([])
     dry_run: bool = False
-    reward: RewardConfig = field(default_factory=RewardConfig)
     data: DataConfig = field(default_factory=DataConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])

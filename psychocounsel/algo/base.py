@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class Needs:
     """What an algorithm asks of the engine; what it cannot give is refused before any job starts.
 
-    `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more) or "labelled" (completions with
-    a `label`). `models` are engines: "policy" is trained, a "critic" too (its terms carry `engine="critic"`), "reference"
-    is frozen; "reward_model" is trained in the policy's place.
+    `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more), "labelled" (completions with
+    a `label`) or "prompts" (none yet). `models` are engines: "policy" is trained, a "critic" too (its terms carry
+    `engine="critic"`), "reference" is frozen; "reward_model" is trained in the policy's place. `rollouts` are replies of
+    the policy itself, and `reward` is what a reward model gives them.
     """
 
     models: frozenset[str] = frozenset({"policy"})
@@ -73,6 +74,9 @@ class Context(Protocol):
 
     rng: np.random.Generator
 
+    def count(self, name: str, number: int) -> None:
+        """Add to a count of this round, a metric `rollout/<name>` per prompt."""
+
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
         """float32[len] log-probabilities per completion of each group under "policy" or "reference"."""
 
@@ -98,7 +102,11 @@ class Algorithm:
     temperature: ClassVar[float] = 1.0
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Turn the round's groups into groups to train on; offline data is one round, collected before the first step."""
+        """Turn the round's groups, in any number, into groups to train on.
+
+        Offline data is one round, collected before the first step: each group becomes one. With `needs.rollouts` a group
+        comes with the replies of this round and their rewards.
+        """
         return groups
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:

@@ -1,10 +1,16 @@
-"""From ratings to preference pairs: the one place that decides which reply is chosen."""
+"""From ratings or rewards to preference pairs: the one place that decides which reply is chosen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from psychocounsel.counsel.principles import PRINCIPLES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _EQUAL = 1e-9  # scores are sums of rounded products
 
@@ -40,6 +46,7 @@ class Made:
     ties: int = 0
     too_close: int = 0
     unsafe: int = 0
+    equal: int = 0  # the same reply twice
 
 
 def make_pairs(
@@ -71,3 +78,33 @@ def _candidates(scores: Sequence[float], kind: str) -> Iterator[tuple[int, int]]
     elif len(scores) > 1:
         order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
         yield order[0], order[-1]
+
+
+def reward_pairs(
+    rewards: Sequence[float],
+    replies: Sequence[Hashable],
+    kind: str,
+    min_margin: float,
+    top_k: int,
+    rng: np.random.Generator,
+) -> Made:
+    """Make pairs of one prompt's replies by their rewards; `kind` is one of those of `algo.online.OnlinePairs`."""
+    order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
+    candidates = [(order[first], order[second]) for first, second in combinations(range(len(order)), 2)]
+    if kind == "best_worst":
+        candidates = candidates[len(order) - 2 : len(order) - 1]
+    elif kind == "best_random" and len(order) > 1:
+        candidates = [(order[0], order[int(rng.integers(1, len(order)))])]
+    elif kind == "top_k":
+        candidates.sort(key=lambda pair: rewards[pair[1]] - rewards[pair[0]])
+    made = Made()
+    for chosen, rejected in candidates:
+        if replies[chosen] == replies[rejected]:
+            made.equal += 1
+        elif rewards[chosen] == rewards[rejected]:
+            made.ties += 1
+        elif rewards[chosen] - rewards[rejected] < min_margin:
+            made.too_close += 1
+        elif kind != "top_k" or len(made.pairs) < top_k:
+            made.pairs.append((chosen, rejected))
+    return made

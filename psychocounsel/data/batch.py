@@ -53,6 +53,16 @@ class Batch:
         return self._per_token([completion.ref_logprobs for group in self.groups for completion in group.completions])
 
     @cached_property
+    def old_logprobs(self) -> torch.Tensor:
+        """float32[N] log-probabilities under the policy that wrote the replies."""
+        return self._per_token([completion.logprobs for group in self.groups for completion in group.completions])
+
+    @cached_property
+    def advantages(self) -> torch.Tensor:
+        """float32[N]."""
+        return self._per_token([completion.advantages for group in self.groups for completion in group.completions])
+
+    @cached_property
     def rewards(self) -> torch.Tensor:
         """float32[C]: the reward or mean rating of each completion."""
         return self._per_completion([completion.reward for group in self.groups for completion in group.completions])

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from psychocounsel.data.rows import Message
+
 Array = np.ndarray
 
 _PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages")
@@ -43,6 +45,14 @@ class Group:
     prompt_ids: Array
     completions: list[Completion] = field(default_factory=list)
     prompt_text: str = ""
+    messages: list[Message] | None = (
+        None  # the prompt as it was before the policy's template, where replies are written
+    )
+
+    def pair(self, chosen: int, rejected: int) -> "Group":
+        """The prompt with two of its completions."""
+        completions = [self.completions[chosen], self.completions[rejected]]
+        return replace(self, id=f"{self.id}-{chosen}-{rejected}", completions=completions)
 
     @property
     def tokens(self) -> int:
@@ -88,6 +98,7 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("prompt_ids", pa.list_(pa.int32())),
         ("prompt_text", pa.string()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
         ("completions", pa.list_(_COMPLETION)),
     ]
 )
@@ -100,6 +111,7 @@ def write_groups(path: Path, groups: Iterable[Group]) -> None:
             "id": group.id,
             "prompt_ids": group.prompt_ids,
             "prompt_text": group.prompt_text,
+            "messages": group.messages,
             "completions": [vars(completion) for completion in group.completions],
         }
         for group in groups
@@ -123,6 +135,7 @@ def read_groups(path: Path) -> list[Group]:
 
     def group(row: dict[str, Any]) -> Group:
         completions = [completion(each) for each in row["completions"]]
-        return Group(row["id"], np.array(row["prompt_ids"], np.int32), completions, row["prompt_text"])
+        prompt = np.array(row["prompt_ids"], np.int32)
+        return Group(row["id"], prompt, completions, row["prompt_text"], row["messages"])
 
     return [group(row) for row in pq.read_table(path).to_pylist()]

@@ -69,6 +69,13 @@ class ChatFormat:
             replies.append(self._up_to_end(ids[len(prompt) :]))
         return replies
 
+    def end_token(self) -> int:
+        """The token that ends an ordinary reply."""
+        messages: list[Message] = [{"role": "user", "content": "Hello."}]
+        (prompt,) = self.encode_prompts([self.render(messages)])
+        (reply,) = self.encode_replies([self.render(messages, "Hello.")], [prompt])
+        return int(reply[-1])
+
     def used_tokens(self) -> set[int]:
         """The special tokens of an ordinary conversation."""
         text = self.render([{"role": "user", "content": "Hello."}], "Hello.")
@@ -113,7 +120,8 @@ def tokenise(
     system_prompt: str | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Group]:
-    """Make Groups of `kind` "pairs" (two completions), "completions" (the first reply only, each once) or "labelled".
+    """Make Groups of `kind` "pairs" (two completions), "completions" (the first reply only, each once), "labelled", or
+    "prompts" (each once, without completions and with its messages).
 
     "labelled" takes pairs, whose chosen reply is good and whose rejected one is not, and single replies with a label.
 
@@ -130,6 +138,9 @@ def tokenise(
         firsts = {(repr(example.prompt), example.replies[0]): example for example in reversed(examples)}
         counts["rows dropped (their prompt and reply came before)"] = len(examples) - len(firsts)
         examples = [replace(example, replies=example.replies[:1]) for example in reversed(firsts.values())]
+    if kind == "prompts":
+        examples = list({repr(example.prompt): replace(example, replies=[]) for example in reversed(examples)}.values())
+        examples.reverse()
     groups: list[Group] = []
     for start in range(0, len(examples), _BLOCK):
         rows = [_render(example, chat, kind, system_prompt) for example in examples[start : start + _BLOCK]]
@@ -146,6 +157,7 @@ class _Rendered:
     example: Example
     prompt: str
     whole: list[str]  # the prompt with each reply
+    messages: list[Message] | None = None
 
 
 def _render(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
@@ -155,7 +167,8 @@ def _render(example: Example, chat: ChatFormat, kind: str, system_prompt: str | 
         raise UserError(f"{example.where}: has one reply and no label; add label: true or false, or give pairs")
     messages = with_system_prompt(example.prompt, system_prompt)
     try:
-        return _Rendered(example, chat.render(messages), [chat.render(messages, reply) for reply in example.replies])
+        whole = [chat.render(messages, reply) for reply in example.replies]
+        return _Rendered(example, chat.render(messages), whole, messages if kind == "prompts" else None)
     except UserError as error:
         raise UserError(f"{example.where}: {error}") from error
 
@@ -180,7 +193,7 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
             Completion(next(replies), text, reward=score, label=label)
             for text, score, label in zip(example.replies, scores, labels, strict=False)
         ]
-        yield Group(example.id, prompts[row.prompt], completions, row.prompt)
+        yield Group(example.id, prompts[row.prompt], completions, row.prompt, row.messages)
 
 
 def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:

@@ -42,6 +42,13 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     return engine
 
 
+def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
+    """The policy as it is before training, frozen, beside the one that is trained."""
+    dtype = model_dtype(config.model, world.device)
+    model = load_model(config, algorithm, dtype, None, tokenizer, world.device.type)
+    return model.to(world.device).requires_grad_(False).eval()
+
+
 def load_model(
     config: DictConfig,
     algorithm: Algorithm,

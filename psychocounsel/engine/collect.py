@@ -14,6 +14,7 @@ from psychocounsel.engine.reference import CachedReference, reference_identity
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
+from psychocounsel.model.packed import PackedModel
 
 
 class Collector:
@@ -24,7 +25,16 @@ class Collector:
     ) -> None:
         self.run, self.algorithm, self.stepper, self.world, self.alive = run, algorithm, stepper, world, alive
         self.rng = np.random.default_rng([run.config.seed, 0])
+        self.counts: dict[str, int] = {}
+        self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
         self._reference: CachedReference | None = None
+
+    def begin(self, number: int) -> None:
+        """Get ready to collect round `number`."""
+        self.rng, self.counts = np.random.default_rng([self.run.config.seed, 1 + number]), {}
+
+    def count(self, name: str, number: int) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
 
     def collect(self, data: Dataset, visited: list[int], weights: str) -> None:
         """Put into `data` what the algorithm makes of the `visited` training rows and of all held-out rows.
@@ -48,18 +58,25 @@ class Collector:
         """Context.logprobs; the reference is the policy before its first step, or without its adapters."""
         if model == "reference" and self._reference is not None:
             return self._reference(groups)
+        if model == "reference" and getattr(self.algorithm, "reference", "initial") == "round":
+            model = "policy"  # as it is when the round begins, which is now
         if model == "policy" and self.stepper.untrained and (known := reference_of(groups)):
             return known
         return self._compute(model, groups)
 
     def _compute(self, model: str, groups: list[Group]) -> list[list[Array]]:
         policy: Engine = self.stepper.engines["policy"]
-        if model == "reference" and policy.module.adapter is None and not (self._reference or self.stepper.untrained):
+        frozen = self.frozen if model == "reference" else None
+        if (
+            model == "reference"
+            and policy.module.adapter is None
+            and not (frozen or self._reference or self.stepper.untrained)
+        ):
             raise RuntimeError("reference log-probabilities are computed before the policy changes")
         policy.train(False)
         results: list[list[Array]] = []
         size = self.run.config.global_batch_size
         with policy.module.adapters_off() if model == "reference" else nullcontext():
             for start in range(0, len(groups), size):
-                results += self.stepper.logprobs(groups[start : start + size])
+                results += self.stepper.logprobs(groups[start : start + size], frozen)
         return results

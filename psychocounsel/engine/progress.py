@@ -11,7 +11,14 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-_SHOWN = {"loss": "loss", "rewards/accuracy": "accuracy", "rewards/margin": "margin", "eval/loss": "held-out loss"}
+_SHOWN = {
+    "loss": "loss",
+    "rewards/accuracy": "accuracy",
+    "rewards/margin": "margin",
+    "rollout/reward": "reward",
+    "eval/loss": "held-out loss",
+    "eval/reward": "held-out reward",
+}
 
 
 class Progress:

@@ -48,6 +48,50 @@ class DataOrder:
         return sorted({index for step in range(self.steps) for index in self.indices(step)})
 
 
+@dataclass(frozen=True)
+class RoundOrder:
+    """Which prompts each round takes, and which of its groups each step trains on.
+
+    A round takes `prompts` prompts and has steps for `batch_size` of them at a time, `passes` times over. However many
+    groups are collected, they are spread evenly over the steps of a pass.
+    """
+
+    rows: int
+    prompts: int
+    batch_size: int
+    passes: int
+    epochs: float
+    max_steps: int | None
+    seed: int
+
+    @property
+    def _per_pass(self) -> int:
+        return math.ceil(self.prompts / self.batch_size)
+
+    @property
+    def steps_per_round(self) -> int:
+        return self.passes * self._per_pass
+
+    @property
+    def steps(self) -> int:
+        wanted = math.ceil(round(self.epochs * self.rows) / self.prompts) * self.steps_per_round
+        return max(1, min(wanted, self.max_steps or wanted))
+
+    def round_of(self, step: int) -> int:
+        return step // self.steps_per_round
+
+    def indices(self, number: int) -> list[int]:
+        """Row numbers of round `number` (from 0)."""
+        places = range(number * self.prompts, (number + 1) * self.prompts)
+        return [int(_shuffle(self.seed, place // self.rows, self.rows)[place % self.rows]) for place in places]
+
+    def part(self, step: int, count: int) -> list[int]:
+        """Which of a round's `count` groups step `step` trains on: a shuffle for each pass."""
+        turn, place = divmod(step % self.steps_per_round, self._per_pass)
+        shuffled = np.random.default_rng([self.seed, self.round_of(step), turn]).permutation(count)
+        return [int(index) for index in np.array_split(shuffled, self._per_pass)[place]]
+
+
 @lru_cache(maxsize=2)
 def _shuffle(seed: int, epoch: int, rows: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -21,6 +21,7 @@ from psychocounsel.engine.lanes import Lanes
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.files import write_atomically
+from psychocounsel.model.packed import PackedModel
 
 
 class NonFiniteBatch(Exception):
@@ -178,11 +179,11 @@ class Stepper:
             engine.backward(torch.stack(parts).sum(), lane)
 
     @torch.no_grad()
-    def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
-        """float32[len] per completion of each group under the policy as it is now; on every rank."""
+    def logprobs(self, groups: Sequence[Group], model: PackedModel | None = None) -> list[list[np.ndarray]]:
+        """float32[len] per completion of each group under `model`, or the policy as it is now; on every rank."""
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
-            pieces = batch.split_completions(self.main(batch, lane))
+            pieces = batch.split_completions(model(batch) if model else self.main(batch, lane))
             return dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
 
         mine = {index: pieces for part in self._each(groups, run) for index, pieces in part.items()}

@@ -16,6 +16,10 @@ _ROWS = (
     ("eval/ece", "held-out ECE", 1.0, ""),
     ("eval/brier", "held-out Brier", 1.0, ""),
     ("eval/loss", "held-out loss", 1.0, ""),
+    ("eval/reward", "held-out reward", 1.0, ""),
+    ("eval/kl", "divergence (nats)", 1.0, ""),
+    ("eval/length", "length (tokens)", 1.0, ""),
+    ("eval/unfinished", "unfinished", 100.0, " %"),
 )
 
 

@@ -22,9 +22,11 @@ from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
 from psychocounsel.engine.collect import Collector
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.export import export_model, kept_model
+from psychocounsel.engine.feed import Feed, OfflineFeed
 from psychocounsel.engine.fit import micro_batch_tokens
 from psychocounsel.engine.metrics import MetricsLog, peak_memory_gb
 from psychocounsel.engine.progress import Progress, quiet_libraries
+from psychocounsel.engine.rounds import open_rounds
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
 from psychocounsel.engine.speed import Speed
@@ -76,27 +78,31 @@ class Trainer:
         self.tokenizer, self.chat = load_chat_format(run.config.model, scores=self.main == "reward_model")
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say)
         self.algorithm.check(self.data.train, self.data.held_out)
-        self.order = DataOrder(
-            len(self.data.train), run.config.global_batch_size, run.config.epochs, run.config.max_steps, run.config.seed
-        )
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
         self.speed = Speed(self.engines[self.main], self.world)
-        run.say(packing_report(self._lengths(), self.stepper.plan))
         self.tracker: Any = configs.build(run.config, "tracker")
         self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)
-        self.collector = Collector(run, self.algorithm, self.stepper, self.world, self._alive_while_collecting)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
+        self.collector = Collector(run, self.algorithm, self.stepper, self.world, self._alive_while_collecting)
+        self.feed = self._feed()
+        self.steps = self.feed.steps
+        if lengths := self.feed.lengths():
+            run.say(packing_report(lengths, self.stepper.plan))
         self.started = time.time()
 
-    def _lengths(self) -> list[list[int]]:
-        """Tokens of each group of the first steps."""
-        steps = map(self.order.indices, range(min(self.order.steps, 50)))
-        return [[self.data.train[index].tokens for index in indices] for indices in steps]
+    def _feed(self) -> Feed:
+        config = self.config
+        if self.algorithm.needs.rollouts:
+            more = (self.tokenizer, self.chat, self._announce, self._alive_in_round)
+            return open_rounds(self.run, self.data, self.collector, *more)
+        length = (config.epochs, config.max_steps, config.seed)
+        order = DataOrder(len(self.data.train), config.global_batch_size, *length)
+        return OfflineFeed(self.data, order, self.collector)
 
     # -- starting
 
@@ -104,7 +110,7 @@ class Trainer:
         """Collect the round's groups with the untouched policy, then load the newest checkpoint if there is one."""
         model, cache = self.config.model, self.config.paths.cache
         weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
-        self.collector.collect(self.data, self.order.visited(), weights)
+        self.feed.start(weights)
         self.fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         nodes = sorted(set(self.world.gather(platform.node())))
         loop = load_checkpoint(self.run.dir, self.engines)
@@ -121,8 +127,14 @@ class Trainer:
     def _alive_while_collecting(self) -> None:
         if self.world.any(self.stop.requested()):
             self.run.say("stop requested: nothing new to save yet")
-            self.run.write_state("stopped", self.state.step, self.order.steps)
+            self.run.write_state("stopped", self.state.step, self.steps)
             raise Stopped
+        self._heartbeat("collecting")
+
+    def _alive_in_round(self) -> None:
+        """What is done of a round is on disk, so a stop there saves the step before it."""
+        if self.world.any(self.stop.requested()):
+            self._stop_here()
         self._heartbeat("collecting")
 
     def _restore_loop(self, loop: dict[str, Any]) -> None:
@@ -138,7 +150,7 @@ class Trainer:
         kept = kept_model(self.run.dir / "model")
         if self.config.checkpoint.metric in kept:
             self.state.best = kept  # newer than the checkpoint, where a kill came between the two
-        self.run.say(f"going on from step {self.state.step} of {self.order.steps}")
+        self.run.say(f"going on from step {self.state.step} of {self.steps}")
 
     # -- the loop
 
@@ -149,12 +161,12 @@ class Trainer:
             Stopped: after a stop request, with a checkpoint on disk.
             NonFinite: for a NaN or infinite loss or gradient, with the batch's rows on disk.
         """
-        self.run.write_state("training", self.state.step, self.order.steps)
-        self.progress.start(self.state.step, self.order.steps)
+        self.run.write_state("training", self.state.step, self.steps)
+        self.progress.start(self.state.step, self.steps)
         while True:
             if self.state.line is not None:
                 self._finish_step(self.state.line)
-            if self.state.step >= self.order.steps:
+            if self.state.step >= self.steps:
                 break
             if self.world.any(self.stop.requested()):
                 self._stop_here()
@@ -166,12 +178,17 @@ class Trainer:
 
     def _train_step(self) -> None:
         started, self.stepper.data_seconds = time.perf_counter(), 0.0
-        groups = [self.data.train[index] for index in self.order.indices(self.state.step)]
+        groups = self.feed.groups(self.state.step)
+        lr = learning_rate(self.algorithm, self.state.step, self.steps)
+        of_round = self.feed.metrics(self.state.step)
+        if not groups:
+            self.state.step += 1
+            self.state.line = {"step": self.state.step, "attempt": self.run.attempt, "lr": lr, "groups": 0, **of_round}
+            return
         groups = self.algorithm.batch_groups(groups, self.collector)
         torch.manual_seed(step_seed(self.config.seed, self.state.step, self.world.rank))
         for engine in self.engines.values():
             engine.train(True)
-        lr = learning_rate(self.algorithm, self.state.step, self.order.steps)
         metrics = metrics_of(self._guarded(groups, train=True)[0])
         norms = {name: engine.step(lr) for name, engine in self.engines.items()}
         if not all(np.isfinite(norm) for norm in norms.values()):
@@ -189,6 +206,7 @@ class Trainer:
             "data_seconds": self.stepper.data_seconds,
             "peak_memory_gb": peak_memory_gb(),
             **metrics,
+            **of_round,
         }
 
     def _guarded(self, groups: list[Group], train: bool) -> tuple[Tally, Scores]:
@@ -199,7 +217,7 @@ class Trainer:
 
     def _finish_step(self, line: dict[str, Any]) -> None:
         """Evaluate if due, write the step's line, save a checkpoint if due."""
-        is_last = self.state.step >= self.order.steps
+        is_last = self.state.step >= self.steps
         if self._due(self.config.eval.every, is_last):
             line |= self._evaluate()
         self.state.line = None
@@ -221,6 +239,15 @@ class Trainer:
             return {}
         for engine in self.engines.values():
             engine.train(False)
+        evaluation = self.feed.evaluate(self.state.step)
+        if evaluation is None:
+            evaluation = self._evaluate_rows()
+        if self.state.note(evaluation, self.config.checkpoint.metric, self.config.checkpoint.mode):
+            self._export(evaluation)
+        return evaluation
+
+    def _evaluate_rows(self) -> dict[str, float]:
+        """The loss and its metrics over the held-out rows."""
         size = self.config.global_batch_size
         tally: Tally = {}
         scores: Scores = []
@@ -234,10 +261,7 @@ class Trainer:
             self._announce("eval_batch")
             self._heartbeat("evaluating")
         metrics = metrics_of(tally) | (self.algorithm.evaluation(self.data.held_out, scores) if scores else {})
-        evaluation = {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics.items()}
-        if self.state.note(evaluation, self.config.checkpoint.metric, self.config.checkpoint.mode):
-            self._export(evaluation)
-        return evaluation
+        return {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics.items()}
 
     # -- ending
 
@@ -264,9 +288,9 @@ class Trainer:
         metrics = {name: getattr(self.state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
         seconds = time.time() - self.started
-        write_summary(self.run.dir, status, self.state.step, self.order.steps, metrics, mark, seconds)
-        self.run.write_state(status, self.state.step, self.order.steps)
-        print_summary(self.run, status, self.state.step, self.order.steps, metrics, seconds)
+        write_summary(self.run.dir, status, self.state.step, self.steps, metrics, mark, seconds)
+        self.run.write_state(status, self.state.step, self.steps)
+        print_summary(self.run, status, self.state.step, self.steps, metrics, seconds)
 
     def close(self) -> None:
         self.watchdog.stop()
@@ -281,7 +305,7 @@ class Trainer:
             "round": 0,  # offline data are one round, without minibatches of its own
             "minibatch": 0,
             "phase": "train" if self.state.line is None else "evaluate",
-            "data_order": {"seed": self.config.seed, "rows": self.order.rows},
+            "data_order": {"seed": self.config.seed, "rows": len(self.data.train)},
             **asdict(self.state),
             "fingerprints": self.fingerprints,
         }
@@ -309,7 +333,7 @@ class Trainer:
 
     def _heartbeat(self, phase: str) -> None:
         self.watchdog.alive()
-        self.run.write_state(phase, self.state.step, self.order.steps)
+        self.run.write_state(phase, self.state.step, self.steps)
 
 
 def _instantiate(name: str, callback: Any) -> Any:

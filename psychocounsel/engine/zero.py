@@ -85,6 +85,11 @@ class Engine:
         self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without telling the norm
 
     @property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype that forward passes compute in where it is not that of the weights."""
+        return self.dtype if self._autocasts else None
+
+    @property
     def lanes(self) -> int:
         return 1 + len(self._replicas)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from psychocounsel import config as configs
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import load_split, normalised
 from psychocounsel.data.tokenise import with_system_prompt
@@ -15,7 +16,6 @@ from psychocounsel.engine.progress import Progress
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
 from psychocounsel.files import write_atomically, write_json
-from psychocounsel.reward.local import LocalScorer
 
 _NAMES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
 
@@ -33,7 +33,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Callabl
         raise UserError(
             "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
         )
-    scorer = LocalScorer(config.reward, world.device)
+    scorer = configs.build(config, "reward").open(world.device)
     progress = Progress(world.rank == 0)
     conversations = [
         [*with_system_prompt(example.prompt, config.data.system_prompt), {"role": "assistant", "content": reply}]
@@ -47,7 +47,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Callabl
     if world.rank:
         return
     prompts = [normalised(example.prompt) for example in examples]
-    raw = scores * scorer.std + scorer.mean  # figures are of unnormalised rewards, whatever scores.jsonl is to hold
+    raw = scorer.unnormalised(scores)  # which figures are of, whatever scores.jsonl is to hold
     metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), prompts) | reward_statistics(list(raw))
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     counts = {"pairs": len(examples), "prompts": len(set(prompts))}

@@ -1,6 +1,6 @@
 """What scores replies. Everything that asks for rewards asks a Scorer, wherever its model runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +11,16 @@ Conversation = Sequence[Message]  # ends with the reply that is scored, of role 
 
 
 class Scorer(Protocol):
-    def score(self, conversations: Sequence[Conversation]) -> np.ndarray:
+    def score(
+        self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+    ) -> np.ndarray:
         """float32[n]: the reward of the last message of each conversation, in order.
+
+        `progress` may wrap the loop over parts of them.
 
         Raises:
             UserError: for a conversation that does not end with a reply, or that the model cannot read whole.
         """
+
+    def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
+        """The rewards as the model gives them, of those that `score` has returned."""

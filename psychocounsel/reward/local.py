@@ -17,7 +17,7 @@ from psychocounsel.model.probe import check_packing
 from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.reward.base import Conversation
-from psychocounsel.schema import RewardConfig
+from psychocounsel.reward.settings import LocalReward
 
 _BLOCK = 1024  # conversations tokenised at a time
 
@@ -46,16 +46,19 @@ class LocalScorer:
     def load(cls, path: str, **settings: Any) -> "LocalScorer":
         """A scorer with the model at `path` and settings of the `reward` config group, on a GPU if there is one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(OmegaConf.structured(RewardConfig(name="local", path=path, **settings)), device)
+        return cls(OmegaConf.structured(LocalReward(name="local", path=path, **settings)), device)
 
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
-        """As Scorer says; `progress` may wrap the loop over blocks."""
+        """As Scorer says."""
         starts = range(0, len(conversations), _BLOCK)
         parts = [self._score_block(conversations[start : start + _BLOCK], start) for start in progress(starts)]
         rewards = np.concatenate([np.zeros(0, np.float32), *parts])
         return ((rewards - self.mean) / self.std).astype(np.float32)
+
+    def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
+        return rewards * self.std + self.mean
 
     @torch.no_grad()
     def _score_block(self, conversations: Sequence[Conversation], first: int) -> np.ndarray:

@@ -1,0 +1,57 @@
+"""Group relative policy optimization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
+from psychocounsel.algo.online import Online, clipped, collect_advantages, ratio_metrics
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from psychocounsel.data.batch import Batch
+    from psychocounsel.data.group import Group
+
+
+@dataclass
+class GRPO(Online, Algorithm):
+    """GRPO (arXiv 2402.03300, eq. 3 and 4): a token is an action, and all tokens of a reply have its advantage.
+
+    The advantage is the reward less the mean of the prompt's replies, over their standard deviation (`normalise_std`; without
+    it as in arXiv 2503.20783). The loss is the mean over replies of the mean over tokens of PPO's clipped loss, plus
+    kl_weight * (ref/pi - log(ref/pi) - 1).
+    """
+
+    samples: int = option(4, at_least=2)
+    kl_weight: float = option(0.04, at_least=0)
+    reward_weight: float = option(1.0, at_least=0)
+    clip_low: float = option(0.2, above=0, below=1)
+    clip_high: float = option(0.2, above=0)
+    normalise_std: bool = True
+
+    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
+
+    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
+        return collect_advantages(groups, ctx, self._advantages)
+
+    def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
+        """float[n] of the n replies to a prompt."""
+        advantages = rewards - rewards.mean()
+        if self.normalise_std:
+            advantages = advantages / (rewards.std(ddof=1) + 1e-4)
+        return self.reward_weight * advantages
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms per completion; ratio and share of clipped tokens per token."""
+        assert outputs.logprobs is not None
+        losses, ratio = clipped(outputs.logprobs - batch.old_logprobs, batch.advantages, self.clip_low, self.clip_high)
+        behind = batch.ref_logprobs - outputs.logprobs
+        kl = behind.exp() - behind - 1
+        terms = {"loss_policy": Term((batch.completion_sums(losses) / batch.completion_lengths).sum(), "completions")}
+        if self.kl_weight:
+            each = batch.completion_sums(kl) / batch.completion_lengths
+            terms["loss_kl"] = Term(each.sum(), "completions", self.kl_weight)
+        return terms | ratio_metrics(ratio, self.clip_low, self.clip_high, "tokens")

@@ -1,0 +1,100 @@
+"""What algorithms share that learn from replies of the policy itself, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Context, Term, collect_reference
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from psychocounsel.data.group import Group
+
+
+@dataclass
+class Online:
+    """Fields of every such algorithm.
+
+    A round takes `prompts_per_round` prompts (by default those of a step), writes `samples` replies to each at
+    `temperature`, scores them, and trains `passes` times over what is collected of them, in steps of `global_batch_size`
+    prompts.
+    """
+
+    samples: int = option(4, at_least=1)
+    temperature: float = option(1.0, above=0)
+    prompts_per_round: int | None = option(None, at_least=1)
+    passes: int = option(1, at_least=1)
+    reference: str = option("initial", choices=("initial", "round"))
+
+
+@dataclass
+class OnlinePairs(Online):
+    """Collects preference pairs of the replies by their rewards (arXiv 2312.11456, iterative DPO).
+
+    `pairs`: "best_worst", "best_random" (the best against any other), "margin" (all that differ by `min_margin`), or
+    "top_k" (the `top_k` of them that differ most). In any case a pair needs two different replies, different rewards, and
+    a difference of at least `min_margin`.
+    """
+
+    pairs: str = option("best_worst", choices=("best_worst", "best_random", "margin", "top_k"))
+    min_margin: float = option(0.0, at_least=0)
+    top_k: int = option(2, at_least=1)
+
+    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
+        from psychocounsel.counsel.pairs import reward_pairs
+
+        collected = []
+        for group in groups:
+            rewards = [completion.reward or 0.0 for completion in group.completions]
+            texts = [completion.ids.tobytes() for completion in group.completions]
+            made = reward_pairs(rewards, texts, self.pairs, self.min_margin, self.top_k, ctx.rng)
+            ctx.count("pairs", len(made.pairs))
+            ctx.count("ties", made.ties)
+            ctx.count("equal_replies", made.equal)
+            ctx.count("too_close", made.too_close)
+            collected += [group.pair(chosen, rejected) for chosen, rejected in made.pairs]
+        return collect_reference(collected, ctx)
+
+
+def collect_advantages(
+    groups: list[Group], ctx: Context, advantages_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> list[Group]:
+    """Fill `logprobs` by the policy as it trains, `ref_logprobs`, and `advantages`, one value for all tokens of a reply.
+
+    `advantages_of` makes float[n] of the n rewards and divergences log pi - log ref of the replies to a prompt.
+    """
+    import numpy as np
+
+    before = collect_reference(groups, ctx)
+    for group, logprobs in zip(before, ctx.logprobs("policy", before), strict=True):
+        kl = []
+        for completion, values in zip(group.completions, logprobs, strict=True):
+            assert completion.ref_logprobs is not None
+            kl.append(float((values - completion.ref_logprobs).sum()))
+            completion.logprobs = values
+        rewards = np.array([completion.reward for completion in group.completions])
+        for completion, advantage in zip(group.completions, advantages_of(rewards, np.array(kl)), strict=True):
+            completion.advantages = np.full(len(completion.ids), advantage, np.float32)
+    return before
+
+
+def clipped(
+    difference: torch.Tensor, advantages: torch.Tensor, low: float, high: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """PPO's losses (arXiv 1707.06347, eq. 7) and ratios, float[n], of log pi - log pi_old and advantages, float[n]."""
+    import torch
+
+    ratio = difference.exp()
+    bounded = ratio.clamp(1 - low, 1 + high)
+    return torch.maximum(-advantages * ratio, -advantages * bounded), ratio.detach()
+
+
+def ratio_metrics(ratio: torch.Tensor, low: float, high: float, unit: str) -> dict[str, Term]:
+    """The mean ratio, and the share that is outside of the clipping range, of float[units]."""
+    outside = ((ratio < 1 - low) | (ratio > 1 + high)).float()
+    return {"ratio": Term(ratio.sum(), unit, 0.0), "clip_fraction": Term(outside.sum(), unit, 0.0)}

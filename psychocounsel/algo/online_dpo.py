@@ -1,0 +1,16 @@
+"""Online iterative DPO: pairs of the policy's own replies, as a reward model judges them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psychocounsel.algo.base import Needs
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.algo.online import OnlinePairs
+
+
+@dataclass
+class OnlineDPO(OnlinePairs, DPO):
+    """DPO's losses on the pairs that `OnlinePairs` collects in each round."""
+
+    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)

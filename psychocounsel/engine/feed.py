@@ -1,0 +1,53 @@
+"""What the loop trains on: the rows of a data set, or round by round what is collected of the policy's own replies."""
+
+from typing import Protocol
+
+from psychocounsel.data.build import Dataset
+from psychocounsel.data.group import Group
+from psychocounsel.engine.collect import Collector
+from psychocounsel.engine.schedule import DataOrder
+
+
+class Feed(Protocol):
+    """All ranks call each method together."""
+
+    steps: int
+
+    def start(self, weights: str) -> None:
+        """Collect what is collected before the first step; `weights` tells the policy's weights from others."""
+
+    def groups(self, step: int) -> list[Group]:
+        """The groups of the global batch of step `step` (from 0); none if a round left nothing for it."""
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What there is to say of a round with its first step."""
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """Metrics of held-out prompts after `step` steps; None where held-out rows are judged by the loss."""
+
+    def lengths(self) -> list[list[int]]:
+        """Tokens of each group of the first steps, where they are known."""
+
+
+class OfflineFeed:
+    """Rows of a data set, in the order of `DataOrder`."""
+
+    def __init__(self, data: Dataset, order: DataOrder, collector: Collector) -> None:
+        self.data, self.order, self.collector = data, order, collector
+        self.steps = order.steps
+
+    def start(self, weights: str) -> None:
+        self.collector.collect(self.data, self.order.visited(), weights)
+
+    def groups(self, step: int) -> list[Group]:
+        return [self.data.train[index] for index in self.order.indices(step)]
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return {}
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        return None
+
+    def lengths(self) -> list[list[int]]:
+        steps = map(self.order.indices, range(min(self.steps, 50)))
+        return [[self.data.train[index].tokens for index in indices] for indices in steps]

@@ -1,0 +1,40 @@
+"""Figures of replies that a policy wrote."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from psychocounsel.data.group import Array, Group
+
+_GRAM = 4
+
+
+def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
+    """Means over all replies of `groups`, as `<prefix>/<name>`.
+
+    reward; length in tokens; unfinished, the share that was cut; repetition, the share of a reply's runs of four tokens
+    that it has before; with the `reference` log-probabilities kl, the sum over a reply's tokens of log pi - log ref.
+    """
+    replies = [completion for group in groups for completion in group.completions]
+    if not replies:
+        return {}
+    figures: dict[str, list[float]] = {
+        "reward": [reply.reward or 0.0 for reply in replies],
+        "length": [len(reply.ids) for reply in replies],
+        "unfinished": [reply.finish_reason == "length" for reply in replies],
+        "repetition": [repetition(reply.ids.tolist()) for reply in replies],
+    }
+    if reference is not None:
+        flat = [values for some in reference for values in some]
+        figures["kl"] = [
+            float((reply.logprobs - values).sum()) if reply.logprobs is not None else 0.0
+            for reply, values in zip(replies, flat, strict=True)
+        ]
+    return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
+
+
+def repetition(ids: Sequence[int]) -> float:
+    """The share of the runs of four tokens in `ids` that came before in it; 0 if it is shorter than five."""
+    runs = [tuple(ids[start : start + _GRAM]) for start in range(len(ids) - _GRAM + 1)]
+    return 1 - len(Counter(runs)) / len(runs) if len(runs) > 1 else 0.0

@@ -1,0 +1,186 @@
+"""`rollout=hf`: the policy that is trained writes the replies itself, by transformers, in the training process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psychocounsel.rollout.base import RolloutSettings, Sampling
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import torch
+
+    from psychocounsel.data.group import Completion, Group
+    from psychocounsel.engine.zero import Engine
+    from psychocounsel.model.packed import PackedModel
+
+
+@dataclass
+class HF(RolloutSettings):
+    batch_size: int = option(64, at_least=1)  # replies that are written at once, in each process
+
+    def open(self, engine: Engine, tokenizer: Any, stop: Sequence[int]) -> HFRollout:
+        """Start writing with the model of `engine`."""
+        return HFRollout(engine.module, tokenizer, stop, self.batch_size, engine.autocast)
+
+
+class HFRollout:
+    """Writes replies with the weights that `policy` has at that moment.
+
+    The replies to a prompt share its first pass; those that have ended leave the batch. `stop` are the ids of tokens that
+    end a reply. `autocast` is the dtype to compute in where the weights are float32.
+    """
+
+    def __init__(
+        self,
+        policy: PackedModel,
+        tokenizer: Any,
+        stop: Sequence[int],
+        batch_size: int,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.policy, self.tokenizer, self.stop, self.batch_size = policy, tokenizer, sorted(stop), batch_size
+        self.autocast = autocast
+        self.version = 0
+
+    def sync(self, version: int) -> None:
+        self.version = version
+
+    def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
+        """As Rollout says; random numbers come from `sampling.seed` alone."""
+        import torch
+
+        device = self.policy.lm.device
+        generator = torch.Generator(device).manual_seed(sampling.seed)
+        order = sorted(range(len(groups)), key=lambda index: (len(groups[index].prompt_ids), index))
+        size = max(1, self.batch_size // sampling.n)
+        found: dict[int, list[Completion]] = {}
+        training = self.policy.training
+        self.policy.eval()
+        computes = torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+        with torch.no_grad(), computes, self.policy.attention.plain(self.policy.lm):
+            for start in range(0, len(order), size):
+                members = order[start : start + size]
+                found |= zip(
+                    members, self._batch([groups[index] for index in members], sampling, generator), strict=True
+                )
+        self.policy.train(training)
+        return [replace(group, completions=found[index]) for index, group in enumerate(groups)]
+
+    def _batch(self, groups: Sequence[Group], sampling: Sampling, generator: torch.Generator) -> list[list[Completion]]:
+        rows = _Rows(groups, sampling, self.policy.lm, self.stop)
+        while rows.alive:
+            rows.write(*_draw(rows.logits, sampling, generator))
+        completions = [self._completion(*reply) for reply in rows.replies()]
+        return [completions[start : start + sampling.n] for start in range(0, len(completions), sampling.n)]
+
+    def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
+        import numpy as np
+
+        from psychocounsel.data.group import Completion
+
+        text = self.tokenizer.decode(ids[:-1] if ids[-1] in self.stop else ids, skip_special_tokens=True)
+        reason = "stop" if ids[-1] in self.stop else "length"
+        arrays = np.array(ids, np.int32), text, np.array(logprobs, np.float32)
+        return Completion(*arrays, finish_reason=reason, policy_version=self.version)
+
+
+class _Rows:
+    """Replies being written: the cache, mask and next logits of those that are alive, and what all have so far."""
+
+    def __init__(self, groups: Sequence[Group], sampling: Sampling, lm: Any, stop: Sequence[int]) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        self.lm, self.stop = lm, torch.tensor(stop, device=lm.device)
+        lengths = torch.tensor([len(group.prompt_ids) for group in groups])
+        width = int(lengths.max())
+        ids = torch.zeros(len(groups), width, dtype=torch.long)
+        for row, group in zip(ids, groups, strict=True):
+            row[width - len(group.prompt_ids) :] = torch.from_numpy(group.prompt_ids)
+        mask = torch.arange(width)[None] >= width - lengths[:, None]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        self.cache = DynamicCache(config=lm.config)
+        logits = self._forward(ids, mask.long(), positions)
+        self.cache.batch_repeat_interleave(sampling.n)
+        self.logits = logits.repeat_interleave(sampling.n, 0)
+        self.mask = mask.long().to(lm.device).repeat_interleave(sampling.n, 0)
+        self.position = lengths.to(lm.device).repeat_interleave(sampling.n)
+        limits = torch.minimum(torch.tensor(sampling.max_tokens), sampling.max_length - lengths)
+        self.left = limits.to(lm.device).repeat_interleave(sampling.n)
+        self.numbers = torch.arange(len(self.left), device=lm.device)  # which reply each living row is
+        self.ids: list[list[int]] = [[] for _ in range(len(self.left))]
+        self.logprobs: list[list[float]] = [[] for _ in range(len(self.left))]
+
+    @property
+    def alive(self) -> bool:
+        return len(self.numbers) > 0
+
+    def replies(self) -> list[tuple[list[int], list[float]]]:
+        return list(zip(self.ids, self.logprobs, strict=True))
+
+    def write(self, tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
+        """Append int64[alive] tokens and float32[alive] log-probabilities, and look one token further."""
+        import torch
+
+        written = zip(self.numbers.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
+        for number, token, logprob in written:
+            self.ids[number].append(token)
+            self.logprobs[number].append(logprob)
+        self.left = self.left - 1
+        keep = ~torch.isin(tokens, self.stop) & (self.left > 0)
+        if not bool(keep.all()):
+            chosen = keep.nonzero().squeeze(1)
+            self.numbers, self.left, self.position = self.numbers[chosen], self.left[chosen], self.position[chosen]
+            self.mask, tokens = self.mask[chosen], tokens[chosen]
+            if not len(chosen):
+                return
+            self.cache.batch_select_indices(chosen)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        self.logits = self._forward(tokens[:, None], self.mask, self.position[:, None])
+        self.position = self.position + 1
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """float32[rows, vocabulary]: logits of the next token."""
+        device = self.lm.device
+        output = self.lm(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+
+def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64[rows] tokens, and their log-probabilities float32[rows] in the distribution that they are drawn from."""
+    import torch
+
+    if not sampling.temperature:
+        logprobs = logits.log_softmax(-1)
+        tokens = logits.argmax(-1)
+    else:
+        logprobs = _filtered(logits / sampling.temperature, sampling).log_softmax(-1)
+        noise = torch.empty_like(logprobs).exponential_(generator=generator)
+        tokens = (logprobs - noise.log()).argmax(-1)  # the Gumbel trick: a draw from the distribution
+    return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+
+
+def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Minus infinity for all but the `top_k` likeliest tokens, and those that make up `top_p`."""
+    import torch
+
+    if sampling.top_k:
+        least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, places = logits.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, places, before >= sampling.top_p)
+        logits = logits.masked_fill(dropped, -torch.inf)
+    return logits
