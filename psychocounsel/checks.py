@@ -50,7 +50,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
 
 def check_needs(name: str, needs: Any) -> None:
     """Refuse an algorithm whose `needs` this engine cannot meet."""
-    lacking = sorted(needs.models - {"policy", "reference", "reward_model"})
+    lacking = sorted(needs.models - {"policy", "reference", "reward_model", "critic"})
     if lacking:
         raise UserError(f"algo={name}: needs {', '.join(lacking)}, which this version of the engine does not provide")
     if needs.data not in ("pairs", "completions", "labelled", "prompts"):
@@ -74,6 +74,8 @@ def check_rollouts(config: DictConfig) -> None:
             f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}, the prompts "
             "of a step"
         )
+    if algo.get("critic") == "reward" and "path" not in config.reward:
+        raise UserError("algo.critic=reward: this reward has no model to begin as; use algo.critic=policy")
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
     if config.zero.stage == 3:

@@ -45,10 +45,10 @@ def test_training_in_two_lanes_is_training_in_one(dtype: torch.dtype, two_thread
     assert lines[0]["loss"] != pytest.approx(lines[2]["loss"], rel=0.01), "it learns"
     groups = random_groups(5, seed=9)
     stepper.main.train(False)
-    apart = [piece for row in stepper.logprobs(groups) for piece in row]
+    apart = [piece for row in stepper.per_token(groups) for piece in row]
     one, _ = train(1, dtype)
     one.main.train(False)
-    together = [piece for row in one.logprobs(groups) for piece in row]
+    together = [piece for row in one.per_token(groups) for piece in row]
     for mine, other in zip(apart, together, strict=True):
         assert mine == pytest.approx(other, rel=tolerance, abs=tolerance)
 

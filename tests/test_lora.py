@@ -48,11 +48,11 @@ def trained(stepper: Stepper, groups: list[Group]) -> Stepper:
 
 def test_without_its_adapter_a_trained_policy_is_the_base_model() -> None:
     groups = random_groups(6)
-    base = flat(make_stepper(small_lm(), DPO()).logprobs(groups))
+    base = flat(make_stepper(small_lm(), DPO()).per_token(groups))
     stepper = trained(adapted_stepper(), groups)
     with stepper.main.module.adapters_off():
-        off = flat(stepper.logprobs(groups))
-    on = flat(stepper.logprobs(groups))
+        off = flat(stepper.per_token(groups))
+    on = flat(stepper.per_token(groups))
     np.testing.assert_array_equal(off, base)
     assert np.abs(on - base).max() > 0.01
 
@@ -60,8 +60,8 @@ def test_without_its_adapter_a_trained_policy_is_the_base_model() -> None:
 def test_only_the_adapter_is_trained_and_it_starts_as_nothing() -> None:
     groups = random_groups(6)
     stepper = adapted_stepper()
-    base = flat(make_stepper(small_lm(), DPO()).logprobs(groups))
-    np.testing.assert_array_equal(flat(stepper.logprobs(groups)), base)
+    base = flat(make_stepper(small_lm(), DPO()).per_token(groups))
+    np.testing.assert_array_equal(flat(stepper.per_token(groups)), base)
     original = dict(small_lm().named_parameters())
     trained(stepper, groups)
     for name, parameter in stepper.main.module.lm.named_parameters():

@@ -38,14 +38,17 @@ def mine(tmp_path: Path) -> Path:
 def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[dict]:
     settings = ["reward=letter", "data.limit=200", "epochs=50", "eval.limit=8", "eval.every=0", "cluster.threads=1"]
     settings += ["rollout.max_tokens=16", "algo.samples=8", "global_batch_size=8", "algo.warmup=0", "max_length=600"]
-    name = f"{algo}-{seed}"
-    given = [f"algo={algo}", f"seed={seed}", f"model.path={model}", f"run_dir={name}", *settings, *more]
+    name, critic = (
+        f"{algo}-{seed}",
+        ["algo.critic=policy", "algo.critic_lr=3e-3", "algo.passes=1"] if algo == "ppo" else [],
+    )
+    given = [f"algo={algo}", f"seed={seed}", f"model.path={model}", f"run_dir={name}", *settings, *critic, *more]
     cli("train", "--config-dir", "my", *given, cwd=mine)
     return metrics_of(mine / name)
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
-@pytest.mark.parametrize("algo", ["rloo", "grpo", "online_dpo"])
+@pytest.mark.parametrize("algo", ["rloo", "grpo", "online_dpo", "ppo"])
 def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path) -> None:
     more = ["max_steps=25", "algo.lr=1e-2", "algo.schedule=constant", "checkpoint.every=0"]
     lines = rewards(mine, small_model, algo, seed, *more)
@@ -55,7 +58,7 @@ def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path
     assert lines[-1]["eval/kl"] > 1
 
 
-@pytest.mark.parametrize("algo", ["rloo", "grpo"])
+@pytest.mark.parametrize("algo", ["rloo", "grpo", "ppo"])
 def test_without_reward_the_policy_does_not_drift(algo: str, mine: Path, small_model: Path) -> None:
     more = ["algo.reward_weight=0", "max_steps=4", "algo.lr=3e-3", "checkpoint.every=0", "algo.passes=2"]
     lines = rewards(mine, small_model, algo, 1, *more)

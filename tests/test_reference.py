@@ -38,7 +38,7 @@ def cached_reference(cache: Path, compute: Any, said: list[str], *overrides: str
 
 def one_by_one(stepper: Stepper, groups: list[Group]) -> list[list[np.ndarray]]:
     return [
-        [stepper.logprobs([Group("", group.prompt_ids, [reply])])[0][0] for reply in group.completions]
+        [stepper.per_token([Group("", group.prompt_ids, [reply])])[0][0] for reply in group.completions]
         for group in groups
     ]
 
@@ -55,7 +55,7 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
 
     def compute(some: list[Group]) -> list[list[np.ndarray]]:
         asked.extend(some)
-        return stepper.logprobs(some)
+        return stepper.per_token(some)
 
     said: list[str] = []
     cold = cached_reference(tmp_path, compute, said)

@@ -77,6 +77,12 @@ class Context(Protocol):
     def count(self, name: str, number: int) -> None:
         """Add to a count of this round, a metric `rollout/<name>` per prompt."""
 
+    def note(self, name: str, value: float) -> None:
+        """A metric `rollout/<name>` of this round."""
+
+    def values(self, groups: list[Group]) -> list[list[np.ndarray]]:
+        """float32[len] values per completion of each group, as the critic is now."""
+
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
         """float32[len] log-probabilities per completion of each group under "policy" or "reference"."""
 
@@ -100,6 +106,10 @@ class Algorithm:
 
     needs: ClassVar[Needs] = Needs()
     temperature: ClassVar[float] = 1.0
+
+    def lr_factor(self, engine: str) -> float:
+        """What the learning rate of an engine is, times that of the policy."""
+        return 1.0
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Turn the round's groups, in any number, into groups to train on.

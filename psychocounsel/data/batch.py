@@ -63,6 +63,16 @@ class Batch:
         return self._per_token([completion.advantages for group in self.groups for completion in group.completions])
 
     @cached_property
+    def old_values(self) -> torch.Tensor:
+        """float32[N] values under the critic when the replies were collected."""
+        return self._per_token([completion.values for group in self.groups for completion in group.completions])
+
+    @cached_property
+    def returns(self) -> torch.Tensor:
+        """float32[N]: what the critic is to tell."""
+        return self._per_token([completion.returns for group in self.groups for completion in group.completions])
+
+    @cached_property
     def rewards(self) -> torch.Tensor:
         """float32[C]: the reward or mean rating of each completion."""
         return self._per_completion([completion.reward for group in self.groups for completion in group.completions])

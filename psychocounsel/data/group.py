@@ -14,15 +14,15 @@ from psychocounsel.data.rows import Message
 
 Array = np.ndarray
 
-_PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages")
+_PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages", "returns")
 
 
 @dataclass
 class Completion:
     """One reply. `ids` is int32[len], ending with the end-of-turn token unless it was cut.
 
-    `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`: float32[len] or None. `reward` is what a
-    reward model gave it, or the mean rating of annotators. `label`: whether it is a good reply.
+    `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None. `reward` is
+    what a reward model gave it, or the mean rating of annotators. `label`: whether it is a good reply.
     """
 
     ids: Array
@@ -35,6 +35,7 @@ class Completion:
     finish_reason: str | None = None  # "stop" or "length"
     policy_version: int | None = None
     label: bool | None = None
+    returns: Array | None = None
 
 
 @dataclass

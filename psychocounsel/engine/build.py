@@ -11,12 +11,14 @@ from psychocounsel.engine.distributed import World
 from psychocounsel.engine.heap import keep_products_once
 from psychocounsel.engine.lanes import lane_count
 from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
-from psychocounsel.model.load import load_causal_lm, model_dtype
+from psychocounsel.errors import UserError
+from psychocounsel.model.critic import Critic
+from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype, ready_to_train
 from psychocounsel.model.lora import add_adapter
 from psychocounsel.model.packed import PackedModel
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.probe import check_packing
-from psychocounsel.model.reward_head import HEAD, load_reward_lm
+from psychocounsel.model.reward_head import HEAD, load_reward_lm, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 
 
@@ -36,9 +38,37 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
         keep_products_once()
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
-    engine = Engine(model, config, algorithm, dtype, lane_count(config, model, world))
+    lanes = 1 if "critic" in algorithm.needs.models else lane_count(config, model, world)
+    engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
+    return engine
+
+
+def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> Engine:
+    """The engine of the critic, which begins as the reward model, or as the policy with a new head.
+
+    Raises:
+        UserError: if the reward model cannot be loaded, or reads other tokens than the policy writes.
+    """
+    dtype = model_dtype(config.model, world.device)
+    wide = torch.float32 if config.zero.stage == 0 else dtype
+    if config.algo.critic == "reward":
+        theirs, _ = load_chat_format(config.reward, "reward", scores=False)
+        if theirs.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"algo.critic=reward: {config.reward.path} reads other tokens than {config.model.path} writes; "
+                "use algo.critic=policy"
+            )
+        lm, name = ready_to_train(load_trained_reward_lm(config.reward, wide), config.model), config.reward.path
+    else:
+        lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id), config.model.path
+        for parameter in getattr(lm, HEAD).parameters():
+            torch.nn.init.zeros_(parameter)  # random values would move the policy before there is anything to learn
+    model = Critic(lm, name, None, config.model.attention, world.device.type)
+    engine = Engine(model, config, algorithm, dtype)
+    engine.train(False)
+    check_packing(model, engine, dtype, world.device, name)
     return engine
 
 

@@ -26,12 +26,28 @@ class Collector:
         self.run, self.algorithm, self.stepper, self.world, self.alive = run, algorithm, stepper, world, alive
         self.rng = np.random.default_rng([run.config.seed, 0])
         self.counts: dict[str, int] = {}
+        self.notes: dict[str, float] = {}
         self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
         self._reference: CachedReference | None = None
 
     def begin(self, number: int) -> None:
         """Get ready to collect round `number`."""
-        self.rng, self.counts = np.random.default_rng([self.run.config.seed, 1 + number]), {}
+        self.rng = np.random.default_rng([self.run.config.seed, 1 + number])
+        self.counts, self.notes = {}, {}
+
+    def note(self, name: str, value: float) -> None:
+        self.notes[name] = value
+
+    def values(self, groups: list[Group]) -> list[list[Array]]:
+        critic: Engine = self.stepper.engines["critic"]
+        critic.train(False)
+        return self._in_steps(groups, critic)
+
+    def _in_steps(self, groups: list[Group], model: PackedModel | Engine | None) -> list[list[Array]]:
+        size, results = self.run.config.global_batch_size, list[list[Array]]()
+        for start in range(0, len(groups), size):
+            results += self.stepper.per_token(groups[start : start + size], model)
+        return results
 
     def count(self, name: str, number: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
@@ -74,9 +90,5 @@ class Collector:
         ):
             raise RuntimeError("reference log-probabilities are computed before the policy changes")
         policy.train(False)
-        results: list[list[Array]] = []
-        size = self.run.config.global_batch_size
         with policy.module.adapters_off() if model == "reference" else nullcontext():
-            for start in range(0, len(groups), size):
-                results += self.stepper.logprobs(groups[start : start + size], frozen)
-        return results
+            return self._in_steps(groups, frozen)

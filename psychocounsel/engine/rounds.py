@@ -100,19 +100,20 @@ class RoundFeed:
         replies = [group for part in self._shards(number, folder) for group in part]
         file = folder / "groups.parquet"
         self.collector.begin(number)
-        known = self.world.broadcast(read_json(folder / "counts.json") if file.exists() else None)
+        known = self.world.broadcast(read_json(folder / "collected.json") if file.exists() else None)
         if known is None:
             collected = self.collector.algorithm.collect(replies, self.collector)
-            known = self.collector.counts
+            counts = {name: value / len(replies) for name, value in self.collector.counts.items()}
+            known = counts | self.collector.notes
             if self.run.is_main:
+                write_json(folder / "collected.json", known)
                 write_groups(file, collected)
-                write_json(folder / "counts.json", known)
             self.announce("pairs_written")
         self.world.barrier()
         collected = read_groups(file)
-        counts = {f"rollout/{name}": value / len(replies) for name, value in known.items()}
+        noted = {f"rollout/{name}": value for name, value in known.items()}
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
-        metrics = reply_metrics(replies, None, "rollout") | counts
+        metrics = reply_metrics(replies, None, "rollout") | noted
         return collected, metrics | ({} if kl is None else {"rollout/kl": kl})
 
     def _plan(self, number: int, folder: Path) -> None:

@@ -153,7 +153,8 @@ class Stepper:
     def _forward(self, batch: Batch, lane: int) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
         output = self.main(batch, lane)
-        return Outputs(logprobs=output) if is_policy else Outputs(scores=output)
+        values = self.engines["critic"](batch, lane) if "critic" in self.engines else None
+        return Outputs(logprobs=output, values=values) if is_policy else Outputs(scores=output)
 
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
         """What the ranks have for each of `count` groups; [] if they have nothing."""
@@ -179,8 +180,8 @@ class Stepper:
             engine.backward(torch.stack(parts).sum(), lane)
 
     @torch.no_grad()
-    def logprobs(self, groups: Sequence[Group], model: PackedModel | None = None) -> list[list[np.ndarray]]:
-        """float32[len] per completion of each group under `model`, or the policy as it is now; on every rank."""
+    def per_token(self, groups: Sequence[Group], model: PackedModel | Engine | None = None) -> list[list[np.ndarray]]:
+        """float32[len] per completion of each group by `model`, or the policy's log-probabilities; on every rank."""
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
             pieces = batch.split_completions(model(batch) if model else self.main(batch, lane))

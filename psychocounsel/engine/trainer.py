@@ -16,7 +16,7 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.build import Dataset, build_dataset
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import packing_report
-from psychocounsel.engine.build import build_engine
+from psychocounsel.engine.build import build_critic, build_engine
 from psychocounsel.engine.card import model_card
 from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
 from psychocounsel.engine.collect import Collector
@@ -80,6 +80,8 @@ class Trainer:
         self.algorithm.check(self.data.train, self.data.held_out)
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
+        if "critic" in self.algorithm.needs.models:
+            self.engines["critic"] = build_critic(run.config, self.algorithm, self.world, self.tokenizer)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
@@ -190,7 +192,7 @@ class Trainer:
         for engine in self.engines.values():
             engine.train(True)
         metrics = metrics_of(self._guarded(groups, train=True)[0])
-        norms = {name: engine.step(lr) for name, engine in self.engines.items()}
+        norms = {name: engine.step(lr * self.algorithm.lr_factor(name)) for name, engine in self.engines.items()}
         if not all(np.isfinite(norm) for norm in norms.values()):
             raise self._non_finite(NonFiniteBatch(f"the gradient norm is {norms}", groups if self.run.is_main else []))
         self.stepper.untrained = False
