@@ -23,7 +23,7 @@ class Context:
     def __init__(self, tables: dict[str, list[list[np.ndarray]]]) -> None:
         self.tables = tables
 
-    def count(self, name: str, number: int) -> None:
+    def count(self, name: str, number: float) -> None:
         pass
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:

@@ -30,6 +30,9 @@ class Context:
         }
         self.notes: dict[str, float] = {}
 
+    def count(self, name: str, number: float) -> None:
+        self.notes[name] = self.notes.get(name, 0.0) + number
+
     def note(self, name: str, value: float) -> None:
         self.notes[name] = value
 
@@ -93,6 +96,20 @@ def test_rewards_are_normalised_clipped_and_weighed() -> None:
     np.testing.assert_allclose(PPO(reward_clip=1.5)._rewards(rewards), [1, 1.5, 1.5])
     both = PPO(normalise_rewards=True, reward_clip=1.0, reward_weight=2.0)._rewards(rewards)
     np.testing.assert_allclose(both, 2 * normal.clip(-1, 1))
+
+
+def test_penalties_are_taken_off_the_reward() -> None:
+    repeated = np.array([1, 2, 3, 4, 1, 2, 3, 4, 5], np.int32)  # of six runs of four one came before
+    completions = [
+        Completion(repeated, reward=2.0, finish_reason="length"),
+        Completion(np.arange(5, dtype=np.int32), reward=1.0, finish_reason="stop"),
+    ]
+    group, ctx = Group("", repeated, completions), Context()
+    algorithm = PPO(length_penalty=0.01, unfinished_penalty=0.5, repetition_penalty=3.0)
+    expected = [2 - 0.09 - 0.5 - 3 / 6, 1 - 0.05]
+    assert algorithm.rewards(group, ctx) == pytest.approx(expected)  # type: ignore[arg-type]
+    assert ctx.notes["penalty"] == pytest.approx((1.09 + 0.05) / 2)
+    assert PPO().rewards(group, ctx) == [2.0, 1.0]  # type: ignore[arg-type]
 
 
 def test_losses_token_by_token() -> None:

@@ -74,7 +74,7 @@ class Context(Protocol):
 
     rng: np.random.Generator
 
-    def count(self, name: str, number: int) -> None:
+    def count(self, name: str, number: float) -> None:
         """Add to a count of this round, a metric `rollout/<name>` per prompt."""
 
     def note(self, name: str, value: float) -> None:

@@ -35,7 +35,7 @@ class GRPO(Online, Algorithm):
     needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        return collect_advantages(groups, ctx, self._advantages)
+        return collect_advantages(self, groups, ctx, self._advantages)
 
     def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
         """float[n] of the n replies to a prompt."""

@@ -30,6 +30,26 @@ class Online:
     prompts_per_round: int | None = option(None, at_least=1)
     passes: int = option(1, at_least=1)
     reference: str = option("initial", choices=("initial", "round"))
+    length_penalty: float = option(0.0, at_least=0)
+    unfinished_penalty: float = option(0.0, at_least=0)
+    repetition_penalty: float = option(0.0, at_least=0)
+
+    def rewards(self, group: Group, ctx: Context) -> list[float]:
+        """What the replies of a group count: their rewards less the penalties, whose sum is counted.
+
+        `length_penalty` is per token, `unfinished_penalty` for a reply that was cut, `repetition_penalty` times the share of
+        runs of four tokens that a reply has before.
+        """
+        from psychocounsel.evaluation.replies import repetition
+
+        found = []
+        for reply in group.completions:
+            penalty = self.length_penalty * len(reply.ids)
+            penalty += self.unfinished_penalty * (reply.finish_reason == "length")
+            penalty += self.repetition_penalty * repetition(reply.ids.tolist())
+            ctx.count("penalty", penalty / len(group.completions))
+            found.append((reply.reward or 0.0) - penalty)
+        return found
 
 
 @dataclass
@@ -50,7 +70,7 @@ class OnlinePairs(Online):
 
         collected = []
         for group in groups:
-            rewards = [completion.reward or 0.0 for completion in group.completions]
+            rewards = self.rewards(group, ctx)
             texts = [completion.ids.tobytes() for completion in group.completions]
             made = reward_pairs(rewards, texts, self.pairs, self.min_margin, self.top_k, ctx.rng)
             ctx.count("pairs", len(made.pairs))
@@ -62,7 +82,7 @@ class OnlinePairs(Online):
 
 
 def collect_advantages(
-    groups: list[Group], ctx: Context, advantages_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    algorithm: Online, groups: list[Group], ctx: Context, advantages_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> list[Group]:
     """Fill `logprobs` by the policy as it trains, `ref_logprobs`, and `advantages`, one value for all tokens of a reply.
 
@@ -77,7 +97,7 @@ def collect_advantages(
             assert completion.ref_logprobs is not None
             kl.append(float((values - completion.ref_logprobs).sum()))
             completion.logprobs = values
-        rewards = np.array([completion.reward for completion in group.completions])
+        rewards = np.array(algorithm.rewards(group, ctx))
         for completion, advantage in zip(group.completions, advantages_of(rewards, np.array(kl)), strict=True):
             completion.advantages = np.full(len(completion.ids), advantage, np.float32)
     return before

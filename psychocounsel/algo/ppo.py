@@ -52,7 +52,7 @@ class PPO(Online, Algorithm):
         completions = [completion for group in groups for completion in group.completions]
         logprobs = [values for some in ctx.logprobs("policy", groups) for values in some]
         values = [values for some in ctx.values(groups) for values in some]
-        rewards = self._rewards(np.array([completion.reward for completion in completions]))
+        rewards = self._rewards(np.concatenate([self.rewards(group, ctx) for group in groups]))
         for completion, now, value, reward in zip(completions, logprobs, values, rewards.tolist(), strict=True):
             assert completion.ref_logprobs is not None
             completion.logprobs, completion.values = now, value

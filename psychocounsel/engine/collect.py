@@ -25,7 +25,7 @@ class Collector:
     ) -> None:
         self.run, self.algorithm, self.stepper, self.world, self.alive = run, algorithm, stepper, world, alive
         self.rng = np.random.default_rng([run.config.seed, 0])
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, float] = {}
         self.notes: dict[str, float] = {}
         self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
         self._reference: CachedReference | None = None
@@ -49,7 +49,7 @@ class Collector:
             results += self.stepper.per_token(groups[start : start + size], model)
         return results
 
-    def count(self, name: str, number: int) -> None:
+    def count(self, name: str, number: float) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def collect(self, data: Dataset, visited: list[int], weights: str) -> None:

@@ -47,7 +47,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Callabl
     if world.rank:
         return
     prompts = [normalised(example.prompt) for example in examples]
-    raw = scorer.unnormalised(scores)  # which figures are of, whatever scores.jsonl is to hold
+    # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
+    raw = scorer.unnormalised(scores) if hasattr(scorer, "unnormalised") else scores
     metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), prompts) | reward_statistics(list(raw))
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     counts = {"pairs": len(examples), "prompts": len(set(prompts))}

@@ -21,6 +21,3 @@ class Scorer(Protocol):
         Raises:
             UserError: for a conversation that does not end with a reply, or that the model cannot read whole.
         """
-
-    def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
-        """The rewards as the model gives them, of those that `score` has returned."""

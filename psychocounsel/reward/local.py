@@ -58,6 +58,7 @@ class LocalScorer:
         return ((rewards - self.mean) / self.std).astype(np.float32)
 
     def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
+        """The rewards as the model gives them, of those that `score` has returned."""
         return rewards * self.std + self.mean
 
     @torch.no_grad()
