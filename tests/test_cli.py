@@ -43,7 +43,8 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (["global_batchsize=1"], "did you mean global_batch_size?"),
         (
             ["algo=dpoo"],
-            "algo=dpoo: no such choice; did you mean dpo? (algo is one of dpo, kto, orpo, reward, sft, simpo)",
+            "algo=dpoo: no such choice; did you mean dpo? "
+            "(algo is one of dpo, grpo, kto, online_dpo, orpo, ppo, reward, rloo, sft, simpo)",
         ),
         (["zero=5"], "zero=5: no such choice"),
         (["algo=sft", "algo.loss_type=ipo"], "unknown key algo.loss_type"),
