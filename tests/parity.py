@@ -89,7 +89,7 @@ class Models:
         self.steppers = steppers
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-        return self.steppers[model].logprobs(groups)
+        return self.steppers[model].per_token(groups)
 
 
 def reference_of(lm: Any, budget: int = BUDGET) -> Models:
