@@ -78,8 +78,6 @@ def check_rollouts(config: DictConfig) -> None:
         raise UserError("algo.critic=reward: this reward has no model to begin as; use algo.critic=policy")
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
-    if config.zero.stage == 3:
-        raise UserError("zero=3 and rollout=hf: partitioned weights cannot write replies; use zero=0, 1 or 2")
 
 
 def _check_callbacks(config: DictConfig) -> None:

@@ -93,6 +93,7 @@ def check(composed: DictConfig) -> DictConfig:
         check_combinations(config, cluster)
         if algorithm.needs.rollouts:
             check_rollouts(config)
+            build(config, "rollout").check(config, cluster.process_count())
         build(config, "tracker").check()
     else:
         check_model_paths(config, "reward")

@@ -82,8 +82,9 @@ class RoundFeed:
             self.alive()
             first = start // self.world.size
             settings = self._sampling(1, _HELD_OUT, start + self.world.rank)
-            written += self._score(self.rollout.generate(mine[first : first + size], settings))
-        everyone = self._in_order(written, len(self.data.held_out))
+            written += self.rollout.generate(mine[first : first + size], settings)
+        self.rollout.rest()
+        everyone = self._in_order(self._score(written), len(self.data.held_out))
         initial = self.run.config.algo.reference == "initial"
         return reply_metrics(everyone, self.collector.logprobs("reference", everyone) if initial else None, "eval")
 
@@ -131,32 +132,34 @@ class RoundFeed:
         self.world.barrier()
 
     def _shards(self, number: int, folder: Path) -> list[list[Group]]:
+        """Write the replies of all shards, then score them; what is on disk already stays."""
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         size = self.run.config.rollout.shard_prompts
         shards = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        files = [folder / f"shard-{index:02d}.parquet" for index in range(len(shards))]
         for first in range(0, len(shards), self.world.size):
             self.alive()
             mine = first + self.world.rank
-            if mine < len(shards):
-                self._shard(number, mine, shards[mine], folder)
+            missing = mine < len(shards) and not files[mine].exists()
+            sampling = self._sampling(self.run.config.algo.samples, number, mine)
+            groups = self.rollout.generate(shards[mine] if missing else [], sampling)
+            if missing:
+                write_groups(files[mine], groups)
+                self.announce("shard_done")
+        self.rollout.rest()
+        for first in range(0, len(shards), self.world.size):
+            self.alive()
+            self._score_shard(files[first + self.world.rank :][:1])
         self.world.barrier()
-        return [read_groups(self._file(folder, index)) for index in range(len(shards))]
+        return [read_groups(file) for file in files]
 
-    def _file(self, folder: Path, shard: int) -> Path:
-        return folder / f"shard-{shard:02d}.parquet"
-
-    def _shard(self, number: int, shard: int, prompts: Sequence[Group], folder: Path) -> None:
-        """Write the replies of one shard, then score them; each half that is on disk already stays."""
-        file = self._file(folder, shard)
-        if file.exists():
+    def _score_shard(self, files: Sequence[Path]) -> None:
+        """Score the replies in the file, if there is one and they are not."""
+        for file in files:
             groups = read_groups(file)
-        else:
-            groups = self.rollout.generate(prompts, self._sampling(self.run.config.algo.samples, number, shard))
-            write_groups(file, groups)
-            self.announce("shard_done")
-        if any(completion.reward is None for group in groups for completion in group.completions):
-            write_groups(file, self._score(groups))
-            self.announce("scored")
+            if any(completion.reward is None for group in groups for completion in group.completions):
+                write_groups(file, self._score(groups))
+                self.announce("scored")
 
     def _score(self, groups: list[Group]) -> list[Group]:
         conversations = [
@@ -203,6 +206,6 @@ def open_rounds(
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
-    rollout = configs.build(config, "rollout").open(engine, tokenizer, [chat.end_token()])
+    rollout = configs.build(config, "rollout").open(config, engine, tokenizer, [chat.end_token()], world)
     scorer = configs.build(config, "reward").open(world.device)
     return RoundFeed(run, data, order, collector, rollout, scorer, world, announce, alive)
