@@ -1,0 +1,89 @@
+"""The addresses of servers that give the same answers: which one a request goes to, and which are left out."""
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from psychocounsel.errors import UserError
+
+_AWAY_SECONDS = 300  # then an address that had failed gets another chance
+
+
+class Addresses:
+    """Spreads requests over `addresses`, from any number of threads; `key` is what errors name.
+
+    Raises:
+        UserError: if there is none, or one is not of the form http://HOST:PORT.
+    """
+
+    def __init__(self, addresses: Sequence[str], key: str) -> None:
+        check_addresses(addresses, key)
+        self.all, self.key = [address.rstrip("/") for address in addresses], key
+        self._lock = threading.Lock()
+        self._busy = dict.fromkeys(self.all, 0)
+        self._away: dict[str, tuple[float, str]] = {}  # when it failed, and why
+
+    def take(self) -> str:
+        """The address with the fewest requests under way, for one more; `give_back` follows.
+
+        Raises:
+            UserError: if all have failed, with the reason of each.
+        """
+        with self._lock:
+            here = [address for address in self.all if not self._is_away(address)]
+            if not here:
+                reasons = "; ".join(f"{address}: {self._away[address][1]}" for address in self.all)
+                raise UserError(
+                    f"{self.key}: no server answers ({reasons}): start them, or give addresses that this machine can reach"
+                )
+            address = min(here, key=self._busy.__getitem__)
+            self._busy[address] += 1
+            return address
+
+    def give_back(self, address: str) -> None:
+        with self._lock:
+            self._busy[address] -= 1
+
+    def set_aside(self, address: str, reason: str) -> None:
+        """Send nothing more to an address for a while."""
+        with self._lock:
+            known = self._is_away(address)
+            self._away[address] = (time.monotonic(), reason)
+            others = not all(map(self._is_away, self.all))
+        if others and not known:
+            print(
+                f"{self.key}: {address} is left out ({reason}); others take its requests", file=sys.stderr, flush=True
+            )
+
+    def is_away(self, address: str) -> bool:
+        with self._lock:
+            return self._is_away(address)
+
+    def _is_away(self, address: str) -> bool:
+        return address in self._away and time.monotonic() - self._away[address][0] < _AWAY_SECONDS
+
+
+def check_addresses(addresses: Sequence[str], key: str) -> None:
+    """Refuse what is no list of base addresses.
+
+    Raises:
+        UserError: naming the first that cannot be one.
+    """
+    if not addresses:
+        raise UserError(f"{key} is empty: give the servers' addresses, for instance [http://HOST:8000]")
+    for address in addresses:
+        try:
+            parts = urlsplit(address)
+            is_base = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number
+            is_base = False
+        if not is_base or parts.query or parts.fragment:
+            raise UserError(f"{key}: {address} is no address of a server; it has the form http://HOST:PORT")
+        if parts.username or parts.password:
+            raise UserError(
+                f"{key}: the address of {parts.hostname} holds a secret; put it into a variable, and name that"
+            )
+    if len(set(addresses)) < len(addresses):
+        raise UserError(f"{key}: the same address stands there twice")

@@ -1,0 +1,66 @@
+"""Why a request failed, in the few words that a user needs."""
+
+import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+_QUOTED = 16  # as many letters of a request in a server's words, and the words are not shown
+
+
+def of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
+    """Of an attempt that had no answer."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {timeout_seconds:g} s"
+    text = (str(error).splitlines() or [""])[0]
+    return "connection refused" if "refused" in text else text[:200] or type(error).__name__
+
+
+def of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
+    """Of an answer that is no success: its status, and the server's own words unless they quote request or key."""
+    status, words = response.status_code, _words(response)
+    named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
+    asked = json.dumps(payload, ensure_ascii=False)
+    quotes = any(words[start : start + _QUOTED] in asked for start in range(max(1, len(words) - _QUOTED + 1)))
+    return named if quotes or (secret and secret in words) else f"{named} ({words[:200]})"
+
+
+def _words(response: httpx.Response) -> str:
+    try:
+        words: Any = response.json()
+    except ValueError:
+        return ""
+    for name in ("error", "detail", "message"):
+        words = words.get(name, words) if isinstance(words, dict) else words
+    return " ".join(words.split()) if isinstance(words, str) else ""
+
+
+def advice(status: int, key: str, key_variable: str | None) -> str:
+    """What to do about a status that another attempt would not change."""
+    if status in (401, 403) and key_variable:
+        return f"it does not accept the key in {key_variable}"
+    if status in (401, 403):
+        return f"name the environment variable that holds its key by {key}.key_variable"
+    if status in (404, 405):
+        return "is it the right kind of server, and the right address?"
+    if status == 413:
+        return f"the request is too large for it: lower {key}.batch_size"
+    return "the request does not suit what it serves"
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds of the header Retry-After, which is a number or a date; 0 without one."""
+    text = response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

@@ -1,0 +1,97 @@
+"""HTTP servers on loopback whose answers, good or bad, a test decides."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+class Reply:
+    """An answer other than JSON with status 200."""
+
+    def __init__(self, status: int = 200, body: bytes = b"{}", hang: float = 0, drop: bool = False, **headers: str):
+        self.status, self.body, self.hang, self.drop, self.headers = status, body, hang, drop, headers
+
+
+class Server:
+    """Answers POSTs by `respond(payload, number)`, number from 0; keeps what was asked and what was answered in full."""
+
+    def __init__(self, respond: Callable[[Any, int], Any]) -> None:
+        self.asked: list[Any] = []
+        self.answered: list[Any] = []
+        self.keys: list[str | None] = []
+        self.busy = self.busiest = 0
+        self._respond, self._lock, self._ended = respond, threading.Lock(), threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._http.server_address[1]}"
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        """End as a killed process does: connections break, and nobody listens."""
+        self._ended.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if server._ended.is_set():  # a connection that was kept open
+                    self.close_connection = True
+                    return
+                with server._lock:
+                    number = len(server.asked)
+                    server.asked.append((self.path, payload))
+                    server.keys.append(self.headers.get("Authorization"))
+                    server.busy += 1
+                    server.busiest = max(server.busiest, server.busy)
+                try:
+                    self.answer(server._respond(payload, number), payload)
+                finally:
+                    with server._lock:
+                        server.busy -= 1
+
+            def answer(self, reply: Any, payload: Any) -> None:
+                reply = reply if isinstance(reply, Reply) else Reply(body=json.dumps(reply).encode())
+                if server._ended.wait(reply.hang) or reply.drop:
+                    self.close_connection = True
+                    return
+                self.send_response(reply.status)
+                for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(reply.body)
+                self.wfile.flush()
+                server.answered.append(payload)
+
+        return Handler
+
+
+@contextmanager
+def serving(respond: Callable[[Any, int], Any]) -> Iterator[Server]:
+    server = Server(respond)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def dead_address() -> str:
+    """Where nobody listens."""
+    server = Server(lambda payload, number: {})
+    server.stop()
+    return server.address
