@@ -47,6 +47,14 @@ def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
     return online if "rollout" in _root_ else offline
 
 
+def _rollout_server(*, _root_: DictConfig) -> list[str]:
+    """What runs on `cluster.server_nodes` where replies are written by servers."""
+    kind = OmegaConf.select(_root_, "rollout._target_") or ""
+    is_server = kind.endswith(".VLLMServer") and not OmegaConf.select(_root_, "rollout.addresses")
+    return ["{python}", "-m", "psychocounsel.rollout.serve", "{run_dir}", "{port}"] if is_server else []
+
+
+OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
 OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
 OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)

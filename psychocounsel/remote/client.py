@@ -38,6 +38,7 @@ class _Passing(Exception):
 class _Request:
     route: str
     payload: Any
+    body: bytes | None = None  # sent as it is, in place of the payload
 
 
 class Client:
@@ -113,6 +114,27 @@ class Client:
                 self._addresses.set_aside(address, str(error))
         self._addresses.give_back(self._addresses.take())  # raises if there is none left
 
+    def post_to_all(self, route: str, body: bytes) -> list[str]:
+        """Post bytes to every address that is not left out, once; returns those that took them.
+
+        Raises:
+            NoServerLeft: if none does.
+            UserError: if one refuses.
+        """
+        request = _Request(route, None, body)
+        done = self._threads.map(lambda address: self._posted(address, request), self._addresses.live())
+        if not (taken := [address for address in done if address]):
+            self._addresses.give_back(self._addresses.take())  # raises: there is none left
+        return taken
+
+    def _posted(self, address: str, request: _Request) -> str | None:
+        try:
+            self._send(address + request.route, request)
+        except _Passing as error:
+            self._addresses.set_aside(address, str(error))
+            return None
+        return address
+
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
         self._http.close()
@@ -162,7 +184,7 @@ class Client:
 
     def _send(self, url: str, request: _Request) -> Any:
         self._count()
-        body = json.dumps(request.payload, allow_nan=False).encode()
+        body = json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
         try:
             response = self._http.post(url, content=body, headers={"Content-Type": "application/json"})
         except httpx.RequestError as error:

@@ -48,6 +48,8 @@ class VLLMEngine(RolloutSettings):
         memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
         if device.type == "cpu":
             memory = {"kv_cache_memory_bytes": int(self.cpu_cache_gb * (1 << 30))}
+            # vLLM cannot put back a random number on CPU, which it does after each part of a prompt but the last.
+            memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_length)}
         return memory | {
             "model": resolve_path(config.model.path),
             "revision": config.model.revision,
