@@ -3,11 +3,13 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
@@ -19,6 +21,7 @@ from psychocounsel.cluster.job import Job, Submission, make_job, submit
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.files import shipped
 from psychocounsel.messages import one_line
+from psychocounsel.reward.members import resolve_members
 from psychocounsel.schema import suggestion
 from psychocounsel.sweep import take_sweep
 
@@ -82,14 +85,13 @@ def compose_job(
     with open_dict(composed):
         composed.code_path = _code_path(sys.argv[1:])
         configs.resolve_mix(composed, load_data_preset)
+    resolve_members(composed, load_reward_preset)
     checked = configs.check(composed)
     return make_job(module, checked, list(overrides), index, sweep)
 
 
 def load_data_preset(name: str) -> DictConfig:
     """Return `conf/data/<name>.yaml` from Hydra's search path, the user's directories included."""
-    from hydra.core.global_hydra import GlobalHydra
-
     loader = GlobalHydra.instance().config_loader()
     repository = loader.repository  # type: ignore[attr-defined]
     result = repository.load_config(f"data/{name}")
@@ -98,6 +100,16 @@ def load_data_preset(name: str) -> DictConfig:
         raise UserError(f"data.mix: no data config named {name}; {suggestion(name, available)}")
     node = result.config
     return node.data if "data" in node else node
+
+
+def load_reward_preset(name: str) -> DictConfig:
+    """Return the reward group as `reward=<name>` would compose it, the user's directories included."""
+    available = GlobalHydra.instance().config_loader().get_group_options("reward")
+    if name not in available:
+        raise UserError(f"reward.members: no reward config named {name}; {suggestion(name, available)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # composed alone, a file's defaults would have to say _self_
+        return hydra.compose(f"reward/{name}").reward
 
 
 def _config_dirs(arguments: Sequence[str]) -> list[str]:

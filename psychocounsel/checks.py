@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
+from psychocounsel.reward.members import reward_sections
 from psychocounsel.schema import suggestion
 
 
@@ -45,7 +46,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
         )
     _check_callbacks(config)
     _check_adapter(config)
-    check_model_paths(config, "model")
+    check_model_paths(config, "model", config.model)
 
 
 def check_needs(name: str, needs: Any) -> None:
@@ -67,15 +68,15 @@ def check_rollouts(config: DictConfig) -> None:
     Raises:
         UserError: naming the key and what to type instead.
     """
-    check_model_paths(config, "reward")
+    check_reward_paths(config)
     algo, batch = config.algo, config.global_batch_size
     if algo.prompts_per_round and algo.prompts_per_round % batch:
         raise UserError(
             f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}, the prompts "
             "of a step"
         )
-    if algo.get("critic") == "reward" and "path" not in config.reward:
-        raise UserError("algo.critic=reward: this reward has no model to begin as; use algo.critic=policy")
+    if algo.get("critic") == "reward" and ("path" not in config.reward or "addresses" in config.reward):
+        raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
 
@@ -151,9 +152,13 @@ def check_data(config: DictConfig) -> None:
         _check_local_path(data[key], f"data.{key}")
 
 
-def check_model_paths(config: DictConfig, group: str) -> None:
-    """`group` is "model" or "reward"; only a reward model may be an adapter, because it is not trained on."""
-    section = config[group]
+def check_reward_paths(config: DictConfig) -> None:
+    for key, section in reward_sections(config):
+        check_model_paths(config, key, section)
+
+
+def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
+    """`section` stands at `group`; only a reward model may be an adapter, because it is not trained on."""
     if "path" not in section:
         return  # a scorer of the user's own
     if section.path and _is_made_before(config, section.path):
@@ -194,7 +199,7 @@ def _check_local_path(value: str | None, key: str, folder: bool = False, must_ex
 
 def make_paths_absolute(config: DictConfig) -> None:
     """Jobs may start in another directory: what exists here is recorded by its absolute path."""
-    models = [config[group] for group in ("model", "reward") if group in config]
+    models = [section for _, section in reward_sections(config)] + ([config.model] if "model" in config else [])
     for node, key in [
         *((model, key) for model in models for key in ("path", "chat_template") if key in model),
         (config.data, "path"),

@@ -17,8 +17,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.checks import (
     check_combinations,
     check_data,
-    check_model_paths,
     check_needs,
+    check_reward_paths,
     check_rollouts,
     make_paths_absolute,
     require_paths,
@@ -26,7 +26,8 @@ from psychocounsel.checks import (
 from psychocounsel.errors import UserError
 from psychocounsel.files import shipped
 from psychocounsel.identity import new_directory, slug
-from psychocounsel.schema import EvaluateConfig, MixEntry, TrainConfig, check_limits, flat_keys, suggestion
+from psychocounsel.reward.members import check_members, check_servers, name_members, reward_sections
+from psychocounsel.schema import EvaluateConfig, MixEntry, NoKeys, TrainConfig, check_limits, flat_keys, suggestion
 
 _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
 
@@ -92,6 +93,8 @@ def check(composed: DictConfig) -> DictConfig:
     if "algo" in plain:
         _leave_out_unused(plain)
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
+    check_members(config, lambda member: _typed(member, NoKeys))
+    check_servers(config)
     cluster = build(config, "cluster")
     cluster.check()
     check_data(config)
@@ -104,7 +107,7 @@ def check(composed: DictConfig) -> DictConfig:
             build(config, "rollout").check(config, cluster.process_count())
         build(config, "tracker").check()
     else:
-        check_model_paths(config, "reward")
+        check_reward_paths(config)
     make_paths_absolute(config)
     _name_by_path(config)
     return config
@@ -190,11 +193,14 @@ def unknown_key(key: str, valid: list[str]) -> str:
 def _name_by_path(config: DictConfig) -> None:
     """A preset for what ships, or for any path, is named by the path that was given in its place."""
     generics = {"model": ("local", "tiny"), "reward": ("local", "tiny"), "data": ("local", "sample")}
-    for section, generic in ((config[group], names) for group, names in generics.items() if group in config):
+    sections = [(config[group], group) for group in ("model", "data") if group in config]
+    sections += [(section, "reward") for _, section in reward_sections(config)]
+    for section, generic in ((section, generics[group]) for section, group in sections):
         if section.get("name") in generic and section.get("path") and not section.path.startswith("builtin:"):
             path = Path(section.path)
             telling = path.parent if path.name == "model" else path  # RUN/model
             section.name = slug(telling.stem if path.is_file() else telling.name)
+    name_members(config)
 
 
 def resolve_mix(composed: DictConfig, load_group: Any) -> None:

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, write_atomically, write_json
+from psychocounsel.reward.members import reward_sections
 
 _SLOTS = (  # kind, key of the path, key of the revision
     ("model", "model.path", "model.revision"),
-    ("model", "reward.path", "reward.revision"),
     ("dataset", "data.path", "data.revision"),
     ("dataset", "data.eval_path", "data.eval_revision"),
 )
@@ -39,6 +39,7 @@ class Source:
     id: str
     revision: str | None
     key: str = field(compare=False)  # of the configuration, for messages
+    weights: bool = True  # False: a model that a server runs, of which its tokenizer and configuration are needed
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,13 @@ def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
     mix = [
         ("dataset", f"data.mix[{index}].path", f"data.mix[{index}].revision") for index in range(len(config.data.mix))
     ]
-    for kind, key, revision in (*_SLOTS, *mix):
+    rewards = [("model", f"{key}.path", f"{key}.revision") for key, _ in reward_sections(config)]
+    served = {f"{key}.path" for key, section in reward_sections(config) if "addresses" in section}
+    for kind, key, revision in (*_SLOTS, *rewards, *mix):
         path = OmegaConf.select(config, key)
         if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):
             continue
-        yield Source(kind, path, OmegaConf.select(config, revision), key), revision
+        yield Source(kind, path, OmegaConf.select(config, revision), key, weights=key not in served), revision
 
 
 def keep_revisions(config: DictConfig, existing: DictConfig) -> None:
@@ -150,14 +153,16 @@ def look_up(source: Source) -> Repository:
         if info.gated:  # its list of files is open to all
             api.auth_check(source.id, repo_type=source.kind)
     found = info.siblings or []
-    ignored = _ignored([file.rfilename for file in found]) if source.kind == "model" else ()
+    ignored = _ignored([file.rfilename for file in found], source.weights) if source.kind == "model" else ()
     files = filter_repo_objects(found, ignore_patterns=[*ignored], key=lambda file: file.rfilename)
     sizes = [(file.size or 0, _is_cached(source, info.sha, file)) for file in files]
     missing = sum(size for size, cached in sizes if not cached)
     return Repository(source, info.sha, sum(size for size, _ in sizes), missing, ignored)
 
 
-def _ignored(names: Sequence[str]) -> tuple[str, ...]:
+def _ignored(names: Sequence[str], weights: bool) -> tuple[str, ...]:
+    if not weights:
+        return (*_NEVER_LOADED, *_BESIDE_SAFETENSORS, "*.safetensors")
     own = [name for name in names if "/" not in name and not fnmatch(name, "consolidated*")]
     return _NEVER_LOADED + (_BESIDE_SAFETENSORS if any(name.endswith(".safetensors") for name in own) else ())
 

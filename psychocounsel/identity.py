@@ -28,6 +28,10 @@ _MAY_DIFFER = (
     "code_path",
 )
 _MAY_DIFFER_KEYS = ("checkpoint.every", "checkpoint.keep_last", "eval.every")
+# How servers are reached, of a reward or of a member of several.
+_MAY_DIFFER_OF_SERVERS = re.compile(
+    r"reward(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
+)
 _MAY_GROW = ("max_steps", "epochs")
 
 
@@ -39,6 +43,9 @@ def identity(config: DictConfig) -> dict[str, Any]:
         if isinstance(node, dict):
             for key, value in node.items():
                 walk(value, f"{prefix}.{key}" if prefix else key)
+        elif isinstance(node, list) and any(isinstance(value, dict) for value in node):
+            for index, value in enumerate(node):
+                walk(value, f"{prefix}[{index}]")
         else:
             flat[prefix] = node
 
@@ -46,7 +53,9 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return {
         key: value
         for key, value in sorted(flat.items())
-        if key.split(".")[0] not in _MAY_DIFFER and key not in _MAY_DIFFER_KEYS and key not in _MAY_GROW
+        if key.split(".")[0] not in _MAY_DIFFER
+        and key not in (*_MAY_DIFFER_KEYS, *_MAY_GROW)
+        and not _MAY_DIFFER_OF_SERVERS.fullmatch(key)
     }
 
 

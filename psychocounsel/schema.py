@@ -148,6 +148,11 @@ class TrainConfig:
 
 
 @dataclass
+class NoKeys:
+    """Of a configuration that has groups only."""
+
+
+@dataclass
 class EvaluateConfig:
     """The keys of `psychocounsel.evaluate`; `reward` and `cluster` are added from their `_target_`."""
 

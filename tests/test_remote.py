@@ -30,7 +30,7 @@ def double(payload: Any, number: int) -> Any:
     return {"double": 2 * payload["number"]}
 
 
-def read(answer: Any) -> int:
+def read(answer: Any, payload: Any) -> int:
     if not isinstance(answer, dict) or not isinstance(answer.get("double"), int):
         raise ValueError("it has no double")
     return answer["double"]
@@ -254,7 +254,7 @@ from pathlib import Path
 from psychocounsel.remote.client import Client
 client = Client([sys.argv[1]], "judge", concurrency=3, journal=Path(sys.argv[2]))
 payloads = [{"number": number} for number in range(int(sys.argv[3]))]
-print(sum(client.answers("/double", payloads, lambda answer: answer["double"])))
+print(sum(client.answers("/double", payloads, lambda answer, payload: answer["double"])))
 """
 
 

@@ -22,7 +22,8 @@ class Completion:
     """One reply. `ids` is int32[len], ending with the end-of-turn token unless it was cut.
 
     `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None. `reward` is
-    what a reward model gave it, or the mean rating of annotators. `label`: whether it is a good reply.
+    what a reward model gave it, or the mean rating of annotators; `reward_parts` is what it was made of, by reward
+    model, where several gave it. `label`: whether it is a good reply.
     """
 
     ids: Array
@@ -36,6 +37,7 @@ class Completion:
     policy_version: int | None = None
     label: bool | None = None
     returns: Array | None = None
+    reward_parts: dict[str, float] | None = None
 
 
 @dataclass
@@ -92,6 +94,7 @@ _COMPLETION = pa.struct(
         ("finish_reason", pa.string()),
         ("policy_version", pa.int64()),
         ("label", pa.bool_()),
+        ("reward_parts", pa.map_(pa.string(), pa.float64())),
     ]
 )
 SCHEMA = pa.schema(
@@ -132,7 +135,9 @@ def read_groups(path: Path) -> list[Group]:
 
     def completion(row: dict[str, Any]) -> Completion:
         arrays = {name: array(row[name]) for name in _PER_TOKEN}
-        return Completion(**{**row, **arrays, "ids": np.array(row["ids"], np.int32)})
+        parts = row.get("reward_parts")
+        known = {**row, **arrays, "ids": np.array(row["ids"], np.int32), "reward_parts": parts and dict(parts)}
+        return Completion(**known)
 
     def group(row: dict[str, Any]) -> Group:
         completions = [completion(each) for each in row["completions"]]

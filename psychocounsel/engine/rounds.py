@@ -167,10 +167,11 @@ class RoundFeed:
             for group in groups
             for completion in group.completions
         ]
-        rewards = iter(self.scorer.score(conversations).tolist()) if conversations else iter(())
-        for group in groups:
-            for completion in group.completions:
-                completion.reward = next(rewards)
+        rewards = self.scorer.score(conversations).tolist() if conversations else []
+        parts = getattr(self.scorer, "parts", {})
+        for index, completion in enumerate(completion for group in groups for completion in group.completions):
+            completion.reward = rewards[index]
+            completion.reward_parts = {name: float(values[index]) for name, values in parts.items()} or None
         return groups
 
     def _sampling(self, samples: int, number: int, shard: int) -> Sampling:

@@ -13,8 +13,9 @@ _GRAM = 4
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
     """Means over all replies of `groups`, as `<prefix>/<name>`.
 
-    reward; length in tokens; unfinished, the share that was cut; repetition, the share of a reply's runs of four tokens
-    that it has before; with the `reference` log-probabilities kl, the sum over a reply's tokens of log pi - log ref.
+    reward, and reward_<member> where several reward models gave it; length in tokens; unfinished, the share that was cut;
+    repetition, the share of a reply's runs of four tokens that it has before; with the `reference` log-probabilities kl,
+    the sum over a reply's tokens of log pi - log ref.
     """
     replies = [completion for group in groups for completion in group.completions]
     if not replies:
@@ -25,6 +26,8 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
         "unfinished": [reply.finish_reason == "length" for reply in replies],
         "repetition": [repetition(reply.ids.tolist()) for reply in replies],
     }
+    for name in sorted({name for reply in replies for name in reply.reward_parts or ()}):
+        figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, 0.0) for reply in replies]
     if reference is not None:
         flat = [values for some in reference for values in some]
         figures["kl"] = [

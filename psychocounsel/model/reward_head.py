@@ -54,9 +54,9 @@ def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype) -> Any:
     return lm
 
 
-def is_openrlhf(lm: Any) -> bool:
-    """Whether the model was read from an OpenRLHF checkpoint, which ends sequences with the end-of-turn token."""
-    return any(hasattr(lm.config, name) for name in _OPENRLHF)
+def is_openrlhf(config: Any) -> bool:
+    """Whether a model's config is of an OpenRLHF checkpoint, which ends sequences with the end-of-turn token."""
+    return any(hasattr(config, name) for name in _OPENRLHF)
 
 
 def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:

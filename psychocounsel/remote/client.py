@@ -18,7 +18,7 @@ from psychocounsel.remote.addresses import Addresses
 from psychocounsel.remote.journal import Journal, request_key
 
 T = TypeVar("T")
-Read = Callable[[Any], T]
+Read = Callable[[Any, Any], T]  # of an answer, and the payload that it answers
 
 _CONNECT_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts: doubled each time
@@ -82,7 +82,7 @@ class Client:
     def answers(self, route: str, payloads: Sequence[Any], read: Read[T]) -> Iterator[T]:
         """What `read` makes of the answer to each payload, in their order, as they come; asks when iteration begins.
 
-        `read` is given parsed JSON and raises ValueError, saying why, for what is no valid answer.
+        `read` is given parsed JSON and the payload, and raises ValueError, saying why, for what is no valid answer.
 
         Raises:
             UserError: if no server is left, one refuses a request or gives an invalid answer, or the budget is spent.
@@ -109,9 +109,11 @@ class Client:
         request = _Request(route, payload)
         for address in self._addresses.all:
             try:
-                read_answer(self._ask_at(address, request, threading.Event(), _CHECK_RETRIES), address + route, read)
+                answer = self._ask_at(address, request, threading.Event(), _CHECK_RETRIES)
             except _Passing as error:
                 self._addresses.set_aside(address, str(error))
+            else:
+                _read(answer, request, address + route, read)
         self._addresses.give_back(self._addresses.take())  # raises if there is none left
 
     def post_to_all(self, route: str, body: bytes) -> list[str]:
@@ -147,7 +149,7 @@ class Client:
         key = request_key(request.route, request.payload)
         if key not in begun and key in self._journal:
             begun[key] = Future()
-            begun[key].set_result(read_answer(self._journal[key], str(self._journal.folder), read))
+            begun[key].set_result(_read(self._journal[key], request, str(self._journal.folder), read))
         if key not in begun:
             begun[key] = self._threads.submit(self._ask, request, read, stop, key)
         return begun[key]
@@ -162,7 +164,7 @@ class Client:
                 continue
             finally:
                 self._addresses.give_back(address)
-            result = read_answer(answer, address + request.route, read)
+            result = _read(answer, request, address + request.route, read)
             if self._journal is not None and key is not None:
                 self._journal.add(key, answer)
             return result
@@ -210,14 +212,9 @@ class Client:
             self.sent += 1
 
 
-def read_answer(answer: Any, source: str, read: Read[T]) -> T:
-    """`read(answer)`, whose ValueError becomes one line that names the `source`.
-
-    Raises:
-        UserError: if the answer is not valid.
-    """
+def _read(answer: Any, request: _Request, source: str, read: Read[T]) -> T:
     try:
-        return read(answer)
+        return read(answer, request.payload)
     except ValueError as error:
         raise UserError(f"{source}: its answer cannot be used: {error}") from error
 

@@ -11,6 +11,8 @@ Conversation = Sequence[Message]  # ends with the reply that is scored, of role 
 
 
 class Scorer(Protocol):
+    """One that is made of several scorers has an attribute `parts`, too: the rewards that each gave last, by name."""
+
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:

@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.packing import plan_step
-from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_chat_format, model_dtype
 from psychocounsel.model.probe import check_packing
 from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.reward.base import Conversation
+from psychocounsel.reward.encoding import encode_conversations
+from psychocounsel.reward.scale import Scale
 from psychocounsel.reward.settings import LocalReward
 
 _BLOCK = 1024  # conversations tokenised at a time
@@ -36,9 +37,9 @@ class LocalScorer:
         self.reward, self.device = reward, device
         self.dtype = model_dtype(reward, device)
         lm = load_trained_reward_lm(reward, self.dtype).to(device)
-        _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm))
+        _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm.config))
         self.model = RewardModel(lm, reward.path, device=device.type).eval()
-        self.mean, self.std = self._statistics() if reward.normalise else (0.0, 1.0)
+        self.scale = Scale(lm.config, reward.path, reward.normalise)
         self.max_length = reward.max_length or getattr(self.model.text_config, "max_position_embeddings", None)
         check_packing(self.model, self.model, self.dtype, device, reward.path)
 
@@ -54,12 +55,11 @@ class LocalScorer:
         """As Scorer says."""
         starts = range(0, len(conversations), _BLOCK)
         parts = [self._score_block(conversations[start : start + _BLOCK], start) for start in progress(starts)]
-        rewards = np.concatenate([np.zeros(0, np.float32), *parts])
-        return ((rewards - self.mean) / self.std).astype(np.float32)
+        return self.scale.apply(np.concatenate([np.zeros(0, np.float32), *parts]))
 
     def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
         """The rewards as the model gives them, of those that `score` has returned."""
-        return rewards * self.std + self.mean
+        return self.scale.undo(rewards)
 
     @torch.no_grad()
     def _score_block(self, conversations: Sequence[Conversation], first: int) -> np.ndarray:
@@ -77,32 +77,6 @@ class LocalScorer:
 
     def _groups(self, conversations: Sequence[Conversation], first: int) -> list[Group]:
         """One group for each run of neighbours with the same prompt."""
-        for number, conversation in enumerate(conversations, first):
-            if not conversation or conversation[-1]["role"] != "assistant":
-                raise UserError(f"conversation {number}: does not end with a reply (a message of role assistant)")
-        prompts = [self.chat.render(conversation[:-1]) for conversation in conversations]
-        whole = [self.chat.render(conversation[:-1], conversation[-1]["content"]) for conversation in conversations]
-        texts = list(dict.fromkeys(prompts))
-        encoded = dict(zip(texts, self.chat.encode_prompts(texts), strict=True))
-        replies = self.chat.encode_replies(whole, [encoded[prompt] for prompt in prompts])
-        for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True), first):
-            self._check_length(number, len(encoded[prompt]) + len(reply))
-        return [
-            Group(prompt, encoded[prompt], [Completion(replies[index]) for index in members])
-            for prompt, members in groupby(range(len(prompts)), key=lambda index: prompts[index])
-        ]
-
-    def _check_length(self, number: int, tokens: int) -> None:
-        if self.max_length and tokens > self.max_length:
-            raise UserError(
-                f"conversation {number}: has {tokens} tokens, and reward.max_length={self.max_length} is what the reward "
-                "model reads: shorten it"
-            )
-
-    def _statistics(self) -> tuple[float, float]:
-        mean, std = (getattr(self.model.lm.config, name, None) for name in ("mean", "std"))
-        if mean is None or not std:
-            raise UserError(
-                f"reward.normalise=true: {self.reward.path} has no mean and std of rewards in its config.json"
-            )
-        return float(mean), float(std)
+        encoded = encode_conversations(self.chat, conversations, self.max_length, first)
+        runs = [list(run) for _, run in groupby(encoded, key=lambda each: each.prompt_text)]
+        return [Group(run[0].prompt_text, run[0].prompt, [Completion(each.reply) for each in run]) for run in runs]
