@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.checks import (
     check_combinations,
     check_data,
+    check_guard,
     check_needs,
     check_reward_paths,
     check_rollouts,
@@ -102,9 +103,11 @@ def check(composed: DictConfig) -> DictConfig:
         algorithm = target_class(config, "algo")
         check_needs(algorithm.__name__, algorithm.needs)
         check_combinations(config, cluster)
+        check_guard(config, algorithm.needs)
         if algorithm.needs.rollouts:
             check_rollouts(config)
             build(config, "rollout").check(config, cluster.process_count())
+        build(config, "algo").check_settings(config)
         build(config, "tracker").check()
     else:
         check_reward_paths(config)

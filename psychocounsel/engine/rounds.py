@@ -16,12 +16,14 @@ from psychocounsel.data.build import Dataset
 from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.build import build_reference
-from psychocounsel.engine.collect import Collector
+from psychocounsel.engine.collect import Collector, notes_file, round_folder
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.held_out import held_out_metrics
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.evaluation.replies import reply_metrics
-from psychocounsel.files import read_json, write_json
+from psychocounsel.evaluation.samples import sample_page
+from psychocounsel.files import read_json, write_atomically, write_json
 from psychocounsel.reward.base import Scorer
 from psychocounsel.rollout.base import Rollout, Sampling
 
@@ -72,8 +74,13 @@ class RoundFeed:
     def lengths(self) -> list[list[int]]:
         return []
 
+    def sample(self, step: int) -> str | None:
+        number, place = divmod(step - 1, self.order.steps_per_round)
+        file = round_folder(self.run.dir, number) / "samples.md"
+        return file.read_text() if not place and number >= 0 and file.exists() else None
+
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """Rewards and more of one reply to each held-out prompt, always drawn with the same seed."""
+        """Figures of one reply to each held-out prompt, always drawn with the same seed."""
         mine = self.data.held_out[self.world.rank :: self.world.size]
         self.rollout.sync(step)
         size = self.run.config.rollout.shard_prompts
@@ -85,8 +92,9 @@ class RoundFeed:
             written += self.rollout.generate(mine[first : first + size], settings)
         self.rollout.rest()
         everyone = self._in_order(self._score(written), len(self.data.held_out))
-        initial = self.run.config.algo.reference == "initial"
-        return reply_metrics(everyone, self.collector.logprobs("reference", everyone) if initial else None, "eval")
+        initial = self.run.config.algo.get("reference") == "initial"
+        reference = self.collector.logprobs("reference", everyone) if initial else None
+        return held_out_metrics(self.run, step, everyone, reference)
 
     def _in_order(self, mine: list[Group], count: int) -> list[Group]:
         """What the ranks have of groups that were dealt out one by one."""
@@ -96,21 +104,24 @@ class RoundFeed:
     # -- one round
 
     def _make(self, number: int) -> tuple[list[Group], dict[str, float]]:
-        folder = self.run.dir / "rounds" / f"{number:04d}"
+        folder = round_folder(self.run.dir, number)
         self._plan(number, folder)
         replies = [group for part in self._shards(number, folder) for group in part]
+        if self.run.is_main and (count := self.run.config.rollout.samples):
+            write_atomically(folder / "samples.md", sample_page(replies, count, f"Round {number}"))
         file = folder / "groups.parquet"
         self.collector.begin(number)
-        known = self.world.broadcast(read_json(folder / "collected.json") if file.exists() else None)
+        known = self.world.broadcast(read_json(notes_file(self.run.dir, number)) if file.exists() else None)
         if known is None:
             collected = self.collector.algorithm.collect(replies, self.collector)
             counts = {name: value / len(replies) for name, value in self.collector.counts.items()}
             known = counts | self.collector.notes
             if self.run.is_main:
-                write_json(folder / "collected.json", known)
+                write_json(notes_file(self.run.dir, number), known)
                 write_groups(file, collected)
             self.announce("pairs_written")
         self.world.barrier()
+        self.collector.notes = known
         collected = read_groups(file)
         noted = {f"rollout/{name}": value for name, value in known.items()}
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
@@ -199,11 +210,7 @@ def open_rounds(
     config: Any = run.config
     algo, batch = config.algo, config.global_batch_size
     engine, world = collector.stepper.main, collector.world
-    if (
-        "reference" in collector.algorithm.needs.models
-        and engine.module.adapter is None
-        and algo.reference == "initial"
-    ):
+    if engine.module.adapter is None and algo.get("reference") == "initial":
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
