@@ -36,7 +36,8 @@ class VLLMServer(VLLMEngine):
     addresses: list[str] = option([])
     servers: int = option(1, at_least=1)
     start_minutes: float = option(20.0, above=0)
-    timeout_seconds: float = option(600.0, above=0)
+    timeout_seconds: float = option(300.0, above=0)
+    overlap: bool = False
 
     def check(self, config: DictConfig, processes: int) -> None:
         if not self.addresses:
@@ -47,6 +48,11 @@ class VLLMServer(VLLMEngine):
             )
         if self.addresses and config.cluster.get("server_nodes"):
             raise UserError("rollout.addresses and cluster.server_nodes both name servers: keep one")
+        if self.overlap and config.algo.get("importance_cap", 1.0) is None:
+            raise UserError(
+                "rollout.overlap=true trains on replies by weights a round old, which counts for this algorithm: give "
+                "algo.importance_cap as well, 2.0 for instance"
+            )
 
     def open(
         self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
@@ -98,6 +104,13 @@ class VLLMServerRollout:
             if not self.world.any(lost is not None):
                 return [self._with(group, found[place]) for place, group in enumerate(groups)]
             self._send(self.version)
+
+    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
+        """As `generate`, on this rank alone and from any thread; None if the servers are lost."""
+        found: dict[int, list[Any]] = {}
+        if self._ask(groups, sampling, found) is not None:
+            return None
+        return [self._with(group, found[place]) for place, group in enumerate(groups)]
 
     def _ask(self, groups: Sequence[Group], sampling: Sampling, found: dict[int, list[Any]]) -> str | None:
         """Put replies into `found`, by the prompts' places; says why if there is no server left for some."""
