@@ -43,10 +43,9 @@ def written(*overrides: str, processes: int = 1) -> list[dict[str, Any]]:
     [
         (1, []),
         (1, ["model.lora.rank=4"]),
-        (2, ["rollout.tensor_parallel=2"]),
         (2, ["zero=3"]),
     ],
-    ids=["alone", "adapter", "two-as-one-engine", "partitioned"],
+    ids=["alone", "adapter", "partitioned"],
 )
 def test_greedy_replies_and_logprobs_are_those_of_hf_before_and_after_new_weights(
     processes: int, overrides: list[str]

@@ -55,11 +55,14 @@ def _difference(hf: HFRollout, group: Group, temperature: float) -> float:
 
 def change(engine: Engine) -> None:
     """Move all that is trained, on all ranks alike."""
+    import deepspeed
+
     torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in engine.module.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.02 * torch.randn_like(parameter))
+    trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    partitioned = hasattr(trained[0], "ds_id")
+    with torch.no_grad(), deepspeed.zero.GatheredParameters(trained, modifier_rank=0, enabled=partitioned):
+        for parameter in trained:
+            parameter.add_(0.02 * torch.randn_like(parameter))
 
 
 def main(overrides: list[str]) -> None:

@@ -33,6 +33,11 @@ class VLLM(VLLMEngine):
         self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
     ) -> VLLMRollout:
         """Start an engine beside the policy's. All ranks call it together."""
+        if self.tensor_parallel > 1 and world.device.type == "cpu":
+            raise UserError(
+                f"rollout.tensor_parallel={self.tensor_parallel}: engines over several processes meet under one name on a "
+                "machine's CPU, where others may be; use 1, or rollout=vllm_server"
+            )
         arguments = self.arguments(config, engine.dtype, world.device)
         return VLLMRollout(arguments, engine, tokenizer, stop, world)
 
