@@ -30,9 +30,10 @@ from psychocounsel.reward.local import LocalScorer
 from psychocounsel.reward.members import resolve_members
 from tests.answering import Reply, Server, dead_address, serving
 from tests.harness import ROOT, cli, metrics_of
+from tests.test_online_learning import mine
 from tests.test_reward_model import CONVERSATIONS
 
-__all__ = ["dead_address"]
+__all__ = ["dead_address", "mine"]
 REWARD = Path(resolve_path("builtin:tiny_reward"))
 CPU = torch.device("cpu")
 
@@ -266,8 +267,17 @@ def test_each_members_mean_reward_is_a_metric(small_model: Path, tmp_path: Path)
     for completion in (each for group in read_groups(shard) for each in group.completions):
         parts = completion.reward_parts or {}
         assert completion.reward == pytest.approx(np.mean(list(parts.values())), abs=1e-5) and len(parts) == 3
-    result = cli("evaluate", "reward=ensemble", members, "limit=20", "run_dir=figures", cwd=tmp_path)
-    assert "reward=ensemble on 20 pairs" in result.stderr
+
+
+def test_a_reward_of_ones_own_can_be_a_member(mine: Path) -> None:
+    members = "reward.members=[{name: letter, letter: a},{name: tiny, normalise: false}]"
+    cli("evaluate", "--config-dir", "my", "reward=ensemble", members, "limit=6", "run_dir=run", cwd=mine)
+    for name, folder in (("letter", "one"), ("tiny", "two")):
+        more = ["reward.letter=a"] if name == "letter" else []
+        cli("evaluate", "--config-dir", "my", f"reward={name}", *more, "limit=6", f"run_dir={folder}", cwd=mine)
+    rows = [(mine / folder / "scores.jsonl").read_text().splitlines() for folder in ("run", "one", "two")]
+    for both, one, two in (map(json.loads, row) for row in zip(*rows, strict=True)):
+        assert both["chosen"] == pytest.approx((one["chosen"] + two["chosen"]) / 2, abs=1e-5)
 
 
 WRONG = [
@@ -348,7 +358,7 @@ def running_vllm(folder: Path, log: Path) -> Iterator[str]:
     with open(log, "w") as output:
         process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            ends = time.monotonic() + 300
+            ends = time.monotonic() + 600
             while "Application startup complete" not in log.read_text():
                 assert process.poll() is None and time.monotonic() < ends, log.read_text()[-3000:]
                 time.sleep(1)
