@@ -61,6 +61,11 @@ class Addresses:
         with self._lock:
             return self._is_away(address)
 
+    def is_last(self, address: str) -> bool:
+        """Whether all others have failed."""
+        with self._lock:
+            return all(map(self._is_away, set(self.all) - {address}))
+
     def _is_away(self, address: str) -> bool:
         return address in self._away and time.monotonic() - self._away[address][0] < _AWAY_SECONDS
 
