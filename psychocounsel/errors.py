@@ -13,3 +13,7 @@ class NonFinite(Exception):
 
 class Stopped(Exception):
     """A stop request was honoured and the state is on disk. Exit code 75: the same command goes on."""
+
+
+class Guarded(Exception):
+    """An evaluation exceeded a limit of `guard`, and `guard.stop` is set; the state is on disk. Exit code 3."""

@@ -1,7 +1,9 @@
 """Files that survive a crash, and the folders that ship with the package."""
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -59,6 +61,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+
+
+def shared_secret(path: Path) -> str:
+    """A random key that all who ask for this file share, made by the first; its owner alone can read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    write_atomically(mine, secrets.token_urlsafe(32), mode=0o600)
+    with contextlib.suppress(FileExistsError):
+        os.link(mine, path)
+    mine.unlink()
+    return path.read_text()
 
 
 def _aside(path: Path) -> Path:

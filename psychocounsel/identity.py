@@ -20,6 +20,7 @@ _MAY_DIFFER = (
     "tracker",
     "paths",
     "engine",
+    "guard",
     "callbacks",
     "run_dir",
     "sweep_dir",

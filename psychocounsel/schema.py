@@ -106,6 +106,16 @@ class EvalConfig:
 
 
 @dataclass
+class GuardConfig:
+    repetition: float | None = option(None, at_least=0, at_most=1)
+    unfinished: float | None = option(None, at_least=0, at_most=1)
+    kl: float | None = option(None, above=0)
+    length_ratio: float | None = option(None, at_least=1)
+    reward_drop: float | None = option(None, at_least=0)
+    stop: bool = False
+
+
+@dataclass
 class CheckpointConfig:
     every: int = option(10, at_least=0)
     keep_last: int = option(1, at_least=1)
@@ -141,6 +151,7 @@ class TrainConfig:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     callbacks: dict[str, Any] = option({})

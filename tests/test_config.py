@@ -19,6 +19,7 @@ CONF = shipped("conf")
 GROUPS = ("algo", "model", "data", "zero", "cluster", "tracker", "paths", "experiment", "debug")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 NEED_MORE = {"data=local": ["data.path=org/name"], "model=local": ["model.path=org/name"]}
+NEED_MORE["experiment=paper_dpo_iter_3b"] = ["reward.path=org/name"]
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -44,6 +44,52 @@ def test_pieces_equal_the_formula(
         torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("piece", [7, 1000])
+@pytest.mark.parametrize("kept", [0, 20, 1000])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("temperature", "cap"), [(1.0, None), (0.7, None), (1.3, 2.0)])
+@pytest.mark.parametrize("both", [True, False])
+def test_entropy_and_its_gradient_equal_the_formula(
+    piece: int,
+    kept: int,
+    bias: bool,
+    temperature: float,
+    cap: float | None,
+    both: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(logprobs._PIECE_BYTES, "cpu", 4 * TOKENS * piece)
+    monkeypatch.setitem(logprobs._KEPT_BYTES, "cpu", 4 * TOKENS * kept)
+    torch.manual_seed(0)
+    layer = nn.Linear(HIDDEN, VOCABULARY, bias=bias).double()
+    nn.init.normal_(layer.weight)
+    hidden = torch.randn(TOKENS, HIDDEN, dtype=torch.double, requires_grad=True)
+    targets, weights, others = torch.randint(0, VOCABULARY, (TOKENS,)), torch.randn(TOKENS), torch.randn(TOKENS)
+    inputs = [hidden, *layer.parameters()]
+    every = [plain(layer, hidden, torch.full_like(targets, token), temperature, cap) for token in range(VOCABULARY)]
+    logs = torch.stack(every, 1)
+    expected, spread = logs[torch.arange(TOKENS), targets], -(logs.exp() * logs).sum(1)
+    loss = (spread * others).sum() + (expected * weights).sum() * both
+    expected_gradients = torch.autograd.grad(loss, inputs)
+
+    got, entropy = OutputLayer.of(layer)(hidden, targets, temperature, cap, entropy=True)
+    torch.testing.assert_close(entropy, spread.float(), rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(got, expected.float(), rtol=0, atol=1e-5)
+    mine = (entropy * others).sum() + ((got * weights).sum() if both else 0)
+    for gradient, other in zip(torch.autograd.grad(mine, inputs), expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=2e-5)
+
+
+def test_asking_for_the_entropy_changes_nothing_else() -> None:
+    torch.manual_seed(0)
+    layer, hidden = OutputLayer.of(nn.Linear(HIDDEN, VOCABULARY)), torch.randn(TOKENS, HIDDEN, requires_grad=True)
+    targets = torch.randint(0, VOCABULARY, (TOKENS,))
+    alone, (beside, _) = layer(hidden, targets), layer(hidden, targets, entropy=True)
+    gradients = [torch.autograd.grad(each.sum(), [hidden, layer.weight]) for each in (alone, beside)]
+    assert torch.equal(alone, beside)
+    assert all(map(torch.equal, *gradients))
+
+
 def test_frozen_weights_cost_no_gradient() -> None:
     layer = OutputLayer.of(nn.Linear(HIDDEN, VOCABULARY).requires_grad_(False))
     hidden = torch.randn(TOKENS, HIDDEN, requires_grad=True)

@@ -1,5 +1,7 @@
-"""RLOO and GRPO against their formulas, one reply at a time."""
+"""RLOO and GRPO against their formulas, one reply at a time, and what they share with PPO."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,8 @@ import torch
 
 from psychocounsel.algo.base import Outputs
 from psychocounsel.algo.grpo import GRPO
+from psychocounsel.algo.policy_gradient import k3
+from psychocounsel.algo.ppo import PPO
 from psychocounsel.algo.rloo import RLOO
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group
@@ -16,39 +20,59 @@ LENGTHS = [(5, 3, 7), (2, 4, 1), (6, 6, 2)]
 
 
 class Context:
-    """What `collect` asks for, from a table."""
+    """What `collect` asks for, from tables; keeps what is noted, and knows what was noted in the round before."""
 
-    rng = np.random.default_rng(0)
-
-    def __init__(self, tables: dict[str, list[list[np.ndarray]]]) -> None:
-        self.tables = tables
+    def __init__(self, tables: dict[str, list[list[np.ndarray]]], earlier: dict[str, float] | None = None) -> None:
+        self.tables, self.before = tables, earlier
+        self.rng = np.random.default_rng(0)
+        self.round, self.notes, self.peaks = int(earlier is not None), dict[str, float](), dict[str, float]()
 
     def count(self, name: str, number: float) -> None:
-        pass
+        self.notes[name] = self.notes.get(name, 0.0) + number
+
+    def note(self, name: str, value: float) -> None:
+        self.notes[name] = value
+
+    def earlier(self, name: str) -> float | None:
+        return None if self.before is None else self.before[name]
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
         return self.tables[model]
 
+    def values(self, groups: list[Group]) -> list[list[np.ndarray]]:
+        return self.tables["values"]
 
-def collected(algorithm: Any, seed: int = 0) -> tuple[list[Group], Context]:
+
+def tables(seed: int, names: Sequence[str] = ("policy", "reference", "values", "rollout")) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
+    return {
+        name: [[rng.normal(-2, 0.5, length).astype(np.float32) for length in some] for some in LENGTHS]
+        for name in names
+    }
 
-    def floats() -> list[list[np.ndarray]]:
-        return [[rng.normal(-2, 0.5, length).astype(np.float32) for length in some] for some in LENGTHS]
 
-    groups = [
+def rollouts(logprobs: list[list[np.ndarray]], seed: int = 0) -> list[Group]:
+    """Groups of random replies with rewards, as a rollout with these log-probabilities would give them."""
+    rng = np.random.default_rng(seed)
+    return [
         Group(str(number), rng.integers(0, 9, 4, dtype=np.int32), [
-            Completion(rng.integers(0, 9, length, dtype=np.int32), reward=float(rng.normal())) for length in some
+            Completion(rng.integers(0, 9, len(each), dtype=np.int32), reward=float(rng.normal()), logprobs=each)
+            for each in some
         ])
-        for number, some in enumerate(LENGTHS)
+        for number, some in enumerate(logprobs)
     ]  # fmt: skip
-    ctx = Context({"policy": floats(), "reference": floats()})
-    return algorithm.collect(groups, ctx), ctx
 
 
-def loss_of(algorithm: Any, groups: list[Group], logprobs: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+def collected(algorithm: Any, seed: int = 0, earlier: dict[str, float] | None = None) -> tuple[list[Group], Context]:
+    ctx = Context(tables(seed), earlier)
+    return algorithm.collect(rollouts(ctx.tables["rollout"]), ctx), ctx
+
+
+def loss_of(
+    algorithm: Any, groups: list[Group], logprobs: torch.Tensor, **more: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, Any]]:
     batch = build_batch([groups])
-    terms = algorithm.loss(Outputs(logprobs=logprobs), batch)
+    terms = algorithm.loss(Outputs(logprobs=logprobs, **more), batch)
     units = {"completions": 9, "tokens": int(batch.completion_lengths.sum())}
     values = {name: term.sum / units[term.unit] for name, term in terms.items()}
     return sum((terms[name].weight * value for name, value in values.items()), torch.zeros(())), values
@@ -114,3 +138,67 @@ def test_grpo(shift: float, normalise_std: bool) -> None:
     (mine,), (expected,) = torch.autograd.grad(loss, logprobs), torch.autograd.grad(total, logprobs)
     torch.testing.assert_close(mine, expected)
     assert (metrics["ratio"] == 1) == (shift == 0)
+
+
+# -- what all three have
+
+ALL = [RLOO(), GRPO(), PPO(whiten=False)]
+
+
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("cap", [0.8, 2.0, 1e9])
+def test_advantages_are_weighed_by_the_truncated_ratio_of_trainer_and_rollout(algorithm: Any, cap: float) -> None:
+    plain, ctx = collected(algorithm)
+    weighed, noted = collected(dataclasses.replace(algorithm, importance_cap=cap))
+    differences, weights = [], []
+    for number, group in enumerate(plain):
+        for place, completion in enumerate(group.completions):
+            trainer, rollout = (ctx.tables[name][number][place] for name in ("policy", "rollout"))
+            ratio = np.prod(np.exp(trainer - rollout)) if isinstance(algorithm, RLOO) else np.exp(trainer - rollout)
+            weight = np.minimum(ratio, cap) * np.ones_like(trainer)
+            other = weighed[number].completions[place]
+            np.testing.assert_allclose(other.advantages, completion.advantages * weight, rtol=1e-4)
+            np.testing.assert_array_equal(other.logprobs, trainer)
+            differences.append(np.abs(trainer - rollout))
+            weights.append(weight)
+    every = np.concatenate(differences)
+    for seen in (ctx, noted):
+        assert seen.notes["logprob_difference_mean"] == pytest.approx(every.mean(), rel=1e-5)
+        assert seen.notes["logprob_difference_max"] == pytest.approx(every.max(), rel=1e-5)
+    assert "importance" not in ctx.notes
+    assert noted.notes["importance"] == pytest.approx(np.concatenate(weights).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda each: type(each).__name__)
+def test_entropy_and_the_distance_from_the_old_policy_are_measured_per_token(algorithm: Any) -> None:
+    algorithm = dataclasses.replace(algorithm, entropy_weight=0.3)
+    groups, _ = collected(algorithm)
+    old, generator = flat(groups, "logprobs"), torch.Generator().manual_seed(1)
+    logprobs = old + 0.3 * torch.randn(old.shape, generator=generator)
+    entropy = torch.rand(old.shape, generator=generator).requires_grad_()
+    values = {"values": torch.zeros_like(old)} if isinstance(algorithm, PPO) else {}
+    loss, metrics = loss_of(algorithm, groups, logprobs, entropy=entropy, **values)
+    ratio = (logprobs - old).exp()
+    assert metrics["approx_kl"].item() == pytest.approx((ratio - 1 - ratio.log()).mean().item(), rel=1e-4)
+    assert metrics["entropy"].item() == pytest.approx(entropy.mean().item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, entropy)
+    torch.testing.assert_close(gradient, torch.full_like(entropy, -0.3 / len(entropy)))
+    assert "entropy" not in loss_of(algorithm, groups, logprobs, **values)[1], "no engine has computed it"
+
+
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda each: type(each).__name__)
+def test_the_policy_rests_once_it_is_too_far_away(algorithm: Any) -> None:
+    ctx: Any = Context({})
+    stops = dataclasses.replace(algorithm, stop_kl=0.1)
+    for peak, learns in ((None, True), (0.1, True), (0.11, False)):
+        ctx.peaks = {} if peak is None else {"approx_kl": peak}
+        assert stops.learns("policy", ctx) == learns
+        assert algorithm.learns("policy", ctx) and stops.learns("critic", ctx)
+
+
+def test_k3_estimates_the_divergence() -> None:
+    rng = torch.Generator().manual_seed(0)
+    p, q = (torch.randn(6, generator=rng).log_softmax(0) for _ in range(2))
+    exact = (p.exp() * (p - q)).sum()
+    assert (p.exp() * k3(q - p)).sum() == pytest.approx(exact.item(), rel=1e-4)
+    assert (k3(q - p) >= 0).all()

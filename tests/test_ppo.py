@@ -15,43 +15,8 @@ from psychocounsel.files import read_json
 from psychocounsel.model.critic import Critic
 from psychocounsel.model.reward_model import RewardModel
 from tests.harness import ROOT, cli, metrics_of, random_groups, small_lm
-from tests.test_policy_gradient import LENGTHS, flat
+from tests.test_policy_gradient import Context, collected, flat, tables
 from tests.test_resume import assert_bitwise_equal
-
-
-class Context:
-    """What `collect` asks for, from tables; keeps what is noted."""
-
-    def __init__(self, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self.tables = {
-            name: [[rng.normal(-1, 0.5, length).astype(np.float32) for length in some] for some in LENGTHS]
-            for name in ("policy", "reference", "values")
-        }
-        self.notes: dict[str, float] = {}
-
-    def count(self, name: str, number: float) -> None:
-        self.notes[name] = self.notes.get(name, 0.0) + number
-
-    def note(self, name: str, value: float) -> None:
-        self.notes[name] = value
-
-    def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-        return self.tables[model]
-
-    def values(self, groups: list[Group]) -> list[list[np.ndarray]]:
-        return self.tables["values"]
-
-
-def collected(algorithm: PPO) -> tuple[list[Group], Context]:
-    rng, ctx = np.random.default_rng(1), Context()
-    groups = [
-        Group(str(number), rng.integers(0, 9, 4, dtype=np.int32), [
-            Completion(rng.integers(0, 9, length, dtype=np.int32), reward=float(rng.normal())) for length in some
-        ])
-        for number, some in enumerate(LENGTHS)
-    ]  # fmt: skip
-    return algorithm.collect(groups, ctx), ctx  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("discount", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.97, 0.0)])
@@ -104,7 +69,7 @@ def test_penalties_are_taken_off_the_reward() -> None:
         Completion(repeated, reward=2.0, finish_reason="length"),
         Completion(np.arange(5, dtype=np.int32), reward=1.0, finish_reason="stop"),
     ]
-    group, ctx = Group("", repeated, completions), Context()
+    group, ctx = Group("", repeated, completions), Context(tables(0))
     algorithm = PPO(length_penalty=0.01, unfinished_penalty=0.5, repetition_penalty=3.0)
     expected = [2 - 0.09 - 0.5 - 3 / 6, 1 - 0.05]
     assert algorithm.rewards(group, ctx) == pytest.approx(expected)  # type: ignore[arg-type]

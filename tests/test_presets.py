@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.config import check, compose
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.build import build_dataset
+from psychocounsel.engine.schedule import RoundOrder
+from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, shipped
 from psychocounsel.model.load import load_chat_format
 from tests.harness import ROOT, TINY, cli, metrics_of, small_lm
@@ -92,6 +94,12 @@ PROMISED: dict[str, dict[str, Any]] = {
         **{"algo._target_": "psychocounsel.algo.dpo.DPO", "algo.beta": 0.1, "algo.loss_type": "sigmoid"},
         **{"algo.lr": 5e-7, "epochs": 1, "global_batch_size": 64, "algo.warmup": 0.1},
     },
+    "paper_dpo_iter": {
+        **{"algo._target_": "psychocounsel.algo.online_dpo.OnlineDPO", "algo.beta": 0.1, "algo.loss_type": "sigmoid"},
+        **{"algo.lr": 5e-7, "max_steps": 1600, "global_batch_size": 64, "algo.warmup": 0.1, "zero.stage": 2},
+        **{"algo.prompts_per_round": 6400, "algo.samples": 8, "algo.temperature": 1.0, "algo.pairs": "best_worst"},
+        **{"checkpoint.metric": "eval/reward", "algo.reference": "initial", "rollout.top_p": 1.0},
+    },
     "simpo_llama3": {
         **{"algo._target_": "psychocounsel.algo.simpo.SimPO", "max_prompt_length": 1800},
         **{"epochs": 1, "global_batch_size": 128, "algo.warmup": 0.1, "algo.sft_weight": 0.0},
@@ -109,10 +117,13 @@ EVERYWHERE = {
 }
 
 
+NEED_MORE = {"paper_dpo_iter_3b": ["reward.path=org/name"]}  # there is no released one
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_hold_the_values_that_they_promise(name: str) -> None:
-    config = check(compose([f"experiment={name}"]))
-    (family,) = [prefix for prefix in PROMISED if name.startswith(prefix)]
+    config = check(compose([f"experiment={name}", *NEED_MORE.get(name, [])]))
+    family = max((prefix for prefix in PROMISED if name.startswith(prefix)), key=len)
     promised = {**EVERYWHERE, **PROMISED[family]}
     assert dict(zip(promised, select(config, *promised), strict=True)) == promised
     if name in SIMPO:
@@ -123,15 +134,29 @@ def test_experiments_hold_the_values_that_they_promise(name: str) -> None:
 
 
 def test_the_papers_and_simpos_settings_are_all_there() -> None:
-    assert set(EXPERIMENTS) == {*SIMPO, *(f"paper_{algo}_{size}" for algo in ("reward", "dpo") for size in PAPER)}
+    assert set(EXPERIMENTS) == {
+        *SIMPO,
+        *(f"paper_{algo}_{size}" for algo in ("reward", "dpo", "dpo_iter") for size in PAPER),
+    }
+
+
+def test_the_rounds_of_the_papers_iterations() -> None:
+    config = check(compose(["experiment=paper_dpo_iter_8b"]))
+    algo, batch = config.algo, config.global_batch_size
+    order = RoundOrder(23_000, algo.prompts_per_round, batch, algo.passes, config.epochs, config.max_steps, 1)
+    assert (order.steps_per_round, order.steps, order.round_of(order.steps - 1)) == (100, 1600, 15)
+    assert config.reward.path == "Psychotherapy-LLM/PsychoCounsel-Llama3-8B-Reward"
+    with pytest.raises(UserError, match="reward.path is not set"):
+        check(compose(["experiment=paper_dpo_iter_3b"]))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_says_where_its_values_come_from(name: str) -> None:
-    said, config = comment("experiment", name), check(compose([f"experiment={name}"]))
+    said, config = comment("experiment", name), check(compose([f"experiment={name}", *NEED_MORE.get(name, [])]))
     assert re.search(r"arXiv \d{4}\.\d{5}", said)
     numbers = {float(number) for number in re.findall(r"(?<![\d.v])\d+(?:\.\d+)?(?:e-?\d+)?", said)}
     keys = {"paper_reward": ("epochs", "global_batch_size", "algo.lr", "max_length"), "paper_dpo": ("algo.beta",)}
+    keys["paper_dpo_iter"] = ("algo.beta", "algo.lr", "algo.samples", "algo.prompts_per_round", "max_steps")
     simpo = ("algo.beta", "algo.gamma_beta_ratio", "algo.lr", "global_batch_size", "max_length", "algo.warmup")
     assert set(select(config, *keys.get(name.rpartition("_")[0], simpo))) <= numbers
     assert f"`{name}`" in (ROOT / "README.md").read_text()
@@ -139,7 +164,7 @@ def test_an_experiment_says_where_its_values_come_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_take_models_and_data_in_the_place_of_theirs(name: str, stand_ins: Path) -> None:
-    config = check(compose([f"experiment={name}", *in_place(model_of(name), stand_ins)]))
+    config = check(compose([f"experiment={name}", *in_place(model_of(name), stand_ins), *NEED_MORE.get(name, [])]))
     assert (config.model.name, config.data.name) == (model_of(name), "psychocounsel")
     _, chat = load_chat_format(config.model)
     data = build_dataset(config, chat, "pairs", pytest.fail)
@@ -155,14 +180,14 @@ def test_what_you_type_counts_more_than_an_experiment() -> None:
         assert select(config, *keys) == [3, 1e-6, "qwen3_8b", 2, "sample", 0.5, 128]
 
 
-def train(*overrides: str, folder: Path) -> Path:
+def train(*overrides: str, folder: Path, judged: tuple[str, ...] = ("eval/loss", "eval/accuracy")) -> Path:
     """One real step; returns the run directory."""
     short = ["max_steps=1", "global_batch_size=4", "eval.limit=3", "cluster.processes=1", "cluster.device=cpu"]
     cli("train", *overrides, *short, "run_dir=run", cwd=folder)
     assert read_json(folder / "run" / "summary.json")["status"] == "finished"
     before, after = metrics_of(folder / "run")
     assert math.isfinite(after["loss"]) and after["grad_norm"] > 0
-    assert {"eval/loss", "eval/accuracy"} <= before.keys() & after.keys()
+    assert {*judged} <= before.keys() & after.keys()
     return folder / "run"
 
 
@@ -171,7 +196,12 @@ def train(*overrides: str, folder: Path) -> Path:
     [pytest.param(name, marks=[] if name == "paper_reward_8b" else pytest.mark.slow) for name in EXPERIMENTS],
 )
 def test_experiments_train(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    run = train(f"experiment={name}", *in_place(model_of(name), stand_ins, "pairs"), folder=tmp_path)
+    online = "_iter_" in name
+    more = ["reward.path=builtin:tiny_reward", "algo.prompts_per_round=4", "rollout.max_tokens=8"] if online else []
+    judged = ("eval/reward", "eval/win_rate") if online else ("eval/loss", "eval/accuracy")
+    run = train(
+        f"experiment={name}", *in_place(model_of(name), stand_ins, "pairs"), *more, folder=tmp_path, judged=judged
+    )
     settings = read_json(run / "model" / "config.json")
     scores = name.startswith("paper_reward")
     assert settings["architectures"] == ["LlamaForSequenceClassification" if scores else "LlamaForCausalLM"]

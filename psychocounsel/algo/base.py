@@ -14,6 +14,7 @@ from psychocounsel.schema import option
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from omegaconf import DictConfig
 
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
@@ -60,7 +61,8 @@ class Outputs:
     """What the models computed for a Batch of N completion tokens in C completions.
 
     `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None
-    where no engine computes them: the policy gives `logprobs`, the reward model `scores`.
+    where no engine computes them: the policy gives `logprobs` and, if the algorithm says `entropy`, the entropy (nats) of
+    the distribution of each token; the critic `values`; the reward model `scores`.
     """
 
     logprobs: torch.Tensor | None = None
@@ -70,9 +72,19 @@ class Outputs:
 
 
 class Context(Protocol):
-    """What `collect` may use."""
+    """What `collect` may use.
+
+    `round` is the number of the round, from 0; `notes` what was noted in it; `peaks` the highest value that each metric
+    had in its steps so far. All of it is the same on every rank, and in a run that was killed and goes on.
+    """
 
     rng: np.random.Generator
+    round: int
+    notes: dict[str, float]
+    peaks: dict[str, float]
+
+    def earlier(self, name: str) -> float | None:
+        """What was noted by that name in the round before; None in the first round."""
 
     def count(self, name: str, number: float) -> None:
         """Add to a count of this round, a metric `rollout/<name>` per prompt."""
@@ -106,10 +118,25 @@ class Algorithm:
 
     needs: ClassVar[Needs] = Needs()
     temperature: ClassVar[float] = 1.0
+    entropy: ClassVar[bool] = False  # whether `loss` reads Outputs.entropy
+
+    def check_settings(self, config: DictConfig) -> None:
+        """Refuse settings that cannot work together; called before any job starts, so without torch.
+
+        Raises:
+            UserError: naming the keys and what to type instead.
+        """
 
     def lr_factor(self, engine: str) -> float:
         """What the learning rate of an engine is, times that of the policy."""
         return 1.0
+
+    def learns(self, engine: str, ctx: Context) -> bool:
+        """Whether an engine learns from a step: asked before it, and once more when its metrics are among `ctx.peaks`.
+
+        Where the answer is no before a step, the engine gets no gradients; where it is only then, its weights stay.
+        """
+        return True
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Turn the round's groups, in any number, into groups to train on.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
-from psychocounsel.algo.online import Online, clipped, collect_advantages, ratio_metrics
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, k3, ratio_metrics
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class GRPO(Online, Algorithm):
+class GRPO(PolicyGradient, Algorithm):
     """GRPO (arXiv 2402.03300, eq. 3 and 4): a token is an action, and all tokens of a reply have its advantage.
 
     The advantage is the reward less the mean of the prompt's replies, over their standard deviation (`normalise_std`; without
@@ -48,10 +48,10 @@ class GRPO(Online, Algorithm):
         """Terms per completion; ratio and share of clipped tokens per token."""
         assert outputs.logprobs is not None
         losses, ratio = clipped(outputs.logprobs - batch.old_logprobs, batch.advantages, self.clip_low, self.clip_high)
-        behind = batch.ref_logprobs - outputs.logprobs
-        kl = behind.exp() - behind - 1
+        kl = k3(batch.ref_logprobs - outputs.logprobs)
         terms = {"loss_policy": Term((batch.completion_sums(losses) / batch.completion_lengths).sum(), "completions")}
         if self.kl_weight:
             each = batch.completion_sums(kl) / batch.completion_lengths
             terms["loss_kl"] = Term(each.sum(), "completions", self.kl_weight)
-        return terms | ratio_metrics(ratio, self.clip_low, self.clip_high, "tokens")
+        metrics = ratio_metrics(ratio, self.clip_low, self.clip_high, "tokens")
+        return terms | metrics | self.common_terms(outputs, batch)

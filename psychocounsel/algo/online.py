@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Context, Term, collect_reference
+from psychocounsel.algo.base import Context, collect_reference
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
     from psychocounsel.data.group import Group
 
 
@@ -29,7 +25,6 @@ class Online:
     temperature: float = option(1.0, above=0)
     prompts_per_round: int | None = option(None, at_least=1)
     passes: int = option(1, at_least=1)
-    reference: str = option("initial", choices=("initial", "round"))
     length_penalty: float = option(0.0, at_least=0)
     unfinished_penalty: float = option(0.0, at_least=0)
     repetition_penalty: float = option(0.0, at_least=0)
@@ -79,42 +74,3 @@ class OnlinePairs(Online):
             ctx.count("too_close", made.too_close)
             collected += [group.pair(chosen, rejected) for chosen, rejected in made.pairs]
         return collect_reference(collected, ctx)
-
-
-def collect_advantages(
-    algorithm: Online, groups: list[Group], ctx: Context, advantages_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> list[Group]:
-    """Fill `logprobs` by the policy as it trains, `ref_logprobs`, and `advantages`, one value for all tokens of a reply.
-
-    `advantages_of` makes float[n] of the n rewards and divergences log pi - log ref of the replies to a prompt.
-    """
-    import numpy as np
-
-    before = collect_reference(groups, ctx)
-    for group, logprobs in zip(before, ctx.logprobs("policy", before), strict=True):
-        kl = []
-        for completion, values in zip(group.completions, logprobs, strict=True):
-            assert completion.ref_logprobs is not None
-            kl.append(float((values - completion.ref_logprobs).sum()))
-            completion.logprobs = values
-        rewards = np.array(algorithm.rewards(group, ctx))
-        for completion, advantage in zip(group.completions, advantages_of(rewards, np.array(kl)), strict=True):
-            completion.advantages = np.full(len(completion.ids), advantage, np.float32)
-    return before
-
-
-def clipped(
-    difference: torch.Tensor, advantages: torch.Tensor, low: float, high: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """PPO's losses (arXiv 1707.06347, eq. 7) and ratios, float[n], of log pi - log pi_old and advantages, float[n]."""
-    import torch
-
-    ratio = difference.exp()
-    bounded = ratio.clamp(1 - low, 1 + high)
-    return torch.maximum(-advantages * ratio, -advantages * bounded), ratio.detach()
-
-
-def ratio_metrics(ratio: torch.Tensor, low: float, high: float, unit: str) -> dict[str, Term]:
-    """The mean ratio, and the share that is outside of the clipping range, of float[units]."""
-    outside = ((ratio < 1 - low) | (ratio > 1 + high)).float()
-    return {"ratio": Term(ratio.sum(), unit, 0.0), "clip_fraction": Term(outside.sum(), unit, 0.0)}

@@ -6,30 +6,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.online import Online, clipped, ratio_metrics
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
+from psychocounsel.errors import UserError
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
     import numpy as np
+    from omegaconf import DictConfig
 
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
 
 
 @dataclass
-class PPO(Online, Algorithm):
+class PPO(PolicyGradient, Algorithm):
     """PPO (arXiv 1707.06347) on tokens, as for language models in arXiv 2203.02155.
 
-    A token's reward is -kl_weight * (log pi_old - log ref), and the last one has the reply's reward besides. Advantages are
-    those of GAE (arXiv 1506.02438, eq. 16), over the round less their mean and over their standard deviation (`whiten`).
-    The policy's loss is eq. 7; the critic's is half the squared error to the returns, the larger of that and the one of
-    a value held within `value_clip` of what it was.
+    A reply's reward is that of its last token. The divergence from the reference counts kl_weight times, by `kl_in` in the
+    "reward" of each token as log pi_old - log ref, or in the "loss" as the mean over tokens of `k3` of pi and ref. With
+    `kl_target` that weight changes from round to round (`adapted`). Advantages are those of GAE (arXiv 1506.02438, eq. 16),
+    over the round less their mean and over their standard deviation (`whiten`). The policy's loss is eq. 7; the critic's is
+    half the squared error to the returns, the larger of that and the one of a value held within `value_clip` of what it
+    was. In the first `critic_warmup` rounds the critic learns alone, and the policy is not even differentiated.
     """
 
     samples: int = option(1, at_least=1)
     critic: str = option("reward", choices=("reward", "policy"))
     critic_lr: float = option(1e-5, above=0)
+    critic_warmup: int = option(0, at_least=0)
     kl_weight: float = option(0.05, at_least=0)
+    kl_in: str = option("reward", choices=("reward", "loss"))
+    kl_target: float | None = option(None, above=0)
+    kl_gain: float = option(0.1, above=0, below=5)
     reward_weight: float = option(1.0, at_least=0)
     reward_clip: float | None = option(None, above=0)
     normalise_rewards: bool = False
@@ -41,33 +49,67 @@ class PPO(Online, Algorithm):
 
     needs = Needs(models=frozenset({"policy", "reference", "critic"}), data="prompts", rollouts=True, reward=True)
 
+    def __post_init__(self) -> None:
+        self._kl_weight = self.kl_weight  # of the round that is trained on
+
+    def check_settings(self, config: DictConfig) -> None:
+        super().check_settings(config)
+        if self.critic == "reward" and ("path" not in config.reward or "addresses" in config.reward):
+            raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
+        if self.kl_target is not None and not self.kl_weight:
+            raise UserError(
+                f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: give one to begin with"
+            )
+
     def lr_factor(self, engine: str) -> float:
         return self.critic_lr / self.lr if engine == "critic" else 1.0
+
+    def learns(self, engine: str, ctx: Context) -> bool:
+        """The critic always; the policy after `critic_warmup` rounds, and as PolicyGradient says."""
+        warm = engine == "critic" or ctx.round >= self.critic_warmup
+        return warm and super().learns(engine, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Fill `logprobs` by the policy as it trains, `ref_logprobs`, `values`, `advantages` and `returns`."""
         import numpy as np
 
         groups = collect_reference(groups, ctx)
+        weights = [weight for some in self.take_logprobs(groups, ctx) for weight in some]
         completions = [completion for group in groups for completion in group.completions]
-        logprobs = [values for some in ctx.logprobs("policy", groups) for values in some]
+        kl = [completion.logprobs - completion.ref_logprobs for completion in completions]  # type: ignore[operator]
+        kl_weight = self._next_kl_weight(float(np.mean([each.sum() for each in kl])), ctx)
         values = [values for some in ctx.values(groups) for values in some]
         rewards = self._rewards(np.concatenate([self.rewards(group, ctx) for group in groups]))
-        for completion, now, value, reward in zip(completions, logprobs, values, rewards.tolist(), strict=True):
-            assert completion.ref_logprobs is not None
-            completion.logprobs, completion.values = now, value
-            tokens = -self.kl_weight * (now - completion.ref_logprobs)
+        for completion, divergence, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
+            tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * divergence
             tokens[-1] += reward
+            completion.values = value
             completion.advantages = gae(tokens, value, self.discount, self.gae_lambda)
             completion.returns = completion.advantages + value
-        returns, before = (np.concatenate([getattr(c, name) for c in completions]) for name in ("returns", "values"))
+        returns, before, advantages = (
+            np.concatenate([getattr(c, name) for c in completions]) for name in ("returns", "values", "advantages")
+        )
         ctx.note("explained_variance", float(1 - (returns - before).var() / max(float(returns.var()), 1e-12)))
         ctx.note("value", float(before.mean()))
-        if self.whiten:
-            every = np.concatenate([c.advantages for c in completions if c.advantages is not None])
-            mean, std = every.mean(), every.std() + 1e-8
-            for completion in completions:
-                completion.advantages = ((completion.advantages - mean) / std).astype(np.float32)
+        mean, std = (advantages.mean(), advantages.std() + 1e-8) if self.whiten else (0.0, 1.0)
+        for completion, weight in zip(completions, weights, strict=True):
+            assert completion.advantages is not None
+            completion.advantages = ((completion.advantages - mean) / std * weight).astype(np.float32)
+        return groups
+
+    def _next_kl_weight(self, kl: float, ctx: Context) -> float:
+        """The round's weight of the divergence; notes it and `kl`, from which that of the next round follows."""
+        if self.kl_target is None:
+            return self.kl_weight
+        before, measured = ctx.earlier("kl_weight"), ctx.earlier("kl")
+        first = before is None or measured is None
+        weight = self.kl_weight if first else adapted(before, measured, self.kl_target, self.kl_gain)  # type: ignore[arg-type]
+        ctx.note("kl_weight", weight)
+        ctx.note("kl", kl)
+        return weight
+
+    def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
+        self._kl_weight = ctx.notes.get("kl_weight", self.kl_weight)
         return groups
 
     def _rewards(self, rewards: np.ndarray) -> np.ndarray:
@@ -86,10 +128,22 @@ class PPO(Online, Algorithm):
         losses, ratio = clipped(outputs.logprobs - batch.old_logprobs, batch.advantages, self.clip, self.clip)
         near = batch.old_values + (outputs.values - batch.old_values).clamp(-self.value_clip, self.value_clip)
         errors = torch.maximum((outputs.values - batch.returns) ** 2, (near - batch.returns) ** 2)
-        return {
+        terms = {
             "loss_policy": Term(losses.sum(), "tokens"),
             "loss_value": Term(0.5 * errors.sum(), "tokens", engine="critic"),
-        } | ratio_metrics(ratio, self.clip, self.clip, "tokens")
+        }
+        if self.kl_in == "loss":
+            terms["loss_kl"] = Term(k3(batch.ref_logprobs - outputs.logprobs).sum(), "tokens", self._kl_weight)
+        return terms | ratio_metrics(ratio, self.clip, self.clip, "tokens") | self.common_terms(outputs, batch)
+
+
+def adapted(weight: float, kl: float, target: float, gain: float) -> float:
+    """The next weight of the divergence (arXiv 1909.08593, sec. 2.2): weight * (1 + gain * e), e = (kl - target) / target.
+
+    e is held within 0.2; `kl` and `target` are in nats per reply, and the paper's gain is 0.1.
+    """
+    error = max(-0.2, min(0.2, (kl - target) / target))
+    return weight * (1 + gain * error)
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, discount: float, lam: float) -> np.ndarray:

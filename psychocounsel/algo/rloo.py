@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
-from psychocounsel.algo.online import Online, clipped, collect_advantages, ratio_metrics
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, ratio_metrics
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RLOO(Online, Algorithm):
+class RLOO(PolicyGradient, Algorithm):
     """RLOO (arXiv 2402.14740, eq. 6 and 7): a reply is one action.
 
     Its return is R = reward - kl_weight * (log pi_old - log ref), and its advantage R less the mean of the other replies'.
@@ -31,6 +31,7 @@ class RLOO(Online, Algorithm):
     clip: float = option(0.2, above=0)
 
     needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
+    reply_is_one_action = True
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         return collect_advantages(self, groups, ctx, self._advantages)
@@ -46,6 +47,5 @@ class RLOO(Online, Algorithm):
         difference = batch.completion_sums(outputs.logprobs - batch.old_logprobs)
         advantages = batch.completion_sums(batch.advantages) / batch.completion_lengths
         losses, ratio = clipped(difference, advantages, self.clip, self.clip)
-        return {"loss_policy": Term(losses.sum(), "completions")} | ratio_metrics(
-            ratio, self.clip, self.clip, "completions"
-        )
+        metrics = ratio_metrics(ratio, self.clip, self.clip, "completions")
+        return {"loss_policy": Term(losses.sum(), "completions")} | metrics | self.common_terms(outputs, batch)

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.files import read_json, write_json
 
 FILE = "attempt.json"
@@ -76,6 +76,8 @@ def judge(code: int, step: int, before: dict[str, Any], max_requeues: int, asked
         return "finished", False, "finished"
     if code == USER_ERROR:
         return "failed", False, "wrong input (exit code 2)"
+    if code == GATE_NO:
+        return "failed", False, f"a gate said no at step {step} (exit code 3)"
     stopped = code == CONTINUE_LATER
     why = f"stopped at step {step}" + (f" ({asked})" if asked != "no" else "")
     if not stopped:

@@ -13,7 +13,7 @@ from psychocounsel.cluster.job import Job, Submission, is_run_finished, objectiv
 from psychocounsel.cluster.ranks import run_ranks
 from psychocounsel.cluster.status import runs_of
 from psychocounsel.engine.owner import refuse_if_owned
-from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, GATE_NO, USER_ERROR, UserError
 from psychocounsel.hub import cache_directories
 from psychocounsel.schema import option
 
@@ -113,11 +113,11 @@ class Local:
                 code, rank = allocation.run(job.run_dir, job.processes, environment, logs)
             else:
                 code, rank = run_ranks(job.run_dir, job.processes, environment, logs, self.gpus() > 0)
-        if code not in (0, USER_ERROR, CONTINUE_LATER):
+        if code not in (0, USER_ERROR, GATE_NO, CONTINUE_LATER):
             print(
                 f"error: {job.run_dir} failed (rank {rank}, exit code {code}); its logs are in {logs}", file=sys.stderr
             )
-        if code not in (0, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
+        if code not in (0, GATE_NO, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
             print(
                 "".join((logs / f"rank-{rank}.out").read_text(errors="replace").splitlines(True)[-20:]), file=sys.stderr
             )
@@ -145,5 +145,5 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     print(f"\n{'result':<10}{jobs[0].metric:>14}  overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
-        word = {None: "not run", 0: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed {code}")
+        word = {None: "not run", 0: "done", GATE_NO: "guarded", CONTINUE_LATER: "stopped"}.get(code, f"failed {code}")
         print(f"{word:<10}{'' if value is None else format(value, '14.4f'):>14}  {' '.join(job.overrides)}")

@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def run(run_dir: Path) -> int:
     settings: Any = OmegaConf.load(run_dir / "config.yaml").cluster.servers
     number, job = int(os.environ.get("SLURM_PROCID", 0)), os.environ.get("SLURM_JOB_ID", "0")
     port = 30000 + (int(job) * 8 + number) % 2000  # below the ports that Linux gives to clients
-    command = [str(part).replace("{port}", str(port)) for part in settings.command]
+    known = {"{port}": str(port), "{run_dir}": str(run_dir.absolute()), "{python}": sys.executable}
+    command = [
+        reduce(lambda text, name: text.replace(name, known[name]), known, str(part)) for part in settings.command
+    ]
     file = run_dir / FOLDER / f"{number}.json"
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,19 @@ from psychocounsel.engine.reference import CachedReference, reference_identity
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
+from psychocounsel.errors import UserError
+from psychocounsel.files import read_json
 from psychocounsel.model.packed import PackedModel
+
+
+def round_folder(run_dir: Path, number: int) -> Path:
+    """Where all of a round lies."""
+    return run_dir / "rounds" / f"{number:04d}"
+
+
+def notes_file(run_dir: Path, number: int) -> Path:
+    """What was counted and noted while a round was collected."""
+    return round_folder(run_dir, number) / "collected.json"
 
 
 class Collector:
@@ -25,18 +38,34 @@ class Collector:
     ) -> None:
         self.run, self.algorithm, self.stepper, self.world, self.alive = run, algorithm, stepper, world, alive
         self.rng = np.random.default_rng([run.config.seed, 0])
+        self.round = 0
         self.counts: dict[str, float] = {}
         self.notes: dict[str, float] = {}
+        self.peaks: dict[str, float] = {}  # of the loop's state, which owns it
         self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
         self._reference: CachedReference | None = None
 
     def begin(self, number: int) -> None:
         """Get ready to collect round `number`."""
         self.rng = np.random.default_rng([self.run.config.seed, 1 + number])
-        self.counts, self.notes = {}, {}
+        self.round, self.counts, self.notes = number, {}, {}
 
     def note(self, name: str, value: float) -> None:
-        self.notes[name] = value
+        self.notes[name] = float(value)
+
+    def earlier(self, name: str) -> float | None:
+        """Context.earlier, from what the round before has on disk: a run that goes on finds the same.
+
+        Raises:
+            UserError: if it is there no more.
+        """
+        if not self.round:
+            return None
+        file = notes_file(self.run.dir, self.round - 1)
+        notes = self.world.broadcast(read_json(file) if self.run.is_main else None) or {}
+        if name not in notes:
+            raise UserError(f"{file}: has no {name}, with which this round begins: restore it, or use another run_dir")
+        return float(notes[name])
 
     def values(self, groups: list[Group]) -> list[list[Array]]:
         critic: Engine = self.stepper.engines["critic"]

@@ -25,6 +25,9 @@ class Feed(Protocol):
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Metrics of held-out prompts after `step` steps; None where held-out rows are judged by the loss."""
 
+    def sample(self, step: int) -> str | None:
+        """Some replies to show with the line of step `step` (from 1), as Markdown; None where there is nothing new."""
+
     def lengths(self) -> list[list[int]]:
         """Tokens of each group of the first steps, where they are known."""
 
@@ -46,6 +49,9 @@ class OfflineFeed:
         return {}
 
     def evaluate(self, step: int) -> dict[str, float] | None:
+        return None
+
+    def sample(self, step: int) -> str | None:
         return None
 
     def lengths(self) -> list[list[int]]:

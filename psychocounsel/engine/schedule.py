@@ -77,6 +77,10 @@ class RoundOrder:
         wanted = math.ceil(round(self.epochs * self.rows) / self.prompts) * self.steps_per_round
         return max(1, min(wanted, self.max_steps or wanted))
 
+    @property
+    def rounds(self) -> int:
+        return self.round_of(self.steps - 1) + 1
+
     def round_of(self, step: int) -> int:
         return step // self.steps_per_round
 

@@ -11,6 +11,8 @@ class LoopState:
     """`step` optimizer steps are done; `line` holds that step's metrics until they are written, then None.
 
     `before`, `last`: evaluations before training and the newest; `best`: that of the model kept, with its step.
+    `minibatch`: how many steps `round` has had; `peaks`: the highest value of each metric in them. `skipped`: steps that
+    left the main model as it was because the algorithm said so.
     """
 
     step: int = 0
@@ -18,14 +20,32 @@ class LoopState:
     before: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    round: int = 0
+    minibatch: int = 0
+    peaks: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+
+    def enter(self, number: int) -> None:
+        """Begin a step of round `number`; a new round has no peaks yet."""
+        if number != self.round:
+            self.round, self.minibatch, self.peaks = number, 0, {}
+
+    def advance(self) -> None:
+        """A step is done."""
+        self.step, self.minibatch = self.step + 1, self.minibatch + 1
+
+    def see(self, metrics: dict[str, float]) -> None:
+        """Take a step's metrics into the round's peaks."""
+        for name, value in metrics.items():
+            self.peaks[name] = max(value, self.peaks.get(name, value))
 
     @property
     def written(self) -> int:
         """The last step whose metrics are written; -1 before the first."""
         return self.step if self.line is None else self.step - 1
 
-    def note(self, evaluation: dict[str, float], metric: str, mode: str) -> bool:
-        """Keep an evaluation; True if it is the best after step 0 by `metric` (`mode` min, max or auto).
+    def note(self, evaluation: dict[str, float], metric: str, mode: str, eligible: bool = True) -> bool:
+        """Keep an evaluation; True if it is the best after step 0 by `metric` (`mode` min, max or auto) and `eligible`.
 
         Raises:
             UserError: if the evaluation has no such metric.
@@ -35,6 +55,8 @@ class LoopState:
         self.last = evaluation
         if self.step == 0:
             self.before = evaluation
+            return False
+        if not eligible:
             return False
         smaller = mode == "min" or (mode == "auto" and "loss" in metric)
         if self.best and not (

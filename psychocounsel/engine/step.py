@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,9 +102,10 @@ class Stepper:
             yield members, batch
             started = time.perf_counter()
 
-    def accumulate(self, groups: Sequence[Group], train: bool) -> tuple[Tally, Scores]:
+    def accumulate(self, groups: Sequence[Group], train: bool, idle: Collection[str] = ()) -> tuple[Tally, Scores]:
         """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines, else its scores
-        come, too: on every rank float32[completions] per group, or [] where the model gives none.
+        come, too: on every rank float32[completions] per group, or [] where the model gives none. Engines that are `idle`
+        get no gradients.
 
         Raises:
             NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
@@ -113,11 +114,11 @@ class Stepper:
         known = self.untrained and not train and reference_of(groups) is not None
 
         def run(lane: int, members: list[int], batch: Batch) -> _Part:
-            outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, lane)
+            outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, lane, idle)
             terms = self.algorithm.loss(outputs, batch)
             self._check_units(terms, counts)
             if train:
-                self._backward(terms, counts, batch.weight, lane)
+                self._backward(terms, counts, batch.weight, lane, idle)
             return self._part(members, batch, terms, None if train else outputs.scores)
 
         with torch.set_grad_enabled(train):
@@ -150,11 +151,16 @@ class Stepper:
         kinds = [(name, terms[name].unit, terms[name].weight) for name in names]
         return _Part(batch.groups, kinds, sums, dict(zip(members, rows, strict=False)))
 
-    def _forward(self, batch: Batch, lane: int) -> Outputs:
+    def _forward(self, batch: Batch, lane: int, idle: Collection[str]) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
-        output = self.main(batch, lane)
+        asked = {"entropy": True} if self.algorithm.entropy else {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.algorithm.needs.main not in idle):
+            output = self.main(batch, lane, **asked)
         values = self.engines["critic"](batch, lane) if "critic" in self.engines else None
-        return Outputs(logprobs=output, values=values) if is_policy else Outputs(scores=output)
+        if not is_policy:
+            return Outputs(scores=output)
+        logprobs, entropy = output if asked else (output, None)
+        return Outputs(logprobs=logprobs, entropy=entropy, values=values)
 
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
         """What the ranks have for each of `count` groups; [] if they have nothing."""
@@ -170,8 +176,12 @@ class Stepper:
                 kind, engines = type(self.algorithm).__name__, ", ".join(self.engines)
                 raise UserError(f"{kind}: term {name} is of engine {term.engine!r}, and this run trains {engines}")
 
-    def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float, lane: int) -> None:
+    def _backward(
+        self, terms: dict[str, Term], counts: dict[str, int], weight: float, lane: int, idle: Collection[str]
+    ) -> None:
         for name, engine in self.engines.items():
+            if name in idle:
+                continue
             parts = [
                 term.sum * (term.weight * weight / max(1, counts[term.unit]))
                 for term in terms.values()

@@ -17,6 +17,7 @@ _ROWS = (
     ("eval/brier", "held-out Brier", 1.0, ""),
     ("eval/loss", "held-out loss", 1.0, ""),
     ("eval/reward", "held-out reward", 1.0, ""),
+    ("eval/win_rate", "win rate", 100.0, " %"),
     ("eval/kl", "divergence (nats)", 1.0, ""),
     ("eval/length", "length (tokens)", 1.0, ""),
     ("eval/unfinished", "unfinished", 100.0, " %"),

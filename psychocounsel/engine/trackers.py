@@ -1,6 +1,7 @@
 """`tracker=none|wandb|tensorboard`: where metrics go besides `metrics.jsonl`."""
 
 import hashlib
+import html
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +29,9 @@ class NoTracker:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record one step's numbers."""
+
+    def text(self, step: int, name: str, markdown: str) -> None:
+        """Record a text of a step, before its numbers."""
 
     def finish(self) -> None:
         """Flush everything."""
@@ -68,6 +72,11 @@ class Wandb(NoTracker):
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self.run.log(metrics, step=step)
 
+    def text(self, step: int, name: str, markdown: str) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Html(f"<pre style='white-space: pre-wrap'>{html.escape(markdown)}</pre>")}, step=step)
+
     def finish(self) -> None:
         self.run.finish()
 
@@ -88,6 +97,9 @@ class TensorBoard(NoTracker):
     def log(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
+
+    def text(self, step: int, name: str, markdown: str) -> None:
+        self.writer.add_text(name, markdown, step)
 
     def finish(self) -> None:
         self.writer.close()

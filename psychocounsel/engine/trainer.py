@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -21,11 +22,13 @@ from psychocounsel.engine.card import model_card
 from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
 from psychocounsel.engine.collect import Collector
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.evaluating import Evaluation, Evaluator
 from psychocounsel.engine.export import export_model, kept_model
 from psychocounsel.engine.feed import Feed, OfflineFeed
 from psychocounsel.engine.fit import micro_batch_tokens
-from psychocounsel.engine.metrics import MetricsLog, peak_memory_gb
+from psychocounsel.engine.metrics import peak_memory_gb
 from psychocounsel.engine.progress import Progress, quiet_libraries
+from psychocounsel.engine.records import Records
 from psychocounsel.engine.rounds import open_rounds
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
@@ -34,7 +37,7 @@ from psychocounsel.engine.state import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally, metrics_of, save_rows
 from psychocounsel.engine.stopping import StopRequest, Watchdog
 from psychocounsel.engine.summary import print_summary, write_summary
-from psychocounsel.errors import CONTINUE_LATER, DONE, NonFinite, Stopped, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, UserError
 from psychocounsel.hub import set_cache_directories
 from psychocounsel.model.load import load_chat_format, weights_id
 
@@ -52,6 +55,10 @@ def train(run: Run) -> int:
         return DONE
     except Stopped:
         return CONTINUE_LATER
+    except Guarded:
+        assert trainer is not None
+        trainer.world.close()
+        return GATE_NO
     except NonFinite as error:
         assert trainer is not None
         run.say(f"error: {error}")
@@ -86,13 +93,13 @@ class Trainer:
         budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
         self.speed = Speed(self.engines[self.main], self.world)
-        self.tracker: Any = configs.build(run.config, "tracker")
-        self.metrics: MetricsLog | None = None  # rank 0 has one, once it knows where the run stands
         self.progress = Progress(run.is_main)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.collector = Collector(run, self.algorithm, self.stepper, self.world, self._alive_while_collecting)
         self.feed = self._feed()
         self.steps = self.feed.steps
+        self.records = Records(run, self.feed.sample)
+        self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._stop_if_asked)
         if lengths := self.feed.lengths():
             run.say(packing_report(lengths, self.stepper.plan))
         self.started = time.time()
@@ -121,10 +128,7 @@ class Trainer:
         self.stepper.untrained = "reference" in self.algorithm.needs.models and not self.state.step
         if self.run.is_main:
             self.run.write_environment(nodes, **self.fingerprints)
-            self.tracker.start(self.run.dir, self.config)
-            self.metrics = MetricsLog(self.run.dir / "metrics.jsonl", self.state.written)
-            for line in self.metrics.earlier:
-                self._track(line)
+        self.records.open(self.state.written)
 
     def _alive_while_collecting(self) -> None:
         if self.world.any(self.stop.requested()):
@@ -135,8 +139,7 @@ class Trainer:
 
     def _alive_in_round(self) -> None:
         """What is done of a round is on disk, so a stop there saves the step before it."""
-        if self.world.any(self.stop.requested()):
-            self._stop_here()
+        self._stop_if_asked()
         self._heartbeat("collecting")
 
     def _restore_loop(self, loop: dict[str, Any]) -> None:
@@ -170,11 +173,12 @@ class Trainer:
                 self._finish_step(self.state.line)
             if self.state.step >= self.steps:
                 break
-            if self.world.any(self.stop.requested()):
-                self._stop_here()
+            self._stop_if_asked()
             self._train_step()
         self.progress.close()
         if not self.state.best or self.world.any(self.run.is_main and not (self.run.dir / "model").exists()):
+            if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
+                self.run.say("no evaluation kept the limits of guard: model/ holds the last weights")
             self._export({})
         self.summarise("finished")
 
@@ -183,96 +187,100 @@ class Trainer:
         groups = self.feed.groups(self.state.step)
         lr = learning_rate(self.algorithm, self.state.step, self.steps)
         of_round = self.feed.metrics(self.state.step)
-        if not groups:
-            self.state.step += 1
+        self.state.enter(self.collector.round)
+        self.collector.peaks = self.state.peaks
+        idle = {name for name in self.engines if not self.algorithm.learns(name, self.collector)}
+        if not groups or len(idle) == len(self.engines):
+            self.state.advance()
             self.state.line = {"step": self.state.step, "attempt": self.run.attempt, "lr": lr, "groups": 0, **of_round}
+            self._count_skipped(self.main in idle)
             return
         groups = self.algorithm.batch_groups(groups, self.collector)
         torch.manual_seed(step_seed(self.config.seed, self.state.step, self.world.rank))
-        for engine in self.engines.values():
-            engine.train(True)
-        metrics = metrics_of(self._guarded(groups, train=True)[0])
-        norms = {name: engine.step(lr * self.algorithm.lr_factor(name)) for name, engine in self.engines.items()}
+        for name, engine in self.engines.items():
+            engine.train(name not in idle)
+        metrics = metrics_of(self._guarded(groups, train=True, idle=idle)[0])
+        self.state.see(metrics)
+        norms = {name: engine.step(self._rate(name, lr)) for name, engine in self.engines.items() if name not in idle}
         if not all(np.isfinite(norm) for norm in norms.values()):
             raise self._non_finite(NonFiniteBatch(f"the gradient norm is {norms}", groups if self.run.is_main else []))
         self.stepper.untrained = False
-        self.state.step += 1
+        self.state.advance()
         seconds = time.perf_counter() - started
         self.state.line = {
             "step": self.state.step,
             "attempt": self.run.attempt,
             "loss": metrics.pop("loss"),
             "lr": lr,
-            "grad_norm": norms[self.main],
+            **({"grad_norm": norms[self.main]} if self.main in norms else {}),
             **self.speed.of(groups, seconds),
             "data_seconds": self.stepper.data_seconds,
             "peak_memory_gb": peak_memory_gb(),
             **metrics,
             **of_round,
         }
+        self._count_skipped(not self.algorithm.learns(self.main, self.collector))
 
-    def _guarded(self, groups: list[Group], train: bool) -> tuple[Tally, Scores]:
+    def _rate(self, name: str, lr: float) -> float:
+        """The learning rate of an engine, by what the algorithm says now that it knows the step's metrics."""
+        return lr * self.algorithm.lr_factor(name) if self.algorithm.learns(name, self.collector) else 0.0
+
+    def _count_skipped(self, skipped: bool) -> None:
+        self.state.skipped += skipped
+        if self.state.skipped and self.state.line is not None:
+            self.state.line["skipped_steps"] = self.state.skipped
+
+    def _guarded(self, groups: list[Group], train: bool, idle: Collection[str] = ()) -> tuple[Tally, Scores]:
         try:
-            return self.stepper.accumulate(groups, train)
+            return self.stepper.accumulate(groups, train, idle)
         except NonFiniteBatch as error:
             raise self._non_finite(error) from error
+
+    def _tally(self, groups: list[Group]) -> tuple[Tally, Scores]:
+        """A batch of held-out rows."""
+        found = self._guarded(groups, train=False)
+        self._announce("eval_batch")
+        self._heartbeat("evaluating")
+        return found
 
     def _finish_step(self, line: dict[str, Any]) -> None:
         """Evaluate if due, write the step's line, save a checkpoint if due."""
         is_last = self.state.step >= self.steps
-        if self._due(self.config.eval.every, is_last):
-            line |= self._evaluate()
+        evaluation = self.evaluate(self.state) if self._due(self.config.eval.every, is_last) else Evaluation()
+        if evaluation.metrics:
+            line |= evaluation.metrics
+            self._note(evaluation)
         self.state.line = None
-        if self.metrics is not None:
-            self.metrics.write(line)
-            self._track(line)
+        self.records.write(line)
         self.progress.update(self.state.step, line)
         self._heartbeat("training")
         if self.state.step and self._due(self.config.checkpoint.every, is_last):
             self._checkpoint()
         self._announce("step_end")
+        if evaluation.exceeded and self.config.guard.stop and not is_last:
+            self._stop_here("guard.stop=true", Guarded())
 
     def _due(self, every: int, is_last: bool) -> bool:
         return is_last or self.state.step == 0 or bool(every and self.state.step % every == 0)
 
-    def _evaluate(self) -> dict[str, float]:
-        """Metrics of the held-out data as `eval/...`; exports the model if it is the best so far."""
-        if not self.data.held_out:
-            return {}
-        for engine in self.engines.values():
-            engine.train(False)
-        evaluation = self.feed.evaluate(self.state.step)
-        if evaluation is None:
-            evaluation = self._evaluate_rows()
-        if self.state.note(evaluation, self.config.checkpoint.metric, self.config.checkpoint.mode):
-            self._export(evaluation)
-        return evaluation
-
-    def _evaluate_rows(self) -> dict[str, float]:
-        """The loss and its metrics over the held-out rows."""
-        size = self.config.global_batch_size
-        tally: Tally = {}
-        scores: Scores = []
-        for start in range(0, len(self.data.held_out), size):
-            if self.world.any(self.stop.requested()):
-                self._stop_here()
-            groups = self.algorithm.batch_groups(self.data.held_out[start : start + size], self.collector)
-            part, some = self._guarded(groups, train=False)
-            scores += some
-            tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}
-            self._announce("eval_batch")
-            self._heartbeat("evaluating")
-        metrics = metrics_of(tally) | (self.algorithm.evaluation(self.data.held_out, scores) if scores else {})
-        return {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics.items()}
+    def _note(self, evaluation: Evaluation) -> None:
+        """Keep an evaluation in mind, and the model if it is the best so far."""
+        checkpoint = self.config.checkpoint
+        if self.state.note(evaluation.metrics, checkpoint.metric, checkpoint.mode, not evaluation.exceeded):
+            self._export(evaluation.metrics)
 
     # -- ending
 
-    def _stop_here(self) -> None:
-        self.run.say(f"stop requested: saving step {self.state.step}")
+    def _stop_if_asked(self) -> None:
+        if self.world.any(self.stop.requested()):
+            self._stop_here()
+
+    def _stop_here(self, why: str = "stop requested", end: Exception | None = None) -> None:
+        self.run.say(f"{why}: saving step {self.state.step}")
         self._checkpoint()
         self.progress.close()
         self.summarise("stopped")
-        raise Stopped
+        raise end or Stopped
 
     def _non_finite(self, error: NonFiniteBatch) -> NonFinite:
         """Save the rows on the ranks that have them, and say on every rank where they are."""
@@ -296,23 +304,18 @@ class Trainer:
 
     def close(self) -> None:
         self.watchdog.stop()
-        if self.metrics is not None:
-            self.metrics.sync()
-            self.tracker.finish()
+        self.records.close()
 
     # -- small parts
 
     def _checkpoint(self) -> None:
         loop = {
-            "round": 0,  # offline data are one round, without minibatches of its own
-            "minibatch": 0,
             "phase": "train" if self.state.line is None else "evaluate",
             "data_order": {"seed": self.config.seed, "rows": len(self.data.train)},
             **asdict(self.state),
             "fingerprints": self.fingerprints,
         }
-        if self.metrics is not None:
-            self.metrics.sync()
+        self.records.sync()
         keep = self.config.checkpoint.keep_last
         save_checkpoint(self.run.dir, self.state.step, loop, self.engines, self.world, keep, self._announce)
         self.watchdog.alive()
@@ -323,11 +326,6 @@ class Trainer:
         folder, engine, model = self.run.dir / "model", self.engines[self.main], self.config.model
         export_model(folder, engine, self.tokenizer, self.chat, self.world, model, card, about)
         self.watchdog.alive()
-
-    def _track(self, line: dict[str, Any]) -> None:
-        numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}
-        if numbers:
-            self.tracker.log(line["step"], numbers)
 
     def _announce(self, event: str) -> None:
         for callback in self.callbacks:

@@ -93,12 +93,12 @@ class Engine:
     def lanes(self) -> int:
         return 1 + len(self._replicas)
 
-    def __call__(self, batch: Any, lane: int = 0) -> torch.Tensor:
+    def __call__(self, batch: Any, lane: int = 0, **asked: bool) -> Any:
+        """What the module makes of a batch; `asked` are words of its `forward`."""
         if lane == 0:
-            return self.deepspeed(batch)
+            return self.deepspeed(batch, **asked)
         with torch.autocast("cpu", self.dtype, enabled=self._autocasts):
-            result: torch.Tensor = self._replicas[lane - 1](batch)
-            return result
+            return self._replicas[lane - 1](batch, **asked)
 
     def train(self, mode: bool) -> None:
         self.deepspeed.train(mode)

@@ -39,29 +39,31 @@ class OutputLayer(Linear):
         targets: torch.Tensor | None = None,
         temperature: float = 1.0,
         softcap: float | None = None,
-    ) -> torch.Tensor:
+        entropy: bool = False,
+    ) -> Any:
         """float32[N]: log p(targets | hidden), from [N, H] and int64[N]; without targets the logits, [..., vocabulary].
 
-        Logits are capped as `softcap * tanh(logits / softcap)` and divided by `temperature`.
+        Logits are capped as `softcap * tanh(logits / softcap)` and divided by `temperature`. With `entropy` a pair of
+        float32[N]: the log-probabilities, and the entropy of p(. | hidden) in nats.
         """
         if targets is None:
             return super().forward(hidden)
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
         room = _KEPT_BYTES[kind] if torch.is_grad_enabled() else 0
-        how = _How(temperature, softcap, dtype, room, self.adds_in_place)
+        how = _How(temperature, softcap, dtype, room, self.adds_in_place, entropy)
         count = len(targets)
         if kind == "cpu" and (missing := -count % PRODUCT_ROWS):
             hidden, targets = nn.functional.pad(hidden, (0, 0, 0, missing)), nn.functional.pad(targets, (0, missing))
-        result: torch.Tensor = _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, how)
-        return result[:count]
+        logprobs, spread = _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, how)
+        return (logprobs[:count], spread[:count]) if entropy else logprobs[:count]
 
 
 @dataclass(frozen=True)
 class _How:
     """What logits are made with, the dtype that computes, and how many bytes of them are kept for backward.
 
-    `adds_in_place`: the weight's gradient is added to `.grad` by backward itself.
+    `adds_in_place`: the weight's gradient is added to `.grad` by backward itself. `entropy`: is asked for, too.
     """
 
     temperature: float
@@ -69,6 +71,7 @@ class _How:
     dtype: torch.dtype
     room: int
     adds_in_place: bool
+    entropy: bool
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -76,7 +79,8 @@ class _TokenLogprobs(torch.autograd.Function):
 
     The powers of logits are kept instead, as long as they have room.
 
-    With z the logits and p = softmax(z): d log p_target / dz_j = [j = target] - p_j.
+    With z the logits, p = softmax(z) and the entropy H = log sum exp(z) - sum p z:
+    d log p_target / dz_j = [j = target] - p_j and dH / dz_j = -p_j (log p_j + H).
     """
 
     @staticmethod
@@ -87,28 +91,35 @@ class _TokenLogprobs(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         how: _How,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         cast, room = _Cast(hidden, weight, bias, targets, how), how.room
-        normaliser = hidden.new_full(targets.shape, -torch.inf, dtype=torch.float32)
-        chosen = torch.zeros_like(normaliser)
+        softmax = _Softmax(hidden.new_full(targets.shape, -torch.inf, dtype=torch.float32), how.entropy)
+        chosen = torch.zeros_like(softmax.normaliser)
         kept: list[_Kept] = []
         for block in cast.blocks():
             logits = cast.logits(block)
             inside, column = cast.target(block)
             chosen += torch.where(inside, logits.gather(1, column).squeeze(1), 0.0)
             highest = logits.amax(1, keepdim=True)
-            normaliser = torch.logaddexp(normaliser, logits.sub_(highest).exp_().sum(1).log_().add_(highest[:, 0]))
+            softmax.add(logits, highest)
             if (room := room - logits.nbytes) >= 0 and not how.softcap:
                 kept.append((logits, highest))  # as their powers, which they have become
-        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+        ctx.save_for_backward(hidden, weight, bias, targets, softmax.normaliser, softmax.entropy)
         ctx.how, ctx.kept = how, kept
         ctx.leaf = weight if how.adds_in_place else None
-        return chosen - normaliser
+        ctx.set_materialize_grads(False)
+        return chosen - softmax.normaliser, softmax.entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
+    def backward(
+        ctx: Any, grad: torch.Tensor | None, entropy_grad: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, targets, normaliser, entropy = ctx.saved_tensors
         cast = _Cast(hidden, weight, bias, targets, ctx.how)
+        grad = torch.zeros_like(normaliser) if grad is None else grad
+        both = None
+        if entropy_grad is not None:  # each column of `excess` then has two gradients, and their factors in it
+            both, grad = _Both(grad, entropy_grad, entropy), torch.ones_like(grad)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         own = wants_weight and ctx.leaf is None
@@ -118,7 +129,7 @@ class _TokenLogprobs(torch.autograd.Function):
         kept = ctx.kept[::-1]
         ctx.kept = None
         for block in cast.blocks():
-            excess = cast.excess(block, normaliser, kept.pop() if kept else None)
+            excess = cast.excess(block, normaliser, kept.pop() if kept else None, both)
             if to_hidden is not None:  # in float32: blocks' products that are in bfloat16 are not summed in it
                 to_hidden += product(excess, cast.weight[block].t())
             if to_weight is not None:
@@ -129,6 +140,36 @@ class _TokenLogprobs(torch.autograd.Function):
         if to_hidden is not None:
             to_hidden = (to_hidden * -grad[:, None]).to(hidden.dtype)
         return to_hidden, to_weight if own else None, to_bias, None, None
+
+
+class _Softmax:
+    """The log normaliser, float32[N], of the logits seen so far, and if it is asked for the entropy of their softmax."""
+
+    def __init__(self, normaliser: torch.Tensor, entropy: bool) -> None:
+        self.normaliser = normaliser
+        self.entropy = torch.zeros_like(normaliser) if entropy else None
+
+    def add(self, logits: torch.Tensor, highest: torch.Tensor) -> None:
+        """Take a block of them in, [N, block], which become exp(logits - highest)."""
+        logits.sub_(highest)
+        shifted = None if self.entropy is None else logits.clone()
+        mass = logits.exp_().sum(1)
+        here = mass.log().add_(highest[:, 0])
+        before, self.normaliser = self.normaliser, torch.logaddexp(self.normaliser, here)
+        if self.entropy is not None and shifted is not None:
+            inside = mass.log() - shifted.mul_(logits).sum(1) / mass
+            old, new = (before - self.normaliser).exp(), (here - self.normaliser).exp()
+            # That of a mixture: of its parts by their shares, and that of the shares. Large terms would cancel otherwise.
+            self.entropy = old * self.entropy - torch.xlogy(old, old) + new * inside - torch.xlogy(new, new)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """float32[N] each: gradients of log-probabilities and entropies, and the entropies."""
+
+    grad: torch.Tensor
+    entropy_grad: torch.Tensor
+    entropy: torch.Tensor
 
 
 class _Cast:
@@ -165,10 +206,12 @@ class _Cast:
             logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits.div_(self.temperature) if self.temperature != 1.0 else logits
 
-    def excess(self, block: slice, normaliser: torch.Tensor, kept: _Kept | None) -> torch.Tensor:
+    def excess(
+        self, block: slice, normaliser: torch.Tensor, kept: _Kept | None, both: _Both | None = None
+    ) -> torch.Tensor:
         """-d log p_target / d(output of the layer), [N, block] in the dtype that computes: p less one at the target.
 
-        `kept` is overwritten.
+        With `both` gradients: -d(grad log p_target + entropy_grad H) / d(output). `kept` is overwritten.
         """
         slope = None
         if kept is not None:
@@ -179,8 +222,11 @@ class _Cast:
             if self.softcap:
                 slope = 1 - (logits * (self.temperature / self.softcap)).square_()
             excess = logits.sub_(normaliser[:, None]).exp_()
+        spread = None if both is None else torch.xlogy(excess, excess).addcmul_(excess, both.entropy[:, None])
         inside, column = self.target(block)
         excess.scatter_(1, column, excess.gather(1, column) - inside[:, None].float())
+        if both is not None and spread is not None:
+            excess.mul_(both.grad[:, None]).addcmul_(spread, both.entropy_grad[:, None])
         if slope is not None:
             excess *= slope
         if self.temperature != 1.0:

@@ -30,12 +30,11 @@ class Policy(PackedModel):
         self.temperature = temperature
         self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]  # in a list: it is a part of `lm` already
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """float32[N]: log-probabilities of `batch.target_ids`."""
+    def forward(self, batch: Batch, entropy: bool = False) -> Any:
+        """float32[N]: log-probabilities of `batch.target_ids`; with `entropy` a pair of them and of the entropies there."""
         hidden = self.hidden(batch)[batch.rows, batch.columns]
         softcap = getattr(self.text_config, "final_logit_softcapping", None)
-        logprobs: torch.Tensor = self.output_layer[0](hidden, batch.target_ids, self.temperature, softcap)
-        return logprobs
+        return self.output_layer[0](hidden, batch.target_ids, self.temperature, softcap, entropy)
 
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
         return batch.split_completions(output)

@@ -11,6 +11,10 @@ from psychocounsel.errors import UserError
 _AWAY_SECONDS = 300  # then an address that had failed gets another chance
 
 
+class NoServerLeft(UserError):
+    """None of the addresses answers."""
+
+
 class Addresses:
     """Spreads requests over `addresses`, from any number of threads; `key` is what errors name.
 
@@ -29,13 +33,13 @@ class Addresses:
         """The address with the fewest requests under way, for one more; `give_back` follows.
 
         Raises:
-            UserError: if all have failed, with the reason of each.
+            NoServerLeft: if all have failed, with the reason of each.
         """
         with self._lock:
             here = [address for address in self.all if not self._is_away(address)]
             if not here:
                 reasons = "; ".join(f"{address}: {self._away[address][1]}" for address in self.all)
-                raise UserError(
+                raise NoServerLeft(
                     f"{self.key}: no server answers ({reasons}): start them, or give addresses that this machine can reach"
                 )
             address = min(here, key=self._busy.__getitem__)
@@ -61,10 +65,10 @@ class Addresses:
         with self._lock:
             return self._is_away(address)
 
-    def is_last(self, address: str) -> bool:
-        """Whether all others have failed."""
+    def live(self) -> list[str]:
+        """Those that are not left out at the moment."""
         with self._lock:
-            return all(map(self._is_away, set(self.all) - {address}))
+            return [address for address in self.all if not self._is_away(address)]
 
     def _is_away(self, address: str) -> bool:
         return address in self._away and time.monotonic() - self._away[address][0] < _AWAY_SECONDS

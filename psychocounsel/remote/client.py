@@ -38,6 +38,7 @@ class _Passing(Exception):
 class _Request:
     route: str
     payload: Any
+    body: bytes | None = None  # sent as it is, in place of the payload
 
 
 class Client:
@@ -115,6 +116,27 @@ class Client:
                 _read(answer, request, address + route, read)
         self._addresses.give_back(self._addresses.take())  # raises if there is none left
 
+    def post_to_all(self, route: str, body: bytes) -> list[str]:
+        """Post bytes to every address that is not left out, once; returns those that took them.
+
+        Raises:
+            NoServerLeft: if none does.
+            UserError: if one refuses.
+        """
+        request = _Request(route, None, body)
+        done = self._threads.map(lambda address: self._posted(address, request), self._addresses.live())
+        if not (taken := [address for address in done if address]):
+            self._addresses.give_back(self._addresses.take())  # raises: there is none left
+        return taken
+
+    def _posted(self, address: str, request: _Request) -> str | None:
+        try:
+            self._send(address + request.route, request)
+        except _Passing as error:
+            self._addresses.set_aside(address, str(error))
+            return None
+        return address
+
     # -- one request
 
     def _begin(self, request: _Request, read: Read[T], stop: threading.Event, begun: dict[str, Future[T]]) -> Future[T]:
@@ -131,7 +153,7 @@ class Client:
     def _ask(self, request: _Request, read: Read[T], stop: threading.Event, key: str | None) -> T:
         while True:
             address = self._addresses.take()
-            retries = self.retries if self._addresses.is_last(address) else min(self.retries, _FEW_RETRIES)
+            retries = min(self.retries, _FEW_RETRIES) if len(self._addresses.live()) > 1 else self.retries
             try:
                 answer = self._ask_at(address, request, stop, retries)
             except _Passing as error:
@@ -161,7 +183,7 @@ class Client:
 
     def _send(self, url: str, request: _Request) -> Any:
         self._count()
-        body = json.dumps(request.payload, allow_nan=False).encode()
+        body = json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
         try:
             response = self._http.post(url, content=body, headers={"Content-Type": "application/json"})
         except httpx.RequestError as error:

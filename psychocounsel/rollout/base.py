@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
-    from psychocounsel.data.group import Group
+    from omegaconf import DictConfig
+
+    from psychocounsel.data.group import Completion, Group
+    from psychocounsel.engine.distributed import World
+    from psychocounsel.engine.zero import Engine
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,20 @@ class Sampling:
 
 
 class Rollout(Protocol):
+    """All ranks call each method together, each with groups of its own."""
+
     def sync(self, version: int) -> None:
         """Write from now on with the policy's weights as they are, after `version` optimizer steps."""
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """The prompts of `groups`, in order, with `n` new completions each.
+        """The prompts of `groups`, in order, with `n` new completions each; a rank may have none.
 
         A completion's `ids` end with the end-of-turn token if its `finish_reason` is "stop", and were cut if it is "length".
         `logprobs` are those of the distribution it was drawn from, `policy_version` the optimizer step of the weights.
         """
+
+    def rest(self) -> None:
+        """Give back what only writing needs, until the next `sync`."""
 
 
 @dataclass
@@ -48,3 +57,23 @@ class RolloutSettings:
     top_p: float = option(1.0, above=0, at_most=1)
     top_k: int = option(0, at_least=0)
     shard_prompts: int = option(16, at_least=1)
+    samples: int = option(4, at_least=0)
+
+    def check(self, config: DictConfig, processes: int) -> None:
+        """Raises UserError for what this way of writing replies cannot do. Imports no torch."""
+
+    def open(self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World) -> Rollout:
+        """Start writing with the weights of `engine`; `stop` are the ids of tokens that end a reply. All ranks together."""
+        raise NotImplementedError
+
+
+def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:
+    """A reply of tokens `ids`, ended by one of `stop` or cut."""
+    import numpy as np
+
+    from psychocounsel.data.group import Completion
+
+    ended = ids[-1] in stop
+    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+    arrays = np.array(ids, np.int32), text, np.array(logprobs, np.float32)
+    return Completion(*arrays, finish_reason="stop" if ended else "length", policy_version=version)

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.rollout.base import RolloutSettings, Sampling
+from psychocounsel.rollout.base import RolloutSettings, Sampling, completion
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
     import torch
+    from omegaconf import DictConfig
 
     from psychocounsel.data.group import Completion, Group
+    from psychocounsel.engine.distributed import World
     from psychocounsel.engine.zero import Engine
     from psychocounsel.model.packed import PackedModel
 
@@ -21,16 +23,17 @@ if TYPE_CHECKING:
 class HF(RolloutSettings):
     batch_size: int = option(64, at_least=1)  # replies that are written at once, in each process
 
-    def open(self, engine: Engine, tokenizer: Any, stop: Sequence[int]) -> HFRollout:
-        """Start writing with the model of `engine`."""
-        return HFRollout(engine.module, tokenizer, stop, self.batch_size, engine.autocast)
+    def open(self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World) -> HFRollout:
+        together = world if config.zero.stage == 3 else None
+        return HFRollout(engine.module, tokenizer, stop, self.batch_size, engine.autocast, together)
 
 
 class HFRollout:
     """Writes replies with the weights that `policy` has at that moment.
 
     The replies to a prompt share its first pass; those that have ended leave the batch. `stop` are the ids of tokens that
-    end a reply. `autocast` is the dtype to compute in where the weights are float32.
+    end a reply. `autocast` is the dtype to compute in where the weights are float32. With `together` the weights are
+    partitioned over its ranks (ZeRO-3), which then make all their passes at the same time.
     """
 
     def __init__(
@@ -40,13 +43,17 @@ class HFRollout:
         stop: Sequence[int],
         batch_size: int,
         autocast: torch.dtype | None = None,
+        together: World | None = None,
     ) -> None:
         self.policy, self.tokenizer, self.stop, self.batch_size = policy, tokenizer, sorted(stop), batch_size
-        self.autocast = autocast
+        self.autocast, self.together = autocast, together
         self.version = 0
 
     def sync(self, version: int) -> None:
         self.version = version
+
+    def rest(self) -> None:
+        pass  # nothing is kept between batches
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """As Rollout says; random numbers come from `sampling.seed` alone."""
@@ -56,35 +63,36 @@ class HFRollout:
         generator = torch.Generator(device).manual_seed(sampling.seed)
         order = sorted(range(len(groups)), key=lambda index: (len(groups[index].prompt_ids), index))
         size = max(1, self.batch_size // sampling.n)
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
         found: dict[int, list[Completion]] = {}
         training = self.policy.training
         self.policy.eval()
         computes = torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
         with torch.no_grad(), computes, self.policy.attention.plain(self.policy.lm):
-            for start in range(0, len(order), size):
-                members = order[start : start + size]
-                found |= zip(
-                    members, self._batch([groups[index] for index in members], sampling, generator), strict=True
-                )
+            while self._anyone(bool(batches)):
+                members = batches.pop(0) if batches else []
+                made = self._batch([groups[index] for index in members], sampling, generator)
+                found |= zip(members, made, strict=True)
         self.policy.train(training)
         return [replace(group, completions=found[index]) for index, group in enumerate(groups)]
 
+    def _anyone(self, here: bool) -> bool:
+        """Whether there is work here or, where the passes are made together, on any rank."""
+        return here if self.together is None else self.together.any(here)
+
     def _batch(self, groups: Sequence[Group], sampling: Sampling, generator: torch.Generator) -> list[list[Completion]]:
-        rows = _Rows(groups, sampling, self.policy.lm, self.stop)
-        while rows.alive:
-            rows.write(*_draw(rows.logits, sampling, generator))
-        completions = [self._completion(*reply) for reply in rows.replies()]
+        lm = self.policy.lm
+        rows = _Rows(groups, sampling, lm, self.stop) if groups else None
+        if rows is None:
+            _keep_step(lm)
+        while self._anyone(rows is not None and rows.alive):
+            if rows is not None and rows.alive:
+                rows.write(*_draw(rows.logits, sampling, generator))
+            if self._anyone(rows is not None and rows.alive):
+                rows.look() if rows is not None and rows.alive else _keep_step(lm)
+        replies = rows.replies() if rows is not None else []
+        completions = [completion(*reply, self.tokenizer, self.stop, self.version) for reply in replies]
         return [completions[start : start + sampling.n] for start in range(0, len(completions), sampling.n)]
-
-    def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
-        import numpy as np
-
-        from psychocounsel.data.group import Completion
-
-        text = self.tokenizer.decode(ids[:-1] if ids[-1] in self.stop else ids, skip_special_tokens=True)
-        reason = "stop" if ids[-1] in self.stop else "length"
-        arrays = np.array(ids, np.int32), text, np.array(logprobs, np.float32)
-        return Completion(*arrays, finish_reason=reason, policy_version=self.version)
 
 
 class _Rows:
@@ -122,7 +130,7 @@ class _Rows:
         return list(zip(self.ids, self.logprobs, strict=True))
 
     def write(self, tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
-        """Append int64[alive] tokens and float32[alive] log-probabilities, and look one token further."""
+        """Append int64[alive] tokens and float32[alive] log-probabilities; those that have ended leave."""
         import torch
 
         written = zip(self.numbers.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
@@ -135,11 +143,16 @@ class _Rows:
             chosen = keep.nonzero().squeeze(1)
             self.numbers, self.left, self.position = self.numbers[chosen], self.left[chosen], self.position[chosen]
             self.mask, tokens = self.mask[chosen], tokens[chosen]
-            if not len(chosen):
-                return
-            self.cache.batch_select_indices(chosen)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        self.logits = self._forward(tokens[:, None], self.mask, self.position[:, None])
+            if len(chosen):
+                self.cache.batch_select_indices(chosen)
+        self.last = tokens
+
+    def look(self) -> None:
+        """The logits of the next token of each that is alive."""
+        import torch
+
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.last), 1)], 1)
+        self.logits = self._forward(self.last[:, None], self.mask, self.position[:, None])
         self.position = self.position + 1
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -155,6 +168,14 @@ class _Rows:
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+
+def _keep_step(lm: Any) -> None:
+    """A pass that nobody needs but other ranks, which gather the weights for theirs together with this one."""
+    import torch
+
+    token = torch.zeros(1, 1, dtype=torch.long, device=lm.device)
+    lm(input_ids=token, attention_mask=token + 1, position_ids=token, logits_to_keep=1)
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,69 @@
+"""Held-out data: the figures of an evaluation, and whether it keeps the limits of `guard`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from psychocounsel.data.build import Dataset
+from psychocounsel.data.group import Group
+from psychocounsel.engine.collect import Collector
+from psychocounsel.engine.feed import Feed
+from psychocounsel.engine.run import Run
+from psychocounsel.engine.state import LoopState
+from psychocounsel.engine.step import Scores, Tally, metrics_of
+from psychocounsel.evaluation.health import Exceeded, exceeded, set_limits
+
+
+@dataclass
+class Evaluation:
+    """Its metrics by name, and the limits of `guard` that it does not keep."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    exceeded: list[Exceeded] = field(default_factory=list)
+
+
+class Evaluator:
+    """`tally` runs a global batch without learning from it; `alive` is called on all ranks between batches."""
+
+    def __init__(
+        self,
+        run: Run,
+        data: Dataset,
+        feed: Feed,
+        collector: Collector,
+        tally: Callable[[list[Group]], tuple[Tally, Scores]],
+        alive: Callable[[], None],
+    ) -> None:
+        self.run, self.data, self.feed, self.collector = run, data, feed, collector
+        self.tally, self.alive = tally, alive
+
+    def __call__(self, state: LoopState) -> Evaluation:
+        """Evaluate the model as it is after `state.step` steps; without held-out data there is nothing to say."""
+        if not self.data.held_out:
+            return Evaluation()
+        for engine in self.collector.stepper.engines.values():
+            engine.train(False)
+        metrics = self.feed.evaluate(state.step)
+        if metrics is None:
+            return Evaluation(self._rows())
+        if not state.step:  # what the policy is to begin with, no limit can change
+            return Evaluation(metrics)
+        over = exceeded(metrics, state.before, self.run.config.guard)
+        names = {each.name for each in over}
+        marks = {f"guard/{name}": float(name in names) for name in set_limits(self.run.config.guard)}
+        for each in over:
+            self.run.say(f"guard: after step {state.step} {each}")
+        return Evaluation(metrics | marks, over)
+
+    def _rows(self) -> dict[str, float]:
+        """The loss and its metrics over the held-out rows."""
+        size, held_out = self.run.config.global_batch_size, self.data.held_out
+        algorithm = self.collector.algorithm
+        tally: Tally = {}
+        scores: Scores = []
+        for start in range(0, len(held_out), size):
+            self.alive()
+            part, some = self.tally(algorithm.batch_groups(held_out[start : start + size], self.collector))
+            scores += some
+            tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}
+        metrics = metrics_of(tally) | (algorithm.evaluation(held_out, scores) if scores else {})
+        return {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics.items()}

@@ -1,0 +1,36 @@
+"""Win rate by a reward model: of two policies' replies to the same prompts, how often the first one's is the better."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from psychocounsel.evaluation.stats import bootstrap
+
+
+def win_rate(
+    mine: Sequence[Sequence[float]],
+    theirs: Sequence[Sequence[float]],
+    prompts: Sequence[Hashable],
+    samples: int = 1000,
+) -> dict[str, float]:
+    """`win_rate` of the policy `mine` against `theirs`, with its 95 % interval, `win_rate_low` and `win_rate_high`.
+
+    `mine` and `theirs` hold the rewards of one or more replies to each of n prompts. A prompt's rate is the share of all
+    pairs of one reply each in which mine has the larger reward, ties half; the win rate is the mean over prompts. The
+    interval is by bootstrap over `prompts`, which name the prompt of each entry: entries of one prompt are drawn together.
+
+    Raises:
+        ValueError: if the two differ in their prompts, an entry has no replies, or a reward is NaN.
+    """
+    if not len(mine) == len(theirs) == len(prompts):
+        raise ValueError(f"rewards for {len(mine)} and {len(theirs)} prompts, of {len(prompts)}")
+    rates = np.array([_rate(*map(np.asarray, pair)) for pair in zip(mine, theirs, strict=True)])
+    low, high = bootstrap(lambda rows: float(rates[rows].mean()), prompts, samples)
+    return {"win_rate": float(rates.mean()), "win_rate_low": low, "win_rate_high": high}
+
+
+def _rate(mine: np.ndarray, theirs: np.ndarray) -> float:
+    differences = mine[:, None] - theirs[None, :]
+    if not differences.size or np.isnan(differences).any():
+        raise ValueError("a prompt lacks replies, or a reward is NaN")
+    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))

@@ -1,0 +1,106 @@
+"""Rollout servers on this machine, started by rank 0 of a run; they end themselves when it does."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from psychocounsel.errors import UserError
+
+_MOST_RESTARTS = 5  # of one server in a run
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 5.0
+
+
+class LocalServers:
+    """`count` processes of `psychocounsel.rollout.serve`; on GPU each has `gpus` of them, those after the `first_gpu`."""
+
+    def __init__(self, run_dir: Path, count: int, start_minutes: float, gpus: int, first_gpu: int) -> None:
+        self.run_dir, self.start_minutes, self.gpus, self.first_gpu = run_dir, start_minutes, gpus, first_gpu
+        self.servers = [_Server(number) for number in range(count)]
+
+    def ready(self) -> list[str]:
+        """The addresses of those that answer, after starting anew those that do not.
+
+        Raises:
+            UserError: if none can be had.
+        """
+        dead = [server for server in self.servers if not server.answers() and server.starts <= _MOST_RESTARTS]
+        for server in dead:
+            if server.starts:
+                print(
+                    f"rollout: server {server.number} does not answer; starting it anew ({self._log(server)})",
+                    flush=True,
+                )
+            server.end()
+            self._start(server)
+        deadline = time.monotonic() + 60 * self.start_minutes
+        while time.monotonic() < deadline and any(server.runs() and not server.answers() for server in dead):
+            time.sleep(_POLL_SECONDS)
+        live = [server.address for server in self.servers if server.answers()]
+        if not live:
+            raise UserError(f"rollout=vllm_server: no server could be started; {self._last_words()}")
+        return live
+
+    def _log(self, server: "_Server") -> Path:
+        return self.run_dir / "logs" / f"server-{server.number}.out"
+
+    def _start(self, server: "_Server") -> None:
+        server.starts += 1
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server.address = f"http://127.0.0.1:{port}"
+        environment = {name: value for name, value in os.environ.items() if name not in _OF_TRAINING}
+        if self.gpus:
+            first = self.first_gpu + server.number * self.gpus
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            chosen = [visible[n] if len(visible) > n else str(n) for n in range(first, first + self.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        self._log(server).parent.mkdir(parents=True, exist_ok=True)
+        with open(self._log(server), "ab") as log:
+            command = [sys.executable, "-m", "psychocounsel.rollout.serve", str(self.run_dir), str(port)]
+            server.process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def _last_words(self) -> str:
+        log = self._log(self.servers[0])
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        return f"the last line of {log} is: {lines[-1] if lines else '(nothing)'}"
+
+
+# What a rank's environment says of its own world; the engine of a server is a world of its own.
+_OF_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING")
+
+
+class _Server:
+    def __init__(self, number: int) -> None:
+        self.number, self.starts, self.address = number, 0, ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def answers(self) -> bool:
+        if not self.runs():
+            return False
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.address}/health", timeout=10, trust_env=False).status_code == 200
+        return False
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE_SECONDS)
+        self.process = None

@@ -1,0 +1,145 @@
+"""`rollout=vllm`: an engine of vLLM in every training process writes the replies, with the weights of that moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psychocounsel.errors import UserError
+from psychocounsel.rollout.base import Sampling, completion
+from psychocounsel.rollout.vllm_engine import VLLMEngine, replies, request, sampling_params
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from psychocounsel.data.group import Group
+    from psychocounsel.engine.distributed import World
+    from psychocounsel.engine.zero import Engine
+
+
+@dataclass
+class VLLM(VLLMEngine):
+    def check(self, config: DictConfig, processes: int) -> None:
+        super().check(config, processes)
+        if processes % self.tensor_parallel:
+            raise UserError(
+                f"rollout.tensor_parallel={self.tensor_parallel} must divide the run's {processes} processes"
+            )
+
+    def open(
+        self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
+    ) -> VLLMRollout:
+        """Start an engine beside the policy's. All ranks call it together."""
+        arguments = self.arguments(config, engine.dtype, world.device)
+        return VLLMRollout(arguments, engine, tokenizer, stop, world)
+
+
+class VLLMRollout:
+    """Writes replies by an engine in this process; `tensor_parallel` neighbouring processes are one engine.
+
+    On GPU the engine's memory is given back while the policy trains. There, nothing of this has been run.
+    """
+
+    def __init__(
+        self, arguments: dict[str, Any], engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
+    ) -> None:
+        self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
+        self.sleeps = world.device.type == "cuda"
+        self.awake, self.version = True, -1
+        with _inside_training(world):
+            from vllm import LLM
+
+            self.llm = LLM(**arguments, distributed_executor_backend="external_launcher", enable_sleep_mode=self.sleeps)
+        self.neighbours = Neighbours(world, arguments["tensor_parallel_size"])
+        self.rest()
+
+    def sync(self, version: int) -> None:
+        if version == self.version and self.awake:
+            return
+        from psychocounsel.rollout.weights import weights_of
+
+        if self.sleeps:  # one after another, so that memory never holds both twice
+            self.llm.wake_up(tags=["weights"])
+        self.llm.collective_rpc("begin_weights")
+        for piece in weights_of(self.engine):
+            self.llm.collective_rpc("take_weights", args=(piece,))
+        self.llm.collective_rpc("end_weights")
+        if self.sleeps:
+            self.llm.wake_up(tags=["kv_cache"])
+        self.llm.reset_prefix_cache()
+        self.awake, self.version = True, version
+
+    def rest(self) -> None:
+        if self.sleeps:
+            self.llm.sleep(level=2)
+            self.awake = False
+
+    def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
+        """As Rollout says; a reply's random numbers come from `sampling.seed`, its prompt's place and its own."""
+        asked = self.neighbours.gather(request(groups, sampling))
+        prompts, settings = [each for part in asked for each in part[0]], [each for part in asked for each in part[1]]
+        if not prompts:
+            return []
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": ids} for ids in prompts],
+            [sampling_params(each, self.stop) for each in settings],
+            use_tqdm=False,
+        )
+        first = sum(len(part[0]) for part in asked[: self.neighbours.place])
+        return [
+            replace(
+                group,
+                completions=[completion(*each, self.tokenizer, self.stop, self.version) for each in replies(output)],
+            )
+            for group, output in zip(groups, outputs[first : first + len(groups)], strict=True)
+        ]
+
+
+class Neighbours:
+    """The `size` processes that are one engine together, of which this one is number `place`."""
+
+    def __init__(self, world: World, size: int) -> None:
+        import torch.distributed as dist
+
+        self.size, self.place = size, world.rank % size
+        groups = (
+            [dist.new_group(list(range(first, first + size))) for first in range(0, world.size, size)]
+            if size > 1
+            else []
+        )
+        self.group = groups[world.rank // size] if groups else None
+
+    def gather(self, value: Any) -> list[Any]:
+        if self.group is None:
+            return [value]
+        import torch.distributed as dist
+
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value, group=self.group)
+        return gathered
+
+
+@contextmanager
+def _inside_training(world: World) -> Iterator[None]:
+    """What an engine needs to know to start in a process of training, and to leave it as it was."""
+    import torch
+
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ |= {"RANK": str(world.rank), "WORLD_SIZE": str(world.size)}
+    os.environ.setdefault("LOCAL_RANK", str(world.rank))
+    kept = {name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH")}  # for processes started later
+    set_num_threads = torch.set_num_threads
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_num_threads  # vLLM puts one there that does nothing
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        for name, value in kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,106 @@
+"""What every way of writing by vLLM shares: the engine's settings, requests and what comes back."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psychocounsel.errors import UserError
+from psychocounsel.rollout.base import RolloutSettings, Sampling
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    import torch
+    from omegaconf import DictConfig
+
+    from psychocounsel.data.group import Group
+
+Reply = tuple[list[int], list[float]]  # token ids, their log-probabilities
+
+
+@dataclass
+class VLLMEngine(RolloutSettings):
+    """What an engine of vLLM can be told, wherever it runs."""
+
+    tensor_parallel: int = option(1, at_least=1)
+    max_sequences: int = option(256, at_least=1)
+    gpu_memory: float = option(0.4, above=0, below=1)
+    cpu_cache_gb: float = option(1.0, above=0)
+    eager: bool = False
+
+    def check(self, config: DictConfig, processes: int) -> None:
+        """Raises UserError where vLLM is not installed or cannot do what is asked for."""
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError(
+                "rollout: vLLM is not installed; see docs/online.md#vllm (make vllm on CPU, pip install -e '.[vllm]' on GPU), "
+                "or use rollout=hf"
+            )
+        if config.model.quantise:
+            raise UserError(f"model.quantise={config.model.quantise}: vLLM cannot take these weights; use rollout=hf")
+
+    def arguments(self, config: DictConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+        """vLLM's engine arguments; weights are not read from disk, they come from the policy."""
+        from psychocounsel.model.load import resolve_path
+        from psychocounsel.rollout.weight_loading import NAME
+
+        memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
+        if device.type == "cpu":
+            memory = {"kv_cache_memory_bytes": int(self.cpu_cache_gb * (1 << 30))}
+            # vLLM cannot put back a random number on CPU, which it does after each part of a prompt but the last.
+            memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_length)}
+        return memory | {
+            "model": resolve_path(config.model.path),
+            "revision": config.model.revision,
+            "load_format": "dummy",
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
+            "dtype": str(dtype).removeprefix("torch."),
+            "seed": config.seed,
+            "max_model_len": config.max_length,
+            "max_num_seqs": self.max_sequences,
+            "tensor_parallel_size": self.tensor_parallel,
+            "enforce_eager": self.eager or device.type == "cpu",  # compiling on CPU takes minutes and a compiler
+            "logprobs_mode": "processed_logprobs",  # of the distribution that tokens are drawn from
+            "disable_log_stats": True,
+            "worker_extension_cls": NAME,
+        }
+
+
+def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]], list[dict[str, Any]]]:
+    """The prompts' token ids, and how to reply to each."""
+    settings = []
+    for place, group in enumerate(groups):
+        limit = min(sampling.max_tokens, sampling.max_length - len(group.prompt_ids))
+        common = {
+            "n": sampling.n,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+        }
+        settings.append(common | {"max_tokens": limit, "seed": (sampling.seed + 1_000_003 * place) % (1 << 31)})
+    return [group.prompt_ids.tolist() for group in groups], settings
+
+
+def sampling_params(settings: dict[str, Any], stop: Sequence[int]) -> Any:
+    """vLLM's SamplingParams of what `request` asks for."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        **settings,
+        stop_token_ids=list(stop),
+        ignore_eos=True,  # nothing ends a reply but what ends it in training
+        logprobs=0,  # of the tokens that were drawn, and no others
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def replies(output: Any) -> list[Reply]:
+    """What a vLLM RequestOutput says."""
+    return [
+        (list(each.token_ids), [some[token].logprob for token, some in zip(each.token_ids, each.logprobs, strict=True)])
+        for each in output.outputs
+    ]

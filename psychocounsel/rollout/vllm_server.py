@@ -1,0 +1,172 @@
+"""`rollout=vllm_server`: servers write the replies, with weights that are sent to them before each round."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psychocounsel.cluster.server import addresses as job_addresses
+from psychocounsel.errors import UserError
+from psychocounsel.files import shared_secret
+from psychocounsel.rollout.base import Sampling, completion
+from psychocounsel.rollout.serve import KEY_FILE
+from psychocounsel.rollout.vllm_engine import VLLMEngine, request
+from psychocounsel.schema import option
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from psychocounsel.data.group import Group
+    from psychocounsel.engine.distributed import World
+    from psychocounsel.engine.zero import Engine
+
+KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
+_ASKED_AT_ONCE = 64  # requests of a process that are under way; the engine takes as many replies at once as it can
+
+
+@dataclass
+class VLLMServer(VLLMEngine):
+    """`addresses` of servers that `psychocounsel.serve` runs, or none: those on `cluster.server_nodes`, or `servers` here."""
+
+    gpu_memory: float = option(0.9, above=0, below=1)
+    addresses: list[str] = option([])
+    servers: int = option(1, at_least=1)
+    start_minutes: float = option(20.0, above=0)
+    timeout_seconds: float = option(300.0, above=0)
+    overlap: bool = False
+
+    def check(self, config: DictConfig, processes: int) -> None:
+        if not self.addresses:
+            super().check(config, processes)
+        elif not os.environ.get(KEY_VARIABLE):
+            raise UserError(
+                f"rollout.addresses: the servers' key is not known; set {KEY_VARIABLE} to what they were started with"
+            )
+        if self.addresses and config.cluster.get("server_nodes"):
+            raise UserError("rollout.addresses and cluster.server_nodes both name servers: keep one")
+        if self.overlap and config.algo.get("importance_cap", 1.0) is None:
+            raise UserError(
+                "rollout.overlap=true trains on replies by weights a round old, which counts for this algorithm: give "
+                "algo.importance_cap as well, 2.0 for instance"
+            )
+
+    def open(
+        self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
+    ) -> VLLMServerRollout:
+        run_dir, local = Path(config.run_dir), None
+        if not self.addresses:
+            os.environ[KEY_VARIABLE] = shared_secret(run_dir / KEY_FILE)
+        if not self.addresses and not config.cluster.get("server_nodes") and world.rank == 0:
+            from psychocounsel.rollout.local_servers import LocalServers
+
+            gpus = self.tensor_parallel if world.device.type == "cuda" else 0
+            local = LocalServers(run_dir, self.servers, self.start_minutes, gpus, world.size)
+
+        def ready() -> list[str]:
+            return list(self.addresses) or (local.ready() if local else job_addresses(run_dir))
+
+        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self.timeout_seconds)
+
+
+class VLLMServerRollout:
+    """`ready()` gives the addresses to try, on rank 0, and may start what is not there."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Any,
+        stop: Sequence[int],
+        world: World,
+        ready: Callable[[], list[str]],
+        timeout_seconds: float,
+    ) -> None:
+        self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
+        self.ready, self.timeout_seconds = ready, timeout_seconds
+        self.version = -1
+        self.client: Any = None
+
+    def sync(self, version: int) -> None:
+        if version != self.version:
+            self._send(version)
+
+    def rest(self) -> None:
+        pass  # servers have their own memory
+
+    def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
+        """As Rollout says. What a server that died had been asked is asked of the others, or of one that is started anew."""
+        found: dict[int, list[Any]] = {}
+        while True:
+            lost = self._ask(groups, sampling, found)
+            if not self.world.any(lost is not None):
+                return [self._with(group, found[place]) for place, group in enumerate(groups)]
+            self._send(self.version)
+
+    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
+        """As `generate`, on this rank alone and from any thread; None if the servers are lost."""
+        found: dict[int, list[Any]] = {}
+        if self._ask(groups, sampling, found) is not None:
+            return None
+        return [self._with(group, found[place]) for place, group in enumerate(groups)]
+
+    def _ask(self, groups: Sequence[Group], sampling: Sampling, found: dict[int, list[Any]]) -> str | None:
+        """Put replies into `found`, by the prompts' places; says why if there is no server left for some."""
+        from psychocounsel.remote.addresses import NoServerLeft
+
+        left = [place for place in range(len(groups)) if place not in found]
+        prompts, settings = request(groups, sampling)
+        common = {"version": self.version, "stop": self.stop}
+        payloads = [{**common, "prompts": [prompts[place]], "settings": [settings[place]]} for place in left]
+        try:
+            answers = self.client.answers("/generate", payloads, partial(self._read, sampling.n))
+            for place, replies in zip(left, answers, strict=True):  # those before a failure are kept
+                found[place] = replies  # noqa: PERF403
+        except NoServerLeft as error:
+            return str(error)
+        return None
+
+    def _read(self, n: int, answer: Any) -> list[Any]:
+        """The `n` replies to the one prompt that was asked."""
+        if answer.get("version") != self.version:
+            raise ValueError(f"it wrote with version {answer.get('version')} of the weights, not {self.version}")
+        (replies,) = answer["replies"]
+        if len(replies) != n:
+            raise ValueError(f"{len(replies)} replies, not {n}")
+        return list(replies)
+
+    def _with(self, group: Group, replies: list[Any]) -> Group:
+        made = [completion(ids, logprobs, self.tokenizer, self.stop, self.version) for ids, logprobs in replies]
+        return replace(group, completions=made)
+
+    def _send(self, version: int) -> None:
+        """Give all servers that answer the policy's weights. A server that misses a part is asked nothing until the next time."""
+        from safetensors.torch import save
+
+        from psychocounsel.remote.client import Client
+        from psychocounsel.rollout.weights import weights_of
+
+        addresses = self.world.broadcast(self.ready() if self.world.rank == 0 else None)
+        sender = self._client(Client, addresses)
+        taken: list[str] = []
+        if self.world.rank == 0:
+            sender.post_to_all("/weights/begin", b"")
+        for piece in weights_of(self.engine):
+            if self.world.rank == 0:
+                sender.post_to_all("/weights/piece", save({name: value.cpu().contiguous() for name, value in piece}))
+        if self.world.rank == 0:
+            taken = sender.post_to_all(f"/weights/end?version={version}", b"")
+        sender.close()
+        self.client, self.version = self._client(Client, self.world.broadcast(taken)), version
+
+    def _client(self, kind: Any, addresses: list[str]) -> Any:
+        return kind(
+            addresses,
+            "rollout",
+            timeout_seconds=self.timeout_seconds,
+            retries=0,  # what one fails to answer goes to another at once
+            concurrency=_ASKED_AT_ONCE,
+            key_variable=KEY_VARIABLE,
+        )

@@ -1,0 +1,31 @@
+"""The policy's weights on their way to an engine that writes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from psychocounsel.model.lora import merged_parameters
+
+if TYPE_CHECKING:
+    import torch
+
+    from psychocounsel.engine.zero import Engine
+
+_PIECE = 1 << 28  # bytes of weights that are handed over at once
+
+
+def weights_of(engine: Engine) -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """The policy's weights by their names in a plain model, adapters merged, some 256 MB at a time.
+
+    Under ZeRO-3 all ranks must iterate together; no more than a piece is whole at once.
+    """
+    piece: list[tuple[str, torch.Tensor]] = []
+    size = 0
+    for name, value in merged_parameters(engine.module.lm):
+        piece.append((name, value.to(engine.dtype, copy=True)))
+        size += piece[-1][1].nbytes
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    yield piece
