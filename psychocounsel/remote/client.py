@@ -137,6 +137,10 @@ class Client:
             return None
         return address
 
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._http.close()
+
     # -- one request
 
     def _begin(self, request: _Request, read: Read[T], stop: threading.Event, begun: dict[str, Future[T]]) -> Future[T]:
