@@ -95,3 +95,9 @@ def dead_address() -> str:
     server = Server(lambda payload, number: {})
     server.stop()
     return server.address
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a module that imports it: what asks these servers asks no proxy."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")

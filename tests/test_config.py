@@ -32,7 +32,7 @@ def test_every_choice_composes_and_passes_its_checks(choice: str) -> None:
         assert not OmegaConf.missing_keys(config)
 
 
-@pytest.mark.parametrize("group", ["algo", "cluster", "tracker"])
+@pytest.mark.parametrize("group", ["algo", "cluster", "tracker", "reward"])
 def test_yaml_and_dataclass_name_the_same_keys(group: str) -> None:
     for file in (CONF / group).glob("*.yaml"):
         composed = compose([f"{group}={file.stem}"])

@@ -94,3 +94,33 @@ def test_the_hub_of_these_tests_takes_pushes(hub: Hub, tmp_path: Path) -> None:
     assert pushed.private and pushed.refs["main"] == commit.oid
     sent = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     assert {name: data for name, data in pushed.files("main").items() if name != ".gitattributes"} == sent
+
+
+def test_of_a_model_that_a_server_runs_no_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    hub.commit_folder("models/acme/reward", TINY)
+    served = ["reward=vllm_server", "reward.addresses=[http://a:1]", "reward.path=acme/reward"]
+    config = check(compose(["algo=grpo", *served, f"paths.cache={tmp_path}"]))
+    (source,) = hubs.sources([config])
+    found = hubs.look_up(source)
+    hubs.fetch(found)
+    weights = (TINY / "model.safetensors").stat().st_size
+    assert found.size == sum(file.stat().st_size for file in TINY.iterdir()) - weights
+    assert sorted(hub.sent) == sorted(file.name for file in TINY.iterdir() if file.name != "model.safetensors")
+    hubs.record(str(tmp_path), found)
+    hubs.pin(config)
+    assert config.reward.revision == found.commit
+
+
+def test_every_member_of_several_reward_models_is_pinned(tmp_path: Path) -> None:
+    reward = {"_target_": "psychocounsel.reward.settings.LocalReward", "name": "local"}
+    server = {**reward, "_target_": "psychocounsel.reward.settings.VLLMServer", "addresses": ["http://a:1"]}
+    composed = compose(["algo=grpo", "reward=ensemble", f"paths.cache={tmp_path}"])
+    composed.reward.members = [{**reward, "path": "acme/one"}, {**server, "path": "acme/two"}]
+    config = check(composed)
+    sources = hubs.sources([config])
+    assert [(source.id, source.weights) for source in sources] == [("acme/one", True), ("acme/two", False)]
+    for number, source in enumerate(sources):
+        hubs.record(str(tmp_path), hubs.Repository(source, f"{number}" * 40, 0, 0, ()))
+    hubs.pin(config)
+    assert [member.revision for member in config.reward.members] == ["0" * 40, "1" * 40]
+    assert [member.name for member in config.reward.members] == ["one", "two"]

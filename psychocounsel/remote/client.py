@@ -23,7 +23,7 @@ Read = Callable[[Any, Any], T]  # of an answer, and the payload that it answers
 _CONNECT_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts: doubled each time
 _LONGEST_WAIT = 300.0  # a server that asks for more by Retry-After counts as failed
-_CHECK_RETRIES = 2
+_FEW_RETRIES = 2  # where another server can take over, or nothing has begun yet
 
 
 class _Passing(Exception):
@@ -44,11 +44,11 @@ class _Request:
 class Client:
     """Posts JSON to `addresses`, spread over all of them, with at most `concurrency` requests under way.
 
-    An attempt that meets no server, no answer within `timeout_seconds`, or a status 408, 429 or 5xx is repeated up to
-    `retries` times, with growing pauses or those that the server asks for. Then the address is left out for some minutes,
-    and others take its requests. `budget` is the most requests that are sent, repeated ones included. `key_variable` names
-    the environment variable that holds a bearer key. What is in `journal`, a folder, is not asked again. `key` is the
-    configuration's group that errors name.
+    An attempt that meets no server, no answer within `timeout_seconds`, or a status 408, 429 or 5xx is repeated, with
+    growing pauses or those that the server asks for: up to `retries` times, but twice at most while there are other
+    servers. Then the address is left out for some minutes, and others take its requests. `budget` is the most requests
+    that are sent, repeated ones included. `key_variable` names the environment variable that holds a bearer key. What is
+    in `journal`, a folder, is not asked again. `key` is the configuration's group that errors name.
 
     Raises:
         UserError: at construction for addresses that are none, and for a variable that is not set.
@@ -109,7 +109,7 @@ class Client:
         request = _Request(route, payload)
         for address in self._addresses.all:
             try:
-                answer = self._ask_at(address, request, threading.Event(), _CHECK_RETRIES)
+                answer = self._ask_at(address, request, threading.Event(), _FEW_RETRIES)
             except _Passing as error:
                 self._addresses.set_aside(address, str(error))
             else:
@@ -157,8 +157,9 @@ class Client:
     def _ask(self, request: _Request, read: Read[T], stop: threading.Event, key: str | None) -> T:
         while True:
             address = self._addresses.take()
+            retries = min(self.retries, _FEW_RETRIES) if len(self._addresses.live()) > 1 else self.retries
             try:
-                answer = self._ask_at(address, request, stop, self.retries)
+                answer = self._ask_at(address, request, stop, retries)
             except _Passing as error:
                 self._addresses.set_aside(address, str(error))
                 continue

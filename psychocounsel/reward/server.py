@@ -1,6 +1,7 @@
 """Reward models that servers run. Conversations are rendered and tokenised here, as the scorer in this process does it."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,7 @@ from psychocounsel.reward.settings import OpenRLHFServer, ServerReward, VLLMServ
 _HELLO: Conversation = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
 
 
-class ServerScorer:
+class ServerScorer(ABC):
     """Asks servers for the rewards of `settings.batch_size` conversations at a time.
 
     Every address is asked once at construction.
@@ -70,17 +71,17 @@ class ServerScorer:
         """The rewards as the servers gave them, of those that `score` has returned."""
         return self.scale.undo(rewards)
 
+    @abstractmethod
     def payload(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         """What the server is sent to score `batch`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
         """The rewards in an answer, in order and still unchecked, and how many there are to be.
 
         Raises:
             ValueError: if there are none.
         """
-        raise NotImplementedError
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[Encoded]:
         return encode_conversations(self.chat, conversations, self.max_length)

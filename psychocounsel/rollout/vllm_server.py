@@ -128,7 +128,7 @@ class VLLMServerRollout:
             return str(error)
         return None
 
-    def _read(self, n: int, answer: Any) -> list[Any]:
+    def _read(self, n: int, answer: Any, payload: Any) -> list[Any]:
         """The `n` replies to the one prompt that was asked."""
         if answer.get("version") != self.version:
             raise ValueError(f"it wrote with version {answer.get('version')} of the weights, not {self.version}")
