@@ -73,7 +73,7 @@ def tokens(groups: list[Group]) -> list[list[int]]:
 
 def test_a_run_writes_with_an_engine_and_goes_on_without_making_a_finished_shard_again(tmp_path: Path) -> None:
     command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, "max_steps=2", "checkpoint.every=1")
-    cli(*command, f"run_dir={tmp_path / 'run'}", "callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 2}",
+    cli(*command, f"run_dir={tmp_path / 'run'}", "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 2}",
         check_code=None, PYTHONPATH=str(ROOT))  # fmt: skip
     before = {file: file.read_bytes() for file in tmp_path.glob("run/rounds/*/shard-*.parquet")}
     assert len(before) == 4
