@@ -81,18 +81,19 @@ def check_needs(name: str, needs: Any) -> None:
         raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
 
 
-def check_rollouts(config: DictConfig) -> None:
-    """Refuse what an algorithm that learns from the policy's own replies cannot do.
+def check_rollouts(config: DictConfig, prompts: int) -> None:
+    """Refuse what an algorithm that learns from the policy's own replies to `prompts` prompts a step cannot do.
 
     Raises:
         UserError: naming the key and what to type instead.
     """
     check_model_paths(config, "reward")
     algo, batch = config.algo, config.global_batch_size
-    if algo.prompts_per_round and algo.prompts_per_round % batch:
+    if algo.prompts_per_round and algo.prompts_per_round % prompts:
+        less = "" if prompts == batch else f" less {batch - prompts} by algo.offline_fraction"
         raise UserError(
-            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}, the prompts "
-            "of a step"
+            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}{less}, the "
+            "prompts of a step"
         )
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")

@@ -93,9 +93,10 @@ def check(composed: DictConfig) -> DictConfig:
         check_needs(algorithm.__name__, algorithm.needs)
         check_combinations(config, cluster)
         check_guard(config, algorithm.needs)
+        algo, batch = build(config, "algo"), config.global_batch_size
+        algo.check_settings(config)
         if algorithm.needs.rollouts:
-            check_rollouts(config)
-        build(config, "algo").check_settings(config)
+            check_rollouts(config, batch - algo.offline_groups(batch))
         build(config, "tracker").check()
     else:
         check_model_paths(config, "reward")

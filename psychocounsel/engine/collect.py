@@ -90,11 +90,11 @@ class Collector:
             identity = reference_identity(self.run.config, self.algorithm, weights, self.world.device)
             compute = partial(self._compute, "reference")
             self._reference = CachedReference(self.run, self.world, identity, compute, self.alive)
-        collected = self.algorithm.collect([data.train[index] for index in visited], self)
+        collected = self.algorithm.collect_offline([data.train[index] for index in visited], self)
         for index, group in zip(visited, collected, strict=True):
             data.train[index] = group
         if data.held_out:
-            data.held_out = self.algorithm.collect(data.held_out, self)
+            data.held_out = self.algorithm.collect_offline(data.held_out, self)
         if self._reference is not None:
             self._reference.report()
             self._reference = None  # what the policy says later is not for the cache
@@ -111,7 +111,8 @@ class Collector:
 
     def _compute(self, model: str, groups: list[Group]) -> list[list[Array]]:
         policy: Engine = self.stepper.engines["policy"]
-        frozen = self.frozen if model == "reference" else None
+        # What goes into the cache comes from the engine, which has not begun to train then.
+        frozen = self.frozen if model == "reference" and self._reference is None else None
         if (
             model == "reference"
             and policy.module.adapter is None

@@ -204,7 +204,8 @@ def open_rounds(
         UserError: if one of them cannot be loaded.
     """
     config: Any = run.config
-    algo, batch = config.algo, config.global_batch_size
+    algo = config.algo
+    batch = config.global_batch_size - collector.algorithm.offline_groups(config.global_batch_size)
     engine, world = collector.stepper.main, collector.world
     if engine.module.adapter is None and algo.get("reference") == "initial":
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
