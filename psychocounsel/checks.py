@@ -64,6 +64,10 @@ def check_guard(config: DictConfig, needs: Any) -> None:
         )
     if guard.stop and not limits:
         raise UserError("guard.stop=true stops at a limit, and there is none: give guard.repetition=0.2, for instance")
+    if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+        raise UserError(
+            f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
+        )
     if guard.kl is not None and config.algo.get("reference") != "initial":
         raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
 
