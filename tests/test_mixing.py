@@ -127,7 +127,8 @@ def test_the_datas_pairs_are_learned_from_where_a_round_has_none(unbroken: tuple
     assert re.search(r"reference log-probabilities: 0 replies from the cache, \d+ computed", said)
 
 
-@pytest.mark.parametrize("algo", ["online_dpo", pytest.param("online_simpo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["online_dpo", "online_simpo"])
 def test_killed_it_goes_on_with_the_same_pairs(
     algo: str, unbroken: tuple[Path, str], small_model: Path, tmp_path: Path
 ) -> None:
