@@ -68,7 +68,8 @@ def check_guard(config: DictConfig, needs: Any) -> None:
         raise UserError(
             f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
         )
-    if guard.kl is not None and config.algo.get("reference") != "initial":
+    initial = "reference" in needs.models and config.algo.get("reference", "initial") == "initial"
+    if guard.kl is not None and not initial:
         raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
 
 

@@ -45,6 +45,12 @@ class Collector:
         self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
         self._reference: CachedReference | None = None
 
+    @property
+    def reference_is_initial(self) -> bool:
+        """Whether there is a reference, and it is the policy before training."""
+        named = getattr(self.algorithm, "reference", "initial")
+        return "reference" in self.algorithm.needs.models and named == "initial"
+
     def begin(self, number: int) -> None:
         """Get ready to collect round `number`."""
         self.rng = np.random.default_rng([self.run.config.seed, 1 + number])
@@ -103,7 +109,7 @@ class Collector:
         """Context.logprobs; the reference is the policy before its first step, or without its adapters."""
         if model == "reference" and self._reference is not None:
             return self._reference(groups)
-        if model == "reference" and getattr(self.algorithm, "reference", "initial") == "round":
+        if model == "reference" and not self.reference_is_initial:
             model = "policy"  # as it is when the round begins, which is now
         if model == "policy" and self.stepper.untrained and (known := reference_of(groups)):
             return known

@@ -91,7 +91,7 @@ class RoundFeed:
             settings = self._sampling(1, _HELD_OUT, start + self.world.rank)
             written += self._score(self.rollout.generate(mine[first : first + size], settings))
         everyone = self._in_order(written, len(self.data.held_out))
-        initial = self.run.config.algo.get("reference") == "initial"
+        initial = self.collector.reference_is_initial
         reference = self.collector.logprobs("reference", everyone) if initial else None
         return held_out_metrics(self.run, step, everyone, reference)
 
@@ -207,7 +207,7 @@ def open_rounds(
     algo = config.algo
     batch = config.global_batch_size - collector.algorithm.offline_groups(config.global_batch_size)
     engine, world = collector.stepper.main, collector.world
-    if engine.module.adapter is None and algo.get("reference") == "initial":
+    if engine.module.adapter is None and collector.reference_is_initial:
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
