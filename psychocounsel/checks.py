@@ -65,7 +65,12 @@ def check_guard(config: DictConfig, needs: Any) -> None:
         )
     if guard.stop and not limits:
         raise UserError("guard.stop=true stops at a limit, and there is none: give guard.repetition=0.2, for instance")
-    if guard.kl is not None and config.algo.get("reference") != "initial":
+    if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+        raise UserError(
+            f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
+        )
+    initial = "reference" in needs.models and config.algo.get("reference", "initial") == "initial"
+    if guard.kl is not None and not initial:
         raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
 
 
@@ -82,18 +87,19 @@ def check_needs(name: str, needs: Any) -> None:
         raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
 
 
-def check_rollouts(config: DictConfig) -> None:
-    """Refuse what an algorithm that learns from the policy's own replies cannot do.
+def check_rollouts(config: DictConfig, prompts: int) -> None:
+    """Refuse what an algorithm that learns from the policy's own replies to `prompts` prompts a step cannot do.
 
     Raises:
         UserError: naming the key and what to type instead.
     """
     check_reward_paths(config)
     algo, batch = config.algo, config.global_batch_size
-    if algo.prompts_per_round and algo.prompts_per_round % batch:
+    if algo.prompts_per_round and algo.prompts_per_round % prompts:
+        less = "" if prompts == batch else f" less {batch - prompts} by algo.offline_fraction"
         raise UserError(
-            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}, the prompts "
-            "of a step"
+            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}{less}, the "
+            "prompts of a step"
         )
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")

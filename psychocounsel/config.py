@@ -104,10 +104,11 @@ def check(composed: DictConfig) -> DictConfig:
         check_needs(algorithm.__name__, algorithm.needs)
         check_combinations(config, cluster)
         check_guard(config, algorithm.needs)
+        algo, batch = build(config, "algo"), config.global_batch_size
+        algo.check_settings(config)
         if algorithm.needs.rollouts:
-            check_rollouts(config)
+            check_rollouts(config, batch - algo.offline_groups(batch))
             build(config, "rollout").check(config, cluster.process_count())
-        build(config, "algo").check_settings(config)
         build(config, "tracker").check()
     else:
         check_reward_paths(config)

@@ -104,7 +104,8 @@ def _check(jobs: list[Job]) -> None:
                 if data is None:
                     scores = algorithm.needs.main == "reward_model"
                     _, chat = load_chat_format(job.config.model, scores=scores)
-                    data = build_dataset(job.config, chat, algorithm.needs.data, _say)
+                    mixes = algorithm.offline_groups(job.config.global_batch_size) > 0
+                    data = build_dataset(job.config, chat, algorithm.needs.data, _say, mixes)
                 algorithm.check(data.train, data.held_out)
             except UserError as error:
                 raise UserError(
@@ -128,8 +129,10 @@ def _data_key(job: Job) -> str:
     config: Any = OmegaConf.to_container(job.config)
     model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
     lengths = [config[key] for key in ("max_length", "max_prompt_length")]
-    needs = configs.target_class(job.config, "algo").needs
-    return json.dumps([model, config["data"], lengths, config["eval"]["limit"], needs.data, needs.main], sort_keys=True)
+    algorithm = configs.build(job.config, "algo")
+    needs, mixes = algorithm.needs, algorithm.offline_groups(job.config.global_batch_size) > 0
+    rows = [config["data"], lengths, config["eval"]["limit"], needs.data, mixes]
+    return json.dumps([model, rows, needs.main], sort_keys=True)
 
 
 def _say(line: str) -> None:

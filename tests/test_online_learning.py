@@ -48,14 +48,17 @@ def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[d
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
-@pytest.mark.parametrize("algo", ["rloo", "grpo", "online_dpo", "ppo"])
+@pytest.mark.parametrize(
+    "algo", ["rloo", "grpo", "online_dpo", "ppo", pytest.param("online_simpo", marks=pytest.mark.slow)]
+)
 def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path) -> None:
     more = ["max_steps=25", "algo.lr=1e-2", "algo.schedule=constant", "checkpoint.every=0"]
     lines = rewards(mine, small_model, algo, seed, *more)
     first, last = lines[1]["rollout/reward"], lines[-1]["rollout/reward"]
     assert last > first + 0.8, f"from {first:.3f} to {last:.3f}"
     assert lines[-1]["eval/reward"] > lines[0]["eval/reward"] + 0.8
-    assert lines[-1]["eval/kl"] > 1
+    assert algo == "online_simpo" or lines[-1]["eval/kl"] > 1, "it has no reference to be measured against"
+    assert lines[-1]["eval/win_rate"] > 0.7
 
 
 @pytest.mark.parametrize("algo", ["rloo", "grpo", "ppo"])

@@ -93,3 +93,18 @@ def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
         file.write('{"step": 5, "lo')  # a kill in the middle of a line
     MetricsLog(path, 2).write({"step": 3, "again": True})
     assert read_metrics(path) == [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def test_wandb_keeps_texts_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    from psychocounsel.engine.trackers import Wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = Wandb()
+    tracker.start(tmp_path, OmegaConf.create({"sweep_dir": None}))
+    tracker.text(1, "rollout/samples", "# Round 0\n\n> <b>alone</b>\n")
+    tracker.log(1, {"loss": 1.0})
+    tracker.finish()
+    (page,) = tmp_path.rglob("*.html")
+    assert "# Round 0\n\n&gt; &lt;b&gt;alone&lt;/b&gt;\n" in page.read_text()

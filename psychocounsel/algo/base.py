@@ -141,10 +141,17 @@ class Algorithm:
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Turn the round's groups, in any number, into groups to train on.
 
-        Offline data is one round, collected before the first step: each group becomes one. With `needs.rollouts` a group
-        comes with the replies of this round and their rewards.
+        Offline data is one round. With `needs.rollouts` a group comes with the replies of this round and their rewards.
         """
         return groups
+
+    def offline_groups(self, batch: int) -> int:
+        """With rollouts: how many groups of a global batch of `batch` are not of the round, but pairs of the data set."""
+        return 0
+
+    def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """As `collect`, of groups of the data set: each becomes one, before the first step."""
+        return self.collect(groups, ctx)
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         """Refuse data that the algorithm cannot train on; called before a model is loaded, by `prepare` too.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from psychocounsel.algo.base import Context, collect_reference
+from psychocounsel.algo.base import Context, Needs, collect_reference
+from psychocounsel.errors import UserError
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from psychocounsel.data.group import Group
 
 
@@ -54,11 +57,37 @@ class OnlinePairs(Online):
     `pairs`: "best_worst", "best_random" (the best against any other), "margin" (all that differ by `min_margin`), or
     "top_k" (the `top_k` of them that differ most). In any case a pair needs two different replies, different rewards, and
     a difference of at least `min_margin`.
+
+    `offline_fraction` of each global batch, rounded to whole groups, are pairs of the data set instead; the rest has as
+    many prompts less. Their reference is that of the policy before training.
     """
 
     pairs: str = option("best_worst", choices=("best_worst", "best_random", "margin", "top_k"))
     min_margin: float = option(0.0, at_least=0)
     top_k: int = option(2, at_least=1)
+    offline_fraction: float = option(0.0, at_least=0, below=1)
+
+    needs: ClassVar[Needs]
+
+    def check_settings(self, config: DictConfig) -> None:
+        batch, fraction = config.global_batch_size, self.offline_fraction
+        if fraction and not 0 < self.offline_groups(batch) < batch:
+            raise UserError(
+                f"algo.offline_fraction={fraction}: of global_batch_size={batch} that is {self.offline_groups(batch)} pairs of "
+                f"the data and {batch - self.offline_groups(batch)} prompts; there must be one of each"
+            )
+        if fraction and config.algo.get("reference") == "round":
+            raise UserError(
+                f"algo.offline_fraction={fraction} and algo.reference=round: the reference of the data's pairs is computed "
+                "once, before training; use algo.reference=initial"
+            )
+
+    def offline_groups(self, batch: int) -> int:
+        return round(self.offline_fraction * batch)
+
+    def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Pairs as they are, with their reference if the algorithm has one."""
+        return collect_reference(groups, ctx) if "reference" in self.needs.models else groups
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         from psychocounsel.counsel.pairs import reward_pairs
@@ -73,4 +102,4 @@ class OnlinePairs(Online):
             ctx.count("equal_replies", made.equal)
             ctx.count("too_close", made.too_close)
             collected += [group.pair(chosen, rejected) for chosen, rejected in made.pairs]
-        return collect_reference(collected, ctx)
+        return self.collect_offline(collected, ctx)

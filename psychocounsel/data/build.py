@@ -1,7 +1,7 @@
 """The data of a run: from the `data` group of the configuration to Groups of token ids."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from omegaconf import DictConfig
@@ -15,23 +15,27 @@ from psychocounsel.errors import UserError
 
 @dataclass
 class Dataset:
+    """`pairs`: those of the training part, where an algorithm learns from them beside replies of the policy to `train`."""
+
     train: list[Group]
     held_out: list[Group]
+    pairs: list[Group] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """sha256 of all token ids, rewards and labels, in order."""
         digest = hashlib.sha256()
-        for group in [*self.train, *self.held_out]:
+        for group in [*self.train, *self.held_out, *self.pairs]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
         return digest.hexdigest()
 
 
-def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Report) -> Dataset:
+def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Report, pairs: bool = False) -> Dataset:
     """Load, select and tokenise the training and held-out groups of a run; `kind` is what the algorithm needs.
 
-    What was tokenised before comes from `paths.cache`, and is reported again.
+    With `pairs` also those of the training part, whatever the kind. What was tokenised before comes from `paths.cache`, and
+    is reported again.
 
     Raises:
         UserError: for unusable data; the message names file and row.
@@ -39,7 +43,12 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
     train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
     if not train:
         raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
-    return Dataset(train, held_out[: config.eval.limit])
+    found = Dataset(train, held_out[: config.eval.limit])
+    if pairs:
+        found.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))
+        if not found.pairs:
+            raise UserError(f"no pair fits max_length={config.max_length}: raise it, or use algo.offline_fraction=0")
+    return found
 
 
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -> Parts:

@@ -45,6 +45,12 @@ class Collector:
         self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
         self._reference: CachedReference | None = None
 
+    @property
+    def reference_is_initial(self) -> bool:
+        """Whether there is a reference, and it is the policy before training."""
+        named = getattr(self.algorithm, "reference", "initial")
+        return "reference" in self.algorithm.needs.models and named == "initial"
+
     def begin(self, number: int) -> None:
         """Get ready to collect round `number`."""
         self.rng = np.random.default_rng([self.run.config.seed, 1 + number])
@@ -90,11 +96,11 @@ class Collector:
             identity = reference_identity(self.run.config, self.algorithm, weights, self.world.device)
             compute = partial(self._compute, "reference")
             self._reference = CachedReference(self.run, self.world, identity, compute, self.alive)
-        collected = self.algorithm.collect([data.train[index] for index in visited], self)
+        collected = self.algorithm.collect_offline([data.train[index] for index in visited], self)
         for index, group in zip(visited, collected, strict=True):
             data.train[index] = group
         if data.held_out:
-            data.held_out = self.algorithm.collect(data.held_out, self)
+            data.held_out = self.algorithm.collect_offline(data.held_out, self)
         if self._reference is not None:
             self._reference.report()
             self._reference = None  # what the policy says later is not for the cache
@@ -103,7 +109,7 @@ class Collector:
         """Context.logprobs; the reference is the policy before its first step, or without its adapters."""
         if model == "reference" and self._reference is not None:
             return self._reference(groups)
-        if model == "reference" and getattr(self.algorithm, "reference", "initial") == "round":
+        if model == "reference" and not self.reference_is_initial:
             model = "policy"  # as it is when the round begins, which is now
         if model == "policy" and self.stepper.untrained and (known := reference_of(groups)):
             return known
@@ -111,7 +117,8 @@ class Collector:
 
     def _compute(self, model: str, groups: list[Group]) -> list[list[Array]]:
         policy: Engine = self.stepper.engines["policy"]
-        frozen = self.frozen if model == "reference" else None
+        # What goes into the cache comes from the engine, which has not begun to train then.
+        frozen = self.frozen if model == "reference" and self._reference is None else None
         if (
             model == "reference"
             and policy.module.adapter is None

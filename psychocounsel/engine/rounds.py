@@ -57,7 +57,7 @@ class RoundFeed:
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Figures of one reply to each held-out prompt."""
         replies = self.shards.held_out(step)
-        initial = self.run.config.algo.get("reference") == "initial"
+        initial = self.collector.reference_is_initial
         reference = self.collector.logprobs("reference", replies) if initial else None
         return held_out_metrics(self.run, step, replies, reference)
 
@@ -101,9 +101,10 @@ def open_rounds(
         UserError: if one of them cannot be loaded.
     """
     config: Any = run.config
-    algo, batch = config.algo, config.global_batch_size
+    algo = config.algo
+    batch = config.global_batch_size - collector.algorithm.offline_groups(config.global_batch_size)
     engine, world = collector.stepper.main, collector.world
-    if engine.module.adapter is None and algo.get("reference") == "initial":
+    if engine.module.adapter is None and collector.reference_is_initial:
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)

@@ -27,6 +27,7 @@ from psychocounsel.engine.export import export_model, kept_model
 from psychocounsel.engine.feed import Feed, OfflineFeed
 from psychocounsel.engine.fit import micro_batch_tokens
 from psychocounsel.engine.metrics import peak_memory_gb
+from psychocounsel.engine.mixing import mixed
 from psychocounsel.engine.progress import Progress, quiet_libraries
 from psychocounsel.engine.records import Records
 from psychocounsel.engine.rounds import open_rounds
@@ -83,7 +84,8 @@ class Trainer:
         self.algorithm: Algorithm = configs.build(run.config, "algo")
         self.main = self.algorithm.needs.main
         self.tokenizer, self.chat = load_chat_format(run.config.model, scores=self.main == "reward_model")
-        self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say)
+        mixes = self.algorithm.offline_groups(run.config.global_batch_size) > 0
+        self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say, mixes)
         self.algorithm.check(self.data.train, self.data.held_out)
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
@@ -108,7 +110,7 @@ class Trainer:
         config = self.config
         if self.algorithm.needs.rollouts:
             more = (self.tokenizer, self.chat, self._announce, self._alive_in_round)
-            return open_rounds(self.run, self.data, self.collector, *more)
+            return mixed(open_rounds(self.run, self.data, self.collector, *more), self.data, self.collector)
         length = (config.epochs, config.max_steps, config.seed)
         order = DataOrder(len(self.data.train), config.global_batch_size, *length)
         return OfflineFeed(self.data, order, self.collector)
