@@ -153,7 +153,6 @@ def test_a_round_without_pairs_changes_nothing_and_counts(small_model: Path, tmp
     ("arguments", "message"),
     [
         (["algo.prompts_per_round=7"], "must be a multiple of global_batch_size=4"),
-        (["zero=3"], "zero=3 and rollout=hf"),
         (["micro_batch_tokens=auto"], "here they are yet to be written"),
         (["reward=tinny"], "did you mean tiny?"),
         (["reward.path=nowhere/at/all"], "no such file or folder"),

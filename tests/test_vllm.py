@@ -2,24 +2,26 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from psychocounsel.data.group import Group, read_groups
-from tests.harness import ROOT, cli, metrics_of
+from tests.harness import ROOT, cli
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
 
+KEY = {"PSYCHOCOUNSEL_ROLLOUT_KEY": "a key of ours"}
 SMALL = ("data.limit=200", "global_batch_size=8", "rollout.shard_prompts=4", "eval.every=0", "algo.warmup=0")
 
 
@@ -42,10 +44,9 @@ def written(*overrides: str, processes: int = 1) -> list[dict[str, Any]]:
     ("processes", "overrides"),
     [
         (1, []),
-        (1, ["model.lora.rank=4"]),
-        (2, ["zero=3"]),
+        (2, ["zero=3", "model.lora.rank=4"]),
     ],
-    ids=["alone", "adapter", "partitioned"],
+    ids=["alone", "partitioned-with-adapter"],
 )
 def test_greedy_replies_and_logprobs_are_those_of_hf_before_and_after_new_weights(
     processes: int, overrides: list[str]
@@ -71,99 +72,105 @@ def tokens(groups: list[Group]) -> list[list[int]]:
     return [reply.ids.tolist() for group in groups for reply in group.completions]
 
 
-def test_a_run_writes_with_an_engine_and_goes_on_without_making_a_finished_shard_again(tmp_path: Path) -> None:
-    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, "max_steps=2", "checkpoint.every=1")
-    cli(*command, f"run_dir={tmp_path / 'run'}", "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 2}",
-        check_code=None, PYTHONPATH=str(ROOT))  # fmt: skip
-    before = {file: file.read_bytes() for file in tmp_path.glob("run/rounds/*/shard-*.parquet")}
-    assert len(before) == 4
-    cli(*command, f"run_dir={tmp_path / 'run'}")
-    assert all(file.read_bytes() == content for file, content in before.items())
-    versions = {reply.policy_version for group in replies_of(tmp_path / "run") for reply in group.completions}
-    assert versions == {0, 1}
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an engine in its process, killed after its second step and gone on with."""
+    run = tmp_path_factory.mktemp("vllm") / "run"
+    kill = "+callbacks.kill={_target_: tests.killer.Kill, event: step_end, step: 2}"
+    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, "max_steps=3", f"run_dir={run}", kill)
+    cli(*command, check_code=137, PYTHONPATH=str(ROOT))
+    before = {file: file.read_bytes() for file in run.glob("rounds/*/shard-*.parquet")}
+    assert len(before) == 4, "two rounds of two shards"
+    cli(*command, PYTHONPATH=str(ROOT))
+    assert all(file.read_bytes() == content for file, content in before.items()), "no finished shard is made again"
+    return run
 
 
-class Watch(threading.Thread):
-    """Ends a server with `number` as soon as the run has `shards` shards."""
+def test_rounds_are_written_by_the_weights_of_their_beginning(alone: Path) -> None:
+    files = sorted(alone.glob("rounds/*/shard-*.parquet"))
+    versions = [{reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files]
+    assert versions == [{0}, {0}, {1}, {1}, {2}, {2}]
 
-    def __init__(self, run: Path, shards: int, number: int) -> None:
+
+class Disturb(threading.Thread):
+    """Kills a run's server as soon as there is a shard, and freezes it when there are four."""
+
+    def __init__(self, run: Path) -> None:
         super().__init__(daemon=True)
-        self.run_dir, self.shards, self.number = run, shards, number
-        self.killed = 0
+        self.run_dir, self.done = run, list[int]()
 
     def run(self) -> None:
-        while len(list(self.run_dir.glob("rounds/*/shard-*.parquet"))) < self.shards:
-            time.sleep(0.02)
-        found = subprocess.run(["pgrep", "-f", f"rollout.serve {self.run_dir} "], capture_output=True, text=True)
-        for process in found.stdout.split()[:1]:
-            os.killpg(int(process), self.number)
-            self.killed += 1
+        for shards, number in ((1, signal.SIGKILL), (4, signal.SIGSTOP)):
+            while len(list(self.run_dir.glob("rounds/*/shard-*.parquet"))) < shards:
+                time.sleep(0.02)
+            os.killpg(int(servers(self.run_dir)[0]), number)
+            self.done.append(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-def test_what_a_lost_server_was_to_write_is_written_all_the_same(tmp_path: Path, number: int) -> None:
-    """Two servers write what an engine in the process does, also when one of them is lost and started anew."""
+def servers(run: Path) -> list[str]:
+    return subprocess.run(["pgrep", "-f", f"rollout.serve {run} "], capture_output=True, text=True).stdout.split()
+
+
+def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(alone: Path, tmp_path: Path) -> None:
+    """A server that is killed, and when it is there again frozen, writes what an engine in the process does."""
     run = tmp_path / "run"
-    watch = Watch(run, 1, number)
-    watch.start()
-    common = ("train", "algo=online_dpo", *SMALL, "max_steps=3")
-    said = cli(*common, "rollout=vllm_server", "rollout.servers=2", "rollout.timeout_seconds=20", f"run_dir={run}")
-    assert watch.killed == 1
-    assert "is left out" in said.stderr or "starting it anew" in said.stdout + said.stderr
-    cli(*common, "rollout=vllm", f"run_dir={tmp_path / 'alone'}")
-    assert tokens(replies_of(run)) == tokens(replies_of(tmp_path / "alone"))
-    left = subprocess.run(["pgrep", "-f", f"rollout.serve {run} "], capture_output=True, text=True).stdout
-    assert not left, "the servers end with the run"
+    disturb = Disturb(run)
+    disturb.start()
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server")
+    said = cli(*command, "rollout.timeout_seconds=15", f"run_dir={run}", minutes=9)
+    assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
+    assert "starting it anew" in said.stdout
+    assert tokens(replies_of(run)) == tokens(replies_of(alone))
+    time.sleep(2)
+    assert not servers(run), "they end with the run"
 
 
-def test_rounds_that_overlap_are_written_by_weights_of_one_round_before(tmp_path: Path) -> None:
-    common = ("train", "algo=online_dpo", *SMALL, "max_steps=4", "rollout=vllm_server", "rollout.overlap=true")
-    cli(*common, f"run_dir={tmp_path / 'run'}")
-    versions = [
-        {reply.policy_version for group in read_groups(file) for reply in group.completions}
-        for file in sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
-    ]
-    assert versions == [{0}, {0}, {0}, {0}, {1}, {1}, {2}, {2}]
-    refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
-    assert "algo.importance_cap" in refused.stderr
-
-
-def test_a_server_by_address_answers_nothing_without_the_key_nor_by_other_weights(tmp_path: Path) -> None:
-    import httpx
-
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server that a user has started."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    key = {"PSYCHOCOUNSEL_ROLLOUT_KEY": "a key of ours"}
     command = [sys.executable, "-m", "psychocounsel.serve", "--port", str(port), "model=tiny"]
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(command, env={**os.environ, **key}, start_new_session=True)
+    server = subprocess.Popen(command, env={**os.environ, **KEY}, start_new_session=True)
+    deadline = time.monotonic() + 300
     try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                assert httpx.get(f"{address}/health", timeout=5).json() == {"version": None}
-                break
-            except httpx.HTTPError:
-                assert server.poll() is None and time.monotonic() < deadline
-                time.sleep(0.5)
-        asked = {
-            "version": 0,
-            "prompts": [[1, 2]],
-            "settings": [{"n": 1, "temperature": 1.0, "max_tokens": 2}],
-            "stop": [2],
-        }
-        for route in ("/generate", "/weights/begin", "/weights/piece", "/weights/end?version=0"):
-            assert httpx.post(address + route, json=asked).status_code == 401
-        answer = httpx.post(f"{address}/generate", json=asked, headers={"Authorization": "Bearer a key of ours"})
-        assert answer.status_code == 409 and re.search("version None, not 0", answer.text)
-        common = ("train", "algo=online_dpo", *SMALL, "max_steps=2")
-        cli(*common, "rollout=vllm_server", f"rollout.addresses=[{address}]", f"run_dir={tmp_path / 'run'}", **key)
-        wrong = cli(*common, "rollout=vllm_server", f"rollout.addresses=[{address}]", check_code=2, cwd=tmp_path,
-                    PSYCHOCOUNSEL_ROLLOUT_KEY="another")  # fmt: skip
-        assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr
+        while not _answers(f"http://127.0.0.1:{port}"):
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGKILL)
-    cli(*common, "rollout=hf", f"run_dir={tmp_path / 'hf'}")
-    mine, other = metrics_of(tmp_path / "run")[0], metrics_of(tmp_path / "hf")[0]
-    assert mine["eval/length"] == pytest.approx(other["eval/length"], rel=0.3), "replies of the same kind"
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=5).json() == {"version": None}
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_for(
+    address: str, tmp_path: Path
+) -> None:
+    settings = {"n": 1, "temperature": 1.0, "max_tokens": 2}
+    asked = {"version": 0, "prompts": [[1, 2]], "settings": [settings], "stop": [2]}
+    for route in ("/generate", "/weights/begin", "/weights/piece", "/weights/end?version=0"):
+        assert httpx.post(address + route, json=asked).status_code == 401
+    answer = httpx.post(f"{address}/generate", json=asked, headers={"Authorization": "Bearer a key of ours"})
+    assert answer.status_code == 409 and "version None, not 0" in answer.text
+    common = ("train", "algo=online_dpo", *SMALL, "rollout=vllm_server", f"rollout.addresses=[{address}]")
+    wrong = cli(*common, check_code=2, cwd=tmp_path, PSYCHOCOUNSEL_ROLLOUT_KEY="another")
+    assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr
+    missing = cli(*common, check_code=2, cwd=tmp_path)
+    assert "the servers' key is not known" in missing.stderr
+
+
+def test_rounds_that_overlap_are_written_by_the_weights_of_the_round_before(address: str, tmp_path: Path) -> None:
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=4", "rollout=vllm_server", "rollout.overlap=true")
+    cli(*command, f"rollout.addresses=[{address}]", f"run_dir={tmp_path / 'run'}", **KEY)
+    files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
+    versions = [{reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files]
+    assert versions == [{0}, {0}, {0}, {0}, {1}, {1}, {2}, {2}]
+    refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
+    assert "algo.importance_cap" in refused.stderr

@@ -137,6 +137,9 @@ def serve(config: Any, port: int, key: str, host: str = "0.0.0.0") -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     rollout = configs.build(config, "rollout")
     arguments = rollout.arguments(config, model_dtype(config.model, device), device)
+    if device.type == "cpu" and rollout.tensor_parallel == 1:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads to cores
+        arguments["distributed_executor_backend"] = "uni"
     with loading(config.model.path, "model"):
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
