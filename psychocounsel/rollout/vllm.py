@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -140,7 +141,8 @@ def _inside_training(world: World) -> Iterator[None]:
     set_num_threads = torch.set_num_threads
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        yield
+        with _said_only_if_it_fails():
+            yield
     finally:
         torch.set_num_threads = set_num_threads  # vLLM puts one there that does nothing
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
@@ -148,3 +150,30 @@ def _inside_training(world: World) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _said_only_if_it_fails() -> Iterator[None]:
+    """Keep what vLLM prints while it starts off the terminal.
+
+    Raises:
+        UserError: in place of what ends the start, after all that was printed.
+    """
+    shown = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        finally:
+            for number, descriptor in enumerate(shown, 1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        if failure is not None:
+            said.seek(0)
+            os.write(2, said.read())
+            line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            raise UserError(f"rollout=vllm: the engine could not start: {line[:300]}") from failure
