@@ -89,8 +89,11 @@ def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
     assert_bitwise_equal(run, unbroken)
 
 
-def test_two_processes_train_on_the_same_replies_as_one(unbroken: Path, small_model: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", small_model, "cluster.processes=2")
+@pytest.mark.parametrize("stage", ["0", pytest.param("3", marks=pytest.mark.slow)])
+def test_two_processes_train_on_the_same_replies_as_one(
+    stage: str, unbroken: Path, small_model: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "run", small_model, "cluster.processes=2", f"zero={stage}")
     for mine, expected in zip(metrics_of(tmp_path / "run"), metrics_of(unbroken), strict=True):
         alike = {"loss", "grad_norm", "rollout/reward", "rollout/length", "rewards/margin"} & expected.keys()
         assert {name: mine[name] for name in alike} == {
