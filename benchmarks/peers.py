@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.hooks import operations
 
 Spec = dict[str, Any]
-COLUMNS = {"sft": ["prompt", "completion"]}
+COLUMNS = {"sft": ["prompt", "completion"], "online_dpo": ["prompt"]}
 PAIR = ["prompt", "chosen", "rejected"]
 
 
@@ -53,8 +53,9 @@ def make_trainer(spec: Spec) -> Any:
     kind, config = _classes(spec["algorithm"])
     settings = {**_common(spec), **_own(spec), **_optimizer(spec["optimizer"])}
     arguments = config(f"{spec['output']}.trl", **settings)
+    scored = {"reward_funcs": spec["reward"], "reward_processing_classes": tokenizer} if "reward" in spec else {}
     return _timed(kind, spec.get("profile"))(
-        model=_load(spec), args=arguments, processing_class=tokenizer, train_dataset=data
+        model=_load(spec), args=arguments, processing_class=tokenizer, train_dataset=data, **scored
     )
 
 
@@ -65,6 +66,10 @@ def _classes(algorithm: str) -> tuple[Any, Any]:
         from trl.experimental.cpo import CPOConfig, CPOTrainer
 
         return CPOTrainer, CPOConfig
+    if algorithm == "online_dpo":
+        from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+        return OnlineDPOTrainer, OnlineDPOConfig
     kinds: dict[str, tuple[Any, Any]] = {
         "dpo": (trl.DPOTrainer, trl.DPOConfig),
         "reward": (trl.RewardTrainer, trl.RewardConfig),
@@ -105,6 +110,8 @@ def _own(spec: Spec) -> Spec:
             "cpo_alpha": 0.0,
             "remove_unused_columns": False,
         }
+    if algorithm == "online_dpo":
+        return {"beta": [0.1], "temperature": 1.0, "max_new_tokens": spec["max_tokens"]}
     return {"packing": True, "completion_only_loss": True} if algorithm == "sft" else {}
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
+TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
 
 _SMALL = {
     "hidden_size": 48,

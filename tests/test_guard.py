@@ -148,6 +148,7 @@ def test_samples_of_each_round_lie_beside_it_and_go_to_the_tracker(unbroken: tup
     assert [event.tensor_proto.string_val[0].decode() for event in shown] == pages
 
 
+@pytest.mark.slow
 def test_a_guard_stops_in_good_order_and_a_looser_one_goes_on(
     unbroken: tuple[Path, str], small_model: Path, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def test_pairs_are_the_best_and_the_worst_of_each_rounds_replies(unbroken: Path)
 @pytest.mark.parametrize(
     ("event", "step"),
     [
-        ("shard_done", 2),
+        pytest.param("shard_done", 2, marks=pytest.mark.slow),
         pytest.param("scored", 2, marks=pytest.mark.slow),
         ("pairs_written", 4),
         pytest.param("step_end", 3, marks=pytest.mark.slow),

@@ -141,9 +141,10 @@ def test_each_option_does_what_it_says(unbroken: Path) -> None:
     assert (loop["round"], loop["minibatch"], loop["skipped"]) == (1, 3, 4) and loop["peaks"]["approx_kl"] > 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "step"),
-    [("step_end", 3), pytest.param("pairs_written", 3, marks=pytest.mark.slow)],
+    [("step_end", 3), ("pairs_written", 3)],
 )
 def test_killed_in_the_middle_of_a_round_it_rests_as_long(
     event: str, step: int, unbroken: Path, small_model: Path, tmp_path: Path
@@ -162,6 +163,7 @@ def test_two_processes_rest_together(unbroken: Path, small_model: Path, tmp_path
             assert mine[name] == pytest.approx(expected[name], rel=5e-3, abs=1e-3), name
 
 
+@pytest.mark.slow
 def test_in_warm_up_the_policy_stays_and_the_critic_learns(small_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     more = ["algo.critic_warmup=2", "max_steps=2", "algo.passes=1", "algo.stop_kl=null", "algo.critic_lr=1e-2"]

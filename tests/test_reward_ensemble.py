@@ -68,6 +68,7 @@ def test_each_members_mean_reward_is_a_metric(small_model: Path, tmp_path: Path)
         assert completion.reward == pytest.approx(np.mean(list(parts.values())), abs=1e-5) and len(parts) == 3
 
 
+@pytest.mark.slow
 def test_a_reward_of_ones_own_can_be_a_member(mine: Path) -> None:
     members = "reward.members=[{name: letter, letter: a},{name: tiny, normalise: false}]"
     cli("evaluate", "--config-dir", "my", "reward=ensemble", members, "limit=6", "run_dir=run", cwd=mine)

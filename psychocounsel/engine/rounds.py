@@ -83,6 +83,7 @@ class RoundFeed:
         noted = {f"rollout/{name}": value for name, value in known.items()}
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
         metrics = reply_metrics(replies, None, "rollout") | noted
+        metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
         return collected, metrics | ({} if kl is None else {"rollout/kl": kl})
 
 

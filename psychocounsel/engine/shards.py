@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,19 +44,25 @@ class Shards:
         self.announce, self.alive = announce, alive
         self.config: Any = run.config
         self.ahead: _Ahead | None = None
+        self.seconds: dict[str, float] = {}  # what the last round took
 
     def make(self, number: int, step: int) -> list[Group]:
         """The scored replies of a round that begins at `step`; what is on disk stays, the rest is written now."""
+        started = time.perf_counter()
         if self.ahead is not None:
             self.ahead.join()
         self.rollout.sync(step)
+        synced = time.perf_counter()
         self._plan(number)
         files = self._write(number)
         self.rollout.rest()
+        written = time.perf_counter()
         for first in range(0, len(files), self.world.size):
             self.alive()
             self._score_file(files[first + self.world.rank :][:1])
         self.world.barrier()
+        scored = time.perf_counter()
+        self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}
         replies = [group for file in files for group in read_groups(file)]
         self._check_versions(number, replies)
         if self.config.rollout.get("overlap") and number + 1 < self.order.rounds:
