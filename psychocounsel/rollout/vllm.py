@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Sampling, completion
-from psychocounsel.rollout.vllm_engine import VLLMEngine, replies, request, sampling_params
+from psychocounsel.rollout.vllm_engine import VLLMEngine, need_no_compiler, replies, request, sampling_params
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,6 +56,7 @@ class VLLMRollout:
         self.sleeps = world.device.type == "cuda"
         self.awake, self.version = True, -1
         with _inside_training(world):
+            need_no_compiler()
             from vllm import LLM
 
             self.llm = LLM(**arguments, distributed_executor_backend="external_launcher", enable_sleep_mode=self.sleeps)
@@ -137,7 +138,9 @@ def _inside_training(world: World) -> Iterator[None]:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ |= {"RANK": str(world.rank), "WORLD_SIZE": str(world.size)}
     os.environ.setdefault("LOCAL_RANK", str(world.rank))
-    kept = {name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH")}  # for processes started later
+    kept = {
+        name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "TORCHDYNAMO_DISABLE")
+    }  # for processes started later
     set_num_threads = torch.set_num_threads
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:

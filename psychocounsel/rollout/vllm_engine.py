@@ -68,6 +68,20 @@ class VLLMEngine(RolloutSettings):
         }
 
 
+def need_no_compiler() -> None:
+    """On CPU let vLLM's small compiled functions run as they are, here and in its processes: there may be no C++ compiler.
+
+    To be called before its engine is imported.
+    """
+    import os
+
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        type(current_platform).simple_compile_backend = "eager"
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
+
+
 def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]], list[dict[str, Any]]]:
     """The prompts' token ids, and how to reply to each."""
     settings = []
