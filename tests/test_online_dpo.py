@@ -82,10 +82,15 @@ def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
     run = tmp_path / "run"
     train(run, small_model, f"+callbacks.kill={{_target_: tests.killer.Kill, event: {event}, step: {step}}}", code=137)
     done = {file: file.stat().st_mtime_ns for file in (run / "rounds").glob("*/*.parquet")}
+    unscored = {
+        file
+        for file in (run / "rounds").glob("*/shard-*.parquet")
+        if any(completion.reward is None for group in read_groups(file) for completion in group.completions)
+    }
+    assert bool(unscored) == (event in ("shard_done", "scored"))
     train(run, small_model)
     again = {file for file, time in done.items() if file.stat().st_mtime_ns != time}
-    # The shard of which the replies were on disk and not yet their rewards.
-    assert len(again) == (1 if event == "shard_done" else 0)
+    assert again == unscored, "rewards are added to replies that had none yet, and nothing else is written anew"
     assert_bitwise_equal(run, unbroken)
 
 
