@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Completion, Group
-    from psychocounsel.engine.distributed import World
-    from psychocounsel.engine.zero import Engine
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,11 @@ class Rollout(Protocol):
 
 @dataclass
 class RolloutSettings:
-    """What every way of writing replies can be told; `conf/rollout/` has a file for each."""
+    """What every way of writing replies can be told; `conf/rollout/` has a file for each.
+
+    Each has `open(config, engine, tokenizer, stop, world) -> Rollout`, which all ranks call together: it starts writing with
+    the weights of `engine`; `stop` are the ids of tokens that end a reply.
+    """
 
     max_tokens: int = option(512, at_least=1)
     top_p: float = option(1.0, above=0, at_most=1)
@@ -61,10 +63,6 @@ class RolloutSettings:
 
     def check(self, config: DictConfig, processes: int) -> None:
         """Raises UserError for what this way of writing replies cannot do. Imports no torch."""
-
-    def open(self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World) -> Rollout:
-        """Start writing with the weights of `engine`; `stop` are the ids of tokens that end a reply. All ranks together."""
-        raise NotImplementedError
 
 
 def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:
