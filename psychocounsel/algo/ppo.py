@@ -56,6 +56,8 @@ class PPO(PolicyGradient, Algorithm):
         super().check_settings(config)
         if self.critic == "reward" and ("path" not in config.reward or "addresses" in config.reward):
             raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
+        if self.kl_target is None and self.kl_gain != type(self).kl_gain:
+            raise UserError(f"algo.kl_gain={self.kl_gain} is of algo.kl_target, and there is none: give that as well")
         if self.kl_target is not None and not self.kl_weight:
             raise UserError(
                 f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: give one to begin with"
