@@ -202,11 +202,10 @@ def train(*overrides: str, folder: Path, judged: tuple[str, ...] = ("eval/loss",
 )
 def test_experiments_train(name: str, stand_ins: Path, tmp_path: Path) -> None:
     online = "_iter_" in name
-    more = ["reward.path=builtin:tiny_reward", "algo.prompts_per_round=4", "rollout.max_tokens=8"] if online else []
+    rounds = ["reward.path=builtin:tiny_reward", "algo.prompts_per_round=4", "rollout.max_tokens=8", "rollout=hf"]
     judged = ("eval/reward", "eval/win_rate") if online else ("eval/loss", "eval/accuracy")
-    run = train(
-        f"experiment={name}", *in_place(model_of(name), stand_ins, "pairs"), *more, folder=tmp_path, judged=judged
-    )
+    overrides = [f"experiment={name}", *in_place(model_of(name), stand_ins, "pairs"), *(rounds if online else [])]
+    run = train(*overrides, folder=tmp_path, judged=judged)
     settings = read_json(run / "model" / "config.json")
     scores = name.startswith("paper_reward")
     assert settings["architectures"] == ["LlamaForSequenceClassification" if scores else "LlamaForCausalLM"]

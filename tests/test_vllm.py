@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from psychocounsel.data.group import Group, read_groups
-from tests.harness import ROOT, cli
+from tests.harness import ROOT, TINY, cli, small_lm
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
@@ -174,3 +174,16 @@ def test_rounds_that_overlap_are_written_by_the_weights_of_the_round_before(addr
     assert versions == [{0}, {0}, {0}, {0}, {1}, {1}, {2}, {2}]
     refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
     assert "algo.importance_cap" in refused.stderr
+
+
+def test_heads_that_vllm_has_no_attention_for_are_named_before_training(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model, run = tmp_path / "model", tmp_path / "run"
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    small_lm(vocab_size=len(tokenizer), max_position_embeddings=4096).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, f"model.path={model}", f"run_dir={run}")
+    refused = cli(*command, check_code=2)
+    assert "heads have 12 dimensions" in refused.stderr and "use rollout=hf" in refused.stderr
+    assert not list(run.glob("rounds/*"))

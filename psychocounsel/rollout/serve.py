@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from psychocounsel import config as configs
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.files import shared_secret
-from psychocounsel.rollout.vllm_engine import need_no_compiler, replies, sampling_params
+from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
 
 KEY_FILE = "servers/key"
 
@@ -141,7 +141,7 @@ def serve(config: Any, port: int, key: str, host: str = "0.0.0.0") -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads to cores
         arguments["distributed_executor_backend"] = "uni"
     with loading(config.model.path, "model"):
-        need_no_compiler()
+        prepare_cpu(arguments)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 

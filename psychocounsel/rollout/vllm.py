@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Sampling, completion
-from psychocounsel.rollout.vllm_engine import VLLMEngine, need_no_compiler, replies, request, sampling_params
+from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,7 +56,7 @@ class VLLMRollout:
         self.sleeps = world.device.type == "cuda"
         self.awake, self.version = True, -1
         with _inside_training(world):
-            need_no_compiler()
+            prepare_cpu(arguments)
             from vllm import LLM
 
             self.llm = LLM(**arguments, distributed_executor_backend="external_launcher", enable_sleep_mode=self.sleeps)

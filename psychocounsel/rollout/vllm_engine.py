@@ -68,18 +68,32 @@ class VLLMEngine(RolloutSettings):
         }
 
 
-def need_no_compiler() -> None:
-    """On CPU let vLLM's small compiled functions run as they are, here and in its processes: there may be no C++ compiler.
+def prepare_cpu(arguments: dict[str, Any]) -> None:
+    """To be called before vLLM's engine is imported, wherever it runs; does nothing but on CPU.
 
-    To be called before its engine is imported.
+    vLLM's small compiled functions run as they are, here and in its processes: there may be no C++ compiler.
+
+    Raises:
+        UserError: if vLLM has no attention on CPU for the model's heads.
     """
     import os
 
+    from transformers import AutoConfig
     from vllm.platforms import current_platform
 
-    if current_platform.is_cpu():
-        type(current_platform).simple_compile_backend = "eager"
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    if not current_platform.is_cpu():
+        return
+    type(current_platform).simple_compile_backend = "eager"
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    model = AutoConfig.from_pretrained(arguments["model"], revision=arguments["revision"]).get_text_config()
+    size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+    if size not in (sizes := CPUAttentionBackend.get_supported_head_sizes()):
+        raise UserError(
+            f"the model's heads have {size} dimensions, and vLLM on CPU takes only {', '.join(map(str, sizes))}; "
+            "use rollout=hf"
+        )
 
 
 def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]], list[dict[str, Any]]]:
