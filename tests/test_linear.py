@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from psychocounsel.data.batch import build_batch
-from psychocounsel.model.linear import Linear, product
+from psychocounsel.model.linear import Linear, product, reordered
 from psychocounsel.model.policy import Policy
 from tests.harness import random_groups, small_lm
 
@@ -87,3 +87,17 @@ def test_micro_batches_of_many_lengths_have_products_of_few_shapes() -> None:
             policy(build_batch([[group]], multiple=policy.attention.multiple)).sum().backward()
     assert len(lengths) > 25
     assert 20 < len(shapes) < 4 * 30, "about 30 for each of up to 4 widths"
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("bias", [False, True])
+def test_reordered_weights_give_the_same_until_they_may_change_again(rows: int, bias: bool) -> None:
+    layer = Linear(12, 7, bias=bias)
+    x = torch.randn(rows, 12)
+    with torch.no_grad(), reordered(layer):
+        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+    with torch.no_grad():
+        layer.weight.zero_()
+    torch.testing.assert_close(layer(x), (layer.bias if bias else torch.zeros(7)).expand(rows, 7))
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None

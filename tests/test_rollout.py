@@ -14,7 +14,7 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.model.policy import Policy
 from psychocounsel.rollout.base import Sampling
-from psychocounsel.rollout.hf import HFRollout, _filtered
+from psychocounsel.rollout.hf import HFRollout, _filtered, _pick
 from tests.harness import ARCHITECTURES, TINY, small_lm
 
 STOP = 7
@@ -32,13 +32,14 @@ def prompts(*lengths: int) -> list[Group]:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_greedy_replies_are_those_of_transformers(kind: str) -> None:
     lm, groups, expected = small_lm(kind).eval(), prompts(3, 17, 9), []
-    settings = GenerationConfig(do_sample=False, max_new_tokens=20, eos_token_id=STOP, pad_token_id=0)
+    settings = GenerationConfig(do_sample=False, max_new_tokens=90, eos_token_id=STOP, pad_token_id=0)
     for group in groups:
         ids = torch.from_numpy(group.prompt_ids.astype(np.int64))[None]
         with torch.no_grad():
             whole = lm.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         expected.append(whole[0, ids.shape[1] :].tolist())
-    made = writer(lm).generate(groups, Sampling(1, 0.0, 20, 512, seed=0))
+    made = writer(lm).generate(groups, Sampling(1, 0.0, 90, 512, seed=0))
+    assert max(map(len, expected)) > 70, "keys and values have moved to where there is room"
     assert [group.completions[0].ids.tolist() for group in made] == expected
 
 
@@ -84,15 +85,22 @@ def test_the_same_seed_writes_the_same_and_the_version_is_noted() -> None:
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
-    lm = small_lm().eval()
+    lm = small_lm(vocab_size=700).eval()
     (group,) = prompts(5)
-    (made,) = writer(lm, batch_size=6000).generate([group], Sampling(6000, 0.7, 1, 512, seed=3))
+    (made,) = writer(lm, batch_size=20_000).generate([group], Sampling(20_000, 0.7, 1, 512, seed=3))
     with torch.no_grad():
         logits = lm(input_ids=torch.from_numpy(group.prompt_ids.astype(np.int64))[None]).logits[0, -1]
     likely = (logits / 0.7).softmax(-1).numpy()
-    seen = np.bincount([int(completion.ids[0]) for completion in made.completions], minlength=256) / 6000
-    assert np.abs(seen - likely).max() < 4 * np.sqrt(likely.max() / 6000)
+    seen = np.bincount([int(completion.ids[0]) for completion in made.completions], minlength=700) / 20_000
+    assert np.abs(seen - likely).max() < 4 * np.sqrt(likely.max() / 20_000)
     assert np.abs(seen - likely).sum() < 0.2
+
+
+def test_what_cannot_be_is_never_drawn() -> None:
+    weights = torch.tensor([[0.0, 0.0, 1.0, 0.0, 3.0, 0.0]]).repeat(4000, 1)
+    drawn = _pick(weights, torch.Generator().manual_seed(0)).squeeze(1)
+    counts = torch.bincount(drawn, minlength=6).tolist()
+    assert counts[2] + counts[4] == 4000 and abs(counts[4] - 3000) < 150
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.7), (9, 0.5)])

@@ -57,7 +57,7 @@ class GatedLinear(Linear):
     """The last layer of a gated MLP, which takes what it is the product of: of three [..., K] two are kept."""
 
     def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        if not suits(gate, self.weight):
+        if self.reordered is not None or not suits(gate, self.weight):
             return super().forward(nn.functional.silu(gate) * up)
         result: torch.Tensor = _GatedLinear.apply(gate, up, self.weight, self.bias)
         return result

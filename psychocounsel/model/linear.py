@@ -3,6 +3,8 @@
 PyTorch has them computed by MKL, which took 1.2 to 2.2 times as long on two of AMD's processors; Intel's were not measured.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ PRODUCT_ROWS = 32  # oneDNN compiles a product for every new number of rows: on 
 class Linear(nn.Linear):
     """A linear layer with another product; `Linear.adopt` makes a module's plain ones into these, in place."""
 
+    reordered: torch.Tensor | None = None  # the weight as `reordered` keeps it
+
     @classmethod
     def adopt(cls, module: nn.Module) -> None:
         for layer in module.modules():
@@ -23,6 +27,8 @@ class Linear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not suits(input, self.weight):
             return super().forward(input)
+        if self.reordered is not None:
+            return _onednn(input, self.reordered, self.bias)
         result: torch.Tensor = _Linear.apply(input, self.weight, self.bias)
         return result
 
@@ -31,6 +37,26 @@ def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None =
     """[..., N]: left @ right.T + bias, from [..., K] and [N, K] of any strides; has no gradient of its own."""
     if not _are_float32(left, right):
         return nn.functional.linear(left, right, bias)
+    return _onednn(left, right, bias)
+
+
+@contextmanager
+def reordered(module: nn.Module) -> Iterator[None]:
+    """Keep the weights of a module's `Linear` layers in oneDNN's own order as well, while none of them changes.
+
+    Products of a few rows are then up to twice as fast; there is no gradient. It costs a copy of these weights, on CPU alone.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Linear) and suits(layer.weight, layer.weight)]
+    try:
+        for layer in layers:
+            layer.reordered = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), PRODUCT_ROWS)
+        yield
+    finally:
+        for layer in layers:
+            layer.reordered = None
+
+
+def _onednn(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return result
 

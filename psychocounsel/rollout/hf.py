@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from psychocounsel.engine.zero import Engine
     from psychocounsel.model.packed import PackedModel
 
+_PART = 256  # neighbouring tokens of which first the part is drawn, then one in it: cheaper than noise for every token
+
 
 @dataclass
 class HF(RolloutSettings):
@@ -59,6 +61,8 @@ class HFRollout:
         """As Rollout says; random numbers come from `sampling.seed` alone."""
         import torch
 
+        from psychocounsel.rollout.decoding import decoding
+
         device = self.policy.lm.device
         generator = torch.Generator(device).manual_seed(sampling.seed)
         order = sorted(range(len(groups)), key=lambda index: (len(groups[index].prompt_ids), index))
@@ -68,7 +72,7 @@ class HFRollout:
         training = self.policy.training
         self.policy.eval()
         computes = torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
-        with torch.no_grad(), computes, self.policy.attention.plain(self.policy.lm):
+        with computes, decoding(self.policy, partitioned=self.together is not None):
             while self._anyone(bool(batches)):
                 members = batches.pop(0) if batches else []
                 made = self._batch([groups[index] for index in members], sampling, generator)
@@ -100,7 +104,8 @@ class _Rows:
 
     def __init__(self, groups: Sequence[Group], sampling: Sampling, lm: Any, stop: Sequence[int]) -> None:
         import torch
-        from transformers import DynamicCache
+
+        from psychocounsel.rollout.decoding import Cache
 
         self.lm, self.stop = lm, torch.tensor(stop, device=lm.device)
         lengths = torch.tensor([len(group.prompt_ids) for group in groups])
@@ -110,7 +115,7 @@ class _Rows:
             row[width - len(group.prompt_ids) :] = torch.from_numpy(group.prompt_ids)
         mask = torch.arange(width)[None] >= width - lengths[:, None]
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        self.cache = DynamicCache(config=lm.config)
+        self.cache = Cache(lm.config)
         logits = self._forward(ids, mask.long(), positions)
         self.cache.batch_repeat_interleave(sampling.n)
         self.logits = logits.repeat_interleave(sampling.n, 0)
@@ -183,13 +188,25 @@ def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) 
     import torch
 
     if not sampling.temperature:
-        logprobs = logits.log_softmax(-1)
-        tokens = logits.argmax(-1)
+        tokens = logits.argmax(-1, keepdim=True)
     else:
-        logprobs = _filtered(logits / sampling.temperature, sampling).log_softmax(-1)
-        noise = torch.empty_like(logprobs).exponential_(generator=generator)
-        tokens = (logprobs - noise.log()).argmax(-1)  # the Gumbel trick: a draw from the distribution
-    return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+        logits = _filtered(logits / sampling.temperature, sampling)
+        weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+        parts = torch.nn.functional.pad(weights, (0, -weights.shape[1] % _PART)).view(len(weights), -1, _PART)
+        part = _pick(parts.sum(-1), generator)
+        within = _pick(parts.gather(1, part[:, :, None].expand(-1, 1, _PART)).squeeze(1), generator)
+        tokens = part * _PART + within
+    logprobs = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
+    return tokens.squeeze(1), logprobs.squeeze(1)
+
+
+def _pick(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """int64[rows, 1]: a column of each row of float32[rows, columns], as likely as its share; never one of weight 0."""
+    import torch
+
+    below = weights.cumsum(-1, dtype=torch.float64)
+    drawn = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator, device=weights.device)
+    return torch.searchsorted(below, drawn * below[:, -1:], right=True).clamp_(max=weights.shape[1] - 1)
 
 
 def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

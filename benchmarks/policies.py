@@ -1,0 +1,132 @@
+"""`python -m benchmarks.policies`: SFT, DPO, online DPO and PPO of the shipped model, judged by two reward models.
+
+All that it trains stays in the folder, and is not trained again. See README.md.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psychocounsel import config as configs
+from psychocounsel.data.group import Group, read_groups, write_groups
+from psychocounsel.evaluation.replies import reply_metrics
+from psychocounsel.evaluation.stats import bootstrap
+from psychocounsel.evaluation.winrate import win_rate
+
+SAMPLES = 16  # replies to each prompt
+POLICIES: dict[str, list[str]] = {  # all but the first begin where the first ended
+    "sft": ["algo=sft"],
+    "dpo": ["algo=dpo"],
+    "online_dpo": ["algo=online_dpo"],
+    "ppo": ["algo=ppo"],
+}
+JUDGES = ("trained on", "second")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=__doc__)
+    parser.add_argument("folder", type=Path, help="for runs, replies and result.json; goes on where it was")
+    parser.add_argument("--seed", type=int, default=1, help="of all trainings")
+    parser.add_argument("--epochs", type=int, default=1, help="of the preference learning")
+    parser.add_argument("--overrides", nargs="*", default=[], help="of every training, for trials")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder.absolute()
+    common = [f"seed={arguments.seed}", *arguments.overrides]
+    train(folder / "reward", ["algo=reward", "seed=11"])
+    models = {"shipped": "builtin:tiny"}
+    for name, overrides in POLICIES.items():
+        begin = [f"model.path={models['sft']}", f"epochs={arguments.epochs}"] if "sft" in models else []
+        train(folder / name, [*overrides, *begin, *common])
+        models[name] = str(folder / name / "model")
+    replies = {name: written(path, folder / f"{name}.parquet") for name, path in models.items()}
+    rewards = {name: judged(made, str(folder / "reward" / "model")) for name, made in replies.items()}
+    result = {name: figures(name, rewards, replies) for name in models}
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
+
+
+def train(run_dir: Path, overrides: list[str]) -> None:
+    command = [sys.executable, "-m", "psychocounsel.train", "model=tiny", *overrides, f"run_dir={run_dir}"]
+    subprocess.run(command, check=True)
+
+
+def written(path: str, file: Path) -> list[Group]:
+    """SAMPLES replies of the model to each held-out prompt, the same draws for every model."""
+    from psychocounsel.data.build import build_dataset
+    from psychocounsel.model.load import load_causal_lm, load_chat_format
+    from psychocounsel.model.policy import Policy
+    from psychocounsel.rollout.base import Sampling
+    from psychocounsel.rollout.hf import HFRollout
+
+    if file.exists():
+        return read_groups(file)
+    import torch
+
+    config: Any = configs.check(configs.compose(["algo=online_dpo", f"model.path={path}"]))
+    tokenizer, chat = load_chat_format(config.model)
+    prompts = build_dataset(config, chat, "prompts", lambda _: None).held_out
+    policy = Policy(load_causal_lm(config.model, torch.float32, None), path)
+    limits = {"max_tokens": config.rollout.max_tokens, "max_length": config.max_length}
+    rollout = HFRollout(policy, tokenizer, [chat.end_token()], config.rollout.batch_size)
+    made = rollout.generate(prompts, Sampling(SAMPLES, 1.0, seed=5, **limits))
+    write_groups(file, made)
+    return made
+
+
+def judged(groups: list[Group], second: str) -> dict[str, np.ndarray]:
+    """float[prompts, SAMPLES] of each judge."""
+    from psychocounsel.reward.local import LocalScorer
+
+    conversations = [
+        [*(group.messages or []), {"role": "assistant", "content": reply.text}]
+        for group in groups
+        for reply in group.completions
+    ]
+    scorers = (LocalScorer.load("builtin:tiny_reward"), LocalScorer.load(second))
+    rewards = [np.asarray(scorer.score(conversations)).reshape(len(groups), -1) for scorer in scorers]
+    for group, row in zip(groups, rewards[0], strict=True):
+        for reply, reward in zip(group.completions, row, strict=True):
+            reply.reward = float(reward)
+    return dict(zip(JUDGES, rewards, strict=True))
+
+
+def figures(name: str, rewards: dict[str, dict[str, np.ndarray]], replies: dict[str, list[Group]]) -> dict[str, Any]:
+    """Of one policy; intervals of 95 % by bootstrap over prompts."""
+    prompts = [group.id for group in replies[name]]
+    found: dict[str, Any] = {"prompts": len(prompts)} | reply_metrics(replies[name], None, "replies")
+    for judge in JUDGES:
+        means = rewards[name][judge].mean(1)
+        interval = bootstrap(lambda rows, means=means: float(means[rows].mean()), prompts)
+        against = {
+            other: win_rate(rewards[name][judge].tolist(), theirs[judge].tolist(), prompts)
+            for other, theirs in rewards.items()
+            if other != name
+        }
+        found[judge] = {"reward": float(means.mean()), "interval": interval, "against": against}
+    return found
+
+
+def table(result: dict[str, dict[str, Any]]) -> str:
+    """A row for each policy, as markdown."""
+    columns = [f"reward, {judge} | wins over SFT, {judge}" for judge in JUDGES]
+    lines = [f"| | {' | '.join(columns)} | tokens | unfinished | repetition |", "|---" * 8 + "|"]
+    for name, found in result.items():
+        cells = [name]
+        for judge in JUDGES:
+            low, high = found[judge]["interval"]
+            cells.append(f"{found[judge]['reward']:.2f} ({low:.2f} to {high:.2f})")
+            wins = found[judge]["against"].get("sft")
+            cells.append("{win_rate:.1%} ({win_rate_low:.1%} to {win_rate_high:.1%})".format(**wins) if wins else "")
+        cells += [f"{found['replies/length']:.0f}", f"{found['replies/unfinished']:.1%}"]
+        cells.append(f"{found['replies/repetition']:.1%}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
