@@ -7,6 +7,7 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from psychocounsel.evaluation.stats import bootstrap
 from psychocounsel.evaluation.winrate import win_rate
 
 SAMPLES = 16  # replies to each prompt
-POLICIES: dict[str, list[str]] = {  # all but the first begin where the first ended
-    "sft": ["algo=sft"],
-    "dpo": ["algo=dpo"],
-    "online_dpo": ["algo=online_dpo"],
-    "ppo": ["algo=ppo"],
+_ROUNDS = ["algo.lr=3e-4", "rollout.max_tokens=96", "epochs=5"]  # there are five times as many pairs as prompts
+POLICIES: dict[str, list[str]] = {  # all but the first begin where it ended; with the settings of the shipped model
+    "sft": ["algo=sft", "epochs=3"],
+    "dpo": ["algo=dpo", "algo.lr=3e-4"],
+    "online_dpo": ["algo=online_dpo", *_ROUNDS],
+    "ppo": ["algo=ppo", "algo.critic_lr=1e-3", *_ROUNDS],
 }
 JUDGES = ("trained on", "second")
 
@@ -32,7 +34,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=__doc__)
     parser.add_argument("folder", type=Path, help="for runs, replies and result.json; goes on where it was")
     parser.add_argument("--seed", type=int, default=1, help="of all trainings")
-    parser.add_argument("--epochs", type=int, default=1, help="of the preference learning")
     parser.add_argument("--overrides", nargs="*", default=[], help="of every training, for trials")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.absolute()
@@ -40,7 +41,7 @@ def main() -> None:
     train(folder / "reward", ["algo=reward", "seed=11"])
     models = {"shipped": "builtin:tiny"}
     for name, overrides in POLICIES.items():
-        begin = [f"model.path={models['sft']}", f"epochs={arguments.epochs}"] if "sft" in models else []
+        begin = [f"model.path={models['sft']}"] if "sft" in models else []
         train(folder / name, [*overrides, *begin, *common])
         models[name] = str(folder / name / "model")
     replies = {name: written(path, folder / f"{name}.parquet") for name, path in models.items()}
@@ -67,7 +68,7 @@ def written(path: str, file: Path) -> list[Group]:
         return read_groups(file)
     import torch
 
-    config: Any = configs.check(configs.compose(["algo=online_dpo", f"model.path={path}"]))
+    config: Any = configs.check(configs.compose(["algo=online_dpo", f"model.path={path}", "rollout.max_tokens=96"]))
     tokenizer, chat = load_chat_format(config.model)
     prompts = build_dataset(config, chat, "prompts", lambda _: None).held_out
     policy = Policy(load_causal_lm(config.model, torch.float32, None), path)
@@ -101,7 +102,7 @@ def figures(name: str, rewards: dict[str, dict[str, np.ndarray]], replies: dict[
     found: dict[str, Any] = {"prompts": len(prompts)} | reply_metrics(replies[name], None, "replies")
     for judge in JUDGES:
         means = rewards[name][judge].mean(1)
-        interval = bootstrap(lambda rows, means=means: float(means[rows].mean()), prompts)
+        interval = bootstrap(partial(_mean, means), prompts)
         against = {
             other: win_rate(rewards[name][judge].tolist(), theirs[judge].tolist(), prompts)
             for other, theirs in rewards.items()
@@ -109,6 +110,10 @@ def figures(name: str, rewards: dict[str, dict[str, np.ndarray]], replies: dict[
         }
         found[judge] = {"reward": float(means.mean()), "interval": interval, "against": against}
     return found
+
+
+def _mean(values: np.ndarray, rows: np.ndarray) -> float:
+    return float(values[rows].mean())
 
 
 def table(result: dict[str, dict[str, Any]]) -> str:
