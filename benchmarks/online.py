@@ -29,25 +29,31 @@ def main() -> None:
     report: dict[str, Any] = describe(arguments)
     if "ppo" in arguments.cases:
         report["ppo_versions"] = peer_versions(arguments.ppo_python)
-    errors = []
     with tempfile.TemporaryDirectory(prefix="psychocounsel-benchmark-") as folder:
         bench = make_bench(arguments, Path(folder))
         for name in arguments.cases:
-            case = make_case(name, bench, arguments)
-            found = {rollout: compare(case, rollout, arguments.repeats) for rollout in arguments.rollouts}
-            differences = case.differences()
-            report["cases"][name] = {"rollouts": found, "loss_differences": differences}
-            for rollout in found:
-                print(line(name, rollout, found[rollout], case.floors[rollout]), flush=True)
-            errors += [f"{name}: {error}" for outcome in found.values() for error in outcome["errors"]]
-            for loss, difference in differences.items():
-                print(f"{name}: {loss} losses on the same replies differ by {difference:.0e}", flush=True)
-                if not difference <= TOLERANCE:
-                    errors.append(f"{name}: {loss} losses differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+            report["cases"][name] = measure(name, make_case(name, bench, arguments), arguments)
             if arguments.output:
                 arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    errors = [f"{name}: {error}" for name, case in report["cases"].items() for error in case["errors"]]
     if errors:
         sys.exit("FAILED\n" + "\n".join(errors))
+
+
+def measure(name: str, case: OnlineDPO | PPO, arguments: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {"rollouts": {}, "errors": []}
+    for rollout in arguments.rollouts:
+        runs = compare(case, rollout, arguments.repeats)
+        found["rollouts"][rollout] = outcome(runs)
+        print(line(name, rollout, found["rollouts"][rollout], case.floors[rollout]), flush=True)
+        threads = {(run["ours"][0].threads, run["trl"][0].threads) for run in runs}
+        found["errors"] += [f"threads: ours {ours}, TRL {trl}" for ours, trl in sorted(threads) if ours != trl]
+    found["loss_differences"] = case.differences()
+    for loss, difference in found["loss_differences"].items():
+        print(f"{name}: the {loss}'s loss on the same replies differs by {difference:.0e}", flush=True)
+        if not difference <= TOLERANCE:  # NaN is no agreement
+            found["errors"].append(f"the {loss}'s losses differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+    return found
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,6 +74,8 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="JSON, rewritten after every case")
     parser.set_defaults(device="cpu", scratch=None)
     arguments = parser.parse_args(typed)
+    if arguments.steps < 2:
+        parser.error("--steps: at least 2, of which the first warms up")
     arguments.cases = arguments.cases or [*CASES[: 2 if arguments.ppo_python else 1]]
     if "ppo" in arguments.cases:
         how = "benchmarks/README.md says how to make its environment"
@@ -86,16 +94,14 @@ def make_case(name: str, bench: Bench, arguments: argparse.Namespace) -> OnlineD
     return PPO(bench, TOKENS, arguments.ppo_python, arguments.passes, arguments.trl_micro_batch)
 
 
-def compare(case: OnlineDPO | PPO, rollout: str, repeats: int) -> dict[str, Any]:
+def compare(case: OnlineDPO | PPO, rollout: str, repeats: int) -> list[dict[str, Measured]]:
     """Both sides in turns that alternate."""
     sides = case.sides(rollout)
-    runs = [{side: sides[side]() for side in sorted(sides, reverse=bool(repeat % 2))} for repeat in range(repeats)]
-    return outcome(runs)
+    return [{side: sides[side]() for side in sorted(sides, reverse=bool(repeat % 2))} for repeat in range(repeats)]
 
 
 def outcome(runs: list[dict[str, Measured]]) -> dict[str, Any]:
     ratios = [run["trl"][0].seconds / run["ours"][0].seconds for run in runs]
-    threads = {(run["ours"][0].threads, run["trl"][0].threads) for run in runs}
     return {
         "ratio": median(ratios),
         "ratios": ratios,
@@ -103,7 +109,6 @@ def outcome(runs: list[dict[str, Measured]]) -> dict[str, Any]:
         "parts": {side: runs[-1][side][1] for side in runs[0]},
         "peak_memory_gb": {side: runs[-1][side][0].peak_memory_gb for side in runs[0]},
         "settings": {side: runs[-1][side][0].settings for side in runs[0]},
-        "errors": [f"threads: ours {ours}, TRL {trl}" for ours, trl in sorted(threads) if ours != trl],
     }
 
 
