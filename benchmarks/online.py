@@ -1,93 +1,126 @@
-"""`python -m benchmarks.online --data FILE`: online DPO against TRL's experimental OnlineDPOTrainer. See README.md."""
+"""`python -m benchmarks.online --data FILE`: online DPO and PPO against TRL's trainers. See README.md."""
 
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.offline import hardware, make_bench
-from benchmarks.sides import Bench, Result, run_ours, run_trl
+from benchmarks.against_trl import TOLERANCE
+from benchmarks.offline import describe, make_bench
+from benchmarks.online_dpo import Measured, OnlineDPO
+from benchmarks.ppo import PPO, peer_versions
+from benchmarks.sides import Bench
 
-PROMPTS, TOKENS = 8, 128
-LIMITS = {"hf": 1.5, "vllm": 2.5}  # floors of TRL's seconds over ours
-_PARTS = ("sync", "write", "score")
+TOKENS = 128
+CASES = ("online_dpo", "ppo")
+ROLLOUTS = ("hf", "vllm")
 
 
 def main() -> None:
     arguments = read_arguments()
-    report: dict[str, Any] = {"hardware": hardware("cpu"), "rollouts": {}}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that runs end and their folders go
+    report: dict[str, Any] = describe(arguments)
+    if "ppo" in arguments.cases:
+        report["ppo_versions"] = peer_versions(arguments.ppo_python)
     with tempfile.TemporaryDirectory(prefix="psychocounsel-benchmark-") as folder:
         bench = make_bench(arguments, Path(folder))
-        lines = bench.rows("pairs").read_text().splitlines()[:PROMPTS]
-        bench.rows("prompts").write_text("\n".join(lines) + "\n")
-        for rollout in arguments.rollouts:
-            runs = []
-            for repeat in range(arguments.repeats):
-                sides = {"ours": lambda name=rollout: ours(bench, name), "trl": lambda: trl(bench)}
-                runs.append({side: sides[side]() for side in sorted(sides, reverse=bool(repeat % 2))})
-            report["rollouts"][rollout] = outcome(runs)
-            print(line(rollout, report["rollouts"][rollout]), flush=True)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+        for name in arguments.cases:
+            report["cases"][name] = measure(name, make_case(name, bench, arguments), arguments)
+            if arguments.output:
+                arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    errors = [f"{name}: {error}" for name, case in report["cases"].items() for error in case["errors"]]
+    if errors:
+        sys.exit("FAILED\n" + "\n".join(errors))
 
 
-def read_arguments() -> argparse.Namespace:
+def measure(name: str, case: OnlineDPO | PPO, arguments: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {"rollouts": {}, "errors": []}
+    for rollout in arguments.rollouts:
+        runs = compare(case, rollout, arguments.repeats)
+        found["rollouts"][rollout] = outcome(runs)
+        print(line(name, rollout, found["rollouts"][rollout], case.floors[rollout]), flush=True)
+        threads = {(run["ours"][0].threads, run["trl"][0].threads) for run in runs}
+        found["errors"] += [f"threads: ours {ours}, TRL {trl}" for ours, trl in sorted(threads) if ours != trl]
+    found["loss_differences"] = case.differences()
+    for loss, difference in found["loss_differences"].items():
+        print(f"{name}: the {loss}'s loss on the same replies differs by {difference:.0e}", flush=True)
+        if not difference <= TOLERANCE:  # NaN is no agreement
+            found["errors"].append(f"the {loss}'s losses differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+    return found
+
+
+def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="pairs as JSONL: prompt, chosen, rejected")
+    parser.add_argument("--cases", nargs="*", choices=CASES, help="else online_dpo and, with --ppo-python, ppo")
     parser.add_argument(
-        "--rollouts", nargs="*", default=["hf", *(["vllm"] if find_spec("vllm") else [])], choices=LIMITS
+        "--rollouts", nargs="*", default=["hf", *(["vllm"] if find_spec("vllm") else [])], choices=ROLLOUTS
     )
+    parser.add_argument("--ppo-python", type=os.path.abspath, help="ppo: interpreter of an environment with TRL 0.24")
+    parser.add_argument("--passes", type=int, default=2, help="ppo: over a round's replies, each one optimizer step")
+    parser.add_argument("--trl-micro-batch", type=int, default=0, help="ppo: replies; else 1, 2, 4, 8 are tried first")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps, the first of which warms up")
+    parser.add_argument("--steps", type=int, default=4, help="rounds, the first of which warms up")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it all work?")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--ours", nargs="*", default=[], help="further overrides of psychocounsel.train, for trials")
-    parser.add_argument("--output", type=Path, help="JSON")
+    parser.add_argument("--output", type=Path, help="JSON, rewritten after every case")
     parser.set_defaults(device="cpu", scratch=None)
-    return parser.parse_args()
+    arguments = parser.parse_args(typed)
+    if arguments.steps < 2:
+        parser.error("--steps: at least 2, of which the first warms up")
+    arguments.cases = arguments.cases or [*CASES[: 2 if arguments.ppo_python else 1]]
+    if "ppo" in arguments.cases:
+        how = "benchmarks/README.md says how to make its environment"
+        if not arguments.ppo_python:
+            parser.error(f"the case ppo needs --ppo-python, an interpreter that has TRL 0.24; {how}")
+        try:
+            peer_versions(arguments.ppo_python)
+        except ValueError as error:
+            parser.error(f"--ppo-python: {error}; {how}")
+    return arguments
 
 
-def ours(bench: Bench, rollout: str) -> tuple[Result, dict[str, float]]:
-    """A run and the mean seconds of each part of a step."""
-    settings = {
-        **{"algo.samples": 2, "algo.temperature": 1.0, "algo.beta": 0.1, "micro_batch_tokens": 4096},
-        **{"rollout": rollout, "rollout.max_tokens": TOKENS, "rollout.shard_prompts": PROMPTS, "rollout.samples": 0},
-        **{"reward": "local", "reward.path": bench.model("reward")},
-    }
-    result = run_ours(bench, "online_dpo", "prompts", **settings)
-    run = bench.folder / "runs" / f"{bench.runs:03d}-ours-online_dpo" / "run"
-    steps = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()][2:]
-    parts = {name: sum(step[f"rollout/{name}_seconds"] for step in steps) / len(steps) for name in _PARTS}
-    parts["train"] = result.seconds - sum(parts.values())
-    return result, parts | {"length": sum(step["rollout/length"] for step in steps) / len(steps)}
+def make_case(name: str, bench: Bench, arguments: argparse.Namespace) -> OnlineDPO | PPO:
+    if name == "online_dpo":
+        return OnlineDPO(bench, TOKENS)
+    return PPO(bench, TOKENS, arguments.ppo_python, arguments.passes, arguments.trl_micro_batch)
 
 
-def trl(bench: Bench) -> tuple[Result, dict[str, float]]:
-    more = {"reward": str(bench.model("reward")), "max_tokens": TOKENS}
-    return run_trl(bench, "online_dpo", "prompts", PROMPTS, **more), {}
+def compare(case: OnlineDPO | PPO, rollout: str, repeats: int) -> list[dict[str, Measured]]:
+    """Both sides in turns that alternate."""
+    sides = case.sides(rollout)
+    return [{side: sides[side]() for side in sorted(sides, reverse=bool(repeat % 2))} for repeat in range(repeats)]
 
 
-def outcome(runs: list[dict[str, tuple[Result, dict[str, float]]]]) -> dict[str, Any]:
+def outcome(runs: list[dict[str, Measured]]) -> dict[str, Any]:
     ratios = [run["trl"][0].seconds / run["ours"][0].seconds for run in runs]
-    last = runs[-1]
     return {
         "ratio": median(ratios),
         "ratios": ratios,
-        "seconds": {side: last[side][0].seconds for side in last},
-        "parts": last["ours"][1],
+        "seconds": {side: median(run[side][0].seconds for run in runs) for side in runs[0]},
+        "parts": {side: runs[-1][side][1] for side in runs[0]},
+        "peak_memory_gb": {side: runs[-1][side][0].peak_memory_gb for side in runs[0]},
+        "settings": {side: runs[-1][side][0].settings for side in runs[0]},
     }
 
 
-def line(rollout: str, found: dict[str, Any]) -> str:
-    parts = ", ".join(f"{name} {value:.2f}" for name, value in found["parts"].items())
+def line(name: str, rollout: str, found: dict[str, Any], floor: float) -> str:
+    parts = {
+        side: ", ".join(f"{part} {value:.2f}" for part, value in found["parts"][side].items())
+        for side in found["parts"]
+    }
     seconds = found["seconds"]
     return (
-        f"online_dpo, rollout={rollout}: {found['ratio']:.2f}x (floor {LIMITS[rollout]}); "
-        f"{seconds['ours']:.2f} s a step, TRL {seconds['trl']:.2f} s; {parts}"
+        f"{name}, rollout={rollout}: {found['ratio']:.2f}x (floor {floor}); {seconds['ours']:.2f} s a round "
+        f"({parts['ours']}), TRL {seconds['trl']:.2f} s" + (f" ({parts['trl']})" if parts["trl"] else "")
     )
 
 

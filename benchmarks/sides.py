@@ -57,10 +57,12 @@ class Bench:
     threads: int
     ours: list[str]  # further overrides of psychocounsel, for trials
     runs: int = 0
+    last: Path = Path()  # folder of the last run of either side
 
     def new_folder(self, name: str) -> Path:
         self.runs += 1
-        return self.folder / "runs" / f"{self.runs:03d}-{name}"
+        self.last = self.folder / "runs" / f"{self.runs:03d}-{name}"
+        return self.last
 
     def rows(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.jsonl"
@@ -89,7 +91,7 @@ class Bench:
         return {**os.environ, **offline, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": paths}
 
 
-def call(bench: Bench, *arguments: str) -> tuple[str, float]:
+def call(bench: Bench, *arguments: str, python: str = sys.executable) -> tuple[str, float]:
     """Run `python ARGUMENTS`; its output and seconds.
 
     Raises:
@@ -97,7 +99,7 @@ def call(bench: Bench, *arguments: str) -> tuple[str, float]:
     """
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [python, *arguments],
         env=bench.environment(),
         cwd=bench.folder,
         stdout=subprocess.PIPE,
@@ -144,9 +146,14 @@ def run_ours(bench: Bench, algorithm: str, rows: str, cache: Path | None = None,
     return read_ours(bench, run / "run", seconds, typed)
 
 
-def read_ours(bench: Bench, run: Path, seconds: float, typed: Sequence[str] = ()) -> Result:
+def step_lines(run: Path) -> list[dict[str, Any]]:
+    """What a run of ours says of its steps."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if line["step"] > 0]
+    return [line for line in lines if line["step"] > 0]
+
+
+def read_ours(bench: Bench, run: Path, seconds: float, typed: Sequence[str] = ()) -> Result:
+    steps = step_lines(run)
     clock = read_json(run / "clock.json") or {"reference_seconds": 0.0, "threads": 0}
     known = ("tokens", "step_seconds", "tokens_per_second", "mfu", "peak_memory_gb", "data_seconds", "padding")
     typed = [text.replace(str(bench.folder), ".") for text in typed]
@@ -164,9 +171,17 @@ def read_ours(bench: Bench, run: Path, seconds: float, typed: Sequence[str] = ()
 
 
 def run_trl(
-    bench: Bench, algorithm: str, rows: str, micro_batch: int, dtype: str = "fp32", model: str = "small", **more: Any
+    bench: Bench,
+    algorithm: str,
+    rows: str,
+    micro_batch: int,
+    dtype: str = "fp32",
+    model: str = "small",
+    peer: str = "benchmarks.peers",
+    python: str = sys.executable,
+    **more: Any,
 ) -> Result:
-    """One run of `benchmarks.peers`; `more` goes into its SPEC."""
+    """One run of `peer` by the interpreter `python`; `more` goes into its SPEC."""
     folder = bench.new_folder(f"trl-{algorithm}")
     folder.mkdir(parents=True)
     on_cuda = bench.device == "cuda"
@@ -186,7 +201,7 @@ def run_trl(
         **more,
     }
     (folder / "spec.json").write_text(json.dumps(spec))
-    _, seconds = call(bench, "-m", "benchmarks.peers", str(folder / "spec.json"))
+    _, seconds = call(bench, "-m", peer, str(folder / "spec.json"), python=python)
     kept = {name: spec[name] for name in ("micro_batch", "dtype", "cached")}
     return Result(**json.loads((folder / "result.json").read_text()), command_seconds=seconds, settings=kept)
 

@@ -25,6 +25,7 @@ class Sizes:
 
     models: dict[str, Geometry]
     pairs: int = 32
+    prompts: int = 8  # of a round of online training
     steps: int = 2
     tokenizer: int = 16_000
     words: int | None = None

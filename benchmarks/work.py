@@ -68,8 +68,10 @@ def row_sets(pairs: list[Row], sizes: Sizes, tokenizer: Any) -> dict[str, list[R
         }
         for pair in fitting
     }  # equal ones train once in psychocounsel, so both sides get each once
+    prompts = {pair["prompt"][0]["content"]: pair for pair in reversed(fitting)}  # psychocounsel takes each once a pass
     sets = {
         "pairs": fitting[: sizes.pairs],
+        "prompts": list(prompts.values())[::-1][: sizes.prompts],
         "mfu": fitting[: sizes.mfu_pairs],
         "sweep": fitting[: sizes.sweep_pairs],
         "demonstrations": list(demonstrations.values())[: sizes.pairs],
