@@ -89,6 +89,8 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
         (["algo=grpo", "algo.stop_kl=0.1"], "algo.stop_kl=0.1"),
         (["algo.kl_target=6", "algo.kl_weight=0"], "algo.kl_target=6.0 multiplies algo.kl_weight"),
         (["algo.kl_in=both"], "must be one of reward, loss"),
+        (["algo.critic=shared", "algo.critic_warmup=1"], "algo.critic_warmup=1: .* use algo.critic=policy"),
+        (["algo.value_weight=0.5"], "algo.value_weight=0.5 .* or algo.critic=shared"),
         (["algo.kl_gain=5"], "must be less than 5"),
         (["algo.entropy_weight=0.1", "algo.entropy=false"], "use algo.entropy=true"),
         (["rollout.top_p=0.9"], "rollout.top_p=1"),

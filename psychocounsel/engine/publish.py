@@ -88,7 +88,7 @@ def _about_step(run: Path, step: int) -> dict[str, Any]:
 
 
 def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """The trained parameters; those that ZeRO-3 partitioned are put together from all ranks' files."""
+    """The model's trained parameters; those that ZeRO-3 partitioned are put together from all ranks' files."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     folder = checkpoint_path(run, step)
@@ -100,9 +100,11 @@ def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
     name = next(path.name for path in folder.iterdir() if path.is_dir())
     whole = folder / name / "mp_rank_00_model_states.pt"
     if whole.exists():  # stages 0 to 2
-        return dict(torch.load(whole, map_location="cpu", weights_only=False)["module"])
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True))
+        weights = torch.load(whole, map_location="cpu", weights_only=False)["module"]
+    else:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            weights = get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True)
+    return {name: value for name, value in weights.items() if name.startswith("lm.")}  # a value head is none of it
 
 
 def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
