@@ -133,6 +133,13 @@ class Algorithm:
             UserError: naming the keys and what to type instead.
         """
 
+    def check_rounds(self, rounds: int) -> None:
+        """Refuse a run of so many rounds of rollouts; called once their number is known, before the first.
+
+        Raises:
+            UserError: naming the keys and what to type instead.
+        """
+
     def lr_factor(self, engine: str) -> float:
         """What the learning rate of an engine is, times that of the policy; a `value_head` has the "critic"'s."""
         return 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,10 @@ class PPO(PolicyGradient, Algorithm):
                 f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "
                 "policy does; leave it out, or use algo.critic=policy"
             )
+        if config.max_steps:
+            prompts = self.prompts_per_round or config.global_batch_size
+            steps_per_round = self.passes * math.ceil(prompts / config.global_batch_size)
+            self.check_rounds(math.ceil(config.max_steps / steps_per_round))
         if not self.value_head and self.value_weight != type(self).value_weight:
             raise UserError(
                 f"algo.value_weight={self.value_weight} weighs the critic's loss beside the policy's, and this critic learns "
@@ -81,6 +86,13 @@ class PPO(PolicyGradient, Algorithm):
         if self.kl_target is not None and not self.kl_weight:
             raise UserError(
                 f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: give one to begin with"
+            )
+
+    def check_rounds(self, rounds: int) -> None:
+        if self.critic_warmup >= rounds:
+            raise UserError(
+                f"algo.critic_warmup={self.critic_warmup} (rounds in this run: at most {rounds}): the policy would never learn; "
+                "use a smaller one, or more max_steps or epochs"
             )
 
     def lr_factor(self, engine: str) -> float:
