@@ -16,6 +16,7 @@ from psychocounsel.algo.simpo import SimPO
 from psychocounsel.config import check, compose
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.build import Dataset
+from psychocounsel.data.group import Group
 from psychocounsel.engine.feed import OfflineFeed
 from psychocounsel.engine.mixing import MixedFeed
 from psychocounsel.engine.schedule import DataOrder
@@ -27,7 +28,12 @@ from tests.test_resume import assert_bitwise_equal
 
 
 def test_online_simpo_has_simpos_loss_on_the_best_and_the_worst() -> None:
-    groups, ctx = rollouts(tables(0)["rollout"]), Context({})  # which has no log-probabilities to give
+    class Alone(Context):
+        def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
+            assert model == "policy", "there is no reference"
+            return [[reply.logprobs for reply in group.completions] for group in groups]  # type: ignore[misc]
+
+    groups, ctx = rollouts(tables(0)["rollout"]), Alone({})
     algorithm = OnlineSimPO(beta=2.0, gamma_beta_ratio=0.4)
     pairs = algorithm.collect(groups, ctx)  # type: ignore[arg-type]
     for group, pair in zip(groups, pairs, strict=True):

@@ -2,15 +2,19 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from psychocounsel.algo.online_dpo import OnlineDPO
+from psychocounsel.algo.online_simpo import OnlineSimPO
 from psychocounsel.counsel.pairs import reward_pairs
-from psychocounsel.data.group import read_groups
+from psychocounsel.data.group import Group, read_groups
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import USER_ERROR
 from tests.harness import ROOT, cli, metrics_of
+from tests.test_policy_gradient import Context, rollouts, tables
 from tests.test_resume import assert_bitwise_equal
 
 BASE = [
@@ -62,6 +66,8 @@ def test_pairs_are_the_best_and_the_worst_of_each_rounds_replies(unbroken: Path)
         np.testing.assert_allclose(completion.ref_logprobs, completion.logprobs, atol=2e-5)
     lines = metrics_of(unbroken)
     assert [line["step"] for line in lines if "rollout/reward" in line] == [1, 3, 5]
+    for line in lines[1::2]:
+        assert 0 < line["rollout/logprob_difference_mean"] < line["rollout/logprob_difference_max"] < 1e-3
     assert [line["step"] for line in lines if "eval/reward" in line] == [0, 2, 4, 6]
     assert lines[0]["eval/kl"] == pytest.approx(0, abs=1e-4) and lines[1]["loss"] == pytest.approx(np.log(2), abs=1e-5)
 
@@ -104,6 +110,26 @@ def test_two_processes_train_on_the_same_replies_as_one(
         assert {name: mine[name] for name in alike} == {
             name: pytest.approx(expected[name], rel=2e-3, abs=1e-4) for name in alike
         }
+
+
+@pytest.mark.parametrize("algorithm", [OnlineDPO(samples=3), OnlineSimPO(samples=3)])
+def test_log_probabilities_of_trainer_and_rollout_are_compared_in_the_first_pairs(algorithm: Any) -> None:
+    every = tables(0)
+    before = rollouts(every["rollout"] * 12)  # of each of 36 prompts a pair
+
+    class Trainer(Context):
+        def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
+            return [[np.cos(reply.ids).astype(np.float32) for reply in group.completions] for group in groups]
+
+    ctx: Any = Trainer({})
+    pairs = algorithm.collect(before, ctx)
+    assert len(pairs) > 32
+    gaps = np.concatenate([np.abs(np.cos(c.ids) - c.logprobs) for pair in pairs[:32] for c in pair.completions])
+    assert ctx.notes["logprob_difference_mean"] == pytest.approx(gaps.mean(), rel=1e-5)
+    assert ctx.notes["logprob_difference_max"] == pytest.approx(gaps.max(), rel=1e-5)
+    equal = [Group("", before[0].prompt_ids, [before[0].completions[0]] * 2)]
+    nothing: Any = Trainer({})
+    assert algorithm.collect(equal, nothing) == [] and "logprob_difference_max" not in nothing.notes
 
 
 @pytest.mark.parametrize("kind", ["best_worst", "best_random", "margin", "top_k"])

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from psychocounsel.algo.base import Outputs
 from psychocounsel.algo.ppo import PPO, gae
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.errors import USER_ERROR
+from psychocounsel.export import main as export
 from psychocounsel.files import read_json
 from psychocounsel.model.critic import Critic
 from psychocounsel.model.reward_model import RewardModel
@@ -154,6 +156,14 @@ def test_the_first_update_of_a_round_has_ratio_one_and_the_second_has_not(unbrok
         "critic",
         "policy",
     ]
+
+
+def test_of_a_checkpoint_the_policy_is_exported_and_not_the_critic(unbroken: Path, tmp_path: Path) -> None:
+    export([str(unbroken), "step=6", f"to={tmp_path / 'six'}"])
+    file = unbroken / "checkpoints" / "step-000006" / "policy" / "mp_rank_00_model_states.pt"
+    state = torch.load(file, weights_only=False)["module"]
+    for name, value in load_file(tmp_path / "six" / "model.safetensors").items():
+        assert torch.equal(value, state[f"lm.{name}"]), name
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,13 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
         (["algo=grpo", "algo.stop_kl=0.1"], "algo.stop_kl=0.1"),
         (["algo.kl_target=6", "algo.kl_weight=0"], "algo.kl_target=6.0 multiplies algo.kl_weight"),
         (["algo.kl_in=both"], "must be one of reward, loss"),
+        (["algo.critic=shared", "algo.critic_warmup=1"], "algo.critic_warmup=1: .* use algo.critic=policy"),
+        (["algo.critic_warmup=3", "max_steps=6"], r"algo.critic_warmup=3 \(rounds in this run: at most 3\)"),
+        (
+            ["algo.critic_warmup=2", "max_steps=6", "algo.passes=1", "algo.prompts_per_round=96"],
+            "at most 2",
+        ),
+        (["algo.value_weight=0.5"], "algo.value_weight=0.5 .* or algo.critic=shared"),
         (["algo.kl_gain=5"], "must be less than 5"),
         (["algo.entropy_weight=0.1", "algo.entropy=false"], "use algo.entropy=true"),
         (["rollout.top_p=0.9"], "rollout.top_p=1"),
@@ -102,6 +109,7 @@ def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None
     with pytest.raises(UserError, match=message) as caught:
         check(compose(["algo=ppo", *arguments]))
     assert "\n" not in str(caught.value)
+    check(compose(["algo=ppo", "algo.critic_warmup=2", "max_steps=5"]))
     check(compose(["algo=ppo", "algo.stop_kl=0.1", "algo.kl_target=6", "algo.importance_cap=2", "algo.kl_in=loss"]))
 
 
@@ -166,13 +174,22 @@ def test_two_processes_rest_together(unbroken: Path, small_model: Path, tmp_path
 @pytest.mark.slow
 def test_in_warm_up_the_policy_stays_and_the_critic_learns(small_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    more = ["algo.critic_warmup=2", "max_steps=2", "algo.passes=1", "algo.stop_kl=null", "algo.critic_lr=1e-2"]
-    train(run, small_model, *more)
-    mine, theirs = (load_file(folder / "model.safetensors") for folder in (run / "model", small_model))
-    assert all(torch.equal(mine[name], theirs[name].to(mine[name].dtype)) for name in mine)
+    more = ["algo.critic_warmup=2", "max_steps=3", "algo.passes=1", "algo.stop_kl=null", "algo.critic_lr=1e-2"]
+    train(run, small_model, *more, "checkpoint.keep_last=2")
+    state = run / "checkpoints" / "step-000002" / "policy" / "mp_rank_00_model_states.pt"
+    after, trained = torch.load(state, weights_only=False)["module"], load_file(run / "model" / "model.safetensors")
+    for name, value in load_file(small_model / "model.safetensors").items():
+        assert torch.equal(after[f"lm.{name}"], value) and not torch.equal(trained[name], value)
     lines = metrics_of(run)
-    assert [line.get("skipped_steps") for line in lines] == [None, 1, 2]
+    assert [line.get("skipped_steps") for line in lines] == [None, 1, 2, 2]
     assert lines[2]["rollout/value"] != lines[1]["rollout/value"] == 0
+
+
+def test_a_run_of_warm_up_alone_is_refused(small_model: Path, tmp_path: Path) -> None:
+    more = ["algo.critic_warmup=2", "max_steps=null", "data.limit=8", "epochs=1", "algo.stop_kl=null"]
+    assert "algo.critic_warmup=2 (rounds in this run: at most 1)" in train(
+        tmp_path / "run", small_model, *more, code=USER_ERROR
+    )
 
 
 @pytest.mark.slow

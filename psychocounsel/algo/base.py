@@ -26,8 +26,8 @@ class Needs:
 
     `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more), "labelled" (completions with
     a `label`) or "prompts" (none yet). `models` are engines: "policy" is trained, a "critic" too (its terms carry
-    `engine="critic"`), "reference" is frozen; "reward_model" is trained in the policy's place. `rollouts` are replies of
-    the policy itself, and `reward` is what a reward model gives them.
+    `engine="critic"`; a `value_head` of the policy stands in for it), "reference" is frozen; "reward_model" is trained in
+    the policy's place. `rollouts` are replies of the policy itself, and `reward` is what a reward model gives them.
     """
 
     models: frozenset[str] = frozenset({"policy"})
@@ -62,7 +62,8 @@ class Outputs:
 
     `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None
     where no engine computes them: the policy gives `logprobs` and, if the algorithm says `entropy`, the entropy (nats) of
-    the distribution of each token; the critic `values`; the reward model `scores`.
+    the distribution of each token; the critic, or the policy if the algorithm has a `value_head`, `values`;
+    the reward model `scores`.
     """
 
     logprobs: torch.Tensor | None = None
@@ -120,6 +121,11 @@ class Algorithm:
     temperature: ClassVar[float] = 1.0
     entropy: ClassVar[bool] = False  # whether `loss` reads Outputs.entropy
 
+    @property
+    def value_head(self) -> bool:
+        """Whether the critic is a head on the policy's trunk: the policy then gives `values`, and learns by their loss."""
+        return False
+
     def check_settings(self, config: DictConfig) -> None:
         """Refuse settings that cannot work together; called before any job starts, so without torch.
 
@@ -127,8 +133,15 @@ class Algorithm:
             UserError: naming the keys and what to type instead.
         """
 
+    def check_rounds(self, rounds: int) -> None:
+        """Refuse a run of so many rounds of rollouts; called once their number is known, before the first.
+
+        Raises:
+            UserError: naming the keys and what to type instead.
+        """
+
     def lr_factor(self, engine: str) -> float:
-        """What the learning rate of an engine is, times that of the policy."""
+        """What the learning rate of an engine is, times that of the policy; a `value_head` has the "critic"'s."""
         return 1.0
 
     def learns(self, engine: str, ctx: Context) -> bool:

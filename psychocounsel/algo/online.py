@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,9 +11,12 @@ from psychocounsel.errors import UserError
 from psychocounsel.schema import option
 
 if TYPE_CHECKING:
+    import numpy as np
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Group
+
+_COMPARED_PAIRS = 32  # of a round: these losses do not read the trainer's log-probabilities, so few are computed
 
 
 @dataclass
@@ -60,6 +64,8 @@ class OnlinePairs(Online):
 
     `offline_fraction` of each global batch, rounded to whole groups, are pairs of the data set instead; the rest has as
     many prompts less. Their reference is that of the policy before training.
+
+    Of the round's first pairs it is noted by how much the log-probabilities of trainer and rollout differ.
     """
 
     pairs: str = option("best_worst", choices=("best_worst", "best_random", "margin", "top_k"))
@@ -102,4 +108,26 @@ class OnlinePairs(Online):
             ctx.count("equal_replies", made.equal)
             ctx.count("too_close", made.too_close)
             collected += [group.pair(chosen, rejected) for chosen, rejected in made.pairs]
-        return self.collect_offline(collected, ctx)
+        collected = self.collect_offline(collected, ctx)
+        self._compare(collected[:_COMPARED_PAIRS], ctx)
+        return collected
+
+    def _compare(self, groups: list[Group], ctx: Context) -> None:
+        """Note by how much the trainer's log-probabilities differ from the rollout's; without groups there is nothing to say."""
+        if not groups:
+            return
+        gaps = []
+        for group, logprobs in zip(groups, ctx.logprobs("policy", groups), strict=True):
+            for completion, now in zip(group.completions, logprobs, strict=True):
+                assert completion.logprobs is not None
+                gaps.append(now - completion.logprobs)
+        note_differences(gaps, ctx)
+
+
+def note_differences(gaps: Sequence[np.ndarray], ctx: Context) -> None:
+    """Note mean and maximum over tokens of |log pi_trainer - log pi_rollout|, from these differences, float32[len] a reply."""
+    import numpy as np
+
+    every = np.abs(np.concatenate(gaps))
+    ctx.note("logprob_difference_mean", float(every.mean()))
+    ctx.note("logprob_difference_max", float(every.max()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from psychocounsel.algo.base import Context, Outputs, Term, collect_reference
-from psychocounsel.algo.online import Online
+from psychocounsel.algo.online import Online, note_differences
 from psychocounsel.errors import UserError
 from psychocounsel.schema import option
 
@@ -81,9 +81,7 @@ class PolicyGradient(Online):
                 gaps.append(now - completion.logprobs)
                 weights[-1].append(self.importance(gaps[-1]))
                 completion.logprobs = now
-        every = np.abs(np.concatenate(gaps))
-        ctx.note("logprob_difference_mean", float(every.mean()))
-        ctx.note("logprob_difference_max", float(every.max()))
+        note_differences(gaps, ctx)
         if self.importance_cap is not None:
             ctx.note("importance", float(np.concatenate([each for some in weights for each in some]).mean()))
         return weights

@@ -1,7 +1,8 @@
-"""Proximal policy optimization with a critic of its own."""
+"""Proximal policy optimization, with a critic that is a model of its own or a head on the policy's trunk."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,18 @@ class PPO(PolicyGradient, Algorithm):
     over the round less their mean and over their standard deviation (`whiten`). The policy's loss is eq. 7; the critic's is
     half the squared error to the returns, the larger of that and the one of a value held within `value_clip` of what it
     was. In the first `critic_warmup` rounds the critic learns alone, and the policy is not even differentiated.
+
+    With `critic="shared"` values come from a linear head on the policy's last hidden states (arXiv 1707.06347, sec. 5). One
+    pass gives them and the log-probabilities; one backward pass and optimizer step are of the policy's loss and
+    `value_weight` times the critic's (c1 in eq. 9). The gradients of both are clipped together, and the head, whose
+    learning rate is `critic_lr`, rests where the policy does.
     """
 
     samples: int = option(1, at_least=1)
-    critic: str = option("reward", choices=("reward", "policy"))
+    critic: str = option("reward", choices=("reward", "policy", "shared"))
     critic_lr: float = option(1e-5, above=0)
     critic_warmup: int = option(0, at_least=0)
+    value_weight: float = option(0.1, above=0)
     kl_weight: float = option(0.05, at_least=0)
     kl_in: str = option("reward", choices=("reward", "loss"))
     kl_target: float | None = option(None, above=0)
@@ -52,15 +59,40 @@ class PPO(PolicyGradient, Algorithm):
     def __post_init__(self) -> None:
         self._kl_weight = self.kl_weight  # of the round that is trained on
 
+    @property
+    def value_head(self) -> bool:
+        return self.critic == "shared"
+
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
         if self.critic == "reward" and ("path" not in config.reward or "addresses" in config.reward):
             raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
+        if self.value_head and self.critic_warmup:
+            raise UserError(
+                f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "
+                "policy does; leave it out, or use algo.critic=policy"
+            )
+        if config.max_steps:
+            prompts = self.prompts_per_round or config.global_batch_size
+            steps_per_round = self.passes * math.ceil(prompts / config.global_batch_size)
+            self.check_rounds(math.ceil(config.max_steps / steps_per_round))
+        if not self.value_head and self.value_weight != type(self).value_weight:
+            raise UserError(
+                f"algo.value_weight={self.value_weight} weighs the critic's loss beside the policy's, and this critic learns "
+                "apart from it: use algo.critic_lr, or algo.critic=shared"
+            )
         if self.kl_target is None and self.kl_gain != type(self).kl_gain:
             raise UserError(f"algo.kl_gain={self.kl_gain} is of algo.kl_target, and there is none: give that as well")
         if self.kl_target is not None and not self.kl_weight:
             raise UserError(
                 f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: give one to begin with"
+            )
+
+    def check_rounds(self, rounds: int) -> None:
+        if self.critic_warmup >= rounds:
+            raise UserError(
+                f"algo.critic_warmup={self.critic_warmup} (rounds in this run: at most {rounds}): the policy would never learn; "
+                "use a smaller one, or more max_steps or epochs"
             )
 
     def lr_factor(self, engine: str) -> float:
@@ -123,16 +155,17 @@ class PPO(PolicyGradient, Algorithm):
         return self.reward_weight * rewards
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per token; `loss_value` is the critic's."""
+        """Terms per token; `loss_value` is the critic's, or with a shared trunk one of the policy's."""
         import torch
 
         assert outputs.logprobs is not None and outputs.values is not None
         losses, ratio = clipped(outputs.logprobs - batch.old_logprobs, batch.advantages, self.clip, self.clip)
         near = batch.old_values + (outputs.values - batch.old_values).clamp(-self.value_clip, self.value_clip)
         errors = torch.maximum((outputs.values - batch.returns) ** 2, (near - batch.returns) ** 2)
+        weight, engine = (self.value_weight, "policy") if self.value_head else (1.0, "critic")
         terms = {
             "loss_policy": Term(losses.sum(), "tokens"),
-            "loss_value": Term(0.5 * errors.sum(), "tokens", engine="critic"),
+            "loss_value": Term(0.5 * errors.sum(), "tokens", weight, engine),
         }
         if self.kl_in == "loss":
             terms["loss_kl"] = Term(k3(batch.ref_logprobs - outputs.logprobs).sum(), "tokens", self._kl_weight)

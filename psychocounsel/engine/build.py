@@ -38,7 +38,11 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
         keep_products_once()
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
-    lanes = 1 if "critic" in algorithm.needs.models else lane_count(config, model, world)
+    if algorithm.value_head:
+        assert isinstance(model, Policy)
+        model.add_value_head(torch.float32 if config.zero.stage == 0 else dtype)
+    has_critic = "critic" in algorithm.needs.models and not algorithm.value_head
+    lanes = 1 if has_critic else lane_count(config, model, world)
     engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)

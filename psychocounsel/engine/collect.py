@@ -74,14 +74,17 @@ class Collector:
         return float(notes[name])
 
     def values(self, groups: list[Group]) -> list[list[Array]]:
+        if self.algorithm.value_head:
+            self.stepper.main.train(False)
+            return self._in_steps(groups, None, logprobs=False, values=True)
         critic: Engine = self.stepper.engines["critic"]
         critic.train(False)
         return self._in_steps(groups, critic)
 
-    def _in_steps(self, groups: list[Group], model: PackedModel | Engine | None) -> list[list[Array]]:
+    def _in_steps(self, groups: list[Group], model: PackedModel | Engine | None, **asked: bool) -> list[list[Array]]:
         size, results = self.run.config.global_batch_size, list[list[Array]]()
         for start in range(0, len(groups), size):
-            results += self.stepper.per_token(groups[start : start + size], model)
+            results += self.stepper.per_token(groups[start : start + size], model, **asked)
         return results
 
     def count(self, name: str, number: float) -> None:

@@ -38,7 +38,7 @@ def export_model(
     weights: dict[str, torch.Tensor] = {}
     for name, value in engine.whole_parameters() if saves_adapter(wrapper, model) else merged_parameters(wrapper.lm):
         if world.rank == 0:
-            weights[name.removeprefix("lm.")] = value.to("cpu", engine.dtype, copy=True)
+            weights[name] = value.to("cpu", engine.dtype, copy=True)
     if world.rank == 0:
         write_model(folder, wrapper, weights, engine.dtype, tokenizer, chat, model, card, about)
     world.barrier()

@@ -44,7 +44,8 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     if step is None:
         about, weights = _about(run), _adapter_weights(run / "model")
     else:
-        about, weights = _about_step(run, step), _checkpoint_weights(run, step)
+        name = configs.target_class(config, "algo").needs.main
+        about, weights = _about_step(run, step), _checkpoint_weights(run, step, name)
     _rebuild(run, config, weights, about, folder)
     return about
 
@@ -87,8 +88,8 @@ def _about_step(run: Path, step: int) -> dict[str, Any]:
     return {"step": step, **{name: value for name, value in line.items() if name.startswith("eval/")}}
 
 
-def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """The trained parameters; those that ZeRO-3 partitioned are put together from all ranks' files."""
+def _checkpoint_weights(run: Path, step: int, name: str) -> dict[str, torch.Tensor]:
+    """The trained parameters of engine `name`; those that ZeRO-3 partitioned are put together from all ranks' files."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     folder = checkpoint_path(run, step)
@@ -97,12 +98,13 @@ def _checkpoint_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
         raise UserError(
             f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
         )
-    name = next(path.name for path in folder.iterdir() if path.is_dir())
     whole = folder / name / "mp_rank_00_model_states.pt"
     if whole.exists():  # stages 0 to 2
-        return dict(torch.load(whole, map_location="cpu", weights_only=False)["module"])
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True))
+        weights = torch.load(whole, map_location="cpu", weights_only=False)["module"]
+    else:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            weights = get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True)
+    return {name: value for name, value in weights.items() if name.startswith("lm.")}  # a value head is none of it
 
 
 def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -109,6 +109,7 @@ def open_rounds(
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
+    collector.algorithm.check_rounds(order.rounds)
     rollout = configs.build(config, "rollout").open(config, engine, tokenizer, [chat.end_token()], world)
     scorer = configs.build(config, "reward").open(world.device)
     shards = Shards(run, data, order, rollout, scorer, world, announce, alive)

@@ -153,14 +153,16 @@ class Stepper:
 
     def _forward(self, batch: Batch, lane: int, idle: Collection[str]) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
-        asked = {"entropy": True} if self.algorithm.entropy else {}
+        wanted = {"entropy": self.algorithm.entropy, "values": self.algorithm.value_head}
+        asked = {name: True for name, is_wanted in wanted.items() if is_wanted}
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.algorithm.needs.main not in idle):
             output = self.main(batch, lane, **asked)
-        values = self.engines["critic"](batch, lane) if "critic" in self.engines else None
         if not is_policy:
             return Outputs(scores=output)
-        logprobs, entropy = output if asked else (output, None)
-        return Outputs(logprobs=logprobs, entropy=entropy, values=values)
+        outputs = Outputs(**dict(zip(("logprobs", *asked), output if asked else (output,), strict=True)))
+        if "critic" in self.engines:
+            outputs.values = self.engines["critic"](batch, lane)
+        return outputs
 
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
         """What the ranks have for each of `count` groups; [] if they have nothing."""
@@ -190,11 +192,16 @@ class Stepper:
             engine.backward(torch.stack(parts).sum(), lane)
 
     @torch.no_grad()
-    def per_token(self, groups: Sequence[Group], model: PackedModel | Engine | None = None) -> list[list[np.ndarray]]:
-        """float32[len] per completion of each group by `model`, or the policy's log-probabilities; on every rank."""
+    def per_token(
+        self, groups: Sequence[Group], model: PackedModel | Engine | None = None, **asked: bool
+    ) -> list[list[np.ndarray]]:
+        """float32[len] per completion of each group by `model`, or the policy's log-probabilities; on every rank.
+
+        `asked` are words of the policy's `forward`, to have something else of it.
+        """
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
-            pieces = batch.split_completions(model(batch) if model else self.main(batch, lane))
+            pieces = batch.split_completions(model(batch) if model else self.main(batch, lane, **asked))
             return dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
 
         mine = {index: pieces for part in self._each(groups, run) for index, pieces in part.items()}

@@ -66,7 +66,7 @@ class Engine:
 
         self._replicas = [replica(module) for _ in range(1, lanes)]
         optimizer = torch.optim.AdamW(
-            _parameter_groups(module, algorithm.weight_decay),
+            _parameter_groups(module, algorithm),
             lr=algorithm.lr,
             betas=(algorithm.adam_beta1, algorithm.adam_beta2),
             eps=algorithm.adam_eps,
@@ -138,7 +138,7 @@ class Engine:
     def step(self, lr: float) -> float:
         """Clip, update, forget the gradients. Returns the global gradient norm before clipping."""
         for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         self.norm = None
         self.deepspeed.step()
         norm = self.norm if self.norm is not None else self.deepspeed.get_global_grad_norm()
@@ -157,26 +157,28 @@ class Engine:
             raise RuntimeError(f"{folder}/{name}: DeepSpeed could not load the checkpoint")
 
     def whole_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and full value of each trained parameter, one gathered at a time; all ranks must iterate together."""
+        """Name and full value of each trained parameter of the model inside, without a value head of the module's own.
+
+        One is gathered at a time; all ranks must iterate together.
+        """
         import deepspeed
 
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self.module.lm.named_parameters():
             if not parameter.requires_grad:
                 continue
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 yield name, parameter.detach()
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices, not norms and biases; one group where nothing decays."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not weight_decay:
-        return [{"params": parameters, "weight_decay": 0.0}]
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for parameter in parameters:
-        groups[len(getattr(parameter, "ds_shape", parameter.shape)) > 1].append(parameter)
+def _parameter_groups(module: nn.Module, algorithm: Algorithm) -> list[dict[str, Any]]:
+    """Decay matrices, not norms and biases; a value head has a learning rate of its own. Those alike are one group."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            is_matrix = len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+            alike = (algorithm.weight_decay if is_matrix else 0.0, name.startswith("value_head."))
+            groups.setdefault(alike, []).append(parameter)
     return [
-        {"params": members, "weight_decay": weight_decay if is_matrix else 0.0}
-        for is_matrix, members in groups.items()
-        if members
+        {"params": members, "weight_decay": decay, **({"lr_factor": algorithm.lr_factor("critic")} if is_head else {})}
+        for (decay, is_head), members in groups.items()
     ]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from psychocounsel.data.batch import Batch
 from psychocounsel.model.logprobs import OutputLayer
@@ -29,12 +30,32 @@ class Policy(PackedModel):
         super().__init__(lm, name, adapter, attention, device)
         self.temperature = temperature
         self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]  # in a list: it is a part of `lm` already
+        self.value_head: nn.Linear | None = None
 
-    def forward(self, batch: Batch, entropy: bool = False) -> Any:
-        """float32[N]: log-probabilities of `batch.target_ids`; with `entropy` a pair of them and of the entropies there."""
+    def add_value_head(self, dtype: torch.dtype = torch.float32) -> None:
+        """Let `forward` give values, too: by a linear head on the trunk that gives 0 until it is trained.
+
+        It is a part of training alone: not of `lm`, which is what is exported and writes replies.
+        """
+        self.value_head = nn.Linear(self.text_config.hidden_size, 1, bias=False, dtype=dtype)
+        nn.init.zeros_(self.value_head.weight)  # random values would move the policy before there is anything to learn
+
+    def forward(self, batch: Batch, logprobs: bool = True, entropy: bool = False, values: bool = False) -> Any:
+        """float32[N], or a tuple of them in the order of the words, from one pass through the trunk.
+
+        `logprobs`: of `batch.target_ids`; `entropy` (with them): of the distributions there, in nats; `values`: where each
+        target is yet to come, by the value head.
+        """
         hidden = self.hidden(batch)[batch.rows, batch.columns]
-        softcap = getattr(self.text_config, "final_logit_softcapping", None)
-        return self.output_layer[0](hidden, batch.target_ids, self.temperature, softcap, entropy)
+        found: list[torch.Tensor] = []
+        if logprobs:
+            softcap = getattr(self.text_config, "final_logit_softcapping", None)
+            output = self.output_layer[0](hidden, batch.target_ids, self.temperature, softcap, entropy)
+            found += output if entropy else [output]
+        if values:
+            assert self.value_head is not None
+            found.append(self.value_head(hidden).squeeze(-1).float())
+        return found[0] if len(found) == 1 else tuple(found)
 
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
         return batch.split_completions(output)
