@@ -115,7 +115,7 @@ def test_two_processes_train_on_the_same_replies_as_one(
 @pytest.mark.parametrize("algorithm", [OnlineDPO(samples=3), OnlineSimPO(samples=3)])
 def test_log_probabilities_of_trainer_and_rollout_are_compared_in_the_first_pairs(algorithm: Any) -> None:
     every = tables(0)
-    before = rollouts(every["rollout"] * 12)  # of each of 36 prompts a pair
+    before = rollouts(every["rollout"] * 12)  # of each of 36 prompts a pair, an eighth of which are 4
 
     class Trainer(Context):
         def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
@@ -123,8 +123,8 @@ def test_log_probabilities_of_trainer_and_rollout_are_compared_in_the_first_pair
 
     ctx: Any = Trainer({})
     pairs = algorithm.collect(before, ctx)
-    assert len(pairs) > 32
-    gaps = np.concatenate([np.abs(np.cos(c.ids) - c.logprobs) for pair in pairs[:32] for c in pair.completions])
+    assert len(pairs) == 36
+    gaps = np.concatenate([np.abs(np.cos(c.ids) - c.logprobs) for pair in pairs[:5] for c in pair.completions])
     assert ctx.notes["logprob_difference_mean"] == pytest.approx(gaps.mean(), rel=1e-5)
     assert ctx.notes["logprob_difference_max"] == pytest.approx(gaps.max(), rel=1e-5)
     equal = [Group("", before[0].prompt_ids, [before[0].completions[0]] * 2)]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
 
-_COMPARED_PAIRS = 32  # of a round: these losses do not read the trainer's log-probabilities, so few are computed
+_COMPARED_PAIRS = (
+    32  # of a round, and an eighth of it: these losses do not read them, so few are computed for the figures alone
+)
 
 
 @dataclass
@@ -109,7 +111,7 @@ class OnlinePairs(Online):
             ctx.count("too_close", made.too_close)
             collected += [group.pair(chosen, rejected) for chosen, rejected in made.pairs]
         collected = self.collect_offline(collected, ctx)
-        self._compare(collected[:_COMPARED_PAIRS], ctx)
+        self._compare(collected[: min(_COMPARED_PAIRS, 1 + len(collected) // 8)], ctx)
         return collected
 
     def _compare(self, groups: list[Group], ctx: Context) -> None:
