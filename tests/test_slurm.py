@@ -145,5 +145,6 @@ def test_logs_follow_a_run_to_its_end_and_an_archive_can_be_read(slurm: Cluster,
     assert "[finished]" in followed
     assert "1 finished" in slurm.jobs("status", str(run), "--watch"), "it ends when nothing lives"
     assert "files" in slurm.jobs("archive", str(run), str(kept))
-    assert (kept / "model" / "model.safetensors").exists() and not (kept / "checkpoints").exists()
+    assert (kept / "model" / "model.safetensors").exists() and (kept / "code").is_dir()
+    assert [file.name for file in kept.glob("checkpoints/*/policy/*")] == ["weights.pt"], "no optimizer state"
     assert slurm.states(kept) == ["finished"]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel import __version__, hub, identity
 from psychocounsel import config as configs
 from psychocounsel.cluster.parallel import in_parallel
-from psychocounsel.engine.manifest import latest_checkpoint
+from psychocounsel.engine.manifest import checkpoint_to_go_on_from
 from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, write_atomically, write_json
 
@@ -147,9 +147,9 @@ def pin(job: Job) -> None:
 
 
 def check_process_count(job: Job) -> None:
-    """Refuse to go on with another number of processes than the checkpoint was written by."""
-    checkpoint = latest_checkpoint(job.run_dir)
-    if checkpoint is None or job.finished:
+    """Refuse to go on with another number of processes than the checkpoint was written by, or from an archive."""
+    checkpoint = None if job.finished else checkpoint_to_go_on_from(job.run_dir)
+    if checkpoint is None:
         return
     written = (read_json(checkpoint / "loop.json") or {}).get("processes")
     if written != job.processes:
