@@ -27,6 +27,7 @@ from psychocounsel.checks import (
 from psychocounsel.errors import UserError
 from psychocounsel.files import shipped
 from psychocounsel.identity import new_directory, slug
+from psychocounsel.merging import merged
 from psychocounsel.reward.members import check_members, check_servers, name_members, reward_sections
 from psychocounsel.schema import EvaluateConfig, MixEntry, NoKeys, TrainConfig, check_limits, flat_keys, suggestion
 
@@ -178,7 +179,7 @@ def build(config: DictConfig, group: str) -> Any:
 
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     try:
-        config = OmegaConf.merge(schema, plain)
+        config = merged(schema, plain)
         OmegaConf.resolve(config)
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
@@ -186,7 +187,6 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
         if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
             raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, DictConfig)
     return config
 
 

@@ -64,9 +64,16 @@ def set_cache_directories(cache: str) -> None:
 def cache_directories(cache: str) -> dict[str, str]:
     """The variables that `set_cache_directories` sets."""
     folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    # torch makes its folder when it is imported, and cannot in a cache that a site keeps read-only
+    folders = {name: folder for name, folder in folders.items() if _is_writable(Path(cache, folder))}
     if "HF_HOME" not in os.environ:  # the login token stays where it is
         folders |= {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets"}
     return {name: f"{cache}/{folder}" for name, folder in folders.items() if name not in os.environ}
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether `path` can be written to, or made."""
+    return os.access(next(place for place in (path, *path.parents) if place.exists()), os.W_OK)
 
 
 # -- what configurations name, and which commits they are pinned to

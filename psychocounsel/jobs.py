@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command(name, help).add_argument("indices", nargs="*", type=int, metavar="INDEX", help="default: all of them")
     command("sync", "upload what wandb kept on disk where there was no network")
-    archive = command("archive", "copy everything but checkpoints and code")
+    archive = command("archive", "copy everything but optimizer state")
     archive.add_argument("destination", metavar="DEST", help="a new folder")
     return parser
 

@@ -207,13 +207,14 @@ def check_limits(section: Any, values: Any, prefix: str = "") -> None:
         UserError: naming the key, its value and what is allowed.
     """
     for item in dataclasses.fields(section):
-        key, value = f"{prefix}{item.name}", OmegaConf.select(values, item.name)
+        key, missing = f"{prefix}{item.name}", OmegaConf.is_missing(values, item.name)
+        value: Any = None if missing else values[item.name]
         if dataclasses.is_dataclass(item.type):
             check_limits(item.type, value, f"{key}.")
         if OmegaConf.is_list(value) and item.name == "mix":
             for index, entry in enumerate(value):
                 check_limits(MixEntry, entry, f"{key}[{index}].")
-        if OmegaConf.is_missing(values, item.name):
+        if missing:
             raise UserError(f"{key} is not set: add {key}=VALUE")
         if problem := _problem(value, item.metadata):
             raise UserError(f"{key}={value}: must be {problem}")

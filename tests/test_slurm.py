@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import metrics_of
+from tests.read_only import run_read_only
 from tests.slurm_cluster import Cluster, start
 
 
@@ -107,7 +109,6 @@ def test_a_sweep_is_one_call_and_submitting_needs_no_torch(slurm: Cluster, tmp_p
 def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(slurm: Cluster, tmp_path: Path) -> None:
     import resource
     import subprocess
-    import sys
 
     def almost_full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond fails, as on a full disk
@@ -120,6 +121,21 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(slurm: Cluster, t
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in slurm.call("squeue", "-h", "-o", "%o")
+
+
+@pytest.mark.parametrize("given", [["run_dir=FOLDER/run"], ["-m", "seed=1,2", "sweep_dir=FOLDER/sweep"]])
+def test_a_read_only_disk_is_one_line_and_nothing_is_half_submitted(
+    given: list[str], slurm: Cluster, tmp_path: Path
+) -> None:
+    disk, before = tmp_path / "disk", slurm.call("squeue", "-h", "-o", "%i")
+    disk.mkdir()
+    command = [sys.executable, "-m", "psychocounsel.train", *slurm.overrides(), *given]
+    done = run_read_only(command, disk, {**os.environ, **slurm.environment})
+    assert done.returncode == 2
+    assert done.stderr.endswith("Read-only file system\n")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.rglob("*")) == [disk]
+    assert slurm.call("squeue", "-h", "-o", "%i") == before
 
 
 @pytest.mark.slow
@@ -145,5 +161,6 @@ def test_logs_follow_a_run_to_its_end_and_an_archive_can_be_read(slurm: Cluster,
     assert "[finished]" in followed
     assert "1 finished" in slurm.jobs("status", str(run), "--watch"), "it ends when nothing lives"
     assert "files" in slurm.jobs("archive", str(run), str(kept))
-    assert (kept / "model" / "model.safetensors").exists() and not (kept / "checkpoints").exists()
+    assert (kept / "model" / "model.safetensors").exists() and (kept / "code").is_dir()
+    assert [file.name for file in kept.glob("checkpoints/*/policy/*")] == ["weights.pt"], "no optimizer state"
     assert slurm.states(kept) == ["finished"]

@@ -327,11 +327,8 @@ def test_values_applied_to_one_composition_give_what_hydra_composes() -> None:
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", ["sweep_dir=/nowhere"], RunMode.MULTIRUN)
         launcher = JobLauncher()
-        launcher.context, launcher.master, launcher.composed = (
-            type("Context", (), {"config_loader": loader})(),
-            master,
-            {},
-        )
+        launcher.context, launcher.master = type("Context", (), {"config_loader": loader})(), master
+        launcher.composed, launcher.parsed = {}, {}
         for overrides in combinations:
             whole = loader.load_sweep_config(master, overrides)
             expected = {key: value for key, value in OmegaConf.to_container(whole).items() if key != "hydra"}

@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from psychocounsel.cluster import memory, submitting
 from psychocounsel.cluster.batch import render
 from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.shapes import Shape
 from psychocounsel.cluster.slurm import Slurm
 from psychocounsel.cluster.submitting import Batch
 from psychocounsel.cluster.units import readable_time
@@ -61,22 +64,30 @@ def _memory(todo: Sequence[Batch]) -> list[str]:
     """What a GPU holds, for each distinct estimate, and what would fit where it is too much."""
     lines = []
     for batch in todo:
-        cluster = batch.cluster
         for config in (job.config for task in batch.tasks for job in task if "model" in job.config):
-            shape, gpus = memory.shape_of(config), cluster.gpus()
-            if shape is None or not gpus:
-                continue
-            found, limit = memory.estimate(shape, config, gpus), cluster.gpu_memory_gb
-            parts = (("states", found.states), ("activations", found.activations), ("logits", found.logits))
-            said = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in parts)
-            line = f"{config.model.name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({said})"
-            if limit and found.total > limit * 1e9:
-                fitting = memory.advice(shape, config, gpus, limit)
-                line += f"; MORE THAN cluster.gpu_memory_gb={limit:g}. " + (
-                    f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
-                )
-            lines.append(line)
+            shape, gpus = memory.trained_shape(config), batch.cluster.gpus()
+            if shape is not None and gpus:
+                lines.append(_memory_line(shape, config, gpus, batch.cluster.gpu_memory_gb))
     return list(dict.fromkeys(lines))
+
+
+def _memory_line(shape: Shape, config: DictConfig, gpus: int, limit: float | None) -> str:
+    found = memory.estimate(shape, config, gpus)
+    parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing)]
+    said = "; ".join(
+        f"{when}{', '.join(f'{name} {bytes_ / 1e9:.1f}' for name, bytes_ in part.items())}"
+        for when, part in parts
+        if part
+    )
+    line = f"{config.model.name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({said})"
+    if found.unknown:
+        line += f", without {' and '.join(found.unknown)}, whose config.json is not known"
+    if limit and found.total > limit * 1e9:
+        fitting = memory.advice(shape, config, gpus, limit)
+        line += f"; MORE THAN cluster.gpu_memory_gb={limit:g}. " + (
+            f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
+        )
+    return line
 
 
 def _disk(place: Path, jobs: Sequence[Job]) -> str:
@@ -85,7 +96,7 @@ def _disk(place: Path, jobs: Sequence[Job]) -> str:
     free = shutil.disk_usage(there).free
     needed = 0.0
     for job in (job for job in jobs if "model" in job.config):
-        shape = memory.shape_of(job.config)
+        shape = memory.trained_shape(job.config)
         if shape is not None:
             trained = 0.02 * shape.parameters if job.config.model.lora.rank else shape.parameters
             needed += trained * (12 * (job.config.checkpoint.keep_last + 1) + 2)  # one more while it is written

@@ -2,8 +2,7 @@
 
 import atexit
 import contextlib
-import copy
-import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.parallel import in_parallel
 from psychocounsel.errors import UserError
 from psychocounsel.messages import one_line
 from psychocounsel.sweep import Row, with_rows
@@ -77,7 +77,8 @@ class JobLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.master = hydra_context, config
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
+        self.composed: dict[tuple[str, ...], bytes] = {}
+        self.parsed: dict[str, tuple[Any, bool]] = {}
         self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
         atexit.register(_remove_if_unused, self.sweep, [path for path in self.sweep.parents if not path.exists()])
 
@@ -85,7 +86,7 @@ class JobLauncher(Launcher):
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
         numbered = list(enumerate(map(list, with_rows(job_overrides, self.rows)), initial_job_idx))
-        jobs = list(map(self.make, numbered)) if len(numbered) < _MANY else _in_parallel(self.make, numbered)
+        jobs = in_parallel(self.make, numbered)
         _refuse_shared_directories(jobs)
         submission = self.act(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
@@ -104,42 +105,26 @@ class JobLauncher(Launcher):
     def _compose(self, overrides: list[str]) -> DictConfig:
         """What Hydra composes: files once for each set of choices, then values as it applies them itself."""
         loader: Any = self.context.config_loader
-        parsed = OverridesParser.create(loader).parse_overrides(overrides)
-        values = [
-            each for each in parsed if not each.is_delete() and not loader.repository.group_exists(each.key_or_group)
-        ]
-        choices = tuple(text for text, each in zip(overrides, parsed, strict=True) if each not in values)
+        parsed = {text: self._parse(text) for text in overrides}
+        choices = tuple(text for text in overrides if not parsed[text][1])
         if choices not in self.composed:
             loaded = loader.load_sweep_config(self.master, list(choices))
-            self.composed[choices] = OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
-            OmegaConf.set_struct(self.composed[choices], True)
-        config = copy.deepcopy(self.composed[choices])
-        type(loader)._apply_overrides_to_config(values, config)
+            plain = OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
+            OmegaConf.set_struct(plain, True)
+            self.composed[choices] = pickle.dumps(plain)
+        config: DictConfig = pickle.loads(self.composed[choices])  # four times as fast as a deep copy
+        type(loader)._apply_overrides_to_config([parsed[text][0] for text in overrides if parsed[text][1]], config)
         OmegaConf.set_struct(config, False)
         return config
 
-
-_MANY = 40  # combinations from which on it pays to start processes
-_forked: list[Callable[[Any], Any]] = []  # what forked processes inherit: a launcher cannot be pickled
-
-
-def _in_parallel(make: Callable[[Any], Job], items: Sequence[Any]) -> list[Job]:
-    """`make` of every item, in order, on all cores."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    _forked[:] = [make]
-    cores = min(16, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(cores, get_context("fork")) as pool:
-        try:
-            return list(pool.map(_call_forked, items, chunksize=10))
-        except UserError:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _call_forked(item: Any) -> Any:
-    return _forked[0](item)
+    def _parse(self, text: str) -> tuple[Any, bool]:
+        """An override, and whether it only sets a value."""
+        if text not in self.parsed:
+            loader: Any = self.context.config_loader
+            (each,) = OverridesParser.create(loader).parse_overrides([text])
+            is_value = not each.is_delete() and not loader.repository.group_exists(each.key_or_group)
+            self.parsed[text] = each, is_value
+        return self.parsed[text]
 
 
 def _refuse_shared_directories(jobs: list[Job]) -> None:

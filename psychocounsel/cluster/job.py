@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import __version__, hub, identity
 from psychocounsel import config as configs
-from psychocounsel.engine.manifest import latest_checkpoint
+from psychocounsel.cluster.parallel import in_parallel
+from psychocounsel.engine.manifest import checkpoint_to_go_on_from
 from psychocounsel.errors import UserError
 from psychocounsel.files import read_json, write_atomically, write_json
 
@@ -108,9 +109,7 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     with _removed_on_failure(jobs):
-        for job in jobs:
-            if not job.skip:
-                write_run_directory(job)
+        in_parallel(write_run_directory, [job for job in jobs if not job.skip])
         if config.sweep_dir:
             _write_sweep_table(Path(config.sweep_dir), jobs)
         return cluster.submit(jobs)
@@ -148,9 +147,9 @@ def pin(job: Job) -> None:
 
 
 def check_process_count(job: Job) -> None:
-    """Refuse to go on with another number of processes than the checkpoint was written by."""
-    checkpoint = latest_checkpoint(job.run_dir)
-    if checkpoint is None or job.finished:
+    """Refuse to go on with another number of processes than the checkpoint was written by, or from an archive."""
+    checkpoint = None if job.finished else checkpoint_to_go_on_from(job.run_dir)
+    if checkpoint is None:
         return
     written = (read_json(checkpoint / "loop.json") or {}).get("processes")
     if written != job.processes:
@@ -183,11 +182,13 @@ def write_run_directory(job: Job) -> None:
     """Write what a worker reads (`config.yaml`, `job.json`) and what a reader of the run wants to know."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
     (job.run_dir / "summary.json").unlink(missing_ok=True)  # of a shorter run that now goes on
-    write_atomically(job.run_dir / "config.yaml", OmegaConf.to_yaml(job.config))
-    write_atomically(job.run_dir / "overrides.txt", "".join(f"{line}\n" for line in job.overrides))
-    write_json(job.run_dir / "job.json", {"module": job.module, "index": job.index, "after": job.after})
+    for_readers = {"overrides.txt": "".join(f"{line}\n" for line in job.overrides)}
     if not (job.run_dir / "code.txt").exists():
-        write_atomically(job.run_dir / "code.txt", _code_state())
+        for_readers["code.txt"] = _code_state()
+    for name, content in for_readers.items():  # no job needs them after a crash, and a sweep waits for every fsync
+        write_atomically(job.run_dir / name, content, durable=False)
+    write_atomically(job.run_dir / "config.yaml", OmegaConf.to_yaml(job.config))
+    write_json(job.run_dir / "job.json", {"module": job.module, "index": job.index, "after": job.after})
 
 
 def _write_sweep_table(sweep: Path, jobs: list[Job]) -> None:

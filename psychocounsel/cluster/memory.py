@@ -1,13 +1,14 @@
-"""What a GPU must hold to train a model, from its `config.json` alone: an estimate, without torch."""
+"""What a GPU must hold for a run, from its configuration and its models' `config.json`: an estimate, without torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel import hub
-from psychocounsel.files import read_json
+from psychocounsel import config as configs
+from psychocounsel.cluster.shapes import Shape, shape_of
+from psychocounsel.reward.members import reward_sections
 
 _GB = 1e9
 _PIECE = 3 * (1 << 28)  # logits of a piece, their powers and gradient: model/logprobs.py
@@ -15,66 +16,22 @@ _RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A decoder of Llama's kind. `parameters` counts tied embeddings once."""
-
-    hidden: int
-    layers: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocabulary: int
-    tied: bool
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> "Shape":
-        """From what `config.json` holds (of a model with text and images, its text part)."""
-        text = config.get("text_config", config)
-        heads = text["num_attention_heads"]
-        return cls(
-            text["hidden_size"],
-            text["num_hidden_layers"],
-            text["intermediate_size"],
-            heads,
-            text.get("num_key_value_heads") or heads,
-            text.get("head_dim") or text["hidden_size"] // heads,
-            text["vocab_size"],
-            bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
-        )
-
-    @property
-    def layer(self) -> int:
-        """Weights of one layer: attention, MLP and two norms (biases, a thousandth, are left out)."""
-        attention = 2 * self.hidden * self.head * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        return self.layers * self.layer + self.vocabulary * self.hidden * (1 if self.tied else 2) + self.hidden
-
-    @property
-    def largest(self) -> int:
-        """Weights of the largest single module, which ZeRO-3 gathers."""
-        return max(self.vocabulary, self.intermediate) * self.hidden
-
-    def kept(self) -> int:
-        """Bytes of bfloat16 that backward needs of a token in one layer."""
-        attention = 3 * self.heads * self.head + 4 * self.kv_heads * self.head
-        return 2 * (6 * self.hidden + attention + 4 * self.intermediate)
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """Bytes on each GPU."""
+    """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
 
-    states: float
-    activations: float
-    logits: float
+    `unknown` names models that are held and not counted.
+    """
+
+    held: dict[str, float]
+    training: dict[str, float]
+    writing: dict[str, float]
+    unknown: list[str]
 
     @property
     def total(self) -> float:
-        return self.states + self.activations + self.logits + _RUNTIME
+        """Training and writing take turns."""
+        held, training, writing = (sum(part.values()) for part in (self.held, self.training, self.writing))
+        return held + max(training, writing) + _RUNTIME
 
 
 def model_states(
@@ -103,44 +60,101 @@ def model_states(
 
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
-    """What one of `gpus` GPUs holds while it trains with a checked configuration."""
-    zero, lora, tokens = config.zero, config.model.lora, config.micro_batch_tokens
-    tokens = config.max_length if tokens == "auto" else tokens
-    if lora.rank:
-        frozen = shape.parameters * (0.55 if config.model.quantise else 2.0)
-        adapters = shape.layers * lora.rank * (6 * shape.hidden + 4 * shape.heads * shape.head + 3 * shape.intermediate)
-        states = frozen / (gpus if zero.stage == 3 else 1) + 18.0 * adapters
-    else:
-        offload = zero.offload_optimizer, zero.offload_parameters
-        states = model_states(shape.parameters, shape.largest, zero.stage, gpus, *offload)
+    """What one of `gpus` GPUs holds during a run with a checked configuration that trains a model of `shape`."""
+    needs, rewards = configs.target_class(config, "algo").needs, dict(_rewards(config))
+    unknown = [name for name, bytes_ in rewards.items() if bytes_ is None]
+    held = {"states": _trained(shape, config, gpus)}
+    training = {"activations": _activations(shape, config)}
+    if needs.main == "policy":
+        training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
+    if _has_reference(config, needs):
+        held["reference"] = _width(config.model) * shape.parameters  # whole on every GPU, at stage 3 as well
+    if "critic" in needs.models and config.algo.critic != "shared":
+        begins_as = config.reward.get("path") if config.algo.critic == "reward" else None
+        critic = shape_of(config, "reward", begins_as) if begins_as else shape
+        if critic is None:
+            unknown.append("critic")
+        else:
+            held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
+            training["activations"] += _activations(critic, config)  # both go forward before one goes backward
+    held |= {name: bytes_ for name, bytes_ in rewards.items() if bytes_ is not None}
+    return Estimate(held, training, _writing(shape, config), unknown)
+
+
+def _sharing(config: DictConfig, gpus: int) -> tuple[int, int, bool, bool]:
+    return config.zero.stage, gpus, config.zero.offload_optimizer, config.zero.offload_parameters
+
+
+def _tokens(config: DictConfig) -> int:
+    return int(config.max_length if config.micro_batch_tokens == "auto" else config.micro_batch_tokens)
+
+
+def _width(model: DictConfig) -> int:
+    """Bytes of a weight that is not trained."""
+    return 4 if model.dtype == "fp32" else 2
+
+
+def _trained(shape: Shape, config: DictConfig, gpus: int) -> float:
+    scores = configs.target_class(config, "algo").needs.main == "reward_model"
+    whole, lora = shape.scorer if scores else shape.parameters, config.model.lora
+    if not lora.rank:
+        return model_states(whole, shape.largest, *_sharing(config, gpus))
+    frozen = whole * (0.55 if config.model.quantise else _width(config.model))
+    adapters = shape.adapter(lora.rank, lora.targets) + (shape.hidden if scores else 0)
+    return frozen / (gpus if config.zero.stage == 3 else 1) + 18.0 * adapters
+
+
+def _activations(shape: Shape, config: DictConfig) -> float:
+    tokens = _tokens(config)
     layer = tokens * shape.kept()
     checkpoints = tokens * 2 * shape.hidden * shape.layers
-    activations = layer + checkpoints if config.model.gradient_checkpointing else layer * shape.layers
-    return Estimate(states, activations, _PIECE + 4 * tokens * shape.hidden)
+    return layer + checkpoints if config.model.gradient_checkpointing else layer * shape.layers
 
 
-def shape_of(config: DictConfig) -> Shape | None:
+def _has_reference(config: DictConfig, needs: Any) -> bool:
+    """Whether a frozen copy stands beside the policy.
+
+    With adapters it is the policy without them; offline its values are computed before the first step, by the policy.
+    """
+    initial = config.algo.get("reference", "initial") == "initial"
+    return bool("reference" in needs.models and needs.rollouts and initial and not config.model.lora.rank)
+
+
+def _rewards(config: DictConfig) -> Iterator[tuple[str, float | None]]:
+    """Each reward model that scores in the training processes, with its bytes; None where they are not known."""
+    for key, section in reward_sections(config):
+        if "addresses" not in section:
+            shape = shape_of(config, key, section.path) if section.get("path") else None
+            yield f"reward {section.get('name', key)}", _width(section) * shape.scorer if shape else None
+
+
+def _writing(shape: Shape, config: DictConfig) -> dict[str, float]:
+    """What writing replies takes besides; servers have GPUs of their own."""
+    kind = str(config.rollout._target_).rpartition(".")[2] if "rollout" in config else ""
+    if kind == "HF":
+        samples = config.algo.get("samples", 1)
+        rows = max(1, config.rollout.batch_size // samples) * samples
+        length = min(config.max_length, (config.max_prompt_length or config.max_length) + config.rollout.max_tokens)
+        # Weights in float32, as stage 0 trains them, make keys and values of it, too.
+        width = 4 if config.zero.stage == 0 and not config.model.lora.rank else _width(config.model)
+        logits = 3 * 4 * rows * shape.vocabulary  # as they are, as log-probabilities, with noise
+        return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
+    if kind == "VLLM":
+        weights = _width(config.model) * shape.parameters / config.rollout.tensor_parallel
+        share = config.rollout.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * _GB
+        return {"engine of vLLM": max(weights, share)}  # where the GPU's size is not known, at least its weights
+    return {}
+
+
+def trained_shape(config: DictConfig) -> Shape | None:
     """The shape of the model that a run trains; None where its `config.json` is not here, or is of another kind."""
-    folder = _folder(config)
-    content = read_json(folder / "config.json") if folder else None
-    try:
-        return Shape.of(content) if content else None
-    except (KeyError, TypeError):
-        return None
-
-
-def _folder(config: DictConfig) -> Path | None:
-    path = Path(config.model.path)
-    if config.model.path.startswith("builtin:"):
-        return Path(__file__).parent.parent / "model" / "shipped" / config.model.path.partition(":")[2]
-    if path.is_absolute():
-        return path
-    return next((folder for source, folder in hub.folders(config) if source.key == "model.path"), None)
+    return shape_of(config, "model", config.model.path)
 
 
 def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list[str]:
     """The smallest changes with which a run fits, as overrides."""
     changes: list[dict[str, Any]] = [
+        {},
         {"model.gradient_checkpointing": True},
         {"zero.stage": 3, "model.gradient_checkpointing": True},
         {"zero.stage": 3, "zero.offload_optimizer": True, "model.gradient_checkpointing": True},
@@ -148,8 +162,14 @@ def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list
         {"zero.stage": 3, "zero.offload_optimizer": True, "zero.offload_parameters": True,
          "model.gradient_checkpointing": True},
     ]  # fmt: skip
+    less: dict[str, Any] = {}
+    kind = str(config.rollout._target_).rpartition(".")[2] if "rollout" in config else ""
+    if kind == "HF" and config.rollout.batch_size > 16:
+        less = {"rollout.batch_size": 16}
+    if kind == "VLLM" and config.rollout.gpu_memory > 0.25:
+        less = {"rollout.gpu_memory": 0.25}
     fitting = []
-    for change in changes:
+    for change in [{**change, **more} for change in changes for more in ([{}, less] if less else [{}])]:
         trial = config.copy()
         for key, value in change.items():
             group, _, name = key.rpartition(".")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -65,12 +65,13 @@ def select(jobs: Sequence[Job]) -> None:
 
 def batches(jobs: Sequence[Job], largest_array: int) -> list[Batch]:
     """Group jobs by what they ask for, and cut at the site's largest array."""
-    groups: dict[str, tuple[Slurm, list[Job]]] = {}
+    groups: dict[str, list[Job]] = {}
     for job in jobs:
-        cluster = cluster_of(job)
-        groups.setdefault(repr((asdict(cluster), list(job.after))), (cluster, []))[1].append(job)
+        asked = OmegaConf.to_container(job.config.cluster), list(job.after)
+        groups.setdefault(repr(asked), []).append(job)
     result = []
-    for cluster, members in groups.values():
+    for members in groups.values():
+        cluster = cluster_of(members[0])
         tasks = [members[start : start + cluster.group] for start in range(0, len(members), cluster.group)]
         result += [
             Batch(cluster, tasks[start : start + largest_array]) for start in range(0, len(tasks), largest_array)

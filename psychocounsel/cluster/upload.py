@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from psychocounsel.cluster.status import rows, runs_of
-from psychocounsel.engine.manifest import NAME as MANIFEST
+from psychocounsel.engine.manifest import complete_checkpoints, file_sizes
 from psychocounsel.errors import UserError
 from psychocounsel.files import readable_size
 
@@ -29,7 +30,7 @@ def sync(folder: Path) -> None:
 
 
 def archive(folder: Path, destination: Path) -> None:
-    """Copy everything but checkpoints and copies of code to a new folder.
+    """Copy everything but optimizer state to a new folder; of checkpoints the weights and `loop.json`.
 
     Raises:
         UserError: if a run still lives, the destination exists, or the disk is too small.
@@ -40,22 +41,41 @@ def archive(folder: Path, destination: Path) -> None:
         raise UserError(f"{destination}: exists; give a new folder")
     if destination.is_relative_to(folder):
         raise UserError(f"{destination}: lies in what is to be archived")
-    files = [path for path in sorted(folder.rglob("*")) if _is_kept(path.relative_to(folder)) and not path.is_dir()]
+    places = [run / "checkpoints" for _, run, _ in runs_of(folder)]
+    checkpoints = [path for place in places for path in complete_checkpoints(place.parent)]
+    files = [path for path in sorted(folder.rglob("*")) if _is_copied(path, places)]
     size = sum(path.lstat().st_size for path in files)
-    place = next(path for path in destination.parents if path.exists())
-    if size > (free := shutil.disk_usage(place).free):
-        raise UserError(f"{readable_size(size)} do not fit into {place}, where {readable_size(free)} are free")
+    weights = sum(sum(file_sizes(path).values()) for path in checkpoints) / 3  # Adam's moments are as large each
+    room = next(path for path in destination.parents if path.exists())
+    if size + weights > (free := shutil.disk_usage(room).free):
+        raise UserError(f"{readable_size(size + weights)} do not fit into {room}, where {readable_size(free)} are free")
     draft = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.tmp")
     try:
         for path in files:
             target = draft / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target, follow_symlinks=False)
+        _keep_checkpoints({path: draft / path.relative_to(folder) for path in checkpoints})
+        written = sum(path.lstat().st_size for path in draft.rglob("*") if not path.is_dir())
         os.replace(draft, destination)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    print(f"{len(files)} files, {readable_size(size)}, in {destination}")
+    print(
+        f"{len(files)} files and the weights of {len(checkpoints)} checkpoints, {readable_size(written)}: {destination}"
+    )
 
 
-def _is_kept(path: Path) -> bool:
-    return "checkpoints" not in path.parts and path.name != MANIFEST and not path.name.endswith(".tmp")
+def _is_copied(path: Path, checkpoint_folders: Sequence[Path]) -> bool:
+    inside = any(path.is_relative_to(folder) for folder in checkpoint_folders)
+    return not inside and not path.is_dir() and not path.name.endswith(".tmp")
+
+
+def _keep_checkpoints(targets: Mapping[Path, Path]) -> None:
+    if not targets:
+        return
+    try:
+        from psychocounsel.engine.kept_weights import keep_weights
+    except ImportError as error:
+        raise UserError(f"reading checkpoints needs {error.name}, as training does: install it here") from error
+    for checkpoint, target in targets.items():
+        keep_weights(checkpoint, target)

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.engine.distributed import World
-from psychocounsel.engine.manifest import NAME, checkpoint_path, complete_checkpoints, file_sizes, latest_checkpoint
+from psychocounsel.engine.manifest import (
+    NAME,
+    checkpoint_path,
+    checkpoint_to_go_on_from,
+    complete_checkpoints,
+    file_sizes,
+)
 from psychocounsel.engine.zero import Engine
 from psychocounsel.files import fsync_directory, read_json, write_atomically, write_json
 
@@ -63,8 +69,12 @@ def _prune(run_dir: Path, keep_last: int) -> None:
 
 
 def load_checkpoint(run_dir: Path, engines: dict[str, Engine]) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint into the engines; returns its `loop.json`, or None if there is none."""
-    folder = latest_checkpoint(run_dir)
+    """Load the newest whole checkpoint into the engines; returns its `loop.json`, or None if there is none.
+
+    Raises:
+        UserError: if it holds no optimizer state.
+    """
+    folder = checkpoint_to_go_on_from(run_dir)
     if folder is None:
         return None
     for name, engine in engines.items():

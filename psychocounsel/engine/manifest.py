@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from psychocounsel.errors import UserError
 from psychocounsel.files import read_json
 
 NAME = "manifest.json"
+WEIGHTS_ALONE = "weights_alone"  # in the manifest of what `jobs archive` keeps of a checkpoint
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -36,3 +38,19 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
         if is_complete(path):
             return path
     return None
+
+
+def checkpoint_to_go_on_from(run_dir: Path) -> Path | None:
+    """The newest whole checkpoint, or None.
+
+    Raises:
+        UserError: if it holds no optimizer state.
+    """
+    path = latest_checkpoint(run_dir)
+    if path is not None and (read_json(path / NAME) or {}).get(WEIGHTS_ALONE):
+        step = int(path.name.partition("-")[2])
+        raise UserError(
+            f"{run_dir}: is an archive, without optimizer state, and cannot go on; go on in the original, or begin a run "
+            f"with model.path= what `python -m psychocounsel.export {run_dir} step={step}` writes"
+        )
+    return path

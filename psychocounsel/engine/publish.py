@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from psychocounsel import config as configs
 from psychocounsel.engine.build import load_model
 from psychocounsel.engine.card import model_card
 from psychocounsel.engine.export import saves_adapter, write_model
+from psychocounsel.engine.kept_weights import read_weights
 from psychocounsel.engine.manifest import checkpoint_path, complete_checkpoints, is_complete
 from psychocounsel.engine.metrics import read_metrics
 from psychocounsel.errors import UserError
@@ -44,8 +44,8 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     if step is None:
         about, weights = _about(run), _adapter_weights(run / "model")
     else:
-        name = configs.target_class(config, "algo").needs.main
-        about, weights = _about_step(run, step), _checkpoint_weights(run, step, name)
+        engine = configs.target_class(config, "algo").needs.main
+        about, weights = _about_step(run, step), _checkpoint_weights(run, step, engine)
     _rebuild(run, config, weights, about, folder)
     return about
 
@@ -88,22 +88,14 @@ def _about_step(run: Path, step: int) -> dict[str, Any]:
     return {"step": step, **{name: value for name, value in line.items() if name.startswith("eval/")}}
 
 
-def _checkpoint_weights(run: Path, step: int, name: str) -> dict[str, torch.Tensor]:
-    """The trained parameters of engine `name`; those that ZeRO-3 partitioned are put together from all ranks' files."""
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
+def _checkpoint_weights(run: Path, step: int, engine: str) -> dict[str, torch.Tensor]:
     folder = checkpoint_path(run, step)
     if not is_complete(folder):
         steps = ", ".join(str(int(path.name.partition("-")[2])) for path in complete_checkpoints(run)) or "none"
         raise UserError(
             f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
         )
-    whole = folder / name / "mp_rank_00_model_states.pt"
-    if whole.exists():  # stages 0 to 2
-        weights = torch.load(whole, map_location="cpu", weights_only=False)["module"]
-    else:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            weights = get_fp32_state_dict_from_zero_checkpoint(str(folder), name, exclude_frozen_parameters=True)
+    weights = read_weights(folder, engine)
     return {name: value for name, value in weights.items() if name.startswith("lm.")}  # a value head is none of it
 
 
