@@ -52,6 +52,7 @@ class Shards:
         if self.ahead is not None:
             self.ahead.join()
         self.rollout.sync(step)
+        self.announce("sync_done")
         synced = time.perf_counter()
         self._plan(number)
         files = self._write(number)
