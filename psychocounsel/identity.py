@@ -29,9 +29,10 @@ _MAY_DIFFER = (
     "code_path",
 )
 _MAY_DIFFER_KEYS = ("checkpoint.every", "checkpoint.keep_last", "eval.every")
-# How servers are reached, of a reward or of a member of several.
+# How servers are reached, of replies, of a reward or of a member of several.
 _MAY_DIFFER_OF_SERVERS = re.compile(
     r"reward(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
+    r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer)"
 )
 _MAY_GROW = ("max_steps", "epochs")
 
