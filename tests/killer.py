@@ -51,6 +51,27 @@ class KillServer(Callback):
 
 
 @dataclass
+class TakeAway(Callback):
+    """Where models may wait, on any device: their weights are gone as long as they do, and whoever asks them then fails."""
+
+    def __post_init__(self) -> None:
+        import torch
+
+        from psychocounsel.engine import resident, rounds, shards
+
+        class Away(resident.Resident):
+            def _leave(self) -> None:
+                super()._leave()
+                for parameter, _ in self._waiting:
+                    parameter.data = torch.empty(0)
+
+        def always(models: Any, device: Any, offload: bool) -> Any:
+            return Away(models, device) if offload else resident.resident(models, device, offload)
+
+        rounds.resident = shards.resident = always
+
+
+@dataclass
 class Touch(Callback):
     """Asks for a stop at an event of a step of the first attempt, by the file that a user would touch."""
 
