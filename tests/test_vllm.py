@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from psychocounsel.data.group import Group, read_groups
-from tests.harness import ROOT, TINY, cli, small_lm
+from tests.harness import ROOT, TINY, cli, metrics_of, small_lm
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
@@ -140,6 +140,16 @@ def test_a_server_that_is_lost_while_it_is_sent_weights_does_not_hold_up_the_run
     assert (run / "interrupted").exists() and "starting it anew" in said.stdout
     assert ("is left out" in said.stderr) == (count > 1), "the other takes over, or it is sent all again"
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each worker has a core of its own")
+def test_weights_come_to_every_worker_of_a_server_by_one_group(tmp_path: Path) -> None:
+    run, cores = tmp_path / "run", sorted(os.sched_getaffinity(0))
+    server = ("rollout=vllm_server", "rollout.transfer=collective", "rollout.tensor_parallel=2")
+    command = ("train", "algo=grpo", *SMALL, *server, "max_steps=2", "eval.limit=4", f"run_dir={run}")
+    cli(*command, VLLM_CPU_OMP_THREADS_BIND=f"{cores[0]}|{cores[1]}")
+    differences = [line["rollout/logprob_difference_max"] for line in metrics_of(run) if line["step"]]
+    assert len(differences) == 2 and max(differences) < 1e-3, "trainer and server have the same weights in each round"
 
 
 @pytest.fixture(scope="module")
