@@ -29,9 +29,10 @@ _MAY_DIFFER = (
     "code_path",
 )
 _MAY_DIFFER_KEYS = ("checkpoint.every", "checkpoint.keep_last", "eval.every")
-# How servers are reached, of a reward or of a member of several.
-_MAY_DIFFER_OF_SERVERS = re.compile(
+# How servers are reached, of replies, of a reward or of a member of several, and where models wait.
+_MAY_DIFFER_WITHIN = re.compile(
     r"reward(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
+    r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
 )
 _MAY_GROW = ("max_steps", "epochs")
 
@@ -56,7 +57,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         for key, value in sorted(flat.items())
         if key.split(".")[0] not in _MAY_DIFFER
         and key not in (*_MAY_DIFFER_KEYS, *_MAY_GROW)
-        and not _MAY_DIFFER_OF_SERVERS.fullmatch(key)
+        and not _MAY_DIFFER_WITHIN.fullmatch(key)
     }
 
 

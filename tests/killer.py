@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.engine.callbacks import Callback
 from psychocounsel.engine.run import Run
@@ -19,6 +22,53 @@ class Kill(Callback):
     def on(self, event: str, step: int, run: Run) -> None:
         if (event, step, run.rank, run.attempt) == (self.event, self.step, self.rank, self.attempt):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class KillServer(Callback):
+    """After the first step, lets the run's own rollout servers be sent small pieces, and ends or freezes the first in between."""
+
+    signal: str = "SIGKILL"
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step) != ("step_end", 1):
+            return
+        from psychocounsel.rollout import weights
+
+        whole = weights.weights_of
+
+        def interrupted(engine: Any) -> Iterator[Any]:
+            for number, piece in enumerate(whole(engine)):
+                if number == 2:
+                    weights.weights_of = whole
+                    found = subprocess.run(["pgrep", "-f", f"rollout.serve {run.dir} "], capture_output=True, text=True)
+                    os.killpg(int(found.stdout.split()[0]), getattr(signal, self.signal))
+                    (run.dir / "interrupted").touch()
+                yield piece
+
+        weights._PIECE = 1 << 20
+        weights.weights_of = interrupted
+
+
+@dataclass
+class TakeAway(Callback):
+    """Where models may wait, on any device: their weights are gone as long as they do, and whoever asks them then fails."""
+
+    def __post_init__(self) -> None:
+        import torch
+
+        from psychocounsel.engine import resident, rounds, shards
+
+        class Away(resident.Resident):
+            def _leave(self) -> None:
+                super()._leave()
+                for parameter, _ in self._waiting:
+                    parameter.data = torch.empty(0)
+
+        def always(models: Any, device: Any, offload: bool) -> Any:
+            return Away(models, device) if offload else resident.resident(models, device, offload)
+
+        rounds.resident = shards.resident = always
 
 
 @dataclass

@@ -121,6 +121,9 @@ def test_same_run_allows_what_does_not_change_training(tmp_path: Path) -> None:
     same = check(compose(["max_steps=9", "eval.every=3", "checkpoint.keep_last=2", "tracker=wandb", "run_dir=/x"]))
     check_same_run(same, old, tmp_path)
     assert identity(same) == identity(old)
+    served = ["algo=online_dpo", "rollout=vllm_server"]
+    elsewhere = ["rollout.addresses=[http://a:1]", "rollout.transfer=http", "rollout.timeout_seconds=9"]
+    assert identity(compose([*served, *elsewhere])) == identity(compose(served)) != identity(compose(served[:1]))
     for overrides, name in [(["algo.beta=0.2"], "algo.beta"), (["seed=2"], "seed"), (["data.limit=4"], "data.limit")]:
         with pytest.raises(UserError, match=f"another {name}"):
             check_same_run(check(compose(overrides)), old, tmp_path)

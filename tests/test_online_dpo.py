@@ -75,6 +75,7 @@ def test_pairs_are_the_best_and_the_worst_of_each_rounds_replies(unbroken: Path)
 @pytest.mark.parametrize(
     ("event", "step"),
     [
+        pytest.param("sync_done", 2, marks=pytest.mark.slow),
         pytest.param("shard_done", 2, marks=pytest.mark.slow),
         pytest.param("scored", 2, marks=pytest.mark.slow),
         ("pairs_written", 4),
@@ -87,17 +88,21 @@ def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
 ) -> None:
     run = tmp_path / "run"
     train(run, small_model, f"+callbacks.kill={{_target_: tests.killer.Kill, event: {event}, step: {step}}}", code=137)
-    done = {file: file.stat().st_mtime_ns for file in (run / "rounds").glob("*/*.parquet")}
-    unscored = {
-        file
-        for file in (run / "rounds").glob("*/shard-*.parquet")
-        if any(completion.reward is None for group in read_groups(file) for completion in group.completions)
-    }
-    assert bool(unscored) == (event in ("shard_done", "scored"))
+    done, unscored = written(run)
+    assert done and bool(unscored) == (event in ("shard_done", "scored"))
     train(run, small_model)
     again = {file for file, time in done.items() if file.stat().st_mtime_ns != time}
     assert again == unscored, "rewards are added to replies that had none yet, and nothing else is written anew"
     assert_bitwise_equal(run, unbroken)
+
+
+def written(run: Path) -> tuple[dict[Path, int], set[Path]]:
+    """When each file of a killed run's rounds was written, and the shards without rewards."""
+    done = {file: file.stat().st_mtime_ns for file in (run / "rounds").glob("*/*.parquet")}
+    shards = {file: read_groups(file) for file in done if file.name.startswith("shard-")}
+    return done, {
+        file for file, groups in shards.items() if any(c.reward is None for g in groups for c in g.completions)
+    }
 
 
 @pytest.mark.parametrize("stage", ["0", pytest.param("3", marks=pytest.mark.slow)])

@@ -17,6 +17,7 @@ from psychocounsel.files import read_json
 from psychocounsel.model.critic import Critic
 from psychocounsel.model.reward_model import RewardModel
 from tests.harness import ROOT, cli, metrics_of, random_groups, small_lm
+from tests.test_online_dpo import written
 from tests.test_policy_gradient import Context, collected, flat, tables
 from tests.test_resume import assert_bitwise_equal
 
@@ -126,6 +127,7 @@ BASE = [
     "max_steps=6",
     "global_batch_size=4",
     "rollout.max_tokens=12",
+    "rollout.shard_prompts=2",
     "eval.every=2",
     "checkpoint.every=2",
     "algo.lr=1e-3",
@@ -170,13 +172,22 @@ def test_of_a_checkpoint_the_policy_is_exported_and_not_the_critic(unbroken: Pat
     ("event", "step"),
     [
         ("pairs_written", 2),
-        *(pytest.param(*death, marks=pytest.mark.slow) for death in [("shard_done", 4), ("step_end", 3)]),
+        *(
+            pytest.param(*death, marks=pytest.mark.slow)
+            for death in [("sync_done", 4), ("shard_done", 4), ("scored", 4), ("step_end", 3)]
+        ),
     ],
 )
-def test_killed_anywhere_it_ends_as_the_unbroken_run(event: str, step: int, unbroken: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
+    event: str, step: int, unbroken: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     train(run, f"+callbacks.kill={{_target_: tests.killer.Kill, event: {event}, step: {step}}}", code=137)
+    done, unscored = written(run)
+    assert done and bool(unscored) == (event in ("shard_done", "scored"))
     train(run)
+    again = {file for file, time in done.items() if file.stat().st_mtime_ns != time}
+    assert again == unscored, "rewards are added to replies that had none yet, and nothing else is written anew"
     assert_bitwise_equal(run, unbroken)
 
 

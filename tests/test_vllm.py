@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from psychocounsel.data.group import Group, read_groups
-from tests.harness import ROOT, TINY, cli, small_lm
+from tests.harness import ROOT, TINY, cli, metrics_of, small_lm
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
@@ -125,6 +125,33 @@ def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(a
     assert not servers(run), "they end with the run"
 
 
+@pytest.mark.parametrize(
+    ("transfer", "number", "count"),
+    [("collective", "SIGKILL", 2), ("collective", "SIGSTOP", 1), ("http", "SIGKILL", 1)],
+)
+def test_a_server_that_is_lost_while_it_is_sent_weights_does_not_hold_up_the_run(
+    transfer: str, number: str, count: int, alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server", f"rollout.transfer={transfer}")
+    interrupt = f"+callbacks.interrupt={{_target_: tests.killer.KillServer, signal: {number}}}"
+    more = (f"rollout.servers={count}", "rollout.timeout_seconds=15", interrupt, f"run_dir={run}")
+    said = cli(*command, *more, minutes=9, PYTHONPATH=str(ROOT))
+    assert (run / "interrupted").exists() and "starting it anew" in said.stdout
+    assert ("is left out" in said.stderr) == (count > 1), "the other takes over, or it is sent all again"
+    assert tokens(replies_of(run)) == tokens(replies_of(alone))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each worker has a core of its own")
+def test_weights_come_to_every_worker_of_a_server_by_one_group(tmp_path: Path) -> None:
+    run, cores = tmp_path / "run", sorted(os.sched_getaffinity(0))
+    server = ("rollout=vllm_server", "rollout.transfer=collective", "rollout.tensor_parallel=2")
+    command = ("train", "algo=grpo", *SMALL, *server, "max_steps=2", "eval.limit=4", f"run_dir={run}")
+    cli(*command, VLLM_CPU_OMP_THREADS_BIND=f"{cores[0]}|{cores[1]}")
+    differences = [line["rollout/logprob_difference_max"] for line in metrics_of(run) if line["step"]]
+    assert len(differences) == 2 and max(differences) < 1e-3, "trainer and server have the same weights in each round"
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A server that a user has started."""
@@ -155,10 +182,15 @@ def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_f
 ) -> None:
     settings = {"n": 1, "temperature": 1.0, "max_tokens": 2}
     asked = {"version": 0, "prompts": [[1, 2]], "settings": [settings], "stop": [2]}
-    for route in ("/generate", "/weights/begin", "/weights/piece", "/weights/end?version=0"):
+    weights = [f"/weights/{name}" for name in ("begin", "join", "piece", "broadcast", "end?version=0")]
+    for route in ("/generate", *weights):
         assert httpx.post(address + route, json=asked).status_code == 401
-    answer = httpx.post(f"{address}/generate", json=asked, headers={"Authorization": "Bearer a key of ours"})
+    key = {"Authorization": "Bearer a key of ours"}
+    answer = httpx.post(f"{address}/generate", json=asked, headers=key)
     assert answer.status_code == 409 and "version None, not 0" in answer.text
+    nobody = {"host": "127.0.0.1", "port": 9}
+    begun = httpx.post(f"{address}/weights/begin", json=nobody, headers=key, timeout=60).json()
+    assert begun == {"workers": 1, "device": "cpu", "reached": False}
     common = ("train", "algo=online_dpo", *SMALL, "rollout=vllm_server", f"rollout.addresses=[{address}]")
     wrong = cli(*common, check_code=2, cwd=tmp_path, PSYCHOCOUNSEL_ROLLOUT_KEY="another")
     assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr

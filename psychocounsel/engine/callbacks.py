@@ -5,11 +5,20 @@ from typing import Any
 
 from psychocounsel.engine.run import Run
 
-EVENTS = ("step_end", "eval_batch", "checkpoint_written", "checkpoint_renamed")
+EVENTS = (
+    "step_end",
+    "eval_batch",
+    "checkpoint_written",
+    "checkpoint_renamed",
+    "sync_done",
+    "shard_done",
+    "scored",
+    "pairs_written",
+)
 
 
 class Callback:
-    """Base class: override `on`. Events are those of EVENTS; every rank is told."""
+    """Base class: override `on`. Events are those of EVENTS; every rank is told, but of shards only the one that made it."""
 
     def on(self, event: str, step: int, run: Run) -> None:
         """Called at `event` after `step` optimizer steps."""

@@ -1,9 +1,10 @@
 """What an algorithm sees of the engine while it collects what to train on (`algo.base.Context`)."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Collector:
         self.notes: dict[str, float] = {}
         self.peaks: dict[str, float] = {}  # of the loop's state, which owns it
         self.frozen: PackedModel | None = None  # the reference, where it is asked for while the policy changes
+        self.resident: AbstractContextManager[Any] = nullcontext()  # what to ask it within
         self._reference: CachedReference | None = None
 
     @property
@@ -129,5 +131,6 @@ class Collector:
         ):
             raise RuntimeError("reference log-probabilities are computed before the policy changes")
         policy.train(False)
-        with policy.module.adapters_off() if model == "reference" else nullcontext():
+        off = policy.module.adapters_off() if model == "reference" else nullcontext()
+        with off, self.resident if frozen else nullcontext():
             return self._in_steps(groups, frozen)

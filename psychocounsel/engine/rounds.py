@@ -14,6 +14,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.build import build_reference
 from psychocounsel.engine.collect import Collector, notes_file, round_folder
 from psychocounsel.engine.held_out import held_out_metrics
+from psychocounsel.engine.resident import resident
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.engine.shards import Announce, Shards
@@ -107,6 +108,7 @@ def open_rounds(
     engine, world = collector.stepper.main, collector.world
     if engine.module.adapter is None and collector.reference_is_initial:
         collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
+        collector.resident = resident([collector.frozen], world.device, config.rollout.offload_idle)
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
     collector.algorithm.check_rounds(order.rounds)

@@ -13,6 +13,7 @@ from psychocounsel.data.build import Dataset
 from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.engine.collect import round_folder
 from psychocounsel.engine.distributed import World
+from psychocounsel.engine.resident import resident
 from psychocounsel.engine.run import Run
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
@@ -41,6 +42,7 @@ class Shards:
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
         self.rollout, self.scorer = rollout, scorer
+        self.resident = resident(getattr(scorer, "models", []), world.device, run.config.rollout.offload_idle)
         self.announce, self.alive = announce, alive
         self.config: Any = run.config
         self.ahead: _Ahead | None = None
@@ -52,6 +54,7 @@ class Shards:
         if self.ahead is not None:
             self.ahead.join()
         self.rollout.sync(step)
+        self.announce("sync_done")
         synced = time.perf_counter()
         self._plan(number)
         files = self._write(number)
@@ -154,7 +157,8 @@ class Shards:
             for group in groups
             for completion in group.completions
         ]
-        rewards = self.scorer.score(conversations).tolist() if conversations else []
+        with self.resident:
+            rewards = self.scorer.score(conversations).tolist() if conversations else []
         parts = getattr(self.scorer, "parts", {})
         for index, completion in enumerate(completion for group in groups for completion in group.completions):
             completion.reward = rewards[index]

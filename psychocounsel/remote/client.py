@@ -14,7 +14,7 @@ import httpx
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote import reasons
-from psychocounsel.remote.addresses import Addresses
+from psychocounsel.remote.addresses import Addresses, NoServerLeft
 from psychocounsel.remote.journal import Journal, request_key
 
 T = TypeVar("T")
@@ -116,26 +116,33 @@ class Client:
                 _read(answer, request, address + route, read)
         self._addresses.give_back(self._addresses.take())  # raises if there is none left
 
-    def post_to_all(self, route: str, body: bytes) -> list[str]:
-        """Post bytes to every address that is not left out, once; returns those that took them.
+    def live(self) -> list[str]:
+        """The addresses that are not left out at the moment."""
+        return self._addresses.live()
+
+    def set_aside(self, address: str, reason: str) -> None:
+        """Ask nothing more of an address for some minutes."""
+        self._addresses.set_aside(address, reason)
+
+    def post(self, address: str, route: str, body: bytes = b"") -> Any:
+        """The parsed answer of one address to bytes that are sent once; None if there is none, and it is left out then.
 
         Raises:
-            NoServerLeft: if none does.
-            UserError: if one refuses.
+            UserError: if it refuses.
         """
-        request = _Request(route, None, body)
-        done = self._threads.map(lambda address: self._posted(address, request), self._addresses.live())
-        if not (taken := [address for address in done if address]):
-            self._addresses.give_back(self._addresses.take())  # raises: there is none left
-        return taken
-
-    def _posted(self, address: str, request: _Request) -> str | None:
         try:
-            self._send(address + request.route, request)
+            return self._send(address + route, _Request(route, None, body))
         except _Passing as error:
-            self._addresses.set_aside(address, str(error))
+            self.set_aside(address, str(error))
             return None
-        return address
+
+    def why_none(self) -> str:
+        """Why no address is left, with the reason of each; empty if there is one."""
+        try:
+            self._addresses.give_back(self._addresses.take())
+        except NoServerLeft as error:
+            return str(error)
+        return ""
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

@@ -11,7 +11,11 @@ Conversation = Sequence[Message]  # ends with the reply that is scored, of role 
 
 
 class Scorer(Protocol):
-    """One that is made of several scorers has an attribute `parts`, too: the rewards that each gave last, by name."""
+    """One that is made of several scorers has an attribute `parts`, too: the rewards that each gave last, by name.
+
+    One with frozen models in this process may name them in `models`: with `rollout.offload_idle` they are on the GPU only
+    while it scores.
+    """
 
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter

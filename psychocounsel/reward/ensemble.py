@@ -15,6 +15,7 @@ class EnsembleScorer:
 
     def __init__(self, members: Mapping[str, Scorer], combine: str) -> None:
         self.members, self.combine = members, combine
+        self.models = [model for member in members.values() for model in getattr(member, "models", [])]
         self.parts: dict[str, np.ndarray] = {}
 
     def score(

@@ -39,6 +39,7 @@ class LocalScorer:
         lm = load_trained_reward_lm(reward, self.dtype).to(device)
         _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm.config))
         self.model = RewardModel(lm, reward.path, device=device.type).eval()
+        self.models = [self.model]
         self.scale = Scale(lm.config, reward.path, reward.normalise)
         self.max_length = reward.max_length or getattr(self.model.text_config, "max_position_embeddings", None)
         check_packing(self.model, self.model, self.dtype, device, reward.path)

@@ -60,6 +60,7 @@ class RolloutSettings:
     top_k: int = option(0, at_least=0)
     shard_prompts: int = option(16, at_least=1)
     samples: int = option(4, at_least=0)
+    offload_idle: bool = False
 
     def check(self, config: DictConfig, processes: int) -> None:
         """Raises UserError for what this way of writing replies cannot do. Imports no torch."""

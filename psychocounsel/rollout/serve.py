@@ -1,14 +1,17 @@
-"""A server that writes replies with weights it is sent: vLLM behind four routes, all but `/health` with a key.
+"""A server that writes replies with weights it is sent: vLLM behind a few routes, all but `/health` with a key.
 
 `POST /generate` {"version", "prompts", "settings", "stop"} -> {"version", "replies"}; 409 where the weights are of another
 version, or changed meanwhile. New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed,
-`/weights/end?version=N`. Started by `python -m psychocounsel.rollout.serve RUN PORT`, or by `psychocounsel.serve`.
+`/weights/end?version=N`; or after the first `/weights/join` and, for each piece, `/weights/broadcast`, where rank 0 of
+training sends what is named over the process group that workers joined (`rollout/collective.py`).
+Started by `python -m psychocounsel.rollout.serve RUN PORT`, or by `psychocounsel.serve`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 import signal
 import sys
@@ -26,13 +29,14 @@ from psychocounsel.files import shared_secret
 from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
 
 KEY_FILE = "servers/key"
+_CONNECT_SECONDS = 10.0
 
 
 class Server:
     """An engine, the version of its weights, and the routes."""
 
-    def __init__(self, engine: Any, key: str) -> None:
-        self.engine, self.key = engine, key
+    def __init__(self, engine: Any, key: str, workers: int, device: str) -> None:
+        self.engine, self.key, self.workers, self.device = engine, key, workers, device
         self.version: int | None = None  # None: there are no weights yet, or not all
         self.count = 0
 
@@ -43,7 +47,9 @@ class Server:
         routes = {
             "generate": self.generate,
             "weights/begin": self.begin,
+            "weights/join": self.join,
             "weights/piece": self.piece,
+            "weights/broadcast": self.broadcast,
             "weights/end": self.end,
         }
         return Starlette(
@@ -92,6 +98,15 @@ class Server:
         self.version = None
         await self.engine.pause_generation(mode="abort", clear_cache=True)
         await self.engine.collective_rpc("begin_weights")
+        place = json.loads(await request.body() or "{}")
+        return _json({"workers": self.workers, "device": self.device, "reached": await _reaches(**place)})
+
+    async def join(self, request: Any) -> Any:
+        await self.engine.collective_rpc("join_trainer", args=(json.loads(await request.body()),))
+        return _json({})
+
+    async def broadcast(self, request: Any) -> Any:
+        await self.engine.collective_rpc("take_broadcast", args=(json.loads(await request.body()),))
         return _json({})
 
     async def piece(self, request: Any) -> Any:
@@ -108,6 +123,18 @@ class Server:
         await self.engine.resume_generation()
         self.version = int(request.query_params["version"])
         return _json({"version": self.version})
+
+
+async def _reaches(host: str = "", port: int = 0) -> bool:
+    """Whether the trainer, if it says where it is, can be connected to from here."""
+    if not host:
+        return False
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 def _json(content: Any) -> Any:
@@ -146,7 +173,8 @@ def serve(config: Any, port: int, key: str, host: str = "0.0.0.0") -> None:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-    uvicorn.run(Server(engine, key).app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    server = Server(engine, key, rollout.tensor_parallel, device.type)
+    uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 
 def _end_with_parent() -> None:

@@ -37,6 +37,7 @@ class VLLMServer(VLLMEngine):
     servers: int = option(1, at_least=1)
     start_minutes: float = option(20.0, above=0)
     timeout_seconds: float = option(300.0, above=0)
+    transfer: str = option("auto", choices=("auto", "http", "collective"))
     overlap: bool = False
 
     def check(self, config: DictConfig, processes: int) -> None:
@@ -69,7 +70,7 @@ class VLLMServer(VLLMEngine):
         def ready() -> list[str]:
             return list(self.addresses) or (local.ready() if local else job_addresses(run_dir))
 
-        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self.timeout_seconds)
+        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self.timeout_seconds, self.transfer)
 
 
 class VLLMServerRollout:
@@ -83,9 +84,10 @@ class VLLMServerRollout:
         world: World,
         ready: Callable[[], list[str]],
         timeout_seconds: float,
+        transfer: str,
     ) -> None:
         self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
-        self.ready, self.timeout_seconds = ready, timeout_seconds
+        self.ready, self.timeout_seconds, self.transfer = ready, timeout_seconds, transfer
         self.version = -1
         self.client: Any = None
 
@@ -142,24 +144,38 @@ class VLLMServerRollout:
         return replace(group, completions=made)
 
     def _send(self, version: int) -> None:
-        """Give all servers that answer the policy's weights. A server that misses a part is asked nothing until the next time."""
-        from safetensors.torch import save
+        """Give all servers that answer the policy's weights. A server that misses a part is asked nothing until the next time.
 
+        Raises:
+            UserError: if there is none, even after those were started anew that can be.
+        """
         from psychocounsel.remote.client import Client
+
+        taken, why = self._sent(version)
+        if not taken:
+            taken, why = self._sent(version)
+        if not taken:
+            raise UserError(why)
+        self.client, self.version = self._client(Client, taken), version
+
+    def _sent(self, version: int) -> tuple[list[str], str]:
+        """The servers that took the weights; if none did, why. The same on all ranks."""
+        from psychocounsel.remote.client import Client
+        from psychocounsel.rollout.transfer import Transfer
         from psychocounsel.rollout.weights import weights_of
 
-        addresses = self.world.broadcast(self.ready() if self.world.rank == 0 else None)
-        sender = self._client(Client, addresses)
-        taken: list[str] = []
+        client, taken = self._client(Client, self.world.broadcast(self.ready() if self.world.rank == 0 else None)), []
+        transfer = None
         if self.world.rank == 0:
-            sender.post_to_all("/weights/begin", b"")
+            transfer = Transfer(client, self.transfer, self.world.device, self.timeout_seconds)
+            transfer.begin()
         for piece in weights_of(self.engine):
-            if self.world.rank == 0:
-                sender.post_to_all("/weights/piece", save({name: value.cpu().contiguous() for name, value in piece}))
-        if self.world.rank == 0:
-            taken = sender.post_to_all(f"/weights/end?version={version}", b"")
-        sender.close()
-        self.client, self.version = self._client(Client, self.world.broadcast(taken)), version
+            if transfer is not None:
+                transfer.send(piece)
+        if transfer is not None:
+            taken = transfer.end(version)
+        client.close()
+        return self.world.broadcast((taken, "" if taken else client.why_none()))
 
     def _client(self, kind: Any, addresses: list[str]) -> Any:
         return kind(

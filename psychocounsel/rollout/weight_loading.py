@@ -9,14 +9,21 @@ NAME = "psychocounsel.rollout.weight_loading.WeightLoading"
 
 
 class WeightLoading:
-    """Methods of a worker; called by name, in the order begin_weights, take_weights as often as needed, end_weights."""
+    """Methods of a worker; called by name, in the order begin_weights, take_weights as often as needed, end_weights.
+
+    Or with `join_trainer` after the first, and take_broadcast in place of take_weights.
+    """
 
     model_runner: Any
     vllm_config: Any
+    rank: int  # among the engine's workers
+    device: Any
+    trainer: Any = None  # the process group with rank 0 of training
 
     def begin_weights(self) -> None:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
+        self.trainer = None  # of a transfer that came to no end
         initialize_layerwise_reload(self.model_runner.get_model())
 
     def take_weights(self, weights: Iterable[tuple[str, Any]] | str) -> None:
@@ -26,6 +33,16 @@ class WeightLoading:
 
             weights = load_file(weights).items()
         self.model_runner.get_model().load_weights(iter(weights))
+
+    def join_trainer(self, meeting: dict[str, Any]) -> None:
+        """Be a rank of the process group that is described by the words of `collective.join`."""
+        from psychocounsel.rollout.collective import join
+
+        self.trainer = join(rank=1 + self.rank, device=self.device, **meeting)
+
+    def take_broadcast(self, header: Any) -> None:
+        """Load the parameters of `header` (`collective.Header`) that rank 0 of training sends now."""
+        self.take_weights(self.trainer.receive(header))
 
     def end_weights(self) -> None:
         """Put the loaded weights where the engine computes with them."""
@@ -38,6 +55,9 @@ class WeightLoading:
             # A tied output layer loads nothing itself, and on CPU would keep computing with a packed copy of before.
             head.quant_method.process_weights_after_loading(head)
         self.model_runner.reset_encoder_cache()
+        if self.trainer is not None:
+            self.trainer.close()
+            self.trainer = None
 
 
 def _part(model: Any, name: str) -> Any:

@@ -1,0 +1,124 @@
+"""Weights from rank 0 of training to rollout servers: by a process group with each server's workers, or by HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from psychocounsel.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from psychocounsel.remote.client import Client
+    from psychocounsel.rollout.collective import Group
+
+Piece = list[tuple[str, "torch.Tensor"]]
+
+
+class Transfer:
+    """One transfer, to all addresses of `client` at once; `kind` is `rollout.transfer`.
+
+    HTTP answers say what came of each part, so that rank 0 never waits for a server that died: it is left out, and its
+    group ends. Groups are made for each transfer, and none is shared by two servers.
+    """
+
+    def __init__(self, client: Client, kind: str, device: torch.device, seconds: float) -> None:
+        self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
+        self.groups: dict[str, Group] = {}
+        self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
+        self._store = _store() if kind == "collective" or (kind == "auto" and device.type == "cuda") else None
+
+    def begin(self) -> None:
+        """Have the servers stop writing, and meet their workers.
+
+        Raises:
+            UserError: if a server refuses, or `kind` is "collective" and it does not reach this machine.
+        """
+        self._each(self._begin)
+
+    def send(self, piece: Piece) -> None:
+        """Give all servers that are left some parameters."""
+        from safetensors.torch import save
+
+        by_http = any(address not in self.groups for address in self.client.live())
+        body = save({name: value.cpu().contiguous() for name, value in piece}) if by_http else b""
+        self._each(lambda address: self._send(address, piece, body))
+
+    def end(self, version: int) -> list[str]:
+        """Have the servers write again; returns those that took all."""
+        self._each(lambda address: self.client.post(address, f"/weights/end?version={version}"))
+        for group in self.groups.values():
+            group.close()
+        self._threads.shutdown()
+        return self.client.live()
+
+    def _each(self, task: Callable[[str], Any]) -> None:
+        for _ in self._threads.map(task, self.client.live()):
+            pass  # raises what a task raised
+
+    def _begin(self, address: str) -> None:
+        from psychocounsel.rollout.collective import join, own_address
+
+        parts = urlsplit(address)
+        here = own_address(parts.hostname or "", parts.port or 80)
+        place = {"host": here, "port": self._store.port} if self._store else {}
+        found = self.client.post(address, "/weights/begin", json.dumps(place).encode())
+        if found is None or not place:
+            return
+        backend = "nccl" if {self.device.type, found["device"]} == {"cuda"} else "gloo"
+        if self.kind == "auto" and not (found["reached"] and backend == "nccl"):
+            return
+        if not found["reached"]:
+            raise UserError(
+                f"rollout.transfer=collective: {address} cannot connect to {place['host']}:{place['port']}, where this "
+                "process waits for it; open the ports between them, or use rollout.transfer=http"
+            )
+        size = 1 + found["workers"]
+        meeting = {**place, "name": address, "size": size, "backend": backend, "seconds": self.seconds}
+        group = _in_background(lambda: join(rank=0, device=self.device, **meeting))
+        if self.client.post(address, "/weights/join", json.dumps(meeting).encode()) is None:
+            return  # it died; what waits for it in the background does no harm
+        try:
+            self.groups[address] = group.result(self.seconds)
+        except (RuntimeError, TimeoutError) as error:
+            self.client.set_aside(address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}")
+
+    def _send(self, address: str, piece: Piece, body: bytes) -> None:
+        from psychocounsel.rollout.collective import header_of
+
+        group = self.groups.get(address)
+        if group is None:
+            self.client.post(address, "/weights/piece", body)
+            return
+        under_way = group.send(value for _, value in piece)
+        if self.client.post(address, "/weights/broadcast", json.dumps(header_of(piece)).encode()) is None:
+            self.groups.pop(address).close()
+            return
+        for work, _ in under_way:
+            work.wait()
+
+
+def _store() -> Any:
+    """Where groups meet: a port of this process that is free."""
+    import torch.distributed as dist
+
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def _in_background(work: Callable[[], Any]) -> Future[Any]:
+    """The future result of `work`, in a thread that the process's end does not wait for."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
