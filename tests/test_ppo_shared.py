@@ -1,4 +1,4 @@
-"""PPO with a value head on the policy's own trunk: its updates, its state, and the model that it leaves."""
+"""PPO with a value head on the policy's own trunk: its updates, its state, its model; and a critic of its own in two lanes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM
 from psychocounsel.algo.ppo import PPO
 from psychocounsel.data.group import Group
 from psychocounsel.engine.step import metrics_of as metrics_of_tally
-from tests.harness import ROOT, cli, make_stepper, metrics_of, random_groups, small_lm
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.critic import Critic
+from tests.harness import ROOT, check, cli, compose, make_stepper, metrics_of, random_groups, small_lm
 from tests.test_resume import assert_bitwise_equal
 
 STEPS = 3
@@ -84,6 +86,28 @@ def test_updates_are_those_of_a_plain_loop_with_both_losses(lanes: int) -> None:
     assert head.abs().max() > 1e-2
     for (name, value), other in zip(ours.lm.named_parameters(), parameters, strict=True):
         torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.usefixtures("in_process_training")
+def test_a_critic_of_its_own_learns_the_same_in_two_lanes() -> None:
+    def learn(lanes: int) -> tuple[list[dict[str, float]], list[Any]]:
+        algorithm = PPO(critic="policy", lr=1e-3, adam_eps=1e-5)
+        stepper = make_stepper(small_lm(), algorithm, budget=90 * lanes, lanes=lanes)
+        critic = Critic(small_lm(rewards=True, seed=1), "critic")
+        stepper.engines["critic"] = Engine(critic, check(compose([])), algorithm, torch.float32, lanes)
+        lines = []
+        for step in range(STEPS):
+            metrics = metrics_of_tally(stepper.accumulate(learned_from(step), train=True)[0])
+            lines.append(metrics | {name: engine.step(1e-3) for name, engine in stepper.engines.items()})
+        values = stepper.per_token(learned_from(STEPS), stepper.engines["critic"])
+        return lines, [piece for group in values for piece in group]
+
+    (lines, values), (expected, others) = learn(2), learn(1)
+    for line, other in zip(lines, expected, strict=True):
+        assert line == pytest.approx(other, rel=1e-5, abs=1e-6)
+    assert expected[0]["loss_value"] != pytest.approx(expected[-1]["loss_value"], rel=0.01), "it learns"
+    for mine, other_values in zip(values, others, strict=True):
+        np.testing.assert_allclose(mine, other_values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("in_process_training")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.engine.distributed import World
 from psychocounsel.engine.heap import keep_products_once
-from psychocounsel.engine.lanes import lane_count
+from psychocounsel.engine.lanes import drops, lane_count
 from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
 from psychocounsel.errors import UserError
 from psychocounsel.model.critic import Critic
@@ -35,25 +35,24 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     dtype = model_dtype(config.model, world.device)
     if on_cpu and dtype == torch.float32:
-        keep_products_once()
+        keep_products_once(writes=algorithm.needs.rollouts)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
     if algorithm.value_head:
         assert isinstance(model, Policy)
         model.add_value_head(torch.float32 if config.zero.stage == 0 else dtype)
-    has_critic = "critic" in algorithm.needs.models and not algorithm.value_head
-    lanes = 1 if has_critic else lane_count(config, model, world)
-    engine = Engine(model, config, algorithm, dtype, lanes)
+    engine = Engine(model, config, algorithm, dtype, lane_count(config, model, world))
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
     return engine
 
 
-def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> Engine:
-    """The engine of the critic, which begins as the reward model, or as the policy with a new head.
+def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any, lanes: int) -> Engine:
+    """The engine of the critic, which begins as the reward model, or as the policy with a new head; `lanes` as the policy's.
 
     Raises:
-        UserError: if the reward model cannot be loaded, or reads other tokens than the policy writes.
+        UserError: if the reward model cannot be loaded, reads other tokens than the policy writes, or has dropout, which
+            draws in no fixed order in several lanes.
     """
     dtype = model_dtype(config.model, world.device)
     wide = torch.float32 if config.zero.stage == 0 else dtype
@@ -70,7 +69,9 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
         for parameter in getattr(lm, HEAD).parameters():
             torch.nn.init.zeros_(parameter)  # random values would move the policy before there is anything to learn
     model = Critic(lm, name, None, config.model.attention, world.device.type)
-    engine = Engine(model, config, algorithm, dtype)
+    if lanes > 1 and drops(model):
+        raise UserError(f"the critic, {name}, has dropout: use engine.two_lanes=false")
+    engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, name)
     return engine

@@ -27,8 +27,12 @@ def lane_count(config: DictConfig, model: PackedModel, world: World) -> int:
     alone = world.size == 1 and world.device.type == "cpu" and torch.get_num_threads() >= 2
     plain = config.zero.stage == 0 and model.adapter is None and not config.model.gradient_checkpointing
     small = sum(parameter.numel() for parameter in model.parameters()) <= _MOST_PARAMETERS
-    drops = model.attention.drops or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    return 2 if alone and plain and small and not drops else 1
+    return 2 if alone and plain and small and not drops(model) else 1
+
+
+def drops(model: PackedModel) -> bool:
+    """Whether there is dropout in the model."""
+    return model.attention.drops or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
 
 
 def replica(model: PackedModel) -> PackedModel:

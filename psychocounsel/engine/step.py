@@ -164,6 +164,13 @@ class Stepper:
             outputs.values = self.engines["critic"](batch, lane)
         return outputs
 
+    def _output(
+        self, model: PackedModel | Engine | None, batch: Batch, lane: int, asked: dict[str, bool]
+    ) -> torch.Tensor:
+        if isinstance(model, PackedModel):
+            return model(batch)
+        return (model or self.main)(batch, lane, **asked)
+
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
         """What the ranks have for each of `count` groups; [] if they have nothing."""
         everyone = {index: value for part in self.world.gather(mine) for index, value in part.items()}
@@ -201,7 +208,7 @@ class Stepper:
         """
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
-            pieces = batch.split_completions(model(batch) if model else self.main(batch, lane, **asked))
+            pieces = batch.split_completions(self._output(model, batch, lane, asked))
             return dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
 
         mine = {index: pieces for part in self._each(groups, run) for index, pieces in part.items()}

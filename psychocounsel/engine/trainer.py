@@ -90,7 +90,8 @@ class Trainer:
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         if "critic" in self.algorithm.needs.models and not self.algorithm.value_head:
-            self.engines["critic"] = build_critic(run.config, self.algorithm, self.world, self.tokenizer)
+            lanes = self.engines[self.main].lanes
+            self.engines["critic"] = build_critic(run.config, self.algorithm, self.world, self.tokenizer, lanes)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
