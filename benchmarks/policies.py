@@ -26,6 +26,7 @@ POLICIES: dict[str, list[str]] = {  # all but the first begin where it ended; wi
     "dpo": ["algo=dpo", "algo.lr=3e-4"],
     "online_dpo": ["algo=online_dpo", *_ROUNDS],
     "ppo": ["algo=ppo", "algo.critic_lr=1e-3", *_ROUNDS],
+    "online_dpo_finished": ["algo=online_dpo", "algo.unfinished_penalty=0.5", *_ROUNDS],
 }
 JUDGES = ("trained on", "second")
 
