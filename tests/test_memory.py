@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from psychocounsel.cluster.dry_run import _memory_line
-from psychocounsel.cluster.memory import Estimate, advice, estimate, model_states, trained_shape
+from psychocounsel.cluster.memory import Estimate, advice, estimate, model_states, trained_parameters, trained_shape
 from psychocounsel.cluster.shapes import Shape, shape_of
 from psychocounsel.config import check, compose
 from tests.harness import small_lm
@@ -103,6 +103,20 @@ def test_shipped_models_are_counted_to_the_weight() -> None:
     assert shape.parameters == _weights("tiny")
     reward = shape_of(config, "reward", config.reward.path)
     assert reward is not None and reward.scorer == _weights("tiny_reward")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "models"),
+    [
+        (["algo=dpo"], ["tiny"]),
+        (["algo=ppo"], ["tiny", "tiny_reward"]),
+        (["algo=ppo", "algo.critic=shared"], ["tiny"]),
+        (["algo=reward", "model.path=builtin:tiny_reward"], ["tiny_reward"]),
+    ],
+)
+def test_checkpoints_are_of_all_that_is_trained(overrides: list[str], models: list[str]) -> None:
+    shape, config = _tiny(*overrides)
+    assert trained_parameters(shape, config) == sum(map(_weights, models))
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

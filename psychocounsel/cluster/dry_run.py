@@ -98,7 +98,7 @@ def _disk(place: Path, jobs: Sequence[Job]) -> str:
     for job in (job for job in jobs if "model" in job.config):
         shape = memory.trained_shape(job.config)
         if shape is not None:
-            trained = 0.02 * shape.parameters if job.config.model.lora.rank else shape.parameters
-            needed += trained * (12 * (job.config.checkpoint.keep_last + 1) + 2)  # one more while it is written
+            trained, kept = memory.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
+            needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more while it is written
     said = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
     return f"{said}free in {there}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")

@@ -69,9 +69,8 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
         training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
     if _has_reference(config, needs):
         held["reference"] = _width(config.model) * shape.parameters  # whole on every GPU, at stage 3 as well
-    if "critic" in needs.models and config.algo.critic != "shared":
-        begins_as = config.reward.get("path") if config.algo.critic == "reward" else None
-        critic = shape_of(config, "reward", begins_as) if begins_as else shape
+    if _has_critic(config, needs):
+        critic = _critic(shape, config)
         if critic is None:
             unknown.append("critic")
         else:
@@ -79,6 +78,23 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
             training["activations"] += _activations(critic, config)  # both go forward before one goes backward
     held |= {name: bytes_ for name, bytes_ in rewards.items() if bytes_ is not None}
     return Estimate(held, training, _writing(shape, config), unknown)
+
+
+def trained_parameters(shape: Shape, config: DictConfig) -> float:
+    """How many weights of all models a run keeps optimizer state of; a critic of unknown shape counts none."""
+    needs = configs.target_class(config, "algo").needs
+    critic = _critic(shape, config) if _has_critic(config, needs) else None
+    return _learning(shape, config) + (critic.scorer if critic else 0)
+
+
+def _has_critic(config: DictConfig, needs: Any) -> bool:
+    """Whether there is one beside the policy, with weights of its own."""
+    return "critic" in needs.models and config.algo.critic != "shared"
+
+
+def _critic(shape: Shape, config: DictConfig) -> Shape | None:
+    begins_as = config.reward.get("path") if config.algo.critic == "reward" else None
+    return shape_of(config, "reward", begins_as) if begins_as else shape
 
 
 def _sharing(config: DictConfig, gpus: int) -> tuple[int, int, bool, bool]:
@@ -94,14 +110,21 @@ def _width(model: DictConfig) -> int:
     return 4 if model.dtype == "fp32" else 2
 
 
+def _learning(shape: Shape, config: DictConfig) -> float:
+    """How many weights of the main model are trained."""
+    lora, scores = config.model.lora, configs.target_class(config, "algo").needs.main == "reward_model"
+    if lora.rank:
+        return shape.adapter(lora.rank, lora.targets) + (shape.hidden if scores else 0)
+    return shape.scorer if scores else shape.parameters
+
+
 def _trained(shape: Shape, config: DictConfig, gpus: int) -> float:
+    learning = _learning(shape, config)
+    if not config.model.lora.rank:
+        return model_states(int(learning), shape.largest, *_sharing(config, gpus))
     scores = configs.target_class(config, "algo").needs.main == "reward_model"
-    whole, lora = shape.scorer if scores else shape.parameters, config.model.lora
-    if not lora.rank:
-        return model_states(whole, shape.largest, *_sharing(config, gpus))
-    frozen = whole * (0.55 if config.model.quantise else _width(config.model))
-    adapters = shape.adapter(lora.rank, lora.targets) + (shape.hidden if scores else 0)
-    return frozen / (gpus if config.zero.stage == 3 else 1) + 18.0 * adapters
+    frozen = (shape.scorer if scores else shape.parameters) * (0.55 if config.model.quantise else _width(config.model))
+    return frozen / (gpus if config.zero.stage == 3 else 1) + 18.0 * learning
 
 
 def _activations(shape: Shape, config: DictConfig) -> float:
