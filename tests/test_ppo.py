@@ -76,8 +76,11 @@ def test_penalties_are_taken_off_the_reward() -> None:
     algorithm = PPO(length_penalty=0.01, unfinished_penalty=0.5, repetition_penalty=3.0)
     expected = [2 - 0.09 - 0.5 - 3 / 6, 1 - 0.05]
     assert algorithm.rewards(group, ctx) == pytest.approx(expected)  # type: ignore[arg-type]
-    assert ctx.notes["penalty"] == pytest.approx((1.09 + 0.05) / 2)
-    assert PPO().rewards(group, ctx) == [2.0, 1.0]  # type: ignore[arg-type]
+    means = {"length_penalty": 0.07, "unfinished_penalty": 0.25, "repetition_penalty": 0.25}
+    assert {name: ctx.notes.get(name) for name in means} == pytest.approx(means)
+    plain = Context(tables(0))
+    assert PPO().rewards(group, plain) == [2.0, 1.0]  # type: ignore[arg-type]
+    assert not means.keys() & plain.notes.keys()
 
 
 def test_losses_token_by_token() -> None:

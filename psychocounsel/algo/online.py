@@ -39,7 +39,7 @@ class Online:
     repetition_penalty: float = option(0.0, at_least=0)
 
     def rewards(self, group: Group, ctx: Context) -> list[float]:
-        """What the replies of a group count: their rewards less the penalties, whose sum is counted.
+        """What the replies of a group count: their rewards less the penalties, whose means are counted, each by its name.
 
         `length_penalty` is per token, `unfinished_penalty` for a reply that was cut, `repetition_penalty` times the share of
         runs of four tokens that a reply has before.
@@ -48,11 +48,15 @@ class Online:
 
         found = []
         for reply in group.completions:
-            penalty = self.length_penalty * len(reply.ids)
-            penalty += self.unfinished_penalty * (reply.finish_reason == "length")
-            penalty += self.repetition_penalty * repetition(reply.ids.tolist())
-            ctx.count("penalty", penalty / len(group.completions))
-            found.append((reply.reward or 0.0) - penalty)
+            terms = {
+                "length_penalty": self.length_penalty * len(reply.ids),
+                "unfinished_penalty": self.unfinished_penalty * (reply.finish_reason == "length"),
+                "repetition_penalty": self.repetition_penalty * repetition(reply.ids.tolist()),
+            }
+            for name, penalty in terms.items():
+                if getattr(self, name):
+                    ctx.count(name, penalty / len(group.completions))
+            found.append((reply.reward or 0.0) - sum(terms.values()))
         return found
 
 
