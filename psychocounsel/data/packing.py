@@ -36,7 +36,10 @@ def _spread(lengths: Sequence[int], bins: int) -> list[list[int]]:
 
 
 def _even_rows(lengths: Sequence[int], ranks: int, budget: int) -> list[list[MicroBatch]]:
-    """As few micro-batches per rank as hold all groups, and the ranks' n-th ones as even as can be: they wait for each other."""
+    """As few micro-batches per rank as hold all groups, the ranks' n-th ones about even, and so are their sums.
+
+    Ranks that shard weights wait for each other at every micro-batch, others and lanes at the end of a step.
+    """
     rounds = max(1, math.ceil(sum(min(length, budget) for length in lengths) / (ranks * budget)))
     while True:
         bins = _spread(lengths, ranks * rounds)
@@ -45,7 +48,23 @@ def _even_rows(lengths: Sequence[int], ranks: int, budget: int) -> list[list[Mic
             break
         rounds += 1
     order = sorted(range(len(bins)), key=lambda number: -loads[number])
-    return [[[bins[number]] if bins[number] else [] for number in order[rank::ranks]] for rank in range(ranks)]
+    dealt = _deal([order[first : first + ranks] for first in range(0, len(order), ranks)], loads)
+    return [[[bins[number]] if bins[number] else [] for number in share] for share in dealt]
+
+
+def _deal(rounds: Sequence[Sequence[int]], loads: Sequence[int]) -> list[list[int]]:
+    """One bin of each round for every rank, in the order of rounds, so that the ranks' sums come out even.
+
+    The rounds that differ most are dealt first, each one's largest bin to the rank that has least.
+    """
+    ranks = range(len(rounds[0]))
+    shares = [[0] * len(rounds) for _ in ranks]
+    sums = [0 for _ in ranks]
+    for number in sorted(range(len(rounds)), key=lambda number: loads[rounds[number][-1]] - loads[rounds[number][0]]):
+        for bin_number, rank in zip(rounds[number], sorted(ranks, key=lambda rank: sums[rank]), strict=True):
+            shares[rank][number] = bin_number
+            sums[rank] += loads[bin_number]
+    return shares
 
 
 def _padded_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[MicroBatch]:
