@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.engine.distributed import World
-from psychocounsel.engine.heap import keep_products_once
+from psychocounsel.engine.heap import keep_few_products
 from psychocounsel.engine.lanes import drops, lane_count
 from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
 from psychocounsel.errors import UserError
@@ -35,7 +35,7 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     dtype = model_dtype(config.model, world.device)
     if on_cpu and dtype == torch.float32:
-        keep_products_once(writes=algorithm.needs.rollouts)
+        keep_few_products()
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
     if algorithm.value_head:
