@@ -8,7 +8,7 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.errors import UserError
-from psychocounsel.model import logprobs
+from psychocounsel.model import blockwise, logprobs
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.probe import check_packing
 from tests.harness import ARCHITECTURES, random_groups, small_lm
@@ -28,13 +28,17 @@ def gradients(lm: object) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("completions", [2, 4])
-@pytest.mark.parametrize("attention", ["dense", "varlen"])
-def test_packed_equals_one_by_one(kind: str, completions: int, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if attention == "varlen" and kind == "gemma2":
+@pytest.mark.parametrize("attention", ["dense", "varlen", "varlen, by blocks"])
+def test_packed_equals_one_by_one(
+    kind: str, completions: int, attention: str, monkeypatch: pytest.MonkeyPatch, in_process_training: None
+) -> None:
+    if attention != "dense" and kind == "gemma2":
         pytest.skip("capped scores, refused")
+    if attention == "varlen, by blocks":
+        monkeypatch.setattr(blockwise, "_SMALLEST_HEAD", 1)
     monkeypatch.setitem(logprobs._PIECE_BYTES, "cpu", 4 * 256 * 7)  # several pieces of seven tokens
     lm = small_lm(kind)
-    policy = Policy(lm, kind, attention=attention)
+    policy = Policy(lm, kind, attention=attention.split(",")[0])
     groups = random_groups(5, completions, longest=14)  # longer than the sliding windows of 6
     padded = [[groups[0], groups[3]], [groups[1]], [groups[2], groups[4]]]
     batch = build_batch([groups] if policy.attention.one_row else padded)

@@ -16,6 +16,7 @@ from psychocounsel.algo.sft import SFT
 from psychocounsel.algo.simpo import SimPO
 from psychocounsel.data.group import Group
 from psychocounsel.engine.step import metrics_of
+from psychocounsel.model import blockwise
 from tests.harness import make_stepper, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")
@@ -63,8 +64,12 @@ def step(name: str, attention: str, budget: int, lanes: int = 1) -> tuple[dict[s
     return metrics_of(tally), {key: value.grad for key, value in lm.named_parameters() if value.grad is not None}
 
 
+@pytest.mark.parametrize("smallest_head", [1, 10_000], ids=["varlen by blocks", "varlen by PyTorch's kernel"])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_path_gives_what_groups_one_by_one_give(name: str) -> None:
+def test_every_path_gives_what_groups_one_by_one_give(
+    name: str, smallest_head: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "_SMALLEST_HEAD", smallest_head)
     expected, gradients = step(name, "dense", 1)
     assert math.isfinite(expected["loss"]) and gradients
     for path, (attention, budget) in PATHS.items():

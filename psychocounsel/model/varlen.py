@@ -1,7 +1,7 @@
 """Attention over a row cut into sequences: a prompt and one completion at a time, each of its own length.
 
-No mask, no padding, and no product of tokens that do not see each other. On CPU each sequence is one call of PyTorch's
-fused causal attention; on GPU all are one call of the varlen flash-attention kernel.
+No mask, no padding, and no product of tokens that do not see each other. On CPU each sequence is blocks of our own
+(blockwise.py) or one call of PyTorch's fused causal attention; on GPU all are one call of the varlen flash-attention kernel.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from psychocounsel.data.layout import Layout, Span
+from psychocounsel.model.blockwise import Blockwise, suits_blocks
 
 VARLEN = "psychocounsel_varlen"
 
@@ -34,7 +35,8 @@ def varlen_attention(
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    output: torch.Tensor = _Sequences.apply(query, key, value, layout, scaling, sliding_window)
+    way = Blockwise if suits_blocks(query) else _Sequences
+    output: torch.Tensor = way.apply(query, key, value, layout, scaling, sliding_window)
     return output.transpose(1, 2), None
 
 
