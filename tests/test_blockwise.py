@@ -111,3 +111,17 @@ def test_what_is_left_to_the_kernel(query: torch.Tensor) -> None:
         assert not blockwise.suits_blocks(query)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (4, 4)])
+@pytest.mark.parametrize(
+    "layout", [Layout([32, 96], [0, 0]), Layout([20, 107], [0, 0])], ids=["full", "to be filled up"]
+)
+def test_matrices_have_no_gaps_between_rows(heads: int, kv_heads: int, layout: Layout) -> None:
+    """oneDNN has only its reference for those, a hundred times as slow."""
+    query, key = (torch.randn(1, sum(layout.sizes), count, 512).transpose(1, 2) for count in (heads, kv_heads))
+    (span,) = layout.sequences
+    sequence = blockwise._Sequence(span, query, key)
+    assert sequence.one_by_one
+    assert sequence.seen(key).is_contiguous()
+    assert all(block.take(query, kv_heads).is_contiguous() for block in sequence.blocks(None))

@@ -104,7 +104,7 @@ class _Sequence:
             part = row[0, :, span.begin : span.stop]
         else:
             part = torch.cat([row[0, :, span.begin : span.end], row[0, :, span.start : span.stop]], 1)
-        return pad(part, (0, 0, 0, -span.length % self.multiple))
+        return pad(part, (0, 0, 0, -span.length % self.multiple)).contiguous()
 
     def add(self, row: torch.Tensor, part: torch.Tensor) -> None:
         """Add [kv_heads, D, L] to where `seen` had it from."""
@@ -141,7 +141,7 @@ class _Block:
     def take(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:
         """[kv_heads, shared x rows, D]: the block's part of [1, heads, T, D]."""
         part = self.part(row, kv_heads)
-        return (part if self.rows == self.count else pad(part, (0, 0, 0, self.rows - self.count))).flatten(1, 2)
+        return pad(part, (0, 0, 0, self.rows - self.count)).flatten(1, 2).contiguous()
 
     def put(self, part: torch.Tensor, result: torch.Tensor) -> None:
         """Write what `take` would have taken into what `part` has."""

@@ -37,6 +37,8 @@ def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None =
     """[..., N]: left @ right.T + bias, from [..., K] and [N, K] of any strides; has no gradient of its own."""
     if not _are_float32(left, right):
         return nn.functional.linear(left, right, bias)
+    if not (right.is_contiguous() or right.t().is_contiguous()):
+        right = right.contiguous()  # with gaps between rows oneDNN computes a hundred times as long
     return _onednn(left, right, bias)
 
 
