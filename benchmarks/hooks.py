@@ -9,7 +9,7 @@ from typing import Any
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.engine.callbacks import Callback
-from psychocounsel.engine.run import Run
+from psychocounsel.rundir.run import Run
 
 
 @dataclass

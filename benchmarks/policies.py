@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel import config as configs
 from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.evaluation.replies import reply_metrics
 from psychocounsel.evaluation.stats import bootstrap
 from psychocounsel.evaluation.winrate import win_rate
+from psychocounsel.settings import config as configs
 
 SAMPLES = 16  # replies to each prompt
 _ROUNDS = ["algo.lr=3e-4", "rollout.max_tokens=96", "epochs=5"]  # there are five times as many pairs as prompts
@@ -59,7 +59,7 @@ def train(run_dir: Path, overrides: list[str]) -> None:
 
 def written(path: str, file: Path) -> list[Group]:
     """SAMPLES replies of the model to each held-out prompt, the same draws for every model."""
-    from psychocounsel.data.build import build_dataset
+    from psychocounsel.data.dataset import build_dataset
     from psychocounsel.model.load import load_causal_lm, load_chat_format
     from psychocounsel.model.policy import Policy
     from psychocounsel.rollout.base import Sampling
@@ -82,7 +82,7 @@ def written(path: str, file: Path) -> list[Group]:
 
 def judged(groups: list[Group], second: str) -> dict[str, np.ndarray]:
     """float[prompts, SAMPLES] of each judge."""
-    from psychocounsel.reward.local import LocalScorer
+    from psychocounsel.reward.local_model import LocalScorer
 
     conversations = [
         [*(group.messages or []), {"role": "assistant", "content": reply.text}]

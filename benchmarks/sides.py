@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sizes import Sizes
-from psychocounsel.files import read_json
+from psychocounsel.storage.files import read_json
 
 ROOT = Path(__file__).parent.parent
 

@@ -26,7 +26,7 @@ def main() -> None:
 
 def prepare(folder: Path, data: Path, sizes: Sizes, dtype: str) -> None:
     """Write `tokenizer/`, `models/NAME/`, `rows/NAME.jsonl` and `lengths.json` into `folder`."""
-    from psychocounsel.engine.progress import quiet_libraries
+    from psychocounsel.engine.telemetry.progress import quiet_libraries
 
     quiet_libraries()
     pairs = read_pairs(data, sizes.words)

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from psychocounsel.blob import Damaged, Foreign, read_about
-from psychocounsel.data.cache import ENTRY
+from psychocounsel.data.tokenised_cache import ENTRY
+from psychocounsel.engine.references.store import ABOUT, FOLDER, LOCK, SHARD
 from psychocounsel.errors import DONE, USER_ERROR, UserError
-from psychocounsel.files import read_json, readable_size, shipped
-from psychocounsel.locks import holder
-from psychocounsel.model.reference_cache import ABOUT, FOLDER, LOCK, SHARD
+from psychocounsel.storage.blob import Damaged, Foreign, read_about
+from psychocounsel.storage.files import read_json, readable_size, shipped
+from psychocounsel.storage.locks import holder
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
@@ -179,7 +179,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except (UserError, OSError) as error:
-        from psychocounsel.messages import one_line
+        from psychocounsel.settings.messages import one_line
 
         print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(USER_ERROR)

@@ -2,24 +2,28 @@
 
 from typing import TYPE_CHECKING
 
-from psychocounsel.app import main
+from psychocounsel.cluster.application import main
 
 if TYPE_CHECKING:
-    from psychocounsel.engine.run import Run
+    from psychocounsel.rundir.run import Run
 
 
 def work(run: "Run") -> int:
     """What a worker process does in the run directory; returns its exit code."""
-    from psychocounsel.engine.distributed import World
-    from psychocounsel.engine.progress import quiet_libraries
+    from psychocounsel.distributed.world import World
+    from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
     from psychocounsel.errors import DONE
     from psychocounsel.evaluation.reward_evaluation import evaluate_reward
-    from psychocounsel.hub import set_cache_directories
+    from psychocounsel.model.cpu.process import keep_freed_memory
+    from psychocounsel.remote.hub import set_cache_directories
 
     set_cache_directories(run.config.paths.cache)
     quiet_libraries()
     run.write_state("evaluating", 0, None)
-    evaluate_reward(run.config, run.dir, World(run.rank, run.processes), run.say)
+    world = World(run.rank, run.processes)
+    if world.device.type == "cpu":
+        keep_freed_memory()
+    evaluate_reward(run.config, run.dir, world, run.say, Progress(run.is_main).bar)
     return DONE
 
 

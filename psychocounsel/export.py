@@ -34,12 +34,12 @@ def main(arguments: list[str]) -> None:
     folder = Path(given["to"]).expanduser() if given.get("to") else run / "export"
     place = folder.resolve()
     _check_replaceable(place, folder, run)
-    from psychocounsel.engine.progress import quiet_libraries
-    from psychocounsel.hub import set_cache_directories
+    from psychocounsel.engine.telemetry.progress import quiet_libraries
+    from psychocounsel.remote.hub import set_cache_directories
 
     set_cache_directories(config.paths.cache)
     quiet_libraries()
-    from psychocounsel.engine.publish import assemble, push
+    from psychocounsel.engine.checkpoints.publish import assemble, push
 
     about = assemble(run, config, step, merge, place)
     print(f"{folder}: the weights of step {about['step']}, with README.md as their card")
@@ -93,7 +93,7 @@ if __name__ == "__main__":
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except (UserError, OSError) as error:
-        from psychocounsel.messages import one_line
+        from psychocounsel.settings.messages import one_line
 
         print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(USER_ERROR)

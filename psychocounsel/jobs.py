@@ -44,27 +44,27 @@ def _logs(folder: Path, options: Any, _: list[str]) -> None:
 
 
 def _cancel(folder: Path, options: Any, _: list[str]) -> None:
-    from psychocounsel.cluster import again
+    from psychocounsel.cluster.slurm import resubmission
 
-    again.cancel(folder, options.indices)
+    resubmission.cancel(folder, options.indices)
 
 
 def _resubmit(folder: Path, options: Any, given: list[str]) -> None:
-    from psychocounsel.cluster import again
+    from psychocounsel.cluster.slurm import resubmission
 
-    again.resubmit(folder, options.indices, given)
+    resubmission.resubmit(folder, options.indices, given)
 
 
 def _sync(folder: Path, options: Any, _: list[str]) -> None:
-    from psychocounsel.cluster import upload
+    from psychocounsel.cluster import archive
 
-    upload.sync(folder)
+    archive.sync(folder)
 
 
 def _archive(folder: Path, options: Any, _: list[str]) -> None:
-    from psychocounsel.cluster import upload
+    from psychocounsel.cluster import archive
 
-    upload.archive(folder, Path(options.destination).expanduser().absolute())
+    archive.archive(folder, Path(options.destination).expanduser().absolute())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,7 +111,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except (UserError, OSError) as error:
-        from psychocounsel.messages import one_line
+        from psychocounsel.settings.messages import one_line
 
         print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(USER_ERROR)

@@ -16,12 +16,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel import config as configs
-from psychocounsel import hub
-from psychocounsel.app import main
+from psychocounsel.cluster.application import main
 from psychocounsel.cluster.job import Job, Submission, pin
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
-from psychocounsel.files import readable_size
+from psychocounsel.remote import hub
+from psychocounsel.settings import config as configs
+from psychocounsel.settings import hub_sources
+from psychocounsel.settings.hub_sources import Source
+from psychocounsel.storage.files import readable_size
 
 
 def prepare(jobs: list[Job], config: DictConfig) -> Submission:
@@ -33,7 +35,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     hub.set_cache_directories(config.paths.cache)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    sources = hub.sources(job.config for job in jobs)
+    sources = hub_sources.sources(job.config for job in jobs)
     if sources:
         _fetch(sources, config)
     else:
@@ -45,7 +47,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     return Submission(DONE, [None] * len(jobs))
 
 
-def _fetch(sources: list[hub.Source], config: DictConfig) -> None:
+def _fetch(sources: list[Source], config: DictConfig) -> None:
     repositories = []
     for source in sources:
         repositories.append(found := hub.look_up(source))
@@ -66,7 +68,7 @@ def _fetch(sources: list[hub.Source], config: DictConfig) -> None:
     for found in repositories:
         hub.fetch(found)
         if found.source.revision is None:
-            hub.record(config.paths.cache, found)
+            hub_sources.record(config.paths.cache, found.source, found.commit)
             _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; a run that exists keeps its own")
 
 
@@ -86,8 +88,8 @@ def _stop(*_: object) -> None:
 
 def _check(jobs: list[Job]) -> None:
     """What a worker does before it loads a model, once for each tokenisation; datasets keeps what it makes of files."""
-    from psychocounsel.data.build import build_dataset
-    from psychocounsel.engine.progress import quiet_libraries
+    from psychocounsel.data.dataset import build_dataset
+    from psychocounsel.engine.telemetry.progress import quiet_libraries
     from psychocounsel.model.load import load_chat_format
 
     quiet_libraries()

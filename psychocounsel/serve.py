@@ -6,10 +6,10 @@ import sys
 
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel import config as configs
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.messages import one_line
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
+from psychocounsel.settings import config as configs
+from psychocounsel.settings.messages import one_line
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         key = os.environ.get(KEY_VARIABLE)
         if not key:
             raise UserError(f"{KEY_VARIABLE} is not set: give it a secret of your own, here and where you train")
-        from psychocounsel.rollout.serve import serve
+        from psychocounsel.rollout.server import serve
 
         print(f"serving {config.model.path} on {given.host}:{given.port}; it waits for a run's weights", flush=True)
         serve(config, given.port, key, given.host)

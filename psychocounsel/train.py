@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from psychocounsel.app import main
+from psychocounsel.cluster.application import main
 
 if TYPE_CHECKING:
-    from psychocounsel.engine.run import Run
+    from psychocounsel.rundir.run import Run
 
 
 def work(run: "Run") -> int:

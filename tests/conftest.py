@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.parity")
+pytest.register_assert_rewrite("tests.support.parity")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Nothing that an earlier session, or one beside this, has cached.
@@ -23,7 +23,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model that trains in a moment: random weights, the shipped tokenizer."""
     from transformers import AutoTokenizer
 
-    from tests.harness import TINY, small_lm
+    from tests.support.harness import TINY, small_lm
 
     folder = tmp_path_factory.mktemp("small-model")
     tokenizer = AutoTokenizer.from_pretrained(TINY)
@@ -47,7 +47,7 @@ def in_process_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def export_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the runs are that the tests of export share."""
-    from tests.export_runs import make_base
+    from tests.support.export_runs import make_base
 
     folder = tmp_path_factory.mktemp("home") / "alice"
     make_base(folder / "base")
@@ -56,14 +56,14 @@ def export_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def policy_run(export_home: Path) -> Path:
-    from tests.export_runs import train
+    from tests.support.export_runs import train
 
     return train(export_home, "policy")
 
 
 @pytest.fixture(scope="session")
 def adapter_run(export_home: Path) -> Path:
-    from tests.export_runs import train_adapter
+    from tests.support.export_runs import train_adapter
 
     return train_adapter(export_home)
 

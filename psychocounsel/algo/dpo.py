@@ -15,7 +15,7 @@ from psychocounsel.algo.base import (
     collect_reference,
     reward_metrics,
 )
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import torch

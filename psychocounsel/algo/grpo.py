@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, k3, ratio_metrics
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.errors import UserError
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from psychocounsel.algo.base import Context, Needs, collect_reference
 from psychocounsel.errors import UserError
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from psychocounsel.algo.base import Needs
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.algo.online import OnlinePairs
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 
 @dataclass

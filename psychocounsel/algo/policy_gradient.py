@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from psychocounsel.algo.base import Context, Outputs, Term, collect_reference
 from psychocounsel.algo.online import Online, note_differences
 from psychocounsel.errors import UserError
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np

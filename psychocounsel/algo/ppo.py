@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
 from psychocounsel.errors import UserError
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term, reward_metrics
 from psychocounsel.errors import UserError
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term, chosen_nll, reward_metrics
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch

@@ -13,12 +13,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel import __version__, hub, identity
-from psychocounsel import config as configs
-from psychocounsel.cluster.parallel import in_parallel
-from psychocounsel.engine.manifest import checkpoint_to_go_on_from
+from psychocounsel import __version__
 from psychocounsel.errors import UserError
-from psychocounsel.files import read_json, write_atomically, write_json
+from psychocounsel.rundir import identity
+from psychocounsel.rundir.manifest import checkpoint_to_go_on_from
+from psychocounsel.settings import config as configs
+from psychocounsel.settings import hub_sources
+from psychocounsel.settings.parallel import in_parallel
+from psychocounsel.storage.files import PACKAGE, read_json, write_atomically, write_json
 
 
 @dataclass
@@ -68,7 +70,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     existing = run_dir / "config.yaml"
     if existing.exists():
         before = _load(existing)
-        hub.keep_revisions(config, before)
+        hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
         identity.check_same_run(config, before, run_dir)
@@ -143,7 +145,7 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
 def pin(job: Job) -> None:
     """Let a new run use the commits that `prepare` fetched, and say so in its configuration; others keep their own."""
     if not (job.run_dir / "config.yaml").exists():
-        hub.pin(job.config)
+        hub_sources.pin(job.config)
 
 
 def check_process_count(job: Job) -> None:
@@ -205,10 +207,9 @@ def _write_sweep_table(sweep: Path, jobs: list[Job]) -> None:
 @cache
 def _code_state() -> str:
     """The version, and in a git checkout the commit and the difference to it."""
-    package = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=20)
+        result = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=20)
         return result.stdout if result.returncode == 0 else ""
 
     state = f"psychocounsel {__version__}\n"

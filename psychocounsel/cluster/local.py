@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from psychocounsel.cluster.allocation import around
-from psychocounsel.cluster.attempt import next_number
 from psychocounsel.cluster.job import Job, Submission, is_run_finished, objective
 from psychocounsel.cluster.ranks import run_ranks
+from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.status import runs_of
-from psychocounsel.engine.owner import refuse_if_owned
 from psychocounsel.errors import CONTINUE_LATER, GATE_NO, USER_ERROR, UserError
-from psychocounsel.hub import cache_directories
-from psychocounsel.schema import option
+from psychocounsel.remote.hub import cache_directories
+from psychocounsel.rundir.attempts import next_number
+from psychocounsel.rundir.owner import refuse_if_owned
+from psychocounsel.settings.schema import option
 
 
 @dataclass

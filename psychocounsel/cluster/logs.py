@@ -4,9 +4,9 @@ import sys
 import time
 from pathlib import Path
 
-from psychocounsel.cluster.attempt import next_number
 from psychocounsel.cluster.status import rows, runs_of
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.attempts import next_number
 
 _SECONDS = 0.5
 _ASK_SECONDS = 30.0  # how often SLURM is asked whether the run still lives

@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel import config as configs
-from psychocounsel.cluster.shapes import Shape, shape_of
-from psychocounsel.reward.members import reward_sections
+from psychocounsel.model.shape import Shape, shape_of
+from psychocounsel.settings import config as configs
+from psychocounsel.settings.reward_sections import reward_sections
 
 _GB = 1e9
 _PIECE = 3 * (1 << 28)  # logits of a piece, their powers and gradient: model/logprobs.py

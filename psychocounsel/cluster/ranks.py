@@ -10,9 +10,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.cluster.stopping import passed_on
+from psychocounsel.cluster.rank import run_rank
+from psychocounsel.cluster.signals import passed_on
 from psychocounsel.errors import CONTINUE_LATER
-from psychocounsel.worker import run_rank
 
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
 _GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
@@ -65,7 +65,7 @@ def _context(environment: dict[str, str], gpus: bool) -> Any:
         return multiprocessing.get_context("spawn")
     if not _forked_with:
         _forked_with.append(read)
-        multiprocessing.set_forkserver_preload(["psychocounsel.cluster.preload"])
+        multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
     return multiprocessing.get_context("forkserver")
 
 

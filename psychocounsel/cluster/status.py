@@ -10,12 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from psychocounsel.cluster import attempt, records, scheduler
-from psychocounsel.cluster.records import Standing
-from psychocounsel.cluster.units import readable_time
+from psychocounsel.cluster.slurm import scheduler
+from psychocounsel.cluster.slurm.standings import Standing, standings
+from psychocounsel.cluster.slurm.units import readable_time
 from psychocounsel.errors import UserError
-from psychocounsel.files import read_json
-from psychocounsel.locks import holder
+from psychocounsel.rundir import submissions
+from psychocounsel.rundir.attempts import attempts, next_number
+from psychocounsel.storage.files import read_json
+from psychocounsel.storage.locks import holder
 
 _TAIL_BYTES = 1 << 15
 _FINAL = {
@@ -73,8 +75,8 @@ def rows(folder: Path) -> list[Row]:
         UserError: if it holds no runs, or SLURM does not answer.
     """
     listed = runs_of(folder)
-    place = folder if (folder / "sweep.jsonl").exists() else records.home_of(folder)
-    standing = records.standings(place) if records.read(place) and shutil.which("squeue") else {}
+    place = folder if (folder / "sweep.jsonl").exists() else submissions.home_of(folder)
+    standing = standings(place) if submissions.read(place) and shutil.which("squeue") else {}
     return [_row(index, run, overrides, standing.get(run)) for index, run, overrides in listed]
 
 
@@ -82,8 +84,8 @@ def _row(index: int, run_dir: Path, overrides: str, here: Standing | None) -> Ro
     state = read_json(run_dir / "state.json") or {}
     summary = read_json(run_dir / "summary.json") or {}
     row = Row(index, run_dir, overrides, step=state.get("step", 0), total=state.get("total"))
-    tried = attempt.attempts(run_dir)
-    row.attempts = attempt.next_number(run_dir) - 1
+    tried = attempts(run_dir)
+    row.attempts = next_number(run_dir) - 1
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:

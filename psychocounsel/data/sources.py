@@ -11,7 +11,7 @@ import yaml
 
 from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.errors import UserError
-from psychocounsel.hub import dataset_location
+from psychocounsel.remote.hub import dataset_location
 
 Row = Mapping[str, Any]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.engine.run import Run
+from psychocounsel.rundir.run import Run
 
 EVENTS = (
     "step_end",

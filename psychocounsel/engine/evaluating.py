@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from psychocounsel.data.build import Dataset
+from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group
-from psychocounsel.engine.collect import Collector
+from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.feed import Feed
-from psychocounsel.engine.run import Run
-from psychocounsel.engine.state import LoopState
+from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.step import Scores, Tally, metrics_of
 from psychocounsel.evaluation.health import Exceeded, exceeded, set_limits
+from psychocounsel.rundir.run import Run
 
 
 @dataclass

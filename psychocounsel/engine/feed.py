@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from psychocounsel.data.build import Dataset
+from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group
-from psychocounsel.engine.collect import Collector
+from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.schedule import DataOrder
 
 

@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
-from psychocounsel.engine.distributed import World
-from psychocounsel.engine.heap import return_freed_memory
-from psychocounsel.engine.run import Run
+from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
-from psychocounsel.files import write_atomically
+from psychocounsel.model.cpu.process import return_freed_memory
+from psychocounsel.rundir.run import Run
+from psychocounsel.storage.files import write_atomically
 
 _SHARE = 0.85  # of the free memory: other work needs some, and so does its division into blocks
 _CPU_TOKENS = 2048  # twice as many were no faster, and need more memory

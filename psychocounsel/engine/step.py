@@ -16,12 +16,12 @@ from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
-from psychocounsel.engine.distributed import World
-from psychocounsel.engine.lanes import Lanes
+from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
-from psychocounsel.files import write_atomically
+from psychocounsel.model.cpu.lanes import Lanes
 from psychocounsel.model.packed import PackedModel
+from psychocounsel.storage.files import write_atomically
 
 
 class NonFiniteBatch(Exception):

@@ -11,36 +11,36 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from psychocounsel import config as configs
-from psychocounsel import identity
 from psychocounsel.algo.base import Algorithm
-from psychocounsel.data.build import Dataset, build_dataset
+from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import packing_report
-from psychocounsel.engine.build import build_critic, build_engine
-from psychocounsel.engine.card import model_card
-from psychocounsel.engine.checkpoint import load_checkpoint, save_checkpoint
-from psychocounsel.engine.collect import Collector
-from psychocounsel.engine.distributed import World
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.checkpoints.card import model_card
+from psychocounsel.engine.checkpoints.model_folder import export_model, kept_model
+from psychocounsel.engine.checkpoints.saving import load_checkpoint, save_checkpoint
+from psychocounsel.engine.collector import Collector
+from psychocounsel.engine.engines import build_critic, build_engine
 from psychocounsel.engine.evaluating import Evaluation, Evaluator
-from psychocounsel.engine.export import export_model, kept_model
 from psychocounsel.engine.feed import Feed, OfflineFeed
 from psychocounsel.engine.fit import micro_batch_tokens
-from psychocounsel.engine.metrics import peak_memory_gb
-from psychocounsel.engine.mixing import mixed
-from psychocounsel.engine.progress import Progress, quiet_libraries
-from psychocounsel.engine.records import Records
-from psychocounsel.engine.rounds import open_rounds
-from psychocounsel.engine.run import Run
+from psychocounsel.engine.loop_state import LoopState
+from psychocounsel.engine.rounds.mixed_feed import mixed
+from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
-from psychocounsel.engine.speed import Speed
-from psychocounsel.engine.state import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally, metrics_of, save_rows
-from psychocounsel.engine.stopping import StopRequest, Watchdog
-from psychocounsel.engine.summary import print_summary, write_summary
+from psychocounsel.engine.stop_request import StopRequest, Watchdog
+from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
+from psychocounsel.engine.telemetry.speed import Speed, peak_memory_gb
+from psychocounsel.engine.telemetry.step_log import Records
+from psychocounsel.engine.telemetry.summary import print_summary, write_summary
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, UserError
-from psychocounsel.hub import set_cache_directories
+from psychocounsel.model.cpu.process import keep_freed_memory
 from psychocounsel.model.load import load_chat_format, weights_id
+from psychocounsel.remote.hub import set_cache_directories
+from psychocounsel.rundir import identity
+from psychocounsel.rundir.run import Run
+from psychocounsel.settings import config as configs
 
 
 def train(run: Run) -> int:
@@ -88,6 +88,8 @@ class Trainer:
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say, mixes)
         self.algorithm.check(self.data.train, self.data.held_out)
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
+        if self.world.device.type == "cpu":
+            keep_freed_memory()
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         if "critic" in self.algorithm.needs.models and not self.algorithm.value_head:
             lanes = self.engines[self.main].lanes

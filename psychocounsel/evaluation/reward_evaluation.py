@@ -1,27 +1,32 @@
 """A reward model against pairs: score both replies of each, compute the figures, write them down."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
 
-from psychocounsel import config as configs
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import load_split, normalised
 from psychocounsel.data.tokenise import with_system_prompt
-from psychocounsel.engine.distributed import World
-from psychocounsel.engine.progress import Progress
+from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
-from psychocounsel.files import write_atomically, write_json
+from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import write_atomically, write_json
 
 _NAMES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
 
 
-def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Callable[[str], None]) -> None:
-    """Write `summary.json` and `scores.jsonl` to `folder` and say the table; every rank scores its share.
+def evaluate_reward(
+    config: DictConfig,
+    folder: Path,
+    world: World,
+    say: Callable[[str], None],
+    bar: Callable[[range, str], Iterable[int]],
+) -> None:
+    """Write `summary.json` and `scores.jsonl` to `folder` and say the table; every rank scores its share, and shows it by `bar`.
 
     Raises:
         UserError: if there are no pairs, or the model cannot score them.
@@ -34,14 +39,13 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Callabl
             "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
         )
     scorer = configs.build(config, "reward").open(world.device)
-    progress = Progress(world.rank == 0)
     conversations = [
         [*with_system_prompt(example.prompt, config.data.system_prompt), {"role": "assistant", "content": reply}]
         for example in examples[world.rank :: world.size]
         for reply in example.replies[:2]
     ]
     scores = np.empty((len(examples), 2), np.float32)
-    shares = world.gather(scorer.score(conversations, lambda steps: progress.bar(steps, "scoring")).reshape(-1, 2))
+    shares = world.gather(scorer.score(conversations, lambda steps: bar(steps, "scoring")).reshape(-1, 2))
     for rank, share in enumerate(shares):
         scores[rank :: world.size] = share
     if world.rank:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.cpu.linear import PRODUCT_ROWS
 from psychocounsel.model.flex import block_mask
-from psychocounsel.model.linear import PRODUCT_ROWS
 from psychocounsel.model.varlen import VARLEN, register
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped models anew from `launch/tiny.yaml`.
+"""`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped models anew from `build_tiny.yaml`, beside this file.
 
 FOLDER/tiny is the policy after supervised fine-tuning, FOLDER/tiny_reward the reward model trained from it.
 
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from psychocounsel.config import check, compose
 from psychocounsel.data.select import split_by_prompt
 from psychocounsel.data.sources import load_examples
-from psychocounsel.files import replace_directory, shipped
+from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import replace_directory
 
 _SHIPPED = Path(__file__).parent / "shipped"
 
@@ -32,7 +32,7 @@ _TEMPLATE = (
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHIPPED
-    recipe: Any = OmegaConf.load(shipped("launch") / "tiny.yaml")
+    recipe: Any = OmegaConf.load(Path(__file__).with_suffix(".yaml"))
     data = check(compose(["data=sample", "model=local", "model.path=builtin:none"])).data
     train, _ = split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)
     rows = [{"prompt": example.prompt, "completion": reply} for example in train for reply in example.replies]

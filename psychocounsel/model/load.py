@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.content import content_id
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
+from psychocounsel.storage.hashes import content_id
 
 _SHIPPED = Path(__file__).parent / "shipped"
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from psychocounsel.data.batch import Batch
 from psychocounsel.model.attention import Attention
-from psychocounsel.model.layers import adopt
+from psychocounsel.model.cpu.layers import adopt
 from psychocounsel.model.lora import Adapter
 
 

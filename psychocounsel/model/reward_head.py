@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.files import read_json
 from psychocounsel.model.load import load_weights, loading, ready_to_train, resolve_path
+from psychocounsel.storage.files import read_json
 
 HEAD = "score"
 _OPENRLHF = ("value_head_prefix", "normalize_reward")

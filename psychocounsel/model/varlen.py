@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from psychocounsel.data.layout import Layout, Span
-from psychocounsel.model.blockwise import Blockwise, suits_blocks
+from psychocounsel.model.cpu.blockwise import Blockwise, suits_blocks
 
 VARLEN = "psychocounsel_varlen"
 

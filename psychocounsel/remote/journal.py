@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.files import fsync_directory
+from psychocounsel.storage.files import fsync_directory
 
 
 def request_key(route: str, payload: Any) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING, OmegaConf
 
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class LocalReward:
         Raises:
             UserError: as LocalScorer says.
         """
-        from psychocounsel.reward.local import LocalScorer
+        from psychocounsel.reward.local_model import LocalScorer
 
         return LocalScorer(OmegaConf.create(asdict(self)), device)
 
@@ -72,7 +72,7 @@ class OpenRLHFServer(ServerReward):
         Raises:
             UserError: as ServerScorer says.
         """
-        from psychocounsel.reward.server import OpenRLHFScorer
+        from psychocounsel.reward.servers import OpenRLHFScorer
 
         return OpenRLHFScorer(self)
 
@@ -87,7 +87,7 @@ class VLLMServer(ServerReward):
         Raises:
             UserError: as ServerScorer says.
         """
-        from psychocounsel.reward.server import VLLMScorer
+        from psychocounsel.reward.servers import VLLMScorer
 
         return VLLMScorer(self)
 

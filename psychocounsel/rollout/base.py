@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Completion, Group
+    from psychocounsel.model.packed import PackedModel
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class Sampling:
     seed: int
     top_p: float = 1.0
     top_k: int = 0
+
+
+class TrainedPolicy(Protocol):
+    """What a rollout may know of the policy that training changes; the engine of the policy is one."""
+
+    module: PackedModel
+    dtype: torch.dtype
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype that forward passes compute in where it is not that of the weights."""
 
 
 class Rollout(Protocol):

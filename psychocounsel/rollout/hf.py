@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.rollout.base import RolloutSettings, Sampling, completion
-from psychocounsel.schema import option
+from psychocounsel.rollout.base import RolloutSettings, Sampling, TrainedPolicy, completion
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Completion, Group
-    from psychocounsel.engine.distributed import World
-    from psychocounsel.engine.zero import Engine
+    from psychocounsel.distributed.world import World
     from psychocounsel.model.packed import PackedModel
 
 _PART = 256  # neighbouring tokens of which first the part is drawn, then one in it: cheaper than noise for every token
@@ -25,7 +24,9 @@ _PART = 256  # neighbouring tokens of which first the part is drawn, then one in
 class HF(RolloutSettings):
     batch_size: int = option(64, at_least=1)  # replies that are written at once, in each process
 
-    def open(self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World) -> HFRollout:
+    def open(
+        self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
+    ) -> HFRollout:
         together = world if config.zero.stage == 3 else None
         return HFRollout(engine.module, tokenizer, stop, self.batch_size, engine.autocast, together)
 

@@ -19,7 +19,7 @@ _GRACE_SECONDS = 5.0
 
 
 class LocalServers:
-    """`count` processes of `psychocounsel.rollout.serve`; on GPU each has `gpus` of them, those after the `first_gpu`."""
+    """`count` processes of `psychocounsel.rollout.server`; on GPU each has `gpus` of them, those after the `first_gpu`."""
 
     def __init__(self, run_dir: Path, count: int, start_minutes: float, gpus: int, first_gpu: int) -> None:
         self.run_dir, self.start_minutes, self.gpus, self.first_gpu = run_dir, start_minutes, gpus, first_gpu
@@ -65,7 +65,7 @@ class LocalServers:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         self._log(server).parent.mkdir(parents=True, exist_ok=True)
         with open(self._log(server), "ab") as log:
-            command = [sys.executable, "-m", "psychocounsel.rollout.serve", str(self.run_dir), str(port)]
+            command = [sys.executable, "-m", "psychocounsel.rollout.server", str(self.run_dir), str(port)]
             server.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )

@@ -14,8 +14,8 @@ from psychocounsel.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from psychocounsel.distributed.process_group import Group
     from psychocounsel.remote.client import Client
-    from psychocounsel.rollout.collective import Group
 
 Piece = list[tuple[str, "torch.Tensor"]]
 
@@ -62,7 +62,7 @@ class Transfer:
             pass  # raises what a task raised
 
     def _begin(self, address: str) -> None:
-        from psychocounsel.rollout.collective import join, own_address
+        from psychocounsel.distributed.process_group import join, own_address
 
         parts = urlsplit(address)
         here = own_address(parts.hostname or "", parts.port or 80)
@@ -89,7 +89,7 @@ class Transfer:
             self.client.set_aside(address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}")
 
     def _send(self, address: str, piece: Piece, body: bytes) -> None:
-        from psychocounsel.rollout.collective import header_of
+        from psychocounsel.distributed.process_group import header_of
 
         group = self.groups.get(address)
         if group is None:

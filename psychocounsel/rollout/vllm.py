@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.rollout.base import Sampling, completion
+from psychocounsel.rollout.base import Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Group
-    from psychocounsel.engine.distributed import World
-    from psychocounsel.engine.zero import Engine
+    from psychocounsel.distributed.world import World
 
 
 @dataclass
@@ -31,7 +30,7 @@ class VLLM(VLLMEngine):
             )
 
     def open(
-        self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
+        self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> VLLMRollout:
         """Start an engine beside the policy's. All ranks call it together."""
         if self.tensor_parallel > 1 and world.device.type == "cpu":
@@ -50,7 +49,7 @@ class VLLMRollout:
     """
 
     def __init__(
-        self, arguments: dict[str, Any], engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
+        self, arguments: dict[str, Any], engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> None:
         self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
         self.sleeps = world.device.type == "cuda"
@@ -90,8 +89,9 @@ class VLLMRollout:
         prompts, settings = [each for part in asked for each in part[0]], [each for part in asked for each in part[1]]
         if not prompts:
             return []
+        inputs: Any = [{"prompt_token_ids": ids} for ids in prompts]
         outputs = self.llm.generate(
-            [{"prompt_token_ids": ids} for ids in prompts],
+            inputs,
             [sampling_params(each, self.stop) for each in settings],
             use_tqdm=False,
         )

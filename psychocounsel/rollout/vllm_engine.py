@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import RolloutSettings, Sampling
-from psychocounsel.schema import option
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import torch

@@ -9,20 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.cluster.server import addresses as job_addresses
 from psychocounsel.errors import UserError
-from psychocounsel.files import shared_secret
-from psychocounsel.rollout.base import Sampling, completion
-from psychocounsel.rollout.serve import KEY_FILE
+from psychocounsel.rollout.base import Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
-from psychocounsel.schema import option
+from psychocounsel.rundir.servers import KEY_FILE
+from psychocounsel.rundir.servers import addresses as job_addresses
+from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import shared_secret
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Group
-    from psychocounsel.engine.distributed import World
-    from psychocounsel.engine.zero import Engine
+    from psychocounsel.distributed.world import World
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
 _ASKED_AT_ONCE = 64  # requests of a process that are under way; the engine takes as many replies at once as it can
@@ -56,7 +55,7 @@ class VLLMServer(VLLMEngine):
             )
 
     def open(
-        self, config: DictConfig, engine: Engine, tokenizer: Any, stop: Sequence[int], world: World
+        self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> VLLMServerRollout:
         run_dir, local = Path(config.run_dir), None
         if not self.addresses:
@@ -78,7 +77,7 @@ class VLLMServerRollout:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrainedPolicy,
         tokenizer: Any,
         stop: Sequence[int],
         world: World,

@@ -36,7 +36,7 @@ class WeightLoading:
 
     def join_trainer(self, meeting: dict[str, Any]) -> None:
         """Be a rank of the process group that is described by the words of `collective.join`."""
-        from psychocounsel.rollout.collective import join
+        from psychocounsel.distributed.process_group import join
 
         self.trainer = join(rank=1 + self.rank, device=self.device, **meeting)
 

@@ -10,12 +10,13 @@ from psychocounsel.model.lora import merged_parameters
 if TYPE_CHECKING:
     import torch
 
-    from psychocounsel.engine.zero import Engine
+    from psychocounsel.rollout.base import TrainedPolicy
+
 
 _PIECE = 1 << 28  # bytes of weights that are handed over at once
 
 
-def weights_of(engine: Engine) -> Iterator[list[tuple[str, torch.Tensor]]]:
+def weights_of(engine: TrainedPolicy) -> Iterator[list[tuple[str, torch.Tensor]]]:
     """The policy's weights by their names in a plain model, adapters merged, some 256 MB at a time.
 
     Under ZeRO-3 all ranks must iterate together; no more than a piece is whole at once.

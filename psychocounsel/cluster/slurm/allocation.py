@@ -1,0 +1,122 @@
+"""`cluster=local` inside `salloc`: the ranks of a job run on the nodes of that allocation, by srun."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from psychocounsel.cluster.signals import passed_on
+from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
+from psychocounsel.cluster.slurm.scheduler import call
+from psychocounsel.errors import UserError
+
+_INTERACTIVE = "4294967290"  # SLURM's number for the step in which salloc runs its shell at some sites
+_RANK = 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"'
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Nodes that SLURM has given to this shell, with CPUs and GPUs on each."""
+
+    job: str
+    nodes: tuple[str, ...]
+    cpus: int
+    gpus: int
+
+    def nodes_for(self, processes: int) -> int:
+        """How many nodes so many processes take.
+
+        Raises:
+            UserError: if they cannot be spread evenly.
+        """
+        nodes = min(len(self.nodes), processes)
+        if processes % nodes:
+            raise UserError(
+                f"cluster.processes={processes} cannot be spread evenly over the {nodes} nodes of allocation {self.job}: "
+                f"use {nodes * (processes // nodes)} or {nodes * (processes // nodes + 1)}"
+            )
+        return nodes
+
+    def rendezvous(self, attempt: int) -> dict[str, str]:
+        """Where the ranks meet, as an environment variable."""
+        found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", self.nodes[0]))
+        port = 15000 + (int(self.job) * 8 + attempt) % 15000
+        return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{port}"}
+
+    def run(self, run_dir: Path, processes: int, environment: dict[str, str], logs: Path) -> tuple[int, int]:
+        """Run the ranks and show what rank 0 prints; all of it is in `logs`.
+
+        Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
+        """
+        nodes = self.nodes_for(processes)
+        tasks = processes // nodes
+        command = ["srun", f"--nodes={nodes}", f"--ntasks={processes}", f"--ntasks-per-node={tasks}"]
+        command += [f"--cpus-per-task={max(1, self.cpus // tasks)}", "--kill-on-bad-exit=1"]
+        command += [f"--output={logs}/rank-%t.out", "bash", "-c", _RANK, "rank"]
+        command += [sys.executable, "-m", "psychocounsel.worker", str(run_dir)]
+        with open(logs / "srun.err", "wb") as errors:
+            srun = subprocess.Popen(
+                command, env={**os.environ, **environment}, stderr=errors, preexec_fn=_end_with_this_process
+            )
+        shown = 0
+        with passed_on(lambda number: srun.send_signal(number)) as requests:
+            while srun.poll() is None:
+                shown = _show(logs / "rank-0.out", shown)
+                time.sleep(0.1)
+        _show(logs / "rank-0.out", shown)
+        said = (logs / "srun.err").read_text(errors="replace")
+        rank, code = cause(failed_tasks(said), srun.returncode, bool(requests))
+        if code and rank is None:
+            print(said, end="", file=sys.stderr)  # srun itself could not
+        return code, rank or 0
+
+
+@cache
+def around() -> Allocation | None:
+    """The allocation that this process was started in: by hand, or by a batch script over several nodes.
+
+    None in a step of one (`srun --pty bash`), and on the only node of one: there, processes are simply started.
+
+    Raises:
+        UserError: if SLURM does not say what it holds.
+    """
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", _INTERACTIVE)
+    if not job or step != _INTERACTIVE:
+        return None
+    names = tuple(call("scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")).split())
+    if names == (os.environ.get("SLURMD_NODENAME"),):
+        return None
+    cpus = min(int(number) for number in re.findall(r"(\d+)(?:\(|,|$)", os.environ["SLURM_JOB_CPUS_PER_NODE"]))
+    shown = call("scontrol", "show", "job", job)
+    return Allocation(job, names, cpus, _gpus(shown, len(names)))
+
+
+def _gpus(shown: str, nodes: int) -> int:
+    """GPUs on each node, from what was asked for."""
+    each = re.search(r"TresPerNode=\S*gpu(?::[a-z]\w*)?[:=](\d+)", shown)
+    whole = re.search(r"(?:AllocTRES|TresPerJob)=\S*gres[/:]gpu(?::[a-z]\w*)?[:=](\d+)", shown)
+    return int(each[1]) if each else int(whole[1]) // nodes if whole else 0
+
+
+def _end_with_this_process() -> None:
+    """In srun, before it begins: a session of its own, so that Ctrl-C comes from here alone, and no life without us."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _show(file: Path, start: int) -> int:
+    """Print what `file` has after `start`; returns where it ends now."""
+    if not file.exists():
+        return start
+    with open(file, "rb") as handle:
+        handle.seek(start)
+        text = handle.read()
+    sys.stderr.write(text.decode(errors="replace"))
+    sys.stderr.flush()
+    return start + len(text)

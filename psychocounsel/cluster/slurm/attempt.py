@@ -1,0 +1,159 @@
+"""Called by the batch script before and after each attempt at a run: numbers it, and tells what is to follow.
+
+`python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number, or nothing if there is nothing to do: with
+exit code 0 for a finished run, and that of the last attempt for one that was given up in this job.
+`... end RUN NUMBER CODE ASKED` prints `again`, or the exit code that the job is to end with. ASKED is the signal that
+asked the run to stop, or `no`.
+"""
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
+from psychocounsel.rundir.attempts import FILE, attempts, next_number
+from psychocounsel.storage.files import read_json, write_json
+
+_SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
+_SIGNALS |= {"User defined signal 1": 138, "Interrupt": 130, "Out Of Memory": 137}
+_FAILED_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\- ]+): (.+)")
+
+
+def begin(run_dir: Path) -> tuple[str, int]:
+    """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN and 0.
+
+    If nothing is to be done: "", and the exit code of what was done before.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    earlier = attempts(run_dir)
+    if (read_json(run_dir / "summary.json") or {}).get("status") == "finished":
+        return "", DONE
+    last = earlier[-1] if earlier else {}
+    same_job = bool(last) and last.get("job") == job
+    if same_job and last.get("verdict") == "failed":
+        return "", last["code"]  # another run of this job goes on
+    if same_job:  # SLURM has ended what it requeues: nobody lives who could own the directory
+        (run_dir / "owner.json").unlink(missing_ok=True)
+    number = f"{next_number(run_dir):02d}"
+    logs = run_dir / "logs" / number
+    logs.mkdir(parents=True)
+    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST")
+    array, index, restarts, nodes = (os.environ.get(name) for name in names)
+    about = {"job": job, "array": array, "index": index, "restarts": int(restarts or 0), "nodes": nodes}
+    write_json(logs / FILE, {**about, "started": time.time()})
+    _point(run_dir / "logs" / "latest", number)
+    return number, DONE
+
+
+def end(run_dir: Path, number: str, code: int, asked: str) -> str:
+    """Write down how an attempt ended; return `again`, or an exit code."""
+    logs = run_dir / "logs" / number
+    causes = failed_tasks((logs / "srun.err").read_text(errors="replace")) if (logs / "srun.err").exists() else []
+    rank, code = cause(causes, code, asked != "no")
+    step = (read_json(run_dir / "state.json") or {}).get("step", 0)
+    settings: Any = OmegaConf.load(run_dir / "config.yaml").cluster
+    before = [each for each in attempts(run_dir) if each["number"] != number]
+    verdict, goes_on, reason = judge(code, step, before[-1] if before else {}, settings.max_requeues, asked)
+    about = {**read_json(logs / FILE), "ended": time.time(), "code": code, "step": step, "verdict": verdict}
+    write_json(logs / FILE, {**about, "reason": reason, "rank": rank})
+    print(f"{run_dir.name}: {reason}", file=sys.stderr)
+    if verdict == "failed":
+        print(_last_words(logs, rank), file=sys.stderr)
+    return "again" if goes_on else str(0 if verdict == "finished" else code)
+
+
+def judge(code: int, step: int, before: dict[str, Any], max_requeues: int, asked: str = "no") -> tuple[str, bool, str]:
+    """Verdict (finished, stopped, failed), whether to go on by requeueing, and the reason in a line.
+
+    A crash is tried again once: two crashes without a step of progress in between are a failure. Wrong input always is.
+    """
+    if code == DONE:
+        return "finished", False, "finished"
+    if code == USER_ERROR:
+        return "failed", False, "wrong input (exit code 2)"
+    if code == GATE_NO:
+        return "failed", False, f"a gate said no at step {step} (exit code 3)"
+    stopped = code == CONTINUE_LATER
+    why = f"stopped at step {step}" + (f" ({asked})" if asked != "no" else "")
+    if not stopped:
+        why = f"crashed at step {step} (exit code {code})"
+        if before.get("verdict") == "crashed" and step <= before.get("step", 0):
+            return "failed", False, f"{why}, as before: given up"
+    if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= max_requeues:
+        verdict = "stopped" if stopped else "failed"
+        return verdict, False, f"{why}; not requeued: cluster.max_requeues={max_requeues}"
+    return ("stopped" if stopped else "crashed"), True, why
+
+
+def failed_tasks(text: str) -> list[tuple[int, int, str]]:
+    """Rank, exit code and srun's own line of each task that failed, in the order in which srun noticed."""
+    found = []
+    for match in _FAILED_TASK.finditer(text):
+        words = match[3].split(" (core dumped)")[0].strip()
+        exited = re.search(r"exit code (\d+)", words)
+        code = int(exited[1]) if exited else _SIGNALS.get(words, 1)
+        found += [(rank, code, match[0]) for rank in _numbers(match[2])]
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    """0,2-4 -> 0, 2, 3, 4."""
+    result: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        low, _, high = part.partition("-")
+        result += range(int(low), int(high or low) + 1)
+    return result
+
+
+def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[int | None, int]:
+    """The rank that failed first, if one did, and the exit code of the attempt, of which srun has returned `code`.
+
+    srun returns the highest code, and ends the other ranks when one fails: those stop in good order, with a code of their
+    own that says nothing.
+    """
+    if code == DONE:
+        return None, DONE
+    if wrong := [cause for cause in causes if cause[1] == USER_ERROR]:
+        return wrong[0][0], USER_ERROR
+    own = [cause for cause in causes if cause[1] not in (CONTINUE_LATER, 143)]
+    if asked:  # a process that was asked before it could listen dies of the signal
+        own = [cause for cause in own if cause[1] != 138]
+        code = CONTINUE_LATER if code in (138, 143) else code
+    own.sort(key=lambda cause: cause[1] < 128)  # one that was killed before those that failed for lack of it
+    if own:
+        return own[0][0], own[0][1]
+    return None, CONTINUE_LATER if causes and asked else code
+
+
+def _last_words(logs: Path, rank: int | None) -> str:
+    """The end of the failing rank's output, which also goes to `failure.txt`."""
+    file = logs / f"rank-{rank or 0}.out"
+    lines = file.read_text(errors="replace").splitlines()[-20:] if file.exists() else []
+    text = "\n".join([f"rank {rank or 0}, the end of {file}:", *(f"    {line}" for line in lines)])
+    (logs / "failure.txt").write_text(text + "\n")
+    return text
+
+
+def _point(link: Path, target: str) -> None:
+    draft = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    draft.symlink_to(target)
+    os.replace(draft, link)
+
+
+def main(arguments: list[str]) -> None:
+    action, run_dir, *rest = arguments
+    if action == "begin":
+        number, code = begin(Path(run_dir))
+        print(number)
+        sys.exit(code)
+    else:
+        print(end(Path(run_dir), rest[0], int(rest[1]), rest[2]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

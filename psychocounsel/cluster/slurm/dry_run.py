@@ -1,0 +1,105 @@
+"""`dry_run=true` with `cluster=slurm`: what would be submitted, and what it would take."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.cluster import memory
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm import submitting
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.script import render
+from psychocounsel.cluster.slurm.submitting import Batch
+from psychocounsel.cluster.slurm.units import readable_time
+from psychocounsel.model.shape import Shape
+from psychocounsel.storage.files import readable_size
+
+
+def describe(jobs: Sequence[Job]) -> str:
+    """The job table, each distinct batch script, GPU-hours at the limit and disk.
+
+    Raises:
+        UserError: where submitting would fail.
+    """
+    submitting.select(jobs)
+    new = [job for job in jobs if not job.skip]
+    place = submitting.home(jobs)
+    lines = [f"{job.index:>5}  {job.skip or 'new':<12}  {' '.join(job.overrides) or 'defaults'}" for job in jobs]
+    if not new:
+        return "\n".join(["index  would be     overrides", *lines])
+    todo = submitting.plan(new)
+    for number, batch in enumerate(todo, 1):
+        folder = place / "submissions" / f"NNN{number}"
+        code = [place / "code" / "COPY"]
+        script = render(batch.cluster, submitting.job_name(place), folder, len(batch.tasks), code, [], batch.dependency)
+        runs = sum(map(len, batch.tasks))
+        lines += ["", f"-- script {number} of {len(todo)}, for {runs} runs", script.rstrip()]
+    lines += ["", *(_demand(batch) for batch in todo), *_memory(todo), _disk(place, new)]
+    return "\n".join(["index  would be     overrides", *lines])
+
+
+def _demand(batch: Batch) -> str:
+    cluster = batch.cluster
+    seconds = cluster.seconds * len(batch.tasks) * cluster.segments
+    nodes = cluster.nodes + cluster.server_nodes
+    width = min(len(batch.tasks), cluster.max_parallel or len(batch.tasks))
+    hours = (
+        f"{seconds / 3600 * nodes * cluster.gpus_per_node:,.0f} GPU-hours"
+        if cluster.gpus_per_node
+        else (f"{seconds / 3600 * nodes:,.0f} node-hours")
+    )
+    return (
+        f"{len(batch.tasks)} jobs of {nodes} nodes, {_each(cluster)}, up to {readable_time(cluster.seconds)} each, "
+        f"{width} at a time: at most {hours}"
+    )
+
+
+def _each(cluster: SlurmRequest) -> str:
+    gpus = f"{cluster.gpus_per_node} {cluster.gpu_type or ''} GPUs".replace("  ", " ")
+    return f"{gpus} and {cluster.processes_per_node * cluster.runs_side_by_side} processes per node"
+
+
+def _memory(todo: Sequence[Batch]) -> list[str]:
+    """What a GPU holds, for each distinct estimate, and what would fit where it is too much."""
+    lines = []
+    for batch in todo:
+        for config in (job.config for task in batch.tasks for job in task if "model" in job.config):
+            shape, gpus = memory.trained_shape(config), batch.cluster.gpus()
+            if shape is not None and gpus:
+                lines.append(_memory_line(shape, config, gpus, batch.cluster.gpu_memory_gb))
+    return list(dict.fromkeys(lines))
+
+
+def _memory_line(shape: Shape, config: DictConfig, gpus: int, limit: float | None) -> str:
+    found = memory.estimate(shape, config, gpus)
+    parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing)]
+    said = "; ".join(
+        f"{when}{', '.join(f'{name} {bytes_ / 1e9:.1f}' for name, bytes_ in part.items())}"
+        for when, part in parts
+        if part
+    )
+    line = f"{config.model.name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({said})"
+    if found.unknown:
+        line += f", without {' and '.join(found.unknown)}, whose config.json is not known"
+    if limit and found.total > limit * 1e9:
+        fitting = memory.advice(shape, config, gpus, limit)
+        line += f"; MORE THAN cluster.gpu_memory_gb={limit:g}. " + (
+            f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
+        )
+    return line
+
+
+def _disk(place: Path, jobs: Sequence[Job]) -> str:
+    """Checkpoints that are kept, and the model, of all jobs, against what is free."""
+    there = next(path for path in (place, *place.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    needed = 0.0
+    for job in (job for job in jobs if "model" in job.config):
+        shape = memory.trained_shape(job.config)
+        if shape is not None:
+            trained, kept = memory.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
+            needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more while it is written
+    said = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
+    return f"{said}free in {there}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")

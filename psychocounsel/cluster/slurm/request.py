@@ -1,0 +1,178 @@
+"""What `cluster=slurm` asks of SLURM: the keys of the `cluster` group, with their checks."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.cluster.slurm.units import megabytes_of, seconds_of
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import option
+
+_SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
+# What has an option of its own, or what submitting depends on: another value in cluster.sbatch would undo it.
+_OURS = {
+    "array": "submission decides it",
+    "dependency": "use after=[RUN]",
+    "output": "logs lie in the run directory",
+    "error": "logs lie in the run directory",
+    "open-mode": "logs lie in the run directory",
+    "signal": "use cluster.stop_before_limit",
+    "requeue": "use cluster.requeue",
+    "no-requeue": "use cluster.requeue",
+    "ntasks": "use cluster.processes",
+    "ntasks-per-node": "use cluster.processes",
+    "cpus-per-task": "use cluster.cpus_per_process",
+    "gres": "use cluster.gpus_per_node and cluster.gpu_type",
+    "gpus-per-node": "use cluster.gpus_per_node and cluster.gpu_type",
+    "wrap": "the script is ours",
+    "export": "use cluster.environment",
+}
+_NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude", "reservation", "exclusive")
+
+
+@dataclass
+class Container:
+    """An image in which the processes run, by Apptainer (or Singularity, which takes the same arguments)."""
+
+    image: str | None = None
+    command: str = option("apptainer", choices=("apptainer", "singularity"))
+    python: str = "python3"  # in the image
+    binds: list[str] = option([])  # besides paths.*, the run directories and the code
+    arguments: list[str] = option([])
+
+
+@dataclass
+class Servers:
+    """What runs on the nodes that `cluster.server_nodes` sets apart."""
+
+    command: list[str] = option([])  # {port} stands for the port to listen on
+    health: str = "/health"  # answers with 200 when the server is ready
+    start_minutes: float = option(20.0, above=0)
+
+
+@dataclass
+class SlurmRequest:
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    nodes: int = option(1, at_least=1)
+    gpus_per_node: int = option(1, at_least=0)
+    gpu_type: str | None = None
+    gpu_request: str = option("gres", choices=("gres", "gpus_per_node"))
+    gpu_memory_gb: float | None = option(None, above=0)
+    processes: int | None = option(None, at_least=1)
+    cpus_per_process: int = option(4, at_least=1)
+    threads: int | None = option(None, at_least=1)
+    device: str = option("auto", choices=("auto", "cpu", "cuda"))
+    memory: Any = None
+    time: Any = "24h"
+    exclusive: bool = False
+    constraint: str | None = None
+    exclude: str | None = None
+    reservation: str | None = None
+    mail_user: str | None = None
+    mail_type: str = "FAIL,END"
+    modules: list[str] = option([])
+    setup: list[str] = option([])
+    environment: dict[str, Any] = option({})
+    sbatch: dict[str, Any] = option({})
+    srun: list[str] = option([])
+    container: Container = field(default_factory=Container)
+    python: str | None = None
+    max_parallel: int | None = option(None, at_least=1)
+    requeue: bool = True
+    max_requeues: int = option(20, at_least=0)
+    stop_before_limit: Any = "5m"
+    segments: int = option(1, at_least=1)
+    runs_per_job: int | None = option(None, at_least=1)
+    runs_side_by_side: int = option(1, at_least=1)
+    server_nodes: int = option(0, at_least=0)
+    servers: Servers = field(default_factory=Servers)
+    snapshot_limit_mb: int = option(200, at_least=1)
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.container, dict):  # of a run's config.yaml, which has no types
+            self.container = Container(**self.container)
+        if isinstance(self.servers, dict):
+            self.servers = Servers(**self.servers)
+
+    @property
+    def seconds(self) -> int:
+        return seconds_of(self.time, "cluster.time")
+
+    @property
+    def stop_seconds(self) -> int:
+        return seconds_of(self.stop_before_limit, "cluster.stop_before_limit")
+
+    @property
+    def group(self) -> int:
+        """Runs of one job, one after another or side by side."""
+        return self.runs_per_job or self.runs_side_by_side
+
+    @property
+    def processes_per_node(self) -> int:
+        """Of one run."""
+        return self.process_count() // self.nodes
+
+    def gpus(self) -> int:
+        """GPUs that a run trains on, over all its nodes."""
+        return 0 if self.device == "cpu" else self.nodes * self.gpus_per_node // self.runs_side_by_side
+
+    def process_count(self) -> int:
+        return self.processes or max(self.nodes, self.gpus())
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is written.
+
+        Raises:
+            UserError: naming the key and what to type instead.
+        """
+        self._check_processes()
+        if self.seconds <= self.stop_seconds:
+            raise UserError(
+                f"cluster.time={self.time} leaves nothing before cluster.stop_before_limit={self.stop_before_limit}"
+            )
+        if self.memory is not None:
+            megabytes_of(self.memory, "cluster.memory")
+        if self.segments > 1 and self.requeue:
+            raise UserError(
+                f"cluster.segments={self.segments} is for sites that requeue no jobs: add cluster.requeue=false"
+            )
+        for key in (str(name).lstrip("-") for name in self.sbatch):
+            if key in _OURS or key in _NAMED:
+                raise UserError(f"cluster.sbatch.{key}: {_OURS.get(key, f'use cluster.{key}')}")
+        for name in self.environment:
+            if _SECRET.search(name):
+                raise UserError(
+                    f"cluster.environment.{name}: a secret would stand in the batch script; export it in the shell that "
+                    "submits, which jobs inherit"
+                )
+        if self.container.image and "://" not in self.container.image and not Path(self.container.image).exists():
+            raise UserError(f"cluster.container.image={self.container.image}: no such file")
+        if self.server_nodes and not self.servers.command:
+            raise UserError("cluster.server_nodes: what is to run there? add cluster.servers.command=[PROGRAM,...]")
+        if self.server_nodes and self.group > 1:
+            raise UserError("cluster.server_nodes serve one run: use cluster.runs_per_job=1")
+
+    def _check_processes(self) -> None:
+        if self.device == "cuda" and not self.gpus_per_node:
+            raise UserError("cluster.device=cuda needs cluster.gpus_per_node=1 or more")
+        beside = self.runs_side_by_side
+        if beside > 1 and (self.nodes > 1 or self.server_nodes):
+            raise UserError(
+                f"cluster.runs_side_by_side={beside} shares one node: use cluster.nodes=1 without server nodes"
+            )
+        if beside > 1 and self.gpus_per_node % beside:
+            raise UserError(
+                f"cluster.runs_side_by_side={beside} must divide cluster.gpus_per_node={self.gpus_per_node}"
+            )
+        if self.group < beside:
+            raise UserError(f"cluster.runs_per_job={self.group} is less than cluster.runs_side_by_side={beside}")
+        if self.process_count() % self.nodes:
+            raise UserError(f"cluster.processes={self.processes} must be a multiple of cluster.nodes={self.nodes}")
+        if self.gpus() and self.process_count() > self.gpus():
+            raise UserError(
+                f"cluster.processes={self.processes}: a run has {self.gpus()} GPUs, and each takes one process"
+            )

@@ -1,0 +1,125 @@
+"""The few SLURM commands we call, and their refusals in one line. No sacct: many sites have no accounting."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psychocounsel.cluster.slurm.units import parse_slurm_time
+from psychocounsel.errors import UserError
+
+LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
+LIVE |= {"RESIZING", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+_SECONDS = 60  # a controller under load answers late
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, or an index of an array, as squeue tells it; `elapsed` in seconds."""
+
+    job: str  # id of the job, or of the array
+    index: int | None  # in the array
+    state: str
+    reason: str
+    nodes: str
+    elapsed: float
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def name(self) -> str:
+        return self.job if self.index is None else f"{self.job}_{self.index}"
+
+
+def call(command: str, *arguments: str, stdin: str | None = None) -> str:
+    """What a SLURM command prints.
+
+    Raises:
+        UserError: if it is not here, does not answer, or refuses; with its own words.
+    """
+    if shutil.which(command) is None:
+        raise UserError(
+            f"cluster=slurm: there is no `{command}` here; submit from a login node of the cluster, or use cluster=local"
+        )
+    # What a job's own shell has of SLURM would count as options of the new job.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    try:
+        done = subprocess.run(
+            [command, *arguments], input=stdin, env=environment, capture_output=True, text=True, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"{command} gave no answer for {_SECONDS} s: is SLURM's controller up? (`scontrol ping`)"
+        ) from error
+    if done.returncode:
+        words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        words = [line for line in words if ": fatal: " in line] or words  # what comes before it only leads there
+        raise UserError(f"{command} refused: {'; '.join(words)[:500] or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def submit(script: Path, *arguments: str) -> str:
+    """Submit a script; returns the job's id.
+
+    Raises:
+        UserError: with the site's own message.
+    """
+    try:
+        printed = call("sbatch", "--parsable", *arguments, str(script))
+    except UserError as error:
+        raise UserError(f"{error}{_advice(str(error))}") from error
+    return printed.strip().splitlines()[-1].split(";")[0]
+
+
+def _advice(message: str) -> str:
+    if re.search(r"QOS\w*(Submit|Jobs?)|MaxSubmit|AssocMaxSubmit|submit limit", message, re.IGNORECASE):
+        return ". The site limits how many jobs one may submit: cluster.runs_per_job=N lets a job do N runs, one after another"
+    return ""
+
+
+def tasks(jobs: Iterable[str]) -> list[Task]:
+    """The state of every job, or array index, among `jobs` that SLURM still knows; in one call of squeue."""
+    wanted = set(jobs)
+    if not wanted:
+        return []
+    form = "%F|%K|%T|%r|%N|%M"
+    printed = call("squeue", "-h", "-r", "-t", "all", "-u", _user(), "-o", form)
+    found = []
+    for line in printed.splitlines():
+        job, index, state, reason, nodes, elapsed = line.split("|")
+        if job in wanted:
+            number = int(index) if index.isdigit() else None
+            found.append(Task(job, number, state, reason, nodes, parse_slurm_time(elapsed)))
+    return found
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def cancel(names: Sequence[str]) -> None:
+    """End jobs or array indices, given as 12 or 12_3."""
+    if names:
+        call("scancel", *names)
+
+
+def max_array_size() -> int:
+    """How many indices an array may have at this site."""
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return max(1, int(match[1])) if match else 1001
+
+
+def time_limit(partition: str | None) -> tuple[str, float] | None:
+    """Name and longest time (seconds) of a partition, or of the default one; None if it is not known."""
+    for block in call("scontrol", "-o", "show", "partition", *([partition] if partition else [])).splitlines():
+        values = dict(part.split("=", 1) for part in block.split() if "=" in part)
+        if partition or values.get("Default") == "YES":
+            return values.get("PartitionName", "?"), parse_slurm_time(values.get("MaxTime", ""))
+    return None

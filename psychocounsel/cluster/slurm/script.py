@@ -1,0 +1,140 @@
+"""The batch script of a submission, rendered from `slurm/job.sbatch.j2`."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.units import megabytes_of, slurm_time
+from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.storage.files import shipped
+
+
+def render(
+    cluster: SlurmRequest,
+    name: str,
+    folder: Path,
+    tasks: int,
+    code: Sequence[Path],
+    binds: Sequence[str],
+    dependency: str = "",
+) -> str:
+    """The script for `tasks` array indices (1: no array), whose submission directory is `folder`."""
+    templates = Environment(
+        loader=FileSystemLoader(shipped("slurm")),
+        undefined=StrictUndefined,
+        comment_start_string="{##",  # bash has ${#array[@]}
+        comment_end_string="##}",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = templates.get_template("job.sbatch.j2")
+    return template.render(
+        directives=[*directives(cluster, name, folder, tasks, dependency)],
+        modules=[shlex.quote(module) for module in cluster.modules],
+        setup=cluster.setup,
+        environment={name: shlex.quote(value) for name, value in _environment(cluster, code).items()},
+        python=_python(cluster, binds),
+        submission=shlex.quote(str(folder)),
+        srun=" ".join(map(shlex.quote, _srun(cluster))),
+        beside=cluster.runs_side_by_side,
+        server_nodes=cluster.server_nodes,
+        requeue=cluster.requeue,
+        segments=cluster.segments,
+        continue_later=CONTINUE_LATER,
+    )
+
+
+def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, dependency: str = "") -> list[str]:
+    """The #SBATCH lines."""
+    log = "slurm-%A_%a.out" if tasks > 1 else "slurm-%j.out"
+    lines = [f"--job-name={name}", f"--output={_escaped(folder)}/{log}", "--open-mode=append"]
+    if tasks > 1:
+        throttle = f"%{cluster.max_parallel}" if cluster.max_parallel else ""
+        lines.append(f"--array=0-{tasks - 1}{throttle}")
+    named = ("account", "partition", "qos", "constraint", "exclude", "reservation")
+    lines += [f"--{key}={value}" for key in named if (value := getattr(cluster, key))]
+    tasks_per_node = cluster.processes_per_node * cluster.runs_side_by_side
+    lines += [
+        f"--time={slurm_time(cluster.seconds)}",
+        f"--nodes={cluster.nodes + cluster.server_nodes}",
+        f"--ntasks-per-node={tasks_per_node}",
+        f"--cpus-per-task={cluster.cpus_per_process}",
+        *_gpus(cluster),
+    ]
+    if cluster.memory is not None:
+        megabytes = megabytes_of(cluster.memory, "cluster.memory")
+        lines.append(f"--mem={megabytes}M" if megabytes else "--mem=0")
+    if cluster.exclusive:
+        lines.append("--exclusive")
+    if cluster.mail_user:
+        lines += [f"--mail-user={cluster.mail_user}", f"--mail-type={cluster.mail_type}"]
+    lines += [f"--signal=B:USR1@{cluster.stop_seconds}", "--requeue" if cluster.requeue else "--no-requeue"]
+    if dependency:
+        lines += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
+    for key, value in cluster.sbatch.items():
+        option = f"--{str(key).lstrip('-')}"
+        lines.append(option if value in (True, None) else f"{option}={value}")
+    return lines
+
+
+def _escaped(folder: Path) -> str:
+    """A path in which sbatch replaces nothing."""
+    return str(folder).replace("%", "%%").replace(" ", "\\ ")
+
+
+def _gpus(cluster: SlurmRequest) -> list[str]:
+    if not cluster.gpus_per_node:
+        return []
+    kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
+    option = "--gres=gpu:" if cluster.gpu_request == "gres" else "--gpus-per-node="
+    return [f"{option}{kind}{cluster.gpus_per_node}"]
+
+
+def _srun(cluster: SlurmRequest) -> list[str]:
+    """The arguments of one run's srun."""
+    arguments = [
+        f"--nodes={cluster.nodes}",
+        f"--ntasks={cluster.process_count()}",
+        f"--ntasks-per-node={cluster.processes_per_node}",
+        f"--cpus-per-task={cluster.cpus_per_process}",
+    ]
+    if cluster.runs_side_by_side > 1:  # each run its own part of the node
+        arguments += ["--exact", f"--mem={_share(cluster)}"]
+        arguments += (
+            [f"--gres=gpu:{cluster.gpus_per_node // cluster.runs_side_by_side}"] if cluster.gpus_per_node else []
+        )
+    if cluster.server_nodes:
+        arguments.append("--relative=0")
+    return [*arguments, *cluster.srun]
+
+
+def _share(cluster: SlurmRequest) -> str:
+    megabytes = megabytes_of(cluster.memory, "cluster.memory") if cluster.memory is not None else 0
+    return f"{megabytes // cluster.runs_side_by_side}M" if megabytes else "0"
+
+
+def _environment(cluster: SlurmRequest, code: Sequence[Path]) -> dict[str, str]:
+    own = {
+        "PYTHONPATH": ":".join(map(str, code)),
+        "PSYCHOCOUNSEL_CODE": str(code[0]),
+        "PSYCHOCOUNSEL_DEVICE": "cuda" if cluster.gpus() else "cpu",
+        "OMP_NUM_THREADS": str(cluster.threads or cluster.cpus_per_process),
+        "OMP_WAIT_POLICY": "passive",
+    }
+    return own | {str(name): str(value) for name, value in cluster.environment.items()}
+
+
+def _python(cluster: SlurmRequest, binds: Sequence[str]) -> str:
+    """The command that starts Python, in the container if there is one."""
+    container = cluster.container
+    if not container.image:
+        return shlex.quote(cluster.python or sys.executable)
+    parts = [container.command, "exec", *(["--nv"] if cluster.gpus() else [])]
+    for bind in [*binds, *container.binds]:
+        parts += ["--bind", bind]
+    return " ".join(map(shlex.quote, [*parts, *container.arguments, container.image, container.python]))

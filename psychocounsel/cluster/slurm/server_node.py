@@ -1,0 +1,121 @@
+"""Called by the batch script: servers beside training, on nodes of their own.
+
+`python -m psychocounsel.cluster.slurm.server_node run RUN` starts `cluster.servers.command`, asks its health until it
+is ready, and keeps `RUN/servers/N.json` with its address as long as it lives. `... wait RUN COUNT` returns when
+so many are ready.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.rundir.servers import FOLDER, addresses
+from psychocounsel.storage.files import write_json
+
+_POLL_SECONDS = 1.0
+_GRACE_SECONDS = 10.0
+
+
+def run(run_dir: Path) -> int:
+    """Run one server until it ends or is told to; returns its exit code."""
+    settings: Any = OmegaConf.load(run_dir / "config.yaml").cluster.servers
+    number, job = int(os.environ.get("SLURM_PROCID", 0)), os.environ.get("SLURM_JOB_ID", "0")
+    port = 30000 + (int(job) * 8 + number) % 2000  # below the ports that Linux gives to clients
+    known = {"{port}": str(port), "{run_dir}": str(run_dir.absolute()), "{python}": sys.executable}
+    command = [
+        reduce(lambda text, name: text.replace(name, known[name]), known, str(part)) for part in settings.command
+    ]
+    file = run_dir / FOLDER / f"{number}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    server = subprocess.Popen(command, start_new_session=True)
+    asked = False
+
+    def end(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        if _is_ready(server, f"http://127.0.0.1:{port}{settings.health}", 60 * settings.start_minutes):
+            write_json(file, {"address": f"http://{_host()}:{port}", "job": job, "ready": time.time()})
+            print(f"server {number} is ready at {_host()}:{port}", flush=True)
+            server.wait()
+        print(f"server {number} has ended" + ("" if asked else f" (exit code {server.poll()})"), flush=True)
+        return 0 if asked else server.poll() or 1
+    finally:
+        file.unlink(missing_ok=True)
+        _end(server)
+
+
+def _is_ready(server: "subprocess.Popen[bytes]", url: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status == 200:
+                return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(_GRACE_SECONDS)
+            return
+
+
+def _host() -> str:
+    """This node's address, as SLURM knows it: names of nodes resolve nowhere at some sites."""
+    node = os.environ.get("SLURMD_NODENAME")
+    if node and shutil.which("scontrol"):
+        shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True).stdout
+        if found := re.search(r"NodeAddr=(\S+)", shown):
+            return found[1]
+    return socket.gethostname()
+
+
+def wait(run_dir: Path, count: int) -> None:
+    """Return when `count` servers are ready.
+
+    Raises:
+        UserError: if they are not after `cluster.servers.start_minutes`.
+    """
+    minutes = OmegaConf.load(run_dir / "config.yaml").cluster.servers.start_minutes
+    deadline = time.monotonic() + 60 * minutes + _GRACE_SECONDS
+    while len(addresses(run_dir)) < count:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"only {len(addresses(run_dir))} of {count} servers were ready after cluster.servers.start_minutes={minutes}; "
+                "servers-*.out beside the batch script tell why"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    action, folder, *rest = sys.argv[1:]
+    try:
+        if action == "run":
+            sys.exit(run(Path(folder)))
+        wait(Path(folder), int(rest[0]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)

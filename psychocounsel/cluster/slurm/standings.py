@@ -1,0 +1,46 @@
+"""Where each submitted run stands in SLURM."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from psychocounsel.cluster.slurm import scheduler
+from psychocounsel.rundir.submissions import Record, read
+
+
+@dataclass
+class Standing:
+    """A run's newest submission, and its task if SLURM still knows it."""
+
+    record: Record
+    index: int
+    task: scheduler.Task | None
+
+    @property
+    def is_live(self) -> bool:
+        return self.task is not None and self.task.is_live
+
+
+def standings(home: Path, ask: bool = True) -> dict[Path, Standing]:
+    """Where every submitted run below `home` stands, by one call of squeue; without `ask` no task is known."""
+    records = read(home)
+    known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if ask and records else {}
+    result = {}
+    for record in records:
+        for index, runs in enumerate(record.tasks):
+            task = _telling(known, record, index)
+            for run in runs:
+                result[run] = Standing(record, index, task)
+    return result
+
+
+def _telling(known: dict[tuple[str, int | None], scheduler.Task], record: Record, index: int) -> scheduler.Task | None:
+    """Of a chain's segments the one that lives, or else the last that is known."""
+    place = index if record.is_array else None
+    found = [task for job in record.jobs if (task := known.get((job, place)))]
+    running = [task for task in found if task.is_live]
+    return next((task for task in running if task.state != "PENDING"), None) or next(iter(running or found[::-1]), None)
+
+
+def _by_name(tasks: Iterable[scheduler.Task]) -> dict[tuple[str, int | None], scheduler.Task]:
+    return {(task.job, task.index): task for task in tasks}

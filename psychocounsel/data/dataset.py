@@ -1,0 +1,68 @@
+"""The data of a run: from the `data` group of the configuration to Groups of token ids."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import partial
+
+from omegaconf import DictConfig
+
+from psychocounsel.data.group import Group
+from psychocounsel.data.select import load_split
+from psychocounsel.data.tokenise import ChatFormat, tokenise
+from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
+from psychocounsel.errors import UserError
+
+
+@dataclass
+class Dataset:
+    """`pairs`: those of the training part, where an algorithm learns from them beside replies of the policy to `train`."""
+
+    train: list[Group]
+    held_out: list[Group]
+    pairs: list[Group] = field(default_factory=list)
+
+    def fingerprint(self) -> str:
+        """sha256 of all token ids, rewards and labels, in order."""
+        digest = hashlib.sha256()
+        for group in [*self.train, *self.held_out, *self.pairs]:
+            for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
+                digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+            digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
+        return digest.hexdigest()
+
+
+def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Report, pairs: bool = False) -> Dataset:
+    """Load, select and tokenise the training and held-out groups of a run; `kind` is what the algorithm needs.
+
+    With `pairs` also those of the training part, whatever the kind. What was tokenised before comes from `paths.cache`, and
+    is reported again.
+
+    Raises:
+        UserError: for unusable data; the message names file and row.
+    """
+    train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
+    if not train:
+        raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
+    found = Dataset(train, held_out[: config.eval.limit])
+    if pairs:
+        found.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))
+        if not found.pairs:
+            raise UserError(f"no pair fits max_length={config.max_length}: raise it, or use algo.offline_fraction=0")
+    return found
+
+
+def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -> Parts:
+    train, held_out = (
+        tokenise(
+            examples,
+            chat,
+            kind,
+            config.max_length,
+            config.max_prompt_length,
+            config.data.too_long,
+            config.data.system_prompt,
+            lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
+        )
+        for name, examples in zip(("training", "held-out"), load_split(config.data, report), strict=True)
+    )
+    return train, held_out

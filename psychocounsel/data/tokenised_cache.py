@@ -1,0 +1,208 @@
+"""Tokenised data on disk, shared by the processes and jobs that read the same: one tokenises, the others wait and load."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel import counsel, data
+from psychocounsel.data.flat import flatten, unflatten
+from psychocounsel.data.group import Group
+from psychocounsel.data.sources import sample_files
+from psychocounsel.data.tokenise import ChatFormat
+from psychocounsel.errors import UserError
+from psychocounsel.remote import hub
+from psychocounsel.settings.hub_sources import COMMIT, Source, named
+from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
+from psychocounsel.storage.hashes import code_id, content_id
+from psychocounsel.storage.locks import Lock, holder
+
+Report = Callable[[str], None]
+Parts = tuple[list[Group], list[Group]]  # training and held-out
+
+ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
+_POLL_SECONDS = 0.3
+_PATIENCE_SECONDS = 5.0  # a shorter wait is not worth a word
+
+
+def through_cache(
+    config: DictConfig, chat: ChatFormat, kind: str, report: Report, make: Callable[[DictConfig, Report], Parts]
+) -> Parts:
+    """What `make(config, report)` gives and reports, from the cache if it was made before; else kept there.
+
+    Raises:
+        UserError: as `make` does.
+    """
+    config = _pinned(config)
+    key = _key(config, chat, kind)
+    if key is None:
+        return make(config, report)
+    entry = Path(config.paths.cache) / "tokenised" / f"{key}.groups"
+    lock = Lock(entry.with_suffix(".lock"))
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        found = _load(entry, lock, report)
+    except (OSError, Foreign) as error:
+        reason = getattr(error, "strerror", None) or "it is none of our files"
+        report(f"{entry}: cannot be used ({reason}); tokenising without it")
+        return make(config, report)
+    if found is None:
+        try:
+            return _make_and_keep(config, chat, kind, report, make, entry)
+        finally:
+            lock.release()
+    about, parts = found
+    for line in about["lines"]:
+        report(line)
+    chat.end_tokens |= set(about["end_tokens"])
+    return parts
+
+
+def _load(entry: Path, lock: Lock, report: Report) -> tuple[dict[str, Any], Parts] | None:
+    """The entry once it is whole; None, with the lock taken, where this process is to make it."""
+    started, told = time.monotonic(), False
+    while True:
+        with contextlib.suppress(FileNotFoundError, Damaged):
+            return _read(entry)
+        if lock.take():
+            break
+        if not told and time.monotonic() - started > _PATIENCE_SECONDS and (owner := holder(lock.path)):
+            report(f"waiting for process {owner['pid']} on {owner['host']}, which tokenises the same data")
+            told = True
+        time.sleep(_POLL_SECONDS)
+    try:
+        found = _read(entry)  # made between our look and our lock
+    except FileNotFoundError:
+        return None
+    except Damaged:
+        report(f"{entry}: is damaged; tokenising again")
+        return None
+    except BaseException:
+        lock.release()
+        raise
+    lock.release()
+    return found
+
+
+def _read(entry: Path) -> tuple[dict[str, Any], Parts]:
+    about, arrays = read_blob(entry)
+    if about.get("key") != entry.stem:
+        raise Foreign
+    with contextlib.suppress(OSError):
+        os.utime(entry)  # when it was last used
+    train, held_out = (
+        unflatten({name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)})
+        for part in ("train.", "held_out.")
+    )
+    return about, (train, held_out)
+
+
+def _make_and_keep(
+    config: DictConfig, chat: ChatFormat, kind: str, report: Report, make: Callable[..., Parts], entry: Path
+) -> Parts:
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        report(line)
+
+    parts = make(config, say)
+    about = {
+        "key": entry.stem,
+        "of": f"{', '.join(_paths(config.data))}: {kind} for {config.model.path}",
+        "rows": sum(map(len, parts)),
+        "lines": lines,
+        "end_tokens": sorted(chat.end_tokens),
+    }
+    named = zip(("train.", "held_out."), map(flatten, parts), strict=True)
+    arrays = {part + name: array for part, flat in named for name, array in flat.items()}
+    mode = 0o666  # an entry holds texts: who may not read the sources may not read it either
+    for _, files in _local(config.data):
+        for file in files:
+            mode &= file.stat().st_mode
+    try:
+        write_blob(entry, about, arrays, mode | 0o600)
+    except OSError as error:
+        report(f"{entry}: cannot be written ({error.strerror}), so what was tokenised is not kept")
+    return parts
+
+
+# -- what an entry depends on
+
+
+def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
+    """A hash of everything that decides the groups; None where that cannot be told."""
+    backend = getattr(chat.tokenizer, "backend_tokenizer", None)
+    if backend is None or any(_unpinned(config)):
+        return None
+    try:
+        contents = [content_id(root, files, config.paths.cache) for root, files in _local(config.data)]
+    except OSError:
+        return None  # loading says it better
+    settings: Any = OmegaConf.to_container(config.data)
+    identity = {
+        "code": code_id(*(file for room in (data, counsel) for file in Path(room.__path__[0]).glob("*.py"))),
+        "versions": [version(name) for name in ("transformers", "tokenizers", "datasets")],
+        "data": {name: value for name, value in settings.items() if name not in ("name", "license")},
+        "contents": contents,
+        "tokenizer": [type(chat.tokenizer).__name__, backend.to_str(), chat.bos, chat.adds_bos, sorted(chat.special)],
+        "template": [chat.tokenizer.chat_template, chat.keep_tail],
+        "template_args": {name: value for name, value in chat.template_args.items() if not callable(value)},
+        "kind": kind,
+        "lengths": [config.max_length, config.max_prompt_length],
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def _paths(data: DictConfig) -> list[str]:
+    own = [entry.path for entry in data.mix] if data.mix else [data.path]
+    return [*own, data.eval_path] if data.eval_path else own
+
+
+def _local(data: DictConfig) -> Iterator[tuple[Path, list[Path]]]:
+    """Each source that is no dataset of the hub, as a folder and the files in it that are read."""
+    for path in _paths(data):
+        local = Path(path)
+        if path == "builtin:sample":
+            yield sample_files()[0].parent, [*sample_files()]
+        elif local.is_file():
+            yield local.parent, [local]
+        elif local.is_dir():
+            yield local, sorted(file for file in local.rglob("*") if file.is_file())
+
+
+def _unpinned(config: DictConfig) -> Iterator[tuple[Source, str]]:
+    for source, key in named(config):
+        if source.kind == "dataset" and not COMMIT.fullmatch(source.revision or ""):
+            yield source, key
+
+
+def _pinned(config: DictConfig) -> DictConfig:
+    """The configuration with the commits that its datasets of the hub have now, as far as they can be told."""
+    found = {key: _commit(source) for source, key in _unpinned(config)}
+    config = deepcopy(config) if found else config
+    for key, commit in found.items():
+        if commit:
+            OmegaConf.update(config, key, commit)
+    return config
+
+
+def _commit(source: Source) -> str | None:
+    from huggingface_hub import is_offline_mode
+
+    try:
+        if not is_offline_mode():
+            return hub.look_up(source).commit
+        commit = Path(hub.dataset_location(source.id, source.revision)).name  # .../snapshots/COMMIT
+    except (UserError, OSError):
+        return None  # loading says it better
+    return commit if COMMIT.fullmatch(commit) else None

@@ -1,0 +1,115 @@
+"""The processes of a run: gloo on CPU, NCCL on GPU."""
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from psychocounsel.errors import UserError
+
+_PIECE = 1 << 24
+
+
+class World:
+    """Rank, size, device, and the few collectives that the loop needs."""
+
+    def __init__(self, rank: int, size: int, timeout_minutes: float = 60.0) -> None:
+        use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
+        self.rank, self.size = rank, size
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        if use_cuda and not torch.cuda.is_available():
+            raise UserError("torch sees no GPU (a CPU build, or an old driver): use cluster.device=cpu")
+        if use_cuda:
+            torch.cuda.set_device(self.device)
+        else:
+            if _is_on_one_machine():  # meet on loopback: a container's host name may not resolve
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
+        method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
+        # Longer than the watchdog's patience, which ends a hang with stacks and an exit code that says what to do.
+        timeout = timedelta(minutes=timeout_minutes)
+        backend = "nccl" if use_cuda else "gloo"
+        dist.init_process_group(backend, init_method=method, timeout=timeout, rank=rank, world_size=size)
+        _init_deepspeed()
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Add each value over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def any(self, flag: bool) -> bool:
+        return self.sum([float(flag)])[0] > 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's object, on every rank."""
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's object, on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def broadcast_floats(self, values: np.ndarray | None, count: int) -> np.ndarray:
+        """Rank 0's float32[count], on every rank; in pieces, so that no copy of all of it is needed."""
+        if self.size == 1 and values is not None:
+            return values
+        result = np.empty(count, np.float32) if values is None else values
+        for start in range(0, count, _PIECE):
+            piece = torch.from_numpy(result[start : start + _PIECE]).to(self.device)
+            dist.broadcast(piece, src=0)
+            result[start : start + _PIECE] = piece.cpu().numpy()
+        return result
+
+    def from_main(self, work: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
+        """What `work` returns on rank 0, on every rank; all call `meanwhile` together every second until it is there."""
+        future = ThreadPoolExecutor(1).submit(work) if self.rank == 0 else None
+        while not self.broadcast(future is not None and bool(wait([future], 1.0).done)):
+            meanwhile()
+        return self.broadcast(future.result() if future is not None else None)
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+
+def _is_on_one_machine() -> bool:
+    """Whether all ranks are, as the launcher lets them meet."""
+    method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "")
+    return not method.startswith("tcp://") or method.startswith("tcp://127.")
+
+
+def _rendezvous(size: int) -> str:
+    """Where no launcher says: MASTER_ADDR and MASTER_PORT, or for a single process a file of its own."""
+    if "MASTER_ADDR" in os.environ or size > 1:
+        return "env://"
+    return f"file://{tempfile.mkdtemp(prefix='psychocounsel-')}/store"
+
+
+def _init_deepspeed() -> None:
+    """Start DeepSpeed's communication without its compiled operators.
+
+    On CPU its first initialisation compiles a shared-memory operator where it finds one compatible, which takes half a
+    minute and a compiler. DeepSpeed keeps the table of compatible operators in `deepspeed.ops`, made at first use; given
+    an empty one it neither probes nor compiles, and gloo does the work.
+    """
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel("ERROR")
+    vars(deepspeed.ops)["__compatible_ops__"] = defaultdict(bool)
+    deepspeed.init_distributed(dist_init_required=False)

@@ -1,0 +1,147 @@
+"""The card of a trained model: what it was made of, under which licence, and how it did."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.model.load import resolve_path
+from psychocounsel.settings import config as configs
+
+# Identifiers of the hub, from the freest to the strictest; what is in none of these is stricter than all of them.
+_LICENCES = (
+    {"cc0-1.0", "unlicense", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0"},
+    {"cc-by-sa-4.0", "gpl-3.0", "odc-by", "openrail"},
+    {"llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma"},
+    {"cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"},
+)
+
+
+def model_card(config: DictConfig, about: dict[str, Any]) -> str:
+    """Text of `model/README.md`; `about` holds the step and the held-out figures of the weights."""
+    algorithm = config.algo._target_.rsplit(".", 1)[-1]
+    licences = [("base model", model_licence(config.model)), *_data_licences(config.data)]
+    front = _front_matter(config, algorithm, [licence for _, licence in licences])
+    figures = [f"| {name} | {value:.4f} |" for name, value in about.items() if name.startswith("eval/")]
+    table = ["| held-out metric | value |", "|---|---|", *figures] if figures else ["These weights were not evaluated."]
+    made = f"`{algorithm}` from `{_public(config.model.path)}` (revision {config.model.revision or 'not pinned'})"
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front, sort_keys=False).rstrip(),
+            "---",
+            "",
+            f"# {algorithm} of {config.model.name}",
+            "",
+            f"Trained with psychocounsel: step {about['step']} of {made} on {', '.join(map(_public, _sources(config)))}. "
+            "Not for clinical use.",
+            "",
+            "## Licence",
+            "",
+            *(f"- {what}: {licence or 'unknown, ask its authors'}" for what, licence in dict.fromkeys(licences)),
+            "",
+            "All of them apply; the metadata name the strictest.",
+            "",
+            "## Evaluation",
+            "",
+            *table,
+            "",
+            "## Configuration",
+            "",
+            "```yaml",
+            OmegaConf.to_yaml(_shown(config)).rstrip(),
+            "```",
+            "",
+        ]
+    )
+
+
+def strictest(licences: list[str | None]) -> str:
+    """The strictest of several licences; "other" if one is unknown, or two of the same strictness differ."""
+
+    def rank(licence: str | None) -> int:
+        known = [index for index, names in enumerate(_LICENCES) if licence in names]
+        return known[0] if known else len(_LICENCES)
+
+    highest = max(map(rank, licences))
+    names = {licence for licence in licences if rank(licence) == highest}
+    is_free = highest == 0  # of several permissive licences any may be named
+    return sorted(map(str, names))[0] if highest < len(_LICENCES) and (is_free or len(names) == 1) else "other"
+
+
+def model_licence(model: DictConfig) -> str | None:
+    """What the config says, else the model's own card: in its folder, or in the hub's cache."""
+    if model.license:
+        return _identifier(model.license)
+    path = Path(resolve_path(model.path))
+    card: Path | str | None = path / "README.md"
+    if not path.is_dir() and not path.is_absolute():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(model.path, "README.md", revision=model.revision)
+        card = found if isinstance(found, str) else None
+    return _licence_of(Path(card)) if card and Path(card).is_file() else None
+
+
+def _licence_of(card: Path) -> str | None:
+    """The licence in the front matter of a card; its name where the licence is "other"."""
+    before, _, rest = card.read_text(encoding="utf-8-sig", errors="replace").partition("---\n")
+    if before.strip():
+        return None
+    try:
+        front = yaml.safe_load(rest.partition("\n---")[0])
+    except (yaml.YAMLError, ValueError):  # the latter for a date that is none
+        return None
+    if not isinstance(front, dict):
+        return None
+    licence = front.get("license")
+    return _identifier(front.get("license_name") if licence == "other" else licence)
+
+
+def _identifier(licence: Any) -> str | None:
+    """As the hub writes its licences and asks for names of others: `my-license-1.0`; several in a list all apply."""
+    names = licence if isinstance(licence, list) else [licence]
+    known = [re.sub(r"[^a-z0-9.+]+", "-", str(name).lower()).strip("-") for name in names if name is not None]
+    return "-and-".join(sorted({name for name in known if name})) or None
+
+
+def _data_licences(data: DictConfig) -> list[tuple[str, str | None]]:
+    if not data.mix:
+        return [(f"data {data.name}", _identifier(data.license))]
+    return [(f"data {entry.name or _public(entry.path)}", _identifier(entry.license)) for entry in data.mix]
+
+
+def _sources(config: DictConfig) -> list[str]:
+    return [entry.path for entry in config.data.mix] or [config.data.path]
+
+
+def _public(path: str) -> str:
+    """Hub ids as they are; of a local path the last part, because folders of a machine tell others nothing."""
+    return Path(path).name if path.startswith(("/", ".", "~")) else path
+
+
+def _front_matter(config: DictConfig, algorithm: str, licences: list[str | None]) -> dict[str, Any]:
+    licence = strictest(licences)
+    front: dict[str, Any] = {"license": licence}
+    if licence == "other":
+        front["license_name"] = "-and-".join(sorted({name or "unknown" for name in licences}))
+    adapter = config.model.lora.rank and not config.model.lora.merge
+    front["library_name"] = "peft" if adapter else "transformers"
+    scores = configs.target_class(config, "algo").needs.main == "reward_model"
+    front["pipeline_tag"] = "text-classification" if scores else "text-generation"
+    hub_ids = [path for path in dict.fromkeys(_sources(config)) if path == _public(path) and ":" not in path]
+    if config.model.path == _public(config.model.path) and ":" not in config.model.path:
+        front["base_model"] = config.model.path
+    if hub_ids:
+        front["datasets"] = hub_ids
+    front["tags"] = ["psychocounsel", algorithm.lower()]
+    return front
+
+
+def _shown(config: DictConfig) -> DictConfig:
+    """What made the model: its training's settings without those of machine and folders."""
+    keys = ("seed", "epochs", "max_steps", "global_batch_size", "max_length", "max_prompt_length")
+    algo = {name: _public(value) if isinstance(value, str) else value for name, value in config.algo.items()}
+    return OmegaConf.create({**{key: config[key] for key in keys}, "algo": algo, "lora": config.model.lora})

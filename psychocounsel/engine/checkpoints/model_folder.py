@@ -1,0 +1,118 @@
+"""`model/`: the trained model in Hugging Face format, with its tokenizer and every token that ends a reply."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.data.tokenise import ChatFormat
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.load import resolve_path
+from psychocounsel.model.lora import merged_parameters, plain_name
+from psychocounsel.model.packed import PackedModel
+from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically, write_json
+
+
+def export_model(
+    folder: Path,
+    engine: Engine,
+    tokenizer: Any,
+    chat: ChatFormat,
+    world: World,
+    model: DictConfig,
+    card: str,
+    about: dict[str, Any],
+) -> None:
+    """Write the trained model to `folder` in the dtype it computes in, replacing what is there once all is written.
+
+    A LoRA run writes the adapter alone, unless `model.lora.merge`. `card` becomes its README.md, `about` (step and
+    metrics) its psychocounsel.json. All ranks must call it.
+
+    Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
+    """
+    wrapper = engine.module
+    weights: dict[str, torch.Tensor] = {}
+    for name, value in engine.whole_parameters() if saves_adapter(wrapper, model) else merged_parameters(wrapper.lm):
+        if world.rank == 0:
+            weights[name] = value.to("cpu", engine.dtype, copy=True)
+    if world.rank == 0:
+        write_model(folder, wrapper, weights, engine.dtype, tokenizer, chat, model, card, about)
+    world.barrier()
+
+
+def saves_adapter(wrapper: PackedModel, model: DictConfig) -> bool:
+    """Whether what is written is the adapter alone."""
+    return wrapper.adapter is not None and not model.lora.merge
+
+
+def write_model(
+    folder: Path,
+    wrapper: PackedModel,
+    weights: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    tokenizer: Any,
+    chat: ChatFormat,
+    model: DictConfig,
+    card: str,
+    about: dict[str, Any],
+) -> None:
+    """Write `weights` in `dtype`, by their names in a plain model or an adapter, with all that loads them."""
+    lm, adapter = wrapper.lm, wrapper.adapter
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    if adapter is not None and saves_adapter(wrapper, model):
+        adapter.save(draft, weights, resolve_path(model.path), model.revision)
+    else:
+        _end_with(lm, tokenizer, chat)
+        _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(about))
+    tokenizer.save_pretrained(draft)
+    write_atomically(draft / "README.md", card)
+    write_json(draft / "psychocounsel.json", about)
+    for file in draft.glob("*.safetensors"):  # written for their owner alone, unlike the other files
+        file.chmod((draft / "README.md").stat().st_mode)
+    replace_directory(draft, folder)
+
+
+def kept_model(folder: Path) -> dict[str, Any]:
+    """Step and metrics of the model in `folder`, after putting back one that a kill left half replaced; {} if none."""
+    recover_directory(folder)
+    return read_json(folder / "psychocounsel.json") or {}
+
+
+def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype, more: dict[str, Any]) -> None:
+    """Save with the settings of a model in use, not of one in training, and `more`."""
+    lm.save_pretrained(folder, state_dict=weights)
+    settings = copy.deepcopy(lm.config)
+    settings.update({"use_cache": True, "dtype": dtype, **more})
+    settings.save_pretrained(folder)
+
+
+def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
+    """Let generation stop at the model's own end tokens and at those that the chat template closes a turn with."""
+    if not lm.can_generate():  # a reward model
+        return
+    own = lm.generation_config.eos_token_id
+    known = [] if own is None else [own] if isinstance(own, int) else list(own)
+    ends = [*known, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []), *sorted(chat.end_tokens)]
+    lm.generation_config.eos_token_id = list(dict.fromkeys(ends))
+    lm.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add the names that share a parameter with another (a tied output layer), as save_pretrained expects them."""
+    first_name: dict[int, str] = {}
+    for name, parameter in lm.named_parameters(remove_duplicate=False):
+        plain = plain_name(name)
+        if plain is not None:
+            original = first_name.setdefault(id(parameter), plain)
+            weights.setdefault(plain, weights[original])
+    saved = lm.state_dict().keys()
+    for name, buffer in lm.named_buffers():
+        if name in saved:
+            weights.setdefault(name, buffer.detach().cpu())
+    return weights

@@ -1,0 +1,198 @@
+"""A run's weights as a folder for others, and on the hub: the best model, or those of a checkpoint."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.engine.checkpoints.card import model_card
+from psychocounsel.engine.checkpoints.checkpoint_weights import read_weights
+from psychocounsel.engine.checkpoints.model_folder import saves_adapter, write_model
+from psychocounsel.engine.engines import load_model
+from psychocounsel.errors import UserError
+from psychocounsel.model.load import load_chat_format, model_dtype, weights_id
+from psychocounsel.model.lora import merged_parameters
+from psychocounsel.rundir.manifest import checkpoint_path, complete_checkpoints, is_complete
+from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically
+
+# What an earlier push may have left in a repository, and whoever loads the new one would take for a part of it.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
+
+
+def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path) -> dict[str, Any]:
+    """Write the run's best model, or that of the checkpoint of `step`, to `folder`; returns its step and figures.
+
+    `merge` makes one model of a LoRA adapter and its base.
+
+    Raises:
+        UserError: if there are no such weights.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads checkpoints; it need not look for a GPU
+    recover_directory(folder)
+    has_adapter = bool(config.model.lora.rank) and not config.model.lora.merge
+    if merge and not config.model.lora.rank:
+        raise UserError(f"{run}: trained all weights, there is no adapter to merge; leave out merge=true")
+    if step is None and not (merge and has_adapter):
+        return _copy_best(run, config, folder)
+    config.model.lora.merge = config.model.lora.merge or merge
+    config.model.quantise = None  # an adapter is merged into full weights
+    if step is None:
+        about, weights = _about(run), _adapter_weights(run / "model")
+    else:
+        engine = configs.target_class(config, "algo").needs.main
+        about, weights = _about_step(run, step), _checkpoint_weights(run, step, engine)
+    _rebuild(run, config, weights, about, folder)
+    return about
+
+
+def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
+    draft = folder.with_name(f".{folder.name}.tmp")
+    about = _copy_whole(run, draft)
+    write_atomically(draft / "README.md", model_card(config, about))
+    replace_directory(draft, folder)
+    return about
+
+
+def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
+    """Copy `model/`; once more if the run, still training, put a better one in its place meanwhile."""
+    while True:
+        about, model = _about(run), run / "model"
+        before = model.stat().st_ino
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            shutil.copytree(model, draft)
+        except OSError:
+            if model.exists() and model.stat().st_ino == before:
+                raise
+        else:
+            if model.exists() and model.stat().st_ino == before:
+                return about
+
+
+def _about(run: Path) -> dict[str, Any]:
+    about = read_json(run / "model" / "psychocounsel.json")
+    if about is None:
+        raise UserError(
+            f"{run}: has no model yet: the first evaluation after a step writes it; step=N takes a checkpoint"
+        )
+    return dict(about)
+
+
+def _about_step(run: Path, step: int) -> dict[str, Any]:
+    line: dict[str, Any] = next((row for row in read_metrics(run / "metrics.jsonl") if row["step"] == step), {})
+    return {"step": step, **{name: value for name, value in line.items() if name.startswith("eval/")}}
+
+
+def _checkpoint_weights(run: Path, step: int, engine: str) -> dict[str, torch.Tensor]:
+    folder = checkpoint_path(run, step)
+    if not is_complete(folder):
+        steps = ", ".join(str(int(path.name.partition("-")[2])) for path in complete_checkpoints(run)) or "none"
+        raise UserError(
+            f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
+        )
+    weights = read_weights(folder, engine)
+    return {name: value for name, value in weights.items() if name.startswith("lm.")}  # a value head is none of it
+
+
+def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The adapter's weights under the names that the wrapped model gives them."""
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "adapter_model.safetensors")
+    named = {}
+    for name, value in weights.items():
+        inner = name.removeprefix("base_model.model.")
+        for kind in ("lora_A", "lora_B"):
+            inner = inner.replace(f".{kind}.weight", f".{kind}.default.weight")
+        module, _, leaf = inner.rpartition(".")
+        named[f"lm.{inner}" if ".lora_" in inner else f"lm.{module}.modules_to_save.default.{leaf}"] = value
+    return named
+
+
+def _rebuild(
+    run: Path, config: DictConfig, weights: dict[str, torch.Tensor], about: dict[str, Any], folder: Path
+) -> None:
+    algorithm = configs.build(config, "algo")
+    tokenizer, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
+    hello = [{"role": "user", "content": "Hello."}]
+    prompts = chat.encode_prompts([chat.render(hello)])
+    chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # notes the token that ends a reply
+    on_gpu = bool((read_json(run / "environment.json") or {}).get("gpus"))
+    dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
+    wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
+    trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
+    if wrapper.adapter is not None:
+        _check_base(run, config.model, config.paths.cache)
+        weights = {name: weights[name] for name in trained.keys() & weights.keys()}  # a quantised base left its scales
+    try:
+        result = wrapper.load_state_dict(weights, strict=False)
+        wrong = [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]
+    except RuntimeError as error:  # other shapes
+        wrong = [str(error).splitlines()[-1].strip()]
+    if wrong:
+        raise UserError(f"the weights do not fit {config.model.path} ({wrong[0]}): was it changed since?")
+    chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
+    plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
+    write_model(folder, wrapper, plain, dtype, tokenizer, chat, config.model, model_card(config, about), about)
+
+
+def _check_base(run: Path, model: DictConfig, cache: str) -> None:
+    """An adapter is worth nothing on other weights than those it was trained on."""
+    trained_on = (read_json(run / "environment.json") or {}).get("weights")
+    if trained_on and trained_on != weights_id(model, cache):
+        raise UserError(f"{model.path}: changed since {run} began, and its adapter does not fit it: restore it")
+
+
+def push(folder: Path, repository: str, public: bool) -> str:
+    """Upload `folder` to the hub repository, private unless `public`; returns its address.
+
+    Raises:
+        UserError: without a token that may write there, or if the repository is public and that was not asked for, or
+            the other way round.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    adapter = read_json(folder / "adapter_config.json") or {}
+    if str(adapter.get("base_model_name_or_path", "")).startswith("/"):
+        raise UserError(
+            f"push={repository}: this adapter names its base by a path on this machine, so nobody else could load it; "
+            "add merge=true"
+        )
+    api = HfApi()
+    try:
+        url = api.create_repo(repository, private=not public, exist_ok=True)
+        _check_visibility(repository, public, bool(api.repo_info(repository).private))
+        message = "Upload by psychocounsel"
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=[*_WEIGHTS])
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"push={repository}: {_reason(error)}") from error
+    return str(url)
+
+
+def _check_visibility(repository: str, public: bool, is_private: bool) -> None:
+    if not public and not is_private:
+        raise UserError(
+            f"push={repository}: exists and is public; add public=true if that is meant, or use another name"
+        )
+    if public and is_private:
+        raise UserError(
+            f"push={repository}: exists and is private, and all that was ever pushed to it would be shown; "
+            "make it public on its page, leave out public=true, or use another name"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """One line for the many ways in which the hub refuses, or is out of reach."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+        return f"{lines[0][:300]}; this needs a token that may write there: `hf auth login`, or HF_TOKEN"
+    return " ".join(lines)[:300]

@@ -1,0 +1,107 @@
+"""From a configuration to engines: load, adapt, wrap, check."""
+
+import os
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.algo.base import Algorithm
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
+from psychocounsel.errors import UserError
+from psychocounsel.model.cpu.lanes import drops, lane_count
+from psychocounsel.model.cpu.process import keep_few_products
+from psychocounsel.model.critic import Critic
+from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype, ready_to_train
+from psychocounsel.model.lora import add_adapter
+from psychocounsel.model.packed import PackedModel
+from psychocounsel.model.policy import Policy
+from psychocounsel.model.probe import check_packing
+from psychocounsel.model.reward_head import HEAD, load_reward_lm, load_trained_reward_lm
+from psychocounsel.model.reward_model import RewardModel
+
+
+def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> Engine:
+    """The engine of the algorithm's main model, with the weights of `model.path`.
+
+    Raises:
+        UserError: if the model cannot be loaded, or not be trained correctly on packed rows.
+    """
+    torch.manual_seed(config.seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on GPU ask for
+    on_cpu = world.device.type == "cpu"
+    torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
+    dtype = model_dtype(config.model, world.device)
+    if on_cpu and dtype == torch.float32:
+        keep_few_products()
+    zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
+    model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
+    if algorithm.value_head:
+        assert isinstance(model, Policy)
+        model.add_value_head(torch.float32 if config.zero.stage == 0 else dtype)
+    engine = Engine(model, config, algorithm, dtype, lane_count(config, model, world.size, world.device))
+    engine.train(False)
+    check_packing(model, engine, dtype, world.device, config.model.path)
+    return engine
+
+
+def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any, lanes: int) -> Engine:
+    """The engine of the critic, which begins as the reward model, or as the policy with a new head; `lanes` as the policy's.
+
+    Raises:
+        UserError: if the reward model cannot be loaded, reads other tokens than the policy writes, or has dropout, which
+            draws in no fixed order in several lanes.
+    """
+    dtype = model_dtype(config.model, world.device)
+    wide = torch.float32 if config.zero.stage == 0 else dtype
+    if config.algo.critic == "reward":
+        theirs, _ = load_chat_format(config.reward, "reward", scores=False)
+        if theirs.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"algo.critic=reward: {config.reward.path} reads other tokens than {config.model.path} writes; "
+                "use algo.critic=policy"
+            )
+        lm, name = ready_to_train(load_trained_reward_lm(config.reward, wide), config.model), config.reward.path
+    else:
+        lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id), config.model.path
+        for parameter in getattr(lm, HEAD).parameters():
+            torch.nn.init.zeros_(parameter)  # random values would move the policy before there is anything to learn
+    model = Critic(lm, name, None, config.model.attention, world.device.type)
+    if lanes > 1 and drops(model):
+        raise UserError(f"the critic, {name}, has dropout: use engine.two_lanes=false")
+    engine = Engine(model, config, algorithm, dtype, lanes)
+    engine.train(False)
+    check_packing(model, engine, dtype, world.device, name)
+    return engine
+
+
+def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
+    """The policy as it is before training, frozen, beside the one that is trained."""
+    dtype = model_dtype(config.model, world.device)
+    model = load_model(config, algorithm, dtype, None, tokenizer, world.device.type)
+    return model.to(world.device).requires_grad_(False).eval()
+
+
+def load_model(
+    config: DictConfig,
+    algorithm: Algorithm,
+    dtype: torch.dtype,
+    zero3: dict[str, Any] | None,
+    tokenizer: Any,
+    device: str = "cpu",
+) -> PackedModel:
+    """The algorithm's main model as it is before training, to run on `device`, with adapters if it is to have some."""
+    model, adapter = config.model, None
+    scores = algorithm.needs.main == "reward_model"
+    pad = tokenizer.pad_token_id
+    lm = load_reward_lm(model, dtype, zero3, pad) if scores else load_causal_lm(model, dtype, zero3)
+    if model.lora.rank:
+        torch.manual_seed(config.seed)  # the same adapters whatever loading drew
+        lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)
+        if config.zero.stage == 0:  # no master weights there: what is trained is kept in full precision
+            for parameter in lm.parameters():
+                parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    common = (lm, model.path, adapter, model.attention, device)
+    return RewardModel(*common) if scores else Policy(*common, algorithm.temperature)

@@ -1,0 +1,124 @@
+"""Reference log-probabilities of offline data: from the cache, or computed into it by all ranks together."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.algo.base import Algorithm
+from psychocounsel.data.group import Array, Group
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.references.filling import Filling, Order, Unit, make_units
+from psychocounsel.engine.references.store import ReferenceStore, row_key
+from psychocounsel.engine.telemetry.progress import Progress
+from psychocounsel.engine.zero import deepspeed_config, weights_dtype
+from psychocounsel.model.load import model_dtype
+from psychocounsel.rundir.run import Run
+from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.hashes import code_id
+
+_POLL_SECONDS = 0.5
+_DECIDING = (
+    "model/**/*.py",
+    "data/batch.py",
+    "engine/step.py",
+    "engine/zero.py",
+)  # code that the values come from
+
+
+def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, device: torch.device) -> dict[str, Any]:
+    """All that reference log-probabilities depend on but the tokens.
+
+    Not the adapter, which is off; but with one a model is loaded in another dtype at ZeRO-0.
+    """
+    dtype, quantise = model_dtype(config.model, device), config.model.quantise
+    libraries = ("torch", "transformers", *(["bitsandbytes"] if quantise else []))
+    return {
+        "weights": weights,
+        "dtype": str(dtype),
+        "weights_dtype": str(weights_dtype(config, dtype)),
+        "autocast": deepspeed_config(config, algorithm, dtype)["torch_autocast"]["enabled"],
+        "quantise": quantise,
+        "temperature": algorithm.temperature,
+        "device": device.type,
+        "versions": {name: version(name) for name in libraries},
+        "code": code_id(*(file for pattern in _DECIDING for file in PACKAGE.glob(pattern))),
+    }
+
+
+class CachedReference:
+    """Log-probabilities under the reference, on every rank.
+
+    Rank 0 holds the cache and says what to compute; all ranks compute it together, and call `alive` before each batch and
+    while another job computes what is needed here.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        world: World,
+        identity: dict[str, Any],
+        compute: Callable[[list[Group]], list[list[Array]]],
+        alive: Callable[[], None],
+    ) -> None:
+        self.run, self.world, self.compute, self.alive = run, world, compute, alive
+        self.store: ReferenceStore | None = None
+        if run.is_main:
+            of = f"{run.config.model.path} in {identity['quantise'] or identity['dtype'].removeprefix('torch.')}"
+            self.store = ReferenceStore(run.config.paths.cache, identity, of, run.say)
+        self.progress = Progress(run.is_main)
+        self.replies = self.computed = 0
+
+    def __call__(self, groups: list[Group]) -> list[list[Array]]:
+        """float32[len] per completion of each group."""
+        keys = [[row_key(group.prompt_ids, reply.ids) for reply in group.completions] for group in groups]
+        units = make_units(groups, keys, self.run.config.micro_batch_tokens)
+        filling = Filling(self.store, units) if self.store is not None else None
+        try:
+            for order in self.progress.bar(self._orders(filling), "reference log-probabilities"):
+                rows = self.compute([units[number].group(positions) for number, positions in order])
+                self.computed += sum(map(len, rows))
+                if filling is not None:
+                    filling.add(order, rows)
+        finally:
+            if filling is not None:
+                filling.close()
+        known = self._share(filling, units)
+        self.replies += len(known)
+        return [[known[key] for key in some] for some in keys]
+
+    def report(self) -> None:
+        """Tell the user how many replies there were, and how many of them the cache had."""
+        if self.replies:
+            cached = self.replies - self.computed
+            self.run.say(f"reference log-probabilities: {cached} replies from the cache, {self.computed} computed")
+
+    def _orders(self, filling: Filling | None) -> Iterator[Order]:
+        """The same batches on every rank, as rank 0 decides."""
+        told = False
+        while True:
+            self.alive()
+            order = self.world.broadcast(filling.next(self.run.config.global_batch_size) if filling else None)
+            if order is None:
+                return
+            if order:
+                yield order
+                continue
+            if not told:
+                self.run.say(
+                    "another process computes reference log-probabilities that are needed here: waiting for it"
+                )
+            told = True
+            time.sleep(_POLL_SECONDS)
+
+    def _share(self, filling: Filling | None, units: Sequence[Unit]) -> dict[bytes, Array]:
+        """What rank 0 knows, on every rank."""
+        names = [key for unit in units for key in unit.keys]
+        ends = np.cumsum([len(ids) for unit in units for ids in unit.replies], dtype=np.int64)
+        flat = np.concatenate([filling.known[name] for name in names]) if filling and names else None
+        rows = np.split(self.world.broadcast_floats(flat, int(ends[-1]) if names else 0), ends[:-1])
+        return dict(zip(names, rows, strict=False))

@@ -1,0 +1,144 @@
+"""Reference log-probabilities on disk, shared by all processes and jobs with the same reference.
+
+One folder per reference: all that the values depend on but the tokens. One row per completion, keyed by its tokens and its
+prompt's. Rows lie in BUCKETS buckets by prompt; who computes rows of a bucket holds its lock. Files are added whole and
+never changed. Locks lie beside them: creating one makes NFS look at the folder anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
+from psychocounsel.storage.files import write_json
+from psychocounsel.storage.locks import Lock
+
+BUCKETS = 64
+ABOUT = "about.json"
+SUFFIX = ".logprobs"
+FOLDER = re.compile(r"[0-9a-f]{32}")
+SHARD = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}\.logprobs")  # the buckets it has rows of, as bits; a name of its own
+LOCK = re.compile(r"bucket-(\d\d)\.lock")
+
+Array = np.ndarray
+
+
+def row_key(prompt_ids: Array, ids: Array) -> bytes:
+    """32 bytes that tell a completion of a prompt from all others; the length says where the prompt ends."""
+    return hashlib.sha256(len(prompt_ids).to_bytes(4, "little") + prompt_ids.tobytes() + ids.tobytes()).digest()
+
+
+def bucket_of(prompt_ids: Array) -> int:
+    """Completions of one prompt share a bucket, so that they can share a forward pass."""
+    return hashlib.sha256(prompt_ids.tobytes()).digest()[0] % BUCKETS
+
+
+class ReferenceStore:
+    """The files of one reference under the folder `cache`; `of` is its name for people.
+
+    `identity` (what JSON can hold) is all that the values depend on but the tokens. A cache that cannot be written is said
+    once, and then done without.
+    """
+
+    def __init__(self, cache: str, identity: dict[str, Any], of: str, say: Callable[[str], None]) -> None:
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.folder = Path(cache) / "reference" / digest[:32]
+        self._about, self._say = {"of": of, "identity": identity}, say
+        self._told: set[Path] = set()
+        self._locks: dict[int, Lock] = {}
+        self._writable = True
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / ABOUT)  # when it was last used
+
+    def read_new(self, buckets: Iterable[int], seen: set[str]) -> Iterator[tuple[bytes, Array]]:
+        """Key and float32[len] of the rows in files, not among the names `seen`, that may have some of `buckets`.
+
+        The names of these files are added to `seen`.
+        """
+        wanted = _mask(buckets)
+        for name in sorted(self._names() - seen):
+            match = SHARD.fullmatch(name)
+            if name.endswith(SUFFIX) and (match is None or int(match[1], 16) & wanted):
+                seen.add(name)
+                yield from self._read(self.folder / name)
+
+    def add(self, rows: Mapping[bytes, Array], buckets: Iterable[int]) -> None:
+        """Keep rows of `buckets`, durably."""
+        values = [*rows.values()]
+        arrays = {
+            "keys": np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32),
+            "ends": np.cumsum([len(row) for row in values], dtype=np.int64),
+            "values": np.concatenate(values).astype(np.float32, copy=False),
+        }
+        path = self.folder / f"{_mask(buckets):016x}-{uuid.uuid4().hex}{SUFFIX}"
+        self._write(lambda: write_blob(path, {"reference": self.folder.name, "rows": len(rows)}, arrays))
+
+    def locked(self) -> set[int]:
+        """Buckets with a lock, whether or not its process lives."""
+        return {int(match[1]) for match in map(LOCK.fullmatch, self._names()) if match}
+
+    def lock(self, bucket: int) -> bool:
+        """Take a bucket; False if another live process has it."""
+        lock = Lock(self.folder / f"bucket-{bucket:02d}.lock")
+        taken = self._write(lock.take)
+        if taken:
+            self._locks[bucket] = lock
+        return taken is not False
+
+    def release(self, bucket: int) -> None:
+        if lock := self._locks.pop(bucket, None):
+            with contextlib.suppress(OSError):
+                lock.release()
+
+    def _names(self) -> set[str]:
+        try:
+            return {entry.name for entry in os.scandir(self.folder)}
+        except OSError:
+            return set()
+
+    def _read(self, path: Path) -> Iterator[tuple[bytes, Array]]:
+        try:
+            about, arrays = read_blob(path)
+            if about.get("reference") != self.folder.name:
+                raise Foreign
+        except Foreign:
+            if path not in self._told:
+                self._say(f"{path}: is none of this cache's files; not used, left alone")
+            self._told.add(path)
+        except Damaged:
+            self._say(f"{path}: is damaged; removed, and its rows are computed again")
+            with contextlib.suppress(OSError):
+                path.unlink()
+        except FileNotFoundError:
+            pass  # pruned since we saw its name
+        except OSError as error:
+            self._say(f"{path}: cannot be read ({error.strerror})")
+        else:
+            rows = np.split(arrays["values"], arrays["ends"][:-1])
+            yield from zip(map(bytes, arrays["keys"]), rows, strict=True)
+
+    def _write(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, None if the cache cannot be written."""
+        if not self._writable:
+            return None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # again and again: it may be pruned at any time
+            if not (self.folder / ABOUT).exists():
+                write_json(self.folder / ABOUT, self._about)
+            return work()
+        except OSError as error:
+            self._writable = False
+            self._say(f"{self.folder}: cannot be written ({error.strerror}); reference log-probabilities are not kept")
+            return None
+
+
+def _mask(buckets: Iterable[int]) -> int:
+    return sum(1 << bucket for bucket in set(buckets))

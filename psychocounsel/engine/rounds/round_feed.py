@@ -1,0 +1,118 @@
+"""Rounds: the policy writes replies, a reward model scores them, the algorithm collects what to train on.
+
+A round is cut into shards, `RUN/rounds/0003/shard-07.parquet`, each seeded by its number and kept once it is whole; what was
+collected of them is in `groups.parquet` beside them. So a run that is killed anywhere makes nothing again that was done.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from psychocounsel.data.dataset import Dataset
+from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
+from psychocounsel.data.tokenise import ChatFormat
+from psychocounsel.engine.collector import Collector, notes_file, round_folder
+from psychocounsel.engine.engines import build_reference
+from psychocounsel.engine.rounds.held_out import held_out_metrics
+from psychocounsel.engine.rounds.resident import resident
+from psychocounsel.engine.rounds.shards import Announce, Shards
+from psychocounsel.engine.schedule import RoundOrder
+from psychocounsel.evaluation.replies import reply_metrics
+from psychocounsel.evaluation.samples import sample_page
+from psychocounsel.rundir.run import Run
+from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import read_json, write_atomically, write_json
+
+
+class RoundFeed:
+    """The groups of each round, made when its first step asks for them, or read where they were made before."""
+
+    def __init__(self, run: Run, shards: Shards, collector: Collector, announce: Announce) -> None:
+        self.run, self.shards, self.order, self.collector = run, shards, shards.order, collector
+        self.world, self.announce = shards.world, announce
+        self.steps = self.order.steps
+        self._round: int | None = None
+        self._groups: list[Group] = []
+        self._metrics: dict[str, float] = {}
+
+    def start(self, weights: str) -> None:
+        pass  # a round is collected when its first step comes
+
+    def groups(self, step: int) -> list[Group]:
+        number = self.order.round_of(step)
+        if number != self._round:
+            self._groups, self._metrics = self._make(number, step)
+            self._round = number
+        return [self._groups[index] for index in self.order.part(step, len(self._groups))]
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return self._metrics if step % self.order.steps_per_round == 0 else {}
+
+    def lengths(self) -> list[list[int]]:
+        return []
+
+    def sample(self, step: int) -> str | None:
+        number, place = divmod(step - 1, self.order.steps_per_round)
+        file = round_folder(self.run.dir, number) / "samples.md"
+        return file.read_text() if not place and number >= 0 and file.exists() else None
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """Figures of one reply to each held-out prompt."""
+        replies = self.shards.held_out(step)
+        initial = self.collector.reference_is_initial
+        reference = self.collector.logprobs("reference", replies) if initial else None
+        return held_out_metrics(self.run, step, replies, reference)
+
+    def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
+        folder = round_folder(self.run.dir, number)
+        replies = self.shards.make(number, step)
+        if self.run.is_main and (count := self.run.config.rollout.samples):
+            write_atomically(folder / "samples.md", sample_page(replies, count, f"Round {number}"))
+        file = folder / "groups.parquet"
+        self.collector.begin(number)
+        known = self.world.broadcast(read_json(notes_file(self.run.dir, number)) if file.exists() else None)
+        if known is None:
+            collected = self.collector.algorithm.collect(replies, self.collector)
+            counts = {name: value / len(replies) for name, value in self.collector.counts.items()}
+            known = counts | self.collector.notes
+            if self.run.is_main:
+                write_json(notes_file(self.run.dir, number), known)
+                write_groups(file, collected)
+            self.announce("pairs_written")
+        self.world.barrier()
+        self.collector.notes = known
+        collected = read_groups(file)
+        noted = {f"rollout/{name}": value for name, value in known.items()}
+        kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
+        metrics = reply_metrics(replies, None, "rollout") | noted
+        metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
+        return collected, metrics | ({} if kl is None else {"rollout/kl": kl})
+
+
+def open_rounds(
+    run: Run,
+    data: Dataset,
+    collector: Collector,
+    tokenizer: Any,
+    chat: ChatFormat,
+    announce: Announce,
+    alive: Callable[[], None],
+) -> RoundFeed:
+    """The feed of an algorithm with rollouts, with what writes, scores and is the reference.
+
+    Raises:
+        UserError: if one of them cannot be loaded.
+    """
+    config: Any = run.config
+    algo = config.algo
+    batch = config.global_batch_size - collector.algorithm.offline_groups(config.global_batch_size)
+    engine, world = collector.stepper.main, collector.world
+    if engine.module.adapter is None and collector.reference_is_initial:
+        collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
+        collector.resident = resident([collector.frozen], world.device, config.rollout.offload_idle)
+    length = (config.epochs, config.max_steps, config.seed)
+    order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
+    collector.algorithm.check_rounds(order.rounds)
+    rollout = configs.build(config, "rollout").open(config, engine, tokenizer, [chat.end_token()], world)
+    scorer = configs.build(config, "reward").open(world.device)
+    shards = Shards(run, data, order, rollout, scorer, world, announce, alive)
+    return RoundFeed(run, shards, collector, announce)

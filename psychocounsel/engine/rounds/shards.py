@@ -1,0 +1,201 @@
+"""Replies on disk: a round's prompts in shards, `RUN/rounds/0003/shard-07.parquet`, each written and scored once."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.data.dataset import Dataset
+from psychocounsel.data.group import Group, read_groups, write_groups
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.collector import round_folder
+from psychocounsel.engine.rounds.resident import resident
+from psychocounsel.engine.schedule import RoundOrder
+from psychocounsel.errors import UserError
+from psychocounsel.reward.base import Scorer
+from psychocounsel.rollout.base import Rollout, Sampling
+from psychocounsel.rundir.run import Run
+from psychocounsel.storage.files import read_json, write_json
+
+_HELD_OUT = 1 << 20  # in the place of a round's number in seeds
+Announce = Callable[[str], None]
+
+
+class Shards:
+    """`alive` is called on all ranks together, often; it may raise Stopped. With `overlap` the next round is written while
+    this one is trained on."""
+
+    def __init__(
+        self,
+        run: Run,
+        data: Dataset,
+        order: RoundOrder,
+        rollout: Rollout,
+        scorer: Scorer,
+        world: World,
+        announce: Announce,
+        alive: Callable[[], None],
+    ) -> None:
+        self.run, self.data, self.order, self.world = run, data, order, world
+        self.rollout, self.scorer = rollout, scorer
+        self.resident = resident(getattr(scorer, "models", []), world.device, run.config.rollout.offload_idle)
+        self.announce, self.alive = announce, alive
+        self.config: Any = run.config
+        self.ahead: _Ahead | None = None
+        self.seconds: dict[str, float] = {}  # what the last round took
+
+    def make(self, number: int, step: int) -> list[Group]:
+        """The scored replies of a round that begins at `step`; what is on disk stays, the rest is written now."""
+        started = time.perf_counter()
+        if self.ahead is not None:
+            self.ahead.join()
+        self.rollout.sync(step)
+        self.announce("sync_done")
+        synced = time.perf_counter()
+        self._plan(number)
+        files = self._write(number)
+        self.rollout.rest()
+        written = time.perf_counter()
+        for first in range(0, len(files), self.world.size):
+            self.alive()
+            self._score_file(files[first + self.world.rank :][:1])
+        self.world.barrier()
+        scored = time.perf_counter()
+        self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}
+        replies = [group for file in files for group in read_groups(file)]
+        self._check_versions(number, replies)
+        if self.config.rollout.get("overlap") and number + 1 < self.order.rounds:
+            self._plan(number + 1)
+            self.ahead = _Ahead(self._missing(number + 1), self.rollout)
+        return replies
+
+    def held_out(self, step: int) -> list[Group]:
+        """A scored reply to each held-out prompt by the weights after `step` steps, always drawn with the same seed."""
+        if self.ahead is not None:
+            self.ahead.join()
+        self.rollout.sync(step)
+        count, size = len(self.data.held_out), self.config.rollout.shard_prompts
+        mine = self.data.held_out[self.world.rank :: self.world.size]
+        written: list[Group] = []
+        for start in range(0, count, size * self.world.size):
+            self.alive()
+            first = start // self.world.size
+            settings = self._sampling(1, _HELD_OUT, start + self.world.rank)
+            written += self.rollout.generate(mine[first : first + size], settings)
+        self.rollout.rest()
+        parts = self.world.gather(self._score(written))
+        return [parts[index % self.world.size][index // self.world.size] for index in range(count)]
+
+    # -- small parts
+
+    def _check_versions(self, number: int, replies: list[Group]) -> None:
+        """No reply may be by weights of more than a round before, or with overlap two."""
+        rounds = number - bool(self.config.rollout.get("overlap"))
+        oldest = max(0, rounds * self.order.steps_per_round)
+        versions = [reply.policy_version or 0 for group in replies for reply in group.completions]
+        if min(versions, default=oldest) < oldest:
+            folder = round_folder(self.run.dir, number)
+            raise UserError(f"{folder}: has replies by weights of step {min(versions)}, older than {oldest}; remove it")
+
+    def _plan(self, number: int) -> None:
+        """Say what the round is made of; what lies there of another plan goes."""
+        folder = round_folder(self.run.dir, number)
+        plan = {
+            "prompts": [self.data.train[index].id for index in self.order.indices(number)],
+            "shard_prompts": self.config.rollout.shard_prompts,
+            "seed": self.config.seed,
+        }
+        if self.run.is_main and read_json(folder / "plan.json") != plan:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_json(folder / "plan.json", plan)
+        self.world.barrier()
+
+    def _cut(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:
+        """File, prompts and settings of each shard of a round."""
+        folder, size = round_folder(self.run.dir, number), self.config.rollout.shard_prompts
+        prompts = [self.data.train[index] for index in self.order.indices(number)]
+        cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        return [
+            (folder / f"shard-{index:02d}.parquet", part, self._sampling(self.config.algo.samples, number, index))
+            for index, part in enumerate(cut)
+        ]
+
+    def _missing(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:
+        """This rank's shards that are not on disk."""
+        return [each for each in self._cut(number)[self.world.rank :: self.world.size] if not each[0].exists()]
+
+    def _write(self, number: int) -> list[Path]:
+        """Write the replies of all shards that are not there."""
+        shards = self._cut(number)
+        for first in range(0, len(shards), self.world.size):
+            self.alive()
+            mine = shards[first + self.world.rank :][:1]
+            missing = [each for each in mine if not each[0].exists()]
+            file, prompts, sampling = missing[0] if missing else (None, [], shards[0][2])
+            groups = self.rollout.generate(prompts, sampling)
+            if file is not None:
+                write_groups(file, groups)
+                self.announce("shard_done")
+        return [file for file, _, _ in shards]
+
+    def _score_file(self, files: Sequence[Path]) -> None:
+        """Score the replies in the file, if there is one and they are not."""
+        for file in files:
+            groups = read_groups(file)
+            if any(completion.reward is None for group in groups for completion in group.completions):
+                write_groups(file, self._score(groups))
+                self.announce("scored")
+
+    def _score(self, groups: list[Group]) -> list[Group]:
+        conversations = [
+            [*(group.messages or []), {"role": "assistant", "content": completion.text}]
+            for group in groups
+            for completion in group.completions
+        ]
+        with self.resident:
+            rewards = self.scorer.score(conversations).tolist() if conversations else []
+        parts = getattr(self.scorer, "parts", {})
+        for index, completion in enumerate(completion for group in groups for completion in group.completions):
+            completion.reward = rewards[index]
+            completion.reward_parts = {name: float(values[index]) for name, values in parts.items()} or None
+        return groups
+
+    def _sampling(self, samples: int, number: int, shard: int) -> Sampling:
+        config = self.config
+        seed = int(np.random.SeedSequence([config.seed, number, shard]).generate_state(1)[0])
+        limits = (samples, config.algo.temperature, config.rollout.max_tokens, config.max_length, seed)
+        return Sampling(*limits, config.rollout.top_p, config.rollout.top_k)
+
+
+class _Ahead:
+    """Writes shards in a thread, with the weights that the servers have now. What it does not get done is made later."""
+
+    def __init__(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Any) -> None:
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(shards, rollout), daemon=True)
+        self._thread.start()
+
+    def _run(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Any) -> None:
+        try:
+            for file, prompts, sampling in shards:
+                groups = rollout.generate_alone(prompts, sampling)
+                if groups is None:
+                    return
+                write_groups(file, groups)
+        except BaseException as error:
+            self.failure = error
+
+    def join(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            What ended it, other than a server that was lost.
+        """
+        self._thread.join()
+        if self.failure is not None:
+            raise self.failure

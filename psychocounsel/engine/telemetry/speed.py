@@ -1,0 +1,60 @@
+"""How fast training goes, measured against how fast its devices multiply matrices."""
+
+import resource
+import time
+from collections.abc import Sequence
+
+import torch
+
+from psychocounsel.data.group import Group
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.cpu.linear import product
+from psychocounsel.model.flops import TrainingFlops
+
+_SIZE = {"cpu": 1536, "cuda": 8192}
+_REPEATS = 4
+
+
+class Speed:
+    """Tokens per second, and MFU: the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices).
+
+    The peak is what a large matrix product reaches on these devices in the dtype of training, measured when training
+    starts: on GPU that is less than the vendor's figure, so that this MFU is a little higher than one of that.
+    """
+
+    def __init__(self, engine: Engine, world: World) -> None:
+        self.flops = TrainingFlops(engine.module.lm)
+        (self.peak,) = world.sum([_peak_flops(world.device, engine.dtype)])
+
+    def of(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
+        """The metrics of a step on `groups`, of all ranks, that took `seconds`."""
+        tokens = sum(group.tokens for group in groups)
+        return {
+            "tokens": tokens,
+            "step_seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "mfu": self.flops.of(groups) / (seconds * self.peak),
+        }
+
+
+def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product: the best of a few, after a first."""
+    size = _SIZE[device.type]
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    return max(2 * size**3 / _seconds(matrix) for _ in range(1 + _REPEATS))
+
+
+def _seconds(matrix: torch.Tensor) -> float:
+    started = time.perf_counter()
+    product(matrix, matrix)
+    if matrix.is_cuda:
+        torch.cuda.synchronize(matrix.device)
+    return time.perf_counter() - started
+
+
+def peak_memory_gb() -> float:
+    """Peak memory of this process so far: of the GPU if it uses one, else resident in RAM; in 10^9 bytes."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,52 @@
+"""What a run tells of each step: `metrics.jsonl`, and the tracker."""
+
+from collections.abc import Callable
+from typing import Any
+
+from psychocounsel.rundir.metrics import MetricsLog
+from psychocounsel.rundir.run import Run
+from psychocounsel.settings import config as configs
+
+
+class Records:
+    """Rank 0 writes; other ranks may call everything and do nothing.
+
+    `sample` gives the replies that are to be shown with a step, as Markdown, or None.
+    """
+
+    def __init__(self, run: Run, sample: Callable[[int], str | None]) -> None:
+        self.run, self.sample = run, sample
+        self.tracker: Any = configs.build(run.config, "tracker")
+        self.log: MetricsLog | None = None
+
+    def open(self, written: int) -> None:
+        """Begin after step `written`; the tracker is told all of the earlier steps again."""
+        if self.run.is_main:
+            self.tracker.start(self.run.dir, self.run.config)
+            self.log = MetricsLog(self.run.dir / "metrics.jsonl", written)
+            for line in self.log.earlier:
+                self._track(line)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Record a step's line."""
+        if self.log is not None:
+            self.log.write(line)
+            self._track(line)
+
+    def sync(self) -> None:
+        """Make what is written survive a crash of the machine."""
+        if self.log is not None:
+            self.log.sync()
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.sync()
+            self.tracker.finish()
+
+    def _track(self, line: dict[str, Any]) -> None:
+        numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}
+        if not numbers:
+            return
+        if text := self.sample(line["step"]):
+            self.tracker.text(line["step"], "rollout/samples", text)
+        self.tracker.log(line["step"], numbers)

@@ -1,0 +1,166 @@
+"""Causal attention in float32 on CPU by blocks of queries, with one product for all that share a head of keys.
+
+PyTorch's fused kernel multiplies small tiles by MKL, and a prompt's queries again for each of its completions: on one thread
+it took 1.1 to 1.9 times as long. On more it is the faster one, as each thread has heads of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from psychocounsel.data.layout import Layout, Span
+from psychocounsel.model.cpu.linear import PRODUCT_ROWS, product
+
+_SMALLEST_HEAD = 32
+_LARGE = (
+    50_000  # tokens x head size x queries to a key, from which oneDNN head by head is faster than MKL for all heads
+)
+
+
+def suits_blocks(query: torch.Tensor) -> bool:
+    """Whether `Blockwise` is the fastest here for [B, heads, T, D]."""
+    plain = query.dtype == torch.float32 and query.device.type == "cpu" and len(query) == 1
+    return plain and query.shape[-1] >= _SMALLEST_HEAD and torch.get_num_threads() == 1
+
+
+class Blockwise(torch.autograd.Function):
+    """[1, heads, T, D] from queries of that shape and keys and values [1, kv_heads, T, D]; keeps nothing but these.
+
+    Each token sees at most `window` tokens, itself among them. Backward computes the probabilities again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        layout: Layout,
+        scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        for span in layout.sequences:
+            sequence = _Sequence(span, query, key)
+            keys, values = sequence.seen(key) * scale, sequence.seen(value)
+            for block in sequence.blocks(window):
+                queries, results = block.take(query, len(keys)), block.part(output, len(keys))
+                for heads in sequence.heads:
+                    probabilities = block.probabilities(sequence.multiply(queries[heads], keys[heads, block.keys]))
+                    block.put(results[heads], sequence.multiply(probabilities, values[heads, block.keys].mT))
+        ctx.save_for_backward(query, key, value)
+        ctx.how = layout, scale, window
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        layout, scale, window = ctx.how
+        to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for span in layout.sequences:
+            sequence = _Sequence(span, query, key)
+            keys, values = sequence.seen(key) * scale, sequence.seen(value)
+            # Transposed: products of few rows and many columns are half as fast again as those the other way round.
+            to_keys, to_values = torch.zeros_like(keys.mT), torch.zeros_like(values.mT)
+            for block in sequence.blocks(window):
+                queries, slopes = block.take(query, len(keys)), block.take(grad, len(keys))
+                results = block.part(to_query, len(keys))
+                for heads in sequence.heads:
+                    near = heads, slice(None), block.keys
+                    probabilities = block.probabilities(sequence.multiply(queries[heads], keys[heads, block.keys]))
+                    to_values[near] += sequence.multiply(slopes[heads].mT, probabilities.mT)
+                    to_probabilities = sequence.multiply(slopes[heads], values[heads, block.keys])
+                    to_scores = torch._softmax_backward_data(to_probabilities, probabilities, -1, probabilities.dtype)
+                    block.put(results[heads], sequence.multiply(to_scores, keys[heads, block.keys].mT))
+                    to_keys[near] += sequence.multiply(queries[heads].mT, to_scores.mT)
+            sequence.add(to_key, to_keys.mul_(scale))
+            sequence.add(to_value, to_values)
+        return to_query, to_key, to_value, None, None, None
+
+
+class _Sequence:
+    """How a sequence is computed: its own queries, from the prompt's end on where the prompt is elsewhere, over all keys."""
+
+    def __init__(self, span: Span, query: torch.Tensor, key: torch.Tensor) -> None:
+        kv_heads, size = key.shape[1], query.shape[1] * query.shape[3]
+        self.span = span
+        self.one_by_one = span.length * size // kv_heads >= _LARGE and torch.backends.mkldnn.is_available()
+        self.multiple = PRODUCT_ROWS if self.one_by_one else 1  # oneDNN compiles a product for each new shape
+        self.heads = [slice(head, head + 1) for head in range(kv_heads)] if self.one_by_one else [slice(None)]
+        self.rows = 128 if self.one_by_one else 64  # of a block: its scores are to stay in a core's cache
+
+    def multiply(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """[heads, M, N]: left @ right.T, from [heads, M, K] and [heads, N, K]."""
+        return product(left[0], right[0])[None] if self.one_by_one else torch.bmm(left, right.mT)
+
+    def seen(self, row: torch.Tensor) -> torch.Tensor:
+        """[kv_heads, L, D]: the sequence's part of [1, kv_heads, T, D], and zeros up to a multiple."""
+        span = self.span
+        if span.is_whole:
+            part = row[0, :, span.begin : span.stop]
+        else:
+            part = torch.cat([row[0, :, span.begin : span.end], row[0, :, span.start : span.stop]], 1)
+        return pad(part, (0, 0, 0, -span.length % self.multiple)).contiguous()
+
+    def add(self, row: torch.Tensor, part: torch.Tensor) -> None:
+        """Add [kv_heads, D, L] to where `seen` had it from."""
+        span, part = self.span, part.mT
+        row[0, :, span.begin : span.end] += part[:, : span.prompt]
+        row[0, :, span.start : span.stop] += part[:, span.prompt : span.length]
+
+    def blocks(self, window: int | None) -> Iterator["_Block"]:
+        first = 0 if self.span.is_whole else self.span.prompt
+        start = self.span.stop - (self.span.length - first)
+        for done in range(0, self.span.length - first, self.rows):
+            count = min(self.rows, self.span.length - first - done)
+            at = first + done
+            begin = max(0, at + 1 - window) // self.multiple * self.multiple if window else 0
+            end = _up(at + count, self.multiple)
+            yield _Block(start + done, count, _up(count, self.multiple), at, slice(begin, end), window)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """`count` queries from `start` in the row on, the first of them token `first` of its sequence; with zeros, `rows`."""
+
+    start: int
+    count: int
+    rows: int
+    first: int
+    keys: slice  # those that any of the queries sees
+    window: int | None
+
+    def part(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:
+        """[kv_heads, shared, count, D]: the block's view of [1, heads, T, D]."""
+        return row[0, :, self.start : self.start + self.count].unflatten(0, (kv_heads, -1))
+
+    def take(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:
+        """[kv_heads, shared x rows, D]: the block's part of [1, heads, T, D]."""
+        part = self.part(row, kv_heads)
+        return pad(part, (0, 0, 0, self.rows - self.count)).flatten(1, 2).contiguous()
+
+    def put(self, part: torch.Tensor, result: torch.Tensor) -> None:
+        """Write what `take` would have taken into what `part` has."""
+        part.copy_(result.unflatten(1, (-1, self.rows))[:, :, : self.count])
+
+    def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        """[heads, shared x rows, keys]: the probabilities of scores of that shape, which are changed."""
+        real = scores.unflatten(1, (-1, self.rows))[:, :, : self.count]
+        ahead = self.first - self.keys.start
+        real[..., ahead:].masked_fill_(_triangle(self.count, real.shape[-1] - ahead), -torch.inf)
+        if self.window and ahead + self.count > self.window:
+            passed = torch.ones(self.count, real.shape[-1], dtype=torch.bool).tril_(ahead - self.window)
+            real.masked_fill_(passed, -torch.inf)
+        return torch.softmax(scores, -1)
+
+
+def _triangle(rows: int, columns: int) -> torch.Tensor:
+    return torch.ones(rows, columns, dtype=torch.bool).triu_(1)
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple

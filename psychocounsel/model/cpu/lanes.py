@@ -1,0 +1,76 @@
+"""Two micro-batches at once in one process on CPU: each of two lanes has half of the threads and gradients of its own.
+
+Half of a small model's operations are too small, or too bound to memory, to be faster with more threads.
+"""
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from psychocounsel.model.packed import PackedModel
+
+_MOST_PARAMETERS = 250_000_000  # the gradients of a lane, 1 GB; larger models gain little
+
+T = TypeVar("T")
+
+
+def lane_count(config: DictConfig, model: PackedModel, processes: int, device: torch.device) -> int:
+    """2 where a copy of the model can work beside it and all stays reproducible: dropout draws in no fixed order."""
+    if not config.engine.two_lanes:
+        return 1
+    alone = processes == 1 and device.type == "cpu" and torch.get_num_threads() >= 2
+    plain = config.zero.stage == 0 and model.adapter is None and not config.model.gradient_checkpointing
+    small = sum(parameter.numel() for parameter in model.parameters()) <= _MOST_PARAMETERS
+    return 2 if alone and plain and small and not drops(model) else 1
+
+
+def drops(model: PackedModel) -> bool:
+    """Whether there is dropout in the model."""
+    return model.attention.drops or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
+
+
+def replica(model: PackedModel) -> PackedModel:
+    """A copy with the very same weights in memory, and gradients of its own."""
+    shared: dict[int, nn.Parameter] = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, shared)
+
+
+class Lanes:
+    """Runs work in every lane at once, the first in the calling thread."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._threads = max(1, torch.get_num_threads() // count)
+        self._pool = ThreadPoolExecutor(count - 1, "lane", self._enter) if count > 1 else None
+
+    def _enter(self) -> None:
+        torch.set_num_threads(self._threads)  # of the operations that the calling thread starts
+
+    def run(self, work: Callable[[int], T]) -> list[T]:
+        """What `work` returns for each lane's number; if it raises, the others end first."""
+        if self._pool is None:
+            return [work(0)]
+        threads, with_grad = torch.get_num_threads(), torch.is_grad_enabled()
+
+        def other(lane: int) -> T:
+            with torch.set_grad_enabled(with_grad):  # which every thread has for itself
+                return work(lane)
+
+        others = [self._pool.submit(other, lane) for lane in range(1, self.count)]
+        self._enter()
+        try:
+            first = work(0)
+        finally:
+            torch.set_num_threads(threads)
+            errors = [future.exception() for future in others]
+        for error in filter(None, errors):
+            raise error
+        return [first, *(future.result() for future in others)]

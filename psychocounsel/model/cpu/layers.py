@@ -1,0 +1,103 @@
+"""Norms and MLPs of Llama's kind that keep less for backward, in float32 on CPU; elsewhere they compute as they did."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from psychocounsel.model.cpu.embedding import Embedding
+from psychocounsel.model.cpu.linear import Linear, outer_product, product, suits
+
+_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
+_MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"}
+_SILU = {"SiLU", "SiLUActivation"}
+
+
+def adopt(module: nn.Module) -> None:
+    """Make a transformers model's linear layers, embeddings, norms and MLPs into those of this package, in place."""
+    Linear.adopt(module)
+    Embedding.adopt(module)
+    for layer in module.modules():
+        kind = type(layer).__name__
+        if kind in _NORMS:
+            layer.__class__ = RMSNorm
+        elif kind in _MLPS and type(layer.act_fn).__name__ in _SILU and type(layer.down_proj) is Linear:
+            layer.__class__ = GatedMLP
+            layer.down_proj.__class__ = GatedLinear
+
+
+class RMSNorm(nn.Module):
+    """weight * x / sqrt(mean(x^2) + epsilon), over the last dimension (https://arxiv.org/abs/1910.07467, equation 4)."""
+
+    weight: torch.Tensor
+    variance_epsilon: float
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if suits(hidden, self.weight):
+            result: torch.Tensor = _RMSNorm.apply(hidden, self.weight, self.variance_epsilon)
+            return result
+        wide = hidden.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * normed.to(hidden.dtype)
+
+
+class GatedMLP(nn.Module):
+    """down(SiLU(gate(x)) * up(x)) (https://arxiv.org/abs/2002.05202, SwiGLU)."""
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.down_proj(self.gate_proj(hidden), self.up_proj(hidden))
+        return result
+
+
+class GatedLinear(Linear):
+    """The last layer of a gated MLP, which takes what it is the product of: of three [..., K] two are kept."""
+
+    def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if self.reordered is not None or not suits(gate, self.weight):
+            return super().forward(nn.functional.silu(gate) * up)
+        result: torch.Tensor = _GatedLinear.apply(gate, up, self.weight, self.bias)
+        return result
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        scale = norm.square_().div_(hidden.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(hidden, weight, scale)
+        return (hidden * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, scale = ctx.saved_tensors
+        normed = hidden * scale
+        slopes = grad * normed
+        along = (slopes @ weight).div_(hidden.shape[-1]).unsqueeze(-1)
+        to_hidden = (grad * weight).addcmul_(normed, along, value=-1).mul_(scale)
+        to_weight = slopes.reshape(-1, slopes.shape[-1]).sum(0) if ctx.needs_input_grad[1] else None
+        return to_hidden, to_weight, None
+
+
+class _GatedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return product(nn.functional.silu(gate).mul_(up), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gate, up, weight = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        active = nn.functional.silu(gate)
+        to_weight = outer_product(rows, (active * up).reshape(len(rows), -1)) if ctx.needs_input_grad[2] else None
+        to_bias = rows.sum(0) if ctx.needs_input_grad[3] else None
+        slopes = product(grad, weight.t())
+        to_up = active.mul_(slopes)
+        to_gate = torch.ops.aten.silu_backward(slopes.mul_(up), gate)
+        return to_gate, to_up, to_weight, to_bias

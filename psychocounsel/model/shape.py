@@ -1,0 +1,115 @@
+"""How many weights a model has, from its `config.json` alone, without torch."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.remote import hub
+from psychocounsel.storage.files import read_json
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of Llama's kind. `parameters` counts tied embeddings once."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head: int
+    vocabulary: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "Shape":
+        """From what `config.json` holds (of a model with text and images, its text part)."""
+        text = config.get("text_config", config)
+        heads = text["num_attention_heads"]
+        return cls(
+            text["hidden_size"],
+            text["num_hidden_layers"],
+            text["intermediate_size"],
+            heads,
+            text.get("num_key_value_heads") or heads,
+            text.get("head_dim") or text["hidden_size"] // heads,
+            text["vocab_size"],
+            bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+        )
+
+    @property
+    def layer(self) -> int:
+        """Weights of one layer: attention, MLP and two norms (biases, a thousandth, are left out)."""
+        return sum(rows * columns for rows, columns in self._matrices().values()) + 2 * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """Of the language model."""
+        return self._trunk + (0 if self.tied else self.vocabulary * self.hidden)
+
+    @property
+    def scorer(self) -> int:
+        """Weights of the same model with a head of one score in place of the output layer: a reward model, a critic."""
+        return self._trunk + self.hidden
+
+    @property
+    def _trunk(self) -> int:
+        return self.layers * self.layer + self.vocabulary * self.hidden + self.hidden
+
+    @property
+    def largest(self) -> int:
+        """Weights of the largest single module, which ZeRO-3 gathers."""
+        return max(self.vocabulary, self.intermediate) * self.hidden
+
+    def adapter(self, rank: int, targets: Any) -> int:
+        """Weights of low-rank adapters of `targets`: names of layers, or all."""
+        sides = {name: sum(size) for name, size in self._matrices().items()}
+        chosen = [sides.get(name, 0) for name in targets] if not isinstance(targets, str) else sides.values()
+        return self.layers * rank * sum(chosen)
+
+    def _matrices(self) -> dict[str, tuple[int, int]]:
+        queries, keys = self.heads * self.head, self.kv_heads * self.head
+        attention = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "o_proj": queries}
+        mlp = dict.fromkeys(("gate_proj", "up_proj", "down_proj"), self.intermediate)
+        return {name: (self.hidden, size) for name, size in (attention | mlp).items()}
+
+    def kept(self) -> int:
+        """Bytes of bfloat16 that backward needs of a token in one layer."""
+        attention = 3 * self.heads * self.head + 4 * self.kv_heads * self.head
+        return 2 * (6 * self.hidden + attention + 4 * self.intermediate)
+
+    def cached(self) -> int:
+        """Keys and values of a token, over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head
+
+
+def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
+    """The shape of the model that `path`, the value of `key`.path, names; of an adapter, that of its base.
+
+    None where its `config.json` is not here, or is of another kind.
+    """
+    folder = _folder(config, key, path)
+    return _read(folder) if folder else None
+
+
+@cache
+def _read(folder: Path) -> Shape | None:
+    content, adapter = read_json(folder / "config.json"), read_json(folder / "adapter_config.json")
+    if content is None and adapter:
+        base = Path(str(adapter.get("base_model_name_or_path")))
+        return _read(base) if base.is_absolute() and base != folder else None
+    try:
+        return Shape.of(content) if content else None
+    except (KeyError, TypeError):
+        return None
+
+
+def _folder(config: DictConfig, key: str, path: str) -> Path | None:
+    if path.startswith("builtin:"):
+        return Path(__file__).parent / "shipped" / path.partition(":")[2]
+    if Path(path).is_absolute():
+        return Path(path)
+    return next((folder for source, folder in hub.folders(config) if source.key == f"{key}.path"), None)

@@ -1,0 +1,203 @@
+"""A server that writes replies with weights it is sent: vLLM behind a few routes, all but `/health` with a key.
+
+`POST /generate` {"version", "prompts", "settings", "stop"} -> {"version", "replies"}; 409 where the weights are of another
+version, or changed meanwhile. New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed,
+`/weights/end?version=N`; or after the first `/weights/join` and, for each piece, `/weights/broadcast`, where rank 0 of
+training sends what is named over the process group that workers joined (`rollout/collective.py`).
+Started by `python -m psychocounsel.rollout.server RUN PORT`, or by `psychocounsel.serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
+from psychocounsel.rundir.servers import KEY_FILE
+from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import shared_secret
+
+_CONNECT_SECONDS = 10.0
+
+
+class Server:
+    """An engine, the version of its weights, and the routes."""
+
+    def __init__(self, engine: Any, key: str, workers: int, device: str) -> None:
+        self.engine, self.key, self.workers, self.device = engine, key, workers, device
+        self.version: int | None = None  # None: there are no weights yet, or not all
+        self.count = 0
+
+    def app(self) -> Any:
+        from starlette.applications import Starlette
+        from starlette.routing import Route
+
+        routes = {
+            "generate": self.generate,
+            "weights/begin": self.begin,
+            "weights/join": self.join,
+            "weights/piece": self.piece,
+            "weights/broadcast": self.broadcast,
+            "weights/end": self.end,
+        }
+        return Starlette(
+            routes=[
+                Route("/health", self.health),
+                *(Route(f"/{path}", self._with_key(route), methods=["POST"]) for path, route in routes.items()),
+            ]
+        )
+
+    def _with_key(self, route: Any) -> Any:
+        async def guarded(request: Any) -> Any:
+            given = request.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(given, f"Bearer {self.key}".encode()):
+                return _error(401, "the key is not this server's")
+            return await route(request)
+
+        return guarded
+
+    async def health(self, request: Any) -> Any:
+        await self.engine.check_health()
+        return _json({"version": self.version})
+
+    async def generate(self, request: Any) -> Any:
+        asked = await request.json()
+        version = self.version
+        if version is None or asked["version"] != version:
+            return _error(409, f"the weights here are of version {version}, not {asked['version']}")
+        found = await asyncio.gather(
+            *map(self._reply, asked["prompts"], asked["settings"], [asked["stop"]] * len(asked["prompts"]))
+        )
+        if self.version != version or any(None in some for some in found):
+            return _error(409, f"the weights changed from version {version} while they wrote")
+        return _json({"version": version, "replies": found})
+
+    async def _reply(self, prompt: list[int], settings: dict[str, Any], stop: list[int]) -> Any:
+        self.count += 1
+        written = self.engine.generate(
+            {"prompt_token_ids": prompt}, sampling_params(settings, stop), f"request-{self.count}"
+        )
+        async for output in written:
+            if output.finished and all(each.finish_reason in ("stop", "length") for each in output.outputs):
+                return replies(output)
+        return [None]
+
+    async def begin(self, request: Any) -> Any:
+        self.version = None
+        await self.engine.pause_generation(mode="abort", clear_cache=True)
+        await self.engine.collective_rpc("begin_weights")
+        place = json.loads(await request.body() or "{}")
+        return _json({"workers": self.workers, "device": self.device, "reached": await _reaches(**place)})
+
+    async def join(self, request: Any) -> Any:
+        await self.engine.collective_rpc("join_trainer", args=(json.loads(await request.body()),))
+        return _json({})
+
+    async def broadcast(self, request: Any) -> Any:
+        await self.engine.collective_rpc("take_broadcast", args=(json.loads(await request.body()),))
+        return _json({})
+
+    async def piece(self, request: Any) -> Any:
+        with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
+            async for part in request.stream():
+                file.write(part)
+            file.flush()
+            await self.engine.collective_rpc("take_weights", args=(file.name,))
+        return _json({})
+
+    async def end(self, request: Any) -> Any:
+        await self.engine.collective_rpc("end_weights")
+        await self.engine.reset_prefix_cache()
+        await self.engine.resume_generation()
+        self.version = int(request.query_params["version"])
+        return _json({"version": self.version})
+
+
+async def _reaches(host: str = "", port: int = 0) -> bool:
+    """Whether the trainer, if it says where it is, can be connected to from here."""
+    if not host:
+        return False
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+def _json(content: Any) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(content)
+
+
+def _error(status: int, text: str) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": text}, status)
+
+
+def serve(config: Any, port: int, key: str, host: str = "0.0.0.0") -> None:
+    """Answer on `port` until the process is ended.
+
+    Raises:
+        UserError: if the model cannot be loaded.
+    """
+    import torch
+    import uvicorn
+
+    from psychocounsel.model.load import loading, model_dtype
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    rollout = configs.build(config, "rollout")
+    arguments = rollout.arguments(config, model_dtype(config.model, device), device)
+    if device.type == "cpu" and rollout.tensor_parallel == 1:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads to cores
+        arguments["distributed_executor_backend"] = "uni"
+    with loading(config.model.path, "model"):
+        prepare_cpu(arguments)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    server = Server(engine, key, rollout.tensor_parallel, device.type)
+    uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+
+
+def _end_with_parent() -> None:
+    """Do not outlive the run: neither this process nor the engine's, which are in its group."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(run_dir: Path, port: int) -> int:
+    _end_with_parent()
+    try:
+        serve(OmegaConf.load(run_dir / "config.yaml"), port, shared_secret(run_dir / KEY_FILE))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,244 @@
+"""Checks of a whole configuration, before any job starts and without torch."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
+from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.schema import suggestion
+
+
+def require_paths(config: DictConfig) -> None:
+    for key in ("output", "cache"):
+        if not str(OmegaConf.select(config, f"paths.{key}") or ""):
+            raise UserError(f"paths.{key} is empty: give a folder, or unset PSYCHOCOUNSEL_{key.upper()}")
+
+
+def check_combinations(config: DictConfig, cluster: Any) -> None:
+    """Refuse what cannot work together, or is not there.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    if config.zero.offload_optimizer or config.zero.offload_parameters:
+        if not cluster.gpus():
+            raise UserError("zero.offload_*=true moves state from GPU to CPU, and there is no GPU here: use zero=0..3")
+        if config.zero.offload_parameters and config.zero.stage != 3:
+            raise UserError(f"zero.offload_parameters=true needs zero.stage=3, not {config.zero.stage}")
+        if config.zero.stage == 0:
+            raise UserError("zero.offload_optimizer=true needs zero.stage of 1 to 3, not 0")
+    if config.model.attention == "flex" and not cluster.gpus():
+        raise UserError("model.attention=flex: FlexAttention has no backward pass without a GPU; use varlen or dense")
+    if config.micro_batch_tokens != "auto" and config.micro_batch_tokens < config.max_length:
+        raise UserError(
+            f"micro_batch_tokens={config.micro_batch_tokens} is smaller than max_length={config.max_length}: "
+            f"a sequence must fit; use micro_batch_tokens={config.max_length} or more"
+        )
+    if config.max_prompt_length and config.max_prompt_length >= config.max_length:
+        raise UserError(
+            f"max_prompt_length={config.max_prompt_length} must be less than max_length={config.max_length}"
+        )
+    _check_callbacks(config)
+    _check_adapter(config)
+    check_model_paths(config, "model", config.model)
+
+
+def check_guard(config: DictConfig, needs: Any) -> None:
+    """Refuse limits on what is not measured, and a stop without limits.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    guard = config.guard
+    limits = [name for name, value in guard.items() if name != "stop" and value is not None]
+    if (limits or guard.stop) and not needs.rollouts:
+        name = limits[0] if limits else "stop"
+        raise UserError(
+            f"guard.{name}={guard[name]}: guards look at replies of the policy, and this algorithm has none; leave it out, "
+            "or use one with rollouts (online_dpo, ppo, rloo, grpo)"
+        )
+    if guard.stop and not limits:
+        raise UserError("guard.stop=true stops at a limit, and there is none: give guard.repetition=0.2, for instance")
+    if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+        raise UserError(
+            f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
+        )
+    initial = "reference" in needs.models and config.algo.get("reference", "initial") == "initial"
+    if guard.kl is not None and not initial:
+        raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
+
+
+def check_needs(name: str, needs: Any) -> None:
+    """Refuse an algorithm whose `needs` this engine cannot meet."""
+    lacking = sorted(needs.models - {"policy", "reference", "reward_model", "critic"})
+    if lacking:
+        raise UserError(f"algo={name}: needs {', '.join(lacking)}, which this version of the engine does not provide")
+    if needs.data not in ("pairs", "completions", "labelled", "prompts"):
+        raise UserError(
+            f"algo={name}: needs.data={needs.data!r} must be 'pairs', 'completions', 'labelled' or 'prompts'"
+        )
+    if len(needs.models & {"policy", "reward_model"}) != 1 or needs.models == {"reward_model", "reference"}:
+        raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
+
+
+def check_rollouts(config: DictConfig, prompts: int) -> None:
+    """Refuse what an algorithm that learns from the policy's own replies to `prompts` prompts a step cannot do.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    check_reward_paths(config)
+    algo, batch = config.algo, config.global_batch_size
+    if algo.prompts_per_round and algo.prompts_per_round % prompts:
+        less = "" if prompts == batch else f" less {batch - prompts} by algo.offline_fraction"
+        raise UserError(
+            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}{less}, the "
+            "prompts of a step"
+        )
+    if config.micro_batch_tokens == "auto":
+        raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
+
+
+def _check_callbacks(config: DictConfig) -> None:
+    for name, callback in config.callbacks.items():
+        target = callback.get("_target_") if OmegaConf.is_dict(callback) else None
+        if not target:
+            raise UserError(f"callbacks.{name}: needs a _target_, for instance {{_target_: my_module.MyCallback}}")
+        try:
+            found = importlib.util.find_spec(target.rpartition(".")[0])
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise UserError(f"callbacks.{name}._target_={target}: there is no such module")
+
+
+def _check_adapter(config: DictConfig) -> None:
+    lora, quantise = config.model.lora, config.model.quantise
+    targets = lora.targets
+    if not isinstance(targets, str) and not (
+        OmegaConf.is_list(targets) and targets and all(isinstance(name, str) for name in targets)
+    ):
+        raise UserError(f"model.lora.targets={targets}: give all-linear, or a list of layer names as [q_proj,v_proj]")
+    if not lora.rank and (lora.alpha != 32 or lora.dropout or targets != "all-linear"):
+        raise UserError(
+            "model.lora.alpha, dropout and targets shape an adapter, and there is none: give model.lora.rank as well"
+        )
+    if lora.merge and not lora.rank:
+        raise UserError("model.lora.merge=true merges an adapter, and there is none: give model.lora.rank as well")
+    if not quantise:
+        return
+    if not lora.rank:
+        raise UserError(f"model.quantise={quantise}: quantised weights cannot be trained; give model.lora.rank as well")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[qlora]'")
+    if config.zero.stage == 3:
+        raise UserError(
+            f"model.quantise={quantise} and zero=3: quantised weights are not partitioned; use zero=0, 1 or 2"
+        )
+    if lora.merge:
+        raise UserError(
+            f"model.lora.merge=true would merge into weights rounded by model.quantise={quantise}: leave it out, and merge "
+            "into the full weights afterwards with `python -m psychocounsel.export RUN merge=true`"
+        )
+
+
+def check_data(config: DictConfig) -> None:
+    data = config.data
+    for name, weight in data.principle_weights.items():
+        if name not in PRINCIPLES:
+            raise UserError(f"data.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
+        if weight < 0:
+            raise UserError(f"data.principle_weights.{name}={weight}: must be at least 0")
+    if data.principle_weights and not any(data.principle_weights.values()):
+        raise UserError("data.principle_weights are all 0: give at least one principle a weight")
+    if data.limit and data.fraction:
+        raise UserError("data.limit and data.fraction exclude each other: keep one")
+    if not data.mix and not data.path:
+        raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=sample")
+    for index, entry in enumerate(data.mix):
+        if bool(entry.rows) == bool(entry.weight):
+            raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
+        if not entry.path:
+            raise UserError(f"data.mix[{index}]: {entry.name} has no path of its own; give path=FILE_OR_FOLDER as well")
+        _check_local_path(entry.path, f"data.mix[{index}].path")
+    if len({bool(entry.weight) for entry in data.mix}) > 1:
+        raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
+    source = data.eval_path or ("data.mix" if data.mix else data.path)
+    if data.eval_split and (source in ("data.mix", "builtin:sample") or Path(source).is_file()):
+        raise UserError(f"data.eval_split={data.eval_split}: {source} has no splits; give data.eval_path=FILE instead")
+    for key in ("path", "eval_path"):
+        _check_local_path(data[key], f"data.{key}")
+
+
+def check_reward_paths(config: DictConfig) -> None:
+    for key, section in reward_sections(config):
+        check_model_paths(config, key, section)
+
+
+def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
+    """`section` stands at `group`; only a reward model may be an adapter, because it is not trained on."""
+    if "path" not in section:
+        return  # a scorer of the user's own
+    if section.path and _is_made_before(config, section.path):
+        return
+    _check_local_path(section.path, f"{group}.path", folder=True)
+    if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
+        run = Path(section.path).parent if Path(section.path).name == "model" else section.path
+        raise UserError(
+            f"model.path={section.path}: is a LoRA adapter; train on from the merged model that "
+            f"`python -m psychocounsel.export {run} merge=true` writes"
+        )
+    if section.chat_template:
+        _check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
+
+
+def _is_made_before(config: DictConfig, path: str) -> bool:
+    """Whether a folder that is not there yet lies in a run that `after` waits for."""
+    place = Path(path).expanduser().absolute()
+    parents = [Path(each).expanduser().absolute() for each in (config.after if "after" in config else [])]
+    return not place.exists() and any(place.is_relative_to(parent) for parent in parents)
+
+
+_LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja)$")
+
+
+def _check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
+    """A value that looks like a local path must exist; `org/name` that does not exist here is taken for a hub id."""
+    if not value or value.startswith("builtin:"):
+        return
+    path = Path(value).expanduser()
+    if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
+        raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
+    if folder and path.is_file():
+        raise UserError(f"{key}={value}: is a file; give the folder that holds config.json")
+    if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UserError(f"{key}={value}: the folder holds no config.json, so it is not a model")
+
+
+def make_paths_absolute(config: DictConfig) -> None:
+    """Jobs may start in another directory: what exists here is recorded by its absolute path."""
+    models = [section for _, section in reward_sections(config)] + ([config.model] if "model" in config else [])
+    for node, key in [
+        *((model, key) for model in models for key in ("path", "chat_template") if key in model),
+        (config.data, "path"),
+        (config.data, "eval_path"),
+        *((entry, "path") for entry in config.data.mix),
+    ]:
+        value = node[key]
+        if value and not value.startswith("builtin:") and Path(value).expanduser().exists():
+            node[key] = str(Path(value).expanduser().resolve())
+        elif value and _is_made_before(config, value):
+            node[key] = os.path.abspath(os.path.expanduser(value))
+    for key in ("output", "cache"):
+        config.paths[key] = os.path.abspath(os.path.expanduser(config.paths[key]))
+    for key in ("run_dir", "sweep_dir"):
+        if config[key]:
+            config[key] = os.path.abspath(os.path.expanduser(config[key]))
+    if "after" in config:
+        config.after = [os.path.abspath(os.path.expanduser(parent)) for parent in config.after]

@@ -1,0 +1,237 @@
+"""Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.identity import new_directory, slug
+from psychocounsel.settings.checks import (
+    check_combinations,
+    check_data,
+    check_guard,
+    check_needs,
+    check_reward_paths,
+    check_rollouts,
+    make_paths_absolute,
+    require_paths,
+)
+from psychocounsel.settings.merging import merged
+from psychocounsel.settings.reward_sections import check_members, check_servers, name_members, reward_sections
+from psychocounsel.settings.schema import (
+    EvaluateConfig,
+    MixEntry,
+    NoKeys,
+    TrainConfig,
+    check_limits,
+    flat_keys,
+    suggestion,
+)
+from psychocounsel.storage.files import shipped
+
+_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
+
+
+def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
+    return tiny if _root_.model.path == "builtin:tiny" else other
+
+
+def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
+    return sample if _root_.data.path == "builtin:sample" else other
+
+
+def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
+    return sweep_dir or str(new_directory(output, "sweep"))
+
+
+def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
+    return online if "rollout" in _root_ else offline
+
+
+def _rollout_server(*, _root_: DictConfig) -> list[str]:
+    """What runs on `cluster.server_nodes` where replies are written by servers."""
+    kind = OmegaConf.select(_root_, "rollout._target_") or ""
+    is_server = kind.endswith(".VLLMServer") and not OmegaConf.select(_root_, "rollout.addresses")
+    return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}"] if is_server else []
+
+
+OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
+OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
+OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
+OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
+OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
+
+
+def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
+    """Compose `conf/<name>.yaml` with `overrides`."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
+        return hydra_compose(name, [quote_choice(override) for override in overrides])
+
+
+def quote_choice(override: str) -> str:
+    """Hydra takes `zero=3` for the number 3, which is no name of a choice: quote it."""
+    group, _, choices = override.partition("=")
+    if group.lstrip("+") != "zero":
+        return override
+    return f"{group}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in choices.split(","))
+
+
+def check(composed: DictConfig) -> DictConfig:
+    """Return the composed configuration, of a training or of an evaluation, with types and interpolations resolved.
+
+    Raises:
+        UserError: for an unknown key, a wrong type or range, or a combination that cannot work.
+    """
+    for folder in composed.get("code_path") or []:
+        if folder not in sys.path:
+            sys.path.append(folder)
+    plain = composed
+    if "hydra" in composed:
+        plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
+    require_paths(plain)
+    if "algo" in plain:
+        _leave_out_unused(plain)
+    config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
+    check_members(config, lambda member: _typed(member, NoKeys))
+    check_servers(config)
+    cluster = build(config, "cluster")
+    cluster.check()
+    check_data(config)
+    if "algo" in config:
+        algorithm = target_class(config, "algo")
+        check_needs(algorithm.__name__, algorithm.needs)
+        check_combinations(config, cluster)
+        check_guard(config, algorithm.needs)
+        algo, batch = build(config, "algo"), config.global_batch_size
+        algo.check_settings(config)
+        if algorithm.needs.rollouts:
+            check_rollouts(config, batch - algo.offline_groups(batch))
+            build(config, "rollout").check(config, cluster.process_count())
+        build(config, "tracker").check()
+    else:
+        check_reward_paths(config)
+    make_paths_absolute(config)
+    _name_by_path(config)
+    return config
+
+
+def _leave_out_unused(plain: DictConfig) -> None:
+    """Drop the groups of reward and rollout where the algorithm has no use for them."""
+    needs = target_class(plain, "algo").needs
+    with open_dict(plain):
+        for group, needed in (("reward", needs.reward), ("rollout", needs.rollouts)):
+            if not needed:
+                plain.pop(group, None)
+
+
+def _typed(plain: DictConfig, fields: type) -> DictConfig:
+    """`plain` with the types of the dataclass `fields`, and of those that its groups name, held against their limits."""
+    targets = {group: target_class(plain, group) for group in _TARGETS if group in plain}
+    names = tuple(plain[group]["_target_"] for group in targets)
+    config = _merge(_schema(fields, tuple(targets.items()), names), plain)
+    check_limits(fields, config)
+    for group, target in targets.items():
+        check_limits(target, config[group], f"{group}.")
+    return config
+
+
+@cache
+def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[str, ...]) -> DictConfig:
+    schema = OmegaConf.structured(fields)
+    with open_dict(schema):
+        for (group, target), name in zip(targets, names, strict=True):
+            schema[group] = OmegaConf.structured(target)
+            schema[group]._set_flag("struct", False)
+            schema[group]["_target_"] = name
+            schema[group]._set_flag("struct", True)
+            for item in dataclasses.fields(target):
+                if OmegaConf.get_type(schema[group], item.name) is dict:  # its keys are the user's
+                    schema[group]._get_node(item.name)._set_flag("struct", False)
+    return schema
+
+
+def target_class(config: DictConfig, group: str) -> Any:
+    """Import the dataclass that `<group>._target_` names."""
+    from hydra.utils import get_class
+
+    name = OmegaConf.select(config, f"{group}._target_")
+    if not name:
+        raise UserError(f"{group} has no _target_: its YAML must name the dataclass that implements it")
+    try:
+        return get_class(name)
+    except Exception as error:
+        cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
+        raise UserError(
+            f"{group}._target_={name}: cannot be imported ({cause}); "
+            "put its file beside the folder given by --config-dir, or in it"
+        ) from error
+
+
+def build(config: DictConfig, group: str) -> Any:
+    """Make the object of a checked group: its dataclass, with its fields as attributes."""
+    values = {key: value for key, value in config[group].items() if key != "_target_"}
+    plain = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    return target_class(config, group)(**plain)
+
+
+def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
+    try:
+        config = merged(schema, plain)
+        OmegaConf.resolve(config)
+    except ConfigKeyError as error:
+        raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
+    except (ValidationError, OmegaConfBaseException) as error:
+        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+            raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    return config
+
+
+def unknown_key(key: str, valid: list[str]) -> str:
+    return f"unknown key {key}: {suggestion(key, valid)}"
+
+
+def _name_by_path(config: DictConfig) -> None:
+    """A preset for what ships, or for any path, is named by the path that was given in its place."""
+    generics = {"model": ("local", "tiny"), "reward": ("local", "tiny"), "data": ("local", "sample")}
+    sections = [(config[group], group) for group in ("model", "data") if group in config]
+    sections += [(section, "reward") for _, section in reward_sections(config)]
+    for section, generic in ((section, generics[group]) for section, group in sections):
+        if section.get("name") in generic and section.get("path") and not section.path.startswith("builtin:"):
+            path = Path(section.path)
+            telling = path.parent if path.name == "model" else path  # RUN/model
+            section.name = slug(telling.stem if path.is_file() else telling.name)
+    name_members(config)
+
+
+def resolve_mix(composed: DictConfig, load_group: Any) -> None:
+    """Fill each `data.mix` entry given by `name` from `conf/data/<name>.yaml`, through `load_group(name)`.
+
+    The worker never composes, so names become paths here.
+    """
+    mix = OmegaConf.select(composed, "data.mix") or []
+    if (not OmegaConf.is_list(mix) and mix) or not all(OmegaConf.is_dict(entry) for entry in mix):
+        raise UserError("data.mix: is a list of entries, for instance [{name: sample, rows: 100}]")
+    for entry in mix:
+        unknown = set(entry) - set(MixEntry.__dataclass_fields__)
+        if unknown:
+            word = sorted(unknown)[0]
+            raise UserError(f"data.mix: {unknown_key(word, list(MixEntry.__dataclass_fields__))}")
+        if not entry.get("path"):
+            if not entry.get("name"):
+                raise UserError("data.mix: each entry needs a name (a config of the data group) or a path")
+            preset = load_group(entry["name"])
+            for key in ("path", "split", "revision", "license"):
+                if preset.get(key) is not None:
+                    entry[key] = preset[key]

@@ -1,0 +1,78 @@
+"""Which repositories of the Hugging Face hub a configuration names, and which commits it is pinned to."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.storage.files import read_json, write_json
+
+_SLOTS = (  # kind, key of the path, key of the revision
+    ("model", "model.path", "model.revision"),
+    ("dataset", "data.path", "data.revision"),
+    ("dataset", "data.eval_path", "data.eval_revision"),
+)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository of the hub as a configuration names it; `revision` None is the newest commit."""
+
+    kind: str  # model or dataset
+    id: str
+    revision: str | None
+    key: str = field(compare=False)  # of the configuration, for messages
+    weights: bool = True  # False: a model that a server runs, of which its tokenizer and configuration are needed
+
+
+def sources(configs: Iterable[DictConfig]) -> list[Source]:
+    """The distinct repositories that `configs` name, in order."""
+    return list(dict.fromkeys(source for config in configs for source, _ in named(config)))
+
+
+def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
+    """Each source of a checked configuration with the key of its revision; what ships or is local is none."""
+    mix = [
+        ("dataset", f"data.mix[{index}].path", f"data.mix[{index}].revision") for index in range(len(config.data.mix))
+    ]
+    rewards = [("model", f"{key}.path", f"{key}.revision") for key, _ in reward_sections(config)]
+    served = {f"{key}.path" for key, section in reward_sections(config) if "addresses" in section}
+    for kind, key, revision in (*_SLOTS, *rewards, *mix):
+        path = OmegaConf.select(config, key)
+        if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):
+            continue
+        yield Source(kind, path, OmegaConf.select(config, revision), key, weights=key not in served), revision
+
+
+def keep_revisions(config: DictConfig, existing: DictConfig) -> None:
+    """Use the commits that a run began with, where `config` asks for none and names the same repositories."""
+    for source, revision in named(config):
+        if source.revision is None and OmegaConf.select(existing, source.key) == source.id:
+            OmegaConf.update(config, revision, OmegaConf.select(existing, revision))
+
+
+def pin(config: DictConfig) -> None:
+    """Use the commits that were prepared, where `config` asks for none."""
+    for source, revision in named(config):
+        record = read_json(_prepared(config.paths.cache, source))
+        if source.revision is None and record:
+            OmegaConf.update(config, revision, record["commit"])
+
+
+def record(cache: str, source: Source, commit: str) -> None:
+    """Let new runs use this commit. One file a source, so that two commands at once do not undo each other's."""
+    path = _prepared(cache, source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"kind": source.kind, "id": source.id, "commit": commit})
+
+
+def _prepared(cache: str, source: Source) -> Path:
+    return Path(cache) / "prepared" / f"{folder_name(source)}.json"
+
+
+def folder_name(source: Source) -> str:
+    return f"{source.kind}s--{source.id.replace('/', '--')}"  # as huggingface_hub names it

@@ -1,0 +1,103 @@
+"""The members of `reward=ensemble` in a configuration: from what the user writes to the settings of each; no torch."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.addresses import check_addresses
+
+Preset = Callable[[str], DictConfig]
+
+
+def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """Each single reward model of a configuration with its key: `reward`, or `reward.members[0]` and so on."""
+    if "reward" not in config:
+        return
+    if "members" not in config.reward:
+        yield "reward", config.reward
+        return
+    for index, member in enumerate(config.reward.members):
+        yield f"reward.members[{index}]", member
+
+
+def resolve_members(composed: DictConfig, preset: Preset) -> None:
+    """Fill in what each member leaves out: from `conf/reward/<name>.yaml` for one with a name, else from `local.yaml`.
+
+    A member is a path, or a mapping of keys. The worker never composes, so names become settings here. `preset` loads a
+    config of the reward group.
+
+    Raises:
+        UserError: for a member of another form.
+    """
+    reward = composed.get("reward")
+    if not OmegaConf.is_dict(reward) or "members" not in reward:
+        return
+    members = reward.members
+    if not OmegaConf.is_list(members) or len(members) < 2:
+        raise UserError("reward.members: give two or more, for instance [RUN1/model,RUN2/model]")
+    with open_dict(reward):
+        reward.members = [_resolve(index, member, reward, preset) for index, member in enumerate(members)]
+
+
+def _resolve(index: int, member: Any, reward: DictConfig, preset: Preset) -> DictConfig:
+    given = OmegaConf.create({"path": member}) if isinstance(member, str) else member
+    if not isinstance(given, DictConfig):
+        raise UserError(f"reward.members[{index}]: is a path, or a mapping, for instance {{name: psychocounsel_8b}}")
+    if "_target_" in given:
+        return given  # resolved before, or a scorer of the user's own
+    base = preset(given.get("name", "local"))
+    if "members" in base:
+        raise UserError(f"reward.members[{index}]: an ensemble cannot be a member of another")
+    if "normalise" in base:
+        base.normalise = reward.normalise
+    unknown = sorted(set(given) - set(base))
+    if unknown:
+        raise UserError(f"reward.members[{index}]: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+    merged = OmegaConf.merge(base, given)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def check_members(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
+    """Give the members the types of their dataclasses, by `typed`, and hold them against their limits.
+
+    Raises:
+        UserError: naming the member and its key.
+    """
+    if "reward" not in config or "members" not in config.reward:
+        return
+    for index, member in enumerate(config.reward.members):
+        if not OmegaConf.is_dict(member) or "_target_" not in member:
+            raise UserError(f"reward.members[{index}]={member}: is not resolved to settings")
+        try:
+            config.reward.members[index] = typed(OmegaConf.create({"reward": member})).reward
+        except UserError as error:
+            said = re.sub(r"(?<![.\w])reward[.]", "", str(error))
+            raise UserError(f"reward.members[{index}]: {said}") from error
+
+
+def name_members(config: DictConfig) -> None:
+    """Give each member a name of its own: metrics are called by it."""
+    seen: dict[str, int] = {}
+    if "reward" not in config or "members" not in config.reward:
+        return
+    for member in config.reward.members:
+        seen[member.name] = seen.get(member.name, 0) + 1
+        if seen[member.name] > 1:
+            member.name = f"{member.name}-{seen[member.name]}"
+
+
+def check_servers(config: DictConfig) -> None:
+    """Refuse addresses that cannot be servers'.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, section in reward_sections(config):
+        if "addresses" in section:
+            check_addresses(section.addresses, f"{key}.addresses")
+        if "route" in section and not section.route.startswith("/"):
+            raise UserError(f"{key}.route={section.route}: begins with /, for instance /get_reward")

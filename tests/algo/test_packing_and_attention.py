@@ -1,0 +1,95 @@
+"""Every algorithm gives the same loss and gradients however its groups are packed and attended to."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from psychocounsel.algo.base import Algorithm
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.algo.kto import KTO
+from psychocounsel.algo.orpo import ORPO
+from psychocounsel.algo.reward import Reward
+from psychocounsel.algo.sft import SFT
+from psychocounsel.algo.simpo import SimPO
+from psychocounsel.data.group import Group
+from psychocounsel.engine.step import metrics_of
+from psychocounsel.model.cpu import blockwise
+from tests.support.harness import make_stepper, random_groups, small_lm
+
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
+ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
+    "sft": SFT,
+    "reward": lambda: Reward(margin=0.5, centring=0.01),
+    "dpo": lambda: DPO(sft_weight=0.2),
+    "ipo": lambda: DPO(loss_type="ipo"),
+    "simpo": lambda: SimPO(sft_weight=0.3),
+    "orpo": ORPO,
+    "kto": KTO,
+}
+# name: attention and micro_batch_tokens; a budget of 1 runs every group alone
+PATHS = {
+    "padded rows": ("dense", 160),
+    "one padded batch": ("dense", 4096),
+    "packed": ("varlen", 160),
+    "one packed row": ("varlen", 4096),
+    "one by one, varlen": ("varlen", 1),
+    "padded rows in two lanes": ("dense", 160),
+    "packed in two lanes": ("varlen", 160),
+    "one packed row in two lanes": ("varlen", 40_960),
+    "one by one in two lanes": ("varlen", 1),
+}
+TWO_LANES = {path for path in PATHS if "two lanes" in path}
+
+
+def groups_for(name: str) -> list[Group]:
+    groups = random_groups(9, 1 if name == "sft" else 2, longest=40)
+    for number, group in enumerate(groups):
+        for index, completion in enumerate(group.completions):
+            completion.reward, completion.label = 4.0 - index - 0.1 * number, index == 0
+    return groups
+
+
+def step(name: str, attention: str, budget: int, lanes: int = 1) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    algorithm = ALGORITHMS[name]()
+    if isinstance(algorithm, KTO):
+        algorithm._kl = 0.3
+    lm = small_lm(rewards=name == "reward", pad_token_id=0)
+    stepper = make_stepper(lm, algorithm, budget, torch.float32, f"model.attention={attention}", "zero=0", lanes=lanes)
+    stepper.main.train(True)
+    tally, _ = stepper.accumulate(groups_for(name), train=True)
+    return metrics_of(tally), {key: value.grad for key, value in lm.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("smallest_head", [1, 10_000], ids=["varlen by blocks", "varlen by PyTorch's kernel"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_path_gives_what_groups_one_by_one_give(
+    name: str, smallest_head: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "_SMALLEST_HEAD", smallest_head)
+    expected, gradients = step(name, "dense", 1)
+    assert math.isfinite(expected["loss"]) and gradients
+    for path, (attention, budget) in PATHS.items():
+        metrics, others = step(name, attention, budget, lanes=2 if path in TWO_LANES else 1)
+        assert metrics == pytest.approx(expected, rel=2e-5, abs=1e-6), path
+        assert others.keys() == gradients.keys()
+        for key, gradient in gradients.items():
+            assert (others[key] - gradient).norm() <= 1e-4 * gradient.norm().clamp(min=1e-6), (path, key)
+
+
+@pytest.mark.parametrize("name", ["dpo", "simpo", "reward"])
+def test_a_shared_prompt_changes_nothing(name: str) -> None:
+    """Each reply with a prompt of its own, as if nothing were shared: the same scores and log-probabilities."""
+    algorithm, groups = ALGORITHMS[name](), groups_for(name)
+    stepper = make_stepper(small_lm(rewards=name == "reward", pad_token_id=0), algorithm)
+    alone = [replace(group, completions=[reply]) for group in groups for reply in group.completions]
+    with torch.no_grad():
+        module = stepper.main.module
+        shared, apart = (
+            [value for _, batch in stepper.micro_batches(some) for value in module(batch).tolist()]
+            for some in (groups, alone)
+        )
+    assert sorted(apart) == pytest.approx(sorted(shared), abs=2e-5)

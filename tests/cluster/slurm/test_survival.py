@@ -1,0 +1,239 @@
+"""Runs under a real SLURM outlive what happens to jobs: limits, preemption, deaths, cancelling; and share nodes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import cli, metrics_of
+from tests.support.slurm_cluster import Cluster, start
+
+
+@pytest.fixture(scope="module")
+def slurm(small_model: Path) -> Iterator[Cluster]:
+    yield from start(small_model)
+
+
+def assert_same(run: Path, unbroken: Path) -> None:
+    """Both runs logged the same numbers and made the same weights, bit by bit."""
+    assert metrics_of(run) == metrics_of(unbroken)
+    weights = Path("model") / "model.safetensors"
+    assert (run / weights).read_bytes() == (unbroken / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    runs = [tmp_path / "broken", tmp_path / "whole"]
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    for run in runs:
+        slurm.train(*slurm.overrides(15, run_dir=run), *([slow] if run is runs[0] else []))
+    slurm.until(lambda: slurm.state(runs[0])["step"] >= 3, 60, runs[0])
+    slurm.call("scancel", "--signal=USR1", "--batch", slurm.job_of(runs[0]))
+    slurm.until(lambda: slurm.states(runs[0]) == ["requeued"], 30, runs[0])
+    for run in runs:
+        assert slurm.ended(run) == ["finished"]
+    assert (runs[0] / "logs" / "02").is_dir()
+    assert_same(*runs)
+
+
+@pytest.mark.slow
+def test_preemption_requeues_too(slurm: Cluster, tmp_path: Path) -> None:
+    run, urgent, whole = (tmp_path / name for name in ("run", "urgent", "whole"))
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    more = {"checkpoint.every": 1, "cluster.nodes": 4, "cluster.exclusive": "true"}
+    slurm.train(*slurm.overrides(25, run_dir=run, **more), slow)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    slurm.train(*slurm.overrides(1, run_dir=urgent, **more, **{"cluster.partition": "urgent"}))
+    assert slurm.ended(urgent) == ["finished"]
+    assert slurm.ended(run) == ["finished"]
+    assert (run / "logs" / "02").is_dir()
+    slurm.train(*slurm.overrides(25, run_dir=whole, **more))
+    assert slurm.ended(whole) == ["finished"]
+    assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_a_cancelled_run_stays_cancelled_and_can_go_on(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    given = [*slurm.overrides(20, run_dir=run), slow]
+    slurm.train(*given)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    assert "cancelled 1 runs" in slurm.jobs("cancel", str(run))
+    assert slurm.ended(run, 60) == ["cancelled"]
+    assert json.loads((run / "summary.json").read_text())["status"] == "stopped", "it had time to save"
+    assert "submitted job" in slurm.train(*given).stdout
+    assert slurm.ended(run) == ["finished"]
+
+
+@pytest.mark.slow
+def test_two_nodes_with_two_processes_each_train_as_four_processes_here(slurm: Cluster, tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    slurm.train(*slurm.overrides(run_dir=run, **{"cluster.nodes": 2, "cluster.processes": 4, "zero": 2}))
+    slurm.train(*slurm.here(run_dir=alone, zero=2, **{"cluster.processes": 4}))
+    assert slurm.ended(run) == ["finished"]
+    assert metrics_of(run) == metrics_of(alone)
+    assert len(list((run / "logs" / "01").glob("rank-*.out"))) == 4
+
+
+@pytest.mark.slow
+def test_cluster_local_inside_salloc_runs_on_its_nodes(slurm: Cluster, tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    allocation = ["salloc", "--nodes=2", "--cpus-per-task=2", "--ntasks-per-node=2", "--mem=2G"]
+    train = [sys.executable, "-m", "psychocounsel.train"]
+    done = slurm.run(*allocation, *train, *slurm.here(run_dir=run, **{"cluster.processes": 4}))
+    assert "4 processes on CPU of allocation" in done.stderr and "finished at step 4 of 4" in done.stderr
+    slurm.train(*slurm.here(run_dir=alone, **{"cluster.processes": 4}))
+    assert metrics_of(run) == metrics_of(alone)
+    assert len(list((run / "logs" / "01").glob("rank-*.out"))) == 4
+    uneven = slurm.run(
+        *allocation, *train, *slurm.here(run_dir=tmp_path / "x", **{"cluster.processes": 3}), check_code=2
+    )
+    assert "3 cannot be spread evenly over the 2 nodes" in uneven.stderr and not (tmp_path / "x").exists()
+    kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2, rank: 3}"
+    broken = tmp_path / "broken"
+    died = slurm.run(*allocation, *train, *slurm.here(run_dir=broken, **{"cluster.processes": 4}), kill, check_code=137)
+    assert f"{broken} failed (rank 3, exit code 137)" in died.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_inside_salloc_saves_and_the_same_command_goes_on(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 0.3}"
+    allocation = ["salloc", "--nodes=2", "--mem=2G"]
+    command = [*allocation, sys.executable, "-m", "psychocounsel.train", *slurm.here(12, run_dir=run), slow]
+    shell = subprocess.Popen(command, env={**os.environ, **slurm.environment}, start_new_session=True)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    os.killpg(shell.pid, signal.SIGINT)  # as a terminal does
+    assert shell.wait(60) == 75
+    assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+    slurm.run(*command)
+    assert json.loads((run / "summary.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_a_job_too_and_waits_for_its_model(slurm: Cluster, tmp_path: Path) -> None:
+    trained, judged = tmp_path / "reward", tmp_path / "judged"
+    slurm.train(*slurm.overrides(2, run_dir=trained, algo="reward"))
+    given = ["cluster=slurm_cpu", "cluster.cpus_per_process=1", "limit=30", f"reward.path={trained}/model"]
+    given += [f"after=[{trained}]", "cluster.nodes=2", f"run_dir={judged}"]
+    done = cli("evaluate", *given, **slurm.environment)
+    assert done.stdout.startswith("submitted job ")
+    assert slurm.states(judged) == ["pending"]
+    assert slurm.ended(judged) == ["finished"]
+    cli("evaluate", f"reward.path={trained}/model", "limit=30", f"run_dir={tmp_path}/here", **slurm.environment)
+    found, expected = (
+        [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+        for folder in (judged, tmp_path / "here")
+    )
+    assert [line["id"] for line in found] == [line["id"] for line in expected]
+    assert [line["chosen"] for line in found] == pytest.approx([line["chosen"] for line in expected], abs=2e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_attempt_and_is_named(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2, rank: 3}"
+    slurm.train(*slurm.overrides(run_dir=run, **{"cluster.nodes": 2, "cluster.processes": 4}), kill)
+    file = run / "logs" / "01" / "attempt.json"
+    slurm.until(lambda: file.exists() and "verdict" in json.loads(file.read_text()), 90, run)
+    told = json.loads(file.read_text())
+    assert (told["rank"], told["code"], told["verdict"]) == (3, 137, "crashed")
+    assert slurm.ended(run) == ["finished"], "the next attempt went on"
+
+
+@pytest.mark.slow
+def test_a_chain_waits_and_a_failing_parent_cancels_its_children(slurm: Cluster, tmp_path: Path) -> None:
+    first, second = tmp_path / "sft", tmp_path / "dpo"
+    slurm.train(*slurm.overrides(2, run_dir=first, algo="sft"))
+    slurm.train(*slurm.overrides(2, run_dir=second, **{"model.path": first / "model", "after": f"[{first}]"}))
+    assert slurm.states(second) == ["pending"]
+    assert slurm.ended(second) == ["finished"]
+    file = tmp_path / "broken"
+    file.touch()
+    parents, children = tmp_path / "parents", tmp_path / "children"
+    fail = f"+callbacks.fail={{_target_: tests.support.killer.Fail, seed: 2, file: {file}}}"
+    slurm.train("-m", *slurm.overrides(2, sweep_dir=parents), "seed=1,2", fail)
+    slurm.train("-m", *slurm.overrides(2, sweep_dir=children), "seed=1,2", f"after=[{parents}]")
+    assert slurm.ended(parents) == ["finished", "failed"]
+    assert slurm.ended(children) == ["finished", "cancelled"], "index by index"
+
+
+@pytest.mark.slow
+def test_runs_share_jobs(slurm: Cluster, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    more = {
+        "cluster.gpus_per_node": 4,
+        "cluster.runs_per_job": 3,
+        "cluster.runs_side_by_side": 2,
+        "cluster.memory": "4G",
+    }
+    done = slurm.train("-m", *slurm.overrides(2, sweep_dir=sweep, **more), "seed=1,2,3,4")
+    assert "array of 2" in done.stdout and "4 runs" in done.stdout
+    assert slurm.ended(sweep) == ["finished"] * 4
+
+
+@pytest.mark.slow
+def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    slurm.train(*slurm.overrides(15, run_dir=run, **{"cluster.requeue": "false", "cluster.segments": 3}), slow)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    jobs = json.loads((run / "submissions" / "0001" / "submission.json").read_text())["jobs"]
+    assert len(jobs) == 3
+    slurm.call("scancel", "--signal=USR1", "--batch", jobs[0])
+    assert slurm.ended(run) == ["finished"]
+    assert (run / "logs" / "02").is_dir() and not (run / "logs" / "03").exists(), "the third had nothing to do"
+
+
+@pytest.mark.slow
+def test_servers_run_beside_training_and_one_may_die(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    server = "cluster.servers={command: [python3, -m, http.server, '{port}'], health: /, start_minutes: 1}"
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    slurm.train(*slurm.overrides(15, run_dir=run, **{"cluster.server_nodes": 2}), server, slow)
+    files = run / "servers"
+    slurm.until(lambda: slurm.state(run)["step"] >= 1, 90, run)
+    assert len(list(files.glob("*.json"))) == 2
+    port = json.loads((files / "1.json").read_text())["address"].rpartition(":")[2]
+    slurm.call("pkill", "-f", f"http.server {port}")
+    slurm.until(lambda: len(list(files.glob("*.json"))) == 1, 20, run)
+    assert slurm.ended(run) == ["finished"]
+    slurm.until(lambda: not list(files.glob("*.json")), 20)
+
+
+@pytest.mark.slow
+def test_what_is_edited_after_submission_changes_no_job(slurm: Cluster, tmp_path: Path) -> None:
+    run, own = tmp_path / "run", tmp_path / "own_callback.py"
+    own.write_text(_OWN.format("Path(run.dir / 'seen').touch()"))
+    mark, hold = "+callbacks.own={_target_: own_callback.Own}", "+cluster.sbatch.hold=true"
+    slurm.train(*slurm.overrides(2, run_dir=run), mark, hold, cwd=tmp_path)
+    own.write_text(_OWN.format("raise RuntimeError('edited')"))
+    slurm.call("scontrol", "release", slurm.job_of(run))
+    assert slurm.ended(run) == ["finished"]
+    assert (run / "seen").exists()
+    again = tmp_path / "again"
+    slurm.train(*slurm.overrides(2, run_dir=again), mark, hold, cwd=tmp_path)
+    slurm.jobs("cancel", str(again))
+    own.write_text(_OWN.format("Path(run.dir / 'mended').touch()"))
+    cli("jobs", "resubmit", str(again), "code=current", cwd=tmp_path, **slurm.environment)
+    slurm.call("scontrol", "release", slurm.job_of(again))
+    assert slurm.ended(again) == ["finished"]
+    assert (again / "mended").exists()
+
+
+_OWN = """
+from pathlib import Path
+from psychocounsel.engine.callbacks import Callback
+
+class Own(Callback):
+    def on(self, event, step, run):
+        {}
+"""

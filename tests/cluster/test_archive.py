@@ -1,0 +1,66 @@
+"""`jobs archive`: everything but optimizer state, at every stage of ZeRO."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from psychocounsel.errors import USER_ERROR
+from psychocounsel.rundir.manifest import complete_checkpoints
+from tests.support.export_runs import SETTINGS, content, make_base
+from tests.support.harness import cli
+
+_STEPS = ["max_steps=3", "eval.every=0", "checkpoint.every=1", "checkpoint.keep_last=2", "cluster.threads=1"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "more"),
+    [
+        (0, ""),
+        pytest.param(2, "model.dtype=bf16", marks=pytest.mark.slow),
+        (3, ""),
+        pytest.param(2, "model.lora.rank=4", marks=pytest.mark.slow),
+    ],
+)
+def test_an_archive_exports_the_same_weights_and_has_no_optimizer_state(stage: int, more: str, tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    processes = "cluster.processes=2" if stage else "cluster.processes=1"
+    given = ["algo=dpo", *filter(None, [more]), *SETTINGS, *_STEPS, f"zero={stage}", processes]
+    cli("train", *given, "run_dir=run", cwd=tmp_path)
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    (run / "checkpoints" / "step-000009").mkdir()  # of a killed writer
+    said = cli("jobs", "archive", "run", "kept", cwd=tmp_path).stdout
+    assert "the weights of 2 checkpoints" in said
+    outside = {name for name in content(run) if not name.startswith("checkpoints/")}
+    assert {name for name in content(kept) if not name.startswith("checkpoints/")} == outside
+    assert [path.name for path in complete_checkpoints(kept)] == ["step-000002", "step-000003"]
+    for checkpoint in complete_checkpoints(kept):
+        names = {path.name for path in checkpoint.rglob("*") if path.is_file()}
+        assert names == {"weights.pt", "loop.json", "manifest.json"}
+        assert (checkpoint / "loop.json").read_bytes() == (
+            run / "checkpoints" / checkpoint.name / "loop.json"
+        ).read_bytes()
+        weights = torch.load(checkpoint / "policy" / "weights.pt")
+        assert all(isinstance(value, torch.Tensor) for value in weights.values()), "weights and nothing else"
+    exports = []
+    for place in ("run", "kept"):
+        cli("export", place, "step=2", f"to={place}-2", cwd=tmp_path)
+        exports.append(content(tmp_path / f"{place}-2"))
+        exports[-1].pop("adapter_config.json", None)  # peft lists the layers in any order
+    assert exports[0] == exports[1]
+
+
+def test_an_archive_cannot_go_on_and_says_what_can(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    given = ["algo=dpo", *SETTINGS, *_STEPS[1:]]
+    cli("train", *given, "max_steps=1", "run_dir=run", cwd=tmp_path)
+    cli("jobs", "archive", "run", "kept", cwd=tmp_path)
+    assert "already finished" in cli("train", *given, "max_steps=1", "run_dir=kept", cwd=tmp_path).stdout
+    before = content(tmp_path / "kept")
+    refused = cli("train", *given, "max_steps=2", "run_dir=kept", cwd=tmp_path, check_code=USER_ERROR)
+    (line,) = refused.stderr.splitlines()
+    assert "without optimizer state" in line and f"psychocounsel.export {tmp_path / 'kept'} step=1" in line
+    assert content(tmp_path / "kept") == before
+    again = cli("jobs", "archive", "kept", "twice", cwd=tmp_path)
+    assert "the weights of 1 checkpoints" in again.stdout
+    cli("export", "twice", "step=1", "to=out", cwd=tmp_path)

@@ -1,0 +1,271 @@
+"""`psychocounsel.evaluate`: the figures are those of the scorer's rewards, on just the pairs that training holds out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.data.dataset import build_dataset
+from psychocounsel.data.rows import Example
+from psychocounsel.data.select import load_split, normalised
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+from psychocounsel.evaluation.reward_metrics import pair_metrics
+from psychocounsel.model.load import load_chat_format
+from psychocounsel.reward.local_model import LocalScorer
+from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import read_json
+from tests.support.harness import TINY, cli, metrics_of, world, write_jsonl
+
+SPLIT = ["data.dev_fraction=0.1", "data.split_seed=3"]
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a reward model, after a few steps, with a held-out part that is not the default's."""
+    folder = tmp_path_factory.mktemp("reward")
+    settings = ["algo=reward", f"max_steps={STEPS}", "data.limit=128", "eval.every=0", "algo.lr=3e-3", "algo.warmup=0"]
+    cli("train", *settings, f"model.path={small_model}", *SPLIT, "run_dir=run", "cluster.threads=1", cwd=folder)
+    return folder / "run"
+
+
+def evaluation(*overrides: str) -> DictConfig:
+    return check(compose([*overrides], name="evaluate"))
+
+
+def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """Evaluate in this process; returns the figures, the lines of scores.jsonl, and what was said."""
+    said: list[str] = []
+    evaluate_reward(evaluation(f"reward.path={reward}", *overrides), folder, world(), said.append)
+    metrics, scores = written(folder)
+    return metrics, scores, said
+
+
+def written(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    summary = read_json(folder / "summary.json")
+    assert summary["status"] == "finished"
+    return summary["metrics"], [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+
+
+def split(*overrides: str) -> tuple[list[Example], list[Example]]:
+    return load_split(check(compose(list(overrides))).data, lambda line: None)
+
+
+def conversations(examples: list[Example], *before: dict[str, str]) -> list[list[dict[str, str]]]:
+    replies = [(example.prompt, reply) for example in examples for reply in example.replies]
+    return [[*before, *prompt, {"role": "assistant", "content": reply}] for prompt, reply in replies]
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"p{number}", "prompt": f"Day {number // 2}: I can't sleep.", "chosen": f"What keeps you {number}?"}
+        | {"rejected": "Relax." + " Please!" * (number % 7)}
+        for number in range(count)
+    ]
+
+
+def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Path, tmp_path: Path) -> None:
+    result = cli("evaluate", f"reward.path={run}/model", *SPLIT, "run_dir=out", "reward.dtype=fp32", cwd=tmp_path)
+    metrics, scores = written(tmp_path / "out")
+    _, held_out = split(*SPLIT)
+    assert [line["id"] for line in scores] == [example.id for example in held_out]
+    expected = LocalScorer.load(str(run / "model"), dtype="fp32").score(conversations(held_out)).reshape(-1, 2)
+    found = np.array([[line["chosen"], line["rejected"]] for line in scores])
+    assert np.ptp(found) > 0.05  # or equal scores would show nothing
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    prompts = [normalised(example.prompt) for example in held_out]
+    longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
+    assert metrics == {
+        **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), prompts),
+        **{"pairs": len(held_out), "prompts": len(set(prompts)), "longer_reply_accuracy": np.mean(longer)},
+        **{"reward_mean": pytest.approx(found.mean()), "reward_std": pytest.approx(found.std(ddof=1))},
+    }
+    lines = result.stderr.splitlines()
+    assert f"reward=run on {len(held_out)} pairs of {len(set(prompts))} prompts, data=sample" in lines
+    for title, name in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE (10 bins)", "ece"), ("Brier score", "brier")):
+        interval = f"95 % interval, by prompts: {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
+        assert f"{title:<22}  {metrics[name]:.3f}   {interval}" in lines
+    assert f"{'the longer reply wins':<22}  {np.mean(longer):.3f}   what length alone would give" in lines
+    config = OmegaConf.load(tmp_path / "out" / "config.yaml")
+    assert (config.reward.path, config.data.dev_fraction, config.part) == (str(run / "model"), 0.1, "held_out")
+
+
+def test_figures_are_those_of_the_trainings_own_last_evaluation(run: Path, tmp_path: Path) -> None:
+    assert read_json(run / "model" / "psychocounsel.json")["step"] == STEPS, "the best step is the last"
+    metrics, scores, _ = evaluate(run / "model", tmp_path / "out", *SPLIT)
+    last = metrics_of(run)[-1]
+    assert last["step"] == STEPS
+    names = [f"{name}{end}" for name in ("accuracy", "auc", "ece", "brier") for end in ("", "_low", "_high")]
+    for name in (*names, "reward_mean", "reward_std"):
+        assert metrics[name] == pytest.approx(last[f"eval/{name}"], rel=1e-3, abs=1e-5), name
+    margins = [line["chosen"] - line["rejected"] for line in scores]
+    assert np.log1p(np.exp(np.negative(margins))).mean() == pytest.approx(last["eval/loss"], rel=1e-4)
+
+
+def test_what_is_held_out_is_exactly_what_training_holds_out(run: Path, tmp_path: Path) -> None:
+    config: Any = OmegaConf.load(run / "config.yaml")
+    data = build_dataset(config, load_chat_format(config.model)[1], "pairs", lambda line: None)
+    _, scores, _ = evaluate(run / "model", tmp_path / "out", *SPLIT)
+    ids = [line["id"] for line in scores]
+    assert ids == [group.id for group in data.held_out]
+    assert len(ids) >= 40 and not set(ids) & {group.id for group in data.train}
+
+
+def test_all_pairs_or_the_first_ones(run: Path, tmp_path: Path) -> None:
+    rows = str(write_jsonl(tmp_path / "pairs.jsonl", pairs(40)))
+    train, held_out = split(f"data.path={rows}")
+    assert (len(train), len(held_out)) == (36, 4)
+    whole, scores, _ = evaluate(run / "model", tmp_path / "all", f"data.path={rows}", "part=all")
+    assert (whole["pairs"], whole["prompts"]) == (40, 20)
+    assert {line["id"] for line in scores} == {f"p{number}" for number in range(40)}
+    _, few, _ = evaluate(run / "model", tmp_path / "few", f"data.path={rows}", "part=all", "limit=7")
+    assert [line["id"] for line in few] == [line["id"] for line in scores[:7]]
+    by_id = {line["id"]: line for line in scores}
+    _, held, _ = evaluate(run / "model", tmp_path / "held", f"data.path={rows}", "limit=100")
+    assert [line["id"] for line in held] == [example.id for example in held_out]
+    for line in [*few, *held]:
+        assert line["chosen"] == pytest.approx(by_id[line["id"]]["chosen"], abs=2e-5)
+
+
+def test_held_out_pairs_of_a_file_of_their_own(run: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "test.jsonl", pairs(6))
+    _, scores, said = evaluate(run / "model", tmp_path / "out", f"data.eval_path={rows}", "data.min_gap=null")
+    assert [line["id"] for line in scores] == [f"p{number}" for number in range(6)]
+    assert any("on 6 pairs of 3 prompts" in line for line in said)
+
+
+def test_the_system_prompt_is_read_as_in_training(run: Path, tmp_path: Path) -> None:
+    rows = [
+        *pairs(6),
+        {**pairs(7)[6], "prompt": [{"role": "system", "content": "Own."}, {"role": "user", "content": "Hi."}]},
+    ]
+    more = [f"data.path={write_jsonl(tmp_path / 'rows.jsonl', rows)}", "data.system_prompt=Be kind.", "part=all"]
+    _, scores, _ = evaluate(run / "model", tmp_path / "out", *more)
+    system = {"role": "system", "content": "Be kind."}
+    train, held_out = split(*more[:2])
+    scorer = LocalScorer.load(str(run / "model"))
+    for line, example in zip(scores, [*train, *held_out], strict=True):
+        before = [] if line["id"] == "p6" else [system]
+        expected = scorer.score(conversations([example], *before))
+        np.testing.assert_allclose([line["chosen"], line["rejected"]], expected, atol=2e-5)
+
+
+def test_figures_are_of_unnormalised_rewards(run: Path, tmp_path: Path) -> None:
+    raw, plain, _ = evaluate(run / "model", tmp_path / "raw", *SPLIT, "limit=30")
+    metrics, scores, _ = evaluate(run / "model", tmp_path / "out", *SPLIT, "limit=30", "reward.normalise=true")
+    assert metrics == {name: pytest.approx(value, rel=1e-3, abs=1e-5) for name, value in raw.items()}
+    config = read_json(run / "model" / "config.json")
+    expected = [(line["chosen"] - config["mean"]) / config["std"] for line in plain]
+    np.testing.assert_allclose([line["chosen"] for line in scores], expected, atol=1e-4)
+
+
+def test_two_processes_score_what_one_does(run: Path, tmp_path: Path) -> None:
+    command = [f"reward.path={run}/model", *SPLIT, "limit=31", "run_dir=out", "cluster.processes=2"]
+    cli("evaluate", *command, cwd=tmp_path)
+    _, expected, _ = evaluate(run / "model", tmp_path / "one", *SPLIT, "limit=31")
+    _, scores = written(tmp_path / "out")
+    assert [line["id"] for line in scores] == [line["id"] for line in expected] and len(scores) == 31
+    for line, one in zip(scores, expected, strict=True):
+        assert [line["chosen"], line["rejected"]] == pytest.approx([one["chosen"], one["rejected"]], abs=2e-5)
+
+
+# -- several at once, and nothing at all
+
+
+def test_several_evaluations_get_a_folder_each(run: Path, tmp_path: Path) -> None:
+    rows = str(write_jsonl(tmp_path / "pairs.jsonl", pairs(40)))
+    command = ["-m", f"reward.path={run}/model", f"data.path={rows}", "part=held_out,all", "limit=3,5", "sweep_dir=out"]
+    cli("evaluate", *command, cwd=tmp_path)
+    found = {}
+    for folder in (tmp_path / "out").iterdir():
+        if folder.is_dir():
+            config = OmegaConf.load(folder / "config.yaml")
+            found[config.part, config.limit] = written(folder)[0]["pairs"]
+    assert found == {("held_out", 3): 3, ("held_out", 5): 4, ("all", 3): 3, ("all", 5): 5}
+    again = cli("evaluate", *command, cwd=tmp_path)
+    assert again.stdout.count("is already finished") == 4
+    table = again.stdout.split("accuracy  overrides\n")[1].splitlines()
+    assert len(table) == 4 and all(line.startswith("done ") for line in table)
+
+
+def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
+    command = [f"reward.path={run}/model", "dry_run=true", "run_dir=out"]
+    result = cli("evaluate", *command, cwd=tmp_path)
+    assert result.stdout.startswith(f"would run psychocounsel.evaluate with 1 process on CPU in {tmp_path}/out: ")
+    several = cli("evaluate", "-m", *command[:2], "limit=1,2", cwd=tmp_path).stdout.splitlines()
+    assert len(several) == 2 and several[0].endswith(" limit=1")
+    assert not list(tmp_path.iterdir())
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reward=tinny"], "reward=tinny: no such choice; did you mean tiny? (reward is one of ensemble, local, "),
+        (["reward.pathh=x"], "unknown key reward.pathh: did you mean reward.path?"),
+        (["+nonsense=1"], "unknown key nonsense"),
+        (["seed=3"], "unknown key seed"),
+        (["algo.beta=3"], "unknown key algo.beta"),
+        (["reward=local"], "reward.path is not set"),
+        (["reward.path=nowhere/at/all"], "reward.path=nowhere/at/all: no such file or folder"),
+        (["cluster.device=cuda"], "there is no GPU here; use cluster.device=cpu"),
+        (["device=cpu"], "unknown key device: did you mean cluster.device?"),
+        (["part=train"], "part=train: must be one of held_out, all"),
+        (["limit=0"], "limit=0: must be at least 1"),
+        (["data.limit=3", "data.fraction=0.5"], "exclude each other"),
+        (["data.path=missing.jsonl"], "data.path=missing.jsonl: no such file or folder"),
+        (["-m", "limit=1,2", "run_dir=x"], "with -m give sweep_dir="),
+        (["-m", "limit=1,0"], "combination limit=0: limit=0: must be at least 1"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = cli("evaluate", *arguments, cwd=tmp_path, check_code=USER_ERROR)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
+
+
+def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    for name in ("mine", "file"):
+        result = cli("evaluate", f"reward.path={run}/model", f"run_dir={name}", cwd=tmp_path, check_code=USER_ERROR)
+        assert f"error: run_dir={tmp_path}/{name}: " in result.stderr and "; give a" in result.stderr
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    single = write_jsonl(tmp_path / "single.jsonl", [{"prompt": f"{n}", "completion": "Yes?"} for n in range(20)])
+    rows = write_jsonl(tmp_path / "pairs.jsonl", pairs(20))
+    refusals = [
+        (TINY, [f"data.path={rows}"], "is a language model, not a reward model"),
+        (run / "model", [f"data.path={single}"], "there are no pairs to evaluate"),
+        (run / "model", [f"data.path={rows}", "data.dev_fraction=0"], "there are no pairs to evaluate"),
+        (run / "model", [f"data.path={rows}", "data.min_gap=1"], "lacks ratings"),
+        (run / "model", [f"data.path={rows}", "reward.max_length=8"], "conversation 0: has .* tokens"),
+    ]
+    for reward, overrides, message in refusals:
+        with pytest.raises(UserError, match=message) as caught:
+            evaluate(reward, tmp_path / "out", *overrides)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+# -- the shipped reward model
+
+
+def test_the_shipped_reward_model_knows_more_than_length(tmp_path: Path) -> None:
+    said: list[str] = []
+    evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append)
+    metrics, _ = written(tmp_path / "out")
+    assert metrics["prompts"] >= 40
+    assert metrics["accuracy_low"] > 0.60
+    assert 0.45 <= metrics["longer_reply_accuracy"] <= 0.55
+    assert any(line.startswith("reward=tiny") or "\nreward=tiny on " in line for line in said)

@@ -1,0 +1,168 @@
+"""Exports that are refused or broken off: what was there stays."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.export import main as export
+from tests.support.export_runs import content, copy_of
+from tests.support.harness import TINY, cli, small_lm
+
+pytestmark = pytest.mark.usefixtures("own_environment")
+
+
+@pytest.mark.parametrize(("owner", "function", "call"), [(os, "fsync", 1), (Path, "rename", 1), (Path, "rename", 2)])
+def test_killed_export_leaves_the_old_one(
+    owner: Any, function: str, call: int, policy_run: Path, tmp_path: Path
+) -> None:
+    """Killed while it writes, before it moves the old export aside, and before the new one has taken its name."""
+    run = copy_of(policy_run, tmp_path / "run", "checkpoints")
+    export([str(run)])
+    old = content(run / "export")
+    (run / "model" / "more.txt").write_text("a better model")
+    child = os.fork()
+    if child == 0:
+        calls, original = [0], getattr(owner, function)
+
+        def killed(*arguments: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
+
+        setattr(owner, function, killed)
+        try:
+            export([str(run)])
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    if call == 1:
+        assert content(run / "export") == old
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        export([str(run), "step=9"])  # any next export puts the old one back
+    assert content(run / "export") == old
+    export([str(run)])
+    assert content(run / "export") == old | {"more.txt": b"a better model"}
+    assert not list(run.glob(".*")), "nothing is left behind"
+
+
+def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) -> None:
+    result = cli("export", str(policy_run), "step=7", cwd=tmp_path, check_code=USER_ERROR)
+    assert result.stderr.splitlines()[-1] == (
+        f"error: step=7: {policy_run} has no whole checkpoint of it; it has 1, 2, 3, 4 (checkpoint.keep_last keeps more)"
+    )
+    assert "Traceback" not in result.stderr and not result.stdout
+    (tmp_path / "file").touch()
+    result = cli("export", "file", cwd=tmp_path, check_code=USER_ERROR)
+    assert result.stderr == "error: file/job.json: Not a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one run directory"),
+        (["RUN", "RUN"], "give one run directory"),
+        (["RUN", "stepp=2"], "unknown key stepp: the keys are step, merge, to, push, public"),
+        (["RUN", "step=last"], "step=last: give the number of a checkpoint"),
+        (["RUN", "step=-1"], "give the number of a checkpoint"),
+        (["RUN", "step=²"], "give the number of a checkpoint"),
+        (["RUN", "merge=yes"], "merge=yes: give true or false"),
+        (["RUN", "public=1", "push=me/mine"], "public=1: give true or false"),
+        (["RUN", "public=true"], "add push=ORG/NAME"),
+        (["RUN", "push=mine"], "push=mine: give ORG/NAME"),
+        (["RUN", "push=https://huggingface.co/me/mine"], "give ORG/NAME"),
+        (["RUN", "merge=true"], "there is no adapter to merge; leave out merge=true"),
+        (["RUN", "to=RUN"], "would replace a part of a run"),
+        (["RUN", "to=RUN/model"], "would replace a part of a run"),
+        (["RUN", "to=RUN/export/../model"], "would replace a part of a run"),
+        (["RUN", "to=OTHER/model"], "would replace a part of a run"),
+        (["RUN", "to=RUN/checkpoints"], "holds other files; give a new or empty folder"),
+        (["RUN", "to=HERE"], "holds other files"),
+        (["RUN", "to=HERE/file"], "is a file; give a folder"),
+        (["HERE"], "is not a run directory"),
+        (["HERE/nothing"], "is not a run directory"),
+        (["OTHER"], "has no model yet"),
+        (["OTHER", "step=1"], "it has none"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    arguments: list[str], message: str, policy_run: Path, tmp_path: Path
+) -> None:
+    other = copy_of(policy_run, tmp_path / "other", "checkpoints", "model")
+    (tmp_path / "file").touch()
+    before = content(tmp_path), content(policy_run)
+    names = {"RUN": policy_run, "OTHER": other, "HERE": tmp_path}
+    for name, path in names.items():
+        arguments = [text.replace(name, str(path)) for text in arguments]
+    with pytest.raises(UserError) as refusal:
+        export(arguments)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+    assert (content(tmp_path), content(policy_run)) == before
+
+
+def test_empty_folder_is_filled_wherever_it_is(
+    policy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    export([str(policy_run), f"to={tmp_path / 'link'}"])
+    assert content(tmp_path / "here") == content(policy_run / "model") and (tmp_path / "link").is_symlink()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    export([str(policy_run), "to=."])
+    assert content(tmp_path / "there") == content(policy_run / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "there"]
+
+
+def test_weights_that_no_longer_fit_their_base_are_refused(policy_run: Path, adapter_run: Path, tmp_path: Path) -> None:
+    def with_base(run: Path, base: Path) -> str:
+        moved = copy_of(run, tmp_path / f"{run.name}-{base.name}")
+        config = (moved / "config.yaml").read_text().replace(str(run.parent / "base"), str(base))
+        (moved / "config.yaml").write_text(config)
+        return str(moved)
+
+    shutil.copytree(policy_run.parent / "base", tmp_path / "other")
+    wider = len(AutoTokenizer.from_pretrained(TINY)) + 1
+    small_lm(seed=1, vocab_size=wider, tie_word_embeddings=True).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match=r"/other: changed since .* its adapter does not fit it"):
+        export([with_base(adapter_run, tmp_path / "other"), "merge=true"])
+    shutil.rmtree(tmp_path / "other")
+    shutil.copytree(policy_run.parent / "base", tmp_path / "other")
+    small_lm(intermediate_size=32, vocab_size=wider, tie_word_embeddings=True).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match=r"do not fit .*/other \(size mismatch .* was it changed since") as refusal:
+        export([with_base(policy_run, tmp_path / "other"), "step=1"])
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match="gone: cannot be loaded"):
+        export([with_base(policy_run, tmp_path / "gone"), "step=1"])
+    export([str(tmp_path / "policy-gone")])
+    assert "license: other\nlicense_name: apache-2.0-and-unknown" in (
+        (tmp_path / "policy-gone" / "export" / "README.md").read_text()
+    )
+
+
+def test_best_model_of_a_run_that_goes_on_is_of_one_step(
+    policy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(policy_run, tmp_path / "run", "checkpoints")
+    (run / "model" / "model.safetensors").write_bytes(b"old")
+    copy, swapped = shutil.copytree, list[str]()
+
+    def copy_while_training(source: Path, target: Path) -> None:
+        if not swapped:
+            swapped.append("once")
+            copy(policy_run / "model", run / "next")
+            (run / "model").rename(run / "before")
+            copy(run / "before", target)
+            (run / "next").rename(run / "model")
+        else:
+            copy(source, target)
+
+    monkeypatch.setattr(shutil, "copytree", copy_while_training)
+    export([str(run), f"to={tmp_path / 'out'}"])
+    assert swapped and content(tmp_path / "out") == content(policy_run / "model")

@@ -1,0 +1,195 @@
+"""Rows of every format become the same Example; a bad row is named by file and row, and its text is never quoted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.rows import parse_row
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import UserError
+from tests.support.harness import write_jsonl
+
+SECRET = "my sister Wilhelmina"
+SPEECH = f"I have not slept since {SECRET} left."
+GOOD, BAD = f"You miss {SECRET}, and the nights are long.", f"Just stop thinking of {SECRET}."
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def therapist(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def ratings(value: float = 4, **changes: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(PRINCIPLES, value), **changes}
+
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "strings": {"prompt": SPEECH, "chosen": GOOD, "rejected": BAD},
+    "question column": {"question": SPEECH, "chosen": GOOD, "rejected": BAD},
+    "spaces around": {"prompt": f"  {SPEECH}\n", "chosen": f"\n{GOOD}  ", "rejected": f" {BAD}"},
+    "null columns beside": {"question": None, "messages": None, "prompt": SPEECH, "chosen": GOOD, "rejected": BAD},
+    "chat prompt": {"prompt": [user(SPEECH)], "chosen": GOOD, "rejected": BAD},
+    "reply as message": {"prompt": [user(SPEECH)], "chosen": [therapist(GOOD)], "rejected": [therapist(BAD)]},
+    "reply repeats the prompt": {
+        "prompt": SPEECH,
+        "chosen": [user(SPEECH), therapist(GOOD)],
+        "rejected": [user(SPEECH), therapist(BAD)],
+    },
+    "implicit prompt": {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user(SPEECH), therapist(BAD)]},
+}
+DEMONSTRATIONS: dict[str, dict[str, Any]] = {
+    "completion": {"prompt": SPEECH, "completion": GOOD},
+    "response": {"question": SPEECH, "response": GOOD},
+    "answer": {"question": SPEECH, "answer": GOOD},
+    "completion as message": {"prompt": [user(SPEECH)], "completion": [therapist(GOOD)]},
+    "messages": {"messages": [user(SPEECH), therapist(GOOD)]},
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_preference_format_gives_the_same_example(name: str) -> None:
+    example = parse_row(PAIRS[name], "f row 1")
+    assert (example.prompt, example.replies) == ([user(SPEECH)], [GOOD, BAD])
+    assert example.ratings is None
+    assert not example.rated
+
+
+@pytest.mark.parametrize("name", DEMONSTRATIONS)
+def test_every_demonstration_format_gives_the_same_example(name: str) -> None:
+    example = parse_row(DEMONSTRATIONS[name], "f row 1")
+    assert (example.prompt, example.replies) == ([user(SPEECH)], [GOOD])
+
+
+def test_a_conversation_keeps_its_turns_and_its_system_message() -> None:
+    talk = [{"role": "system", "content": "Be brief."}, user("Hello"), therapist("Good morning."), user(SPEECH)]
+    for row in (
+        {"prompt": talk, "chosen": GOOD, "rejected": BAD},
+        {"chosen": [*talk, therapist(GOOD)], "rejected": [*talk, therapist(BAD)]},
+        {"prompt": talk, "chosen": [*talk, therapist(GOOD)], "rejected": [therapist(BAD)]},
+    ):
+        assert parse_row(row, "f row 1").prompt == talk
+    assert parse_row({"messages": [*talk, therapist(GOOD)]}, "f row 1").prompt == talk
+
+
+def test_an_empty_system_message_is_left_out() -> None:
+    row = {"prompt": [{"role": "system", "content": " "}, user(SPEECH)], "completion": GOOD}
+    assert parse_row(row, "f row 1").prompt == [user(SPEECH)]
+
+
+def test_rated_replies_keep_their_order_and_ratings() -> None:
+    row = {
+        "id": "a1",
+        "prompt": SPEECH,
+        "replies": [{"text": BAD, "ratings": ratings(2)}, {"text": GOOD, "ratings": ratings(5)}],
+    }
+    example = parse_row(row, "f row 1")
+    assert example.rated
+    assert example.replies == [BAD, GOOD]
+    assert example.ratings == [ratings(2.0), ratings(5.0)]
+
+
+def test_released_rating_columns_are_kept_and_incomplete_ones_are_none() -> None:
+    columns = {
+        f"{side}_{name}_rating": value for side, value in (("chosen", 5), ("rejected", 2)) for name in PRINCIPLES
+    }
+    row = {"prefID": 0, "ID": "q7", "question": SPEECH, "chosen": GOOD, "rejected": BAD, **columns}
+    example = parse_row(row, "f row 1")
+    assert example.ratings == [ratings(5.0), ratings(2.0)]
+    assert example.id == "0"
+    assert parse_row({**row, "rejected_safety_rating": None}, "f row 1").ratings is None
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"), [({"id": 0}, "0"), ({"ID": "x"}, "x"), ({"prefID": 3, "ID": "x"}, "3"), ({}, "f row 1")]
+)
+def test_the_id_of_a_row(row: dict[str, Any], expected: str) -> None:
+    assert parse_row({**PAIRS["strings"], **row}, "f row 1").id == expected
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return {**PAIRS["strings"], **changes}
+
+
+def rated(*replies: Any) -> dict[str, Any]:
+    return {"prompt": SPEECH, "replies": list(replies)}
+
+
+RELEASED = {f"{side}_{name}_rating": 3 for side in ("chosen", "rejected") for name in PRINCIPLES}
+BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "empty reply": (bad(chosen=""), "chosen is empty"),
+    "reply of spaces": (bad(rejected=" \n\t "), "rejected is empty"),
+    "empty message": (bad(rejected=[therapist(" ")]), "rejected is empty"),
+    "empty prompt": (bad(prompt="  "), "prompt is empty"),
+    "empty last turn": (bad(prompt=[user("Hi"), therapist("Hello"), user("")]), "prompt is empty"),
+    "same replies": (bad(rejected=GOOD), "are the same text"),
+    "same but for spaces": (bad(rejected=f" {GOOD}\n"), "are the same text"),
+    "no rejected": ({"prompt": SPEECH, "chosen": GOOD}, "has no rejected"),
+    "null chosen": (bad(chosen=None), "has no chosen"),
+    "null prompt": (bad(prompt=None), "has no prompt"),
+    "no prompt": ({"chosen": GOOD, "rejected": BAD}, "has no prompt"),
+    "no reply": ({"prompt": SPEECH}, "needs completion or response or answer or chosen and rejected"),
+    "everything null": ({"prompt": None, "chosen": None}, "are none"),
+    "number for a reply": (bad(chosen=float("nan")), "chosen must be a string or a list"),
+    "number for content": (bad(prompt=[{"role": "user", "content": 3}]), "not text"),
+    "number for a system message": (bad(prompt=[{"role": "system", "content": 3}, user(SPEECH)]), "not text"),
+    "null content": (bad(prompt=[{"role": "user", "content": None}]), "not text"),
+    "message without role": (bad(prompt=[{"content": SPEECH}]), "role of system, user, assistant"),
+    "unknown role": (bad(prompt=[{"role": "human", "content": SPEECH}]), "role of system, user, assistant"),
+    "prompt ends on the therapist": (bad(prompt=[user(SPEECH), therapist("And then?")]), "client's turn"),
+    "demonstration without client": (
+        {"messages": [{"role": "system", "content": SPEECH}, therapist(GOOD)]},
+        "client's turn",
+    ),
+    "demonstration ends on the client": ({"messages": [user(SPEECH)]}, "therapist's turn"),
+    "empty conversation": ({"messages": []}, "empty conversation"),
+    "implicit, different prompts": (
+        {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user("Hi"), therapist(BAD)]},
+        "the same conversation",
+    ),
+    "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "the prompt followed by one"),
+    "half a character": (bad(chosen=f"{GOOD} \ud83d"), "half a character"),
+    "rating missing": (rated({"text": GOOD, "ratings": {"empathy": 3}}), "reply 1: ratings.relevance must be a number"),
+    "rating as text": (rated({"text": GOOD, "ratings": ratings(safety="5")}), "ratings.safety must be a number"),
+    "rating true": (rated({"text": GOOD, "ratings": ratings(safety=True)}), "ratings.safety must be a number"),
+    "rating null": (rated({"text": GOOD, "ratings": ratings(clarity=None)}), "ratings.clarity must be a number"),
+    "rating NaN": (rated({"text": GOOD, "ratings": ratings(clarity=float("nan"))}), "ratings.clarity must be a number"),
+    "no ratings": (rated({"text": GOOD, "ratings": ratings()}, {"text": BAD}), "reply 2: has no ratings"),
+    "rated reply empty": (rated({"text": "", "ratings": ratings()}), "reply 1 is empty"),
+    "rated reply null": (rated({"text": None, "ratings": ratings()}), "reply 1 holds something that is not text"),
+    "rated reply as string": (rated(GOOD), "must be a list of {text, ratings}"),
+    "no replies": (rated(), "must be a list of {text, ratings}"),
+    "released rating as text": (bad(**{**RELEASED, "chosen_empathy_rating": SECRET}), "chosen_empathy_rating must be"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_named_and_not_quoted(name: str, tmp_path: Path) -> None:
+    row, message = BAD_ROWS[name]
+    file = write_jsonl(tmp_path / "rows.jsonl", [PAIRS["strings"], row])
+    with pytest.raises(UserError) as caught:
+        load_examples(str(file), "train", None)
+    assert str(caught.value).startswith("rows.jsonl line 2: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for text in (SECRET, "Wilhelmina", "Hello"):
+        assert text not in str(caught.value)
+
+
+def test_invalid_json_is_named_by_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(PAIRS["strings"]) + "\n\n" + '{"prompt": "' + SECRET + '"\n')
+    with pytest.raises(UserError, match=r"^rows.jsonl line 3: is not valid JSON") as caught:
+        load_examples(str(file), "train", None)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps([SPEECH]) + "\n")
+    with pytest.raises(UserError, match=r"^rows.jsonl line 1: must be a JSON object"):
+        load_examples(str(tmp_path / "rows.jsonl"), "train", None)

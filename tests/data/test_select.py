@@ -1,0 +1,311 @@
+"""The held-out split, subsets, mixtures, and what ratings do to pairs."""
+
+import itertools
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.rows import Example
+from psychocounsel.data.select import load_split, normalised, pairs_of, split_by_prompt, subset
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import DataConfig
+from tests.support.harness import write_jsonl
+
+
+def example(prompt: str, number: int = 0) -> Example:
+    return Example(
+        f"{prompt}/{number}", f"row {number}", [{"role": "user", "content": prompt}], ["good", f"bad {number}"]
+    )
+
+
+def examples(prompts: int, each: int = 3) -> list[Example]:
+    return [example(f"speech {prompt}", number) for prompt in range(prompts) for number in range(each)]
+
+
+def ids(chosen: list[Example]) -> set[str]:
+    return {each.id for each in chosen}
+
+
+def prompts(chosen: list[Example]) -> set[str]:
+    return {normalised(each.prompt) for each in chosen}
+
+
+def config(**values: Any) -> DictConfig:
+    return OmegaConf.merge(OmegaConf.structured(DataConfig), {"name": "test", "path": "x", **values})  # type: ignore
+
+
+def rows(prompts: int, name: str = "a", each: int = 1) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{name}{prompt}-{number}",
+            "prompt": f"{name} speech {prompt}",
+            "chosen": "good",
+            "rejected": f"bad {number}",
+        }
+        for prompt in range(prompts)
+        for number in range(each)
+    ]
+
+
+def file(folder: Path, name: str, content: list[dict[str, Any]]) -> str:
+    return str(write_jsonl(folder / f"{name}.jsonl", content))
+
+
+# -- the split
+
+
+def test_variants_of_a_prompt_never_straddle_the_split() -> None:
+    texts = [f"I \ufb01nd it hard, day {day}" for day in range(40)]
+    variants = [
+        variant
+        for text in texts
+        for variant in (
+            text,
+            text.upper(),
+            f"  {text.replace(' ', '  ')}\n",
+            text.replace("\ufb01", "fi"),
+            text.replace(" ", "\u00a0"),
+            text.replace("I", "\uff29"),
+        )
+    ]
+    assert len({normalised(example(text).prompt) for text in variants}) == len(texts)
+    for seed in range(5):
+        train, held_out = split_by_prompt([example(text, n) for n, text in enumerate(variants)], 0.25, seed)
+        assert not prompts(train) & prompts(held_out)
+        assert len(held_out) == 6 * 10
+
+
+def test_a_system_message_makes_no_other_prompt_but_an_earlier_turn_does() -> None:
+    client = {"role": "user", "content": "Hello"}
+    assert normalised([client]) == normalised([{"role": "system", "content": "Be kind."}, client])
+    assert normalised([client]) != normalised(
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, client]
+    )
+
+
+def test_the_split_depends_on_its_seed_and_not_on_the_order_of_rows() -> None:
+    data = examples(50)
+    shuffled = random.Random(1).sample(data, len(data))
+    first, again, other = (
+        split_by_prompt(data, 0.2, 0),
+        split_by_prompt(shuffled, 0.2, 0),
+        split_by_prompt(data, 0.2, 1),
+    )
+    assert [ids(part) for part in first] == [ids(part) for part in again]
+    assert ids(first[1]) != ids(other[1])
+
+
+@pytest.mark.parametrize(("fraction", "held"), [(0.0, 0), (0.1, 5), (0.25, 12), (0.9, 45)])
+def test_the_split_has_the_size_asked_for(fraction: float, held: int) -> None:
+    train, held_out = split_by_prompt(examples(50), fraction, 0)
+    assert (len(prompts(train)), len(prompts(held_out))) == (50 - held, held)
+    assert len(train) + len(held_out) == 150
+
+
+def test_data_seed_and_dev_fraction_reach_the_split(tmp_path: Path) -> None:
+    path = file(tmp_path, "a", rows(50))
+    held = [load_split(config(path=path, dev_fraction=0.2, split_seed=seed), print)[1] for seed in (0, 0, 1)]
+    assert [len(part) for part in held] == [10, 10, 10]
+    assert ids(held[0]) == ids(held[1]) != ids(held[2])
+
+
+# -- subsets
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_limits_are_nested_and_deterministic(seed: int) -> None:
+    data = examples(40)
+    taken = [subset(data, limit, None, seed) for limit in (1, 7, 30, 119, 120)]
+    assert [len(part) for part in taken] == [1, 7, 30, 119, 120]
+    for smaller, larger in itertools.pairwise(taken):
+        assert ids(smaller) < ids(larger)
+    assert subset(data, 30, None, seed) == taken[2]
+    assert [each.id for each in subset(data, 30, None, seed)] != [each.id for each in data[:30]]
+
+
+def test_fractions_are_nested_and_take_whole_prompts() -> None:
+    data = examples(40)
+    taken = [subset(data, None, fraction, 0) for fraction in (0.01, 0.25, 0.5, 1.0)]
+    assert [len(part) for part in taken] == [3, 30, 60, 120]
+    for smaller, larger in itertools.pairwise(taken):
+        assert prompts(smaller) < prompts(larger)
+    assert ids(subset(data[::-1], None, 0.25, 0)) == ids(taken[1])
+    assert ids(subset(data, None, 0.25, 1)) != ids(taken[1])
+
+
+def test_a_limit_leaves_the_held_out_rows_alone(tmp_path: Path) -> None:
+    path = file(tmp_path, "a", rows(50, each=2))
+    whole, limited, part = (
+        load_split(config(path=path, **more), print) for more in ({}, {"limit": 9}, {"fraction": 0.2})
+    )
+    assert whole[1] == limited[1] == part[1]
+    assert (len(limited[0]), len(part[0])) == (9, 18)
+    assert ids(limited[0]) < ids(whole[0])
+
+
+def test_a_selection_that_leaves_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leaves no training rows"):
+        load_split(config(path=file(tmp_path, "a", rows(1)), dev_fraction=0.9), print)
+
+
+# -- held-out data of its own
+
+
+def test_held_out_data_of_its_own_removes_leaks_from_training(tmp_path: Path) -> None:
+    said: list[str] = []
+    train_rows = rows(10, each=2)
+    leaks = [{**train_rows[index], "prompt": train_rows[index]["prompt"].upper() + " "} for index in (0, 6)]
+    data = config(path=file(tmp_path, "a", train_rows), eval_path=file(tmp_path, "b", [*leaks, *rows(3, "b")]))
+    train, held_out = load_split(data, said.append)
+    assert (len(train), len(held_out)) == (16, 5)
+    assert not prompts(train) & prompts(held_out)
+    assert said == ["4 training rows dropped (their prompt is in the held-out data)"]
+
+
+def test_a_mixture_needs_a_path_for_its_held_out_split(tmp_path: Path) -> None:
+    entry = {"path": file(tmp_path, "a", rows(5)), "rows": 3}
+    with pytest.raises(UserError, match=r"data\.eval_split needs data\.eval_path"):
+        load_split(config(mix=[entry], eval_split="test"), print)
+
+
+# -- mixtures
+
+
+def mixed(tmp_path: Path, sizes: dict[str, int], by: str, amounts: list[float]) -> list[Example]:
+    mix = [
+        {"path": file(tmp_path, name, rows(size, name)), by: amount}
+        for (name, size), amount in zip(sizes.items(), amounts, strict=True)
+    ]
+    return load_split(config(path=None, mix=mix, dev_fraction=0), print)[0]
+
+
+def test_a_mixture_by_rows(tmp_path: Path) -> None:
+    taken = mixed(tmp_path, {"a": 30, "b": 10}, "rows", [12, 10])
+    assert Counter(each.id[0] for each in taken) == {"a": 12, "b": 10}
+    assert len(ids(taken)) == 22
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "expected"),
+    [
+        ({"a": 30, "b": 10}, [1, 1], {"a": 10, "b": 10}),
+        ({"a": 30, "b": 10}, [3, 1], {"a": 30, "b": 10}),
+        ({"a": 30, "b": 90}, [0.75, 0.25], {"a": 30, "b": 10}),
+        ({"a": 10, "b": 10, "c": 10}, [5, 3, 2], {"a": 10, "b": 6, "c": 4}),
+    ],
+)
+def test_a_mixture_by_weight_takes_all_it_can_and_repeats_nothing(
+    tmp_path: Path, sizes: dict[str, int], weights: list[float], expected: dict[str, int]
+) -> None:
+    taken = mixed(tmp_path, sizes, "weight", weights)
+    assert Counter(each.id[0] for each in taken) == expected
+    assert len(ids(taken)) == len(taken)
+
+
+def test_a_mixture_that_wants_more_rows_than_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has 10 rows, not the 11 asked for"):
+        mixed(tmp_path, {"a": 30, "b": 10}, "rows", [5, 11])
+
+
+# -- ratings
+
+
+def rating(**values: float) -> dict[str, float]:
+    return {**dict.fromkeys(PRINCIPLES, 3.0), **values}
+
+
+def rated_pair(number: int, chosen: dict[str, float], rejected: dict[str, float]) -> Example:
+    pair = example(f"speech {number}", number)
+    pair.ratings = [rating(**chosen), rating(**rejected)]
+    return pair
+
+
+def select(data: list[Example], **values: Any) -> tuple[list[Example], list[str]]:
+    said: list[str] = []
+    return pairs_of(data, config(**values), "f", said.append), said
+
+
+def scored(*data: Example) -> list[Example]:
+    """The same with the mean rating of each reply, as pairs_of gives it under equal weights."""
+    return [
+        replace(each, scores=[sum(given.values()) / 7 for given in each.ratings]) if each.ratings else each
+        for each in data
+    ]
+
+
+WIDE = rated_pair(0, dict.fromkeys(PRINCIPLES, 5), dict.fromkeys(PRINCIPLES, 2))  # means 3 apart, sums 21
+NARROW = rated_pair(1, {"empathy": 5, "clarity": 5}, {})  # sums 4 apart
+EQUAL = rated_pair(2, {"empathy": 4}, {"clarity": 4})
+UNSAFE = rated_pair(3, {"empathy": 5, "clarity": 5, "relevance": 5, "safety": 2}, {})  # sums 5 apart
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"min_gap": 3, "gap": "mean"}, [0]),
+        ({"min_gap": 0.5, "gap": "mean"}, [0, 1, 3]),
+        ({"min_gap": 4 / 7, "gap": "mean"}, [0, 1, 3]),
+        ({"min_gap": 4, "gap": "sum"}, [0, 1, 3]),
+        ({"min_gap": 4.5, "gap": "sum"}, [0, 3]),
+        ({"min_gap": 22, "gap": "sum"}, []),
+        ({"min_gap": 0}, [0, 1, 3]),
+        ({}, [0, 1, 2, 3]),
+    ],
+)
+def test_min_gap_counts_in_means_or_sums(values: dict[str, Any], kept: list[int]) -> None:
+    found, said = select([WIDE, NARROW, EQUAL, UNSAFE], **values)
+    assert [each.where for each in found] == [f"row {number}" for number in kept]
+    assert sum(int(line.split()[1]) for line in said) == 4 - len(kept)
+
+
+def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
+    found, said = select([WIDE, UNSAFE, EQUAL], principle_weights={"safety": 20})
+    assert [each.replies for each in found] == [["good", "bad 0"], ["bad 3", "good"]]
+    assert found[1].ratings == [UNSAFE.ratings[1], UNSAFE.ratings[0]]  # type: ignore[index]
+    assert found[1].id == UNSAFE.id
+    assert found[1].scores == [pytest.approx((3 * 6 + 3 * 20) / 26), pytest.approx((5 * 3 + 3 * 3 + 2 * 20) / 26)]
+    assert said == [
+        "f: 1 pairs dropped (their scores are equal)",
+        "f: 1 pairs changed sides, by the score under data.principle_weights",
+    ]
+    assert select([UNSAFE], principle_weights={"safety": 1}) == (scored(UNSAFE), [])
+
+
+def test_the_safety_veto_drops_pairs_whose_rejected_reply_is_safer() -> None:
+    found, said = select([WIDE, UNSAFE, NARROW], safety_veto=True)
+    assert found == scored(WIDE, NARROW)
+    assert said == ["f: 1 pairs dropped (the better one is rated less safe)"]
+
+
+@pytest.mark.parametrize("values", [{"min_gap": 0.0}, {"principle_weights": {"safety": 2}}, {"safety_veto": True}])
+def test_asking_for_ratings_that_are_not_there_names_the_row(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^row 7: lacks ratings"):
+        select([WIDE, example("speech", 7)], **values)
+
+
+@pytest.mark.parametrize("weights", [{}, dict.fromkeys(PRINCIPLES, 1.0), dict.fromkeys(PRINCIPLES, 3.0)])
+def test_equal_weights_ask_for_no_ratings_and_keep_the_labels(weights: dict[str, float]) -> None:
+    data = [example("speech", 7), EQUAL, UNSAFE]
+    assert select(data, principle_weights=weights) == (scored(*data), [])
+
+
+def test_rated_replies_become_all_pairs_or_the_extremes() -> None:
+    replies = Example("q", "row 0", [{"role": "user", "content": "speech"}], ["c", "a", "b"], rated=True)
+    replies.ratings = [rating(empathy=3), rating(empathy=5), rating(empathy=4)]
+    found, _ = select([replies])
+    assert sorted(each.replies for each in found) == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert len(ids(found)) == 3
+    assert not any(each.rated for each in found)
+    assert all(each.ratings[0]["empathy"] > each.ratings[1]["empathy"] for each in found if each.ratings)
+    assert [each.replies for each in select([replies], pairs="extremes")[0]] == [["a", "c"]]
+
+
+def test_a_single_rated_reply_is_counted() -> None:
+    lonely = Example("q", "row 0", [{"role": "user", "content": "speech"}], ["a"], [rating()], rated=True)
+    assert select([lonely]) == ([], ["f: 1 pairs dropped (their prompt has one reply only)"])

@@ -1,0 +1,241 @@
+"""Files, folders and saved datasets all give the same examples, without a network; what cannot be read is one line."""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.select import load_split
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import UserError
+from psychocounsel.settings.config import check, compose
+from tests.support.harness import write_jsonl
+
+ROWS = [
+    {
+        "id": f"row{number}",
+        "prompt": f"Speech {number}: I can't sleep \u2013 not at all.",
+        "chosen": "Go on.",
+        "rejected": "Stop.",
+    }
+    for number in range(6)
+]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Any attempt to open a connection fails, and what `datasets` prepares stays in the test's folder."""
+
+    def refuse(*_: Any) -> None:
+        raise ConnectionError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What `datasets` logs, at the level of a fresh process."""
+    records: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record.getMessage())
+
+    keep, logger = Keep(), logging.getLogger("datasets")
+    datasets.logging.set_verbosity_warning()
+    logger.addHandler(keep)
+    yield records
+    logger.removeHandler(keep)
+
+
+def jsonl(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    return write_jsonl(folder / "rows.jsonl", rows)
+
+
+def json_list(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "rows.json").write_text(json.dumps(rows))
+    return folder / "rows.json"
+
+
+def with_byte_order_mark(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text, encoding="utf-8-sig")
+    return folder / "rows.jsonl"
+
+
+def parquet(folder: Path, rows: list[dict[str, Any]], name: str = "rows.parquet") -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), folder / name)
+    return folder / name
+
+
+def hub_folder(folder: Path, rows: list[dict[str, Any]], test: list[dict[str, Any]] | None = None) -> Path:
+    (folder / "hub" / "data").mkdir(parents=True)
+    parquet(folder / "hub" / "data", rows, "train-00000-of-00001.parquet")
+    parquet(folder / "hub" / "data", test or rows[:2], "test-00000-of-00001.parquet")
+    return folder / "hub"
+
+
+def jsonl_folder(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "many").mkdir()
+    write_jsonl(folder / "many" / "train.jsonl", rows)
+    write_jsonl(folder / "many" / "test.jsonl", rows[:2])
+    return folder / "many"
+
+
+def saved_dataset(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    datasets.Dataset.from_list(rows).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def saved_dict(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    splits = {"train": datasets.Dataset.from_list(rows), "test": datasets.Dataset.from_list(rows[:2])}
+    datasets.DatasetDict(splits).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+ONE_SPLIT = [jsonl, json_list, with_byte_order_mark, parquet, saved_dataset]
+TWO_SPLITS = [hub_folder, jsonl_folder, saved_dict]
+
+
+@pytest.mark.parametrize("write", [*ONE_SPLIT, *TWO_SPLITS])
+def test_every_source_gives_the_same_examples(write: Any, tmp_path: Path) -> None:
+    found = load_examples(str(write(tmp_path, ROWS)), "train", None)
+    assert [example.id for example in found] == [row["id"] for row in ROWS]
+    assert [example.prompt[0]["content"] for example in found] == [row["prompt"] for row in ROWS]
+    assert all(example.replies == ["Go on.", "Stop."] for example in found)
+    assert len({example.where for example in found}) == len(ROWS)
+
+
+@pytest.mark.parametrize("write", TWO_SPLITS)
+def test_another_split_is_found_and_a_wrong_one_names_those_there_are(write: Any, tmp_path: Path) -> None:
+    folder = str(write(tmp_path, ROWS))
+    assert [example.id for example in load_examples(folder, "test", None)] == ["row0", "row1"]
+    with pytest.raises(UserError, match=r"has no split dev; its splits are (train, test|test, train)"):
+        load_examples(folder, "dev", None)
+
+
+@pytest.mark.parametrize("write", ONE_SPLIT)
+def test_a_source_without_splits_refuses_another_than_train(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no split test; its splits are train"):
+        load_examples(str(write(tmp_path, ROWS)), "test", None)
+
+
+def test_the_sample_has_one_split() -> None:
+    with pytest.raises(UserError, match="builtin:sample has no split test; its splits are train"):
+        load_examples("builtin:sample", "test", None)
+
+
+@pytest.mark.parametrize("write", [jsonl, json_list])
+def test_an_empty_file(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the dataset is empty"):
+        load_examples(str(write(tmp_path, [])), "train", None)
+
+
+def test_an_empty_parquet_file_and_an_empty_folder(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match="the dataset is empty"):
+        load_examples(str(tmp_path / "rows.parquet"), "train", None)
+    (tmp_path / "nothing").mkdir()
+    one_line(str(tmp_path / "nothing"))
+
+
+def one_line(path: str) -> str:
+    """The one line with which `path` is refused; it names the path."""
+    with pytest.raises(UserError) as caught:
+        load_examples(path, "train", None)
+    assert "\n" not in str(caught.value)
+    assert Path(path).name in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_file_is_refused_before_work_starts(tmp_path: Path) -> None:
+    for path in (f"{tmp_path}/none.jsonl", "none.parquet", "./none", "a/b/c"):
+        with pytest.raises(UserError, match=f"data.path={path}: no such file or folder"):
+            check(compose(["data=local", f"data.path={path}"]))
+
+
+def test_a_missing_file_or_hub_dataset_is_one_line(tmp_path: Path) -> None:
+    one_line(str(tmp_path / "none.jsonl"))
+    one_line("no-such-organisation/no-such-dataset")
+
+
+def test_a_corrupt_parquet_file_is_one_line_alone_and_in_a_folder(tmp_path: Path, logged: list[str]) -> None:
+    broken = parquet(tmp_path, ROWS)
+    broken.write_bytes(broken.read_bytes()[:-20])
+    assert "is not a parquet file" in one_line(str(broken))
+    folder = hub_folder(tmp_path, ROWS)
+    (folder / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1" + os.urandom(300))
+    assert "cannot be loaded as a dataset" in one_line(str(folder))
+    assert logged == []
+
+
+def test_a_broken_file_in_a_folder_is_not_quoted(tmp_path: Path, logged: list[str]) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,chosen,rejected\nSecret one,b,c\nSecret two,b,c,d,e\n")
+    assert "Secret" not in one_line(str(tmp_path))
+    assert logged == []
+
+
+def test_unknown_kinds_of_file_and_wrong_encodings_are_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("text")
+    assert "use .jsonl, .json, .parquet" in one_line(str(tmp_path / "rows.txt"))
+    (tmp_path / "rows.jsonl").write_bytes('{"prompt": "caf\u00e9"}\n'.encode("latin-1"))
+    assert "is not UTF-8 text" in one_line(str(tmp_path / "rows.jsonl"))
+    (tmp_path / "rows.json").write_text('{"prompt": "one"}')
+    assert "belongs in a .jsonl file" in one_line(str(tmp_path / "rows.json"))
+    (tmp_path / "rows.json").write_text('["one"]')
+    assert "rows.json row 1: must be a JSON object" in one_line(str(tmp_path / "rows.json"))
+
+
+def released(number: int, gap: int) -> dict[str, Any]:
+    """A row of the released dataset; the two replies differ by `gap` in every principle."""
+    row: dict[str, Any] = {
+        "ID": f"q{number // 2}",
+        "prefID": number,
+        "question": f"Speech {number // 2}",
+        "chosen": f"Good {number}",
+        "rejected": f"Bad {number}",
+        "chosen_model": "model-a",
+        "rejected_model": "model-b",
+    }
+    for name in PRINCIPLES:
+        row |= {f"chosen_{name}_rating": 5, f"rejected_{name}_rating": 5 - gap}
+    return row
+
+
+def released_data(tmp_path: Path, *overrides: str) -> DictConfig:
+    folder = hub_folder(tmp_path, [released(n, 1 + n % 3) for n in range(20)], [released(n, 4) for n in range(16, 22)])
+    schema = pq.read_schema(folder / "data" / "train-00000-of-00001.parquet")
+    assert [schema.field(name).type for name in ("prefID", "chosen_safety_rating")] == [pa.int64(), pa.int64()]
+    assert len(schema) == 7 + 14
+    return check(compose(["data=psychocounsel", f"data.path={folder}", *overrides])).data
+
+
+def test_the_released_dataset_loads_from_a_folder_with_its_ratings(tmp_path: Path) -> None:
+    train, held_out = load_split(released_data(tmp_path, "data.dev_fraction=0.2"), print)
+    assert (len(train), len(held_out)) == (16, 4)
+    example = next(example for example in [*train, *held_out] if example.id == "7")
+    assert example.prompt == [{"role": "user", "content": "Speech 3"}]
+    assert example.replies == ["Good 7", "Bad 7"]
+    assert example.ratings == [dict.fromkeys(PRINCIPLES, 5.0), dict.fromkeys(PRINCIPLES, 3.0)]
+
+
+def test_the_released_dataset_keeps_pairs_by_gap_and_tests_on_its_own_split(tmp_path: Path) -> None:
+    said: list[str] = []
+    data = released_data(tmp_path, "data.min_gap=2", "data.eval_split=test")
+    train, held_out = load_split(data, said.append)
+    assert [example.id for example in held_out] == [str(number) for number in range(16, 22)]
+    assert [example.id for example in train] == [str(number) for number in range(16) if number % 3]
+    assert any("7 pairs dropped (gap below data.min_gap)" in line for line in said)
+    assert any("3 training rows dropped (their prompt is in the held-out data)" in line for line in said)

@@ -1,0 +1,317 @@
+"""Chat templates of the families we train: what is a prompt, where a reply ends, and what is refused."""
+
+import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
+
+from psychocounsel.data.group import Group
+from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.tokenise import ChatFormat, tokenise
+from psychocounsel.errors import UserError
+from tests.support.harness import TINY
+
+SPECIAL = ["<|pad|>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|header|>", "<|end_header|>", "<|eot|>"]
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+DEFAULT_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
+) + CHATML
+THINKING = CHATML.replace(
+    "{{ '<|im_start|>assistant\n' }}",
+    "{{ '<|im_start|>assistant\n' }}{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}",
+).replace(
+    "m['role'] + '\n' +",
+    "m['role'] + '\n' + ('<think>\n\n</think>\n\n' if loop.last and m['role'] == 'assistant' else '') +",
+)
+LLAMA = (
+    "{{ bos_token }}{{ '<|header|>system<|end_header|>\n\nToday Date: ' + DATE + '<|eot|>' }}{% for m in messages %}"
+    "{{ '<|header|>' + m['role'] + '<|end_header|>\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|header|>assistant<|end_header|>\n\n' }}{% endif %}"
+)
+STRFTIME = LLAMA.replace("DATE", "strftime_now('%d %b %Y')")
+DATE_STRING = (
+    "{% if date_string is not defined %}{% if strftime_now is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}"
+) + LLAMA.replace("DATE", "date_string")
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% elif m['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def tokenizer(template: str | None, bos: str | None = "<s>", eos: str = "</s>", adds_bos: bool = False) -> Any:
+    """A tokenizer of bytes and special tokens; with `adds_bos` it puts BOS before plain text, as Llama's does."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({token: index for index, token in enumerate([*SPECIAL, *alphabet])}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    if adds_bos and bos:
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, SPECIAL.index(bos))]
+        )
+    names = {"bos_token": bos, "eos_token": eos, "pad_token": "<|pad|>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=SPECIAL[3:], **names)
+    fast.chat_template = template
+    return fast
+
+
+def chat_of(template: str | None, args: dict[str, Any] | None = None, **options: Any) -> ChatFormat:
+    return ChatFormat(tokenizer(template, **options), args or {}, "org/model")
+
+
+def example(*replies: str, prompt: str = "I can't sleep.", number: int = 1) -> Example:
+    return Example(f"q{number}", f"rows.jsonl row {number}", [{"role": "user", "content": prompt}], list(replies))
+
+
+def pair(chat: ChatFormat, **options: Any) -> Group:
+    (group,) = tokenise([example("Since when?", "Hm.")], chat, "pairs", 512, **options)
+    return group
+
+
+def text_of(chat: ChatFormat, ids: np.ndarray) -> str:
+    return chat.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    # name: how to make it, the prompt's beginning, the end of a reply
+    "llama3": ({"template": DATE_STRING, "adds_bos": True, "eos": "<|eot|>"}, "<s><|header|>system", "<|eot|>"),
+    "mistral": ({"template": MISTRAL, "adds_bos": True}, "<s>[INST] ", "</s>"),
+    "chatml": ({"template": CHATML, "bos": None, "eos": "<|im_end|>"}, "<|im_start|>user\n", "<|im_end|>"),
+    "smollm2": (
+        {"template": DEFAULT_SYSTEM, "bos": "<|im_start|>", "eos": "<|im_end|>"},
+        "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>",
+    ),
+    "qwen3": (
+        {"template": THINKING, "bos": None, "eos": "<|im_end|>", "args": {"enable_thinking": False}},
+        "<|im_start|>user\n",
+        "<|im_end|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_and_reply_of_each_family(family: str) -> None:
+    options, beginning, end = FAMILIES[family]
+    chat = chat_of(**options)
+    group = pair(chat)
+    assert text_of(chat, group.prompt_ids).startswith(beginning)
+    assert text_of(chat, group.prompt_ids) == group.prompt_text
+    assert "I can't sleep." in group.prompt_text
+    for completion, reply in zip(group.completions, ("Since when?", "Hm."), strict=True):
+        assert completion.text == reply
+        assert text_of(chat, completion.ids).strip() == f"{reply}{end}"  # nothing follows the end token
+        assert completion.ids.dtype == group.prompt_ids.dtype == np.int32
+        whole = [*group.prompt_ids, *completion.ids]
+        rendered = chat.render([{"role": "user", "content": "I can't sleep."}], reply)
+        assert text_of(chat, np.array(whole)) == rendered.rstrip("\n")
+    assert chat.end_tokens == {chat.tokenizer.convert_tokens_to_ids(end)}
+    if options.get("adds_bos"):
+        assert (group.prompt_ids == chat.bos).sum() == 1
+
+
+def test_the_shipped_tokenizer() -> None:
+    chat = ChatFormat(AutoTokenizer.from_pretrained(TINY), {}, "tiny")
+    group = pair(chat)
+    assert (group.prompt_ids == chat.tokenizer.bos_token_id).sum() == 1
+    assert all(completion.ids[-1] == chat.tokenizer.eos_token_id for completion in group.completions)
+
+
+def test_many_rows_are_as_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psychocounsel.data.tokenise._BLOCK", 4)
+    chat = ChatFormat(AutoTokenizer.from_pretrained(TINY), {}, "tiny")
+    data = [example(f"Why {n}?" * (n % 5 + 1), "No.", prompt=f"speech {n // 2}", number=n) for n in range(11)]
+    together = tokenise(data, chat, "pairs", 512)
+    alone = [group for each in data for group in tokenise([each], chat, "pairs", 512)]
+    assert [group.id for group in together] == [each.id for each in data]
+    for first, second in zip(together, alone, strict=True):
+        assert first.prompt_ids.tolist() == second.prompt_ids.tolist()
+        assert [c.ids.tolist() for c in first.completions] == [c.ids.tolist() for c in second.completions]
+
+
+# -- templates that are refused
+
+
+def doubled(template: str) -> str:
+    return template.replace("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}")
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "no template": ({"template": None}, "has no chat template"),
+    "prefix broken by the reply's header": (
+        {
+            "template": MISTRAL.replace(
+                "{% endfor %}", "{% endfor %}{% if add_generation_prompt %}Therapist:{% endif %}"
+            )
+        },
+        "does not keep the prompt as a prefix",
+    ),
+    "prefix broken by thinking": (
+        {"template": THINKING.replace("loop.last", "false"), "bos": None, "args": {"enable_thinking": False}},
+        "does not keep the prompt as a prefix",
+    ),
+    "BOS twice": ({"template": doubled(MISTRAL), "adds_bos": True}, "2 BOS tokens instead of one"),
+    "BOS twice, not added to plain text": ({"template": doubled(MISTRAL)}, "2 BOS tokens instead of one"),
+    "BOS in every turn": (
+        {"template": MISTRAL.replace("{{ '[INST] '", "{{ bos_token + '[INST] '"), "adds_bos": True},
+        "2 BOS tokens instead of one",
+    ),
+    "no BOS": ({"template": MISTRAL.replace("{{ bos_token }}", ""), "adds_bos": True}, "0 BOS tokens instead of one"),
+    "no end token": ({"template": MISTRAL.replace(" + eos_token", "")}, "does not end a reply with a special token"),
+    "a header but no end": (
+        {
+            "template": CHATML.replace("<|im_end|>", "").replace("{% if add_generation_prompt %}", "{% if false %}"),
+            "bos": None,
+        },
+        "does not end a reply with a special token",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_template_that_cannot_be_right_is_refused_by_the_models_name(name: str) -> None:
+    options, message = BROKEN[name]
+    with pytest.raises(UserError, match=message) as caught:
+        pair(chat_of(**options))
+    assert str(caught.value).startswith("org/model: ")
+    assert "model.chat_template=FILE.jinja" in str(caught.value)
+
+
+def test_a_reply_that_spells_an_end_token_does_not_stand_in_for_one() -> None:
+    chat = chat_of(MISTRAL.replace(" + eos_token", ""))
+    with pytest.raises(UserError, match="does not end a reply"):
+        tokenise([example("Say </s> now.", "No.")], chat, "pairs", 512)
+
+
+def test_a_conversation_that_the_template_refuses_names_model_and_row() -> None:
+    with pytest.raises(UserError) as caught:
+        pair(chat_of(MISTRAL), system_prompt="Be kind.")
+    assert str(caught.value) == (
+        "rows.jsonl row 1: org/model: its chat template refuses the conversation (System role not supported)"
+    )
+
+
+# -- dates
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, year: int, month: int, day: int) -> None:
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
+            return cls(year, month, day)
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+
+
+@pytest.mark.parametrize("template", [STRFTIME, DATE_STRING])
+@pytest.mark.parametrize("args", [{}, {"date_string": "01 Jan 2020"}])
+def test_rendering_on_two_dates_is_equal(template: str, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, groups = [], []
+    chat = chat_of(template, args)
+    for date in ((2024, 1, 2), (2031, 12, 30)):
+        set_clock(monkeypatch, *date)
+        messages: list[Message] = [{"role": "user", "content": "I can't sleep."}]
+        plain.append(chat.tokenizer.apply_chat_template(messages, tokenize=False))
+        groups.append(pair(chat))
+    assert plain[0] != plain[1]  # without us, the date would be today's
+    assert "02 Jan 2024" in plain[0]
+    assert groups[0].prompt_text == groups[1].prompt_text
+    assert groups[0].prompt_ids.tolist() == groups[1].prompt_ids.tolist()
+    expected = args.get("date_string", "26 Jul 2024") if template is DATE_STRING else "26 Jul 2024"
+    assert f"Today Date: {expected}" in groups[0].prompt_text
+
+
+# -- lengths, duplicates, system prompts
+
+LONG, LONGER = "a" * 60, "a" * 80
+
+
+def lengths(max_length: int, too_long: str = "drop", **options: Any) -> tuple[list[Group], list[str]]:
+    """Groups of four rows: a short one, one with long replies, one whose replies begin alike, one with a long prompt."""
+    said: list[str] = []
+    data = [
+        example("b", "c", number=1),
+        example(LONG, "c", number=2),
+        example(LONG, LONGER, number=3),
+        example("b", "c", prompt="p" * 200, number=4),
+    ]
+    return tokenise(data, chat_of(MISTRAL), "pairs", max_length, too_long=too_long, report=said.append, **options), said
+
+
+def test_rows_that_fit_are_kept_without_a_word() -> None:
+    groups, said = lengths(512)
+    assert (len(groups), said) == (4, [])
+
+
+def test_the_limit_is_exact() -> None:
+    groups, _ = lengths(512)
+    size = len(groups[1].prompt_ids) + max(len(completion.ids) for completion in groups[1].completions)
+    assert "q2" in [group.id for group in lengths(size)[0]]
+    assert "q2" not in [group.id for group in lengths(size - 1)[0]]
+
+
+def test_rows_too_long_are_dropped_and_counted() -> None:
+    groups, said = lengths(70)
+    assert [group.id for group in groups] == ["q1"]
+    assert sorted(said) == ["1 rows dropped (prompt too long)", "2 rows dropped (longer than max_length)"]
+
+
+def test_rows_too_long_are_shortened_and_counted() -> None:
+    groups, said = lengths(70, "shorten")
+    assert [group.id for group in groups] == ["q1", "q2"]
+    long, short = groups[1].completions
+    assert len(groups[1].prompt_ids) + len(long.ids) == 70
+    assert long.ids[-1] != short.ids[-1]  # its end token is gone, the other's is not
+    assert sorted(said) == [
+        "1 rows dropped (prompt too long)",
+        "1 rows dropped (the same once shortened)",
+        "1 rows shortened to max_length",
+    ]
+
+
+def test_prompts_have_a_limit_of_their_own() -> None:
+    prompt = len(lengths(512)[0][0].prompt_ids)
+    assert len(lengths(512, max_prompt_length=prompt)[0]) == 3
+    assert lengths(512, max_prompt_length=prompt - 1) == ([], ["4 rows dropped (prompt too long)"])
+
+
+def test_demonstrations_take_the_first_reply_once() -> None:
+    said: list[str] = []
+    data = [
+        example("yes", "no", number=1),
+        example("yes", "never", number=2),
+        example("perhaps", "no", number=3),
+        example("yes", "no", prompt="Another.", number=4),
+    ]
+    groups = tokenise(data, chat_of(MISTRAL), "completions", 512, report=said.append)
+    assert [(group.id, [c.text for c in group.completions]) for group in groups] == [
+        ("q1", ["yes"]),
+        ("q3", ["perhaps"]),
+        ("q4", ["yes"]),
+    ]
+    assert said == ["1 rows dropped (their prompt and reply came before)"]
+    assert len(tokenise(data, chat_of(MISTRAL), "pairs", 512, report=said.append)) == 4
+
+
+def test_a_pair_needs_two_replies() -> None:
+    with pytest.raises(UserError, match=r"^rows.jsonl row 1: has one reply and no pair; use algo=sft"):
+        tokenise([example("yes")], chat_of(MISTRAL), "pairs", 512)
+
+
+def test_the_system_prompt_goes_where_there_is_none() -> None:
+    chat = chat_of(CHATML, bos=None)
+    assert pair(chat, system_prompt="Be kind.").prompt_text.startswith("<|im_start|>system\nBe kind.<|im_end|>\n")
+    own = example("yes", "no")
+    own.prompt = [{"role": "system", "content": "Be brief."}, *own.prompt]
+    (group,) = tokenise([own], chat, "pairs", 512, system_prompt="Be kind.")
+    assert group.prompt_text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    assert "Be kind." not in group.prompt_text

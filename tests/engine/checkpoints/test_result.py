@@ -1,0 +1,100 @@
+"""What a run leaves: a model that plain transformers loads and that ends its replies; learning from real text."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.support.harness import ARCHITECTURES, ROOT, TINY, cli, metrics_of, small_lm
+
+COUNSEL_CHAT = ROOT.parent / "shared" / "data" / "counsel_chat"
+
+
+def test_shipped_model_is_small_and_answers() -> None:
+    assert sum(file.stat().st_size for file in TINY.iterdir()) < 8e6
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(TINY), AutoTokenizer.from_pretrained(TINY)
+    assert replies_end(model, tokenizer) >= 3
+
+
+def replies_end(model: object, tokenizer: object) -> int:
+    """How many of four sampled replies stop by themselves within 300 tokens."""
+    messages = [{"role": "user", "content": "I keep arguing with my sister and I hate how it feels afterwards."}]
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    replies = model.generate(**inputs, do_sample=True, max_new_tokens=300, num_return_sequences=4)  # type: ignore[attr-defined]
+    ends = set(model.generation_config.eos_token_id)  # type: ignore[attr-defined]
+    return sum(bool(ends & set(reply[inputs["input_ids"].shape[1] :].tolist())) for reply in replies)
+
+
+def test_trained_model_loads_and_keeps_every_end_token(tmp_path: Path) -> None:
+    cli("train", "debug=fast", "run_dir=run", "model.dtype=bf16", cwd=tmp_path)
+    folder = tmp_path / "run" / "model"
+    code = (
+        "import sys, torch\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]); tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "assert 'psychocounsel' not in sys.modules\n"
+        "print(model.dtype, model.config.use_cache, model.generation_config.eos_token_id, tokenizer.eos_token_id)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["torch.bfloat16", "True", "[2]", "2"]
+    assert json.loads((folder / "psychocounsel.json").read_text())["step"] in (1, 2)
+
+
+def test_end_of_turn_token_of_the_template_joins_the_end_tokens(tmp_path: Path) -> None:
+    """A base model whose own end token is not what its chat template closes a turn with."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|turn|>\\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    small_lm(vocab_size=len(tokenizer), eos_token_id=2, max_position_embeddings=2048).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    cli("train", "debug=fast", "model=local", "model.path=base", "algo.lr=1e-4", "run_dir=run", cwd=tmp_path)
+    generation = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    assert set(generation["eos_token_id"]) == {2, tokenizer.convert_tokens_to_ids("<|turn|>")}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "llama"])
+@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.slow
+def test_other_architectures_train_and_save(kind: str, stage: int, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    small_lm(kind, vocab_size=len(tokenizer), max_position_embeddings=2048).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    settings = ["model=local", "model.path=base", "algo.lr=1e-3", "cluster.processes=2", f"zero={stage}", "run_dir=run"]
+    cli("train", "debug=fast", "max_steps=3", *settings, cwd=tmp_path)
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run") if "loss" in line]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("base", "run/model")
+    )
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
+
+
+@pytest.mark.skipif(not COUNSEL_CHAT.exists(), reason="the counsel-chat pairs are not here")
+def test_dpo_on_real_text_with_a_wide_spread_of_lengths(tmp_path: Path) -> None:
+    data = [f"data.path={COUNSEL_CHAT}/train.jsonl", f"data.eval_path={COUNSEL_CHAT}/test.jsonl", "data=local"]
+    size = ["data.limit=24", "eval.limit=6", "max_steps=4", "global_batch_size=6", "eval.every=0", "run_dir=run"]
+    result = cli("train", *data, *size, "data.too_long=shorten", cwd=tmp_path)
+    assert "shortened to max_length" in result.stderr
+    lines = metrics_of(tmp_path / "run")
+    assert lines[0]["eval/loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert lines[-1]["loss"] < lines[1]["loss"]
+
+
+def test_dpo_learns_the_samples_preferences(tmp_path: Path) -> None:
+    """The demonstration itself, shortened: held-out prompts are judged better after one epoch."""
+    size = ["data.limit=320", "eval.limit=100"]
+    cli("train", *size, "algo.warmup=0", "eval.every=0", "run_dir=run", cwd=tmp_path)
+    lines = metrics_of(tmp_path / "run")
+    assert lines[0]["eval/accuracy"] == 0.5
+    assert lines[-1]["eval/accuracy"] > 0.65
+    assert lines[-1]["eval/loss"] < 0.6

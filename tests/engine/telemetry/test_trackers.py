@@ -1,0 +1,110 @@
+"""Trackers, by reading what they wrote."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.rundir.metrics import MetricsLog, read_metrics
+from tests.support.harness import ROOT, cli, metrics_of
+
+KILL = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 3}"
+
+
+def interrupted_run(model: Path, *overrides: str) -> None:
+    base = [
+        f"model.path={model}",
+        "data.limit=16",
+        "eval.limit=4",
+        "max_steps=4",
+        "global_batch_size=4",
+        "checkpoint.every=2",
+        "eval.every=0",
+        *overrides,
+    ]
+    cli("train", *base, KILL, cwd=ROOT, check_code=137, WANDB_MODE="offline")
+    cli("train", *base, cwd=ROOT, WANDB_MODE="offline")
+
+
+def test_tensorboard_has_every_step_once(small_model: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_dir = tmp_path / "run"
+    interrupted_run(small_model, "tracker=tensorboard", f"run_dir={run_dir}")
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    expected = [(line["step"], line["loss"]) for line in metrics_of(run_dir) if "loss" in line]
+    assert [step for step, _ in losses] == [1, 2, 3, 4]
+    assert [value for _, value in losses] == pytest.approx([value for _, value in expected], rel=1e-6)
+    assert [event.step for event in events.Scalars("eval/loss")] == [0, 4]
+
+
+def wandb_records(file: Path) -> list:
+    """The records of a W&B file: a header of 7 bytes, then LevelDB's log format (crc, length, kind; blocks of 32 KiB)."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, records, parts = file.read_bytes(), 7, [], b""
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        if (room := 32768 - position % 32768) < 7:
+            position += room
+            continue
+        length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            records.append(record)
+            parts = b""
+    return records
+
+
+def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path) -> None:
+    interrupted_run(small_model, "tracker=wandb", "tracker.project=counsel", "-m", f"sweep_dir={tmp_path}/betas")
+    (run_dir,) = (path for path in (tmp_path / "betas").iterdir() if path.is_dir())
+    attempts = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(attempts) == 2, "one file an attempt"
+    runs, history = [], {}
+    for file in attempts:
+        for record in wandb_records(file):
+            if record.HasField("run"):
+                runs.append(record.run)
+            if record.HasField("history"):
+                items = {
+                    "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item
+                }
+                history[items["_step"]] = items
+    assert len({run.run_id for run in runs}) == 1, "the resumed attempt continues the run"
+    assert {(run.project, run.run_group) for run in runs} == {("counsel", "betas")}
+    expected = {line["step"]: line["loss"] for line in metrics_of(run_dir) if "loss" in line}
+    assert {step: items["loss"] for step, items in history.items() if "loss" in items} == pytest.approx(expected)
+
+
+def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, -1)
+    for step in range(5):
+        log.write({"step": step})
+    log.sync()
+    with open(path, "a") as file:
+        file.write('{"step": 5, "lo')  # a kill in the middle of a line
+    MetricsLog(path, 2).write({"step": 3, "again": True})
+    assert read_metrics(path) == [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def test_wandb_keeps_texts_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    from psychocounsel.engine.telemetry.trackers import Wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = Wandb()
+    tracker.start(tmp_path, OmegaConf.create({"sweep_dir": None}))
+    tracker.text(1, "rollout/samples", "# Round 0\n\n> <b>alone</b>\n")
+    tracker.log(1, {"loss": 1.0})
+    tracker.finish()
+    (page,) = tmp_path.rglob("*.html")
+    assert "# Round 0\n\n&gt; &lt;b&gt;alone&lt;/b&gt;\n" in page.read_text()

@@ -1,0 +1,148 @@
+"""A run that is killed or stopped, and started again by the same command, is the unbroken run, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from psychocounsel.rundir.manifest import latest_checkpoint
+from psychocounsel.storage.files import read_json
+from tests.support.harness import ROOT, cli, metrics_of
+
+BASE = [
+    "data.limit=40",
+    "eval.limit=6",
+    "max_steps=6",
+    "global_batch_size=4",
+    "eval.every=2",
+    "checkpoint.every=2",
+    "algo.lr=1e-3",
+]
+SMALL = ("zero=0", "cluster.processes=1")
+SHARDED = ("zero=3", "cluster.processes=2")
+REWARD = (*SMALL, "algo=reward")
+LORA = (*SMALL, "model.lora.rank=4", "model.lora.dropout=0.2")
+OTHERS = {
+    "reward": REWARD,
+    "lora": LORA,
+    "reward sharded": (*SHARDED, "algo=reward"),
+    "lora sharded": (*SHARDED, "model.lora.rank=4", "model.lora.dropout=0.2"),
+    "reward with lora": (*REWARD, "model.lora.rank=4"),
+    "kto": (*SMALL, "algo=kto"),
+    "two lanes": (*SMALL, "cluster.threads=2"),
+}
+DEATHS = [("step_end", 3), ("checkpoint_written", 4), ("checkpoint_renamed", 4), ("eval_batch", 4)]
+
+
+def command(run_dir: Path, model: Path, setting: tuple[str, ...], *more: str) -> list[str]:
+    return ["train", f"run_dir={run_dir}", f"model.path={model}", *BASE, *setting, *more]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[tuple[str, ...], Path]:
+    runs = {}
+    for name, setting in {"small": SMALL, "sharded": SHARDED}.items():
+        runs[setting] = tmp_path_factory.mktemp("resume") / name
+        cli(*command(runs[setting], small_model, setting), cwd=ROOT)
+    return runs
+
+
+def assert_bitwise_equal(run_dir: Path, unbroken: Path) -> None:
+    assert metrics_of(run_dir) == metrics_of(unbroken)
+    mine, theirs = (load_file(next((folder / "model").glob("*.safetensors"))) for folder in (run_dir, unbroken))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    last, expected = latest_checkpoint(run_dir), latest_checkpoint(unbroken)
+    assert last is not None and expected is not None and last.name == expected.name == "step-000006"
+    summary, other = read_json(run_dir / "summary.json"), read_json(unbroken / "summary.json")
+    assert summary["status"] == "finished"
+    assert summary["metrics"] == other["metrics"]
+
+
+def kill_and_resume(run_dir: Path, model: Path, setting: tuple[str, ...], event: str, step: int) -> None:
+    death = f"+callbacks.kill={{_target_: tests.support.killer.Kill, event: {event}, step: {step}}}"
+    killed = cli(*command(run_dir, model, setting, death), cwd=ROOT, check_code=137)
+    assert "failed (rank 0, exit code 137)" in killed.stderr
+    again = cli(*command(run_dir, model, setting), cwd=ROOT)
+    assert f"going on from step {4 if event == 'checkpoint_renamed' else 2}" in again.stderr
+
+
+@pytest.mark.parametrize(("event", "step"), DEATHS)
+def test_kill_and_resume(event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path) -> None:
+    kill_and_resume(tmp_path / "run", small_model, SMALL, event, step)
+    assert_bitwise_equal(tmp_path / "run", unbroken[SMALL])
+
+
+def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Path) -> None:
+    kill_and_resume(tmp_path / "run", small_model, SHARDED, "checkpoint_written", 4)
+    assert_bitwise_equal(tmp_path / "run", unbroken[SHARDED])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("event", "step"), DEATHS)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_kill_and_resume_sharded_matrix(
+    event: str, step: int, rank: int, unbroken: dict, small_model: Path, tmp_path: Path
+) -> None:
+    death = f"+callbacks.kill={{_target_: tests.support.killer.Kill, event: {event}, step: {step}, rank: {rank}}}"
+    cli(*command(tmp_path / "run", small_model, SHARDED, death), cwd=ROOT, check_code=137)
+    cli(*command(tmp_path / "run", small_model, SHARDED), cwd=ROOT)
+    assert_bitwise_equal(tmp_path / "run", unbroken[SHARDED])
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "step"),
+    [
+        ("reward", "checkpoint_written", 4),
+        pytest.param("lora", "step_end", 3, marks=pytest.mark.slow),
+        pytest.param("reward sharded", "eval_batch", 4, marks=pytest.mark.slow),
+        pytest.param("lora sharded", "checkpoint_renamed", 4, marks=pytest.mark.slow),
+        pytest.param("reward with lora", "checkpoint_written", 4, marks=pytest.mark.slow),
+        pytest.param("kto", "step_end", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small_model: Path, tmp_path: Path) -> None:
+    cli(*command(tmp_path / "unbroken", small_model, OTHERS[name]), cwd=ROOT)
+    kill_and_resume(tmp_path / "run", small_model, OTHERS[name], event, step)
+    assert_bitwise_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize(("event", "step"), [("step_end", 3), ("eval_batch", 4)])
+def test_stop_file_saves_and_the_same_command_goes_on(
+    event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    touch = f"+callbacks.touch={{_target_: tests.support.killer.Touch, event: {event}, step: {step}}}"
+    stopped = cli(*command(run_dir, small_model, SMALL, touch), cwd=ROOT, check_code=75)
+    assert "stopped at step" in stopped.stderr
+    assert read_json(run_dir / "summary.json")["status"] == "stopped"
+    cli(*command(run_dir, small_model, SMALL), cwd=ROOT)
+    assert_bitwise_equal(run_dir, unbroken[SMALL])
+
+
+def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    short = [f"run_dir={run_dir}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant", "epochs=2"]
+    cli("train", *short, cwd=ROOT)
+    again = cli("train", *short, cwd=ROOT)
+    assert "already finished" in again.stdout
+    longer = cli("train", *short, "max_steps=3", cwd=ROOT)
+    assert "going on from step 2 of 3" in longer.stderr
+    assert [line["step"] for line in metrics_of(run_dir)] == [0, 1, 2, 3]
+    shrunk = cli("train", *short, "max_steps=1", cwd=ROOT, check_code=2)
+    assert "may grow but not shrink" in shrunk.stderr
+
+
+def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: dict, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    kept = command(run_dir, small_model, SMALL, "checkpoint.keep_last=3")
+    death = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 5}"
+    cli(*kept, death, cwd=ROOT, check_code=137)
+    newest = latest_checkpoint(run_dir)
+    assert newest is not None and newest.name == "step-000004"
+    victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:100])
+    again = cli(*kept, cwd=ROOT)
+    assert "going on from step 2" in again.stderr
+    assert_bitwise_equal(run_dir, unbroken[SMALL])

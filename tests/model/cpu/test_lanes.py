@@ -1,0 +1,124 @@
+"""Two micro-batches at once in one process: reproducible, on the same weights, and only where that is possible."""
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.engine.step import Stepper, metrics_of
+from psychocounsel.model.cpu.lanes import Lanes, lane_count
+from psychocounsel.model.policy import Policy
+from tests.support.harness import check, compose, make_stepper, random_groups, small_lm
+
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def train(lanes: int, dtype: torch.dtype = torch.float32, steps: int = 3) -> tuple[Stepper, list[dict[str, float]]]:
+    stepper = make_stepper(small_lm(), DPO(), 60, dtype, "zero=0", lanes=lanes)
+    lines = []
+    for seed in range(steps):
+        stepper.main.train(True)
+        metrics = metrics_of(stepper.accumulate(random_groups(7, seed=seed), train=True)[0])
+        lines.append(metrics | {"norm": stepper.main.step(1e-3)})
+    return stepper, lines
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_training_in_two_lanes_is_training_in_one(dtype: torch.dtype, two_threads: None) -> None:
+    """Some steps on: each lane has the weights as the optimizer has made them."""
+    _, expected = train(1, dtype)
+    stepper, lines = train(2, dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for line, wanted in zip(lines, expected, strict=True):
+        assert line == pytest.approx(wanted, rel=tolerance, abs=tolerance)
+    assert lines[0]["loss"] != pytest.approx(lines[2]["loss"], rel=0.01), "it learns"
+    groups = random_groups(5, seed=9)
+    stepper.main.train(False)
+    apart = [piece for row in stepper.per_token(groups) for piece in row]
+    one, _ = train(1, dtype)
+    one.main.train(False)
+    together = [piece for row in one.per_token(groups) for piece in row]
+    for mine, other in zip(apart, together, strict=True):
+        assert mine == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
+def test_two_lanes_give_the_same_bits_every_time(two_threads: None) -> None:
+    (first, lines), (second, again) = train(2), train(2)
+    assert lines == again
+    for mine, other in zip(first.main.module.parameters(), second.main.module.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_both_lanes_work_at_once_and_on_all_groups(two_threads: None) -> None:
+    stepper = make_stepper(small_lm(), DPO(), 60, torch.float32, "zero=0", lanes=2)
+    groups = random_groups(9)
+    parts = [[members for members, _ in stepper.micro_batches(groups, lane)] for lane in (0, 1)]
+    assert sorted(index for lane in parts for members in lane for index in members) == list(range(9))
+    assert len(parts[0]) == len(parts[1]) > 1
+    meeting = threading.Barrier(2, timeout=30)  # broken unless both are there
+    assert sorted(Lanes(2).run(lambda lane: meeting.wait() >= 0 and lane)) == [0, 1]
+
+
+def test_an_error_in_a_lane_is_raised_once_the_other_has_ended(two_threads: None) -> None:
+    lanes, ended = Lanes(2), []
+    for failing in (0, 1):
+
+        def work(lane: int, failing: int = failing) -> None:
+            if lane == failing:
+                raise ValueError(f"lane {lane}")
+            threading.Event().wait(0.2)
+            ended.append(lane)
+
+        with pytest.raises(ValueError, match=f"lane {failing}"):
+            lanes.run(work)
+        assert torch.get_num_threads() == 2, "all threads are the caller's again"
+    assert ended == [1, 0]
+
+
+def test_a_lane_computes_with_half_of_the_threads_and_the_callers_gradient_mode(two_threads: None) -> None:
+    lanes = Lanes(2)
+    with torch.no_grad():
+        assert lanes.run(lambda lane: (torch.get_num_threads(), torch.is_grad_enabled())) == [(1, False)] * 2
+    assert lanes.run(lambda lane: torch.is_grad_enabled()) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes", "lanes"),
+    [
+        ([], {}, 2),
+        (["engine.two_lanes=false"], {}, 1),
+        (["zero=1"], {}, 1),
+        (["model.gradient_checkpointing=true"], {}, 1),
+        ([], {"attention_dropout": 0.1}, 1),
+    ],
+)
+def test_where_there_are_two_lanes(
+    overrides: list[str], changes: dict[str, float], lanes: int, two_threads: None
+) -> None:
+    config = check(compose(["zero=0", *overrides]))
+    assert lane_count(config, Policy(small_lm(**changes), "m"), 1, torch.device("cpu")) == lanes
+
+
+def test_one_lane_for_dropout_adapters_and_a_single_thread(two_threads: None) -> None:
+    config = check(compose(["zero=0"]))
+    model = Policy(small_lm(), "m")
+    model.lm.extra = nn.Dropout(0.1)
+    assert lane_count(config, model, 1, torch.device("cpu")) == 1
+    model.lm.extra = nn.Dropout(0.0)
+    assert lane_count(config, model, 1, torch.device("cpu")) == 2
+    model.adapter = object()  # type: ignore[assignment]
+    assert lane_count(config, model, 1, torch.device("cpu")) == 1
+    model.adapter = None
+    torch.set_num_threads(1)
+    assert lane_count(config, model, 1, torch.device("cpu")) == 1

@@ -1,0 +1,130 @@
+"""Norms and MLPs that keep less for backward give transformers' own results and gradients, and leave others alone."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers.models.gemma.modeling_gemma import GemmaMLP, GemmaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
+
+from psychocounsel.model.cpu.layers import GatedMLP, RMSNorm, adopt
+
+_SIZES = {"hidden_size": 12, "intermediate_size": 20, "num_attention_heads": 2}
+_MLPS = {
+    LlamaMLP: LlamaConfig(**_SIZES, mlp_bias=True),
+    MistralMLP: MistralConfig(**_SIZES),
+    Qwen2MLP: Qwen2Config(**_SIZES),
+    Qwen3MLP: Qwen3Config(**_SIZES),
+}
+
+
+def _norm(kind: Any) -> nn.Sequential:
+    norm = nn.Sequential(kind(12, eps=1e-5))
+    nn.init.normal_(norm[0].weight)
+    return norm
+
+
+def _mlp(kind: Any, **more: Any) -> nn.Sequential:
+    config = copy.deepcopy(_MLPS[kind])
+    config.update(more)
+    return nn.Sequential(kind(config))
+
+
+def _results(layer: nn.Module, input: torch.Tensor) -> list[torch.Tensor]:
+    """The output, the input's gradient and those of the weights."""
+    input = input.clone().requires_grad_()
+    output = layer(input)
+    output.float().square().sum().backward()
+    grads = [parameter.grad for parameter in layer.parameters()]
+    return [tensor for tensor in (output, input.grad, *grads) if tensor is not None]
+
+
+def _assert_same(layer: nn.Module, kind: type, dtype: torch.dtype = torch.float32) -> None:
+    torch.manual_seed(0)
+    plain, ours = layer.to(dtype), copy.deepcopy(layer)
+    adopt(ours)
+    assert type(ours[0]) is kind
+    for shape in ((2, 5, 12), (12,), (1, 1, 12)):
+        plain.zero_grad()
+        ours.zero_grad()
+        input = torch.randn(shape, dtype=dtype)
+        for wanted, got in zip(_results(plain, input), _results(ours, input), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6 if dtype == torch.float32 else 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm])
+def test_norms_are_those_of_transformers(kind: Any, dtype: torch.dtype) -> None:
+    """In bfloat16, which is not computed here in another way, to the last bit."""
+    _assert_same(_norm(kind), RMSNorm, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", list(_MLPS))
+def test_gated_mlps_are_those_of_transformers(kind: Any, dtype: torch.dtype) -> None:
+    _assert_same(_mlp(kind), GatedMLP, dtype)
+
+
+def test_a_norm_of_nothing_has_no_nan() -> None:
+    _assert_same(_norm(LlamaRMSNorm), RMSNorm)
+    norm = _norm(LlamaRMSNorm)
+    adopt(norm)
+    assert all(tensor.isfinite().all() for tensor in _results(norm, torch.zeros(3, 12)))
+
+
+def test_frozen_weights_get_no_gradient_and_pass_on_the_same_one() -> None:
+    for layer in (_norm(LlamaRMSNorm), _mlp(LlamaMLP)):
+        adopt(layer)
+        input = torch.randn(4, 12)
+        trained = _results(layer, input)[1]
+        layer.zero_grad()
+        layer.requires_grad_(False)
+        _, grad = _results(layer, input)
+        torch.testing.assert_close(grad, trained)
+        assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+def test_autocast_computes_as_transformers_does() -> None:
+    for plain in (_norm(LlamaRMSNorm), _mlp(LlamaMLP)):
+        ours = copy.deepcopy(plain)
+        adopt(ours)
+        input = torch.randn(4, 12)
+        with torch.autocast("cpu", torch.bfloat16):
+            wanted, got = plain(input), ours(input)
+        assert got.dtype == wanted.dtype
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_others_stay_what_they_are() -> None:
+    gemma = nn.Sequential(GemmaRMSNorm(12), GemmaMLP(GemmaConfig(**_SIZES)), _mlp(LlamaMLP, hidden_act="gelu")[0])
+    adopt(gemma)
+    assert [type(layer) for layer in gemma] == [GemmaRMSNorm, GemmaMLP, LlamaMLP]
+
+
+def test_less_is_kept_for_backward() -> None:
+    """Of an MLP's four intermediate values two, of a norm's two inner ones none."""
+    kept = {}
+    for name, change in (("plain", lambda layer: None), ("ours", adopt)):
+        layer = nn.Sequential(_norm(LlamaRMSNorm)[0], _mlp(LlamaMLP)[0])
+        change(layer)
+        own = {parameter.data_ptr() for parameter in layer.parameters()}
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, own: set[int] = own, storages: dict[int, int] = storages) -> torch.Tensor:
+            if tensor.data_ptr() not in own:
+                storages[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = layer(torch.randn(64, 12, requires_grad=True))
+        kept[name] = sum(storages.values()) / (64 * 4)
+        output.sum().backward()
+    # Values per token: the norm's input and output (12 each), gate and up (20 each), and one scale.
+    assert kept["ours"] == 2 * 12 + 2 * 20 + 1
+    assert kept["plain"] >= kept["ours"] + 12 + 2 * 20

@@ -1,0 +1,89 @@
+"""The built wheel works from an empty folder; hub ids are served from an offline cache."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.storage.files import read_json
+from tests.support.harness import ROOT, TINY, cli
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the unpacked wheel, built from what the repository holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "tests", ".mypy_cache", ".ruff_cache")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(source),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("psychocounsel-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    shutil.rmtree(source)
+    return folder / "site"
+
+
+def test_wheel_holds_configurations_studies_templates_model_and_sample(installed: Path) -> None:
+    package = installed / "psychocounsel"
+    for name in ("conf", "launch", "slurm"):
+        files = {path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*") if path.is_file()}
+        assert files == {path.relative_to(package / "share" / name) for path in (package / "share" / name).rglob("*.*")}
+    assert (package / "model" / "shipped" / "tiny" / "model.safetensors").stat().st_size < 8e6
+    assert len(list((package / "data" / "sample").glob("*.yaml"))) == 8
+    tops = {path.name for path in installed.iterdir()}
+    assert {name for name in tops if not name.endswith(".dist-info")} == {"psychocounsel"}
+
+
+def test_wheel_trains_and_sweeps_from_an_empty_folder(installed: Path, small_model: Path, tmp_path: Path) -> None:
+    where = "import psychocounsel; print(psychocounsel.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", where],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(installed),
+        check=True,
+    )
+    assert found.stdout.startswith(str(installed))
+    result = cli("train", "debug=fast", f"model.path={small_model}", cwd=tmp_path, PYTHONPATH=str(installed))
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert read_json(run_dir / "summary.json")["status"] == "finished"
+    assert f"runs/{run_dir.name}" in result.stderr, "paths are shown as the user can type them"
+    assert (run_dir / "code.txt").read_text() == "psychocounsel 0.1.0\n", "outside a checkout there is no commit"
+    cli("train", "-m", "seed=1,2", "dry_run=true", cwd=tmp_path, PYTHONPATH=str(installed))
+
+
+def environment(installed: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(installed)}
+
+
+def test_hub_id_is_loaded_from_the_offline_cache_and_pinned(tmp_path: Path) -> None:
+    """What a job on a node without network does: the model was downloaded before, by its hub id."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(TINY, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    base = ["debug=fast", "model=local", "model.path=someone/tiny", "algo.lr=1e-4", "max_steps=1"]
+    hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    cli("train", *base, "run_dir=run", cwd=tmp_path, **hub)
+    assert read_json(tmp_path / "run" / "environment.json")["weights"] == f"someone/tiny@{commit}"
+    other = cli("train", *base, f"model.revision={'f' * 40}", "run_dir=other", cwd=tmp_path, check_code=2, **hub)
+    assert "model.path=someone/tiny: cannot be loaded" in other.stderr

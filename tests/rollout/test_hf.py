@@ -1,0 +1,123 @@
+"""`rollout=hf` writes what transformers would, with the log-probabilities that training computes."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, GenerationConfig
+from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+
+from psychocounsel.data.batch import build_batch
+from psychocounsel.data.group import Group
+from psychocounsel.model.policy import Policy
+from psychocounsel.rollout.base import Sampling
+from psychocounsel.rollout.hf import HFRollout, _filtered, _pick
+from tests.support.harness import ARCHITECTURES, TINY, small_lm
+
+STOP = 7
+
+
+def writer(lm: Any, batch_size: int = 64) -> HFRollout:
+    return HFRollout(Policy(lm, "test"), AutoTokenizer.from_pretrained(TINY), [STOP], batch_size)
+
+
+def prompts(*lengths: int) -> list[Group]:
+    rng = np.random.default_rng(5)
+    return [Group(str(n), rng.integers(10, 256, length, dtype=np.int32)) for n, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_greedy_replies_are_those_of_transformers(kind: str) -> None:
+    lm, groups, expected = small_lm(kind).eval(), prompts(3, 17, 9), []
+    settings = GenerationConfig(do_sample=False, max_new_tokens=90, eos_token_id=STOP, pad_token_id=0)
+    for group in groups:
+        ids = torch.from_numpy(group.prompt_ids.astype(np.int64))[None]
+        with torch.no_grad():
+            whole = lm.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        expected.append(whole[0, ids.shape[1] :].tolist())
+    made = writer(lm).generate(groups, Sampling(1, 0.0, 90, 512, seed=0))
+    assert max(map(len, expected)) > 70, "keys and values have moved to where there is room"
+    assert [group.completions[0].ids.tolist() for group in made] == expected
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_logprobs_are_those_that_training_computes(kind: str, temperature: float) -> None:
+    lm = small_lm(kind).eval()
+    made = writer(lm).generate(prompts(3, 17, 9), Sampling(4, temperature, 30, 512, seed=1))
+    replies = [completion for group in made for completion in group.completions]
+    assert len({reply.ids.tobytes() for reply in replies}) == len(replies), "each sample is a draw of its own"
+    policy = Policy(lm, "test", temperature=temperature)
+    with torch.no_grad():
+        batch = build_batch([made] if policy.attention.one_row else [[group] for group in made])
+        pieces = policy.pieces(policy(batch), batch)
+    for reply, expected in zip(replies, [values for some in pieces for values in some], strict=True):
+        np.testing.assert_allclose(reply.logprobs, expected, atol=2e-5)
+
+
+def test_replies_end_at_the_stop_token_or_where_they_are_cut() -> None:
+    made = writer(small_lm().eval()).generate(prompts(3, 30), Sampling(40, 1.0, 50, 60, seed=2))
+    for group, longest in zip(made, (50, 30), strict=True):
+        reasons = Counter(completion.finish_reason for completion in group.completions)
+        assert min(reasons["stop"], reasons["length"]) > 0
+        for completion in group.completions:
+            ended = completion.ids[-1] == STOP
+            assert completion.finish_reason == ("stop" if ended else "length")
+            assert STOP not in completion.ids[:-1]
+            assert len(completion.ids) <= longest and (ended or len(completion.ids) == longest)
+
+
+def test_the_same_seed_writes_the_same_and_the_version_is_noted() -> None:
+    lm = small_lm().eval()
+    rollout, groups = writer(lm, batch_size=6), prompts(3, 17, 9, 4)
+    first, again, other = (rollout.generate(groups, Sampling(3, 1.0, 20, 512, seed=seed)) for seed in (1, 1, 2))
+
+    def ids(made: list[Group]) -> list[list[int]]:
+        return [completion.ids.tolist() for group in made for completion in group.completions]
+
+    assert ids(first) == ids(again) != ids(other)
+    assert [group.id for group in first] == ["0", "1", "2", "3"]
+    rollout.sync(12)
+    assert rollout.generate(groups, Sampling(1, 1.0, 5, 512, seed=1))[0].completions[0].policy_version == 12
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    lm = small_lm(vocab_size=700).eval()
+    (group,) = prompts(5)
+    (made,) = writer(lm, batch_size=20_000).generate([group], Sampling(20_000, 0.7, 1, 512, seed=3))
+    with torch.no_grad():
+        logits = lm(input_ids=torch.from_numpy(group.prompt_ids.astype(np.int64))[None]).logits[0, -1]
+    likely = (logits / 0.7).softmax(-1).numpy()
+    seen = np.bincount([int(completion.ids[0]) for completion in made.completions], minlength=700) / 20_000
+    assert np.abs(seen - likely).max() < 4 * np.sqrt(likely.max() / 20_000)
+    assert np.abs(seen - likely).sum() < 0.2
+
+
+def test_what_cannot_be_is_never_drawn() -> None:
+    weights = torch.tensor([[0.0, 0.0, 1.0, 0.0, 3.0, 0.0]]).repeat(4000, 1)
+    drawn = _pick(weights, torch.Generator().manual_seed(0)).squeeze(1)
+    counts = torch.bincount(drawn, minlength=6).tolist()
+    assert counts[2] + counts[4] == 4000 and abs(counts[4] - 3000) < 150
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.7), (9, 0.5)])
+def test_filters_are_those_of_transformers(top_k: int, top_p: float) -> None:
+    logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)) * 3
+    expected = logits
+    ids: Any = None
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(ids, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(ids, expected)
+    assert torch.equal(_filtered(logits, Sampling(1, 1.0, 1, 9, 0, top_p, top_k)), expected)
+
+
+def test_a_policy_in_training_goes_on_training(tmp_path: Path) -> None:
+    rollout = writer(small_lm())
+    rollout.policy.train()
+    before = rollout.policy.lm.config._attn_implementation
+    rollout.generate(prompts(4), Sampling(1, 1.0, 3, 512, seed=0))
+    assert rollout.policy.training and rollout.policy.lm.config._attn_implementation == before

@@ -1,0 +1,221 @@
+"""A real vLLM on CPU writes what the policy would, in the training processes and in servers, before and after new weights."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from psychocounsel.data.group import Group, read_groups
+from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.slow
+
+KEY = {"PSYCHOCOUNSEL_ROLLOUT_KEY": "a key of ours"}
+SMALL = ("data.limit=200", "global_batch_size=8", "rollout.shard_prompts=4", "eval.every=0", "algo.warmup=0")
+
+
+def written(*overrides: str, processes: int = 1) -> list[dict[str, Any]]:
+    """What each rank of tests/vllm_check.py says."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = []
+    for rank in range(processes):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-m", "tests.support.vllm_check", *overrides]
+        environment = {**os.environ, **place, **(meet if processes > 1 else {})}
+        ranks.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True))
+    return [json.loads(rank.communicate(timeout=400)[0].splitlines()[-1]) for rank in ranks]
+
+
+@pytest.mark.parametrize(
+    ("processes", "overrides"),
+    [
+        (1, []),
+        (2, ["zero=3", "model.lora.rank=4"]),
+    ],
+    ids=["alone", "partitioned-with-adapter"],
+)
+def test_greedy_replies_and_logprobs_are_those_of_hf_before_and_after_new_weights(
+    processes: int, overrides: list[str]
+) -> None:
+    for rank in written(*overrides, processes=processes):
+        for moment, version in (("before", 0), ("after", 5)):
+            assert rank[moment]["same"] and rank[moment]["texts"], f"{moment}: other tokens than transformers writes"
+            assert rank[moment]["difference"] < 1e-4
+            assert rank[moment]["versions"] == [version]
+        assert rank["before"]["ids"] != rank["after"]["ids"], "the weights did change"
+        assert rank["drawn"]["difference"] < 1e-4
+        assert len({tuple(ids) for ids in rank["drawn"]["ids"]}) == 12, "each sample is a draw of its own"
+        assert rank["again"] and rank["other"], "the seed decides"
+        assert rank["threads"], "training has as many threads as before"
+        assert rank["nothing"] == (3 if rank["rank"] == 0 else 0)
+
+
+def replies_of(run: Path) -> list[Group]:
+    return [group for file in sorted(run.glob("rounds/*/shard-*.parquet")) for group in read_groups(file)]
+
+
+def tokens(groups: list[Group]) -> list[list[int]]:
+    return [reply.ids.tolist() for group in groups for reply in group.completions]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an engine in its process, killed after its second step and gone on with."""
+    run = tmp_path_factory.mktemp("vllm") / "run"
+    kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2}"
+    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, "max_steps=3", f"run_dir={run}", kill)
+    cli(*command, check_code=137, PYTHONPATH=str(ROOT))
+    before = {file: file.read_bytes() for file in run.glob("rounds/*/shard-*.parquet")}
+    assert len(before) == 4, "two rounds of two shards"
+    cli(*command, PYTHONPATH=str(ROOT))
+    assert all(file.read_bytes() == content for file, content in before.items()), "no finished shard is made again"
+    return run
+
+
+def test_rounds_are_written_by_the_weights_of_their_beginning(alone: Path) -> None:
+    files = sorted(alone.glob("rounds/*/shard-*.parquet"))
+    versions = [{reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files]
+    assert versions == [{0}, {0}, {1}, {1}, {2}, {2}]
+
+
+class Disturb(threading.Thread):
+    """Kills a run's server as soon as there is a shard, and freezes it when there are four."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(daemon=True)
+        self.run_dir, self.done = run, list[int]()
+
+    def run(self) -> None:
+        for shards, number in ((1, signal.SIGKILL), (4, signal.SIGSTOP)):
+            while len(list(self.run_dir.glob("rounds/*/shard-*.parquet"))) < shards:
+                time.sleep(0.02)
+            os.killpg(int(servers(self.run_dir)[0]), number)
+            self.done.append(number)
+
+
+def servers(run: Path) -> list[str]:
+    return subprocess.run(["pgrep", "-f", f"rollout.serve {run} "], capture_output=True, text=True).stdout.split()
+
+
+def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(alone: Path, tmp_path: Path) -> None:
+    """A server that is killed, and when it is there again frozen, writes what an engine in the process does."""
+    run = tmp_path / "run"
+    disturb = Disturb(run)
+    disturb.start()
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server")
+    said = cli(*command, "rollout.timeout_seconds=15", f"run_dir={run}", minutes=9)
+    assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
+    assert "starting it anew" in said.stdout
+    assert tokens(replies_of(run)) == tokens(replies_of(alone))
+    time.sleep(2)
+    assert not servers(run), "they end with the run"
+
+
+@pytest.mark.parametrize(
+    ("transfer", "number", "count"),
+    [("collective", "SIGKILL", 2), ("collective", "SIGSTOP", 1), ("http", "SIGKILL", 1)],
+)
+def test_a_server_that_is_lost_while_it_is_sent_weights_does_not_hold_up_the_run(
+    transfer: str, number: str, count: int, alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server", f"rollout.transfer={transfer}")
+    interrupt = f"+callbacks.interrupt={{_target_: tests.support.killer.KillServer, signal: {number}}}"
+    more = (f"rollout.servers={count}", "rollout.timeout_seconds=15", interrupt, f"run_dir={run}")
+    said = cli(*command, *more, minutes=9, PYTHONPATH=str(ROOT))
+    assert (run / "interrupted").exists() and "starting it anew" in said.stdout
+    assert ("is left out" in said.stderr) == (count > 1), "the other takes over, or it is sent all again"
+    assert tokens(replies_of(run)) == tokens(replies_of(alone))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each worker has a core of its own")
+def test_weights_come_to_every_worker_of_a_server_by_one_group(tmp_path: Path) -> None:
+    run, cores = tmp_path / "run", sorted(os.sched_getaffinity(0))
+    server = ("rollout=vllm_server", "rollout.transfer=collective", "rollout.tensor_parallel=2")
+    command = ("train", "algo=grpo", *SMALL, *server, "max_steps=2", "eval.limit=4", f"run_dir={run}")
+    cli(*command, VLLM_CPU_OMP_THREADS_BIND=f"{cores[0]}|{cores[1]}")
+    differences = [line["rollout/logprob_difference_max"] for line in metrics_of(run) if line["step"]]
+    assert len(differences) == 2 and max(differences) < 1e-3, "trainer and server have the same weights in each round"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server that a user has started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "psychocounsel.serve", "--port", str(port), "model=tiny"]
+    server = subprocess.Popen(command, env={**os.environ, **KEY}, start_new_session=True)
+    deadline = time.monotonic() + 300
+    try:
+        while not _answers(f"http://127.0.0.1:{port}"):
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=5).json() == {"version": None}
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_for(
+    address: str, tmp_path: Path
+) -> None:
+    settings = {"n": 1, "temperature": 1.0, "max_tokens": 2}
+    asked = {"version": 0, "prompts": [[1, 2]], "settings": [settings], "stop": [2]}
+    weights = [f"/weights/{name}" for name in ("begin", "join", "piece", "broadcast", "end?version=0")]
+    for route in ("/generate", *weights):
+        assert httpx.post(address + route, json=asked).status_code == 401
+    key = {"Authorization": "Bearer a key of ours"}
+    answer = httpx.post(f"{address}/generate", json=asked, headers=key)
+    assert answer.status_code == 409 and "version None, not 0" in answer.text
+    nobody = {"host": "127.0.0.1", "port": 9}
+    begun = httpx.post(f"{address}/weights/begin", json=nobody, headers=key, timeout=60).json()
+    assert begun == {"workers": 1, "device": "cpu", "reached": False}
+    common = ("train", "algo=online_dpo", *SMALL, "rollout=vllm_server", f"rollout.addresses=[{address}]")
+    wrong = cli(*common, check_code=2, cwd=tmp_path, PSYCHOCOUNSEL_ROLLOUT_KEY="another")
+    assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr
+    missing = cli(*common, check_code=2, cwd=tmp_path)
+    assert "the servers' key is not known" in missing.stderr
+
+
+def test_rounds_that_overlap_are_written_by_the_weights_of_the_round_before(address: str, tmp_path: Path) -> None:
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=4", "rollout=vllm_server", "rollout.overlap=true")
+    cli(*command, f"rollout.addresses=[{address}]", f"run_dir={tmp_path / 'run'}", **KEY)
+    files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
+    versions = [{reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files]
+    assert versions == [{0}, {0}, {0}, {0}, {1}, {1}, {2}, {2}]
+    refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
+    assert "algo.importance_cap" in refused.stderr
+
+
+def test_heads_that_vllm_has_no_attention_for_are_named_before_training(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model, run = tmp_path / "model", tmp_path / "run"
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    small_lm(vocab_size=len(tokenizer), max_position_embeddings=4096).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, f"model.path={model}", f"run_dir={run}")
+    refused = cli(*command, check_code=2)
+    assert "heads have 12 dimensions" in refused.stderr and "use rollout=hf" in refused.stderr
+    assert not list(run.glob("rounds/*"))

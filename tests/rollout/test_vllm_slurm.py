@@ -1,0 +1,44 @@
+"""Servers of vLLM on nodes of their own, under a real SLURM."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.data.group import Group, read_groups
+from tests.support.harness import TINY
+from tests.support.slurm_cluster import Cluster, start
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Cluster]:
+    yield from start(TINY)
+
+
+def rounds(run: Path) -> list[list[Group]]:
+    return [read_groups(file) for file in sorted(run.glob("rounds/*/shard-*.parquet"))]
+
+
+def tokens(run: Path) -> list[list[int]]:
+    return [reply.ids.tolist() for groups in rounds(run) for group in groups for reply in group.completions]
+
+
+def test_servers_on_a_node_of_the_job_write_what_an_engine_in_the_process_does(slurm: Cluster, tmp_path: Path) -> None:
+    run, here = tmp_path / "run", tmp_path / "here"
+    online = {"algo": "online_dpo", "algo.warmup": 0, "rollout.shard_prompts": 4}
+    slurm.train(*slurm.overrides(2, run_dir=run, rollout="vllm_server", **online, **{"cluster.server_nodes": 1}))
+    slurm.until(lambda: bool(list(run.glob("servers/*.json"))), 300, run)
+    assert json.loads((run / "servers" / "0.json").read_text())["job"] == slurm.job_of(run)
+    assert slurm.ended(run, 400) == ["finished"]
+    slurm.until(lambda: "JobState=COMPLETED" in slurm.call("scontrol", "show", "job", slurm.job_of(run)), 30)
+    versions = [{reply.policy_version for group in groups for reply in group.completions} for groups in rounds(run)]
+    assert versions == [{0}, {0}, {1}, {1}]
+    assert not list(run.glob("servers/*.json")), "servers end with the job"
+    assert not subprocess.run(["pgrep", "-f", f"rollout.serve {run} "], capture_output=True, text=True).stdout
+    slurm.train(*slurm.here(2, run_dir=here, rollout="vllm", **online))
+    assert tokens(run) == tokens(here)

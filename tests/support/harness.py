@@ -1,0 +1,169 @@
+"""What several tests need: tiny models of several architectures, and the engine inside the test's own process."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from psychocounsel.algo.base import Algorithm
+from psychocounsel.data.group import Completion, Group
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.step import Stepper
+from psychocounsel.engine.telemetry.progress import quiet_libraries
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.cpu.process import keep_freed_memory
+from psychocounsel.model.policy import Policy
+from psychocounsel.model.reward_model import RewardModel
+from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.settings.config import check, compose
+
+ROOT = Path(__file__).parent.parent.parent
+SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
+TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
+TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
+TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
+
+_SMALL = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 256,
+    "max_position_embeddings": 512,
+    "head_dim": 12,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {},
+    "mistral": {"sliding_window": 6},
+    "gemma": {},
+    "gemma2": {
+        "sliding_window": 6,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 4.0,
+        "query_pre_attn_scalar": 12,
+    },
+    "gemma3_text": {"sliding_window": 6, "query_pre_attn_scalar": 12, "sliding_window_pattern": 2},
+}
+
+
+def small_lm(
+    kind: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, rewards: bool = False, **changes: Any
+) -> Any:
+    """A randomly initialised language model of `kind`, tiny, with the attention that training uses.
+
+    With `rewards` it scores sequences: a sequence-classification model of one label.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    quiet_libraries()
+    torch.manual_seed(seed)
+    labels = {"num_labels": 1} if rewards else {}
+    config = AutoConfig.for_model(kind, **{**_SMALL, **ARCHITECTURES[kind], **labels, **changes})
+    auto = AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
+    lm = auto.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # norms and zero layers take part too
+    lm.config.use_cache = False
+    return lm.eval()
+
+
+def random_groups(
+    count: int, completions: int = 2, seed: int = 0, vocabulary: int = 256, longest: int = 14
+) -> list[Group]:
+    """Groups of random tokens with uneven lengths; reference log-probabilities are random too."""
+    rng = np.random.default_rng(seed)
+
+    def ids(low: int) -> np.ndarray:
+        return rng.integers(0, vocabulary, rng.integers(low, longest), dtype=np.int32)
+
+    def completion() -> Completion:
+        made = Completion(ids(1))
+        made.ref_logprobs = rng.normal(-5, 1, len(made.ids)).astype(np.float32)
+        return made
+
+    return [Group(f"g{number}", ids(2), [completion() for _ in range(completions)]) for number in range(count)]
+
+
+@cache
+def world() -> World:
+    """The one-process world of the test session."""
+    quiet_libraries()
+    folder = tempfile.mkdtemp(prefix="psychocounsel-test-")
+    os.environ["PSYCHOCOUNSEL_RENDEZVOUS"] = f"file://{folder}/store"
+    keep_freed_memory()
+    return World(0, 1)
+
+
+def make_stepper(
+    lm: Any,
+    algorithm: Algorithm,
+    budget: int = 4096,
+    dtype: torch.dtype = torch.float32,
+    *overrides: str,
+    lanes: int = 1,
+) -> Stepper:
+    """A Stepper around `lm` in this process; `stepper.main.step(lr)` updates its weights."""
+    here = world()
+    config = check(compose(list(overrides)))
+    main = algorithm.needs.main
+    make = Policy if main == "policy" else RewardModel
+    model = make(lm, "test", attention=config.model.attention)
+    if algorithm.value_head:
+        model.add_value_head()
+    engine = Engine(model, config, algorithm, dtype, lanes)
+    return Stepper(algorithm, {main: engine}, here, budget)
+
+
+def cli(
+    *arguments: str, cwd: Path | None = None, check_code: int | None = 0, minutes: float = 7, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m psychocounsel.<first argument>` as a user would, with a cache of the run's own.
+
+    Runs that a test compares would otherwise not compute what they are to agree on. A test that wants them to share gives
+    PSYCHOCOUNSEL_CACHE, or a `run_dir` twice.
+    """
+    module, *rest = arguments
+    if os.environ["PSYCHOCOUNSEL_CACHE"] == SESSION_CACHE:
+        environment = {"PSYCHOCOUNSEL_CACHE": own_cache(rest, cwd), **environment}
+    result = subprocess.run(
+        [sys.executable, "-m", f"psychocounsel.{module}", *rest],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60 * minutes,
+    )
+    if check_code is not None:
+        assert result.returncode == check_code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def own_cache(arguments: list[str], cwd: Path | None) -> str:
+    """A folder of the session's cache for the run directory that `arguments` give, or for where they are typed."""
+    run_dir = next((text.partition("=")[2] for text in arguments if text.startswith("run_dir=")), ".")
+    place = (cwd or Path()).resolve() / run_dir
+    return f"{SESSION_CACHE}/runs/{hashlib.sha256(str(place).encode()).hexdigest()[:16]}"
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on time and machine."""
+    return [
+        {key: value for key, value in line.items() if key not in TIMINGS}
+        for line in read_metrics(run_dir / "metrics.jsonl")
+    ]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

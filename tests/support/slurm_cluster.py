@@ -1,0 +1,130 @@
+"""A real SLURM of four nodes on this machine, for tests; skipped where it is not installed."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.harness import ROOT, cli
+
+_SCRIPTS = ROOT / "tests" / "slurm_dev"
+_NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
+
+
+class Cluster:
+    """Submits small runs and asks how they stand."""
+
+    def __init__(self, environment: dict[str, str], model: Path) -> None:
+        self.environment, self.model = environment, model
+
+    def overrides(self, steps: int = 4, **more: Any) -> list[str]:
+        """A run of seconds: a model of random weights, eight pairs a step."""
+        values = {
+            "model": "local",
+            "model.path": self.model,
+            "max_steps": steps,
+            "epochs": 9,
+            "global_batch_size": 8,
+            "data.limit": 80,
+            "eval.every": 0,
+            "eval.limit": 8,
+            "cluster": "slurm_cpu",
+            "cluster.cpus_per_process": 1,
+            "cluster.stop_before_limit": "1m",
+            **more,
+        }
+        return [f"{key}={value}" for key, value in values.items()]
+
+    def here(self, steps: int = 4, **more: Any) -> list[str]:
+        """The same run without SLURM, with one thread as there."""
+        given = self.overrides(steps, cluster="local", **more)
+        others = ("cluster.cpus_per_process", "cluster.stop_before_limit")
+        return [*(text for text in given if not text.startswith(others)), "cluster.device=cpu", "cluster.threads=1"]
+
+    def train(
+        self, *arguments: str, check_code: int | None = 0, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return cli("train", *arguments, check_code=check_code, cwd=cwd, **{**self.environment, **environment})
+
+    def jobs(self, *arguments: str, check_code: int | None = 0) -> str:
+        done = cli("jobs", *arguments, check_code=check_code, **self.environment)
+        return done.stdout + done.stderr
+
+    def call(self, *command: str) -> str:
+        return self.run(*command).stdout
+
+    def run(self, *command: str, check_code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == check_code, done.stdout + done.stderr
+        return done
+
+    def states(self, folder: Path) -> list[str]:
+        """The state of each run as `jobs status` shows it, in order."""
+        lines = self.jobs("status", str(folder)).split("\n\n")[0].splitlines()[1:]
+        return [line.split()[1] if line.split()[1] != "not" else "not submitted" for line in lines]
+
+    def until(self, what: Callable[[], bool], seconds: float = 120, folder: Path | None = None) -> None:
+        end = time.monotonic() + seconds
+        while not what():
+            if time.monotonic() > end:
+                outputs = sorted(folder.glob("**/*.out")) if folder else []
+                raise AssertionError(
+                    "\n".join(f"{path}:\n{path.read_text()}" for path in outputs) or "nothing happened"
+                )
+            time.sleep(0.3)
+
+    def ended(self, folder: Path, seconds: float = 150) -> list[str]:
+        """Wait until nothing waits or runs; the states then."""
+        live = {"running", "pending", "requeued"}
+        self.until(lambda: not live & set(self.states(folder)), seconds, folder)
+        return self.states(folder)
+
+    def state(self, run_dir: Path) -> dict[str, Any]:
+        """`state.json` of a run, or nothing yet."""
+        file = run_dir / "state.json"
+        return json.loads(file.read_text()) if file.exists() else {"step": 0, "phase": ""}
+
+    def job_of(self, run_dir: Path) -> str:
+        return str(json.loads(sorted(run_dir.glob("submissions/*/submission.json"))[-1].read_text())["jobs"][-1])
+
+
+def start(model: Path) -> Iterator[Cluster]:
+    if missing := [name for name in _NEEDED if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]:
+        pytest.skip(f"no SLURM here ({missing[0]} is missing): apt-get install slurm-wlm munge")
+    folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")  # paths of sockets are short
+    environment = {
+        "SLURM_DEV_DIR": folder,
+        "SLURM_DEV_PORT": str(_free_ports(5)),
+        "SLURM_CONF": f"{folder}/slurm.conf",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    started = subprocess.run([_SCRIPTS / "start.sh"], env={**os.environ, **environment}, capture_output=True, text=True)
+    try:
+        assert started.returncode == 0, started.stderr
+        yield Cluster(environment, model)
+    finally:
+        subprocess.run(
+            [_SCRIPTS / "stop.sh"], env={**os.environ, **environment, "SLURM_DEV_KEEP": "0"}, capture_output=True
+        )
+
+
+def _free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens to."""
+    for first in range(26800 + os.getpid() % 400 * 10, 32000, count):  # tests beside this look elsewhere
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
