@@ -24,6 +24,7 @@ from psychocounsel.model.policy import Policy
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.settings.config import check, compose
+from tests.support.warm import Warm
 
 ROOT = Path(__file__).parent.parent.parent
 SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
@@ -126,27 +127,50 @@ def make_stepper(
 
 
 def cli(
-    *arguments: str, cwd: Path | None = None, check_code: int | None = 0, minutes: float = 7, **environment: str
+    *arguments: str,
+    cwd: Path | None = None,
+    check_code: int | None = 0,
+    minutes: float = 7,
+    cold: bool = False,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m psychocounsel.<first argument>` as a user would, with a cache of the run's own.
 
     Runs that a test compares would otherwise not compute what they are to agree on. A test that wants them to share gives
     PSYCHOCOUNSEL_CACHE, or a `run_dir` twice.
+
+    `train` and `evaluate` are forked from a process with the imports done (`tests/support/warm.py`), unless the test is
+    `cold` or gives variables that libraries read when they are imported.
     """
     module, *rest = arguments
+    is_warm = module in ("train", "evaluate") and not cold and set(environment) <= {"PSYCHOCOUNSEL_CACHE"}
     if os.environ["PSYCHOCOUNSEL_CACHE"] == SESSION_CACHE:
         environment = {"PSYCHOCOUNSEL_CACHE": own_cache(rest, cwd), **environment}
-    result = subprocess.run(
-        [sys.executable, "-m", f"psychocounsel.{module}", *rest],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60 * minutes,
-    )
+    whole = {**os.environ, **environment}
+    if is_warm:
+        result = _warm(_threads(rest)).run(module, rest, cwd, whole, 60 * minutes)
+    else:
+        result = subprocess.run(
+            [sys.executable, "-m", f"psychocounsel.{module}", *rest],
+            cwd=cwd,
+            env=whole,
+            capture_output=True,
+            text=True,
+            timeout=60 * minutes,
+        )
     if check_code is not None:
         assert result.returncode == check_code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+_warm = cache(Warm)
+
+
+def _threads(overrides: list[str]) -> str:
+    """The OpenMP threads that a local run gives its ranks."""
+    given = dict(text.split("=", 1) for text in overrides if text.startswith("cluster.") and "=" in text)
+    cores = len(os.sched_getaffinity(0)) // int(given.get("cluster.processes", 1))
+    return given.get("cluster.threads") or os.environ.get("OMP_NUM_THREADS") or str(max(1, cores))
 
 
 def own_cache(arguments: list[str], cwd: Path | None) -> str:

@@ -1,0 +1,173 @@
+"""Commands of psychocounsel in processes forked from one that has imported what they would import.
+
+Starting an interpreter and importing torch, transformers and DeepSpeed takes longer than most training runs of the tests.
+`Warm` is a process that waits for requests with the imports done. For each request it forks a process that becomes
+`python -m psychocounsel.MODULE ARGUMENTS`, with the working directory, environment and output files of the request. Ranks
+of a run are forked from a multiprocessing fork server, as in production; only that this server is there already.
+"""
+
+import atexit
+import contextlib
+import json
+import multiprocessing
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from functools import partial
+from multiprocessing import forkserver, process, resource_tracker
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Warm:
+    """The test's side: starts the process with `threads` OpenMP threads and hands it commands."""
+
+    def __init__(self, threads: str) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="psychocounsel-warm-")
+        self.address = f"{self.folder.name}/socket"
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+        command = [sys.executable, "-m", "tests.support.warm", self.address]
+        self.server = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self.server.stdout is not None
+        assert self.server.stdout.readline() == b"ready\n"
+
+    def run(
+        self, module: str, arguments: list[str], cwd: Path | None, environment: dict[str, str], seconds: float
+    ) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run` of `python -m psychocounsel.MODULE`, with its output captured.
+
+        Raises:
+            subprocess.TimeoutExpired: after `seconds`; the process is killed.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder.name) as place, socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(seconds)
+            client.connect(self.address)
+            request = {
+                "module": module,
+                "arguments": arguments,
+                "cwd": str((cwd or Path()).resolve()),
+                "environment": environment,
+                "output": [f"{place}/stdout", f"{place}/stderr"],
+            }
+            for file in request["output"]:
+                Path(file).touch()
+            client.sendall(json.dumps(request).encode() + b"\n")
+            answers = client.makefile()
+            pid = int(answers.readline())
+            try:
+                code = int(answers.readline())
+            except TimeoutError as error:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, seconds) from error
+            stdout, stderr = (Path(file).read_text(errors="replace") for file in request["output"])
+            return subprocess.CompletedProcess([module, *arguments], code, stdout, stderr)
+
+
+# -- the process that waits
+
+
+def serve(address: str) -> None:
+    """Import, then answer requests until standard input ends with the test session."""
+    import psychocounsel.cluster.application  # noqa: F401
+
+    multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
+    forkserver.ensure_running()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that answer
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _answer(connection)
+            connection.close()
+
+
+def _answer(connection: socket.socket) -> None:
+    """Run the command in a child and report its process number and exit code; does not return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request = json.loads(connection.makefile().readline())
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _become(request)
+    connection.sendall(f"{pid}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):  # the test may have given up
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Be the command, as `python -m` would run it; does not return."""
+    os.setsid()
+    os.chdir(request["cwd"])
+    process.ORIGINAL_DIR = request["cwd"]
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    _redirect(*request["output"])
+    sys.path[0] = request["cwd"]
+    sys.path.append(str(ROOT))
+    sys.argv = [f"psychocounsel/{request['module']}.py", *request["arguments"]]
+    _share_fork_server(request["output"])
+    code: Any = 1
+    try:
+        runpy.run_module(f"psychocounsel.{request['module']}", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _redirect(stdout: str, stderr: str) -> None:
+    for number, file in ((1, stdout), (2, stderr)):
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def _share_fork_server(output: list[str]) -> None:
+    """Let ranks be forked from the server that the waiting process has started, and rank 0 print to `output`."""
+    from psychocounsel.cluster import ranks
+    from tests.support import warm  # by its name, not as __main__: ranks unpickle the function
+
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server.ensure_running = (
+        resource_tracker.ensure_running
+    )  # it is no child of this process, which could not wait for it
+    ranks.run_rank = partial(warm.rank, output, ranks.run_rank)
+
+
+def rank(output: list[str], run_rank: Any, *arguments: Any) -> None:
+    """A rank whose standard output and errors go to the files in `output`."""
+    _redirect(*output)
+    run_rank(*arguments)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
