@@ -1,5 +1,6 @@
 """A reward from a user's own folder: scores, parts and scale are used as those of the package; what lacks them is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,10 @@ def test_the_example_of_the_manual_evaluates(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "online.md").read_text()
     code, settings = docs_example(page, "# my/brief.py"), docs_example(page, "# my/reward/brief.yaml")
     write_own(tmp_path / "my", "reward", "brief", code, settings)
-    said = cli("evaluate", "--config-dir", "my", "reward=brief", "limit=4", "run_dir=run", cwd=tmp_path).stdout
-    assert "reward=brief on 4 pairs" in said
+    cli("evaluate", "--config-dir", "my", "reward=brief", "limit=4", "run_dir=run", cwd=tmp_path)
+    scored = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
+    assert len(scored) == 4
+    assert all(isinstance(score, float) and score <= 0 for row in scored for score in (row["chosen"], row["rejected"]))
 
 
 @pytest.mark.parametrize(
@@ -99,12 +102,14 @@ def test_a_scorer_that_lacks_what_it_needs_is_refused() -> None:
 def test_its_keys_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "limited.py").write_text(_TWO)
     monkeypatch.syspath_prepend(tmp_path)
-    own = ["algo=grpo", "reward._target_=limited.Two", "~reward.path", "~reward.revision", "~reward.dtype"]
-    own += [
-        f"~reward.{key}" for key in ("chat_template", "template_args", "max_length", "micro_batch_tokens", "normalise")
-    ]
-    assert check(compose([*own, "+reward.words=3"])).reward.words == 3
+
+    def checked(**keys: object) -> int:
+        composed = compose(["algo=grpo"])
+        composed.reward = {"_target_": "limited.Two", "name": "two", **keys}
+        return int(check(composed).reward.words)
+
+    assert (checked(), checked(words=3)) == (40, 3)
     with pytest.raises(UserError, match="reward.words=0: must be at least 1"):
-        check(compose([*own, "+reward.words=0"]))
+        checked(words=0)
     with pytest.raises(UserError, match=r"unknown key reward.wrods: did you mean reward.words\?"):
-        check(compose([*own, "+reward.wrods=3"]))
+        checked(wrods=3)
