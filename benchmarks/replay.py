@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.data.group import Group
-from psychocounsel.reward.base import Conversation
-from psychocounsel.reward.settings import LocalReward
-from psychocounsel.rollout.base import Sampling, completion
+from psychocounsel.reward.base import Conversation, Scorer
+from psychocounsel.reward.local_model import LocalReward
+from psychocounsel.rollout.base import Rollout, Sampling, completion
 from psychocounsel.rollout.hf import HF
 
 _SCORES: dict[str, float] = {}  # of the texts of all replies
@@ -26,7 +26,7 @@ class Replay(HF):
         return ReplayRollout(rounds, config.algo.passes, tokenizer, stop)
 
 
-class ReplayRollout:
+class ReplayRollout(Rollout):
     """One reply to each prompt; a round is one global batch, trained on `passes` times."""
 
     def __init__(self, rounds: list[dict[str, Any]], passes: int, tokenizer: Any, stop: Sequence[int]) -> None:
@@ -35,9 +35,6 @@ class ReplayRollout:
 
     def sync(self, version: int) -> None:
         self.version = version
-
-    def rest(self) -> None:
-        pass
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         replies = {tuple(reply["prompt"]): reply for reply in self.rounds[self.version // self.passes]["replies"]}
@@ -57,7 +54,7 @@ class ReplayReward(LocalReward):
         return ReplayScorer()
 
 
-class ReplayScorer:
+class ReplayScorer(Scorer):
     def score(self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter) -> Any:
         import numpy as np
 

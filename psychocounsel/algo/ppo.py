@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
 from psychocounsel.errors import UserError
+from psychocounsel.settings.reward_sections import path_is
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class PPO(PolicyGradient, Algorithm):
 
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
-        if self.critic == "reward" and ("path" not in config.reward or "addresses" in config.reward):
+        if self.critic == "reward" and path_is(config.reward) != "loaded":
             raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
         if self.value_head and self.critic_warmup:
             raise UserError(

@@ -1,14 +1,12 @@
 """What a GPU must hold for a run, from its configuration and its models' `config.json`: an estimate, without torch."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.model.shape import Shape, shape_of
+from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.reward_sections import reward_sections
 
 _GB = 1e9
 _PIECE = 3 * (1 << 28)  # logits of a piece, their powers and gradient: model/logprobs.py
@@ -19,7 +17,7 @@ _RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 class Estimate:
     """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
 
-    `unknown` names models that are held and not counted.
+    `unknown` names what is there and not counted, because its size is not known.
     """
 
     held: dict[str, float]
@@ -61,14 +59,16 @@ def model_states(
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
     """What one of `gpus` GPUs holds during a run with a checked configuration that trains a model of `shape`."""
-    needs, rewards = configs.target_class(config, "algo").needs, dict(_rewards(config))
-    unknown = [name for name, bytes_ in rewards.items() if bytes_ is None]
+    needs, rewards, writing = configs.target_class(config, "algo").needs, _rewards(config), _writing(shape, config)
+    unknown = [name for name, bytes_ in (rewards | writing).items() if bytes_ is None]
     held = {"states": _trained(shape, config, gpus)}
     training = {"activations": _activations(shape, config)}
     if needs.main == "policy":
         training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
     if _has_reference(config, needs):
-        held["reference"] = _width(config.model) * shape.parameters  # whole on every GPU, at stage 3 as well
+        held["reference"] = (
+            bytes_of_weight(config.model.dtype) * shape.parameters
+        )  # whole on every GPU, at stage 3 as well
     if _has_critic(config, needs):
         critic = _critic(shape, config)
         if critic is None:
@@ -76,8 +76,11 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
         else:
             held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
             training["activations"] += _activations(critic, config)  # both go forward before one goes backward
-    held |= {name: bytes_ for name, bytes_ in rewards.items() if bytes_ is not None}
-    return Estimate(held, training, _writing(shape, config), unknown)
+    return Estimate(held | _known(rewards), training, _known(writing), unknown)
+
+
+def _known(parts: dict[str, float | None]) -> dict[str, float]:
+    return {name: bytes_ for name, bytes_ in parts.items() if bytes_ is not None}
 
 
 def trained_parameters(shape: Shape, config: DictConfig) -> float:
@@ -105,11 +108,6 @@ def _tokens(config: DictConfig) -> int:
     return int(config.max_length if config.micro_batch_tokens == "auto" else config.micro_batch_tokens)
 
 
-def _width(model: DictConfig) -> int:
-    """Bytes of a weight that is not trained."""
-    return 4 if model.dtype == "fp32" else 2
-
-
 def _learning(shape: Shape, config: DictConfig) -> float:
     """How many weights of the main model are trained."""
     lora, scores = config.model.lora, configs.target_class(config, "algo").needs.main == "reward_model"
@@ -123,7 +121,9 @@ def _trained(shape: Shape, config: DictConfig, gpus: int) -> float:
     if not config.model.lora.rank:
         return model_states(int(learning), shape.largest, *_sharing(config, gpus))
     scores = configs.target_class(config, "algo").needs.main == "reward_model"
-    frozen = (shape.scorer if scores else shape.parameters) * (0.55 if config.model.quantise else _width(config.model))
+    frozen = (shape.scorer if scores else shape.parameters) * (
+        0.55 if config.model.quantise else bytes_of_weight(config.model.dtype)
+    )
     return frozen / (gpus if config.zero.stage == 3 else 1) + 18.0 * learning
 
 
@@ -143,30 +143,21 @@ def _has_reference(config: DictConfig, needs: Any) -> bool:
     return bool("reference" in needs.models and needs.rollouts and initial and not config.model.lora.rank)
 
 
-def _rewards(config: DictConfig) -> Iterator[tuple[str, float | None]]:
-    """Each reward model that scores in the training processes, with its bytes; None where they are not known."""
-    for key, section in reward_sections(config):
-        if "addresses" not in section:
-            shape = shape_of(config, key, section.path) if section.get("path") else None
-            yield f"reward {section.get('name', key)}", _width(section) * shape.scorer if shape else None
+def _rewards(config: DictConfig) -> dict[str, float | None]:
+    """The bytes of what scores in the training processes, as the reward says."""
+    found: dict[str, float | None] = (
+        configs.build(config, "reward").memory(config, "reward") if "reward" in config else {}
+    )
+    return found
 
 
-def _writing(shape: Shape, config: DictConfig) -> dict[str, float]:
-    """What writing replies takes besides; servers have GPUs of their own."""
-    kind = str(config.rollout._target_).rpartition(".")[2] if "rollout" in config else ""
-    if kind == "HF":
-        samples = config.algo.get("samples", 1)
-        rows = max(1, config.rollout.batch_size // samples) * samples
-        length = min(config.max_length, (config.max_prompt_length or config.max_length) + config.rollout.max_tokens)
-        # Weights in float32, as stage 0 trains them, make keys and values of it, too.
-        width = 4 if config.zero.stage == 0 and not config.model.lora.rank else _width(config.model)
-        logits = 3 * 4 * rows * shape.vocabulary  # as they are, as log-probabilities, with noise
-        return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
-    if kind == "VLLM":
-        weights = _width(config.model) * shape.parameters / config.rollout.tensor_parallel
-        share = config.rollout.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * _GB
-        return {"engine of vLLM": max(weights, share)}  # where the GPU's size is not known, at least its weights
-    return {}
+def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
+    """What writing replies takes besides, as the rollout says."""
+    if "rollout" not in config:
+        return {}
+    samples = config.algo.get("samples", 1)
+    found: dict[str, float | None] = configs.build(config, "rollout").memory(shape, config, samples)
+    return found
 
 
 def trained_shape(config: DictConfig) -> Shape | None:
@@ -185,12 +176,8 @@ def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list
         {"zero.stage": 3, "zero.offload_optimizer": True, "zero.offload_parameters": True,
          "model.gradient_checkpointing": True},
     ]  # fmt: skip
-    less: dict[str, Any] = {}
-    kind = str(config.rollout._target_).rpartition(".")[2] if "rollout" in config else ""
-    if kind == "HF" and config.rollout.batch_size > 16:
-        less = {"rollout.batch_size": 16}
-    if kind == "VLLM" and config.rollout.gpu_memory > 0.25:
-        less = {"rollout.gpu_memory": 0.25}
+    smaller = configs.build(config, "rollout").smaller() if "rollout" in config else {}
+    less = {f"rollout.{key}": value for key, value in smaller.items()}
     fitting = []
     for change in [{**change, **more} for change in changes for more in ([{}, less] if less else [{}])]:
         trial = config.copy()

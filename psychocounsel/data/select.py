@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from psychocounsel.counsel.pairs import PairRule, make_pairs, score
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, Message
-from psychocounsel.data.sources import load_examples
+from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
 
 Report = Callable[[str], None]
@@ -39,8 +39,9 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     return train, held_out
 
 
-def _load_one(data: DictConfig, path: str, split: str, revision: str | None, report: Report) -> list[Example]:
-    return pairs_of(load_examples(path, split, revision), data, path, report)
+def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
+    examples = load_examples(path, split, revision, source_of(data))
+    return pairs_of(examples, data, path or data.name, report)
 
 
 def _load_mix(data: DictConfig, report: Report) -> list[Example]:

@@ -1,43 +1,79 @@
-"""Where rows come from: the sample, local files and folders, and datasets of the Hugging Face hub."""
+"""Where rows come from: the sample, local files and folders, datasets of the Hugging Face hub, or a source of one's own."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig
 
+from psychocounsel.data.base import Row, Source
 from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import dataset_location
-
-Row = Mapping[str, Any]
+from psychocounsel.settings.targets import build_section
 
 _SAMPLE = Path(__file__).parent / "sample"
 
 
-def load_examples(path: str, split: str, revision: str | None) -> list[Example]:
-    """Load every row of `path`: `builtin:sample`, a file, a folder, or a hub dataset.
+@dataclass
+class StandardSource(Source):
+    """`path` is `builtin:sample`, a file, a folder, or a hub dataset."""
+
+    def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row]]:
+        assert path is not None
+        local = Path(path)
+        if path == "builtin:sample" or local.is_file():
+            _check_split(split, ["train"], path)
+            yield from sample_rows() if path == "builtin:sample" else _file_rows(local)
+        else:
+            name = local.name if local.exists() else path
+            yield from _numbered(_load_dataset(path, split, revision), f"{name} ({split})")
+
+    def files(self, path: str | None) -> Sequence[Path]:
+        """None of a hub dataset, which its commit tells from others."""
+        local = Path(str(path))
+        if path == "builtin:sample":
+            return sample_files()
+        return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
+
+
+def source_of(data: DictConfig) -> Source:
+    """What reads the rows of a checked `data` group."""
+    source: Source = build_section(data, "data") if data.get("_target_") else StandardSource()
+    return source
+
+
+def load_examples(path: str | None, split: str, revision: str | None, source: Source | None = None) -> list[Example]:
+    """Load every row of `path`, by `source` or else the standard one.
 
     Raises:
         UserError: for a missing file or split, an empty dataset, or a row that cannot be used (file and row named).
     """
-    examples = [parse_row(row, where) for where, row in _rows(path, split, revision)]
+    source = source or StandardSource()
+    examples = [parse_row(row, where) for where, row in _read(source, path, split, revision)]
     if not examples:
-        raise UserError(f"{path}: the dataset is empty")
+        raise UserError(f"{path or source.name}: the dataset is empty")
     return examples
 
 
-def _rows(path: str, split: str, revision: str | None) -> Iterator[tuple[str, Row]]:
-    local = Path(path)
-    if path == "builtin:sample" or local.is_file():
-        _check_split(split, ["train"], path)
-        yield from sample_rows() if path == "builtin:sample" else _file_rows(local)
-    else:
-        name = local.name if local.exists() else path
-        yield from _numbered(_load_dataset(path, split, revision), f"{name} ({split})")
+def _read(source: Source, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row]]:
+    """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for."""
+    name = f"data: {type(source).__name__}.rows"
+    try:
+        for number, item in enumerate(source.rows(path, split, revision), 1):
+            match item:
+                case (str(where), Mapping() as row):
+                    yield where, row
+                case _:
+                    raise UserError(f"{name}: row {number} is no pair of its place and a mapping of columns")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
 
 
 @cache

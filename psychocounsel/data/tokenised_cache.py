@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import counsel, data
+from psychocounsel.data.base import Source as DataSource
 from psychocounsel.data.flat import flatten, unflatten
 from psychocounsel.data.group import Group
-from psychocounsel.data.sources import sample_files
+from psychocounsel.data.sources import source_of
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub
@@ -118,7 +120,7 @@ def _make_and_keep(
     parts = make(config, say)
     about = {
         "key": entry.stem,
-        "of": f"{', '.join(_paths(config.data))}: {kind} for {config.model.path}",
+        "of": f"{', '.join(path or config.data.name for path in _paths(config.data))}: {kind} for {config.model.path}",
         "rows": sum(map(len, parts)),
         "lines": lines,
         "end_tokens": sorted(chat.end_tokens),
@@ -126,9 +128,8 @@ def _make_and_keep(
     named = zip(("train.", "held_out."), map(flatten, parts), strict=True)
     arrays = {part + name: array for part, flat in named for name, array in flat.items()}
     mode = 0o666  # an entry holds texts: who may not read the sources may not read it either
-    for _, files in _local(config.data):
-        for file in files:
-            mode &= file.stat().st_mode
+    for file in (file for files in _files(config.data) or [] for file in files):
+        mode &= file.stat().st_mode
     try:
         write_blob(entry, about, arrays, mode | 0o600)
     except OSError as error:
@@ -145,12 +146,15 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
     if backend is None or any(_unpinned(config)):
         return None
     try:
-        contents = [content_id(root, files, config.paths.cache) for root, files in _local(config.data)]
+        found = _files(config.data)
+        if found is None:
+            return None
+        contents = [content_id(_common(files), files, config.paths.cache) for files in found]
     except OSError:
         return None  # loading says it better
     settings: Any = OmegaConf.to_container(config.data)
     identity = {
-        "code": code_id(*(file for room in (data, counsel) for file in Path(room.__path__[0]).glob("*.py"))),
+        "code": code_id(*_code(config.data)),
         "versions": [version(name) for name in ("transformers", "tokenizers", "datasets")],
         "data": {name: value for name, value in settings.items() if name not in ("name", "license")},
         "contents": contents,
@@ -163,21 +167,28 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _paths(data: DictConfig) -> list[str]:
+def _paths(data: DictConfig) -> list[str | None]:
     own = [entry.path for entry in data.mix] if data.mix else [data.path]
     return [*own, data.eval_path] if data.eval_path else own
 
 
-def _local(data: DictConfig) -> Iterator[tuple[Path, list[Path]]]:
-    """Each source that is no dataset of the hub, as a folder and the files in it that are read."""
-    for path in _paths(data):
-        local = Path(path)
-        if path == "builtin:sample":
-            yield sample_files()[0].parent, [*sample_files()]
-        elif local.is_file():
-            yield local.parent, [local]
-        elif local.is_dir():
-            yield local, sorted(file for file in local.rglob("*") if file.is_file())
+def _files(data: DictConfig) -> list[Sequence[Path]] | None:
+    """The files that are read for each path; None where the source does not say."""
+    source = source_of(data)
+    found = [source.files(path) for path in _paths(data)]
+    known = [[*files] for files in found if files is not None]
+    return [files for files in known if files] if len(known) == len(found) else None
+
+
+def _common(files: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _code(settings: DictConfig) -> set[Path]:
+    """The files of code that read rows and tokenise them, those of a source of the user's own included."""
+    ours = {file for room in (data, counsel) for file in Path(room.__path__[0]).glob("*.py")}
+    classes: list[type] = [each for each in type(source_of(settings)).__mro__ if issubclass(each, DataSource)]
+    return ours | {Path(inspect.getfile(each)) for each in classes}
 
 
 def _unpinned(config: DictConfig) -> Iterator[tuple[Source, str]]:

@@ -18,7 +18,7 @@ _BLOCKING = "TORCH_NCCL_BLOCKING_WAIT"
 _lock = threading.Lock()
 
 
-class Group:
+class ServerGroup:
     """The trainer is its rank 0; tensors go on `device`. Beside the default group, which it does not touch."""
 
     def __init__(self, backend: Any, device: torch.device) -> None:
@@ -58,7 +58,7 @@ def _bytes(value: torch.Tensor) -> torch.Tensor:
 
 def join(
     host: str, port: int, name: str, rank: int, size: int, backend: str, seconds: float, device: torch.device
-) -> Group:
+) -> ServerGroup:
     """Meet at the store of rank 0 under `name`; `device` is used by NCCL, and CPU by gloo.
 
     Raises:
@@ -68,13 +68,13 @@ def join(
     store: Any = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
     store = dist.PrefixStore(name, store)
     if backend == "nccl":
-        group = Group(_nccl(store, rank, size, timeout), device)
+        group = ServerGroup(_nccl(store, rank, size, timeout), device)
     else:
         options = dist.ProcessGroupGloo._Options()
         # By address: host names of nodes resolve nowhere at some sites.
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=own_address(host, port))]
         options._timeout = timeout
-        group = Group(dist.ProcessGroupGloo(store, rank, size, options), torch.device("cpu"))
+        group = ServerGroup(dist.ProcessGroupGloo(store, rank, size, options), torch.device("cpu"))
     for work, _ in group.send([torch.zeros(1)]):  # NCCL connects with the first transfer
         work.wait()
     return group

@@ -13,6 +13,7 @@ from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
+from psychocounsel.reward.base import open_scorer
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import write_atomically, write_json
 
@@ -38,7 +39,7 @@ def evaluate_reward(
         raise UserError(
             "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
         )
-    scorer = configs.build(config, "reward").open(world.device)
+    scorer = open_scorer(configs.build(config, "reward"), world.device)
     conversations = [
         [*with_system_prompt(example.prompt, config.data.system_prompt), {"role": "assistant", "content": reply}]
         for example in examples[world.rank :: world.size]
@@ -52,7 +53,7 @@ def evaluate_reward(
         return
     prompts = [normalised(example.prompt) for example in examples]
     # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
-    raw = scorer.unnormalised(scores) if hasattr(scorer, "unnormalised") else scores
+    raw = scorer.unnormalised(scores)
     metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), prompts) | reward_statistics(list(raw))
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     counts = {"pairs": len(examples), "prompts": len(set(prompts))}

@@ -86,6 +86,11 @@ class Shape:
         return 2 * self.layers * self.kv_heads * self.head
 
 
+def bytes_of_weight(dtype: str) -> int:
+    """Of a weight that is not trained, by `model.dtype` or `reward.dtype`."""
+    return 4 if dtype == "fp32" else 2
+
+
 def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
     """The shape of the model that `path`, the value of `key`.path, names; of an adapter, that of its base.
 

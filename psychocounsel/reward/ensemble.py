@@ -1,13 +1,58 @@
-"""Several scorers as one: what pleases one reward model by its faults need not please them all."""
+"""`reward=ensemble`: several reward models as one; what pleases one of them by its faults need not please them all."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
+from omegaconf import OmegaConf
 
-from psychocounsel.reward.base import Conversation, Scorer
+from psychocounsel.reward.base import Conversation, RewardSettings, Scorer, open_scorer
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build_section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from omegaconf import DictConfig
 
 
-class EnsembleScorer:
+@dataclass
+class EnsembleReward(RewardSettings):
+    """A reply's reward is the mean of the members' rewards, or the least of them.
+
+    `members` are the settings of rewards, each with its `_target_`; `settings.reward_sections.resolve_members` makes them
+    of what the user writes.
+    """
+
+    several: ClassVar[bool] = True
+
+    members: list[Any] = option([])
+    combine: str = option("mean", choices=("mean", "min"))
+    normalise: bool = True
+
+    def open(self, device: torch.device) -> Scorer:
+        """Open every member, one after another."""
+        opened = {member.name: open_scorer(member, device) for member in self._members()}
+        return EnsembleScorer(opened, self.combine)
+
+    def check(self, key: str) -> None:
+        for index, member in enumerate(self._members()):
+            member.check(f"{key}.members[{index}]")
+
+    def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
+        """Those of the members."""
+        parts: dict[str, float | None] = {}
+        for index, member in enumerate(self._members()):
+            parts |= member.memory(config, f"{key}.members[{index}]")
+        return parts
+
+    def _members(self) -> list[RewardSettings]:
+        return [build_section(OmegaConf.create(member), "reward") for member in self.members]
+
+
+class EnsembleScorer(Scorer):
     """The mean of the rewards of `members`, by name, or with `combine="min"` the least of them.
 
     `parts` holds what each member gave the conversations that were scored last, float32[n].
@@ -15,13 +60,14 @@ class EnsembleScorer:
 
     def __init__(self, members: Mapping[str, Scorer], combine: str) -> None:
         self.members, self.combine = members, combine
-        self.models = [model for member in members.values() for model in getattr(member, "models", [])]
-        self.parts: dict[str, np.ndarray] = {}
+        self.models = [model for member in members.values() for model in member.models]
 
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
         """As Scorer says."""
+        import numpy as np
+
         self.parts = {name: member.score(conversations, progress) for name, member in self.members.items()}
         rewards = np.stack([*self.parts.values()])
         return rewards.min(0) if self.combine == "min" else rewards.mean(0, dtype=np.float64).astype(np.float32)

@@ -1,29 +1,54 @@
-"""A reward model in this process, with its own tokenizer and chat template."""
+"""`reward=local`: a reward model in each training process, with its own tokenizer and chat template."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
-from psychocounsel.data.batch import build_batch
-from psychocounsel.data.group import Completion, Group
-from psychocounsel.data.packing import plan_step
-from psychocounsel.model.load import load_chat_format, model_dtype
-from psychocounsel.model.probe import check_packing
-from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
-from psychocounsel.model.reward_model import RewardModel
-from psychocounsel.reward.base import Conversation
-from psychocounsel.reward.encoding import encode_conversations
-from psychocounsel.reward.scale import Scale
-from psychocounsel.reward.settings import LocalReward
+from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
+from psychocounsel.settings.schema import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from omegaconf import DictConfig
+
+    from psychocounsel.data.group import Group
 
 _BLOCK = 1024  # conversations tokenised at a time
 
 
-class LocalScorer:
+@dataclass
+class LocalReward(RewardSettings):
+    """A reward model in each training process."""
+
+    path_is: ClassVar[str] = "loaded"
+
+    path: str = MISSING  # hub id, local folder, or builtin:tiny_reward
+    revision: str | None = None
+    dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
+    chat_template: str | None = None
+    template_args: dict[str, Any] = option({})
+    max_length: int | None = option(None, at_least=8)
+    micro_batch_tokens: int = option(4096, at_least=1)
+    normalise: bool = False
+
+    def open(self, device: torch.device) -> Scorer:
+        return LocalScorer(self, device)
+
+    def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
+        """The weights of the model, whole on every GPU."""
+        from psychocounsel.model.shape import bytes_of_weight, shape_of
+
+        shape = shape_of(config, key, self.path) if self.path else None
+        return {f"reward {self.name}": bytes_of_weight(self.dtype) * shape.scorer if shape else None}
+
+
+class LocalScorer(Scorer):
     """Scores in micro-batches of `reward.micro_batch_tokens`; neighbours with one prompt share its computation.
 
     Rewards are as the model gives them, or with `reward.normalise` less the mean and divided by the standard deviation
@@ -33,8 +58,15 @@ class LocalScorer:
         UserError: if the model is no reward model, or `normalise` finds no mean and standard deviation.
     """
 
-    def __init__(self, reward: DictConfig, device: torch.device) -> None:
-        self.reward, self.device = reward, device
+    def __init__(self, settings: LocalReward, device: torch.device) -> None:
+        from psychocounsel.model.load import load_chat_format, model_dtype
+        from psychocounsel.model.probe import check_packing
+        from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
+        from psychocounsel.model.reward_model import RewardModel
+        from psychocounsel.reward.scale import Scale
+
+        reward: Any = OmegaConf.create(asdict(settings))
+        self.settings, self.device = settings, device
         self.dtype = model_dtype(reward, device)
         lm = load_trained_reward_lm(reward, self.dtype).to(device)
         _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm.config))
@@ -45,15 +77,19 @@ class LocalScorer:
         check_packing(self.model, self.model, self.dtype, device, reward.path)
 
     @classmethod
-    def load(cls, path: str, **settings: Any) -> "LocalScorer":
+    def load(cls, path: str, **settings: Any) -> LocalScorer:
         """A scorer with the model at `path` and settings of the `reward` config group, on a GPU if there is one."""
+        import torch
+
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(OmegaConf.structured(LocalReward(name="local", path=path, **settings)), device)
+        return cls(LocalReward(name="local", path=path, **settings), device)
 
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
         """As Scorer says."""
+        import numpy as np
+
         starts = range(0, len(conversations), _BLOCK)
         parts = [self._score_block(conversations[start : start + _BLOCK], start) for start in progress(starts)]
         return self.scale.apply(np.concatenate([np.zeros(0, np.float32), *parts]))
@@ -62,22 +98,31 @@ class LocalScorer:
         """The rewards as the model gives them, of those that `score` has returned."""
         return self.scale.undo(rewards)
 
-    @torch.no_grad()
     def _score_block(self, conversations: Sequence[Conversation], first: int) -> np.ndarray:
+        import numpy as np
+        import torch
+
+        from psychocounsel.data.batch import build_batch
+        from psychocounsel.data.packing import plan_step
+
         groups = self._groups(conversations, first)
         attention = self.model.attention
         lengths = [group.tokens for group in groups]
-        (plan,) = plan_step(lengths, 1, self.reward.micro_batch_tokens, attention.one_row)
+        (plan,) = plan_step(lengths, 1, self.settings.micro_batch_tokens, attention.one_row)
         rewards: dict[int, np.ndarray] = {}
         for micro in plan:
             rows = [[groups[index] for index in row] for row in micro]
             batch = build_batch(rows, multiple=attention.multiple).to(self.device)
-            pieces = self.model.pieces(self.model(batch), batch)
+            with torch.no_grad():
+                pieces = self.model.pieces(self.model(batch), batch)
             rewards |= zip((index for row in micro for index in row), map(np.concatenate, pieces), strict=True)
         return np.concatenate([rewards[index] for index in range(len(groups))])
 
     def _groups(self, conversations: Sequence[Conversation], first: int) -> list[Group]:
         """One group for each run of neighbours with the same prompt."""
+        from psychocounsel.data.group import Completion, Group
+        from psychocounsel.reward.encoding import encode_conversations
+
         encoded = encode_conversations(self.chat, conversations, self.max_length, first)
         runs = [list(run) for _, run in groupby(encoded, key=lambda each: each.prompt_text)]
         return [Group(run[0].prompt_text, run[0].prompt, [Completion(each.reply) for each in run]) for run in runs]

@@ -1,11 +1,18 @@
-"""What writes replies. Everything that asks for replies asks a Rollout, wherever its model runs."""
+"""The contract of rollouts: settings, which `conf/rollout/` can name, open a Rollout, which writes replies to prompts.
+
+A rollout of a user's own is a dataclass that derives from RolloutSettings and a class that derives from Rollout. What
+derives from neither is refused before a run starts.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from psychocounsel.errors import UserError
+from psychocounsel.settings.contract import Contract, GroupSettings
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -13,7 +20,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Completion, Group
+    from psychocounsel.distributed.world import World
     from psychocounsel.model.packed import PackedModel
+    from psychocounsel.model.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -43,30 +52,47 @@ class TrainedPolicy(Protocol):
         """The dtype that forward passes compute in where it is not that of the weights."""
 
 
-class Rollout(Protocol):
-    """All ranks call each method together, each with groups of its own."""
+class Rollout(Contract):
+    """Writes replies, wherever its model runs. A subclass must define `sync` and `generate`.
 
+    All ranks call `sync`, `generate` and `rest` together, each with groups of its own.
+
+    Attributes:
+        writes_ahead: whether the next round is to be written by `generate_alone` while this one is trained on, with
+            weights a round old.
+    """
+
+    writes_ahead: bool = False
+
+    @abstractmethod
     def sync(self, version: int) -> None:
         """Write from now on with the policy's weights as they are, after `version` optimizer steps."""
 
+    @abstractmethod
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """The prompts of `groups`, in order, with `n` new completions each; a rank may have none.
 
         A completion's `ids` end with the end-of-turn token if its `finish_reason` is "stop", and were cut if it is "length".
         `logprobs` are those of the distribution it was drawn from, `policy_version` the optimizer step of the weights.
+        `completion`, below, makes one of its tokens.
         """
 
+    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
+        """As `generate`, on this rank alone and from any thread; asked only of a rollout that writes ahead.
+
+        None: it cannot now, and the replies are to be written when their round begins.
+        """
+        return None
+
     def rest(self) -> None:
-        """Give back what only writing needs, until the next `sync`."""
+        """Give back what only writing needs, until the next `sync`. Default: nothing is kept."""
 
 
 @dataclass
-class RolloutSettings:
-    """What every way of writing replies can be told; `conf/rollout/` has a file for each.
+class RolloutSettings(GroupSettings):
+    """The settings of a rollout: each field is a key of `rollout.*`. A subclass must define `open`. Imports no torch."""
 
-    Each has `open(config, engine, tokenizer, stop, world) -> Rollout`, which all ranks call together: it starts writing with
-    the weights of `engine`; `stop` are the ids of tokens that end a reply.
-    """
+    config_group: ClassVar[str] = "rollout"
 
     max_tokens: int = option(512, at_least=1)
     top_p: float = option(1.0, above=0, at_most=1)
@@ -75,8 +101,55 @@ class RolloutSettings:
     samples: int = option(4, at_least=0)
     offload_idle: bool = False
 
+    @abstractmethod
+    def open(
+        self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
+    ) -> Rollout:
+        """Begin to write with the weights of `engine`; `stop` are the ids of tokens that end a reply. All ranks together."""
+
     def check(self, config: DictConfig, processes: int) -> None:
-        """Raises UserError for what this way of writing replies cannot do. Imports no torch."""
+        """Raises UserError for what this way of writing replies cannot do."""
+
+    def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
+        """Bytes on each GPU while `samples` replies are written to each prompt by a model of `shape`, by what they are for.
+
+        None for what is there and of unknown size, the default.
+        """
+        return {f"rollout {type(self).__name__}": None}
+
+    def smaller(self) -> dict[str, Any]:
+        """Values of fields with which it needs less memory, to be advised where a run does not fit."""
+        return {}
+
+    @classmethod
+    def server_command(cls, rollout: DictConfig) -> list[str]:
+        """What runs on each of `cluster.server_nodes`, with {python}, {run_dir} and {port} filled in; default: nothing.
+
+        It is asked while the configuration is resolved: the values of `rollout` are yet to be checked.
+        """
+        return []
+
+
+def open_rollout(
+    settings: RolloutSettings,
+    config: DictConfig,
+    engine: TrainedPolicy,
+    tokenizer: Any,
+    stop: Sequence[int],
+    world: World,
+) -> Rollout:
+    """What `settings.open` gives.
+
+    Raises:
+        UserError: as `open` does, or if it gives no Rollout.
+    """
+    rollout = settings.open(config, engine, tokenizer, stop, world)
+    if not isinstance(rollout, Rollout):
+        raise UserError(
+            f"rollout: {type(settings).__name__}.open returned {type(rollout).__name__}, which must derive from "
+            "psychocounsel.rollout.base.Rollout"
+        )
+    return rollout
 
 
 def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:

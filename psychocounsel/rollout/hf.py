@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.rollout.base import RolloutSettings, Sampling, TrainedPolicy, completion
+from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, TrainedPolicy, completion
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Completion, Group
     from psychocounsel.distributed.world import World
     from psychocounsel.model.packed import PackedModel
+    from psychocounsel.model.shape import Shape
 
 _PART = 256  # neighbouring tokens of which first the part is drawn, then one in it: cheaper than noise for every token
 
@@ -30,8 +31,21 @@ class HF(RolloutSettings):
         together = world if config.zero.stage == 3 else None
         return HFRollout(engine.module, tokenizer, stop, self.batch_size, engine.autocast, together)
 
+    def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
+        from psychocounsel.model.shape import bytes_of_weight
 
-class HFRollout:
+        rows = max(1, self.batch_size // samples) * samples
+        length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.max_tokens)
+        # Weights in float32, as stage 0 trains them, make keys and values of it, too.
+        width = 4 if config.zero.stage == 0 and not config.model.lora.rank else bytes_of_weight(config.model.dtype)
+        logits = 3 * 4 * rows * shape.vocabulary  # as they are, as log-probabilities, with noise
+        return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
+
+    def smaller(self) -> dict[str, Any]:
+        return {"batch_size": 16} if self.batch_size > 16 else {}
+
+
+class HFRollout(Rollout):
     """Writes replies with the weights that `policy` has at that moment.
 
     The replies to a prompt share its first pass; those that have ended leave the batch. `stop` are the ids of tokens that
@@ -54,9 +68,6 @@ class HFRollout:
 
     def sync(self, version: int) -> None:
         self.version = version
-
-    def rest(self) -> None:
-        pass  # nothing is kept between batches
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """As Rollout says; random numbers come from `sampling.seed` alone."""

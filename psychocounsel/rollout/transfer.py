@@ -14,7 +14,7 @@ from psychocounsel.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from psychocounsel.distributed.process_group import Group
+    from psychocounsel.distributed.process_group import ServerGroup
     from psychocounsel.remote.client import Client
 
 Piece = list[tuple[str, "torch.Tensor"]]
@@ -29,7 +29,7 @@ class Transfer:
 
     def __init__(self, client: Client, kind: str, device: torch.device, seconds: float) -> None:
         self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, ServerGroup] = {}
         self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
         self._store = _store() if kind == "collective" or (kind == "auto" and device.type == "cuda") else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.rollout.base import Sampling, TrainedPolicy, completion
+from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
     from psychocounsel.distributed.world import World
+    from psychocounsel.model.shape import Shape
 
 
 @dataclass
@@ -41,8 +42,18 @@ class VLLM(VLLMEngine):
         arguments = self.arguments(config, engine.dtype, world.device)
         return VLLMRollout(arguments, engine, tokenizer, stop, world)
 
+    def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
+        from psychocounsel.model.shape import bytes_of_weight
 
-class VLLMRollout:
+        weights = bytes_of_weight(config.model.dtype) * shape.parameters / self.tensor_parallel
+        share = self.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * 1e9
+        return {"engine of vLLM": max(weights, share)}  # where the GPU's size is not known, at least its weights
+
+    def smaller(self) -> dict[str, Any]:
+        return {"gpu_memory": 0.25} if self.gpu_memory > 0.25 else {}
+
+
+class VLLMRollout(Rollout):
     """Writes replies by an engine in this process; `tensor_parallel` neighbouring processes are one engine.
 
     On GPU the engine's memory is given back while the policy trains. There, nothing of this has been run.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.rollout.base import Sampling, TrainedPolicy, completion
+from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
 from psychocounsel.rundir.servers import KEY_FILE
 from psychocounsel.rundir.servers import addresses as job_addresses
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
     from psychocounsel.distributed.world import World
+    from psychocounsel.model.shape import Shape
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
 _ASKED_AT_ONCE = 64  # requests of a process that are under way; the engine takes as many replies at once as it can
@@ -69,10 +70,20 @@ class VLLMServer(VLLMEngine):
         def ready() -> list[str]:
             return list(self.addresses) or (local.ready() if local else job_addresses(run_dir))
 
-        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self.timeout_seconds, self.transfer)
+        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self)
+
+    def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
+        """Nothing: servers have GPUs of their own."""
+        return {}
+
+    @classmethod
+    def server_command(cls, rollout: DictConfig) -> list[str]:
+        if rollout.get("addresses"):
+            return []
+        return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}"]
 
 
-class VLLMServerRollout:
+class VLLMServerRollout(Rollout):
     """`ready()` gives the addresses to try, on rank 0, and may start what is not there."""
 
     def __init__(
@@ -82,20 +93,17 @@ class VLLMServerRollout:
         stop: Sequence[int],
         world: World,
         ready: Callable[[], list[str]],
-        timeout_seconds: float,
-        transfer: str,
+        settings: VLLMServer,
     ) -> None:
         self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
-        self.ready, self.timeout_seconds, self.transfer = ready, timeout_seconds, transfer
+        self.ready, self.timeout_seconds, self.transfer = ready, settings.timeout_seconds, settings.transfer
+        self.writes_ahead = settings.overlap
         self.version = -1
         self.client: Any = None
 
     def sync(self, version: int) -> None:
         if version != self.version:
             self._send(version)
-
-    def rest(self) -> None:
-        pass  # servers have their own memory
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """As Rollout says. What a server that died had been asked is asked of the others, or of one that is started anew."""

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
-from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.reward_sections import path_is, reward_sections
 from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.targets import build
 
 
 def require_paths(config: DictConfig) -> None:
@@ -159,7 +160,14 @@ def check_data(config: DictConfig) -> None:
         raise UserError("data.principle_weights are all 0: give at least one principle a weight")
     if data.limit and data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
-    if not data.mix and not data.path:
+    own_source = bool(data.get("_target_"))
+    if own_source and data.mix:
+        raise UserError(
+            f"data.mix: cannot be mixed with rows that {data._target_} reads; use data=local for the mixture"
+        )
+    if own_source:
+        build(config, "data").check()
+    elif not data.mix and not data.path:
         raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=sample")
     for index, entry in enumerate(data.mix):
         if bool(entry.rows) == bool(entry.weight):
@@ -170,7 +178,7 @@ def check_data(config: DictConfig) -> None:
     if len({bool(entry.weight) for entry in data.mix}) > 1:
         raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
     source = data.eval_path or ("data.mix" if data.mix else data.path)
-    if data.eval_split and (source in ("data.mix", "builtin:sample") or Path(source).is_file()):
+    if data.eval_split and not own_source and (source in ("data.mix", "builtin:sample") or Path(source).is_file()):
         raise UserError(f"data.eval_split={data.eval_split}: {source} has no splits; give data.eval_path=FILE instead")
     for key in ("path", "eval_path"):
         _check_local_path(data[key], f"data.{key}")
@@ -178,13 +186,12 @@ def check_data(config: DictConfig) -> None:
 
 def check_reward_paths(config: DictConfig) -> None:
     for key, section in reward_sections(config):
-        check_model_paths(config, key, section)
+        if path_is(section) != "nothing":
+            check_model_paths(config, key, section)
 
 
 def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
     """`section` stands at `group`; only a reward model may be an adapter, because it is not trained on."""
-    if "path" not in section:
-        return  # a scorer of the user's own
     if section.path and _is_made_before(config, section.path):
         return
     _check_local_path(section.path, f"{group}.path", folder=True)

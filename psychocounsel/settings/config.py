@@ -27,7 +27,7 @@ from psychocounsel.settings.checks import (
     require_paths,
 )
 from psychocounsel.settings.merging import merged
-from psychocounsel.settings.reward_sections import check_members, check_servers, name_members, reward_sections
+from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
 from psychocounsel.settings.schema import (
     EvaluateConfig,
     MixEntry,
@@ -37,6 +37,8 @@ from psychocounsel.settings.schema import (
     flat_keys,
     suggestion,
 )
+from psychocounsel.settings.targets import build as build
+from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.storage.files import shipped
 
 _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
@@ -59,10 +61,8 @@ def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
 
 
 def _rollout_server(*, _root_: DictConfig) -> list[str]:
-    """What runs on `cluster.server_nodes` where replies are written by servers."""
-    kind = OmegaConf.select(_root_, "rollout._target_") or ""
-    is_server = kind.endswith(".VLLMServer") and not OmegaConf.select(_root_, "rollout.addresses")
-    return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}"] if is_server else []
+    """What runs on `cluster.server_nodes`, as the rollout says."""
+    return target_class(_root_, "rollout").server_command(_root_.rollout) if "rollout" in _root_ else []
 
 
 OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
@@ -104,7 +104,7 @@ def check(composed: DictConfig) -> DictConfig:
         _leave_out_unused(plain)
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
     check_members(config, lambda member: _typed(member, NoKeys))
-    check_servers(config)
+    check_reward(config)
     cluster = build(config, "cluster")
     cluster.check()
     check_data(config)
@@ -137,7 +137,10 @@ def _leave_out_unused(plain: DictConfig) -> None:
 
 def _typed(plain: DictConfig, fields: type) -> DictConfig:
     """`plain` with the types of the dataclass `fields`, and of those that its groups name, held against their limits."""
-    targets = {group: target_class(plain, group) for group in _TARGETS if group in plain}
+    groups = [group for group in _TARGETS if group in plain]
+    if OmegaConf.select(plain, "data._target_"):
+        groups.append("data")  # rows are read by a source of the user's own
+    targets = {group: target_class(plain, group) for group in groups}
     names = tuple(plain[group]["_target_"] for group in targets)
     config = _merge(_schema(fields, tuple(targets.items()), names), plain)
     check_limits(fields, config)
@@ -159,30 +162,6 @@ def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[st
                 if OmegaConf.get_type(schema[group], item.name) is dict:  # its keys are the user's
                     schema[group]._get_node(item.name)._set_flag("struct", False)
     return schema
-
-
-def target_class(config: DictConfig, group: str) -> Any:
-    """Import the dataclass that `<group>._target_` names."""
-    from hydra.utils import get_class
-
-    name = OmegaConf.select(config, f"{group}._target_")
-    if not name:
-        raise UserError(f"{group} has no _target_: its YAML must name the dataclass that implements it")
-    try:
-        return get_class(name)
-    except Exception as error:
-        cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
-        raise UserError(
-            f"{group}._target_={name}: cannot be imported ({cause}); "
-            "put its file beside the folder given by --config-dir, or in it"
-        ) from error
-
-
-def build(config: DictConfig, group: str) -> Any:
-    """Make the object of a checked group: its dataclass, with its fields as attributes."""
-    values = {key: value for key, value in config[group].items() if key != "_target_"}
-    plain = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    return target_class(config, group)(**plain)
 
 
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
@@ -232,6 +211,11 @@ def resolve_mix(composed: DictConfig, load_group: Any) -> None:
             if not entry.get("name"):
                 raise UserError("data.mix: each entry needs a name (a config of the data group) or a path")
             preset = load_group(entry["name"])
+            if preset.get("_target_"):
+                raise UserError(
+                    f"data.mix: {entry['name']} reads its rows by {preset['_target_']}, and only files, folders and hub "
+                    "datasets can be mixed; give the entry a path"
+                )
             for key in ("path", "split", "revision", "license"):
                 if preset.get(key) is not None:
                     entry[key] = preset[key]

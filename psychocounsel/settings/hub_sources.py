@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.reward_sections import path_is, reward_sections
 from psychocounsel.storage.files import read_json, write_json
 
 _SLOTS = (  # kind, key of the path, key of the revision
@@ -40,7 +40,7 @@ def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
         ("dataset", f"data.mix[{index}].path", f"data.mix[{index}].revision") for index in range(len(config.data.mix))
     ]
     rewards = [("model", f"{key}.path", f"{key}.revision") for key, _ in reward_sections(config)]
-    served = {f"{key}.path" for key, section in reward_sections(config) if "addresses" in section}
+    served = {f"{key}.path" for key, section in reward_sections(config) if path_is(section) == "served"}
     for kind, key, revision in (*_SLOTS, *rewards, *mix):
         path = OmegaConf.select(config, key)
         if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.addresses import check_addresses
+from psychocounsel.settings.targets import build, class_of
 
 Preset = Callable[[str], DictConfig]
 
@@ -16,11 +16,20 @@ def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """Each single reward model of a configuration with its key: `reward`, or `reward.members[0]` and so on."""
     if "reward" not in config:
         return
-    if "members" not in config.reward:
+    if not _is_several(config):
         yield "reward", config.reward
         return
     for index, member in enumerate(config.reward.members):
         yield f"reward.members[{index}]", member
+
+
+def path_is(section: DictConfig) -> str:
+    """What `path` of a reward's section names, as RewardSettings says: loaded, served or nothing."""
+    return str(class_of(section, "reward").path_is)
+
+
+def _is_several(config: DictConfig) -> bool:
+    return "reward" in config and bool(class_of(config.reward, "reward").several)
 
 
 def resolve_members(composed: DictConfig, preset: Preset) -> None:
@@ -33,7 +42,7 @@ def resolve_members(composed: DictConfig, preset: Preset) -> None:
         UserError: for a member of another form.
     """
     reward = composed.get("reward")
-    if not OmegaConf.is_dict(reward) or "members" not in reward:
+    if not OmegaConf.is_dict(reward) or "members" not in reward or not _is_several(composed):
         return
     members = reward.members
     if not OmegaConf.is_list(members) or len(members) < 2:
@@ -46,11 +55,11 @@ def _resolve(index: int, member: Any, reward: DictConfig, preset: Preset) -> Dic
     given = OmegaConf.create({"path": member}) if isinstance(member, str) else member
     if not isinstance(given, DictConfig):
         raise UserError(f"reward.members[{index}]: is a path, or a mapping, for instance {{name: psychocounsel_8b}}")
-    if "_target_" in given:
-        return given  # resolved before, or a scorer of the user's own
-    base = preset(given.get("name", "local"))
-    if "members" in base:
+    base = given if "_target_" in given else preset(given.get("name", "local"))
+    if class_of(base, "reward").several:
         raise UserError(f"reward.members[{index}]: an ensemble cannot be a member of another")
+    if "_target_" in given:
+        return given  # resolved before, or a reward of the user's own
     if "normalise" in base:
         base.normalise = reward.normalise
     unknown = sorted(set(given) - set(base))
@@ -67,7 +76,7 @@ def check_members(config: DictConfig, typed: Callable[[DictConfig], DictConfig])
     Raises:
         UserError: naming the member and its key.
     """
-    if "reward" not in config or "members" not in config.reward:
+    if not _is_several(config):
         return
     for index, member in enumerate(config.reward.members):
         if not OmegaConf.is_dict(member) or "_target_" not in member:
@@ -82,7 +91,7 @@ def check_members(config: DictConfig, typed: Callable[[DictConfig], DictConfig])
 def name_members(config: DictConfig) -> None:
     """Give each member a name of its own: metrics are called by it."""
     seen: dict[str, int] = {}
-    if "reward" not in config or "members" not in config.reward:
+    if not _is_several(config):
         return
     for member in config.reward.members:
         seen[member.name] = seen.get(member.name, 0) + 1
@@ -90,14 +99,11 @@ def name_members(config: DictConfig) -> None:
             member.name = f"{member.name}-{seen[member.name]}"
 
 
-def check_servers(config: DictConfig) -> None:
-    """Refuse addresses that cannot be servers'.
+def check_reward(config: DictConfig) -> None:
+    """Let the reward, if there is one, check its own settings.
 
     Raises:
         UserError: naming the key.
     """
-    for key, section in reward_sections(config):
-        if "addresses" in section:
-            check_addresses(section.addresses, f"{key}.addresses")
-        if "route" in section and not section.route.startswith("/"):
-            raise UserError(f"{key}.route={section.route}: begins with /, for instance /get_reward")
+    if "reward" in config:
+        build(config, "reward").check("reward")

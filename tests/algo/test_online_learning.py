@@ -9,13 +9,13 @@ from tests.support.harness import cli, metrics_of
 _REWARD = '''
 from dataclasses import dataclass
 import numpy as np
+from psychocounsel.reward.base import RewardSettings, Scorer
 
 
 @dataclass
-class Letter:
+class Letter(RewardSettings, Scorer):
     """Ten times the share of a letter among all characters of a reply."""
 
-    name: str = "letter"
     letter: str = "e"
 
     def open(self, device):

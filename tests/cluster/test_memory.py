@@ -145,8 +145,8 @@ def test_only_a_reference_that_is_a_model_of_its_own_counts() -> None:
 
 def test_reward_models_count_where_they_score(tmp_path: Path) -> None:
     one = 2 * _weights("tiny_reward")
-    several = ["reward=ensemble", "reward.members=[{_target_: psychocounsel.reward.settings.LocalReward, name: a,"]
-    several[1] += " path: builtin:tiny_reward}, {_target_: psychocounsel.reward.settings.LocalReward, name: b,"
+    several = ["reward=ensemble", "reward.members=[{_target_: psychocounsel.reward.local_model.LocalReward, name: a,"]
+    several[1] += " path: builtin:tiny_reward}, {_target_: psychocounsel.reward.local_model.LocalReward, name: b,"
     several[1] += " path: builtin:tiny_reward, dtype: fp32}]"
     held = _estimate("algo=grpo", *several).held
     assert (held["reward a"], held["reward b"]) == (one, 2 * one)

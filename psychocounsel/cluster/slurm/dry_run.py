@@ -82,7 +82,7 @@ def _memory_line(shape: Shape, config: DictConfig, gpus: int, limit: float | Non
     )
     line = f"{config.model.name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({said})"
     if found.unknown:
-        line += f", without {' and '.join(found.unknown)}, whose config.json is not known"
+        line += f", without {' and '.join(found.unknown)}, whose size is not known"
     if limit and found.total > limit * 1e9:
         fitting = memory.advice(shape, config, gpus, limit)
         line += f"; MORE THAN cluster.gpu_memory_gb={limit:g}. " + (

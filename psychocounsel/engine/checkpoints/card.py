@@ -114,7 +114,7 @@ def _data_licences(data: DictConfig) -> list[tuple[str, str | None]]:
 
 
 def _sources(config: DictConfig) -> list[str]:
-    return [entry.path for entry in config.data.mix] or [config.data.path]
+    return [entry.path for entry in config.data.mix] or [config.data.path or config.data.name]
 
 
 def _public(path: str) -> str:
@@ -131,7 +131,7 @@ def _front_matter(config: DictConfig, algorithm: str, licences: list[str | None]
     front["library_name"] = "peft" if adapter else "transformers"
     scores = configs.target_class(config, "algo").needs.main == "reward_model"
     front["pipeline_tag"] = "text-classification" if scores else "text-generation"
-    hub_ids = [path for path in dict.fromkeys(_sources(config)) if path == _public(path) and ":" not in path]
+    hub_ids = [path for path in dict.fromkeys(_sources(config)) if path == _public(path) and "/" in path]
     if config.model.path == _public(config.model.path) and ":" not in config.model.path:
         front["base_model"] = config.model.path
     if hub_ids:

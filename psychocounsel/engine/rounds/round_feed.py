@@ -18,6 +18,8 @@ from psychocounsel.engine.rounds.shards import Announce, Shards
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.evaluation.replies import reply_metrics
 from psychocounsel.evaluation.samples import sample_page
+from psychocounsel.reward.base import open_scorer
+from psychocounsel.rollout.base import open_rollout
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_json, write_atomically, write_json
@@ -112,7 +114,7 @@ def open_rounds(
     length = (config.epochs, config.max_steps, config.seed)
     order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
     collector.algorithm.check_rounds(order.rounds)
-    rollout = configs.build(config, "rollout").open(config, engine, tokenizer, [chat.end_token()], world)
-    scorer = configs.build(config, "reward").open(world.device)
+    rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
+    scorer = open_scorer(configs.build(config, "reward"), world.device)
     shards = Shards(run, data, order, rollout, scorer, world, announce, alive)
     return RoundFeed(run, shards, collector, announce)

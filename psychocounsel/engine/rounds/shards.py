@@ -26,8 +26,8 @@ Announce = Callable[[str], None]
 
 
 class Shards:
-    """`alive` is called on all ranks together, often; it may raise Stopped. With `overlap` the next round is written while
-    this one is trained on."""
+    """`alive` is called on all ranks together, often; it may raise Stopped. If the rollout writes ahead, the next round is
+    written while this one is trained on."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Shards:
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
         self.rollout, self.scorer = rollout, scorer
-        self.resident = resident(getattr(scorer, "models", []), world.device, run.config.rollout.offload_idle)
+        self.resident = resident(scorer.models, world.device, run.config.rollout.offload_idle)
         self.announce, self.alive = announce, alive
         self.config: Any = run.config
         self.ahead: _Ahead | None = None
@@ -68,7 +68,7 @@ class Shards:
         self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}
         replies = [group for file in files for group in read_groups(file)]
         self._check_versions(number, replies)
-        if self.config.rollout.get("overlap") and number + 1 < self.order.rounds:
+        if self.rollout.writes_ahead and number + 1 < self.order.rounds:
             self._plan(number + 1)
             self.ahead = _Ahead(self._missing(number + 1), self.rollout)
         return replies
@@ -94,7 +94,7 @@ class Shards:
 
     def _check_versions(self, number: int, replies: list[Group]) -> None:
         """No reply may be by weights of more than a round before, or with overlap two."""
-        rounds = number - bool(self.config.rollout.get("overlap"))
+        rounds = number - self.rollout.writes_ahead
         oldest = max(0, rounds * self.order.steps_per_round)
         versions = [reply.policy_version or 0 for group in replies for reply in group.completions]
         if min(versions, default=oldest) < oldest:
@@ -159,10 +159,9 @@ class Shards:
         ]
         with self.resident:
             rewards = self.scorer.score(conversations).tolist() if conversations else []
-        parts = getattr(self.scorer, "parts", {})
         for index, completion in enumerate(completion for group in groups for completion in group.completions):
             completion.reward = rewards[index]
-            completion.reward_parts = {name: float(values[index]) for name, values in parts.items()} or None
+            completion.reward_parts = {name: float(values[index]) for name, values in self.scorer.parts.items()} or None
         return groups
 
     def _sampling(self, samples: int, number: int, shard: int) -> Sampling:
@@ -175,12 +174,12 @@ class Shards:
 class _Ahead:
     """Writes shards in a thread, with the weights that the servers have now. What it does not get done is made later."""
 
-    def __init__(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Any) -> None:
+    def __init__(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Rollout) -> None:
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(shards, rollout), daemon=True)
         self._thread.start()
 
-    def _run(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Any) -> None:
+    def _run(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Rollout) -> None:
         try:
             for file, prompts, sampling in shards:
                 groups = rollout.generate_alone(prompts, sampling)

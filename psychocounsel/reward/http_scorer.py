@@ -1,26 +1,57 @@
-"""Reward models that servers run. Conversations are rendered and tokenised here, as the scorer in this process does it."""
+"""What rewards by servers share. Conversations are rendered and tokenised here, as the scorer in this process does it."""
+
+from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
-from psychocounsel.model.load import load_chat_format, loading, resolve_path
-from psychocounsel.model.reward_head import is_openrlhf
-from psychocounsel.remote.client import Client
-from psychocounsel.reward.base import Conversation
-from psychocounsel.reward.encoding import Encoded, encode_conversations
-from psychocounsel.reward.scale import Scale
-from psychocounsel.reward.settings import OpenRLHFServer, ServerReward, VLLMServer
+from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
+from psychocounsel.settings.addresses import check_addresses
+from psychocounsel.settings.schema import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from omegaconf import DictConfig
+
+    from psychocounsel.reward.encoding import Encoded
 
 _HELLO: Conversation = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
 
 
-class ServerScorer(ABC):
+@dataclass
+class ServerReward(RewardSettings):
+    """A reward model that runs elsewhere, at one or several `addresses` that give the same rewards."""
+
+    path_is: ClassVar[str] = "served"
+
+    addresses: list[str] = option([])
+    path: str = MISSING  # whose tokenizer, chat template and config.json: hub id, local folder, or builtin:tiny_reward
+    revision: str | None = None
+    chat_template: str | None = None
+    template_args: dict[str, Any] = option({})
+    max_length: int | None = option(None, at_least=8)
+    normalise: bool = False
+    batch_size: int = option(16, at_least=1)
+    concurrency: int = option(4, at_least=1)
+    timeout_seconds: float = option(120.0, above=0)
+    retries: int = option(8, at_least=0)
+    key_variable: str | None = None
+
+    def check(self, key: str) -> None:
+        """Refuse addresses that cannot be servers'."""
+        check_addresses(self.addresses, f"{key}.addresses")
+
+    def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
+        """Nothing: servers have GPUs of their own."""
+        return {}
+
+
+class ServerScorer(Scorer):
     """Asks servers for the rewards of `settings.batch_size` conversations at a time.
 
     Every address is asked once at construction.
@@ -33,6 +64,11 @@ class ServerScorer(ABC):
 
     def __init__(self, settings: ServerReward) -> None:
         from transformers import AutoConfig
+
+        from psychocounsel.model.load import load_chat_format, loading, resolve_path
+        from psychocounsel.model.reward_head import is_openrlhf
+        from psychocounsel.remote.client import Client
+        from psychocounsel.reward.scale import Scale
 
         self.settings = settings
         section: Any = OmegaConf.create(asdict(settings))
@@ -61,6 +97,8 @@ class ServerScorer(ABC):
         Raises:
             UserError: if no server is left, or one gives what are no rewards.
         """
+        import numpy as np
+
         encoded, size = self._encode(conversations), self.settings.batch_size
         payloads = [self.payload(encoded[start : start + size]) for start in range(0, len(encoded), size)]
         answers = self.client.answers(self.route, payloads, self._rewards)
@@ -84,6 +122,8 @@ class ServerScorer(ABC):
         """
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[Encoded]:
+        from psychocounsel.reward.encoding import encode_conversations
+
         return encode_conversations(self.chat, conversations, self.max_length)
 
     def _rewards(self, answer: Any, payload: Any) -> list[float]:
@@ -96,48 +136,3 @@ class ServerScorer(ABC):
             if not math.isfinite(value):
                 raise ValueError(f"a reward of {value}")
         return values
-
-
-class OpenRLHFScorer(ServerScorer):
-    """OpenRLHF's serve_rm, and whatever speaks as it does: {"query": [text, ...]} is answered by {"rewards": [...]}.
-
-    A text is a whole conversation by the chat template, up to the end-of-turn token where the model is read there. It begins
-    with BOS, if the template writes one, because the server adds none; `send_bos=False` is for servers that do.
-    """
-
-    settings: OpenRLHFServer
-
-    def __init__(self, settings: OpenRLHFServer) -> None:
-        self.route = settings.route
-        super().__init__(settings)
-
-    def payload(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        bos = "" if self.settings.send_bos else self.tokenizer.bos_token or ""
-        return {"query": [each.text.removeprefix(bos) for each in batch]}
-
-    def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
-        rewards = answer.get("rewards") if isinstance(answer, dict) else None
-        if not isinstance(rewards, list):
-            raise ValueError("it has no list of rewards")
-        return rewards, len(payload["query"])
-
-
-class VLLMScorer(ServerScorer):
-    """A sequence classifier with one label that vLLM serves: token ids go to /classify, the head's own output comes back."""
-
-    settings: VLLMServer
-    route = "/classify"
-
-    def payload(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        return {"input": [each.ids.tolist() for each in batch], "use_activation": False}
-
-    def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
-        try:
-            rows = sorted(answer["data"], key=lambda row: row["index"])
-            labels = {len(row["probs"]) for row in rows}
-            values = [row["probs"][0] for row in rows]
-        except (TypeError, KeyError, IndexError) as error:
-            raise ValueError("it has no scores of a classifier") from error
-        if labels - {1}:
-            raise ValueError(f"a model with {max(labels)} labels; a reward model has one")
-        return values, len(payload["input"])

@@ -1,0 +1,55 @@
+"""From a group of a configuration to the dataclass that its `_target_` names, and to an object of it; no torch."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.contract import check_target
+
+_BASES = {
+    "reward": "psychocounsel.reward.base.RewardSettings",
+    "rollout": "psychocounsel.rollout.base.RolloutSettings",
+    "data": "psychocounsel.data.base.Source",
+}
+
+
+def target_class(config: DictConfig, group: str) -> Any:
+    """Import the dataclass that `<group>._target_` names.
+
+    Raises:
+        UserError: if there is none, it cannot be imported, or is not what its group asks for.
+    """
+    return class_of(OmegaConf.select(config, group), group)
+
+
+def class_of(section: Any, group: str) -> Any:
+    """Import the dataclass that the `_target_` of `section`, a configuration of `group`, names. Raises as target_class."""
+    from hydra.utils import get_class
+
+    name = OmegaConf.select(section, "_target_") if OmegaConf.is_dict(section) else None
+    if not name:
+        raise UserError(f"{group} has no _target_: its YAML must name the dataclass that implements it")
+    try:
+        target = get_class(name)
+    except Exception as error:
+        cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
+        raise UserError(
+            f"{group}._target_={name}: cannot be imported ({cause}); "
+            "put its file beside the folder given by --config-dir, or in it"
+        ) from error
+    if group in _BASES:
+        check_target(group, name, target, _BASES[group])
+    return target
+
+
+def build(config: DictConfig, group: str) -> Any:
+    """Make the object of a checked group: its dataclass, with its fields as attributes."""
+    return build_section(config[group], group)
+
+
+def build_section(section: DictConfig, group: str) -> Any:
+    """As `build`, of a section that is the group's, or stands in for it: a member of several rewards."""
+    values = {key: value for key, value in section.items() if key != "_target_"}
+    plain = {str(key): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    return class_of(section, group)(**plain)

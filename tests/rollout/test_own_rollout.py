@@ -1,0 +1,102 @@
+"""A rollout from a user's own folder writes what a run learns from; what lacks parts of the contract is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.cluster.memory import estimate, trained_shape
+from psychocounsel.cluster.slurm.dry_run import _memory_line
+from psychocounsel.data.group import Group, read_groups
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, open_rollout
+from psychocounsel.settings.config import check, compose
+from tests.support.harness import ROOT, cli, metrics_of
+from tests.support.own_folder import docs_example, write_own
+
+_PAGE = (ROOT / "docs" / "online.md").read_text()
+_CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "# my/rollout/phrases.yaml")
+
+
+def test_a_run_learns_from_what_it_writes(small_model: Path, tmp_path: Path) -> None:
+    write_own(tmp_path / "my", "rollout", "phrases", _CODE, _SETTINGS)
+    given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=2", "eval.limit=2", "eval.every=0"]
+    given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
+    cli("train", "--config-dir", "my", *given, "rollout.phrases=['And then?','I see.']", cwd=tmp_path)
+    for number in (0, 1):
+        (shard,) = (tmp_path / "run" / "rounds" / f"000{number}").glob("shard-*.parquet")
+        for group in read_groups(shard):
+            assert [reply.text for reply in group.completions] == ["And then?", "I see."]
+            assert [(reply.policy_version, reply.finish_reason) for reply in group.completions] == [
+                (number, "stop")
+            ] * 2
+    assert [line["step"] for line in metrics_of(tmp_path / "run")][-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (_CODE.replace("(RolloutSettings)", ""), "must be a dataclass that derives from psychocounsel.rollout.base"),
+        (_CODE.replace("def open", "def opens"), "lacks open (see psychocounsel.rollout.base.RolloutSettings)"),
+    ],
+)
+def test_settings_that_lack_what_a_rollout_needs_are_refused(code: str, said: str, tmp_path: Path) -> None:
+    write_own(tmp_path / "my", "rollout", "phrases", code, _SETTINGS)
+    given = ["--config-dir", "my", "algo=rloo", "rollout=phrases"]
+    found = cli("train", *given, cwd=tmp_path, check_code=USER_ERROR).stderr
+    assert found.startswith("error: rollout._target_=phrases.Phrases: ") and said in found and found.count("\n") == 1
+
+
+def test_a_rollout_that_lacks_what_it_needs_is_refused() -> None:
+    class Plain(RolloutSettings):
+        def open(self, *given: Any) -> Rollout:
+            return object()  # type: ignore[return-value]
+
+    class Mute(Rollout):
+        def sync(self, version: int) -> None:
+            pass
+
+    nothing: Any = None
+    with pytest.raises(
+        UserError, match=r"Plain.open returned object, which must derive from psychocounsel.rollout.base"
+    ):
+        open_rollout(Plain(), nothing, nothing, nothing, [], nothing)
+    with pytest.raises(UserError, match=r"Mute: lacks generate \(see psychocounsel.rollout.base.Rollout\)"):
+        Mute()  # type: ignore[abstract]
+
+
+class _Least(Rollout):
+    def sync(self, version: int) -> None:
+        pass
+
+    def generate(self, groups: Any, sampling: Sampling) -> list[Group]:
+        return list(groups)
+
+
+def test_the_rest_of_the_contract_has_defaults() -> None:
+    least = _Least()
+    least.rest()
+    assert not least.writes_ahead and least.generate_alone([], Sampling(1, 1.0, 8, 8, 0)) is None
+
+
+_SIZED = """
+    def memory(self, shape, config, samples):
+        return {"engine of phrases": 2e9 * samples}
+
+    def smaller(self):
+        return {"shard_prompts": 1}
+"""
+
+
+def test_the_memory_estimate_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unsized = _CODE.replace("class PhraseRollout", "class Unsized(Phrases):\n    pass\n\n\nclass PhraseRollout")
+    sized = unsized.replace("class PhraseRollout", f"class Sized(Phrases):{_SIZED}\n\nclass PhraseRollout")
+    (tmp_path / "sized.py").write_text(sized)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = ["cluster=slurm", "algo=rloo", "algo.samples=3", "~rollout.batch_size"]
+    unknown, known = (check(compose([*given, f"rollout._target_=sized.{kind}"])) for kind in ("Unsized", "Sized"))
+    shape = trained_shape(unknown)
+    assert shape is not None
+    assert (estimate(shape, unknown, 4).unknown, estimate(shape, unknown, 4).writing) == (["rollout Unsized"], {})
+    assert "without rollout Unsized, whose size is not known" in _memory_line(shape, unknown, 4, None)
+    assert (estimate(shape, known, 4).unknown, estimate(shape, known, 4).writing) == ([], {"engine of phrases": 6e9})
