@@ -65,18 +65,25 @@ class RolloutSettings:
     """What every way of writing replies can be told; `conf/rollout/` has a file for each.
 
     Each has `open(config, engine, tokenizer, stop, world) -> Rollout`, which all ranks call together: it starts writing with
-    the weights of `engine`; `stop` are the ids of tokens that end a reply.
+    the weights of `engine`; `stop` are the ids of tokens that end a reply. Training divides logits by the same
+    `temperature`, so that its log-probabilities are those of the distribution that replies are drawn from.
     """
 
+    temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)
     top_p: float = option(1.0, above=0, at_most=1)
     top_k: int = option(0, at_least=0)
     shard_prompts: int = option(16, at_least=1)
-    samples: int = option(4, at_least=0)
+    shown_prompts: int = option(4, at_least=0)
     offload_idle: bool = False
 
     def check(self, config: DictConfig, processes: int) -> None:
         """Raises UserError for what this way of writing replies cannot do. Imports no torch."""
+
+
+def training_temperature(config: DictConfig) -> float:
+    """The temperature of the policy's log-probabilities: `rollout.temperature`, or 1 for algorithms without rollouts."""
+    return float(config.rollout.temperature) if "rollout" in config else 1.0
 
 
 def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:

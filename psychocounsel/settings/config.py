@@ -27,6 +27,7 @@ from psychocounsel.settings.checks import (
     require_paths,
 )
 from psychocounsel.settings.merging import merged
+from psychocounsel.settings.renamed import refuse_renamed, renamed
 from psychocounsel.settings.reward_sections import check_members, check_servers, name_members, reward_sections
 from psychocounsel.settings.schema import (
     EvaluateConfig,
@@ -101,6 +102,7 @@ def check(composed: DictConfig) -> DictConfig:
         plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
     require_paths(plain)
     if "algo" in plain:
+        refuse_renamed(plain, target_class)
         _leave_out_unused(plain)
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
     check_members(config, lambda member: _typed(member, NoKeys))
@@ -109,14 +111,13 @@ def check(composed: DictConfig) -> DictConfig:
     cluster.check()
     check_data(config)
     if "algo" in config:
-        algorithm = target_class(config, "algo")
-        check_needs(algorithm.__name__, algorithm.needs)
+        algorithm = build(config, "algo")
+        check_needs(algorithm)
         check_combinations(config, cluster)
-        check_guard(config, algorithm.needs)
-        algo, batch = build(config, "algo"), config.global_batch_size
-        algo.check_settings(config)
+        check_guard(config, algorithm)
+        algorithm.check_settings(config)
         if algorithm.needs.rollouts:
-            check_rollouts(config, batch - algo.offline_groups(batch))
+            check_rollouts(config, algorithm)
             build(config, "rollout").check(config, cluster.process_count())
         build(config, "tracker").check()
     else:
@@ -171,6 +172,8 @@ def target_class(config: DictConfig, group: str) -> Any:
     try:
         return get_class(name)
     except Exception as error:
+        if isinstance(error.__cause__, UserError):  # which the file itself raises
+            raise UserError(f"{group}._target_={name}: {error.__cause__}") from error
         cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
         raise UserError(
             f"{group}._target_={name}: cannot be imported ({cause}); "
@@ -179,10 +182,19 @@ def target_class(config: DictConfig, group: str) -> Any:
 
 
 def build(config: DictConfig, group: str) -> Any:
-    """Make the object of a checked group: its dataclass, with its fields as attributes."""
+    """Make the object of a checked group: its dataclass, with its fields as attributes.
+
+    Raises:
+        UserError: for a key that the dataclass lacks, as an older run directory may have.
+    """
+    target = target_class(config, group)
     values = {key: value for key, value in config[group].items() if key != "_target_"}
     plain = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    return target_class(config, group)(**plain)
+    fields = [f"{group}.{item.name}" for item in dataclasses.fields(target)]
+    for key, value in plain.items():
+        if f"{group}.{key}" not in fields:
+            raise UserError(renamed(f"{group}.{key}", value) or unknown_key(f"{group}.{key}", fields))
+    return target(**plain)
 
 
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:

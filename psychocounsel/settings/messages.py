@@ -7,6 +7,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.renamed import renamed
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
@@ -35,6 +36,9 @@ def one_line(error: Exception, arguments: Sequence[str], config_name: str = "tra
 
 
 def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> str:
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if message := renamed(key, given.get(key)):
+        return message
     groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
     choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
     try:
