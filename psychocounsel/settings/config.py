@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from psychocounsel.settings.checks import (
     make_paths_absolute,
     require_paths,
 )
+from psychocounsel.settings.keys import refuse_renamed, refuse_unknown, unknown_key
 from psychocounsel.settings.merging import merged
-from psychocounsel.settings.renamed import refuse_renamed, renamed
 from psychocounsel.settings.reward_sections import check_members, check_servers, name_members, reward_sections
 from psychocounsel.settings.schema import (
     EvaluateConfig,
@@ -36,7 +37,6 @@ from psychocounsel.settings.schema import (
     TrainConfig,
     check_limits,
     flat_keys,
-    suggestion,
 )
 from psychocounsel.storage.files import shipped
 
@@ -163,37 +163,37 @@ def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[st
 
 
 def target_class(config: DictConfig, group: str) -> Any:
-    """Import the dataclass that `<group>._target_` names."""
-    from hydra.utils import get_class
+    """Import the dataclass that `<group>._target_` names.
 
+    Raises:
+        UserError: if there is none, or the dataclass decorator is missing and so are fields of a base class.
+    """
     name = OmegaConf.select(config, f"{group}._target_")
     if not name:
         raise UserError(f"{group} has no _target_: its YAML must name the dataclass that implements it")
+    module, _, last = name.rpartition(".")
     try:
-        return get_class(name)
+        target = getattr(import_module(module), last)
+    except UserError as error:  # which the file itself raises
+        raise UserError(f"{group}._target_={name}: {error}") from error
     except Exception as error:
-        if isinstance(error.__cause__, UserError):  # which the file itself raises
-            raise UserError(f"{group}._target_={name}: {error.__cause__}") from error
         cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
         raise UserError(
             f"{group}._target_={name}: cannot be imported ({cause}); "
             "put its file beside the folder given by --config-dir, or in it"
         ) from error
+    fields = {item for base in target.__mro__ for item in vars(base).get("__dataclass_fields__", {})}
+    if not dataclasses.is_dataclass(target) or fields - set(target.__dataclass_fields__):
+        raise UserError(f"{group}._target_={name}: is no dataclass; write @dataclass above the class")
+    return target
 
 
 def build(config: DictConfig, group: str) -> Any:
-    """Make the object of a checked group: its dataclass, with its fields as attributes.
-
-    Raises:
-        UserError: for a key that the dataclass lacks, as an older run directory may have.
-    """
+    """Make the object of a checked group: its dataclass, with its fields as attributes."""
     target = target_class(config, group)
     values = {key: value for key, value in config[group].items() if key != "_target_"}
-    plain = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    fields = [f"{group}.{item.name}" for item in dataclasses.fields(target)]
-    for key, value in plain.items():
-        if f"{group}.{key}" not in fields:
-            raise UserError(renamed(f"{group}.{key}", value) or unknown_key(f"{group}.{key}", fields))
+    plain = {str(key): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    refuse_unknown(group, plain, target)
     return target(**plain)
 
 
@@ -208,10 +208,6 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
             raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     return config
-
-
-def unknown_key(key: str, valid: list[str]) -> str:
-    return f"unknown key {key}: {suggestion(key, valid)}"
 
 
 def _name_by_path(config: DictConfig) -> None:

@@ -7,7 +7,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.renamed import renamed
+from psychocounsel.settings.keys import renamed, unknown_key
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
@@ -50,7 +50,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    return configs.unknown_key(key, valid) + f" (a key that the YAML leaves out is added with +{key}=VALUE)"
+    return unknown_key(key, valid) + f" (a key that the YAML leaves out is added with +{key}=VALUE)"
 
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:
