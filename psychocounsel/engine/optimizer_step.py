@@ -39,6 +39,7 @@ class OptimizerStep:
         self.collector.peaks = state.peaks
         idle = {name for name in self.engines if not self.algorithm.gets_gradients(name, self.collector)}
         if groups and len(idle) < len(self.engines):
+            groups = self.algorithm.batch_groups(groups, self.collector)
             found, rested = self._learn(groups, state, line["lr"], idle)
             seconds = time.perf_counter() - started
             speed = self.speed.of(groups, seconds) | {"data_seconds": self.stepper.data_seconds}
@@ -54,7 +55,6 @@ class OptimizerStep:
         self, groups: list[Group], state: LoopState, lr: float, idle: Collection[str]
     ) -> tuple[dict[str, float], bool]:
         """Change the weights of engines that are not `idle`; returns metrics, and whether the main model's stayed."""
-        groups = self.algorithm.batch_groups(groups, self.collector)
         torch.manual_seed(step_seed(self.run.config.seed, state.step, self.stepper.world.rank))
         for name, engine in self.engines.items():
             engine.train(name not in idle)
