@@ -26,9 +26,9 @@ class OnlineDPO:
     def ours(self, rollout: str) -> Measured:
         prompts = self.bench.sizes.prompts
         settings: dict[str, Any] = {
-            **{"algo.samples": 2, "algo.temperature": 1.0, "algo.beta": 0.1, "micro_batch_tokens": 4096},
+            **{"algo.samples": 2, "rollout.temperature": 1.0, "algo.beta": 0.1, "micro_batch_tokens": 4096},
             **{"rollout": rollout, "rollout.max_tokens": self.tokens, "rollout.shard_prompts": prompts},
-            **{"rollout.samples": 0, "reward": "local", "reward.path": self.bench.model("reward")},
+            **{"rollout.shown_prompts": 0, "reward": "local", "reward.path": self.bench.model("reward")},
         }
         result = run_ours(self.bench, "online_dpo", "prompts", **settings)
         steps = step_lines(self.bench.last / "run")[1:]

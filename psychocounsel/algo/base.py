@@ -7,7 +7,7 @@ schema of the algorithm's YAML, and that is checked on login nodes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from psychocounsel.settings.schema import option
 
@@ -26,8 +26,9 @@ class Needs:
 
     `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more), "labelled" (completions with
     a `label`) or "prompts" (none yet). `models` are engines: "policy" is trained, a "critic" too (its terms carry
-    `engine="critic"`; a `value_head` of the policy stands in for it), "reference" is frozen; "reward_model" is trained in
-    the policy's place. `rollouts` are replies of the policy itself, and `reward` is what a reward model gives them.
+    `engine="critic"`; `Algorithm.critic_kind` says where it lives), "reference" is frozen (`Algorithm.reference_kind`);
+    "reward_model" is trained in the policy's place. `rollouts` are replies of the policy itself (`Algorithm.round` says
+    how many), and `reward` is what a reward model gives them.
     """
 
     models: frozenset[str] = frozenset({"policy"})
@@ -39,6 +40,19 @@ class Needs:
     def main(self) -> str:
         """The trained model that the run is about: what it exports."""
         return "reward_model" if "reward_model" in self.models else "policy"
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """The size of a round of rollouts.
+
+    The policy writes `samples` replies to each of `prompts` prompts (None: as many prompts as a step has), and then trains
+    `passes` times over the groups that the algorithm collects from them.
+    """
+
+    samples: int = 1
+    prompts: int | None = None
+    passes: int = 1
 
 
 @dataclass
@@ -61,9 +75,9 @@ class Outputs:
     """What the models computed for a Batch of N completion tokens in C completions.
 
     `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None
-    where no engine computes them: the policy gives `logprobs` and, if the algorithm says `entropy`, the entropy (nats) of
-    the distribution of each token; the critic, or the policy if the algorithm has a `value_head`, `values`;
-    the reward model `scores`.
+    where no engine computes them: the policy gives `logprobs` and, with `Algorithm.reads_entropy`, the entropy (nats) of
+    the distribution of each token; the critic gives `values`, or the policy if it shares its trunk with the critic; the
+    reward model gives `scores`.
     """
 
     logprobs: torch.Tensor | None = None
@@ -118,13 +132,39 @@ class Algorithm:
     max_grad_norm: float | None = option(1.0, above=0)
 
     needs: ClassVar[Needs] = Needs()
-    temperature: ClassVar[float] = 1.0
-    entropy: ClassVar[bool] = False  # whether `loss` reads Outputs.entropy
 
     @property
-    def value_head(self) -> bool:
-        """Whether the critic is a head on the policy's trunk: the policy then gives `values`, and learns by their loss."""
+    def round(self) -> RoundPlan | None:
+        """The size of a round; None for an algorithm without rollouts. `algo.online.Online` makes it of its fields."""
+        return None
+
+    @property
+    def reference_kind(self) -> Literal["none", "initial", "round"]:
+        """Which policy the reference is: the one before training, or the one with which the round begins."""
+        return "initial" if "reference" in self.needs.models else "none"
+
+    @property
+    def critic_kind(self) -> Literal["none", "own", "shared"]:
+        """Whether the critic is a model of its own, or a value head on the policy's trunk.
+
+        With "shared" the policy gives `Outputs.values`, and terms of the critic's loss carry `engine="policy"`.
+        """
+        return "own" if "critic" in self.needs.models else "none"
+
+    @property
+    def critic_start(self) -> Literal["reward", "policy"]:
+        """The model that an own critic begins as: the reward model, or the policy with a new head."""
+        return "policy"
+
+    @property
+    def reads_entropy(self) -> bool:
+        """Whether `loss` reads `Outputs.entropy`, which costs time to compute."""
         return False
+
+    @property
+    def tolerates_stale_rollouts(self) -> bool:
+        """Whether the loss stays right for replies that were written with the weights of a round ago."""
+        return True
 
     def check_settings(self, config: DictConfig) -> None:
         """Refuse settings that cannot work together; called before any job starts, so without torch.
@@ -141,13 +181,21 @@ class Algorithm:
         """
 
     def lr_factor(self, engine: str) -> float:
-        """What the learning rate of an engine is, times that of the policy; a `value_head` has the "critic"'s."""
+        """The learning rate of an engine as a multiple of the policy's; a value head has the factor of the "critic"."""
         return 1.0
 
-    def learns(self, engine: str, ctx: Context) -> bool:
-        """Whether an engine learns from a step: asked before it, and once more when its metrics are among `ctx.peaks`.
+    def gets_gradients(self, engine: str, ctx: Context) -> bool:
+        """Whether the next step computes gradients for an engine. Asked before the step.
 
-        Where the answer is no before a step, the engine gets no gradients; where it is only then, its weights stay.
+        An engine without gradients keeps its weights and its optimizer state.
+        """
+        return True
+
+    def moves_weights(self, engine: str, ctx: Context) -> bool:
+        """Whether the gradients of this step change the weights of an engine. Asked when its metrics are in `ctx.peaks`.
+
+        Asked of engines with gradients only. Where the answer is no, the gradients enter the optimizer's averages, and the
+        weights stay.
         """
         return True
 

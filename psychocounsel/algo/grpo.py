@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
+from psychocounsel.algo.base import Context, Outputs, Term
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, k3, ratio_metrics
 from psychocounsel.settings.schema import option
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class GRPO(PolicyGradient, Algorithm):
+class GRPO(PolicyGradient):
     """GRPO (arXiv 2402.03300, eq. 3 and 4): a token is an action, and all tokens of a reply have its advantage.
 
     The advantage is the reward less the mean of the prompt's replies, over their standard deviation (`normalise_std`; without
@@ -31,8 +31,6 @@ class GRPO(PolicyGradient, Algorithm):
     clip_low: float = option(0.2, above=0, below=1)
     clip_high: float = option(0.2, above=0)
     normalise_std: bool = True
-
-    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         return collect_advantages(self, groups, ctx, self._advantages)

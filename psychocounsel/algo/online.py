@@ -1,12 +1,21 @@
-"""What algorithms share that learn from replies of the policy itself, round by round."""
+"""Bases of online algorithms, which learn from replies of the policy itself, round by round.
+
+An online algorithm is one dataclass, in one of three ways:
+
+- `class Mine(Online)` with its own `collect`, which turns the scored replies of a round into groups to train on, and its
+  own `loss`;
+- `class Mine(OnlinePairs, DPO)`: `OnlinePairs` collects preference pairs, and any algorithm that learns from pairs gives the
+  loss. The online base comes first;
+- `class Mine(PolicyGradient)` (`algo.policy_gradient`) with advantages, as RLOO and GRPO do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Context, Needs, collect_reference
+from psychocounsel.algo.base import Algorithm, Context, Needs, RoundPlan, collect_reference
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -16,27 +25,42 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
 
-_COMPARED_PAIRS = (
-    32  # of a round, and an eighth of it: these losses do not read them, so few are computed for the figures alone
-)
+# At most so many pairs of a round are compared, and an eighth of it: no loss reads them, they cost a pass for the metric.
+_COMPARED_PAIRS = 32
 
 
 @dataclass
-class Online:
-    """Fields of every such algorithm.
+class Online(Algorithm):
+    """Base of algorithms that learn from replies of the policy itself.
 
-    A round takes `prompts_per_round` prompts (by default those of a step), writes `samples` replies to each at
-    `temperature`, scores them, and trains `passes` times over what is collected of them, in steps of `global_batch_size`
-    prompts.
+    A round takes `prompts_per_round` prompts (by default those of a step), writes `samples` replies to each, scores them,
+    and trains `passes` times over the groups that `collect` makes of them, in steps of `global_batch_size` prompts.
+
+    A subclass defines `collect` and `loss`, and `needs` where it needs more models than its bases do together.
+
+    Raises:
+        UserError: when a subclass names an offline algorithm before an online base, whose `collect` it would hide.
     """
 
     samples: int = option(4, at_least=1)
-    temperature: float = option(1.0, above=0)
     prompts_per_round: int | None = option(None, at_least=1)
     passes: int = option(1, at_least=1)
     length_penalty: float = option(0.0, at_least=0)
     unfinished_penalty: float = option(0.0, at_least=0)
     repetition_penalty: float = option(0.0, at_least=0)
+
+    needs = Needs(data="prompts", rollouts=True, reward=True)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _check_order(cls)
+        if "needs" not in vars(cls):
+            bases = [base for base in cls.__bases__ if issubclass(base, Algorithm)]
+            cls.needs = replace(Online.needs, models=frozenset().union(*(base.needs.models for base in bases)))
+
+    @property
+    def round(self) -> RoundPlan:
+        return RoundPlan(self.samples, self.prompts_per_round, self.passes)
 
     def rewards(self, group: Group, ctx: Context) -> list[float]:
         """What the replies of a group count: their rewards less the penalties, whose means are counted, each by its name.
@@ -60,6 +84,22 @@ class Online:
         return found
 
 
+def _check_order(cls: type[Online]) -> None:
+    """An offline algorithm may stand behind the online bases only."""
+    bases = [base for base in cls.__mro__[1:] if issubclass(base, Algorithm) and base is not Algorithm]
+    offline = next((place for place, base in enumerate(bases) if not issubclass(base, Online)), len(bases))
+    hidden = [base.__name__ for base in bases[offline:] if issubclass(base, Online)]
+    if hidden:
+        given, right = (
+            ", ".join(base.__name__ for base in order)
+            for order in (cls.__bases__, sorted(cls.__bases__, key=lambda base: not issubclass(base, Online)))
+        )
+        raise UserError(
+            f"class {cls.__name__}({given}): {bases[offline].__name__} hides how {hidden[0]} collects replies; write the "
+            f"online base first: class {cls.__name__}({right})"
+        )
+
+
 @dataclass
 class OnlinePairs(Online):
     """Collects preference pairs of the replies by their rewards (arXiv 2312.11456, iterative DPO).
@@ -79,16 +119,15 @@ class OnlinePairs(Online):
     top_k: int = option(2, at_least=1)
     offline_fraction: float = option(0.0, at_least=0, below=1)
 
-    needs: ClassVar[Needs]
-
     def check_settings(self, config: DictConfig) -> None:
+        super().check_settings(config)
         batch, fraction = config.global_batch_size, self.offline_fraction
         if fraction and not 0 < self.offline_groups(batch) < batch:
             raise UserError(
                 f"algo.offline_fraction={fraction}: of global_batch_size={batch} that is {self.offline_groups(batch)} pairs of "
                 f"the data and {batch - self.offline_groups(batch)} prompts; there must be one of each"
             )
-        if fraction and config.algo.get("reference") == "round":
+        if fraction and self.reference_kind == "round":
             raise UserError(
                 f"algo.offline_fraction={fraction} and algo.reference=round: the reference of the data's pairs is computed "
                 "once, before training; use algo.reference=initial"
@@ -99,7 +138,7 @@ class OnlinePairs(Online):
 
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Pairs as they are, with their reference if the algorithm has one."""
-        return collect_reference(groups, ctx) if "reference" in self.needs.models else groups
+        return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         from psychocounsel.counsel.pairs import reward_pairs

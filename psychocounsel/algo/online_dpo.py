@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, cast
 
-from psychocounsel.algo.base import Needs
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.algo.online import OnlinePairs
 from psychocounsel.settings.schema import option
@@ -16,4 +16,6 @@ class OnlineDPO(OnlinePairs, DPO):
 
     reference: str = option("initial", choices=("initial", "round"))
 
-    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
+    @property
+    def reference_kind(self) -> Literal["none", "initial", "round"]:
+        return cast(Literal["initial", "round"], self.reference)

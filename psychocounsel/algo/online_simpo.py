@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psychocounsel.algo.base import Needs
 from psychocounsel.algo.online import OnlinePairs
 from psychocounsel.algo.simpo import SimPO
 
@@ -12,5 +11,3 @@ from psychocounsel.algo.simpo import SimPO
 @dataclass
 class OnlineSimPO(OnlinePairs, SimPO):
     """SimPO's loss (arXiv 2405.14734, eq. 6) on the pairs that `OnlinePairs` collects in each round."""
-
-    needs = Needs(data="prompts", rollouts=True, reward=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from psychocounsel.algo.base import Context, Outputs, Term, collect_reference
+from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.algo.online import Online, note_differences
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
@@ -44,9 +44,24 @@ class PolicyGradient(Online):
     entropy: bool = True
     entropy_weight: float = option(0.0, at_least=0)
 
+    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
     reply_is_one_action: ClassVar[bool] = False
 
+    @property
+    def reference_kind(self) -> Literal["none", "initial", "round"]:
+        return cast(Literal["initial", "round"], self.reference) if "reference" in self.needs.models else "none"
+
+    @property
+    def reads_entropy(self) -> bool:
+        return self.entropy
+
+    @property
+    def tolerates_stale_rollouts(self) -> bool:
+        """With `importance_cap` alone: the loss takes the replies to be the policy's own."""
+        return self.importance_cap is not None
+
     def check_settings(self, config: DictConfig) -> None:
+        super().check_settings(config)
         batch, rollout = config.global_batch_size, config.rollout
         if self.stop_kl is not None and self.passes == 1 and (self.prompts_per_round or batch) <= batch:
             raise UserError(
@@ -58,11 +73,15 @@ class PolicyGradient(Online):
         if rollout.top_p < 1 or rollout.top_k:
             raise UserError(
                 f"rollout.top_p={rollout.top_p} and top_k={rollout.top_k}: {type(self).__name__} learns from replies of "
-                "the distribution that it trains; use rollout.top_p=1 rollout.top_k=0, and algo.temperature"
+                "the distribution that it trains; use rollout.top_p=1 rollout.top_k=0, and rollout.temperature"
             )
 
-    def learns(self, engine: str, ctx: Context) -> bool:
-        """The policy does not any more once it is `stop_kl` from where the round began."""
+    def gets_gradients(self, engine: str, ctx: Context) -> bool:
+        """The policy gets none from the step on after the one that went beyond `stop_kl`, until the round ends."""
+        return self.moves_weights(engine, ctx)
+
+    def moves_weights(self, engine: str, ctx: Context) -> bool:
+        """The policy stays from the first step of the round that finds it beyond `stop_kl`."""
         return engine != "policy" or self.stop_kl is None or ctx.peaks.get("approx_kl", 0.0) <= self.stop_kl
 
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.settings.reward_sections import path_is
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class PPO(PolicyGradient, Algorithm):
+class PPO(PolicyGradient):
     """PPO (arXiv 1707.06347) on tokens, as for language models in arXiv 2203.02155.
 
     A reply's reward is that of its last token. The divergence from the reference counts kl_weight times, by `kl_in` in the
@@ -61,14 +61,18 @@ class PPO(PolicyGradient, Algorithm):
         self._kl_weight = self.kl_weight  # of the round that is trained on
 
     @property
-    def value_head(self) -> bool:
-        return self.critic == "shared"
+    def critic_kind(self) -> Literal["none", "own", "shared"]:
+        return "shared" if self.critic == "shared" else "own"
+
+    @property
+    def critic_start(self) -> Literal["reward", "policy"]:
+        return cast(Literal["reward", "policy"], self.critic)
 
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
         if self.critic == "reward" and path_is(config.reward) != "loaded":
             raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
-        if self.value_head and self.critic_warmup:
+        if self.critic_kind == "shared" and self.critic_warmup:
             raise UserError(
                 f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "
                 "policy does; leave it out, or use algo.critic=policy"
@@ -77,7 +81,7 @@ class PPO(PolicyGradient, Algorithm):
             prompts = self.prompts_per_round or config.global_batch_size
             steps_per_round = self.passes * math.ceil(prompts / config.global_batch_size)
             self.check_rounds(math.ceil(config.max_steps / steps_per_round))
-        if not self.value_head and self.value_weight != type(self).value_weight:
+        if self.critic_kind == "own" and self.value_weight != type(self).value_weight:
             raise UserError(
                 f"algo.value_weight={self.value_weight} weighs the critic's loss beside the policy's, and this critic learns "
                 "apart from it: use algo.critic_lr, or algo.critic=shared"
@@ -99,10 +103,10 @@ class PPO(PolicyGradient, Algorithm):
     def lr_factor(self, engine: str) -> float:
         return self.critic_lr / self.lr if engine == "critic" else 1.0
 
-    def learns(self, engine: str, ctx: Context) -> bool:
+    def gets_gradients(self, engine: str, ctx: Context) -> bool:
         """The critic always; the policy after `critic_warmup` rounds, and as PolicyGradient says."""
         warm = engine == "critic" or ctx.round >= self.critic_warmup
-        return warm and super().learns(engine, ctx)
+        return warm and super().gets_gradients(engine, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Fill `logprobs` by the policy as it trains, `ref_logprobs`, `values`, `advantages` and `returns`."""
@@ -163,7 +167,7 @@ class PPO(PolicyGradient, Algorithm):
         losses, ratio = clipped(outputs.logprobs - batch.old_logprobs, batch.advantages, self.clip, self.clip)
         near = batch.old_values + (outputs.values - batch.old_values).clamp(-self.value_clip, self.value_clip)
         errors = torch.maximum((outputs.values - batch.returns) ** 2, (near - batch.returns) ** 2)
-        weight, engine = (self.value_weight, "policy") if self.value_head else (1.0, "critic")
+        weight, engine = (self.value_weight, "policy") if self.critic_kind == "shared" else (1.0, "critic")
         terms = {
             "loss_policy": Term(losses.sum(), "tokens"),
             "loss_value": Term(0.5 * errors.sum(), "tokens", weight, engine),

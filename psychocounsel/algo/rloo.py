@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
+from psychocounsel.algo.base import Context, Outputs, Term
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, ratio_metrics
 from psychocounsel.settings.schema import option
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RLOO(PolicyGradient, Algorithm):
+class RLOO(PolicyGradient):
     """RLOO (arXiv 2402.14740, eq. 6 and 7): a reply is one action.
 
     Its return is R = reward - kl_weight * (log pi_old - log ref), and its advantage R less the mean of the other replies'.
@@ -30,7 +30,6 @@ class RLOO(PolicyGradient, Algorithm):
     reward_weight: float = option(1.0, at_least=0)
     clip: float = option(0.2, above=0)
 
-    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
     reply_is_one_action = True
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.algo.base import Algorithm
 from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
 
@@ -59,18 +60,16 @@ def model_states(
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
     """What one of `gpus` GPUs holds during a run with a checked configuration that trains a model of `shape`."""
-    needs, rewards, writing = configs.target_class(config, "algo").needs, _rewards(config), _writing(shape, config)
+    algorithm, rewards, writing = configs.build(config, "algo"), _rewards(config), _writing(shape, config)
     unknown = [name for name, bytes_ in (rewards | writing).items() if bytes_ is None]
     held = {"states": _trained(shape, config, gpus)}
     training = {"activations": _activations(shape, config)}
-    if needs.main == "policy":
+    if algorithm.needs.main == "policy":
         training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
-    if _has_reference(config, needs):
-        held["reference"] = (
-            bytes_of_weight(config.model.dtype) * shape.parameters
-        )  # whole on every GPU, at stage 3 as well
-    if _has_critic(config, needs):
-        critic = _critic(shape, config)
+    if _has_reference(config, algorithm):  # whole on every GPU, at stage 3 as well
+        held["reference"] = bytes_of_weight(config.model.dtype) * shape.parameters
+    if algorithm.critic_kind == "own":
+        critic = _critic(shape, config, algorithm)
         if critic is None:
             unknown.append("critic")
         else:
@@ -85,18 +84,13 @@ def _known(parts: dict[str, float | None]) -> dict[str, float]:
 
 def trained_parameters(shape: Shape, config: DictConfig) -> float:
     """How many weights of all models a run keeps optimizer state of; a critic of unknown shape counts none."""
-    needs = configs.target_class(config, "algo").needs
-    critic = _critic(shape, config) if _has_critic(config, needs) else None
+    algorithm = configs.build(config, "algo")
+    critic = _critic(shape, config, algorithm) if algorithm.critic_kind == "own" else None
     return _learning(shape, config) + (critic.scorer if critic else 0)
 
 
-def _has_critic(config: DictConfig, needs: Any) -> bool:
-    """Whether there is one beside the policy, with weights of its own."""
-    return "critic" in needs.models and config.algo.critic != "shared"
-
-
-def _critic(shape: Shape, config: DictConfig) -> Shape | None:
-    begins_as = config.reward.get("path") if config.algo.critic == "reward" else None
+def _critic(shape: Shape, config: DictConfig, algorithm: Algorithm) -> Shape | None:
+    begins_as = config.reward.get("path") if algorithm.critic_start == "reward" else None
     return shape_of(config, "reward", begins_as) if begins_as else shape
 
 
@@ -134,13 +128,12 @@ def _activations(shape: Shape, config: DictConfig) -> float:
     return layer + checkpoints if config.model.gradient_checkpointing else layer * shape.layers
 
 
-def _has_reference(config: DictConfig, needs: Any) -> bool:
+def _has_reference(config: DictConfig, algorithm: Algorithm) -> bool:
     """Whether a frozen copy stands beside the policy.
 
     With adapters it is the policy without them; offline its values are computed before the first step, by the policy.
     """
-    initial = config.algo.get("reference", "initial") == "initial"
-    return bool("reference" in needs.models and needs.rollouts and initial and not config.model.lora.rank)
+    return algorithm.reference_kind == "initial" and algorithm.needs.rollouts and not config.model.lora.rank
 
 
 def _rewards(config: DictConfig) -> dict[str, float | None]:
@@ -155,7 +148,7 @@ def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
     """What writing replies takes besides, as the rollout says."""
     if "rollout" not in config:
         return {}
-    samples = config.algo.get("samples", 1)
+    samples = configs.build(config, "algo").round.samples
     found: dict[str, float | None] = configs.build(config, "rollout").memory(shape, config, samples)
     return found
 

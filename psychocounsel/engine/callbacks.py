@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
 
 EVENTS = (
@@ -22,6 +26,30 @@ class Callback:
 
     def on(self, event: str, step: int, run: Run) -> None:
         """Called at `event` after `step` optimizer steps."""
+
+
+class Callbacks:
+    """The callbacks of a run.
+
+    Raises:
+        UserError: if one cannot be made.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.each = [_instantiate(name, callback) for name, callback in run.config.callbacks.items()]
+
+    def announce(self, event: str, step: int) -> None:
+        for callback in self.each:
+            callback.on(event, step, self.run)
+
+
+def _instantiate(name: str, callback: Any) -> Any:
+    try:
+        return instantiate(callback)
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(f"callbacks.{name}: cannot be made ({reason})") from error
 
 
 @dataclass

@@ -20,6 +20,20 @@ from psychocounsel.model.policy import Policy
 from psychocounsel.model.probe import check_packing
 from psychocounsel.model.reward_head import HEAD, load_reward_lm, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
+from psychocounsel.rollout.base import training_temperature
+
+
+def build_engines(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> dict[str, Engine]:
+    """The engines of all trained models by name, the main model's first.
+
+    Raises:
+        UserError: as `build_engine` and `build_critic` say.
+    """
+    main = build_engine(config, algorithm, world, tokenizer)
+    engines = {algorithm.needs.main: main}
+    if algorithm.critic_kind == "own":
+        engines["critic"] = build_critic(config, algorithm, world, tokenizer, main.lanes)
+    return engines
 
 
 def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> Engine:
@@ -38,7 +52,7 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
         keep_few_products()
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
-    if algorithm.value_head:
+    if algorithm.critic_kind == "shared":
         assert isinstance(model, Policy)
         model.add_value_head(torch.float32 if config.zero.stage == 0 else dtype)
     engine = Engine(model, config, algorithm, dtype, lane_count(config, model, world.size, world.device))
@@ -56,7 +70,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     """
     dtype = model_dtype(config.model, world.device)
     wide = torch.float32 if config.zero.stage == 0 else dtype
-    if config.algo.critic == "reward":
+    if algorithm.critic_start == "reward":
         theirs, _ = load_chat_format(config.reward, "reward", scores=False)
         if theirs.get_vocab() != tokenizer.get_vocab():
             raise UserError(
@@ -104,4 +118,4 @@ def load_model(
             for parameter in lm.parameters():
                 parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     common = (lm, model.path, adapter, model.attention, device)
-    return RewardModel(*common) if scores else Policy(*common, algorithm.temperature)
+    return RewardModel(*common) if scores else Policy(*common, training_temperature(config))

@@ -40,7 +40,7 @@ class OfflineFeed:
         self.steps = order.steps
 
     def start(self, weights: str) -> None:
-        self.collector.collect(self.data, self.order.visited(), weights)
+        self.collector.collect_data(self.data, self.order.visited(), weights)
 
     def groups(self, step: int) -> list[Group]:
         return [self.data.train[index] for index in self.order.indices(step)]

@@ -153,7 +153,7 @@ class Stepper:
 
     def _forward(self, batch: Batch, lane: int, idle: Collection[str]) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
-        wanted = {"entropy": self.algorithm.entropy, "values": self.algorithm.value_head}
+        wanted = {"entropy": self.algorithm.reads_entropy, "values": self.algorithm.critic_kind == "shared"}
         asked = {name: True for name, is_wanted in wanted.items() if is_wanted}
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.algorithm.needs.main not in idle):
             output = self.main(batch, lane, **asked)
@@ -200,19 +200,28 @@ class Stepper:
 
     @torch.no_grad()
     def per_token(
-        self, groups: Sequence[Group], model: PackedModel | Engine | None = None, **asked: bool
+        self,
+        groups: Sequence[Group],
+        model: PackedModel | Engine | None = None,
+        batch: int | None = None,
+        **asked: bool,
     ) -> list[list[np.ndarray]]:
-        """float32[len] per completion of each group by `model`, or the policy's log-probabilities; on every rank.
+        """float32[len] per completion of each group, on every rank: by `model`, or the policy's log-probabilities.
 
-        `asked` are words of the policy's `forward`, to have something else of it.
+        `batch` groups at a time are split into micro-batches; None: all of them. `asked` are words of the policy's
+        `forward`, for values other than log-probabilities.
         """
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
             pieces = batch.split_completions(self._output(model, batch, lane, asked))
             return dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
 
-        mine = {index: pieces for part in self._each(groups, run) for index, pieces in part.items()}
-        return self._gather(mine, len(groups))
+        found: list[list[np.ndarray]] = []
+        for start in range(0, len(groups), batch or len(groups) or 1):
+            some = groups[start : start + batch] if batch else groups
+            mine = {index: pieces for part in self._each(some, run) for index, pieces in part.items()}
+            found += self._gather(mine, len(some))
+        return found
 
 
 def save_rows(folder: Path, step: int, rank: int, groups: Sequence[Group]) -> Path:

@@ -90,15 +90,20 @@ class Rollout(Contract):
 
 @dataclass
 class RolloutSettings(GroupSettings):
-    """The settings of a rollout: each field is a key of `rollout.*`. A subclass must define `open`. Imports no torch."""
+    """The settings of a rollout: each field is a key of `rollout.*`. A subclass must define `open`. Imports no torch.
+
+    Training divides logits by the same `temperature`, so that its log-probabilities are those of the distribution that
+    replies are drawn from.
+    """
 
     config_group: ClassVar[str] = "rollout"
 
+    temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)
     top_p: float = option(1.0, above=0, at_most=1)
     top_k: int = option(0, at_least=0)
     shard_prompts: int = option(16, at_least=1)
-    samples: int = option(4, at_least=0)
+    shown_prompts: int = option(4, at_least=0)
     offload_idle: bool = False
 
     @abstractmethod
@@ -150,6 +155,11 @@ def open_rollout(
             "psychocounsel.rollout.base.Rollout"
         )
     return rollout
+
+
+def training_temperature(config: DictConfig) -> float:
+    """The temperature of the policy's log-probabilities: `rollout.temperature`, or 1 for algorithms without rollouts."""
+    return float(config.rollout.temperature) if "rollout" in config else 1.0
 
 
 def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:

@@ -14,6 +14,7 @@ from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, complet
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
 from psychocounsel.rundir.servers import KEY_FILE
 from psychocounsel.rundir.servers import addresses as job_addresses
+from psychocounsel.settings import config as configs
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.files import shared_secret
 
@@ -49,7 +50,7 @@ class VLLMServer(VLLMEngine):
             )
         if self.addresses and config.cluster.get("server_nodes"):
             raise UserError("rollout.addresses and cluster.server_nodes both name servers: keep one")
-        if self.overlap and config.algo.get("importance_cap", 1.0) is None:
+        if self.overlap and not configs.build(config, "algo").tolerates_stale_rollouts:
             raise UserError(
                 "rollout.overlap=true trains on replies by weights a round old, which counts for this algorithm: give "
                 "algo.importance_cap as well, 2.0 for instance"

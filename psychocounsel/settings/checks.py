@@ -50,7 +50,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
     check_model_paths(config, "model", config.model)
 
 
-def check_guard(config: DictConfig, needs: Any) -> None:
+def check_guard(config: DictConfig, algorithm: Any) -> None:
     """Refuse limits on what is not measured, and a stop without limits.
 
     Raises:
@@ -58,7 +58,7 @@ def check_guard(config: DictConfig, needs: Any) -> None:
     """
     guard = config.guard
     limits = [name for name, value in guard.items() if name != "stop" and value is not None]
-    if (limits or guard.stop) and not needs.rollouts:
+    if (limits or guard.stop) and not algorithm.needs.rollouts:
         name = limits[0] if limits else "stop"
         raise UserError(
             f"guard.{name}={guard[name]}: guards look at replies of the policy, and this algorithm has none; leave it out, "
@@ -70,13 +70,13 @@ def check_guard(config: DictConfig, needs: Any) -> None:
         raise UserError(
             f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
         )
-    initial = "reference" in needs.models and config.algo.get("reference", "initial") == "initial"
-    if guard.kl is not None and not initial:
+    if guard.kl is not None and algorithm.reference_kind != "initial":
         raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
 
 
-def check_needs(name: str, needs: Any) -> None:
+def check_needs(algorithm: Any) -> None:
     """Refuse an algorithm whose `needs` this engine cannot meet."""
+    name, needs = type(algorithm).__name__, algorithm.needs
     lacking = sorted(needs.models - {"policy", "reference", "reward_model", "critic"})
     if lacking:
         raise UserError(f"algo={name}: needs {', '.join(lacking)}, which this version of the engine does not provide")
@@ -86,21 +86,26 @@ def check_needs(name: str, needs: Any) -> None:
         )
     if len(needs.models & {"policy", "reward_model"}) != 1 or needs.models == {"reward_model", "reference"}:
         raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
+    if needs.rollouts != (algorithm.round is not None):
+        raise UserError(
+            f"algo={name}: needs.rollouts={needs.rollouts} contradicts its round, which is {algorithm.round}; an algorithm "
+            "with rollouts is a subclass of psychocounsel.algo.online.Online"
+        )
 
 
-def check_rollouts(config: DictConfig, prompts: int) -> None:
-    """Refuse what an algorithm that learns from the policy's own replies to `prompts` prompts a step cannot do.
+def check_rollouts(config: DictConfig, algorithm: Any) -> None:
+    """Refuse what an algorithm cannot do that learns from the policy's own replies.
 
     Raises:
         UserError: naming the key and what to type instead.
     """
     check_reward_paths(config)
-    algo, batch = config.algo, config.global_batch_size
-    if algo.prompts_per_round and algo.prompts_per_round % prompts:
+    batch, wanted = config.global_batch_size, algorithm.round.prompts
+    prompts = batch - algorithm.offline_groups(batch)
+    if wanted and wanted % prompts:
         less = "" if prompts == batch else f" less {batch - prompts} by algo.offline_fraction"
         raise UserError(
-            f"algo.prompts_per_round={algo.prompts_per_round} must be a multiple of global_batch_size={batch}{less}, the "
-            "prompts of a step"
+            f"algo.prompts_per_round={wanted} must be a multiple of global_batch_size={batch}{less}, the prompts of a step"
         )
     if config.micro_batch_tokens == "auto":
         raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")

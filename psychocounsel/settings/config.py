@@ -26,6 +26,7 @@ from psychocounsel.settings.checks import (
     make_paths_absolute,
     require_paths,
 )
+from psychocounsel.settings.keys import refuse_renamed, unknown_key
 from psychocounsel.settings.merging import merged
 from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
 from psychocounsel.settings.schema import (
@@ -35,7 +36,6 @@ from psychocounsel.settings.schema import (
     TrainConfig,
     check_limits,
     flat_keys,
-    suggestion,
 )
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
@@ -101,6 +101,7 @@ def check(composed: DictConfig) -> DictConfig:
         plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
     require_paths(plain)
     if "algo" in plain:
+        refuse_renamed(plain, target_class)
         _leave_out_unused(plain)
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
     check_members(config, lambda member: _typed(member, NoKeys))
@@ -109,14 +110,13 @@ def check(composed: DictConfig) -> DictConfig:
     cluster.check()
     check_data(config)
     if "algo" in config:
-        algorithm = target_class(config, "algo")
-        check_needs(algorithm.__name__, algorithm.needs)
+        algorithm = build(config, "algo")
+        check_needs(algorithm)
         check_combinations(config, cluster)
-        check_guard(config, algorithm.needs)
-        algo, batch = build(config, "algo"), config.global_batch_size
-        algo.check_settings(config)
+        check_guard(config, algorithm)
+        algorithm.check_settings(config)
         if algorithm.needs.rollouts:
-            check_rollouts(config, batch - algo.offline_groups(batch))
+            check_rollouts(config, algorithm)
             build(config, "rollout").check(config, cluster.process_count())
         build(config, "tracker").check()
     else:
@@ -175,10 +175,6 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
             raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     return config
-
-
-def unknown_key(key: str, valid: list[str]) -> str:
-    return f"unknown key {key}: {suggestion(key, valid)}"
 
 
 def _name_by_path(config: DictConfig) -> None:

@@ -7,6 +7,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.keys import renamed, unknown_key
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
@@ -35,6 +36,9 @@ def one_line(error: Exception, arguments: Sequence[str], config_name: str = "tra
 
 
 def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> str:
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if message := renamed(key, given.get(key)):
+        return message
     groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
     choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
     try:
@@ -46,7 +50,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    return configs.unknown_key(key, valid) + f" (a key that the YAML leaves out is added with +{key}=VALUE)"
+    return unknown_key(key, valid) + f" (a key that the YAML leaves out is added with +{key}=VALUE)"
 
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:

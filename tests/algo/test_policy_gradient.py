@@ -192,8 +192,9 @@ def test_the_policy_rests_once_it_is_too_far_away(algorithm: Any) -> None:
     stops = dataclasses.replace(algorithm, stop_kl=0.1)
     for peak, learns in ((None, True), (0.1, True), (0.11, False)):
         ctx.peaks = {} if peak is None else {"approx_kl": peak}
-        assert stops.learns("policy", ctx) == learns
-        assert algorithm.learns("policy", ctx) and stops.learns("critic", ctx)
+        for asked in ("gets_gradients", "moves_weights"):
+            assert getattr(stops, asked)("policy", ctx) == learns
+            assert getattr(algorithm, asked)("policy", ctx) and getattr(stops, asked)("critic", ctx)
 
 
 def test_k3_estimates_the_divergence() -> None:

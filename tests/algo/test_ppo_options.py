@@ -74,12 +74,14 @@ def test_the_divergence_in_the_loss_is_not_in_the_rewards(noted: dict[str, float
 
 
 def test_the_critic_learns_alone_in_the_first_rounds() -> None:
-    algorithm, ctx = PPO(critic_warmup=2, stop_kl=0.1), Context({})
+    algorithm = PPO(critic_warmup=2, stop_kl=0.1)
+    ctx: Any = Context({})
     for number, learns in ((0, False), (1, False), (2, True)):
         ctx.round = number
-        assert algorithm.learns("policy", ctx) == learns and algorithm.learns("critic", ctx)  # type: ignore[arg-type]
+        assert algorithm.gets_gradients("policy", ctx) == learns and algorithm.gets_gradients("critic", ctx)
     ctx.peaks = {"approx_kl": 0.2}
-    assert not algorithm.learns("policy", ctx)  # type: ignore[arg-type]
+    assert not algorithm.gets_gradients("policy", ctx) and not algorithm.moves_weights("policy", ctx)
+    assert algorithm.moves_weights("critic", ctx)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ PROMISED: dict[str, dict[str, Any]] = {
     "paper_dpo_iter": {
         **{"algo._target_": "psychocounsel.algo.online_dpo.OnlineDPO", "algo.beta": 0.1, "algo.loss_type": "sigmoid"},
         **{"algo.lr": 5e-7, "max_steps": 1600, "global_batch_size": 64, "algo.warmup": 0.1, "zero.stage": 2},
-        **{"algo.prompts_per_round": 6400, "algo.samples": 8, "algo.temperature": 1.0, "algo.pairs": "best_worst"},
+        **{"algo.prompts_per_round": 6400, "algo.samples": 8, "rollout.temperature": 1.0, "algo.pairs": "best_worst"},
         **{"checkpoint.metric": "eval/reward", "algo.reference": "initial", "rollout.top_p": 1.0},
     },
     "simpo_llama3": {

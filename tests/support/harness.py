@@ -120,7 +120,7 @@ def make_stepper(
     main = algorithm.needs.main
     make = Policy if main == "policy" else RewardModel
     model = make(lm, "test", attention=config.model.attention)
-    if algorithm.value_head:
+    if algorithm.critic_kind == "shared":
         model.add_value_head()
     engine = Engine(model, config, algorithm, dtype, lanes)
     return Stepper(algorithm, {main: engine}, here, budget)

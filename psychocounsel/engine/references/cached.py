@@ -11,12 +11,15 @@ from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Array, Group
-from psychocounsel.distributed.world import World
+from psychocounsel.engine.references.base import Reference
 from psychocounsel.engine.references.filling import Filling, Order, Unit, make_units
 from psychocounsel.engine.references.store import ReferenceStore, row_key
+from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.engine.zero import deepspeed_config, weights_dtype
+from psychocounsel.errors import UserError
 from psychocounsel.model.load import model_dtype
+from psychocounsel.rollout.base import training_temperature
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import PACKAGE
 from psychocounsel.storage.hashes import code_id
@@ -43,44 +46,61 @@ def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, d
         "weights_dtype": str(weights_dtype(config, dtype)),
         "autocast": deepspeed_config(config, algorithm, dtype)["torch_autocast"]["enabled"],
         "quantise": quantise,
-        "temperature": algorithm.temperature,
+        "temperature": training_temperature(config),
         "device": device.type,
         "versions": {name: version(name) for name in libraries},
         "code": code_id(*(file for pattern in _DECIDING for file in PACKAGE.glob(pattern))),
     }
 
 
-class CachedReference:
-    """Log-probabilities under the reference, on every rank.
+class CachedReference(Reference):
+    """The reference of a data set: values from a cache on disk, or computed into it by `source` before the first step.
 
     Rank 0 holds the cache and says what to compute; all ranks compute it together, and call `alive` before each batch and
     while another job computes what is needed here.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        world: World,
-        identity: dict[str, Any],
-        compute: Callable[[list[Group]], list[list[Array]]],
-        alive: Callable[[], None],
-    ) -> None:
-        self.run, self.world, self.compute, self.alive = run, world, compute, alive
+    def __init__(self, run: Run, stepper: Stepper, source: Reference, alive: Callable[[], None]) -> None:
+        self.run, self.stepper, self.source, self.alive = run, stepper, source, alive
+        self.world, self.config = stepper.world, run.config
         self.store: ReferenceStore | None = None
-        if run.is_main:
-            of = f"{run.config.model.path} in {identity['quantise'] or identity['dtype'].removeprefix('torch.')}"
-            self.store = ReferenceStore(run.config.paths.cache, identity, of, run.say)
+        self.is_open = False
         self.progress = Progress(run.is_main)
         self.replies = self.computed = 0
 
-    def __call__(self, groups: list[Group]) -> list[list[Array]]:
-        """float32[len] per completion of each group."""
+    def open(self, weights: str) -> None:
+        self.is_open = True
+        if self.run.is_main:
+            identity = reference_identity(self.config, self.stepper.algorithm, weights, self.world.device)
+            of = f"{self.config.model.path} in {identity['quantise'] or identity['dtype'].removeprefix('torch.')}"
+            self.store = ReferenceStore(self.config.paths.cache, identity, of, self.run.say)
+
+    def close(self) -> None:
+        """Tell the user how many replies there were, and how many the cache had. Later values do not enter the cache."""
+        self.is_open = False
+        if self.replies:
+            cached = self.replies - self.computed
+            self.run.say(f"reference log-probabilities: {cached} replies from the cache, {self.computed} computed")
+
+    def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
+        """float32[len] per completion of each group.
+
+        Raises:
+            UserError: after `close`, if the policy itself was the reference.
+        """
+        if not self.is_open:
+            if self.stepper.main.module.adapter is None:
+                kind = type(self.stepper.algorithm).__name__
+                raise UserError(
+                    f"{kind}: the policy changes and is its reference no more; ask for it in `collect` alone"
+                )
+            return self.source.logprobs(groups)
         keys = [[row_key(group.prompt_ids, reply.ids) for reply in group.completions] for group in groups]
-        units = make_units(groups, keys, self.run.config.micro_batch_tokens)
+        units = make_units(groups, keys, self.config.micro_batch_tokens)
         filling = Filling(self.store, units) if self.store is not None else None
         try:
             for order in self.progress.bar(self._orders(filling), "reference log-probabilities"):
-                rows = self.compute([units[number].group(positions) for number, positions in order])
+                rows = self.source.logprobs([units[number].group(positions) for number, positions in order])
                 self.computed += sum(map(len, rows))
                 if filling is not None:
                     filling.add(order, rows)
@@ -91,18 +111,12 @@ class CachedReference:
         self.replies += len(known)
         return [[known[key] for key in some] for some in keys]
 
-    def report(self) -> None:
-        """Tell the user how many replies there were, and how many of them the cache had."""
-        if self.replies:
-            cached = self.replies - self.computed
-            self.run.say(f"reference log-probabilities: {cached} replies from the cache, {self.computed} computed")
-
     def _orders(self, filling: Filling | None) -> Iterator[Order]:
         """The same batches on every rank, as rank 0 decides."""
         told = False
         while True:
             self.alive()
-            order = self.world.broadcast(filling.next(self.run.config.global_batch_size) if filling else None)
+            order = self.world.broadcast(filling.next(self.config.global_batch_size) if filling else None)
             if order is None:
                 return
             if order:

@@ -10,7 +10,7 @@ from psychocounsel.engine.schedule import DataOrder
 
 
 class MixedFeed:
-    """What `rounds` gives for a step, and after it what `pairs` give; all else is as in rounds."""
+    """Each step's batch is the round's groups followed by pairs of the data set. All else is as in `rounds`."""
 
     def __init__(self, rounds: Feed, pairs: OfflineFeed) -> None:
         self.rounds, self.pairs, self.steps = rounds, pairs, rounds.steps
@@ -25,11 +25,12 @@ class MixedFeed:
         return self.rounds.groups(step) + self.pairs.groups(step)
 
 
-def mixed(rounds: Feed, data: Dataset, collector: Collector) -> Feed:
-    """`rounds`, with as many of `data.pairs` in each step as the algorithm wants; epochs over them are shuffled anew."""
-    config = collector.run.config
-    count = collector.algorithm.offline_groups(config.global_batch_size)
-    if not count:
-        return rounds
+def mixed(rounds: Feed, data: Dataset, pairs: Collector) -> Feed:
+    """`rounds`, with as many of `data.pairs` in each step as the algorithm wants; `pairs` collects these.
+
+    Epochs over the pairs are shuffled anew.
+    """
+    config = pairs.run.config
+    count = pairs.algorithm.offline_groups(config.global_batch_size)
     order = DataOrder(len(data.pairs), count, rounds.steps * count / len(data.pairs), rounds.steps, config.seed)
-    return MixedFeed(rounds, OfflineFeed(replace(data, train=data.pairs, held_out=[]), order, collector))
+    return MixedFeed(rounds, OfflineFeed(replace(data, train=data.pairs, held_out=[]), order, pairs))

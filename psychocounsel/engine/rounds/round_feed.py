@@ -11,9 +11,7 @@ from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.collector import Collector, notes_file, round_folder
-from psychocounsel.engine.engines import build_reference
 from psychocounsel.engine.rounds.held_out import held_out_metrics
-from psychocounsel.engine.rounds.resident import resident
 from psychocounsel.engine.rounds.shards import Announce, Shards
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.evaluation.replies import reply_metrics
@@ -60,14 +58,14 @@ class RoundFeed:
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Figures of one reply to each held-out prompt."""
         replies = self.shards.held_out(step)
-        initial = self.collector.reference_is_initial
+        initial = self.collector.algorithm.reference_kind == "initial"
         reference = self.collector.logprobs("reference", replies) if initial else None
         return held_out_metrics(self.run, step, replies, reference)
 
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
         folder = round_folder(self.run.dir, number)
         replies = self.shards.make(number, step)
-        if self.run.is_main and (count := self.run.config.rollout.samples):
+        if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
             write_atomically(folder / "samples.md", sample_page(replies, count, f"Round {number}"))
         file = folder / "groups.parquet"
         self.collector.begin(number)
@@ -99,22 +97,20 @@ def open_rounds(
     announce: Announce,
     alive: Callable[[], None],
 ) -> RoundFeed:
-    """The feed of an algorithm with rollouts, with what writes, scores and is the reference.
+    """The feed of an algorithm with rollouts, with its rollout and its scorer.
 
     Raises:
         UserError: if one of them cannot be loaded.
     """
     config: Any = run.config
-    algo = config.algo
-    batch = config.global_batch_size - collector.algorithm.offline_groups(config.global_batch_size)
+    algorithm, plan = collector.algorithm, collector.algorithm.round
+    assert plan is not None, "checked with the configuration"
+    batch = config.global_batch_size - algorithm.offline_groups(config.global_batch_size)
     engine, world = collector.stepper.main, collector.world
-    if engine.module.adapter is None and collector.reference_is_initial:
-        collector.frozen = build_reference(config, collector.algorithm, world, tokenizer)
-        collector.resident = resident([collector.frozen], world.device, config.rollout.offload_idle)
     length = (config.epochs, config.max_steps, config.seed)
-    order = RoundOrder(len(data.train), algo.prompts_per_round or batch, batch, algo.passes, *length)
-    collector.algorithm.check_rounds(order.rounds)
+    order = RoundOrder(len(data.train), plan.prompts or batch, batch, plan.passes, *length)
+    algorithm.check_rounds(order.rounds)
     rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
     scorer = open_scorer(configs.build(config, "reward"), world.device)
-    shards = Shards(run, data, order, rollout, scorer, world, announce, alive)
+    shards = Shards(run, data, order, plan.samples, rollout, scorer, world, announce, alive)
     return RoundFeed(run, shards, collector, announce)

@@ -26,14 +26,17 @@ Announce = Callable[[str], None]
 
 
 class Shards:
-    """`alive` is called on all ranks together, often; it may raise Stopped. If the rollout writes ahead, the next round is
-    written while this one is trained on."""
+    """`samples` replies to each prompt of a round. If the rollout writes ahead, it writes the next round during this one.
+
+    `alive` is called on all ranks together, often; it may raise Stopped.
+    """
 
     def __init__(
         self,
         run: Run,
         data: Dataset,
         order: RoundOrder,
+        samples: int,
         rollout: Rollout,
         scorer: Scorer,
         world: World,
@@ -41,7 +44,7 @@ class Shards:
         alive: Callable[[], None],
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
-        self.rollout, self.scorer = rollout, scorer
+        self.samples, self.rollout, self.scorer = samples, rollout, scorer
         self.resident = resident(scorer.models, world.device, run.config.rollout.offload_idle)
         self.announce, self.alive = announce, alive
         self.config: Any = run.config
@@ -121,7 +124,7 @@ class Shards:
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return [
-            (folder / f"shard-{index:02d}.parquet", part, self._sampling(self.config.algo.samples, number, index))
+            (folder / f"shard-{index:02d}.parquet", part, self._sampling(self.samples, number, index))
             for index, part in enumerate(cut)
         ]
 
@@ -167,8 +170,9 @@ class Shards:
     def _sampling(self, samples: int, number: int, shard: int) -> Sampling:
         config = self.config
         seed = int(np.random.SeedSequence([config.seed, number, shard]).generate_state(1)[0])
-        limits = (samples, config.algo.temperature, config.rollout.max_tokens, config.max_length, seed)
-        return Sampling(*limits, config.rollout.top_p, config.rollout.top_k)
+        rollout = config.rollout
+        limits = (samples, rollout.temperature, rollout.max_tokens, config.max_length, seed)
+        return Sampling(*limits, rollout.top_p, rollout.top_k)
 
 
 class _Ahead:

@@ -28,13 +28,14 @@ class Speed:
         (self.peak,) = world.sum([_peak_flops(world.device, engine.dtype)])
 
     def of(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
-        """The metrics of a step on `groups`, of all ranks, that took `seconds`."""
+        """The metrics of a step on `groups`, of all ranks, that took `seconds`; memory is of this process."""
         tokens = sum(group.tokens for group in groups)
         return {
             "tokens": tokens,
             "step_seconds": seconds,
             "tokens_per_second": tokens / seconds,
             "mfu": self.flops.of(groups) / (seconds * self.peak),
+            "peak_memory_gb": peak_memory_gb(),
         }
 
 

@@ -17,10 +17,11 @@ from psychocounsel.data.group import Group
 from psychocounsel.engine.references.cached import CachedReference, reference_identity
 from psychocounsel.engine.references.store import BUCKETS
 from psychocounsel.engine.step import Stepper
+from psychocounsel.errors import UserError
 from psychocounsel.settings.config import build, check, compose
 from psychocounsel.storage.files import read_json
 from psychocounsel.storage.locks import Lock
-from tests.support.harness import ROOT, TINY, cli, make_stepper, metrics_of, random_groups, small_lm, world
+from tests.support.harness import ROOT, TINY, cli, make_stepper, metrics_of, random_groups, small_lm
 
 SAID = re.compile(r"reference log-probabilities: (\d+) replies from the cache, (\d+) computed")
 SHORT = ["debug=fast", "data.limit=40", "global_batch_size=16", "eval.limit=20"]  # so many that parts share buckets
@@ -30,10 +31,13 @@ SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
 # -- in this process
 
 
-def cached_reference(cache: Path, compute: Any, said: list[str], *overrides: str) -> CachedReference:
-    config = check(compose([f"paths.cache={cache}", "global_batch_size=4", *overrides]))
+def cached_reference(cache: Path, stepper: Stepper, compute: Any, said: list[str]) -> CachedReference:
+    config = check(compose([f"paths.cache={cache}", "global_batch_size=4"]))
     run: Any = SimpleNamespace(config=config, is_main=True, say=said.append)
-    return CachedReference(run, world(), {"quantise": None, "dtype": "x"}, compute, lambda: None)
+    source: Any = SimpleNamespace(logprobs=compute)
+    reference = CachedReference(run, stepper, source, lambda: None)
+    reference.open("w")
+    return reference
 
 
 def one_by_one(stepper: Stepper, groups: list[Group]) -> list[list[np.ndarray]]:
@@ -58,18 +62,20 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
         return stepper.per_token(some)
 
     said: list[str] = []
-    cold = cached_reference(tmp_path, compute, said)
-    values = cold(groups)
-    cold.report()
+    cold = cached_reference(tmp_path, stepper, compute, said)
+    values = cold.logprobs(groups)
+    cold.close()
     for row, expected in zip(values, one_by_one(stepper, groups), strict=True):
         for got, wanted in zip(row, expected, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
     assert sum(len(group.completions) for group in asked) == 50, "ten replies stand in two pairs"
     assert len(asked) == 20, "and all replies to a prompt in one group"
-    warm = cached_reference(tmp_path, lambda some: pytest.fail("computed again"), said)
-    again = warm(groups)
-    warm.report()
+    warm = cached_reference(tmp_path, stepper, lambda some: pytest.fail("computed again"), said)
+    again = warm.logprobs(groups)
+    warm.close()
     assert all(np.array_equal(a, b) for x, y in zip(values, again, strict=True) for a, b in zip(x, y, strict=True))
+    with pytest.raises(UserError, match="DPO: the policy changes"):
+        warm.logprobs(groups)
     assert said == [
         "reference log-probabilities: 0 replies from the cache, 50 computed",
         "reference log-probabilities: 50 replies from the cache, 0 computed",
@@ -109,9 +115,9 @@ def test_references_that_compute_otherwise_have_folders_of_their_own() -> None:
         identity(LORA, "model.quantise=nf4", BF16),
     ]
     assert all(one != other for number, one in enumerate(different) for other in different[:number])
-    warm = identity()
-    warm["temperature"] = 0.7
-    assert warm != identity()
+    written = ["algo=online_dpo", "algo.offline_fraction=0.5"]
+    assert identity(*written)["temperature"] == identity("rollout.temperature=0.7")["temperature"] == 1.0
+    assert identity(*written) != identity(*written, "rollout.temperature=0.7")
 
 
 def test_references_that_compute_the_same_share_a_folder() -> None:
