@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.packed import PackedModel
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import read_json
-
-
-def round_folder(run_dir: Path, number: int) -> Path:
-    """Where all of a round lies."""
-    return run_dir / "rounds" / f"{number:04d}"
-
-
-def notes_file(run_dir: Path, number: int) -> Path:
-    """What was counted and noted while a round was collected."""
-    return round_folder(run_dir, number) / "collected.json"
 
 
 class Collector:
@@ -69,7 +58,7 @@ class Collector:
         """
         if not self.round:
             return None
-        file = notes_file(self.run.dir, self.round - 1)
+        file = self.run.files.round(self.round - 1).collected
         notes = self.world.broadcast(read_json(file) if self.run.is_main else None) or {}
         if name not in notes:
             raise UserError(f"{file}: has no {name}, with which this round begins: restore it, or use another run_dir")

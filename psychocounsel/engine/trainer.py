@@ -17,8 +17,8 @@ from psychocounsel.data.group import Group
 from psychocounsel.data.packing import packing_report
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.checkpoints.card import model_card
-from psychocounsel.engine.checkpoints.model_folder import export_model, kept_model
-from psychocounsel.engine.checkpoints.saving import load_checkpoint, save_checkpoint
+from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model
+from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.engines import build_critic, build_engine
 from psychocounsel.engine.evaluating import Evaluation, Evaluator
@@ -30,10 +30,10 @@ from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import DataOrder, learning_rate, step_seed
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally, metrics_of, save_rows
 from psychocounsel.engine.stop_request import StopRequest, Watchdog
+from psychocounsel.engine.telemetry.final_report import Outcome, report_end
 from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
-from psychocounsel.engine.telemetry.speed import Speed, peak_memory_gb
-from psychocounsel.engine.telemetry.step_log import Records
-from psychocounsel.engine.telemetry.summary import print_summary, write_summary
+from psychocounsel.engine.telemetry.speed import Speed, gpu_names, peak_memory_gb
+from psychocounsel.engine.telemetry.step_log import StepLog
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, UserError
 from psychocounsel.model.cpu.process import keep_freed_memory
 from psychocounsel.model.load import load_chat_format, weights_id
@@ -95,6 +95,8 @@ class Trainer:
             lanes = self.engines[self.main].lanes
             self.engines["critic"] = build_critic(run.config, self.algorithm, self.world, self.tokenizer, lanes)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
+        keep = run.config.checkpoint.keep_last
+        self.checkpoints = Checkpoints(run.files, self.engines, self.world, keep, self._announce)
         budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
         self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
         self.speed = Speed(self.engines[self.main], self.world)
@@ -103,7 +105,7 @@ class Trainer:
         self.collector = Collector(run, self.algorithm, self.stepper, self.world, self._alive_while_collecting)
         self.feed = self._feed()
         self.steps = self.feed.steps
-        self.records = Records(run, self.feed.sample)
+        self.records = StepLog(run, self.feed.sample)
         self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._stop_if_asked)
         if lengths := self.feed.lengths():
             run.say(packing_report(lengths, self.stepper.plan))
@@ -127,12 +129,14 @@ class Trainer:
         self.feed.start(weights)
         self.fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         nodes = sorted(set(self.world.gather(platform.node())))
-        loop = load_checkpoint(self.run.dir, self.engines)
+        loop = self.checkpoints.load()
         if loop is not None:
             self._restore_loop(loop)
         self.stepper.untrained = "reference" in self.algorithm.needs.models and not self.state.step
         if self.run.is_main:
-            self.run.write_environment(nodes, **self.fingerprints)
+            self.run.write_environment(
+                nodes, gpu_names(self.world.device), torch.get_num_threads(), **self.fingerprints
+            )
         self.records.open(self.state.written)
 
     def _alive_while_collecting(self) -> None:
@@ -157,7 +161,7 @@ class Trainer:
         self.state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState)})
         if self.state.line is not None:
             self.state.line["attempt"] = self.run.attempt
-        kept = kept_model(self.run.dir / "model")
+        kept = kept_model(self.run.files.model)
         if self.config.checkpoint.metric in kept:
             self.state.best = kept  # newer than the checkpoint, where a kill came between the two
         self.run.say(f"going on from step {self.state.step} of {self.steps}")
@@ -181,7 +185,7 @@ class Trainer:
             self._stop_if_asked()
             self._train_step()
         self.progress.close()
-        if not self.state.best or self.world.any(self.run.is_main and not (self.run.dir / "model").exists()):
+        if not self.state.best or self.world.any(self.run.is_main and not (self.run.files.model).exists()):
             if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
                 self.run.say("no evaluation kept the limits of guard: model/ holds the last weights")
             self._export({})
@@ -292,7 +296,7 @@ class Trainer:
         step = self.state.step + (self.state.line is None)  # an evaluation is of the step that is done
         mine = None
         if error.groups:
-            path = save_rows(self.run.dir / "failure", step, self.run.rank, error.groups)
+            path = save_rows(self.run.files.failed_rows(step, self.run.rank), error.groups)
             mine = f"rank {self.run.rank} wrote its {len(error.groups)} rows to {path}"
         saved = "; ".join(filter(None, self.world.gather(mine)))
         return NonFinite(f"step {step}: {error}; {saved}. Try a smaller algo.lr, model.dtype=fp32, or look at the rows")
@@ -302,10 +306,8 @@ class Trainer:
             return
         metrics = {name: getattr(self.state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
-        seconds = time.time() - self.started
-        write_summary(self.run.dir, status, self.state.step, self.steps, metrics, mark, seconds)
-        self.run.write_state(status, self.state.step, self.steps)
-        print_summary(self.run, status, self.state.step, self.steps, metrics, seconds)
+        outcome = Outcome(status, self.state.step, self.steps, metrics, time.time() - self.started)
+        report_end(self.run, outcome, mark)
 
     def close(self) -> None:
         self.watchdog.stop()
@@ -321,15 +323,14 @@ class Trainer:
             "fingerprints": self.fingerprints,
         }
         self.records.sync()
-        keep = self.config.checkpoint.keep_last
-        save_checkpoint(self.run.dir, self.state.step, loop, self.engines, self.world, keep, self._announce)
+        self.checkpoints.save(self.state.step, loop)
         self.watchdog.alive()
 
     def _export(self, evaluation: dict[str, float]) -> None:
         about = {"step": self.state.step, **evaluation}
         card = model_card(self.config, about)
-        folder, engine, model = self.run.dir / "model", self.engines[self.main], self.config.model
-        export_model(folder, engine, self.tokenizer, self.chat, self.world, model, card, about)
+        companions = Companions(self.tokenizer, self.chat, self.config.model, card, about)
+        export_model(self.run.files.model, self.engines[self.main], self.world, companions)
         self.watchdog.alive()
 
     def _announce(self, event: str) -> None:
