@@ -23,9 +23,6 @@ class Record:
     def is_array(self) -> bool:
         return len(self.tasks) > 1
 
-    def index_of(self, run_dir: Path) -> int | None:
-        return next((index for index, runs in enumerate(self.tasks) if run_dir in runs), None)
-
     def task_name(self, index: int) -> str:
         return f"{self.jobs[-1]}_{index}" if self.is_array else self.jobs[-1]
 
