@@ -1,37 +1,31 @@
 """`python -m psychocounsel.serve --port 8000 model=llama3_1_8b`: a rollout server for runs with rollout.addresses."""
 
-import argparse
 import os
-import sys
 
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.errors import DONE, UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.command_line import Parser, run
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("python -m psychocounsel.serve", description=__doc__)
+    parser = Parser(prog="python -m psychocounsel.serve", description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all of this machine)")
     parser.add_argument("overrides", nargs="*", help="model=..., max_length=..., rollout.KEY=..., as for training")
     given = parser.parse_args(arguments)
-    try:
-        config = configs.check(configs.compose(["algo=online_dpo", "rollout=vllm_server", *given.overrides]))
-        key = os.environ.get(KEY_VARIABLE)
-        if not key:
-            raise UserError(f"{KEY_VARIABLE} is not set: give it a secret of your own, here and where you train")
-        from psychocounsel.rollout.server import serve
+    config = configs.check(configs.compose(["algo=online_dpo", "rollout=vllm_server", *given.overrides]))
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise UserError(f"{KEY_VARIABLE} is not set: give it a secret of your own, here and where you train")
+    from psychocounsel.rollout.server import serve
 
-        print(f"serving {config.model.path} on {given.host}:{given.port}; it waits for a run's weights", flush=True)
-        serve(config, given.port, key, given.host)
-    except (UserError, OmegaConfBaseException, ValueError) as error:
-        print(f"error: {one_line(error, given.overrides, 'train')}", file=sys.stderr)
-        return USER_ERROR
-    return 0
+    print(f"serving {config.model.path} on {given.host}:{given.port}; it waits for a run's weights", flush=True)
+    serve(config, given.port, key, given.host)
+    return DONE
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, OmegaConfBaseException, ValueError)

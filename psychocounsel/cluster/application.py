@@ -15,9 +15,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.job import Job, Submission, make_job, submit
+from psychocounsel.cluster.job import Job, Submission, make_job
+from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.launcher import register
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
@@ -62,7 +64,7 @@ def main(
 def _read_arguments() -> list[list[str]]:
     """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep."""
     arguments = sys.argv[1:]
-    _add_code_path(arguments)
+    _use_config_dirs(arguments)
     try:
         folders = [*map(Path, _config_dirs(arguments)), shipped("conf")]
         arguments, rows = take_sweep(arguments, folders)
@@ -125,9 +127,9 @@ def _code_path(arguments: Sequence[str]) -> list[str]:
     return [*folders, os.getcwd()] if folders else [os.getcwd()]
 
 
-def _add_code_path(arguments: Sequence[str]) -> None:
+def _use_config_dirs(arguments: Sequence[str]) -> None:
     for folder in _config_dirs(arguments):
         if not os.path.isdir(folder):
             print(f"error: --config-dir {folder}: no such folder", file=sys.stderr)
             sys.exit(USER_ERROR)
-    sys.path.extend(folder for folder in _code_path(arguments) if folder not in sys.path)
+    add_code_path(_code_path(arguments))

@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.status import rows, runs_of
+from psychocounsel.cluster.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import complete_checkpoints, file_sizes
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.storage.files import readable_size
 
 
@@ -20,7 +22,7 @@ def sync(folder: Path) -> None:
     Raises:
         UserError: if there are none, or wandb is not installed or fails.
     """
-    kept = sorted(path for _, run, _ in runs_of(folder) for path in run.glob("wandb/offline-run-*") if path.is_dir())
+    kept = [path for run in runs_of(folder) for path in RunDir(run.run_dir).offline_wandb_runs()]
     if not kept:
         raise UserError(f"{folder}: holds no offline runs of wandb (tracker=wandb with WANDB_MODE=offline makes them)")
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, kept)])
@@ -41,7 +43,7 @@ def archive(folder: Path, destination: Path) -> None:
         raise UserError(f"{destination}: exists; give a new folder")
     if destination.is_relative_to(folder):
         raise UserError(f"{destination}: lies in what is to be archived")
-    places = [run / "checkpoints" for _, run, _ in runs_of(folder)]
+    places = [RunDir(run.run_dir).checkpoints for run in runs_of(folder)]
     checkpoints = [path for place in places for path in complete_checkpoints(place.parent)]
     files = [path for path in sorted(folder.rglob("*")) if _is_copied(path, places)]
     size = sum(path.lstat().st_size for path in files)

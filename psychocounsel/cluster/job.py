@@ -1,26 +1,22 @@
-"""A job is one run directory and the module that works in it; `submit` is the one way to start jobs, anywhere."""
+"""A job is one run directory and the module that works in it."""
 
-import contextlib
-import json
-import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.manifest import checkpoint_to_go_on_from
+from psychocounsel.rundir.paths import CheckpointDir, RunDir
+from psychocounsel.rundir.run_config import has_config, read_config, write_config, write_job
+from psychocounsel.rundir.summary import is_finished, objective, remove_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
-from psychocounsel.settings.parallel import in_parallel
-from psychocounsel.storage.files import PACKAGE, read_json, write_atomically, write_json
+from psychocounsel.storage.files import PACKAGE, read_json, write_atomically
 
 
 @dataclass
@@ -38,9 +34,19 @@ class Job:
     skip: str = ""  # why the cluster is not to start it
 
     @property
+    def files(self) -> RunDir:
+        """The names of the files in `run_dir`."""
+        return RunDir(self.run_dir)
+
+    @property
     def metric(self) -> str:
         """What the run is judged by."""
         return self.config.checkpoint.metric if "checkpoint" in self.config else "accuracy"
+
+    @property
+    def objective(self) -> float | None:
+        """The best value of `metric`, or None before the run has ended."""
+        return objective(self.run_dir, self.metric)
 
 
 @dataclass
@@ -67,9 +73,8 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     else:
         run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], config.reward.name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
-    existing = run_dir / "config.yaml"
-    if existing.exists():
-        before = _load(existing)
+    if has_config(run_dir):
+        before = read_config(run_dir)
         hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
@@ -83,68 +88,9 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     return Job(module, config, run_dir, index, overrides, processes=cluster.process_count(), after=after)
 
 
-def _load(path: Path) -> DictConfig:
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir"
-        ) from error
-    if not isinstance(loaded, DictConfig):
-        raise UserError(f"{path}: is not a run's configuration; use another run_dir")
-    return loaded
-
-
-def submit(jobs: list[Job], config: DictConfig) -> Submission:
-    """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names.
-
-    Raises:
-        UserError: if one cannot be started; directories that were made for this are gone then.
-    """
-    for job in jobs:
-        pin(job)
-        job.finished = is_finished(job)
-        check_process_count(job)
-    cluster = configs.build(config, "cluster")
-    if config.dry_run:
-        print(cluster.describe(jobs))
-        return Submission(0, [None] * len(jobs))
-    cluster.select(jobs)
-    with _removed_on_failure(jobs):
-        in_parallel(write_run_directory, [job for job in jobs if not job.skip])
-        if config.sweep_dir:
-            _write_sweep_table(Path(config.sweep_dir), jobs)
-        return cluster.submit(jobs)
-
-
-@contextmanager
-def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
-    """Run directories that are new, and in which nothing has run, go if the block fails."""
-    new = [job.run_dir for job in jobs if not job.skip and not (job.run_dir / "config.yaml").exists()]
-    sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
-    table = sweep / "sweep.jsonl" if sweep else None
-    before = table.read_text() if table and table.exists() else None
-    parents = sorted({path for run in new for path in run.parents if not path.exists()}, reverse=True)
-    try:
-        yield
-    except (UserError, OSError):
-        for run_dir in new:
-            if not (run_dir / "logs").exists():
-                shutil.rmtree(run_dir, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            if table and before is not None:
-                write_atomically(table, before)
-            elif sweep and table and not [path for path in sweep.iterdir() if path.name in {run.name for run in new}]:
-                shutil.rmtree(sweep)
-        for path in parents:
-            with contextlib.suppress(OSError):
-                path.rmdir()  # goes only if it is empty
-        raise
-
-
 def pin(job: Job) -> None:
     """Let a new run use the commits that `prepare` fetched, and say so in its configuration; others keep their own."""
-    if not (job.run_dir / "config.yaml").exists():
+    if not has_config(job.run_dir):
         hub_sources.pin(job.config)
 
 
@@ -153,7 +99,7 @@ def check_process_count(job: Job) -> None:
     checkpoint = None if job.finished else checkpoint_to_go_on_from(job.run_dir)
     if checkpoint is None:
         return
-    written = (read_json(checkpoint / "loop.json") or {}).get("processes")
+    written = (read_json(CheckpointDir(checkpoint).loop) or {}).get("processes")
     if written != job.processes:
         raise UserError(
             f"{job.run_dir} was written by {written} processes and cannot go on with {job.processes}: "
@@ -161,47 +107,25 @@ def check_process_count(job: Job) -> None:
         )
 
 
-def is_finished(job: Job) -> bool:
+def is_done(job: Job) -> bool:
     """True if the run directory holds a finished run of this length."""
-    if not is_run_finished(job.run_dir):
+    if not is_finished(job.run_dir):
         return False
-    before = _load(job.run_dir / "config.yaml")
+    before = read_config(job.run_dir)
     return all(before.get(key) == job.config.get(key) for key in ("max_steps", "epochs"))
 
 
-def is_run_finished(run_dir: Path) -> bool:
-    return (read_json(run_dir / "summary.json") or {}).get("status") == "finished"
-
-
-def objective(job: Job) -> float | None:
-    """The best value of the metric that the run is judged by, or None."""
-    summary = read_json(job.run_dir / "summary.json") or {}
-    metrics = summary.get("metrics") or {}
-    return (metrics.get("best") or {}).get(job.metric) if "checkpoint" in job.config else metrics.get(job.metric)
-
-
 def write_run_directory(job: Job) -> None:
-    """Write what a worker reads (`config.yaml`, `job.json`) and what a reader of the run wants to know."""
+    """Write what a worker reads, and what a reader of the run wants to know."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
-    (job.run_dir / "summary.json").unlink(missing_ok=True)  # of a shorter run that now goes on
-    for_readers = {"overrides.txt": "".join(f"{line}\n" for line in job.overrides)}
-    if not (job.run_dir / "code.txt").exists():
-        for_readers["code.txt"] = _code_state()
-    for name, content in for_readers.items():  # no job needs them after a crash, and a sweep waits for every fsync
-        write_atomically(job.run_dir / name, content, durable=False)
-    write_atomically(job.run_dir / "config.yaml", OmegaConf.to_yaml(job.config))
-    write_json(job.run_dir / "job.json", {"module": job.module, "index": job.index, "after": job.after})
-
-
-def _write_sweep_table(sweep: Path, jobs: list[Job]) -> None:
-    """`sweep.jsonl`: index, overrides and folder of every job; those of earlier commands keep their lines."""
-    path = sweep / "sweep.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = {row["run_dir"]: row for row in map(json.loads, lines)}
-    for job in jobs:
-        folder = str(job.run_dir.relative_to(sweep))
-        rows.setdefault(folder, {"index": len(rows), "overrides": job.overrides, "run_dir": folder})
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+    remove_summary(job.run_dir)  # of a shorter run that now goes on
+    for_readers = {job.files.overrides: "".join(f"{line}\n" for line in job.overrides)}
+    if not job.files.code.exists():
+        for_readers[job.files.code] = _code_state()
+    for file, content in for_readers.items():  # no job needs them after a crash, and a sweep waits for every fsync
+        write_atomically(file, content, durable=False)
+    write_config(job.run_dir, job.config)
+    write_job(job.run_dir, job.module, job.index, job.after)
 
 
 @cache
@@ -219,15 +143,3 @@ def _code_state() -> str:
     except (OSError, subprocess.TimeoutExpired):
         pass  # no git here: the version has to do
     return state
-
-
-def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
-    """Return `job.json` and the configuration of a run directory.
-
-    Raises:
-        UserError: if it is not one.
-    """
-    job = read_json(run_dir / "job.json")
-    if job is None or not (run_dir / "config.yaml").exists():
-        raise UserError(f"{run_dir}: is not a run directory (it has no job.json and config.yaml)")
-    return job, _load(run_dir / "config.yaml")

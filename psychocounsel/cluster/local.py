@@ -3,23 +3,26 @@
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from psychocounsel.cluster.job import Job, Submission, is_run_finished, objective
-from psychocounsel.cluster.ranks import run_ranks
+from psychocounsel.cluster.base import Cluster
+from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.local_ranks import run_ranks
 from psychocounsel.cluster.slurm.allocation import around
-from psychocounsel.cluster.status import runs_of
-from psychocounsel.errors import CONTINUE_LATER, GATE_NO, USER_ERROR, UserError
-from psychocounsel.remote.hub import cache_directories
+from psychocounsel.cluster.worker_environment import worker_environment
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, UserError
 from psychocounsel.rundir.attempts import next_number
-from psychocounsel.rundir.owner import refuse_if_owned
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
 
 @dataclass
-class Local:
+class Local(Cluster):
     processes: int | None = option(None, at_least=1)
     device: str = option("auto", choices=("auto", "cpu", "cuda"))
     threads: int | None = option(None, at_least=1)
@@ -57,28 +60,18 @@ class Local:
         allocation = around()
         return self.processes or max(len(allocation.nodes) if allocation else 1, self.gpus())
 
-    def describe(self, jobs: list[Job]) -> str:
-        """What a dry run says of the jobs."""
-        return "\n".join(
-            f"would run {job.module} with {self._where(job)}: {' '.join(job.overrides) or 'defaults'}" for job in jobs
-        )
-
     def select(self, jobs: list[Job]) -> None:
-        """Say of every job why it is not to be started.
+        """Set `skip` of each job that is not to be started.
 
         Raises:
             UserError: if a live process owns a job's directory, or what it is to come after is not finished.
         """
-        for job in jobs:
-            for parent in map(Path, job.after):
-                if not all(map(is_run_finished, [run for _, run, _ in runs_of(parent)])):
-                    raise UserError(
-                        f"after={parent}: has not finished, and cluster=local waits for nothing: run it first"
-                    )
-            refuse_if_owned(job.run_dir)
-            job.skip = "finished" if job.finished else ""
+        for parent in (Path(parent) for job in jobs for parent in job.after):
+            if not all(is_finished(run.run_dir) for run in runs_of(parent)):
+                raise UserError(f"after={parent}: has not finished, and cluster=local waits for nothing: run it first")
+        super().select(jobs)
 
-    def _where(self, job: Job) -> str:
+    def place(self, job: Job) -> str:
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
         allocation = around()
         where = f" of allocation {allocation.job} ({' '.join(allocation.nodes)})" if allocation else ""
@@ -93,52 +86,50 @@ class Local:
             codes.append(self._run(job))
             if codes[-1] == CONTINUE_LATER:
                 break
-        objectives = [objective(job) for job in jobs]
+        objectives = [job.objective for job in jobs]
         if len(jobs) > 1:
             _print_table(jobs, codes, objectives)
         return Submission(max(codes), objectives)
 
+    def cancel(self, runs: Sequence[Path]) -> None:
+        files = " ".join(str(RunDir(run).stop) for run in runs)
+        raise UserError(f"these runs are on one machine, not in a queue: `touch {files}` lets them save and stop")
+
+    def resubmit(self, jobs: list[Job], code: str) -> None:
+        raise UserError(
+            f"{jobs[0].run_dir}: ran with cluster=local, which has no queue: give its command again to go on "
+            f"(its overrides are in {jobs[0].files.overrides.name})"
+        )
+
     def _run(self, job: Job) -> int:
         if job.finished:
-            print(f"{job.run_dir} is already finished: see summary.json and model/ in it")
-            return 0
-        attempt = next_number(job.run_dir)
-        logs = job.run_dir / "logs" / f"{attempt:02d}"
-        logs.mkdir(parents=True)
-        print(f"starting {self._where(job)}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix="psychocounsel-") as rendezvous:
-            environment = self._environment(job, attempt, rendezvous)
+            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {job.files.model.name}/ in it")
+            return DONE
+        number = next_number(job.run_dir)
+        attempt = job.files.attempt(number)
+        attempt.path.mkdir(parents=True)
+        print(f"starting {self.place(job)}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="psychocounsel-") as folder:
+            rendezvous, gpu = f"file://{folder}/store", self.gpus() > 0
+            environment = worker_environment(job, number, rendezvous, self._threads(job), gpu)
             if allocation := around():
-                environment |= allocation.rendezvous(attempt)
-                code, rank = allocation.run(job.run_dir, job.processes, environment, logs)
+                environment |= allocation.rendezvous(number)
+                code, rank = allocation.run(job.run_dir, job.processes, environment, attempt)
             else:
-                code, rank = run_ranks(job.run_dir, job.processes, environment, logs, self.gpus() > 0)
-        if code not in (0, USER_ERROR, GATE_NO, CONTINUE_LATER):
-            print(
-                f"error: {job.run_dir} failed (rank {rank}, exit code {code}); its logs are in {logs}", file=sys.stderr
-            )
-        if code not in (0, GATE_NO, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
-            print(
-                "".join((logs / f"rank-{rank}.out").read_text(errors="replace").splitlines(True)[-20:]), file=sys.stderr
-            )
+                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu)
+        if code not in (DONE, USER_ERROR, GATE_NO, CONTINUE_LATER):
+            where = f"rank {rank}, exit code {code}"
+            print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)
+        if code not in (DONE, GATE_NO, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
+            lines = attempt.output(rank).read_text(errors="replace").splitlines(True)
+            print("".join(lines[-20:]), file=sys.stderr)
         return code
 
-    def _environment(self, job: Job, attempt: int, rendezvous: str) -> dict[str, str]:
-        """What the ranks need to know; each one's number is added when it starts."""
+    def _threads(self, job: Job) -> str:
+        """CPU threads of each process."""
         allocation = around()
         cores = allocation.cpus * len(allocation.nodes) if allocation else len(os.sched_getaffinity(0))
-        threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes)
-        code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        return {
-            **cache_directories(job.config.paths.cache),
-            "PYTHONPATH": code_path,
-            "OMP_NUM_THREADS": str(threads),
-            # Threads that wait sleep: spinning, they would slow whatever else runs on these cores.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
-            "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
-            "PSYCHOCOUNSEL_RENDEZVOUS": f"file://{rendezvous}/store",
-            "PSYCHOCOUNSEL_DEVICE": "cuda" if self.gpus() else "cpu",
-        }
+        return str(self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes))
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:

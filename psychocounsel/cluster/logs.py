@@ -4,12 +4,14 @@ import sys
 import time
 from pathlib import Path
 
-from psychocounsel.cluster.status import rows, runs_of
+from psychocounsel.cluster.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.attempts import next_number
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.sweep_table import runs_of
 
 _SECONDS = 0.5
-_ASK_SECONDS = 30.0  # how often SLURM is asked whether the run still lives
+_ASK_SECONDS = 30.0  # how often the cluster is asked whether the run still lives
 
 
 def show(folder: Path, index: int | None, rank: int, number: int | None, follow: bool) -> None:
@@ -24,7 +26,7 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
         return
     current, position, asked = number or max(1, next_number(run) - 1), 0, 0.0
     while True:
-        file = run / "logs" / f"{current:02d}" / f"rank-{rank}.out"
+        file = RunDir(run).attempt(current).output(rank)
         if file.exists():
             with open(file, "rb") as handle:
                 handle.seek(position)
@@ -50,18 +52,17 @@ def _run(folder: Path, index: int | None) -> Path:
     listed = runs_of(folder)
     if index is None and len(listed) > 1:
         raise UserError(f"{folder} holds {len(listed)} runs: give an index from 0 to {len(listed) - 1}")
-    found = {number: run for number, run, _ in listed}
+    found = {run.index: run.run_dir for run in listed}
     if index is not None and index not in found:
         raise UserError(f"there is no index {index}: they go from 0 to {len(listed) - 1}")
-    return found[index if index is not None else listed[0][0]]
+    return found[index if index is not None else listed[0].index]
 
 
 def _file(run: Path, number: int, rank: int) -> Path:
-    logs = run / "logs" / f"{number:02d}"
-    file = logs / f"rank-{rank}.out"
-    if not logs.is_dir():
+    attempt = RunDir(run).attempt(number)
+    file = attempt.output(rank)
+    if not attempt.path.is_dir():
         raise UserError(f"{run}: nothing has begun yet" if number < 2 else f"{run}: there was no attempt {number}")
     if not file.exists():
-        have = sorted(path.name for path in logs.glob("rank-*"))
-        raise UserError(f"{file}: there is no such file; there are {', '.join(have) or 'none yet'}")
+        raise UserError(f"{file}: there is no such file; there are {', '.join(attempt.output_names()) or 'none yet'}")
     return file

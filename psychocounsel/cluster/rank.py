@@ -52,8 +52,8 @@ def main(run_dir: Path) -> None:
 
 
 def _work(run_dir: Path) -> int:
-    from psychocounsel.cluster.job import read_run
     from psychocounsel.rundir.run import Run
+    from psychocounsel.rundir.run_config import read_run
 
     _check_code()
     job, config = read_run(run_dir)

@@ -1,8 +1,6 @@
-"""What became of the runs of a folder, from our own files and one call of squeue."""
+"""What became of the runs of a folder, by their own files and by what their clusters say."""
 
-import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,23 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from psychocounsel.cluster.slurm import scheduler
-from psychocounsel.cluster.slurm.standings import Standing, standings
-from psychocounsel.cluster.slurm.units import readable_time
-from psychocounsel.errors import UserError
-from psychocounsel.rundir import submissions
+from psychocounsel.cluster.base import Standing
+from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.rundir.attempts import attempts, next_number
-from psychocounsel.storage.files import read_json
-from psychocounsel.storage.locks import holder
-
-_TAIL_BYTES = 1 << 15
-_FINAL = {
-    "CANCELLED": "cancelled",
-    "TIMEOUT": "timed out",
-    "NODE_FAIL": "node failed",
-    "OUT_OF_MEMORY": "out of memory",
-}
-_FINAL |= {"PREEMPTED": "preempted", "DEADLINE": "past its deadline", "BOOT_FAIL": "node failed"}
+from psychocounsel.rundir.metrics import last_metrics
+from psychocounsel.rundir.owner import live_owner
+from psychocounsel.rundir.summary import is_finished, read_state, read_summary
+from psychocounsel.rundir.sweep_table import ListedRun, runs_of
+from psychocounsel.storage.files import readable_time
 
 
 @dataclass
@@ -52,40 +41,23 @@ class Row:
         return self.state in ("running", "pending", "requeued")
 
 
-def runs_of(folder: Path) -> list[tuple[int, Path, str]]:
-    """Index, folder and overrides of each run of a sweep, or of the one run.
-
-    Raises:
-        UserError: if the folder is neither.
-    """
-    table = folder / "sweep.jsonl"
-    if table.exists():
-        rows = list(map(json.loads, table.read_text().splitlines()))
-        return [(row["index"], folder / row["run_dir"], " ".join(row["overrides"])) for row in rows]
-    if (folder / "job.json").exists():
-        given = folder / "overrides.txt"
-        return [(0, folder, " ".join(given.read_text().split("\n")).strip() if given.exists() else "")]
-    raise UserError(f"{folder}: is neither a run (it has no job.json) nor a sweep (no sweep.jsonl)")
-
-
 def rows(folder: Path) -> list[Row]:
-    """How every run below `folder` stands.
+    """How every run of `folder`, a sweep's or the run's own, stands.
 
     Raises:
-        UserError: if it holds no runs, or SLURM does not answer.
+        UserError: if it holds no runs, or a cluster does not answer.
     """
     listed = runs_of(folder)
-    place = folder if (folder / "sweep.jsonl").exists() else submissions.home_of(folder)
-    standing = standings(place) if submissions.read(place) and shutil.which("squeue") else {}
-    return [_row(index, run, overrides, standing.get(run)) for index, run, overrides in listed]
+    standings: dict[Path, Standing] = {}
+    for cluster, runs in by_cluster(run.run_dir for run in listed):
+        standings |= cluster.standings(runs)
+    return [_row(run, standings.get(run.run_dir)) for run in listed]
 
 
-def _row(index: int, run_dir: Path, overrides: str, here: Standing | None) -> Row:
-    state = read_json(run_dir / "state.json") or {}
-    summary = read_json(run_dir / "summary.json") or {}
-    row = Row(index, run_dir, overrides, step=state.get("step", 0), total=state.get("total"))
-    tried = attempts(run_dir)
-    row.attempts = next_number(run_dir) - 1
+def _row(run: ListedRun, here: Standing | None) -> Row:
+    state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
+    row = Row(run.index, run.run_dir, run.overrides, step=state.get("step", 0), total=state.get("total"))
+    row.attempts = next_number(run.run_dir) - 1
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
@@ -94,14 +66,14 @@ def _row(index: int, run_dir: Path, overrides: str, here: Standing | None) -> Ro
             row.elapsed += max(0.0, state.get("heartbeat", 0.0) - last["started"])
         row.node = last.get("nodes") or ""
     if here:
-        row.task = here.task.name if here.task else here.record.task_name(here.index)
-    if summary.get("status") == "finished":
+        row.task = here.task
+    if is_finished(run.run_dir):
         row.state, row.remaining, row.reason = "finished", None, ""
     elif here and here.is_live:
-        _of_live(row, here.task, last)
-    elif tried or here:
+        _of_live(row, here, last)
+    elif tried or (here and (here.was_ended or not state)):
         _of_ended(row, here, last)
-    elif holder(run_dir / "owner.json"):
+    elif live_owner(run.run_dir):
         row.state = "running"
     elif summary:
         row.state = summary["status"]
@@ -110,51 +82,37 @@ def _row(index: int, run_dir: Path, overrides: str, here: Standing | None) -> Ro
     return row
 
 
-def _of_live(row: Row, task: scheduler.Task | None, last: dict[str, Any]) -> None:
-    assert task is not None
-    if task.state == "PENDING":
+def _of_live(row: Row, here: Standing, last: dict[str, Any]) -> None:
+    if here.phase == "waiting":
         row.state = "requeued" if row.attempts else "pending"
-        row.reason = last.get("reason") or task.reason if row.attempts else task.reason
+        row.reason = last.get("reason") or here.reason if row.attempts else here.reason
         row.node, row.remaining = "", None
     else:
-        row.state, row.node = "running", task.nodes
-        row.elapsed = row.elapsed or task.elapsed
+        row.state, row.node = "running", here.nodes
+        row.elapsed = row.elapsed or here.elapsed
 
 
 def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
-    """Our own words count, and SLURM's where a run could write none."""
+    """What the run itself wrote counts, and what the cluster says where the run could write nothing."""
     row.remaining = None
-    said = here.task.state if here and here.task else ""
-    if said in _FINAL and last.get("verdict") != "failed":
-        row.state = "cancelled" if said == "CANCELLED" else "stopped"
-        row.reason = _FINAL[said] + (
-            f" ({here.task.reason})" if here and here.task and said == "CANCELLED" and not last else ""
-        )
+    if here and here.was_ended and last.get("verdict") != "failed":
+        cancelled = here.ending == "cancelled"
+        row.state = "cancelled" if cancelled else "stopped"
+        row.reason = here.ending + (f" ({here.reason})" if cancelled and here.reason and not last else "")
     elif last.get("verdict"):
         row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"
         row.reason = last["reason"]
     elif last:
         row.state, row.reason = "lost", "killed before it could say why"
-    elif said:
-        row.state, row.reason = "failed", f"never began ({said.lower()})"
+    elif here and here.ending:
+        row.state, row.reason = "failed", f"never began ({here.ending})"
     else:  # SLURM keeps no record of an index that was cancelled before it began
         row.state, row.reason = "cancelled", "never began, and is not in the queue any more"
 
 
 def _read_metrics(row: Row) -> None:
     """Loss of the last step, and the time that is left by the median of the last steps."""
-    file = row.run_dir / "metrics.jsonl"
-    if not file.exists():
-        return
-    lines = []
-    with open(file, "rb") as handle:
-        handle.seek(max(0, file.stat().st_size - _TAIL_BYTES))
-        for text in handle.read().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue  # cut short, at either end
-    trained = [line for line in lines if isinstance(line, dict) and "step_seconds" in line]
+    trained = [line for line in last_metrics(row.run_dir) if "step_seconds" in line]
     if trained:
         row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]
         if row.total:

@@ -25,6 +25,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote import hub
 from psychocounsel.settings.hub_sources import COMMIT, Source, named
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
+from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.hashes import code_id, content_id
 from psychocounsel.storage.locks import Lock, holder
 
@@ -34,6 +35,14 @@ Parts = tuple[list[Group], list[Group]]  # training and held-out
 ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 5.0  # a shorter wait is not worth a word
+
+
+def _home(cache: str | Path) -> Path:
+    return Path(cache) / "tokenised"
+
+
+def _lock_of(entry: Path) -> Path:
+    return entry.with_suffix(".lock")
 
 
 def through_cache(
@@ -48,8 +57,8 @@ def through_cache(
     key = _key(config, chat, kind)
     if key is None:
         return make(config, report)
-    entry = Path(config.paths.cache) / "tokenised" / f"{key}.groups"
-    lock = Lock(entry.with_suffix(".lock"))
+    entry = _home(config.paths.cache) / f"{key}.groups"
+    lock = Lock(_lock_of(entry))
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         found = _load(entry, lock, report)
@@ -217,3 +226,16 @@ def _commit(source: Source) -> str | None:
     except (UserError, OSError):
         return None  # loading says it better
     return commit if COMMIT.fullmatch(commit) else None
+
+
+# -- for `psychocounsel.cache`
+
+
+def folders(cache: Path) -> list[Path]:
+    return [_home(cache)]
+
+
+def entries(cache: Path) -> Iterator[Entry]:
+    for file in sorted(_home(cache).glob("*")):
+        if ENTRY.fullmatch(file.name) and (about := about_of(file)) is not None:
+            yield Entry("tokenised", about["of"], about["rows"], file.stat().st_mtime, [file], [_lock_of(file)])

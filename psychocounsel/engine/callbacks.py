@@ -1,5 +1,6 @@
 """Hooks into the loop: `callbacks.NAME._target_=my_module.MyCallback` on the command line or in a YAML."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ EVENTS = (
     "scored",
     "pairs_written",
 )
+Announce = Callable[[str], None]  # tells the callbacks one of EVENTS
 
 
 class Callback:
@@ -74,7 +76,7 @@ class Profile(Callback):
             self.profiler.__enter__()
         elif self.profiler is not None and step == self.first + self.steps - 1:
             self.profiler.__exit__(None, None, None)
-            path = run.dir / "profile" / f"rank-{run.rank}.json"
+            path = run.files.trace(run.rank)
             path.parent.mkdir(exist_ok=True)
             self.profiler.export_chrome_trace(str(path))
             run.say(self.profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))

@@ -1,7 +1,5 @@
 """What an algorithm sees of the engine while it collects what to train on (`algo.base.Context`)."""
 
-from pathlib import Path
-
 import numpy as np
 
 from psychocounsel.data.dataset import Dataset
@@ -11,16 +9,6 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import read_json
-
-
-def round_folder(run_dir: Path, number: int) -> Path:
-    """Where all of a round lies."""
-    return run_dir / "rounds" / f"{number:04d}"
-
-
-def notes_file(run_dir: Path, number: int) -> Path:
-    """What was counted and noted while a round was collected."""
-    return round_folder(run_dir, number) / "collected.json"
 
 
 class Collector:
@@ -51,7 +39,7 @@ class Collector:
         """
         if not self.round:
             return None
-        file = notes_file(self.run.dir, self.round - 1)
+        file = self.run.files.round(self.round - 1).collected
         notes = self.world.broadcast(read_json(file) if self.run.is_main else None) or {}
         if name not in notes:
             raise UserError(f"{file}: has no {name}, with which this round begins: restore it, or use another run_dir")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
@@ -16,7 +15,7 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu.process import return_freed_memory
 from psychocounsel.rundir.run import Run
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.rundir.run_config import write_config
 
 _SHARE = 0.85  # of the free memory: other work needs some, and so does its division into blocks
 _CPU_TOKENS = 2048  # twice as many were no faster, and need more memory
@@ -31,7 +30,7 @@ def micro_batch_tokens(run: Run, engine: Engine, groups: Sequence[Group], world:
         config.micro_batch_tokens = fitting_tokens(engine, groups, config.global_batch_size, world)
         run.say(f"micro_batch_tokens=auto: {config.micro_batch_tokens} tokens fit, and stay so in this run")
         if run.is_main:
-            write_atomically(run.dir / "config.yaml", OmegaConf.to_yaml(config))
+            write_config(run.dir, config)
     return int(config.micro_batch_tokens)
 
 

@@ -1,18 +1,18 @@
 """The files that a run leaves and goes on from: checkpoints, `model/`, `summary.json`, and the rows of a failed batch."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
+from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.checkpoints.card import model_card
-from psychocounsel.engine.checkpoints.model_folder import export_model, kept_model
-from psychocounsel.engine.checkpoints.saving import load_checkpoint, save_checkpoint
+from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model
+from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Stepper, save_rows
-from psychocounsel.engine.telemetry.summary import print_summary, write_summary
+from psychocounsel.engine.telemetry.final_report import Outcome, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
@@ -22,7 +22,7 @@ class Products:
     """All ranks call each method together.
 
     `steps` is the number of steps of the whole run, this attempt of which began at `started` (seconds since 1970);
-    `fingerprints` tell its data and first weights from others.
+    `fingerprints` tell its data and first weights from others. `announce` is told when a checkpoint is written.
     """
 
     def __init__(
@@ -34,11 +34,14 @@ class Products:
         steps: int,
         fingerprints: dict[str, str],
         started: float,
+        announce: Announce,
     ) -> None:
-        self.run, self.config, self.dir = run, run.config, run.dir
+        self.run, self.config, self.files = run, run.config, run.files
         self.engines, self.main, self.tokenizer, self.chat = stepper.engines, stepper.main, tokenizer, chat
         self.world: World = stepper.world
         self.steps, self.fingerprints, self.started = steps, fingerprints, started
+        keep = run.config.checkpoint.keep_last
+        self.checkpoints = Checkpoints(run.files, stepper.engines, stepper.world, keep, announce)
 
     def restore(self) -> LoopState | None:
         """Load the newest checkpoint into the engines; None if there is none.
@@ -46,25 +49,25 @@ class Products:
         Raises:
             UserError: if the data or the weights are not those that the run began with.
         """
-        loop = load_checkpoint(self.dir, self.engines)
+        loop = self.checkpoints.load()
         if loop is None:
             return None
         changed = [name for name, value in loop["fingerprints"].items() if self.fingerprints[name] != value]
         if changed:
             raise UserError(
-                f"{self.dir}: the {' and the '.join(changed)} changed since this run began: "
+                f"{self.run.dir}: the {' and the '.join(changed)} changed since this run began: "
                 "restore them, or use another run_dir"
             )
         state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState)})
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
-        kept = kept_model(self.dir / "model")
+        kept = kept_model(self.files.model)
         if self.config.checkpoint.metric in kept:
             state.best = kept  # newer than the checkpoint, where a kill came between the two
         self.run.say(f"going on from step {state.step} of {self.steps}")
         return state
 
-    def checkpoint(self, state: LoopState, rows: int, announce: Callable[[str], None]) -> None:
+    def checkpoint(self, state: LoopState, rows: int) -> None:
         """Save what the run needs to go on after `state`; `rows` is the length of the training data."""
         loop = {
             "phase": "train" if state.line is None else "evaluate",
@@ -72,15 +75,13 @@ class Products:
             **asdict(state),
             "fingerprints": self.fingerprints,
         }
-        keep = self.config.checkpoint.keep_last
-        save_checkpoint(self.dir, state.step, loop, self.engines, self.world, keep, announce)
+        self.checkpoints.save(state.step, loop)
 
     def export(self, step: int, evaluation: dict[str, float]) -> None:
         """Write the main model as it is after `step` steps to `model/`, with its card."""
         about = {"step": step, **evaluation}
-        card = model_card(self.config, about)
-        folder, model = self.dir / "model", self.config.model
-        export_model(folder, self.main, self.tokenizer, self.chat, self.world, model, card, about)
+        companions = Companions(self.tokenizer, self.chat, self.config.model, model_card(self.config, about), about)
+        export_model(self.files.model, self.main, self.world, companions)
 
     def summarise(self, status: str, state: LoopState) -> None:
         """Write `summary.json`, and tell the user how the run went."""
@@ -88,16 +89,13 @@ class Products:
             return
         metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
-        seconds = time.time() - self.started
-        write_summary(self.dir, status, state.step, self.steps, metrics, mark, seconds)
-        self.run.write_state(status, state.step, self.steps)
-        print_summary(self.run, status, state.step, self.steps, metrics, seconds)
+        report_end(self.run, Outcome(status, state.step, self.steps, metrics, time.time() - self.started), mark)
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
         """Save the rows of the failed batch of `step` on the ranks that have them; says on every rank where they are."""
         mine = None
         if error.groups:
-            path = save_rows(self.dir / "failure", step, self.run.rank, error.groups)
+            path = save_rows(self.files.failed_rows(step, self.run.rank), error.groups)
             mine = f"rank {self.run.rank} wrote its {len(error.groups)} rows to {path}"
         saved = "; ".join(filter(None, self.world.gather(mine)))
         return NonFinite(f"step {step}: {error}; {saved}. Try a smaller algo.lr, model.dtype=fp32, or look at the rows")

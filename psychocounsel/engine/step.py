@@ -224,10 +224,9 @@ class Stepper:
         return found
 
 
-def save_rows(folder: Path, step: int, rank: int, groups: Sequence[Group]) -> Path:
+def save_rows(path: Path, groups: Sequence[Group]) -> Path:
     """Write the rows of a failed batch, readable by their owner alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:06d}-rank-{rank}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {
             "id": group.id,

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import IO
 
 from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.rundir.paths import RunDir
 
 
 class StopRequest:
     """A file `RUN/stop`, or SIGTERM, SIGINT or SIGUSR1 to this process. The loop asks at its boundaries."""
 
     def __init__(self, run_dir: Path, is_main: bool) -> None:
-        self.file, self.signalled = run_dir / "stop", False
+        self.file, self.signalled = RunDir(run_dir).stop, False
         if is_main:
             self.file.unlink(missing_ok=True)  # it stopped the attempt before this one
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

@@ -4,6 +4,8 @@ import platform
 import time
 from typing import Any
 
+import torch
+
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import Group
@@ -25,8 +27,8 @@ from psychocounsel.engine.schedule import DataOrder
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
 from psychocounsel.engine.stop_request import StopRequest, Watchdog
 from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
-from psychocounsel.engine.telemetry.speed import Speed
-from psychocounsel.engine.telemetry.step_log import Records
+from psychocounsel.engine.telemetry.speed import Speed, gpu_names
+from psychocounsel.engine.telemetry.step_log import StepLog
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped
 from psychocounsel.model.cpu.process import keep_freed_memory
 from psychocounsel.model.load import load_chat_format, weights_id
@@ -93,7 +95,7 @@ class Trainer:
         self.feed = self._feed()
         self.steps = self.feed.steps
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
-        self.records = Records(run, self.feed.sample)
+        self.records = StepLog(run, self.feed.sample)
         self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._stop_if_asked)
         if lengths := self.feed.lengths():
             run.say(packing_report(lengths, self.stepper.plan))
@@ -127,11 +129,11 @@ class Trainer:
         fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         nodes = sorted(set(self.world.gather(platform.node())))
         about = (self.steps, fingerprints, self.started)
-        self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about)
+        self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about, self._announce)
         self.state = self.products.restore() or self.state
         self.stepper.untrained = self.collector.reference is not None and not self.state.step
         if self.run.is_main:
-            self.run.write_environment(nodes, **fingerprints)
+            self.run.write_environment(nodes, gpu_names(self.world.device), torch.get_num_threads(), **fingerprints)
         self.records.open(self.state.written)
 
     def _alive_while_collecting(self) -> None:
@@ -165,7 +167,7 @@ class Trainer:
             self._stop_if_asked()
             self._train_step()
         self.progress.close()
-        if not self.state.best or self.world.any(self.run.is_main and not (self.run.dir / "model").exists()):
+        if not self.state.best or self.world.any(self.run.is_main and not (self.run.files.model).exists()):
             if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
                 self.run.say("no evaluation kept the limits of guard: model/ holds the last weights")
             self._export({})
@@ -234,7 +236,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.records.sync()
-        self.products.checkpoint(self.state, len(self.data.train), self._announce)
+        self.products.checkpoint(self.state, len(self.data.train))
         self.watchdog.alive()
 
     def _export(self, evaluation: dict[str, float]) -> None:

@@ -14,8 +14,10 @@ from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
 from psychocounsel.reward.base import open_scorer
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import write_atomically, write_json
+from psychocounsel.storage.files import write_atomically
 
 _NAMES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
 
@@ -74,5 +76,5 @@ def _write(folder: Path, examples: list[Example], scores: np.ndarray, metrics: d
         {"id": example.id, "chosen": float(pair[0]), "rejected": float(pair[1])}
         for example, pair in zip(examples, scores, strict=True)
     ]
-    write_atomically(folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    write_json(folder / "summary.json", {"status": "finished", "metrics": metrics})
+    write_atomically(RunDir(folder).scores, "".join(json.dumps(row) + "\n" for row in rows))
+    write_summary(folder, FINISHED, metrics=metrics)

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.data.select import split_by_prompt
 from psychocounsel.data.sources import load_examples
+from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import replace_directory
 
@@ -43,9 +44,9 @@ def main() -> None:
         _untrained(work / "init", texts, recipe)
         overrides = ["algo=sft", "model=local", f"model.path={work}/init", "data=local", f"data.path={work}/rows.jsonl"]
         _train(work / "sft", *overrides, *recipe.sft)
-        _ship(work / "sft" / "model", folder / "tiny")
+        _ship(RunDir(work / "sft").model, folder / "tiny")
         _train(work / "reward", "algo=reward", f"model.path={folder / 'tiny'}", *recipe.reward)
-        _ship(work / "reward" / "model", folder / "tiny_reward")
+        _ship(RunDir(work / "reward").model, folder / "tiny_reward")
     print(f"wrote {folder}/tiny and {folder}/tiny_reward")
 
 
@@ -89,7 +90,9 @@ def _ship(trained: Path, folder: Path) -> None:
     kind = AutoModelForCausalLM if is_policy else AutoModelForSequenceClassification
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(trained, draft, ignore=shutil.ignore_patterns("*.safetensors", "psychocounsel.json", "README.md"))
+    shutil.copytree(
+        trained, draft, ignore=shutil.ignore_patterns("*.safetensors", ModelDir(trained).about.name, "README.md")
+    )
     kind.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(draft)
     (draft / "model.safetensors").chmod(0o644)
     replace_directory(draft, folder)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_weights, loading, ready_to_train, resolve_path
+from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.storage.files import read_json
 
 HEAD = "score"
@@ -71,7 +72,7 @@ def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
         lm = PeftModel.from_pretrained(lm, str(path)).merge_and_unload().to(dtype)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"reward.path={reward.path}: the adapter does not fit its base ({str(error)[:200]})") from error
-    about = read_json(path / "psychocounsel.json") or {}
+    about = read_json(ModelDir(path).about) or {}
     lm.config.update({name: about.get(f"eval/reward_{name}") for name in ("mean", "std")})
     return lm
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir
 
 _MOST_RESTARTS = 5  # of one server in a run
 _POLL_SECONDS = 0.5
@@ -49,7 +50,7 @@ class LocalServers:
         return live
 
     def _log(self, server: "_Server") -> Path:
-        return self.run_dir / "logs" / f"server-{server.number}.out"
+        return RunDir(self.run_dir).server_log(server.number)
 
     def _start(self, server: "_Server") -> None:
         server.starts += 1

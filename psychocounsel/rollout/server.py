@@ -21,13 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
-from psychocounsel.rundir.servers import KEY_FILE
+from psychocounsel.rundir.job_servers import secret
+from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import shared_secret
 
 _CONNECT_SECONDS = 10.0
 
@@ -192,7 +190,7 @@ def _end_with_parent() -> None:
 def main(run_dir: Path, port: int) -> int:
     _end_with_parent()
     try:
-        serve(OmegaConf.load(run_dir / "config.yaml"), port, shared_secret(run_dir / KEY_FILE))
+        serve(read_config(run_dir), port, secret(run_dir))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
-from psychocounsel.rundir.servers import KEY_FILE
-from psychocounsel.rundir.servers import addresses as job_addresses
+from psychocounsel.rundir import job_servers
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import shared_secret
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -61,7 +59,7 @@ class VLLMServer(VLLMEngine):
     ) -> VLLMServerRollout:
         run_dir, local = Path(config.run_dir), None
         if not self.addresses:
-            os.environ[KEY_VARIABLE] = shared_secret(run_dir / KEY_FILE)
+            os.environ[KEY_VARIABLE] = job_servers.secret(run_dir)
         if not self.addresses and not config.cluster.get("server_nodes") and world.rank == 0:
             from psychocounsel.rollout.local_servers import LocalServers
 
@@ -69,7 +67,7 @@ class VLLMServer(VLLMEngine):
             local = LocalServers(run_dir, self.servers, self.start_minutes, gpus, world.size)
 
         def ready() -> list[str]:
-            return list(self.addresses) or (local.ready() if local else job_addresses(run_dir))
+            return list(self.addresses) or (local.ready() if local else job_servers.addresses(run_dir))
 
         return VLLMServerRollout(engine, tokenizer, stop, world, ready, self)
 

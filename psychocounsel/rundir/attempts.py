@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.storage.files import read_json
-
-FILE = "attempt.json"
+from psychocounsel.rundir.paths import AttemptDir, RunDir
+from psychocounsel.storage.files import read_json, write_json
 
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """What is written down of every attempt under SLURM, oldest first, with its `number`."""
-    files = sorted((run_dir / "logs").glob(f"[0-9]*/{FILE}"), key=lambda path: int(path.parent.name))
-    return [{**(read_json(file) or {}), "number": file.parent.name} for file in files]
+    files = RunDir(run_dir)
+    found = [(number, files.attempt(number).record) for number in files.attempt_numbers()]
+    return [{**(read_json(record) or {}), "number": number} for number, record in found if record.exists()]
 
 
 def next_number(run_dir: Path) -> int:
     """The number of the next attempt, wherever the earlier ones ran."""
-    numbers = [int(path.name) for path in (run_dir / "logs").glob("[0-9]*") if path.name.isdigit()]
-    return max(numbers, default=0) + 1
+    return max(RunDir(run_dir).attempt_numbers(), default=0) + 1
+
+
+def note_attempt(attempt: AttemptDir, **about: Any) -> None:
+    """Add to what is written down of an attempt."""
+    write_json(attempt.record, {**(read_json(attempt.record) or {}), **about})

@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import write_atomically
+
+_TAIL_BYTES = 1 << 15
 
 
 class MetricsLog:
@@ -34,3 +37,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def last_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The last lines of a run's metrics, oldest first: some dozens, read in a moment however long the file is."""
+    path, lines = RunDir(run_dir).metrics, []
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        for text in file.read().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue  # cut short, at either end
+    return [line for line in lines if isinstance(line, dict)]

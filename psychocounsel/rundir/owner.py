@@ -5,8 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.errors import CONTINUE_LATER, UserError
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.locks import Lock, holder
 
 
@@ -17,7 +19,7 @@ def ownership(run_dir: Path) -> Iterator[None]:
     Raises:
         UserError: if a live process owns it, naming host and process.
     """
-    lock = Lock(_lock(run_dir), lambda: _give_up(run_dir))
+    lock = Lock(RunDir(run_dir).owner, lambda: _give_up(run_dir))
     while not lock.take():
         refuse_if_owned(run_dir)
     try:
@@ -32,15 +34,21 @@ def refuse_if_owned(run_dir: Path) -> None:
     Raises:
         UserError: naming host and process.
     """
-    if owner := holder(_lock(run_dir)):
+    if owner := live_owner(run_dir):
         raise UserError(
             f"{run_dir} is in use by process {owner['pid']} on {owner['host']}: wait for it, stop it with "
-            f"`touch {run_dir}/stop`, or use another run_dir"
+            f"`touch {RunDir(run_dir).stop}`, or use another run_dir"
         )
 
 
-def _lock(run_dir: Path) -> Path:
-    return run_dir / "owner.json"
+def live_owner(run_dir: Path) -> dict[str, Any] | None:
+    """The live process that works in `run_dir` (`host`, `pid`), or None; changes nothing."""
+    return holder(RunDir(run_dir).owner)
+
+
+def forget_owner(run_dir: Path) -> None:
+    """For who knows that the owner has ended, though its lock still looks fresh."""
+    RunDir(run_dir).owner.unlink(missing_ok=True)
 
 
 def _give_up(run_dir: Path) -> None:

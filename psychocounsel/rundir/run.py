@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,9 @@ from omegaconf import DictConfig
 from psychocounsel import __version__
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
-from psychocounsel.storage.files import write_json
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.summary import write_state
+from psychocounsel.storage.files import read_json, write_json
 
 _VERSIONS = ("torch", "transformers", "deepspeed", "datasets", "numpy")
 
@@ -41,9 +42,9 @@ class Run:
         """
         rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         attempt = int(os.environ.get("PSYCHOCOUNSEL_ATTEMPT", 1))
-        logs = run_dir / "logs" / f"{attempt:02d}"
-        logs.mkdir(parents=True, exist_ok=True)
-        with ownership(run_dir) if rank == 0 else nullcontext(), open(logs / f"rank-{rank}.log", "a", 1) as log:
+        logs = RunDir(run_dir).attempt(attempt)
+        logs.path.mkdir(parents=True, exist_ok=True)
+        with ownership(run_dir) if rank == 0 else nullcontext(), open(logs.log(rank), "a", 1) as log:
             try:
                 yield cls(run_dir, config, rank, processes, attempt, log)
             except UserError as error:
@@ -52,6 +53,11 @@ class Run:
             except BaseException:
                 traceback.print_exc(file=log)
                 raise
+
+    @property
+    def files(self) -> RunDir:
+        """The names of the files in `dir`."""
+        return RunDir(self.dir)
 
     @property
     def is_main(self) -> bool:
@@ -64,17 +70,12 @@ class Run:
             print(text, file=sys.stderr, flush=True)
 
     def write_state(self, phase: str, step: int, total: int | None) -> None:
-        """`state.json`, which `jobs` and `report` read: attempt, phase, step, total, heartbeat (seconds since 1970)."""
+        """Say in `state.json` what the run does, for `jobs` and `report`."""
         if self.is_main:
-            state = {"attempt": self.attempt, "phase": phase, "step": step, "total": total, "heartbeat": time.time()}
-            write_json(self.dir / "state.json", state, durable=False)
+            write_state(self.dir, self.attempt, phase, step, total)
 
-    def write_environment(self, nodes: list[str], **fingerprints: Any) -> None:
-        """`environment.json`: what this attempt ran on and with."""
-        import torch
-
-        use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE") == "cuda"
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if use_cuda else 0)]
+    def write_environment(self, nodes: list[str], gpus: list[str], threads: int, **fingerprints: Any) -> None:
+        """Write `environment.json`: what this attempt ran on and with. `gpus`: their names on this node."""
         environment = {
             "attempt": self.attempt,
             "nodes": nodes,
@@ -82,7 +83,12 @@ class Run:
             "versions": {"psychocounsel": __version__} | {name: version(name) for name in _VERSIONS},
             "gpus": gpus,
             "processes": self.processes,
-            "threads": torch.get_num_threads(),
+            "threads": threads,
             **fingerprints,
         }
-        write_json(self.dir / "environment.json", environment)
+        write_json(self.files.environment, environment)
+
+
+def read_environment(run_dir: Path) -> dict[str, Any]:
+    """`environment.json`, or {} where no attempt has come so far."""
+    return read_json(RunDir(run_dir).environment) or {}

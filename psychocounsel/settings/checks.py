@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import run_of_model
 from psychocounsel.settings.reward_sections import path_is, reward_sections
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
@@ -201,7 +202,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
         return
     _check_local_path(section.path, f"{group}.path", folder=True)
     if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
-        run = Path(section.path).parent if Path(section.path).name == "model" else section.path
+        run = run_of_model(Path(section.path)) or section.path
         raise UserError(
             f"model.path={section.path}: is a LoRA adapter; train on from the merged model that "
             f"`python -m psychocounsel.export {run} merge=true` writes"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import new_directory, slug
+from psychocounsel.rundir.paths import run_of_model
 from psychocounsel.settings.checks import (
     check_combinations,
     check_data,
@@ -26,6 +26,7 @@ from psychocounsel.settings.checks import (
     make_paths_absolute,
     require_paths,
 )
+from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.keys import refuse_renamed, unknown_key
 from psychocounsel.settings.merging import merged
 from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
@@ -93,9 +94,7 @@ def check(composed: DictConfig) -> DictConfig:
     Raises:
         UserError: for an unknown key, a wrong type or range, or a combination that cannot work.
     """
-    for folder in composed.get("code_path") or []:
-        if folder not in sys.path:
-            sys.path.append(folder)
+    add_code_path(composed.get("code_path") or [])
     plain = composed
     if "hydra" in composed:
         plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
@@ -185,7 +184,7 @@ def _name_by_path(config: DictConfig) -> None:
     for section, generic in ((section, generics[group]) for section, group in sections):
         if section.get("name") in generic and section.get("path") and not section.path.startswith("builtin:"):
             path = Path(section.path)
-            telling = path.parent if path.name == "model" else path  # RUN/model
+            telling = run_of_model(path) or path
             section.name = slug(telling.stem if path.is_file() else telling.name)
     name_members(config)
 

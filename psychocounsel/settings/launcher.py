@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.sweep_table import is_unused
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.sweep import Row, with_rows
@@ -154,7 +155,7 @@ def _refuse_shared_directories(jobs: list[Job]) -> None:
 
 def _remove_if_unused(sweep: Path, new_parents: list[Path]) -> None:
     """Hydra writes multirun.yaml before anything is checked; a sweep that did not start leaves no folder."""
-    if sweep.is_dir() and [path.name for path in sweep.iterdir()] == ["multirun.yaml"]:
+    if is_unused(sweep):
         shutil.rmtree(sweep)
         with contextlib.suppress(OSError):
             for parent in new_parents:

@@ -105,3 +105,13 @@ def readable_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
+
+
+def readable_time(seconds: float) -> str:
+    """As 45 s, 12 min, 3.5 h, 2.1 d."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    for unit, name, upto in ((60, "min", 100 * 60), (3600, "h", 48 * 3600), (86400, "d", float("inf"))):
+        if seconds < upto:
+            return f"{seconds / unit:.0f} {name}" if name == "min" else f"{seconds / unit:.1f} {name}"
+    return "?"

@@ -15,6 +15,7 @@ from psychocounsel.cluster.signals import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
 from psychocounsel.cluster.slurm.scheduler import call
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import AttemptDir
 
 _INTERACTIVE = "4294967290"  # SLURM's number for the step in which salloc runs its shell at some sites
 _RANK = 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"'
@@ -49,8 +50,8 @@ class Allocation:
         port = 15000 + (int(self.job) * 8 + attempt) % 15000
         return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{port}"}
 
-    def run(self, run_dir: Path, processes: int, environment: dict[str, str], logs: Path) -> tuple[int, int]:
-        """Run the ranks and show what rank 0 prints; all of it is in `logs`.
+    def run(self, run_dir: Path, processes: int, environment: dict[str, str], attempt: AttemptDir) -> tuple[int, int]:
+        """Run the ranks and show what rank 0 prints; all of it is in the files of `attempt`.
 
         Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
         """
@@ -58,19 +59,19 @@ class Allocation:
         tasks = processes // nodes
         command = ["srun", f"--nodes={nodes}", f"--ntasks={processes}", f"--ntasks-per-node={tasks}"]
         command += [f"--cpus-per-task={max(1, self.cpus // tasks)}", "--kill-on-bad-exit=1"]
-        command += [f"--output={logs}/rank-%t.out", "bash", "-c", _RANK, "rank"]
+        command += [f"--output={attempt.output('%t')}", "bash", "-c", _RANK, "rank"]
         command += [sys.executable, "-m", "psychocounsel.worker", str(run_dir)]
-        with open(logs / "srun.err", "wb") as errors:
+        with open(attempt.srun_errors, "wb") as errors:
             srun = subprocess.Popen(
                 command, env={**os.environ, **environment}, stderr=errors, preexec_fn=_end_with_this_process
             )
         shown = 0
         with passed_on(lambda number: srun.send_signal(number)) as requests:
             while srun.poll() is None:
-                shown = _show(logs / "rank-0.out", shown)
+                shown = _show(attempt.output(0), shown)
                 time.sleep(0.1)
-        _show(logs / "rank-0.out", shown)
-        said = (logs / "srun.err").read_text(errors="replace")
+        _show(attempt.output(0), shown)
+        said = attempt.srun_errors.read_text(errors="replace")
         rank, code = cause(failed_tasks(said), srun.returncode, bool(requests))
         if code and rank is None:
             print(said, end="", file=sys.stderr)  # srun itself could not

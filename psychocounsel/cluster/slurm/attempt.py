@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
-from psychocounsel.rundir.attempts import FILE, attempts, next_number
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
+from psychocounsel.rundir.owner import forget_owner
+from psychocounsel.rundir.paths import AttemptDir, RunDir
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.summary import is_finished, read_state
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
 _SIGNALS |= {"User defined signal 1": 138, "Interrupt": 130, "Out Of Memory": 137}
@@ -31,39 +32,38 @@ def begin(run_dir: Path) -> tuple[str, int]:
     """
     job = os.environ.get("SLURM_JOB_ID")
     earlier = attempts(run_dir)
-    if (read_json(run_dir / "summary.json") or {}).get("status") == "finished":
+    if is_finished(run_dir):
         return "", DONE
     last = earlier[-1] if earlier else {}
     same_job = bool(last) and last.get("job") == job
     if same_job and last.get("verdict") == "failed":
         return "", last["code"]  # another run of this job goes on
     if same_job:  # SLURM has ended what it requeues: nobody lives who could own the directory
-        (run_dir / "owner.json").unlink(missing_ok=True)
-    number = f"{next_number(run_dir):02d}"
-    logs = run_dir / "logs" / number
-    logs.mkdir(parents=True)
+        forget_owner(run_dir)
+    files = RunDir(run_dir)
+    attempt = files.attempt(next_number(run_dir))
+    attempt.path.mkdir(parents=True)
     names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST")
     array, index, restarts, nodes = (os.environ.get(name) for name in names)
     about = {"job": job, "array": array, "index": index, "restarts": int(restarts or 0), "nodes": nodes}
-    write_json(logs / FILE, {**about, "started": time.time()})
-    _point(run_dir / "logs" / "latest", number)
-    return number, DONE
+    note_attempt(attempt, **about, started=time.time())
+    _point(files.latest_attempt, attempt.path.name)
+    return attempt.path.name, DONE
 
 
-def end(run_dir: Path, number: str, code: int, asked: str) -> str:
+def end(run_dir: Path, number: int, code: int, asked: str) -> str:
     """Write down how an attempt ended; return `again`, or an exit code."""
-    logs = run_dir / "logs" / number
-    causes = failed_tasks((logs / "srun.err").read_text(errors="replace")) if (logs / "srun.err").exists() else []
-    rank, code = cause(causes, code, asked != "no")
-    step = (read_json(run_dir / "state.json") or {}).get("step", 0)
-    settings: Any = OmegaConf.load(run_dir / "config.yaml").cluster
+    attempt = RunDir(run_dir).attempt(number)
+    said = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
+    rank, code = cause(failed_tasks(said), code, asked != "no")
+    step = read_state(run_dir).get("step", 0)
+    most = read_config(run_dir).cluster.max_requeues
     before = [each for each in attempts(run_dir) if each["number"] != number]
-    verdict, goes_on, reason = judge(code, step, before[-1] if before else {}, settings.max_requeues, asked)
-    about = {**read_json(logs / FILE), "ended": time.time(), "code": code, "step": step, "verdict": verdict}
-    write_json(logs / FILE, {**about, "reason": reason, "rank": rank})
+    verdict, goes_on, reason = judge(code, step, before[-1] if before else {}, most, asked)
+    note_attempt(attempt, ended=time.time(), code=code, step=step, verdict=verdict, reason=reason, rank=rank)
     print(f"{run_dir.name}: {reason}", file=sys.stderr)
     if verdict == "failed":
-        print(_last_words(logs, rank), file=sys.stderr)
+        print(_last_words(attempt, rank or 0), file=sys.stderr)
     return "again" if goes_on else str(0 if verdict == "finished" else code)
 
 
@@ -130,12 +130,12 @@ def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[i
     return None, CONTINUE_LATER if causes and asked else code
 
 
-def _last_words(logs: Path, rank: int | None) -> str:
-    """The end of the failing rank's output, which also goes to `failure.txt`."""
-    file = logs / f"rank-{rank or 0}.out"
+def _last_words(attempt: AttemptDir, rank: int) -> str:
+    """The end of the failing rank's output, which also goes to a file of the attempt."""
+    file = attempt.output(rank)
     lines = file.read_text(errors="replace").splitlines()[-20:] if file.exists() else []
-    text = "\n".join([f"rank {rank or 0}, the end of {file}:", *(f"    {line}" for line in lines)])
-    (logs / "failure.txt").write_text(text + "\n")
+    text = "\n".join([f"rank {rank}, the end of {file}:", *(f"    {line}" for line in lines)])
+    attempt.failure.write_text(text + "\n")
     return text
 
 
@@ -152,7 +152,7 @@ def main(arguments: list[str]) -> None:
         print(number)
         sys.exit(code)
     else:
-        print(end(Path(run_dir), rest[0], int(rest[1]), rest[2]))
+        print(end(Path(run_dir), int(rest[0]), int(rest[1]), rest[2]))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.job import is_run_finished
-from psychocounsel.cluster.slurm.standings import standings
+from psychocounsel.cluster.slurm.standings import queued_runs
 from psychocounsel.errors import UserError
-from psychocounsel.rundir import submissions
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.submissions import home_of
+from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.sweep_table import is_sweep
 
 
 def dependency(parents: Sequence[str], tasks: int) -> str:
@@ -21,13 +23,13 @@ def dependency(parents: Sequence[str], tasks: int) -> str:
 
 
 def _after(parent: Path, tasks: int) -> str:
-    is_sweep = (parent / "sweep.jsonl").exists()
-    if not is_sweep and not (parent / "job.json").exists():
+    sweep = is_sweep(parent)
+    if not sweep and not is_run(parent):
         raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
-    place = parent if is_sweep else submissions.home_of(parent)
-    standing = {run: here for run, here in standings(place).items() if is_sweep or run == parent}
-    waiting = {run: here for run, here in standing.items() if not is_run_finished(run)}
-    if not standing and not is_run_finished(parent):
+    place = home_of(parent)
+    queued = {run: here for run, here in queued_runs(place).items() if sweep or run == parent}
+    waiting = {run: here for run, here in queued.items() if not is_finished(run)}
+    if not queued and not is_finished(parent):
         raise UserError(f"after={parent}: was not submitted to SLURM and is not finished")
     if ended := [run for run, here in waiting.items() if not here.is_live]:
         raise UserError(
@@ -35,9 +37,7 @@ def _after(parent: Path, tasks: int) -> str:
             f"`python -m psychocounsel.jobs resubmit {place}` first"
         )
     newest = {id(here.record): here.record for here in waiting.values()}.values()
-    if is_sweep and len(newest) == 1 and (record := next(iter(newest))).is_array and len(record.tasks) == tasks:
+    if sweep and len(newest) == 1 and (record := next(iter(newest))).is_array and len(record.tasks) == tasks:
         return f"aftercorr:{record.jobs[-1]}"
-    names = (
-        [record.jobs[-1] for record in newest] if is_sweep else [h.record.task_name(h.index) for h in waiting.values()]
-    )
+    names = [record.jobs[-1] for record in newest] if sweep else [h.record.task_name(h.index) for h in waiting.values()]
     return f"afterok:{':'.join(names)}" if names else ""

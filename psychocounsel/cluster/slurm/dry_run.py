@@ -11,10 +11,10 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
-from psychocounsel.cluster.slurm.submitting import Batch
-from psychocounsel.cluster.slurm.units import readable_time
+from psychocounsel.cluster.slurm.submitting import ArrayRequest
 from psychocounsel.model.shape import Shape
-from psychocounsel.storage.files import readable_size
+from psychocounsel.rundir.paths import SubmissionHome
+from psychocounsel.storage.files import readable_size, readable_time
 
 
 def describe(jobs: Sequence[Job]) -> str:
@@ -30,28 +30,28 @@ def describe(jobs: Sequence[Job]) -> str:
     if not new:
         return "\n".join(["index  would be     overrides", *lines])
     todo = submitting.plan(new)
-    for number, batch in enumerate(todo, 1):
-        folder = place / "submissions" / f"NNN{number}"
-        code = [place / "code" / "COPY"]
-        script = render(batch.cluster, submitting.job_name(place), folder, len(batch.tasks), code, [], batch.dependency)
-        runs = sum(map(len, batch.tasks))
+    for number, array in enumerate(todo, 1):
+        folder = SubmissionHome(place).submission(f"NNN{number}").path
+        code = [SubmissionHome(place).code / "COPY"]
+        script = render(array.cluster, submitting.job_name(place), folder, len(array.tasks), code, [], array.dependency)
+        runs = sum(map(len, array.tasks))
         lines += ["", f"-- script {number} of {len(todo)}, for {runs} runs", script.rstrip()]
-    lines += ["", *(_demand(batch) for batch in todo), *_memory(todo), _disk(place, new)]
+    lines += ["", *(_demand(array) for array in todo), *_memory(todo), _disk(place, new)]
     return "\n".join(["index  would be     overrides", *lines])
 
 
-def _demand(batch: Batch) -> str:
-    cluster = batch.cluster
-    seconds = cluster.seconds * len(batch.tasks) * cluster.segments
+def _demand(array: ArrayRequest) -> str:
+    cluster = array.cluster
+    seconds = cluster.seconds * len(array.tasks) * cluster.segments
     nodes = cluster.nodes + cluster.server_nodes
-    width = min(len(batch.tasks), cluster.max_parallel or len(batch.tasks))
+    width = min(len(array.tasks), cluster.max_parallel or len(array.tasks))
     hours = (
         f"{seconds / 3600 * nodes * cluster.gpus_per_node:,.0f} GPU-hours"
         if cluster.gpus_per_node
         else (f"{seconds / 3600 * nodes:,.0f} node-hours")
     )
     return (
-        f"{len(batch.tasks)} jobs of {nodes} nodes, {_each(cluster)}, up to {readable_time(cluster.seconds)} each, "
+        f"{len(array.tasks)} jobs of {nodes} nodes, {_each(cluster)}, up to {readable_time(cluster.seconds)} each, "
         f"{width} at a time: at most {hours}"
     )
 
@@ -61,14 +61,14 @@ def _each(cluster: SlurmRequest) -> str:
     return f"{gpus} and {cluster.processes_per_node * cluster.runs_side_by_side} processes per node"
 
 
-def _memory(todo: Sequence[Batch]) -> list[str]:
+def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
     """What a GPU holds, for each distinct estimate, and what would fit where it is too much."""
     lines = []
-    for batch in todo:
-        for config in (job.config for task in batch.tasks for job in task if "model" in job.config):
-            shape, gpus = memory.trained_shape(config), batch.cluster.gpus()
+    for array in todo:
+        for config in (job.config for task in array.tasks for job in task if "model" in job.config):
+            shape, gpus = memory.trained_shape(config), array.cluster.gpus()
             if shape is not None and gpus:
-                lines.append(_memory_line(shape, config, gpus, batch.cluster.gpu_memory_gb))
+                lines.append(_memory_line(shape, config, gpus, array.cluster.gpu_memory_gb))
     return list(dict.fromkeys(lines))
 
 

@@ -18,13 +18,11 @@ import urllib.error
 import urllib.request
 from functools import reduce
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.rundir.servers import FOLDER, addresses
-from psychocounsel.storage.files import write_json
+from psychocounsel.rundir.job_servers import addresses, note_ready
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import read_config
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 10.0
@@ -32,14 +30,16 @@ _GRACE_SECONDS = 10.0
 
 def run(run_dir: Path) -> int:
     """Run one server until it ends or is told to; returns its exit code."""
-    settings: Any = OmegaConf.load(run_dir / "config.yaml").cluster.servers
-    number, job = int(os.environ.get("SLURM_PROCID", 0)), os.environ.get("SLURM_JOB_ID", "0")
-    port = 30000 + (int(job) * 8 + number) % 2000  # below the ports that Linux gives to clients
+    settings = read_config(run_dir).cluster.servers
+    number = int(os.environ.get("SLURM_PROCID", 0))
+    port = (
+        30000 + (int(os.environ.get("SLURM_JOB_ID", 0)) * 8 + number) % 2000
+    )  # below the ports that Linux gives to clients
     known = {"{port}": str(port), "{run_dir}": str(run_dir.absolute()), "{python}": sys.executable}
     command = [
         reduce(lambda text, name: text.replace(name, known[name]), known, str(part)) for part in settings.command
     ]
-    file = run_dir / FOLDER / f"{number}.json"
+    file = RunDir(run_dir).server(number)
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     server = subprocess.Popen(command, start_new_session=True)
@@ -54,7 +54,7 @@ def run(run_dir: Path) -> int:
     signal.signal(signal.SIGTERM, end)
     try:
         if _is_ready(server, f"http://127.0.0.1:{port}{settings.health}", 60 * settings.start_minutes):
-            write_json(file, {"address": f"http://{_host()}:{port}", "job": job, "ready": time.time()})
+            note_ready(run_dir, number, f"http://{_host()}:{port}")
             print(f"server {number} is ready at {_host()}:{port}", flush=True)
             server.wait()
         print(f"server {number} has ended" + ("" if asked else f" (exit code {server.poll()})"), flush=True)
@@ -99,7 +99,7 @@ def wait(run_dir: Path, count: int) -> None:
     Raises:
         UserError: if they are not after `cluster.servers.start_minutes`.
     """
-    minutes = OmegaConf.load(run_dir / "config.yaml").cluster.servers.start_minutes
+    minutes = read_config(run_dir).cluster.servers.start_minutes
     deadline = time.monotonic() + 60 * minutes + _GRACE_SECONDS
     while len(addresses(run_dir)) < count:
         if time.monotonic() > deadline:

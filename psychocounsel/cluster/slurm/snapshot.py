@@ -12,6 +12,7 @@ from pathlib import Path
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
+from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.storage.files import PACKAGE, fsync_directory, readable_size
 
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
@@ -32,7 +33,7 @@ def take(home: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb:
         modules = _own_modules(folder, {target.partition(".")[0] for target in targets})
         if modules and not any(_is_below(folder, root) for root, _, _ in places):
             places.append(_place(folder, modules))
-    return [_copy(home / "code", root, files, limit_mb) / inside for root, files, inside in places]
+    return [_copy(SubmissionHome(home).code, root, files, limit_mb) / inside for root, files, inside in places]
 
 
 def _place(folder: Path, alone: Sequence[Path]) -> tuple[Path, list[Path], Path]:

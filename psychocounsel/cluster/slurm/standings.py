@@ -1,15 +1,26 @@
-"""Where each submitted run stands in SLURM."""
+"""Where each submitted run stands in SLURM's queue."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from psychocounsel.cluster.base import Standing
 from psychocounsel.cluster.slurm import scheduler
 from psychocounsel.rundir.submissions import Record, read
 
+_ENDED_BY_SLURM = {
+    "CANCELLED": "cancelled",
+    "TIMEOUT": "timed out",
+    "NODE_FAIL": "node failed",
+    "OUT_OF_MEMORY": "out of memory",
+    "PREEMPTED": "preempted",
+    "DEADLINE": "past its deadline",
+    "BOOT_FAIL": "node failed",
+}
+
 
 @dataclass
-class Standing:
+class QueuedRun:
     """A run's newest submission, and its task if SLURM still knows it."""
 
     record: Record
@@ -20,8 +31,19 @@ class Standing:
     def is_live(self) -> bool:
         return self.task is not None and self.task.is_live
 
+    def standing(self) -> Standing:
+        """In the words that every cluster uses."""
+        task = self.task
+        if task is None:
+            return Standing(self.record.task_name(self.index), "forgotten")
+        if task.is_live:
+            phase = "waiting" if task.state == "PENDING" else "running"
+            return Standing(task.name, phase, task.reason, task.nodes, task.elapsed)
+        ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
+        return Standing(task.name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM)
 
-def standings(home: Path, ask: bool = True) -> dict[Path, Standing]:
+
+def queued_runs(home: Path, ask: bool = True) -> dict[Path, QueuedRun]:
     """Where every submitted run below `home` stands, by one call of squeue; without `ask` no task is known."""
     records = read(home)
     known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if ask and records else {}
@@ -30,7 +52,7 @@ def standings(home: Path, ask: bool = True) -> dict[Path, Standing]:
         for index, runs in enumerate(record.tasks):
             task = _telling(known, record, index)
             for run in runs:
-                result[run] = Standing(record, index, task)
+                result[run] = QueuedRun(record, index, task)
     return result
 
 

@@ -11,31 +11,32 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster.job import Job, Submission, is_run_finished, objective
+from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import scheduler, snapshot
 from psychocounsel.cluster.slurm.dependency import dependency
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
-from psychocounsel.cluster.slurm.standings import standings
-from psychocounsel.cluster.slurm.units import readable_time
+from psychocounsel.cluster.slurm.standings import queued_runs
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.remote import hub
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
+from psychocounsel.rundir.paths import SubmissionDir
+from psychocounsel.rundir.summary import is_finished
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.schema import flat_keys
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import readable_time, write_atomically
 
 _POLL_SECONDS = 10.0
 
 
 @dataclass
-class Batch:
-    """What one sbatch call submits: `tasks` are the runs of each array index."""
+class ArrayRequest:
+    """What one sbatch call asks for: `tasks` are the runs of each array index; one task is a job without an array."""
 
     cluster: SlurmRequest
     tasks: list[list[Job]]
-    folder: Path | None = None
+    files: SubmissionDir | None = None
     dependency: str = ""
 
 
@@ -51,9 +52,9 @@ def select(jobs: Sequence[Job]) -> None:
     Raises:
         UserError: if SLURM cannot be asked, or a process outside of it works there.
     """
-    standing = standings(home(jobs))
+    queued = queued_runs(home(jobs))
     for job in jobs:
-        here = standing.get(job.run_dir)
+        here = queued.get(job.run_dir)
         if job.finished:
             job.skip = "finished"
         elif here and here.is_live:
@@ -65,7 +66,7 @@ def select(jobs: Sequence[Job]) -> None:
             refuse_if_owned(job.run_dir)
 
 
-def batches(jobs: Sequence[Job], largest_array: int) -> list[Batch]:
+def arrays(jobs: Sequence[Job], largest_array: int) -> list[ArrayRequest]:
     """Group jobs by what they ask for, and cut at the site's largest array."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
@@ -76,15 +77,13 @@ def batches(jobs: Sequence[Job], largest_array: int) -> list[Batch]:
         cluster = cluster_of(members[0])
         tasks = [members[start : start + cluster.group] for start in range(0, len(members), cluster.group)]
         result += [
-            Batch(cluster, tasks[start : start + largest_array]) for start in range(0, len(tasks), largest_array)
+            ArrayRequest(cluster, tasks[start : start + largest_array]) for start in range(0, len(tasks), largest_array)
         ]
     return result
 
 
 def cluster_of(job: Job) -> SlurmRequest:
-    cluster = configs.build(job.config, "cluster")
-    if not isinstance(cluster, SlurmRequest):
-        raise UserError("a sweep has one cluster: give cluster=slurm and cluster=local in commands of their own")
+    cluster: SlurmRequest = configs.build(job.config, "cluster")
     return cluster
 
 
@@ -103,11 +102,11 @@ def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
         return _wait(jobs, place)
     if new:
         print(f"how it stands: python -m psychocounsel.jobs status {place}", file=sys.stderr)
-    return Submission(DONE, [objective(job) if job.finished else None for job in jobs])
+    return Submission(DONE, [job.objective if job.finished else None for job in jobs])
 
 
-def plan(jobs: Sequence[Job]) -> list[Batch]:
-    """The batches of `jobs` with their dependencies, checked against the site's limits; nothing is written.
+def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
+    """The arrays of `jobs` with their dependencies, checked against the site's limits; nothing is written.
 
     Raises:
         UserError: if SLURM is not here, or a partition's time limit is exceeded.
@@ -121,16 +120,16 @@ def plan(jobs: Sequence[Job]) -> list[Batch]:
                 f"`python -m psychocounsel.prepare {given}`"
             )
     many = len(jobs) > cluster_of(jobs[0]).group
-    result = batches(jobs, scheduler.max_array_size() if many else 1)
-    for partition, members in itertools.groupby(result, lambda batch: batch.cluster.partition):
+    result = arrays(jobs, scheduler.max_array_size() if many else 1)
+    for partition, members in itertools.groupby(result, lambda array: array.cluster.partition):
         limit = scheduler.time_limit(partition)
-        for batch in members:
-            if limit and batch.cluster.seconds > limit[1]:
+        for array in members:
+            if limit and array.cluster.seconds > limit[1]:
                 raise UserError(
-                    f"cluster.time={batch.cluster.time} is more than partition {limit[0]} allows "
+                    f"cluster.time={array.cluster.time} is more than partition {limit[0]} allows "
                     f"({readable_time(limit[1])}): give less, and cluster.requeue or cluster.segments go on after it"
                 )
-            batch.dependency = dependency(batch.tasks[0][0].after, len(batch.tasks))
+            array.dependency = dependency(array.tasks[0][0].after, len(array.tasks))
     return result
 
 
@@ -145,32 +144,31 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
     with _undone(todo, submitted):
         if code is None:
             code = snapshot.take(place, jobs[0].config.code_path, _targets(jobs), todo[0].cluster.snapshot_limit_mb)
-        for batch in todo:
-            batch.folder = submissions.new_folder(place)
-            runs = [[job.run_dir for job in task] for task in batch.tasks]
-            write_atomically(batch.folder / "tasks.txt", "".join("\t".join(map(str, task)) + "\n" for task in runs))
-            script = batch.folder / "job.sbatch"
-            write_atomically(script, script_of(batch, place, code))
-            ids = _segments(batch, script, submitted)
-            submissions.write(batch.folder, place, ids, runs, code)
-            _announce(batch, ids)
+        for array in todo:
+            array.files = submissions.new_submission(place)
+            runs = [[job.run_dir for job in task] for task in array.tasks]
+            write_atomically(array.files.tasks, "".join("\t".join(map(str, task)) + "\n" for task in runs))
+            write_atomically(array.files.script, script_of(array, place, code))
+            ids = _segments(array, array.files.script, submitted)
+            submissions.write(array.files, place, ids, runs, code)
+            _announce(array, ids)
 
 
-def script_of(batch: Batch, place: Path, code: Sequence[Path]) -> str:
-    paths = batch.tasks[0][0].config.paths
+def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
+    paths = array.tasks[0][0].config.paths
     binds = [str(place), str(paths.output), str(paths.cache)]
-    assert batch.folder is not None
-    return render(batch.cluster, job_name(place), batch.folder, len(batch.tasks), code, binds, batch.dependency)
+    assert array.files is not None
+    return render(array.cluster, job_name(place), array.files.path, len(array.tasks), code, binds, array.dependency)
 
 
 def job_name(place: Path) -> str:
     return place.name
 
 
-def _segments(batch: Batch, script: Path, submitted: list[str]) -> list[str]:
+def _segments(array: ArrayRequest, script: Path, submitted: list[str]) -> list[str]:
     """Submit a chain of the same script: each link begins when the one before has ended, however it did."""
     ids: list[str] = []
-    for _ in range(batch.cluster.segments):
+    for _ in range(array.cluster.segments):
         link = [f"--dependency=afterany:{ids[-1]}", "--kill-on-invalid-dep=yes"] if ids else []
         ids.append(scheduler.submit(script, *link))
         submitted.append(ids[-1])
@@ -188,23 +186,23 @@ def _targets(jobs: Sequence[Job]) -> set[str]:
 
 
 @contextmanager
-def _undone(todo: Sequence[Batch], submitted: list[str]) -> Iterator[None]:
+def _undone(todo: Sequence[ArrayRequest], submitted: list[str]) -> Iterator[None]:
     """Cancel what was submitted and remove its folders if the block fails: all is submitted, or nothing."""
     try:
         yield
     except BaseException:
         scheduler.cancel(submitted)
-        for batch in todo:
-            if batch.folder is not None:
-                shutil.rmtree(batch.folder, ignore_errors=True)
+        for array in todo:
+            if array.files is not None:
+                shutil.rmtree(array.files.path, ignore_errors=True)
         raise
 
 
-def _announce(batch: Batch, ids: Sequence[str]) -> None:
-    runs = sum(map(len, batch.tasks))
-    throttle = f", {batch.cluster.max_parallel} at a time" if batch.cluster.max_parallel else ""
-    what = f"array of {len(batch.tasks)}{throttle}" if len(batch.tasks) > 1 else "job"
-    counted = f"{runs} runs" if runs > 1 else str(batch.tasks[0][0].run_dir)
+def _announce(array: ArrayRequest, ids: Sequence[str]) -> None:
+    runs = sum(map(len, array.tasks))
+    throttle = f", {array.cluster.max_parallel} at a time" if array.cluster.max_parallel else ""
+    what = f"array of {len(array.tasks)}{throttle}" if len(array.tasks) > 1 else "job"
+    counted = f"{runs} runs" if runs > 1 else str(array.tasks[0][0].run_dir)
     print(f"submitted {what} {' '.join(ids)}: {counted}", flush=True)
 
 
@@ -234,9 +232,9 @@ def _wait(jobs: Sequence[Job], place: Path) -> Submission:
     )
     mine = {job.run_dir for job in jobs}
     try:
-        while any(here.is_live for run, here in standings(place).items() if run in mine):
+        while any(here.is_live for run, here in queued_runs(place).items() if run in mine):
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))
-    values = [objective(job) for job in jobs]
-    return Submission(DONE if all(is_run_finished(job.run_dir) for job in jobs) else 1, values)
+    values = [job.objective for job in jobs]
+    return Submission(DONE if all(is_finished(job.run_dir) for job in jobs) else 1, values)

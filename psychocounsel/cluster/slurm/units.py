@@ -66,13 +66,3 @@ def megabytes_of(value: Any, key: str) -> int:
     if not parts:
         raise UserError(f"{key}={text}: is not a size; write 64G, 64000M, or 0 for all of a node's memory")
     return max(1, int(parts[1]) * {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}[parts[2].upper()] // 1024)
-
-
-def readable_time(seconds: float) -> str:
-    """As 45 s, 12 min, 3.5 h, 2.1 d."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    for unit, name, upto in ((60, "min", 100 * 60), (3600, "h", 48 * 3600), (86400, "d", float("inf"))):
-        if seconds < upto:
-            return f"{seconds / unit:.0f} {name}" if name == "min" else f"{seconds / unit:.1f} {name}"
-    return "?"

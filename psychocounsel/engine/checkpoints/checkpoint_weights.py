@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
-from psychocounsel.rundir.manifest import NAME, WEIGHTS_ALONE, file_sizes
-from psychocounsel.storage.files import write_json
-
-_FILE = "weights.pt"
+from psychocounsel.rundir.manifest import write_manifest
+from psychocounsel.rundir.paths import CheckpointDir
 
 
 def read_weights(folder: Path, engine: str) -> dict[str, torch.Tensor]:
     """The trained parameters of an engine; those that ZeRO-3 partitioned are put together from all ranks' files."""
-    kept, whole = folder / engine / _FILE, folder / engine / "mp_rank_00_model_states.pt"
+    kept, whole = CheckpointDir(folder).weights(engine), folder / engine / "mp_rank_00_model_states.pt"
     if kept.exists():
         return dict(torch.load(kept, map_location="cpu"))
     if whole.exists():  # stages 0 to 2
@@ -31,10 +29,9 @@ def read_weights(folder: Path, engine: str) -> dict[str, torch.Tensor]:
 
 def keep_weights(checkpoint: Path, target: Path) -> None:
     """Write to `target` what a checkpoint holds but optimizer state, which some stages have in one file with weights."""
-    engines = sorted(path.name for path in checkpoint.iterdir() if path.is_dir())
-    target.mkdir(parents=True)
-    for engine in engines:
-        (target / engine).mkdir()
-        torch.save(read_weights(checkpoint, engine), target / engine / _FILE)
-    shutil.copy2(checkpoint / "loop.json", target)
-    write_json(target / NAME, {"files": file_sizes(target), WEIGHTS_ALONE: True})
+    for engine in sorted(path.name for path in checkpoint.iterdir() if path.is_dir()):
+        file = CheckpointDir(target).weights(engine)
+        file.parent.mkdir(parents=True)
+        torch.save(read_weights(checkpoint, engine), file)
+    shutil.copy2(CheckpointDir(checkpoint).loop, target)
+    write_manifest(target, weights_alone=True)

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,38 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.model.load import resolve_path
 from psychocounsel.model.lora import merged_parameters, plain_name
 from psychocounsel.model.packed import PackedModel
+from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically, write_json
 
+CARD = "README.md"  # where the hub looks for it
 
-def export_model(
-    folder: Path,
-    engine: Engine,
-    tokenizer: Any,
-    chat: ChatFormat,
-    world: World,
-    model: DictConfig,
-    card: str,
-    about: dict[str, Any],
-) -> None:
+
+@dataclass(frozen=True)
+class Companions:
+    """What lies beside the weights in a model's folder: the tokenizer, a card (README.md), and step and metrics."""
+
+    tokenizer: Any
+    chat: ChatFormat
+    model: DictConfig  # the group `model` of the run
+    card: str
+    about: dict[str, Any]
+
+
+def export_model(folder: Path, engine: Engine, world: World, companions: Companions) -> None:
     """Write the trained model to `folder` in the dtype it computes in, replacing what is there once all is written.
 
-    A LoRA run writes the adapter alone, unless `model.lora.merge`. `card` becomes its README.md, `about` (step and
-    metrics) its psychocounsel.json. All ranks must call it.
+    A LoRA run writes the adapter alone, unless `model.lora.merge`. All ranks must call it.
 
     Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
     wrapper = engine.module
     weights: dict[str, torch.Tensor] = {}
-    for name, value in engine.whole_parameters() if saves_adapter(wrapper, model) else merged_parameters(wrapper.lm):
+    alone = saves_adapter(wrapper, companions.model)
+    for name, value in engine.whole_parameters() if alone else merged_parameters(wrapper.lm):
         if world.rank == 0:
             weights[name] = value.to("cpu", engine.dtype, copy=True)
     if world.rank == 0:
-        write_model(folder, wrapper, weights, engine.dtype, tokenizer, chat, model, card, about)
+        write_model(folder, wrapper, weights, engine.dtype, companions)
     world.barrier()
 
 
@@ -54,34 +60,30 @@ def write_model(
     wrapper: PackedModel,
     weights: dict[str, torch.Tensor],
     dtype: torch.dtype,
-    tokenizer: Any,
-    chat: ChatFormat,
-    model: DictConfig,
-    card: str,
-    about: dict[str, Any],
+    companions: Companions,
 ) -> None:
     """Write `weights` in `dtype`, by their names in a plain model or an adapter, with all that loads them."""
-    lm, adapter = wrapper.lm, wrapper.adapter
+    lm, adapter, model = wrapper.lm, wrapper.adapter, companions.model
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     if adapter is not None and saves_adapter(wrapper, model):
         adapter.save(draft, weights, resolve_path(model.path), model.revision)
     else:
-        _end_with(lm, tokenizer, chat)
-        _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(about))
-    tokenizer.save_pretrained(draft)
-    write_atomically(draft / "README.md", card)
-    write_json(draft / "psychocounsel.json", about)
+        _end_with(lm, companions.tokenizer, companions.chat)
+        _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(companions.about))
+    companions.tokenizer.save_pretrained(draft)
+    write_atomically(draft / CARD, companions.card)
+    write_json(ModelDir(draft).about, companions.about)
     for file in draft.glob("*.safetensors"):  # written for their owner alone, unlike the other files
-        file.chmod((draft / "README.md").stat().st_mode)
+        file.chmod((draft / CARD).stat().st_mode)
     replace_directory(draft, folder)
 
 
 def kept_model(folder: Path) -> dict[str, Any]:
     """Step and metrics of the model in `folder`, after putting back one that a kill left half replaced; {} if none."""
     recover_directory(folder)
-    return read_json(folder / "psychocounsel.json") or {}
+    return read_json(ModelDir(folder).about) or {}
 
 
 def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype, more: dict[str, Any]) -> None:

@@ -10,13 +10,15 @@ from omegaconf import DictConfig
 
 from psychocounsel.engine.checkpoints.card import model_card
 from psychocounsel.engine.checkpoints.checkpoint_weights import read_weights
-from psychocounsel.engine.checkpoints.model_folder import saves_adapter, write_model
+from psychocounsel.engine.checkpoints.model_folder import CARD, Companions, saves_adapter, write_model
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_chat_format, model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
-from psychocounsel.rundir.manifest import checkpoint_path, complete_checkpoints, is_complete
+from psychocounsel.rundir.manifest import complete_checkpoints, is_complete
 from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir
+from psychocounsel.rundir.run import read_environment
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically
 
@@ -42,7 +44,7 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     config.model.lora.merge = config.model.lora.merge or merge
     config.model.quantise = None  # an adapter is merged into full weights
     if step is None:
-        about, weights = _about(run), _adapter_weights(run / "model")
+        about, weights = _about(run), _adapter_weights(RunDir(run).model)
     else:
         engine = configs.target_class(config, "algo").needs.main
         about, weights = _about_step(run, step), _checkpoint_weights(run, step, engine)
@@ -53,7 +55,7 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
 def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
     draft = folder.with_name(f".{folder.name}.tmp")
     about = _copy_whole(run, draft)
-    write_atomically(draft / "README.md", model_card(config, about))
+    write_atomically(draft / CARD, model_card(config, about))
     replace_directory(draft, folder)
     return about
 
@@ -61,7 +63,7 @@ def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
 def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
     """Copy `model/`; once more if the run, still training, put a better one in its place meanwhile."""
     while True:
-        about, model = _about(run), run / "model"
+        about, model = _about(run), RunDir(run).model
         before = model.stat().st_ino
         shutil.rmtree(draft, ignore_errors=True)
         try:
@@ -75,7 +77,7 @@ def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
 
 
 def _about(run: Path) -> dict[str, Any]:
-    about = read_json(run / "model" / "psychocounsel.json")
+    about = read_json(ModelDir(RunDir(run).model).about)
     if about is None:
         raise UserError(
             f"{run}: has no model yet: the first evaluation after a step writes it; step=N takes a checkpoint"
@@ -84,14 +86,14 @@ def _about(run: Path) -> dict[str, Any]:
 
 
 def _about_step(run: Path, step: int) -> dict[str, Any]:
-    line: dict[str, Any] = next((row for row in read_metrics(run / "metrics.jsonl") if row["step"] == step), {})
+    line: dict[str, Any] = next((row for row in read_metrics(RunDir(run).metrics) if row["step"] == step), {})
     return {"step": step, **{name: value for name, value in line.items() if name.startswith("eval/")}}
 
 
 def _checkpoint_weights(run: Path, step: int, engine: str) -> dict[str, torch.Tensor]:
-    folder = checkpoint_path(run, step)
+    folder = RunDir(run).checkpoint(step).path
     if not is_complete(folder):
-        steps = ", ".join(str(int(path.name.partition("-")[2])) for path in complete_checkpoints(run)) or "none"
+        steps = ", ".join(str(CheckpointDir(path).step) for path in complete_checkpoints(run)) or "none"
         raise UserError(
             f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
         )
@@ -122,7 +124,7 @@ def _rebuild(
     hello = [{"role": "user", "content": "Hello."}]
     prompts = chat.encode_prompts([chat.render(hello)])
     chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # notes the token that ends a reply
-    on_gpu = bool((read_json(run / "environment.json") or {}).get("gpus"))
+    on_gpu = bool(read_environment(run).get("gpus"))
     dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
     wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
     trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
@@ -138,12 +140,13 @@ def _rebuild(
         raise UserError(f"the weights do not fit {config.model.path} ({wrong[0]}): was it changed since?")
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
-    write_model(folder, wrapper, plain, dtype, tokenizer, chat, config.model, model_card(config, about), about)
+    companions = Companions(tokenizer, chat, config.model, model_card(config, about), about)
+    write_model(folder, wrapper, plain, dtype, companions)
 
 
 def _check_base(run: Path, model: DictConfig, cache: str) -> None:
     """An adapter is worth nothing on other weights than those it was trained on."""
-    trained_on = (read_json(run / "environment.json") or {}).get("weights")
+    trained_on = read_environment(run).get("weights")
     if trained_on and trained_on != weights_id(model, cache):
         raise UserError(f"{model.path}: changed since {run} began, and its adapter does not fit it: restore it")
 

@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
-from psychocounsel.storage.files import write_json
+from psychocounsel.storage.cache_entries import Entry, about_of
+from psychocounsel.storage.files import read_json, write_json
 from psychocounsel.storage.locks import Lock
 
 BUCKETS = 64
-ABOUT = "about.json"
-SUFFIX = ".logprobs"
-FOLDER = re.compile(r"[0-9a-f]{32}")
-SHARD = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}\.logprobs")  # the buckets it has rows of, as bits; a name of its own
-LOCK = re.compile(r"bucket-(\d\d)\.lock")
+_ABOUT = "about.json"
+_SUFFIX = ".logprobs"
+_FOLDER = re.compile(r"[0-9a-f]{32}")
+_SHARD = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}\.logprobs")  # the buckets it has rows of, as bits; a name of its own
+_LOCK = re.compile(r"bucket-(\d\d)\.lock")
 
 Array = np.ndarray
 
@@ -41,6 +42,10 @@ def bucket_of(prompt_ids: Array) -> int:
     return hashlib.sha256(prompt_ids.tobytes()).digest()[0] % BUCKETS
 
 
+def _home(cache: str | Path) -> Path:
+    return Path(cache) / "reference"
+
+
 class ReferenceStore:
     """The files of one reference under the folder `cache`; `of` is its name for people.
 
@@ -50,13 +55,13 @@ class ReferenceStore:
 
     def __init__(self, cache: str, identity: dict[str, Any], of: str, say: Callable[[str], None]) -> None:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self.folder = Path(cache) / "reference" / digest[:32]
+        self.folder = _home(cache) / digest[:32]
         self._about, self._say = {"of": of, "identity": identity}, say
         self._told: set[Path] = set()
         self._locks: dict[int, Lock] = {}
         self._writable = True
         with contextlib.suppress(OSError):
-            os.utime(self.folder / ABOUT)  # when it was last used
+            os.utime(self.folder / _ABOUT)  # when it was last used
 
     def read_new(self, buckets: Iterable[int], seen: set[str]) -> Iterator[tuple[bytes, Array]]:
         """Key and float32[len] of the rows in files, not among the names `seen`, that may have some of `buckets`.
@@ -65,8 +70,8 @@ class ReferenceStore:
         """
         wanted = _mask(buckets)
         for name in sorted(self._names() - seen):
-            match = SHARD.fullmatch(name)
-            if name.endswith(SUFFIX) and (match is None or int(match[1], 16) & wanted):
+            match = _SHARD.fullmatch(name)
+            if name.endswith(_SUFFIX) and (match is None or int(match[1], 16) & wanted):
                 seen.add(name)
                 yield from self._read(self.folder / name)
 
@@ -78,12 +83,12 @@ class ReferenceStore:
             "ends": np.cumsum([len(row) for row in values], dtype=np.int64),
             "values": np.concatenate(values).astype(np.float32, copy=False),
         }
-        path = self.folder / f"{_mask(buckets):016x}-{uuid.uuid4().hex}{SUFFIX}"
+        path = self.folder / f"{_mask(buckets):016x}-{uuid.uuid4().hex}{_SUFFIX}"
         self._write(lambda: write_blob(path, {"reference": self.folder.name, "rows": len(rows)}, arrays))
 
     def locked(self) -> set[int]:
         """Buckets with a lock, whether or not its process lives."""
-        return {int(match[1]) for match in map(LOCK.fullmatch, self._names()) if match}
+        return {int(match[1]) for match in map(_LOCK.fullmatch, self._names()) if match}
 
     def lock(self, bucket: int) -> bool:
         """Take a bucket; False if another live process has it."""
@@ -131,8 +136,8 @@ class ReferenceStore:
             return None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)  # again and again: it may be pruned at any time
-            if not (self.folder / ABOUT).exists():
-                write_json(self.folder / ABOUT, self._about)
+            if not (self.folder / _ABOUT).exists():
+                write_json(self.folder / _ABOUT, self._about)
             return work()
         except OSError as error:
             self._writable = False
@@ -142,3 +147,38 @@ class ReferenceStore:
 
 def _mask(buckets: Iterable[int]) -> int:
     return sum(1 << bucket for bucket in set(buckets))
+
+
+# -- for `psychocounsel.cache`
+
+
+def folders(cache: Path) -> list[Path]:
+    """One for each reference."""
+    found = sorted(_home(cache).glob("*"))
+    return [
+        folder for folder in found if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
+    ]
+
+
+def entries(cache: Path) -> Iterator[Entry]:
+    """What is kept of each reference."""
+    for folder in folders(cache):
+        entry = _entry(folder)
+        if entry.files or entry.locks:
+            yield entry
+
+
+def _entry(folder: Path) -> Entry:
+    entry = Entry("reference", used=folder.stat().st_mtime, folder=folder)
+    for file in sorted(folder.iterdir()):
+        if _SHARD.fullmatch(file.name) and (about := about_of(file)) is not None:
+            entry.files.append(file)
+            entry.rows += about["rows"]
+        elif _LOCK.fullmatch(file.name):
+            entry.locks.append(file)
+    about_file = folder / _ABOUT
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        entry.of = read_json(about_file)["of"]
+        entry.files.append(about_file)
+        entry.used = about_file.stat().st_mtime
+    return entry

@@ -17,7 +17,7 @@ def held_out_metrics(run: Run, step: int, groups: list[Group], reference: list[l
     Raises:
         UserError: if that file is gone.
     """
-    file = run.dir / "rounds" / "before.parquet"
+    file = run.files.before
     if not step and run.is_main:
         file.parent.mkdir(exist_ok=True)
         write_groups(file, groups)

@@ -10,9 +10,10 @@ from typing import Any
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
 from psychocounsel.data.tokenise import ChatFormat
-from psychocounsel.engine.collector import Collector, notes_file, round_folder
+from psychocounsel.engine.callbacks import Announce
+from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.rounds.held_out import held_out_metrics
-from psychocounsel.engine.rounds.shards import Announce, Shards
+from psychocounsel.engine.rounds.shards import Shards
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.evaluation.replies import reply_metrics
 from psychocounsel.evaluation.samples import sample_page
@@ -52,7 +53,7 @@ class RoundFeed:
 
     def sample(self, step: int) -> str | None:
         number, place = divmod(step - 1, self.order.steps_per_round)
-        file = round_folder(self.run.dir, number) / "samples.md"
+        file = self.run.files.round(number).samples
         return file.read_text() if not place and number >= 0 and file.exists() else None
 
     def evaluate(self, step: int) -> dict[str, float] | None:
@@ -63,19 +64,19 @@ class RoundFeed:
         return held_out_metrics(self.run, step, replies, reference)
 
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
-        folder = round_folder(self.run.dir, number)
+        files = self.run.files.round(number)
         replies = self.shards.make(number, step)
         if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
-            write_atomically(folder / "samples.md", sample_page(replies, count, f"Round {number}"))
-        file = folder / "groups.parquet"
+            write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
+        file = files.groups
         self.collector.begin(number)
-        known = self.world.broadcast(read_json(notes_file(self.run.dir, number)) if file.exists() else None)
+        known = self.world.broadcast(read_json(files.collected) if file.exists() else None)
         if known is None:
             collected = self.collector.algorithm.collect(replies, self.collector)
             counts = {name: value / len(replies) for name, value in self.collector.counts.items()}
             known = counts | self.collector.notes
             if self.run.is_main:
-                write_json(notes_file(self.run.dir, number), known)
+                write_json(files.collected, known)
                 write_groups(file, collected)
             self.announce("pairs_written")
         self.world.barrier()

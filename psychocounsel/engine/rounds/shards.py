@@ -12,7 +12,7 @@ import numpy as np
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.collector import round_folder
+from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.rounds.resident import resident
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
@@ -22,7 +22,6 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import read_json, write_json
 
 _HELD_OUT = 1 << 20  # in the place of a round's number in seeds
-Announce = Callable[[str], None]
 
 
 class Shards:
@@ -101,31 +100,30 @@ class Shards:
         oldest = max(0, rounds * self.order.steps_per_round)
         versions = [reply.policy_version or 0 for group in replies for reply in group.completions]
         if min(versions, default=oldest) < oldest:
-            folder = round_folder(self.run.dir, number)
+            folder = self.run.files.round(number).path
             raise UserError(f"{folder}: has replies by weights of step {min(versions)}, older than {oldest}; remove it")
 
     def _plan(self, number: int) -> None:
         """Say what the round is made of; what lies there of another plan goes."""
-        folder = round_folder(self.run.dir, number)
+        files = self.run.files.round(number)
         plan = {
             "prompts": [self.data.train[index].id for index in self.order.indices(number)],
             "shard_prompts": self.config.rollout.shard_prompts,
             "seed": self.config.seed,
         }
-        if self.run.is_main and read_json(folder / "plan.json") != plan:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            write_json(folder / "plan.json", plan)
+        if self.run.is_main and read_json(files.plan) != plan:
+            shutil.rmtree(files.path, ignore_errors=True)
+            files.path.mkdir(parents=True)
+            write_json(files.plan, plan)
         self.world.barrier()
 
     def _cut(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:
         """File, prompts and settings of each shard of a round."""
-        folder, size = round_folder(self.run.dir, number), self.config.rollout.shard_prompts
+        files, size = self.run.files.round(number), self.config.rollout.shard_prompts
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return [
-            (folder / f"shard-{index:02d}.parquet", part, self._sampling(self.samples, number, index))
-            for index, part in enumerate(cut)
+            (files.shard(index), part, self._sampling(self.samples, number, index)) for index, part in enumerate(cut)
         ]
 
     def _missing(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:

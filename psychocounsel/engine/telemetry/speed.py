@@ -59,3 +59,9 @@ def peak_memory_gb() -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def gpu_names(device: torch.device) -> list[str]:
+    """The names of this node's GPUs, where training uses them."""
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    return [torch.cuda.get_device_name(index) for index in range(count)]

@@ -8,7 +8,7 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
 
-class Records:
+class StepLog:
     """Rank 0 writes; other ranks may call everything and do nothing.
 
     `sample` gives the replies that are to be shown with a step, as Markdown, or None.
@@ -23,7 +23,7 @@ class Records:
         """Begin after step `written`; the tracker is told all of the earlier steps again."""
         if self.run.is_main:
             self.tracker.start(self.run.dir, self.run.config)
-            self.log = MetricsLog(self.run.dir / "metrics.jsonl", written)
+            self.log = MetricsLog(self.run.files.metrics, written)
             for line in self.log.earlier:
                 self._track(line)
 

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.schema import option
 
 
@@ -92,7 +93,7 @@ class TensorBoard(NoTracker):
         from torch.utils.tensorboard import SummaryWriter
 
         # Every step is written again: purge_step hides what earlier attempts wrote.
-        self.writer: Any = SummaryWriter(str(run_dir / "tensorboard"), purge_step=0)
+        self.writer: Any = SummaryWriter(str(RunDir(run_dir).tensorboard), purge_step=0)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

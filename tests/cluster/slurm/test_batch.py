@@ -13,7 +13,7 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import attempt, scheduler, snapshot
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import directives, render
-from psychocounsel.cluster.slurm.submitting import batches
+from psychocounsel.cluster.slurm.submitting import arrays
 from psychocounsel.cluster.slurm.units import megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose
@@ -157,9 +157,9 @@ def job(index: int, *overrides: str) -> Job:
 
 def test_jobs_are_grouped_by_what_they_ask_for_and_cut_at_the_largest_array() -> None:
     jobs = [job(number, f"cluster.nodes={1 + number % 2}") for number in range(5)]
-    found = [[[each.index for each in task] for task in batch.tasks] for batch in batches(jobs, 2)]
+    found = [[[each.index for each in task] for task in batch.tasks] for batch in arrays(jobs, 2)]
     assert found == [[[0], [2]], [[4]], [[1], [3]]]
-    packed = batches([job(number, "cluster.runs_per_job=2") for number in range(5)], 100)
+    packed = arrays([job(number, "cluster.runs_per_job=2") for number in range(5)], 100)
     assert [[each.index for each in task] for task in packed[0].tasks] == [[0, 1], [2, 3], [4]]
 
 
@@ -206,13 +206,13 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     (tmp_path / "state.json").write_text('{"step": 3}')
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     assert attempt.begin(tmp_path) == ("01", 0)
-    assert attempt.end(tmp_path, "01", 75, "USR1") == "again"
+    assert attempt.end(tmp_path, 1, 75, "USR1") == "again"
     (tmp_path / "owner.json").write_text("{}")  # of the attempt that SLURM ended
     assert attempt.begin(tmp_path) == ("02", 0)
     assert not (tmp_path / "owner.json").exists()
     assert (tmp_path / "logs" / "latest").readlink() == Path("02")
     (tmp_path / "logs" / "02" / "rank-0.out").write_text("the last words\n")
-    assert attempt.end(tmp_path, "02", 2, "no") == "2"
+    assert attempt.end(tmp_path, 2, 2, "no") == "2"
     assert "the last words" in (tmp_path / "logs" / "02" / "failure.txt").read_text()
     assert attempt.begin(tmp_path) == ("", 2), "given up in this job"
     monkeypatch.setenv("SLURM_JOB_ID", "13")

@@ -13,16 +13,19 @@ from typing import Any
 from psychocounsel.cluster.rank import run_rank
 from psychocounsel.cluster.signals import passed_on
 from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.rundir.paths import AttemptDir
 
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
 _GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
 _forked_with: list[dict[str, str]] = []  # the environment of the process that ranks are forked from, if there is one
 
 
-def run_ranks(run_dir: Path, count: int, environment: dict[str, str], logs: Path, gpus: bool) -> tuple[int, int]:
+def run_ranks(
+    run_dir: Path, count: int, environment: dict[str, str], attempt: AttemptDir, gpus: bool
+) -> tuple[int, int]:
     """Run `count` processes, whose environment is this process's with `environment` and their rank.
 
-    Rank 0 writes to the terminal and the others to files in `logs`. Signals are passed on as stop requests. Returns the
+    Rank 0 writes to the terminal and the others to files of `attempt`. Signals are passed on as stop requests. Returns the
     exit code of the rank that failed first, and its number (0, 0 if none did).
     """
     context, ranks = _context(environment, gpus), list[BaseProcess]()
@@ -36,7 +39,7 @@ def run_ranks(run_dir: Path, count: int, environment: dict[str, str], logs: Path
         with passed_on(send) as requests:
             for rank in range(count):
                 ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-                output = str(logs / f"rank-{rank}.out") if rank else None
+                output = str(attempt.output(rank)) if rank else None
                 process = context.Process(target=run_rank, args=(str(run_dir), ranked, output))
                 with _set(ranked):
                     process.start()

@@ -1,13 +1,14 @@
-"""`summary.json`, and the lines that a run ends with."""
+"""What a run ends with: its summary, and a few lines for the user."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import write_json
 
 _ROWS = (
     ("eval/accuracy", "held-out accuracy", 100.0, " %"),
@@ -24,29 +25,42 @@ _ROWS = (
 )
 
 
-def write_summary(
-    run_dir: Path, status: str, step: int, total: int, metrics: dict[str, Any], fingerprint: str, seconds: float
-) -> None:
-    """Write `summary.json`: status finished, stopped or failed; evaluations before training, best and last."""
-    content = {
-        "status": status,
-        "steps": step,
-        "total_steps": total,
-        "metrics": metrics,
-        "fingerprint": fingerprint,
-        "seconds": round(seconds, 3),
-    }
-    write_json(run_dir / "summary.json", content)
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run came: its status (finished, stopped, failed), and evaluations before training, best and last."""
+
+    status: str
+    step: int
+    total: int
+    metrics: dict[str, Any]
+    seconds: float
 
 
-def print_summary(run: Run, status: str, step: int, total: int, metrics: dict[str, Any], seconds: float) -> None:
-    """Say in a few lines how the run went, where its results are and what to try next."""
+def report_end(run: Run, outcome: Outcome, fingerprint: str) -> None:
+    """Write `summary.json`, and say how the run went. On rank 0."""
+    write_summary(
+        run.dir,
+        outcome.status,
+        steps=outcome.step,
+        total_steps=outcome.total,
+        metrics=outcome.metrics,
+        fingerprint=fingerprint,
+        seconds=round(outcome.seconds, 3),
+    )
+    run.write_state(outcome.status, outcome.step, outcome.total)
+    for line in _lines(run, outcome):
+        run.say(line)
+
+
+def _lines(run: Run, outcome: Outcome) -> list[str]:
+    """How the run went, where its results are and what to try next."""
     config = run.config
     target = configs.target_class(config, "algo")
     algorithm = target.__name__
     what = f"{algorithm} on {config.model.name} with data={config.data.name}"
-    lines = ["", f"{what}: {status} at step {step} of {total}, {_duration(seconds)}"]
-    before, best, last = (metrics[name] for name in ("before", "best", "last"))
+    ended = f"{outcome.status} at step {outcome.step} of {outcome.total}, {_duration(outcome.seconds)}"
+    lines = ["", f"{what}: {ended}"]
+    before, best, last = (outcome.metrics[name] for name in ("before", "best", "last"))
     if best:
         lines.append(f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']})")
         for name, title, factor, unit in _ROWS:
@@ -58,15 +72,14 @@ def print_summary(run: Run, status: str, step: int, total: int, metrics: dict[st
         if "eval/accuracy_low" in best:
             low, high = (f"{best[f'eval/accuracy_{end}'] * 100:.3g}" for end in ("low", "high"))
             lines.append(f"best accuracy, 95 % interval by prompts: {low} to {high} %")
-    shown = _shorten(run.dir)
+    shown, model = _shorten(run.dir), _shorten(run.files.model)
     lines.append(f"run directory       {shown}")
-    if status == "finished":
-        lines.append(f"model               {shown}/model   ({_loader(config, target.needs.main)} loads it)")
-        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, shown))
-    elif status == "stopped":
+    if outcome.status == FINISHED:
+        lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
+        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, shown, model))
+    elif outcome.status == "stopped":
         lines.append(f"to go on            the same command with run_dir={shown}")
-    for line in lines:
-        run.say(line)
+    return lines
 
 
 def _loader(config: DictConfig, main: str) -> str:
@@ -75,10 +88,10 @@ def _loader(config: DictConfig, main: str) -> str:
     return f"peft.AutoPeftModelFor{kind}.from_pretrained" if adapter else f"AutoModelFor{kind}.from_pretrained"
 
 
-def _next_idea(algorithm: str, run: str) -> str:
+def _next_idea(algorithm: str, run: str, model: str) -> str:
     if algorithm == "DPO":
         return "train -m algo.beta=0.05,0.1,0.3 seed=1,2"
-    return f"train model.path={run}/model algo=dpo" if algorithm == "SFT" else f"export {run}"
+    return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {run}"
 
 
 def _shorten(path: Path) -> str:

@@ -1,6 +1,7 @@
-"""Ending submitted runs, and submitting again what did not finish."""
+"""`jobs cancel` and `jobs resubmit`: ending runs, and submitting again those that did not finish."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +10,29 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.job import Job, check_process_count, read_run
-from psychocounsel.cluster.slurm import scheduler
-from psychocounsel.cluster.slurm.standings import Standing, standings
-from psychocounsel.cluster.slurm.submitting import submit_jobs
+from psychocounsel.cluster.base import Cluster
+from psychocounsel.cluster.job import Job, check_process_count
+from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.cluster.status import Row, rows
 from psychocounsel.errors import UserError
-from psychocounsel.rundir import submissions
+from psychocounsel.rundir.run_config import read_run, write_config
+from psychocounsel.rundir.summary import remove_summary
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.schema import check_limits, flat_keys
 from psychocounsel.storage.files import write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
-    """Ask SLURM to end the runs that wait or run.
+    """Ask their clusters to end the runs that wait or run.
 
     Raises:
-        UserError: if SLURM refuses.
+        UserError: if a cluster refuses.
     """
-    live = [row for row in _chosen(rows(folder), indices) if row.is_live and row.task]
-    standing = standings(submissions.home_of(folder), ask=False)
-    names = {name for row in live for name in _names(standing[row.run_dir])}
-    scheduler.cancel(sorted(names))
+    live = [row.run_dir for row in _chosen(rows(folder), indices) if row.is_live]
+    for cluster, runs in by_cluster(live):
+        cluster.cancel(runs)
     print(f"cancelled {len(live)} runs" if live else "nothing waits or runs")
-
-
-def _names(here: Standing) -> list[str]:
-    """The run's task in every segment of its chain."""
-    return [f"{job}_{here.index}" if here.record.is_array else job for job in here.record.jobs]
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
@@ -53,16 +49,33 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
         print("every run is finished, waits or runs")
         return
     overrides = dict(text.split("=", 1) for text in given)
-    which = overrides.pop("code", "same")
-    if which not in ("same", "current"):
-        raise UserError(f"code={which}: must be same or current")
+    code = overrides.pop("code", "same")
+    if code not in ("same", "current"):
+        raise UserError(f"code={code}: must be same or current")
     jobs = [_job(row, [f"{key}={value}" for key, value in overrides.items()]) for row in todo]
-    place = submissions.home_of(folder) if not (folder / "sweep.jsonl").exists() else folder
-    code = _code(place, todo) if which == "same" else None
+    groups: dict[str, list[Job]] = {}
     for job in jobs:
-        write_atomically(job.run_dir / "config.yaml", OmegaConf.to_yaml(job.config))
-        (job.run_dir / "summary.json").unlink(missing_ok=True)  # of the attempt that stopped
-    submit_jobs(place, jobs, code)
+        groups.setdefault(job.config.cluster._target_, []).append(job)
+    for members in groups.values():
+        cluster: Cluster = configs.build(members[0].config, "cluster")
+        with _begun_again(members):
+            cluster.resubmit(members, code)
+
+
+@contextmanager
+def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
+    """Write the configurations, and remove what was said of the runs' end; all is as it was if the block fails."""
+    files = [file for job in jobs for file in (job.files.config, job.files.summary)]
+    before = {file: file.read_text() for file in files if file.exists()}
+    try:
+        for job in jobs:
+            write_config(job.run_dir, job.config)
+            remove_summary(job.run_dir)
+        yield
+    except (UserError, OSError):
+        for file, text in before.items():
+            write_atomically(file, text)
+        raise
 
 
 def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
@@ -73,15 +86,15 @@ def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
 
 def _job(row: Row, overrides: Sequence[str]) -> Job:
     about, config = read_run(row.run_dir)
+    add_code_path(config.code_path)
     for text in overrides:
         _apply(config, text)
     _check_cluster(config)
-    cluster = configs.build(config, "cluster")
+    cluster: Cluster = configs.build(config, "cluster")
     cluster.check()
-    sweep = row.run_dir.parent
     config.run_dir = str(row.run_dir)  # the folder may have been moved
     if config.sweep_dir:
-        config.sweep_dir = str(sweep)
+        config.sweep_dir = str(row.run_dir.parent)
     processes = cluster.process_count()
     job = Job(about["module"], config, row.run_dir, row.index, processes=processes, after=about.get("after", []))
     check_process_count(job)
@@ -96,14 +109,19 @@ def _apply(config: DictConfig, text: str) -> None:
     key = override.key_or_group
     if not key.startswith("cluster."):
         raise UserError(f"{key}: a run goes on as it began; only cluster.* and code= may be given here")
-    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not key.startswith(
-        ("cluster.environment.", "cluster.sbatch.")
-    ):
+    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_entry(config, key):
         raise UserError(configs.unknown_key(key, flat_keys(config.cluster, "cluster.")))
     OmegaConf.update(config, key, override.value(), force_add=True)
 
 
 _MISSING: Any = object()
+
+
+def _is_entry(config: DictConfig, key: str) -> bool:
+    """Whether `key` names an entry of a dictionary, as cluster.environment.NAME does: its keys are the user's."""
+    group, _, name = key.removeprefix("cluster.").partition(".")
+    fields = configs.target_class(config, "cluster").__dataclass_fields__
+    return bool(name) and group in fields and str(fields[group].type).startswith("dict")
 
 
 def _check_cluster(config: DictConfig) -> None:
@@ -114,19 +132,3 @@ def _check_cluster(config: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"cluster.{error.full_key}: {str(error).splitlines()[0]}") from error
     check_limits(target, merged, "cluster.")
-
-
-def _code(place: Path, todo: Sequence[Row]) -> list[Path]:
-    """The copy of the code that the runs were submitted with.
-
-    Raises:
-        UserError: if they were submitted with several, or it is gone.
-    """
-    standing = standings(place, ask=False)
-    used = {tuple(standing[row.run_dir].record.code) for row in todo if row.run_dir in standing}
-    if len(used) > 1:
-        raise UserError("these runs were submitted with several states of the code: give indices, or code=current")
-    paths = [place / path for path in next(iter(used), ())]
-    if not paths or not all(path.is_dir() for path in paths):
-        raise UserError(f"{place}/code does not hold the code that these runs were submitted with: give code=current")
-    return paths

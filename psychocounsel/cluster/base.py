@@ -1,0 +1,117 @@
+"""The contract of the group `cluster`: what a place where jobs run has to offer.
+
+A kind of cluster is one Python file with a dataclass that derives from `Cluster`, and one YAML file that names it as its
+`_target_`; the dataclass's fields are the keys of `cluster.*`. Both may lie in a folder of the user's own (`--config-dir`).
+
+Each process of a job is `python -m psychocounsel.worker RUN_DIR`, with the environment that `worker_environment` describes.
+It saves on SIGTERM, and its exit code says how it ended: 0 finished, 2 wrong input, 3 a limit of `guard` stopped it, 75 the
+same command goes on; anything else is a crash.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.owner import refuse_if_owned
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the cluster says that a submitted run stands."""
+
+    task: str  # what its own commands call it
+    phase: str  # waiting, running, ended, or forgotten
+    reason: str = ""  # why it waits, or was cancelled
+    nodes: str = ""  # where it runs
+    elapsed: float = 0.0  # seconds since it began
+    ending: str = ""  # how it ended, in a word or two: cancelled, timed out, completed
+    was_ended: bool = False  # by the cluster, so that the run itself could not say why
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase in ("waiting", "running")
+
+
+class Cluster(ABC):
+    """Where jobs run. Nothing here imports torch."""
+
+    # -- asked when a configuration is checked
+
+    @abstractmethod
+    def gpus(self) -> int:
+        """GPUs that one run trains on, over all its nodes."""
+
+    @abstractmethod
+    def process_count(self) -> int:
+        """Processes of one run: one per GPU where there are GPUs."""
+
+    def check(self) -> None:  # noqa: B027 (a kind may have nothing to refuse)
+        """Refuse settings that cannot work.
+
+        Raises:
+            UserError: naming the key and what to type instead.
+        """
+
+    # -- asked by commands that start jobs
+
+    def describe(self, jobs: list[Job]) -> str:
+        """What `dry_run=true` prints.
+
+        Raises:
+            UserError: where submitting would fail.
+        """
+        return "\n".join(
+            f"would run {job.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}" for job in jobs
+        )
+
+    def place(self, job: Job) -> str:
+        """With how many processes and where a job runs, for people."""
+        processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
+        return f"{processes} in {job.run_dir}"
+
+    def select(self, jobs: list[Job]) -> None:
+        """Set `skip` of each job that is not to be started, to the reason.
+
+        Raises:
+            UserError: if a live process owns a job's directory, or a job cannot be started now.
+        """
+        for job in jobs:
+            refuse_if_owned(job.run_dir)
+            job.skip = "finished" if job.finished else ""
+
+    @abstractmethod
+    def submit(self, jobs: list[Job]) -> Submission:
+        """Start the jobs without `skip`; their run directories are written. Wait for them, or leave.
+
+        Raises:
+            UserError: if they cannot be started; then nothing is left behind.
+        """
+
+    # -- asked by `psychocounsel.jobs`
+
+    def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:
+        """How runs of one folder stand; without an entry, their own files tell.
+
+        Raises:
+            UserError: if the cluster does not answer.
+        """
+        return {}
+
+    def cancel(self, runs: Sequence[Path]) -> None:
+        """End runs that wait or run; they can go on later.
+
+        Raises:
+            UserError: if they cannot be ended.
+        """
+        raise UserError(f"cluster={type(self).__name__}: cannot cancel runs")
+
+    def resubmit(self, jobs: list[Job], code: str) -> None:
+        """Submit jobs again that ended unfinished. `code`: with the `same` code as before, or the `current` one.
+
+        Raises:
+            UserError: if they cannot be submitted; then nothing is left behind.
+        """
+        raise UserError(f"cluster={type(self).__name__}: cannot resubmit runs; give the command of the run again")

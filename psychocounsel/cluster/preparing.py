@@ -1,0 +1,137 @@
+"""What `psychocounsel.prepare` does: fetches models and data from the hub, and checks them as a job will."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.cluster.job import Job, Submission, pin
+from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
+from psychocounsel.remote import hub
+from psychocounsel.settings import config as configs
+from psychocounsel.settings import hub_sources
+from psychocounsel.settings.hub_sources import Source
+from psychocounsel.storage.files import readable_size
+
+
+def prepare(jobs: list[Job], config: DictConfig) -> Submission:
+    """Fetch the models and datasets of all jobs, pin new runs to them, and run the checks that come before a model.
+
+    Raises:
+        UserError: if something cannot be fetched, or used.
+    """
+    hub.set_cache_directories(config.paths.cache)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    sources = hub_sources.sources(job.config for job in jobs)
+    if sources:
+        _fetch(sources, config)
+    else:
+        _say("nothing to fetch: model and data ship with the package or are local")
+    if not config.dry_run:
+        hub.go_offline()  # as the jobs will be
+        _check(jobs)
+        _say("ready: jobs can run with HF_HUB_OFFLINE=1")
+    return Submission(DONE, [None] * len(jobs))
+
+
+def _fetch(sources: list[Source], config: DictConfig) -> None:
+    repositories = []
+    for source in sources:
+        repositories.append(found := hub.look_up(source))
+        share = "all" if found.missing == found.size else readable_size(found.missing)
+        here = f"{share} of it to download" if found.missing else "all of it in the cache"
+        _say(f"{source.kind:<8}{source.id}  commit {found.commit[:12]}  {readable_size(found.size)}, {here}")
+    needed, free = sum(found.missing for found in repositories), hub.free_space()
+    _say(f"to download: {readable_size(needed)}; free in {hub.cache_folder()}: {readable_size(free)}")
+    if needed > free:
+        raise UserError(
+            f"{readable_size(needed)} do not fit into {hub.cache_folder()}, where {readable_size(free)} are free: "
+            "give paths.cache=FOLDER (or HF_HOME, where that is set) on a larger disk"
+        )
+    if config.dry_run:
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    for found in repositories:
+        hub.fetch(found)
+        if found.source.revision is None:
+            hub_sources.record(config.paths.cache, found.source, found.commit)
+            _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; a run that exists keeps its own")
+
+
+def _stop(*_: object) -> None:
+    """End at once: huggingface_hub would wait until its threads have fetched their files. Halves of files go."""
+    print("stopped: files that are whole are kept, and the same command goes on", file=sys.stderr, flush=True)
+    here = threading.get_ident()
+    # From now on its threads begin no other file.
+    sys.addaudithook(lambda event, _: time.sleep(3600) if event == "open" and threading.get_ident() != here else None)
+    time.sleep(0.1)  # for one that is being opened
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if (file := link.readlink()).suffix == ".incomplete":
+                file.unlink()
+    os._exit(CONTINUE_LATER)
+
+
+def _check(jobs: list[Job]) -> None:
+    """What a worker does before it loads a model, once for each tokenisation; datasets keeps what it makes of files."""
+    from psychocounsel.data.dataset import build_dataset
+    from psychocounsel.engine.telemetry.progress import quiet_libraries
+    from psychocounsel.model.load import load_chat_format
+
+    quiet_libraries()
+    for job in jobs:
+        pin(job)
+    if "algo" not in jobs[0].config:
+        _check_evaluations(jobs)
+        return
+    for _, alike in groupby(sorted(jobs, key=_data_key), _data_key):
+        data = None
+        for job in alike:
+            try:
+                algorithm = configs.build(job.config, "algo")
+                if data is None:
+                    scores = algorithm.needs.main == "reward_model"
+                    _, chat = load_chat_format(job.config.model, scores=scores)
+                    mixes = algorithm.offline_groups(job.config.global_batch_size) > 0
+                    data = build_dataset(job.config, chat, algorithm.needs.data, _say, mixes)
+                algorithm.check(data.train, data.held_out)
+            except UserError as error:
+                raise UserError(
+                    f"combination {' '.join(job.overrides)}: {error}" if len(jobs) > 1 else error
+                ) from error
+        assert data is not None
+        names = f"{job.config.model.name} with data={job.config.data.name}"
+        _say(f"{names}: {len(data.train)} training and {len(data.held_out)} held-out rows")
+
+
+def _check_evaluations(jobs: list[Job]) -> None:
+    from psychocounsel.data.select import load_split
+
+    for data in {OmegaConf.to_yaml(job.config.data): job.config.data for job in jobs}.values():
+        train, held_out = load_split(data, _say)
+        _say(f"data={data.name}: {len(train)} training and {len(held_out)} held-out rows")
+
+
+def _data_key(job: Job) -> str:
+    """What the rows depend on."""
+    config: Any = OmegaConf.to_container(job.config)
+    model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
+    lengths = [config[key] for key in ("max_length", "max_prompt_length")]
+    algorithm = configs.build(job.config, "algo")
+    needs, mixes = algorithm.needs, algorithm.offline_groups(job.config.global_batch_size) > 0
+    rows = [config["data"], lengths, config["eval"]["limit"], needs.data, mixes]
+    return json.dumps([model, rows, needs.main], sort_keys=True)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,58 @@
+"""What was submitted to SLURM: ending it, and submitting it again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm import scheduler
+from psychocounsel.cluster.slurm.standings import QueuedRun, queued_runs
+from psychocounsel.cluster.slurm.submitting import submit_jobs
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir, SubmissionHome
+from psychocounsel.rundir.submissions import home_of
+
+
+def cancel(runs: Sequence[Path]) -> None:
+    """Ask SLURM to end runs of one folder.
+
+    Raises:
+        UserError: if SLURM refuses, or does not have one of them.
+    """
+    queued = queued_runs(home_of(runs[0]), ask=False)
+    for run in runs:
+        if run not in queued:
+            raise UserError(f"{run}: was not submitted to SLURM; `touch {RunDir(run).stop}` lets it save and stop")
+    scheduler.cancel(sorted({name for run in runs for name in _names(queued[run])}))
+
+
+def _names(here: QueuedRun) -> list[str]:
+    """The run's task in every segment of its chain."""
+    return [f"{job}_{here.index}" if here.record.is_array else job for job in here.record.jobs]
+
+
+def resubmit(jobs: list[Job], code: str) -> None:
+    """Submit jobs of one folder again, with the `same` copy of the code, or one of the `current` code.
+
+    Raises:
+        UserError: if that copy is not known, or SLURM refuses.
+    """
+    home = home_of(jobs[0].run_dir)
+    submit_jobs(home, jobs, _code(home, jobs) if code == "same" else None)
+
+
+def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
+    """The copy of the code that the runs were submitted with.
+
+    Raises:
+        UserError: if they were submitted with several, or it is gone.
+    """
+    queued = queued_runs(home, ask=False)
+    used = {tuple(queued[job.run_dir].record.code) for job in jobs if job.run_dir in queued}
+    if len(used) > 1:
+        raise UserError("these runs were submitted with several states of the code: give indices, or code=current")
+    paths = [home / path for path in next(iter(used), ())]
+    if not paths or not all(path.is_dir() for path in paths):
+        raise UserError(
+            f"{SubmissionHome(home).code} does not hold the code that these runs were submitted with: give code=current"
+        )
+    return paths

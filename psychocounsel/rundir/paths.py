@@ -1,0 +1,185 @@
+"""The names of all files that runs and sweeps consist of. No other module of the package spells one of them.
+
+Making such an object touches no disk. Paths inside the files are relative, so that a folder may be moved.
+"""
+
+from pathlib import Path
+
+
+class RunDir:
+    """The files of a run directory, of a training or of an evaluation."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # What defines the run; written before it starts.
+        self.config = path / "config.yaml"  # the checked configuration; workers read it and never compose
+        self.job = path / "job.json"  # module, index in the sweep, and the runs that it comes after
+        self.overrides = path / "overrides.txt"  # the overrides of its command, a line each
+        self.code = path / "code.txt"  # version and, in a git checkout, commit and diff
+        # What the run says of itself.
+        self.state = path / "state.json"  # attempt, phase, step, total, heartbeat
+        self.environment = path / "environment.json"  # nodes, versions, GPUs, fingerprints of data and weights
+        self.metrics = path / "metrics.jsonl"  # one line a step
+        self.summary = path / "summary.json"  # status (finished, stopped, failed) and final figures
+        self.scores = path / "scores.jsonl"  # of an evaluation: the scores of each pair
+        self.logs = path / "logs"  # a folder for each attempt, and the output of servers on this machine
+        self.latest_attempt = self.logs / "latest"  # a link
+        self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite
+        self.profile = path / "profile"  # traces
+        self.tensorboard = path / "tensorboard"
+        self.wandb = path / "wandb"
+        # What controls it.
+        self.owner = path / "owner.json"  # the lock of the process that works here
+        self.stop = path / "stop"  # whoever makes this file asks the run to stop
+        # What it makes.
+        self.checkpoints = path / "checkpoints"
+        self.latest_checkpoint = self.checkpoints / "latest"  # a file with the folder's name
+        self.rounds = path / "rounds"  # replies of algorithms with rollouts
+        self.before = self.rounds / "before.parquet"  # replies to held-out prompts before training
+        self.model = path / "model"  # the best model so far
+        self.export = path / "export"  # what `psychocounsel.export` writes unless told otherwise
+        # Servers on nodes of their own, beside training.
+        self.servers = path / "servers"
+        self.server_key = self.servers / "key"  # the secret that they and the run share
+
+    def attempt(self, number: int) -> "AttemptDir":
+        return AttemptDir(self.logs / f"{number:02d}")
+
+    def attempt_numbers(self) -> list[int]:
+        """The attempts so far, oldest first."""
+        return sorted(int(path.name) for path in self.logs.glob("[0-9]*") if path.name.isdigit())
+
+    def checkpoint(self, step: int) -> "CheckpointDir":
+        return CheckpointDir(self.checkpoints / f"step-{step:06d}")
+
+    def checkpoint_dirs(self) -> list["CheckpointDir"]:
+        """The checkpoints, whole or not, oldest first."""
+        return [CheckpointDir(path) for path in sorted(self.checkpoints.glob("step-*"))]
+
+    def round(self, number: int) -> "RoundDir":
+        return RoundDir(self.rounds / f"{number:04d}")
+
+    def failed_rows(self, step: int, rank: int) -> Path:
+        return self.failure / f"step-{step:06d}-rank-{rank}.jsonl"
+
+    def trace(self, rank: int) -> Path:
+        return self.profile / f"rank-{rank}.json"
+
+    def server(self, number: int) -> Path:
+        """The address of a server that is ready."""
+        return self.servers / f"{number}.json"
+
+    def ready_servers(self) -> list[Path]:
+        return sorted(self.servers.glob("*.json"))
+
+    def server_log(self, number: int) -> Path:
+        """What a server prints that runs on the machine of the run."""
+        return self.logs / f"server-{number}.out"
+
+    def offline_wandb_runs(self) -> list[Path]:
+        """What wandb kept on disk because there was no network."""
+        return sorted(path for path in self.wandb.glob("offline-run-*") if path.is_dir())
+
+
+class AttemptDir:
+    """`RUN/logs/02`: what the processes of one attempt printed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "attempt.json"  # under SLURM: job, nodes, start, end and verdict
+        self.srun_errors = path / "srun.err"  # what srun said of the ranks
+        self.failure = path / "failure.txt"  # the last lines of the rank that failed
+
+    def log(self, rank: int) -> Path:
+        """What the run says, with the tracebacks of this rank."""
+        return self.path / f"rank-{rank}.log"
+
+    def output(self, rank: int | str) -> Path:
+        """Standard output and errors of a rank; `%t` is the rank in an argument of srun."""
+        return self.path / f"rank-{rank}.out"
+
+    def output_names(self) -> list[str]:
+        """Names of the logs and outputs that are there."""
+        return sorted(path.name for path in self.path.glob("rank-*"))
+
+
+class RoundDir:
+    """`RUN/rounds/0003`: the replies of one round, in shards of prompts, and what became of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan = path / "plan.json"  # prompts, prompts per shard, seed
+        self.groups = path / "groups.parquet"  # what the algorithm trains on in this round
+        self.collected = path / "collected.json"  # figures of the round
+        self.samples = path / "samples.md"  # a few replies, to be read
+
+    def shard(self, index: int) -> Path:
+        return self.path / f"shard-{index:02d}.parquet"
+
+
+class CheckpointDir:
+    """`RUN/checkpoints/step-000100`: the state of every engine, and of the loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = path / "manifest.json"  # the size of every file; written last
+        self.loop = path / "loop.json"  # the state of the loop
+
+    @property
+    def step(self) -> int:
+        return int(self.path.name.partition("-")[2])
+
+    def weights(self, engine: str) -> Path:
+        """The weights of an engine in an archive, which holds no optimizer state."""
+        return self.path / engine / "weights.pt"
+
+
+class ModelDir:
+    """A trained model: `RUN/model`, or an export. Its other files are those of Hugging Face."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.about = path / "psychocounsel.json"  # the step, and the figures of the evaluation
+
+
+class SweepDir:
+    """The files of a sweep's folder; beside them lies a folder for each run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = path / "sweep.jsonl"  # index, overrides and folder of each run
+        self.multirun = path / "multirun.yaml"  # which Hydra writes
+
+
+class SubmissionHome:
+    """What is submitted to a queue is kept in the sweep's folder, or in that of a run that is of no sweep."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.submissions = path / "submissions"
+        self.code = path / "code"  # copies of the code, named by their content
+
+    def submission(self, number: int | str) -> "SubmissionDir":
+        return SubmissionDir(self.submissions / f"{number:0>4}")
+
+    def submission_numbers(self) -> list[int]:
+        return [int(path.name) for path in self.submissions.glob("[0-9]*")]
+
+    def submission_dirs(self) -> list["SubmissionDir"]:
+        """Oldest first."""
+        return [SubmissionDir(path) for path in sorted(self.submissions.glob("[0-9]*"))]
+
+
+class SubmissionDir:
+    """`submissions/0001`: one script, and the runs that it is for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "submission.json"  # the ids of its jobs, and their runs
+        self.tasks = path / "tasks.txt"  # a line for each index of the array: its runs, parted by tabs
+        self.script = path / "job.sbatch"
+
+
+def run_of_model(path: Path) -> Path | None:
+    """The run whose `model/` is `path`; None for another folder. By its name alone."""
+    return path.parent if path == RunDir(path.parent).model else None

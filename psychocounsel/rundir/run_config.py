@@ -1,0 +1,73 @@
+"""What defines a run: `config.yaml` and `job.json`, written before it starts and read by its workers."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import read_json, write_atomically, write_json
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is, or will be, the directory of a run."""
+    return RunDir(folder).job.exists()
+
+
+def has_config(run_dir: Path) -> bool:
+    return RunDir(run_dir).config.exists()
+
+
+def read_config(run_dir: Path) -> DictConfig:
+    """The configuration of a run.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    path = RunDir(run_dir).config
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir"
+        ) from error
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path}: is not a run's configuration; use another run_dir")
+    return loaded
+
+
+def read_section(run_dir: Path, key: str) -> Any:
+    """What stands at a top-level key of `config.yaml`, without the time it takes to read all of it; None if nothing."""
+    try:
+        text = RunDir(run_dir).config.read_text()
+    except FileNotFoundError:
+        return None
+    found = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
+    return yaml.load(found[0], _Loader)[key] if found else None
+
+
+def write_config(run_dir: Path, config: DictConfig) -> None:
+    write_atomically(RunDir(run_dir).config, OmegaConf.to_yaml(config))
+
+
+def write_job(run_dir: Path, module: str, index: int, after: list[str]) -> None:
+    """Write `job.json`: the module that works in the run directory, its index in the sweep, what it comes after."""
+    write_json(RunDir(run_dir).job, {"module": module, "index": index, "after": after})
+
+
+def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
+    """Return `job.json` and the configuration of a run directory.
+
+    Raises:
+        UserError: if it is not one.
+    """
+    job = read_json(RunDir(run_dir).job)
+    if job is None or not has_config(run_dir):
+        files = RunDir(run_dir)
+        raise UserError(f"{run_dir}: is not a run directory (it has no {files.job.name} and {files.config.name})")
+    return job, read_config(run_dir)

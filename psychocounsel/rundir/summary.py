@@ -1,0 +1,47 @@
+"""`summary.json` and `state.json`: how a run ended, or how far it is."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import read_json, write_json
+
+FINISHED = "finished"
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether the run reached its end, and was not made longer since."""
+    return read_summary(run_dir).get("status") == FINISHED
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """`summary.json`, or {} where there is none yet."""
+    return read_json(RunDir(run_dir).summary) or {}
+
+
+def write_summary(run_dir: Path, status: str, **content: Any) -> None:
+    """Write `summary.json`: the status (finished, stopped, failed), `metrics`, and what else a reader wants to know."""
+    write_json(RunDir(run_dir).summary, {"status": status, **content})
+
+
+def remove_summary(run_dir: Path) -> None:
+    """The run goes on: what was said of its end is no longer true."""
+    RunDir(run_dir).summary.unlink(missing_ok=True)
+
+
+def objective(run_dir: Path, metric: str) -> float | None:
+    """The value of `metric`, by which the run is judged, or None: at the best evaluation, if it is a training."""
+    metrics = read_summary(run_dir).get("metrics") or {}
+    return (metrics["best"] or {}).get(metric) if "best" in metrics else metrics.get(metric)
+
+
+def read_state(run_dir: Path) -> dict[str, Any]:
+    """`state.json`, or {} before the first process has begun."""
+    return read_json(RunDir(run_dir).state) or {}
+
+
+def write_state(run_dir: Path, attempt: int, phase: str, step: int, total: int | None) -> None:
+    """Write `state.json`, with the time as its heartbeat (seconds since 1970)."""
+    state = {"attempt": attempt, "phase": phase, "step": step, "total": total, "heartbeat": time.time()}
+    write_json(RunDir(run_dir).state, state, durable=False)

@@ -1,0 +1,61 @@
+"""`sweep.jsonl`: the runs of a sweep, each with its index, overrides and folder."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir, SweepDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.storage.files import write_atomically
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run as its sweep lists it; `overrides` as on the command line."""
+
+    index: int
+    run_dir: Path
+    overrides: str
+
+
+def is_sweep(folder: Path) -> bool:
+    return SweepDir(folder).table.exists()
+
+
+def runs_of(folder: Path) -> list[ListedRun]:
+    """The runs of a sweep, or the one run.
+
+    Raises:
+        UserError: if the folder is neither.
+    """
+    if is_sweep(folder):
+        return [
+            ListedRun(row["index"], folder / row["run_dir"], " ".join(row["overrides"])) for row in _read_table(folder)
+        ]
+    if is_run(folder):
+        given = RunDir(folder).overrides
+        return [ListedRun(0, folder, " ".join(given.read_text().split("\n")).strip() if given.exists() else "")]
+    run, sweep = RunDir(folder).job.name, SweepDir(folder).table.name
+    raise UserError(f"{folder}: is neither a run (it has no {run}) nor a sweep (no {sweep})")
+
+
+def add_to_table(sweep: Path, runs: Iterable[tuple[Path, list[str]]]) -> None:
+    """List runs (folder and overrides) in `sweep.jsonl`; those of earlier commands keep their lines."""
+    rows = {row["run_dir"]: row for row in _read_table(sweep)}
+    for run_dir, overrides in runs:
+        folder = str(run_dir.relative_to(sweep))
+        rows.setdefault(folder, {"index": len(rows), "overrides": overrides, "run_dir": folder})
+    write_atomically(SweepDir(sweep).table, "".join(json.dumps(row) + "\n" for row in rows.values()))
+
+
+def is_unused(sweep: Path) -> bool:
+    """Whether the folder holds nothing but what Hydra writes before anything is checked."""
+    return sweep.is_dir() and list(sweep.iterdir()) == [SweepDir(sweep).multirun]
+
+
+def _read_table(sweep: Path) -> list[dict[str, Any]]:
+    table = SweepDir(sweep).table
+    return [*map(json.loads, table.read_text().splitlines())] if table.exists() else []

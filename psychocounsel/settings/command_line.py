@@ -1,0 +1,34 @@
+"""What the commands that compose nothing share: their parser, and errors in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from psychocounsel.errors import USER_ERROR, UserError
+
+_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses abbreviated options; what is wrong becomes a UserError."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # of subcommands, too
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help tells more")
+
+
+def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
+    """Call `main` with this process's arguments and exit with its code; the user's errors, and `more`, in one line."""
+    expected: tuple[type[Exception], ...] = (UserError, OSError, *more)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except expected as error:
+        from psychocounsel.settings.messages import one_line
+
+        print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
+        sys.exit(USER_ERROR)

@@ -1,0 +1,91 @@
+"""Entries of the caches that runs share, as people see and remove them."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.storage.blob import Damaged, Foreign, read_about
+from psychocounsel.storage.files import readable_size
+from psychocounsel.storage.locks import holder
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_UNFINISHED_SECONDS = 3600  # a temporary file that nobody wrote to for so long is that of a killed process
+
+
+@dataclass
+class Entry:
+    """What is removed as a whole: `files` of ours, while no live process holds one of `locks`."""
+
+    kind: str
+    of: str = "?"  # what it was made from, for people
+    rows: int = 0
+    used: float = 0.0  # seconds since 1970
+    files: list[Path] = field(default_factory=list)
+    locks: list[Path] = field(default_factory=list)
+    folder: Path | None = None  # goes with its last file
+
+    def size(self) -> int:
+        return sum(file.stat().st_size for file in self.files if file.exists())
+
+    def line(self) -> str:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.used))
+        return f"{self.kind:<11}{self.rows:>9,} rows {readable_size(self.size()):>9}  {used}  {self.of}"
+
+
+def about_of(file: Path) -> dict[str, Any] | None:
+    """What a file of ours says of itself; None for others', and for one that was removed meanwhile."""
+    try:
+        return read_about(file)
+    except Damaged:
+        return {"of": "damaged", "rows": 0}
+    except (Foreign, OSError):
+        return None
+
+
+def show(entries: list[Entry], cache: Path) -> None:
+    """Print a line for each entry, the last used first, and their sum."""
+    for entry in sorted(entries, key=lambda each: -each.used):
+        print(entry.line())
+    print(f"{len(entries)} entries, {readable_size(sum(entry.size() for entry in entries))} in {cache}")
+
+
+def prune(entries: list[Entry], cache: Path, folders: Iterable[Path], dry_run: bool) -> None:
+    """Remove entries that no live process is making, and what killed processes left in `folders` of the cache."""
+    count = freed = 0
+    for entry in entries:
+        if owner := next(filter(None, map(holder, entry.locks)), None):
+            print(f"kept, in use by process {owner['pid']} on {owner['host']}: {entry.line()}")
+            continue
+        print(f"{'would remove' if dry_run else 'removed'} {entry.line()}")
+        count, freed = count + 1, freed + entry.size()
+        if not dry_run:
+            _remove(entry)
+    if not dry_run:
+        for folder in folders:
+            _remove_unfinished(folder)
+    print(f"{'would free' if dry_run else 'freed'} {readable_size(freed)} of {count} entries in {cache}")
+
+
+def _remove(entry: Entry) -> None:
+    for file in [*entry.files, *entry.locks]:
+        file.unlink(missing_ok=True)
+    if entry.folder is None:
+        return
+    for file in entry.folder.iterdir():
+        if _TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+    try:
+        entry.folder.rmdir()
+    except OSError:
+        print(f"left {entry.folder}: it holds files that are none of ours")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for file in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if _TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime > _UNFINISHED_SECONDS:
+                file.unlink()
