@@ -35,7 +35,6 @@ from psychocounsel.engine.telemetry.speed import Speed, peak_memory_gb
 from psychocounsel.engine.telemetry.step_log import Records
 from psychocounsel.engine.telemetry.summary import print_summary, write_summary
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, UserError
-from psychocounsel.model.cpu.process import keep_freed_memory
 from psychocounsel.model.load import load_chat_format, weights_id
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir import identity
@@ -88,8 +87,6 @@ class Trainer:
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say, mixes)
         self.algorithm.check(self.data.train, self.data.held_out)
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
-        if self.world.device.type == "cpu":
-            keep_freed_memory()
         self.engines = {self.main: build_engine(run.config, self.algorithm, self.world, self.tokenizer)}
         if "critic" in self.algorithm.needs.models and not self.algorithm.value_head:
             lanes = self.engines[self.main].lanes
