@@ -15,8 +15,8 @@ from psychocounsel.model.critic import Critic
 from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype, ready_to_train
 from psychocounsel.model.lora import add_adapter
 from psychocounsel.model.packed import PackedModel
+from psychocounsel.model.packing_check import check_packing
 from psychocounsel.model.policy import Policy
-from psychocounsel.model.probe import check_packing
 from psychocounsel.model.reward_head import HEAD, load_reward_lm, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 

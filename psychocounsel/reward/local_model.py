@@ -12,7 +12,7 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.packing import plan_step
 from psychocounsel.model.load import load_chat_format, model_dtype
-from psychocounsel.model.probe import check_packing
+from psychocounsel.model.packing_check import check_packing
 from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.reward.base import Conversation
