@@ -129,7 +129,8 @@ def test_what_only_the_worker_can_see_is_a_user_error_as_well(settings: list[str
 
 
 def test_a_run_that_is_stopped_or_interrupted_goes_on(settings: list[str], tmp_path: Path) -> None:
-    longer = [*settings, "max_steps=30", "epochs=10", f"run_dir={tmp_path}/run", f"paths.cache={tmp_path}/cache"]
+    small = ["global_batch_size=8", "data.limit=32", "eval.limit=4", "max_steps=30", "epochs=10"]
+    longer = [*settings, *small, f"run_dir={tmp_path}/run", f"paths.cache={tmp_path}/cache"]
 
     def stop(line: str) -> None:
         if line.startswith("step 3/"):
