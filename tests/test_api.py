@@ -128,28 +128,29 @@ def test_what_only_the_worker_can_see_is_a_user_error_as_well(settings: list[str
         api.train([*settings, f"data.path={data}", "data.dev_fraction=0", f"run_dir={tmp_path}/run"])
 
 
-def test_a_run_that_is_stopped_or_interrupted_goes_on(settings: list[str], tmp_path: Path) -> None:
+def test_an_interrupted_run_saves_and_a_stopped_one_says_so(settings: list[str], tmp_path: Path) -> None:
     small = ["global_batch_size=8", "data.limit=32", "eval.limit=4", "max_steps=30", "epochs=10"]
     longer = [*settings, *small, f"run_dir={tmp_path}/run", f"paths.cache={tmp_path}/cache"]
 
-    def stop(line: str) -> None:
-        if line.startswith("step 3/"):
-            (tmp_path / "run" / "stop").touch()
-
-    stopped = api.train(longer, stop)
-    assert (stopped.status, stopped.exit_code) == ("stopped", 75)
-    assert "goes on" in stopped.message and str(stopped.run_dir) in stopped.message
-    assert 3 <= len(stopped.metrics()) < 30
-
     def interrupt(line: str) -> None:
-        if line.startswith("step 12/"):
+        if line.startswith("step 3/"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="exit code 75"):
         api.train(longer, interrupt)
     assert read_json(tmp_path / "run" / "summary.json")["status"] == "stopped"
-    assert api.train(longer).status == "finished"
-    assert [line["step"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")] == list(range(31))
+    before = len(read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    assert 3 < before < 15
+
+    def stop(line: str) -> None:
+        if line.startswith("step 15/"):
+            (tmp_path / "run" / "stop").touch()
+
+    stopped = api.train(longer, stop)
+    assert (stopped.status, stopped.exit_code) == ("stopped", 75)
+    assert stopped.message.endswith(f"stopped and saved; the same configuration with run_dir={tmp_path}/run goes on")
+    assert [line["step"] for line in stopped.metrics()] == list(range(len(stopped.metrics())))
+    assert before < len(stopped.metrics()) < 31, "it went on from where it was interrupted"
 
 
 _BROKEN = """
