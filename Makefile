@@ -1,27 +1,31 @@
 # make train   set up and train the shipped model on the shipped sample
-# make test    set up and pass the tests; make test-slow adds the full matrices
+# make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
 # make tiny    build the shipped models anew
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint vllm tiny
+.PHONY: train test test-slow proofs lint vllm tiny
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
 
 # Small models on one thread each, and as many tests side by side as there are cores.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-test test-slow: export OMP_NUM_THREADS := 1
-test test-slow: export OMP_WAIT_POLICY := passive
+test test-slow proofs: export OMP_NUM_THREADS := 1
+test test-slow proofs: export OMP_WAIT_POLICY := passive
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not proof"
 
 test-slow: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory vllm || echo "vLLM could not be installed: its tests will be skipped" >&2
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not proof"
+
+# No commit needs them; pytest's exit code 5 says that there are none.
+proofs: $(VENV)/.installed-dev
+	$(PYTEST) -m proof || test $$? -eq 5
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.sides import Bench, Result, run_ours, run_trl
+from benchmarks.training_runs import Bench, Result, run_ours, run_trl
 
 TOLERANCE = 1e-4  # of the losses in fp32, relative
 

@@ -35,7 +35,7 @@ def measured_peak(device: str, dtype: str, sizes: Sequence[int], seconds: float 
     """FLOPs per second of the fastest square matrix product of these sizes, PyTorch's and ours, each tried for `seconds`."""
     import torch
 
-    from psychocounsel.model.cpu.linear import product
+    from psychocounsel.model.cpu import product
 
     def wait() -> None:
         if device == "cuda":

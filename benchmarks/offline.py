@@ -15,14 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import against_trl, alone
+from benchmarks import against_trl, without_trl
 from benchmarks.against_trl import Outcome
-from benchmarks.alone import Figure
-from benchmarks.sides import ROOT, Bench, Failed, call
 from benchmarks.sizes import CUDA, FULL, SMOKE, Sizes
+from benchmarks.training_runs import ROOT, Bench, Failed, call
+from benchmarks.without_trl import Figure
 
 _VERSIONS = ("torch", "transformers", "trl", "deepspeed", "accelerate", "numpy")
-_NAMES = [*against_trl.CASES, "memory", *alone.CASES]  # memory is read off the runs of dpo
+_NAMES = [*against_trl.CASES, "memory", *without_trl.CASES]  # memory is read off the runs of dpo
 _CPU_ONLY = {"scaling", "sweep"}
 
 
@@ -88,15 +88,15 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
     data = str(arguments.data.resolve())
     spec = {"folder": str(folder), "data": data, "sizes": asdict(sizes), "dtype": dtype}
     (folder / "spec.json").write_text(json.dumps(spec))
-    call(bench, "-m", "benchmarks.work", str(folder / "spec.json"))
+    call(bench, "-m", "benchmarks.make_inputs", str(folder / "spec.json"))
     return bench
 
 
 def measure(bench: Bench, name: str, arguments: argparse.Namespace) -> Iterator[Figure]:
     """The figures of one case; one that breaks is an error of its own, and the others go on."""
     try:
-        if name in alone.CASES:
-            yield from alone.CASES[name](bench)
+        if name in without_trl.CASES:
+            yield from without_trl.CASES[name](bench)
         else:
             wanted = "dpo" if name == "memory" else name
             if name == "memory" and "dpo" in arguments.cases:

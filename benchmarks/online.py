@@ -16,7 +16,7 @@ from benchmarks.against_trl import TOLERANCE
 from benchmarks.offline import describe, make_bench
 from benchmarks.online_dpo import Measured, OnlineDPO
 from benchmarks.ppo import PPO, peer_versions
-from benchmarks.sides import Bench
+from benchmarks.training_runs import Bench
 
 TOKENS = 128
 CASES = ("online_dpo", "ppo")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, ClassVar
 
-from benchmarks.sides import Bench, Result, run_ours, run_trl, step_lines
+from benchmarks.training_runs import Bench, Result, run_ours, run_trl, step_lines
 
 PARTS = ("sync", "write", "score")
 Measured = tuple[Result, dict[str, float]]  # a run, and the mean seconds of parts of its rounds

@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any, ClassVar
 
 from benchmarks.online_dpo import PARTS, Measured
-from benchmarks.sides import OPTIMIZER, Bench, Result, run_ours, run_trl, step_lines
+from benchmarks.training_runs import OPTIMIZER, Bench, Result, run_ours, run_trl, step_lines
 
 _VERSIONS = "from importlib.metadata import version; print(*map(version, ('torch', 'transformers', 'trl')))"
 

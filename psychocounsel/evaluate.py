@@ -14,7 +14,7 @@ def work(run: "Run") -> int:
     from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
     from psychocounsel.errors import DONE
     from psychocounsel.evaluation.reward_evaluation import evaluate_reward
-    from psychocounsel.model.cpu.process import keep_freed_memory
+    from psychocounsel.model.cpu import prepare_process
     from psychocounsel.remote.hub import set_cache_directories
 
     set_cache_directories(run.config.paths.cache)
@@ -22,7 +22,7 @@ def work(run: "Run") -> int:
     run.write_state("evaluating", 0, None)
     world = World(run.rank, run.processes)
     if world.device.type == "cpu":
-        keep_freed_memory()
+        prepare_process()
     evaluate_reward(run.config, run.dir, world, run.say, Progress(run.is_main).bar)
     return DONE
 

@@ -10,14 +10,13 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu.lanes import drops, lane_count
-from psychocounsel.model.cpu.process import keep_few_products
+from psychocounsel.model.cpu import lane_count, prepare_process
 from psychocounsel.model.critic import Critic
 from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype, ready_to_train
 from psychocounsel.model.lora import add_adapter
 from psychocounsel.model.packed import PackedModel
+from psychocounsel.model.packing_check import check_packing
 from psychocounsel.model.policy import Policy
-from psychocounsel.model.probe import check_packing
 from psychocounsel.model.reward_head import HEAD, load_reward_lm, load_trained_reward_lm
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.rollout.base import training_temperature
@@ -48,14 +47,15 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     dtype = model_dtype(config.model, world.device)
-    if on_cpu and dtype == torch.float32:
-        keep_few_products()
+    if on_cpu:
+        prepare_process(dtype)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
     model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
     if algorithm.critic_kind == "shared":
         assert isinstance(model, Policy)
         model.add_value_head(torch.float32 if config.zero.stage == 0 else dtype)
-    engine = Engine(model, config, algorithm, dtype, lane_count(config, model, world.size, world.device))
+    lanes = lane_count(config, model, model.drops, world.size, world.device)
+    engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
     return engine
@@ -83,7 +83,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
         for parameter in getattr(lm, HEAD).parameters():
             torch.nn.init.zeros_(parameter)  # random values would move the policy before there is anything to learn
     model = Critic(lm, name, None, config.model.attention, world.device.type)
-    if lanes > 1 and drops(model):
+    if lanes > 1 and model.drops:
         raise UserError(f"the critic, {name}, has dropout: use engine.two_lanes=false")
     engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)

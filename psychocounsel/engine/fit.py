@@ -13,7 +13,7 @@ from psychocounsel.data.group import Group
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu.process import return_freed_memory
+from psychocounsel.model.cpu import return_freed_memory
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import write_config
 

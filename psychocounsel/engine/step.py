@@ -19,7 +19,7 @@ from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu.lanes import Lanes
+from psychocounsel.model.cpu import Lanes
 from psychocounsel.model.packed import PackedModel
 from psychocounsel.storage.files import write_atomically
 

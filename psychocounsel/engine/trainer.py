@@ -30,7 +30,6 @@ from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.engine.telemetry.step_log import StepLog
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped
-from psychocounsel.model.cpu.process import keep_freed_memory
 from psychocounsel.model.load import load_chat_format, weights_id
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.run import Run
@@ -82,8 +81,6 @@ class Trainer:
         self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say, mixes)
         self.algorithm.check(self.data.train, self.data.held_out)
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
-        if self.world.device.type == "cpu":
-            keep_freed_memory()
         self.engines = build_engines(run.config, self.algorithm, self.world, self.tokenizer)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)

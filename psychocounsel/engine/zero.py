@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.base import Algorithm
-from psychocounsel.model.cpu.embedding import add_in_place
-from psychocounsel.model.cpu.lanes import replica
+from psychocounsel.model.cpu import replica
+from psychocounsel.model.gradients import add_in_place
 from psychocounsel.model.packed import PackedModel
 
 

@@ -63,11 +63,16 @@ def evaluate_reward(
     say(
         f"\nreward={config.reward.name} on {counts['pairs']} pairs of {counts['prompts']} prompts, data={config.data.name}"
     )
+    _say_figures(metrics, longer, say)
+    say(f"written to {folder}")
+
+
+def _say_figures(metrics: dict[str, float], longer: float, say: Callable[[str], None]) -> None:
+    """`longer`: the accuracy of choosing the longer reply."""
     for name, title in _NAMES.items():
         low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
         say(f"{title:<22}{metrics[name]:>7.3f}   95 % interval, by prompts: {low:.3f} to {high:.3f}")
     say(f"{'the longer reply wins':<22}{longer:>7.3f}   what length alone would give")
-    say(f"written to {folder}")
 
 
 def _write(folder: Path, examples: list[Example], scores: np.ndarray, metrics: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu.linear import PRODUCT_ROWS
+from psychocounsel.model.cpu import PRODUCT_ROWS
 from psychocounsel.model.flex import block_mask
 from psychocounsel.model.varlen import VARLEN, register
 

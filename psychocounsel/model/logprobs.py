@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from psychocounsel.model.cpu.embedding import gradient_of
-from psychocounsel.model.cpu.linear import PRODUCT_ROWS, Linear, outer_product, product
+from psychocounsel.model.cpu import PRODUCT_ROWS, Linear, outer_product, product
+from psychocounsel.model.gradients import gradient_of
 
 _PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
 _KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward, where the rest is computed again

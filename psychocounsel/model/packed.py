@@ -11,7 +11,7 @@ from torch import nn
 
 from psychocounsel.data.batch import Batch
 from psychocounsel.model.attention import Attention
-from psychocounsel.model.cpu.layers import adopt
+from psychocounsel.model.cpu import adopt
 from psychocounsel.model.lora import Adapter
 
 
@@ -33,6 +33,11 @@ class PackedModel(nn.Module, ABC):
         self.attention = Attention(self.text_config, attention, device, name)
         lm.set_attn_implementation(self.attention.implementation)
         adopt(lm)
+
+    @property
+    def drops(self) -> bool:
+        """Whether the model has dropout, in attention or elsewhere."""
+        return self.attention.drops or any(isinstance(part, nn.Dropout) and part.p for part in self.modules())
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """[B, T, H]: the last hidden states of a packed batch."""

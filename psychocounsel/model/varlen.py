@@ -1,7 +1,7 @@
 """Attention over a row cut into sequences: a prompt and one completion at a time, each of its own length.
 
-No mask, no padding, and no product of tokens that do not see each other. On CPU each sequence is blocks of our own
-(blockwise.py) or one call of PyTorch's fused causal attention; on GPU all are one call of the varlen flash-attention kernel.
+No mask, no padding, and no product of tokens that do not see each other. On GPU all sequences are one call of the varlen
+flash-attention kernel; on CPU each is one call of PyTorch's fused causal attention, or of ours where that is faster.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from psychocounsel.data.layout import Layout, Span
-from psychocounsel.model.cpu.blockwise import Blockwise, suits_blocks
+from psychocounsel.model.cpu import blockwise_attention, suits_blocks
 
 VARLEN = "psychocounsel_varlen"
 
@@ -35,8 +35,8 @@ def varlen_attention(
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    way = Blockwise if suits_blocks(query) else _Sequences
-    output: torch.Tensor = way.apply(query, key, value, layout, scaling, sliding_window)
+    attend = blockwise_attention if suits_blocks(query) else _Sequences.apply
+    output: torch.Tensor = attend(query, key, value, layout, scaling, sliding_window)
     return output.transpose(1, 2), None
 
 

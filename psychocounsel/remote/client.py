@@ -14,8 +14,8 @@ import httpx
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote import reasons
-from psychocounsel.remote.addresses import Addresses, NoServerLeft
 from psychocounsel.remote.journal import Journal, request_key
+from psychocounsel.remote.server_pool import Addresses, NoServerLeft
 
 T = TypeVar("T")
 Read = Callable[[Any, Any], T]  # of an answer, and the payload that it answers

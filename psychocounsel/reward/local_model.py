@@ -60,7 +60,7 @@ class LocalScorer(Scorer):
 
     def __init__(self, settings: LocalReward, device: torch.device) -> None:
         from psychocounsel.model.load import load_chat_format, model_dtype
-        from psychocounsel.model.probe import check_packing
+        from psychocounsel.model.packing_check import check_packing
         from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
         from psychocounsel.model.reward_model import RewardModel
         from psychocounsel.reward.scale import Scale

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from psychocounsel.model.cpu.linear import reordered
+from psychocounsel.model.cpu import reordered
 from psychocounsel.model.packed import PackedModel
 
 _NAME = "psychocounsel_decoding"

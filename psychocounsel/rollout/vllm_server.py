@@ -122,7 +122,7 @@ class VLLMServerRollout(Rollout):
 
     def _ask(self, groups: Sequence[Group], sampling: Sampling, found: dict[int, list[Any]]) -> str | None:
         """Put replies into `found`, by the prompts' places; says why if there is no server left for some."""
-        from psychocounsel.remote.addresses import NoServerLeft
+        from psychocounsel.remote.server_pool import NoServerLeft
 
         left = [place for place in range(len(groups)) if place not in found]
         prompts, settings = request(groups, sampling)

@@ -40,9 +40,13 @@ def evaluation(*overrides: str) -> DictConfig:
 def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     """Evaluate in this process; returns the figures, the lines of scores.jsonl, and what was said."""
     said: list[str] = []
-    evaluate_reward(evaluation(f"reward.path={reward}", *overrides), folder, world(), said.append)
+    evaluate_reward(evaluation(f"reward.path={reward}", *overrides), folder, world(), said.append, no_bar)
     metrics, scores = written(folder)
     return metrics, scores, said
+
+
+def no_bar(steps: range, text: str) -> range:
+    return steps
 
 
 def written(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -263,7 +267,7 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
 
 def test_the_shipped_reward_model_knows_more_than_length(tmp_path: Path) -> None:
     said: list[str] = []
-    evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append)
+    evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append, no_bar)
     metrics, _ = written(tmp_path / "out")
     assert metrics["prompts"] >= 40
     assert metrics["accuracy_low"] > 0.60

@@ -10,8 +10,8 @@ from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.errors import UserError
 from psychocounsel.model import logprobs
 from psychocounsel.model.cpu import blockwise
+from psychocounsel.model.packing_check import check_packing
 from psychocounsel.model.policy import Policy
-from psychocounsel.model.probe import check_packing
 from tests.support.harness import ARCHITECTURES, random_groups, small_lm
 
 

@@ -9,7 +9,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings import merging
 from psychocounsel.settings.config import check, compose
 
-_BASE = ["algo=dpo", "cluster=slurm", "run_dir=/tmp/never"]
+_BASE = ["algo=dpo", "cluster=slurm", "run_dir=never"]
 
 
 def _found(overrides: list[str]) -> tuple[str, dict[str, Any]]:

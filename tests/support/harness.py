@@ -19,7 +19,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.engine.zero import Engine
-from psychocounsel.model.cpu.process import keep_freed_memory
+from psychocounsel.model.cpu import prepare_process
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.rundir.metrics import read_metrics
@@ -102,7 +102,7 @@ def world() -> World:
     quiet_libraries()
     folder = tempfile.mkdtemp(prefix="psychocounsel-test-")
     os.environ["PSYCHOCOUNSEL_RENDEZVOUS"] = f"file://{folder}/store"
-    keep_freed_memory()
+    prepare_process()
     return World(0, 1)
 
 

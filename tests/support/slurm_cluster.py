@@ -100,7 +100,7 @@ class Cluster:
 def start(model: Path) -> Iterator[Cluster]:
     if missing := [name for name in _NEEDED if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]:
         pytest.skip(f"no SLURM here ({missing[0]} is missing): apt-get install slurm-wlm munge")
-    folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")  # paths of sockets are short
+    folder = tempfile.mkdtemp(prefix="slurm-")  # under TMPDIR: paths of sockets must be short, so not under tmp_path
     environment = {
         "SLURM_DEV_DIR": folder,
         "SLURM_DEV_PORT": str(_free_ports(5)),

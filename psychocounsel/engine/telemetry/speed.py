@@ -9,7 +9,7 @@ import torch
 from psychocounsel.data.group import Group
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
-from psychocounsel.model.cpu.linear import product
+from psychocounsel.model.cpu import product
 from psychocounsel.model.flops import TrainingFlops
 
 _SIZE = {"cpu": 1536, "cuda": 8192}

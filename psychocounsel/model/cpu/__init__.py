@@ -1,0 +1,38 @@
+"""Faster float32 training on CPU. Code outside this folder imports only the names below, from here.
+
+A reader of the GPU path need not open this folder: on a GPU, and in other dtypes, each function does what PyTorch does.
+
+On any device, called once:
+    adopt(lm): replace a transformers model's linear layers, embeddings, norms and MLPs, in place.
+    Linear: the class that `adopt` gives linear layers; `OutputLayer` extends it.
+    product(left, right, bias), outer_product(left, right): matrix products without a gradient of their own.
+    reordered(lm): a block in which products of a few rows are faster, for decoding; weights must not change in it.
+
+On CPU alone:
+    PRODUCT_ROWS: rows of a matrix product are padded to a multiple of this many.
+    suits_blocks(query), blockwise_attention(query, ...): attention over packed sequences, and whether it is the fastest.
+    prepare_process(dtype), return_freed_memory(): how the process treats freed memory and compiled products.
+    lane_count(...), replica(model), Lanes: several micro-batches at once in one process.
+"""
+
+from psychocounsel.model.cpu.blockwise import blockwise_attention, suits_blocks
+from psychocounsel.model.cpu.lanes import Lanes, lane_count, replica
+from psychocounsel.model.cpu.layers import adopt
+from psychocounsel.model.cpu.linear import PRODUCT_ROWS, Linear, outer_product, product, reordered
+from psychocounsel.model.cpu.process import prepare_process, return_freed_memory
+
+__all__ = [
+    "PRODUCT_ROWS",
+    "Lanes",
+    "Linear",
+    "adopt",
+    "blockwise_attention",
+    "lane_count",
+    "outer_product",
+    "prepare_process",
+    "product",
+    "reordered",
+    "replica",
+    "return_freed_memory",
+    "suits_blocks",
+]

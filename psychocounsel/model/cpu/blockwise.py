@@ -26,6 +26,18 @@ def suits_blocks(query: torch.Tensor) -> bool:
     return plain and query.shape[-1] >= _SMALLEST_HEAD and torch.get_num_threads() == 1
 
 
+def blockwise_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float | None, window: int | None
+) -> torch.Tensor:
+    """[1, heads, T, D]: causal attention of each sequence in `layout`, where `suits_blocks(query)`.
+
+    `query` is [1, heads, T, D], `key` and `value` are [1, kv_heads, T, D]. `scale` defaults to D**-0.5; a token sees at most
+    the last `window` tokens, itself among them (None: all).
+    """
+    output: torch.Tensor = Blockwise.apply(query, key, value, layout, scale, window)
+    return output
+
+
 class Blockwise(torch.autograd.Function):
     """[1, heads, T, D] from queries of that shape and keys and values [1, kv_heads, T, D]; keeps nothing but these.
 

@@ -1,13 +1,11 @@
-"""Gradients of vocabulary size, added to the weight's own where they belong.
-
-Autograd would make each as a matrix of its own, [vocabulary, hidden], for the output layer and again for the embedding,
-hold the first until the second is there, and add both: memory and time that grow with the vocabulary.
-"""
+"""Embeddings whose gradient is added to `.grad` in place: see model/gradients.py for why."""
 
 from typing import Any
 
 import torch
 from torch import nn
+
+from psychocounsel.model.gradients import gradient_of
 
 
 class Embedding(nn.Embedding):
@@ -27,23 +25,6 @@ class Embedding(nn.Embedding):
             return super().forward(input)
         result: torch.Tensor = _Lookup.apply(self.weight, input, self.padding_idx)
         return result
-
-
-def add_in_place(module: nn.Module) -> None:
-    """From now on layers of vocabulary size add to `.grad` themselves in backward.
-
-    Only for weights whose gradients nobody waits for: hooks of autograd do not run for them.
-    """
-    for layer in module.modules():
-        if hasattr(layer, "adds_in_place"):
-            layer.adds_in_place = True
-
-
-def gradient_of(weight: torch.Tensor) -> torch.Tensor:
-    """The gradient that a leaf has so far, which is to be added to."""
-    if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
-    return weight.grad
 
 
 class _Lookup(torch.autograd.Function):

@@ -12,30 +12,27 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from psychocounsel.model.packed import PackedModel
-
 _MOST_PARAMETERS = 250_000_000  # the gradients of a lane, 1 GB; larger models gain little
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def lane_count(config: DictConfig, model: PackedModel, processes: int, device: torch.device) -> int:
-    """2 where a copy of the model can work beside it and all stays reproducible: dropout draws in no fixed order."""
+def lane_count(config: DictConfig, model: nn.Module, drops: bool, processes: int, device: torch.device) -> int:
+    """How many micro-batches a process computes at once: 2 if a copy of `model` gives reproducible results, else 1.
+
+    `drops`: whether the model has dropout, which would draw in no fixed order in two lanes.
+    """
     if not config.engine.two_lanes:
         return 1
     alone = processes == 1 and device.type == "cpu" and torch.get_num_threads() >= 2
-    plain = config.zero.stage == 0 and model.adapter is None and not config.model.gradient_checkpointing
+    plain = config.zero.stage == 0 and not config.model.lora.rank and not config.model.gradient_checkpointing
     small = sum(parameter.numel() for parameter in model.parameters()) <= _MOST_PARAMETERS
-    return 2 if alone and plain and small and not drops(model) else 1
+    return 2 if alone and plain and small and not drops else 1
 
 
-def drops(model: PackedModel) -> bool:
-    """Whether there is dropout in the model."""
-    return model.attention.drops or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-
-
-def replica(model: PackedModel) -> PackedModel:
-    """A copy with the very same weights in memory, and gradients of its own."""
+def replica(model: Model) -> Model:
+    """A copy of `model` that shares its weights in memory and has gradients of its own."""
     shared: dict[int, nn.Parameter] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()

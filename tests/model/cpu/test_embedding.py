@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from psychocounsel.data.batch import build_batch
-from psychocounsel.model.cpu.embedding import Embedding, add_in_place
+from psychocounsel.model.cpu.embedding import Embedding
+from psychocounsel.model.gradients import add_in_place
 from psychocounsel.model.policy import Policy
 from tests.support.harness import random_groups, small_lm
 

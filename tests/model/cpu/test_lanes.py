@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.engine.step import Stepper, metrics_of
-from psychocounsel.model.cpu.lanes import Lanes, lane_count
+from psychocounsel.model.cpu import Lanes, lane_count
 from psychocounsel.model.policy import Policy
 from tests.support.harness import check, compose, make_stepper, random_groups, small_lm
 
@@ -107,18 +108,20 @@ def test_where_there_are_two_lanes(
     overrides: list[str], changes: dict[str, float], lanes: int, two_threads: None
 ) -> None:
     config = check(compose(["zero=0", *overrides]))
-    assert lane_count(config, Policy(small_lm(**changes), "m"), 1, torch.device("cpu")) == lanes
+    assert count(config, Policy(small_lm(**changes), "m")) == lanes
+
+
+def count(config: DictConfig, model: Policy) -> int:
+    return lane_count(config, model, model.drops, 1, torch.device("cpu"))
 
 
 def test_one_lane_for_dropout_adapters_and_a_single_thread(two_threads: None) -> None:
     config = check(compose(["zero=0"]))
     model = Policy(small_lm(), "m")
     model.lm.extra = nn.Dropout(0.1)
-    assert lane_count(config, model, 1, torch.device("cpu")) == 1
+    assert count(config, model) == 1
     model.lm.extra = nn.Dropout(0.0)
-    assert lane_count(config, model, 1, torch.device("cpu")) == 2
-    model.adapter = object()  # type: ignore[assignment]
-    assert lane_count(config, model, 1, torch.device("cpu")) == 1
-    model.adapter = None
+    assert count(config, model) == 2
+    assert count(check(compose(["zero=0", "model.lora.rank=4"])), model) == 1
     torch.set_num_threads(1)
-    assert lane_count(config, model, 1, torch.device("cpu")) == 1
+    assert count(config, model) == 1

@@ -9,7 +9,7 @@ import torch
 
 _SCRIPT = """
 import resource
-from psychocounsel.engine.heap import keep_freed_memory, return_freed_memory
+from psychocounsel.model.cpu import prepare_process, return_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,7 +22,7 @@ def resident():
 
 faults()
 print(faults())
-keep_freed_memory()
+prepare_process()
 faults()
 print(faults())
 print(resident())
@@ -42,15 +42,13 @@ def test_freed_memory_is_used_again_and_can_be_given_back() -> None:
 _PRODUCTS = """
 import sys
 import torch
-from psychocounsel.engine.heap import keep_few_products, return_freed_memory
-from psychocounsel.model.linear import product
+from psychocounsel.model.cpu import prepare_process, product, return_freed_memory
 
 def resident():
     return_freed_memory()
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
 
-if sys.argv[1] == "few":
-    keep_few_products()
+prepare_process(torch.float32 if sys.argv[1] == "few" else None)
 rows, weight = torch.randn(4096, 64), torch.randn(64, 64)
 product(rows[:8], weight)
 before = resident()

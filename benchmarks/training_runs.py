@@ -177,7 +177,7 @@ def run_trl(
     micro_batch: int,
     dtype: str = "fp32",
     model: str = "small",
-    peer: str = "benchmarks.peers",
+    peer: str = "benchmarks.trl_peer",
     python: str = sys.executable,
     **more: Any,
 ) -> Result:

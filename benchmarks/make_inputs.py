@@ -1,4 +1,4 @@
-"""`python -m benchmarks.work SPEC.json`: tokenizer, models with random weights and rows, all made from one file of pairs."""
+"""`python -m benchmarks.make_inputs SPEC.json`: tokenizer, models with random weights and rows, all from one file of pairs."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers SPEC.json`: one training run with TRL, in a process of its own.
+"""`python -m benchmarks.trl_peer SPEC.json`: one training run with TRL, in a process of its own.
 
 SPEC: algorithm, model, rows, pairs (a step trains on all), micro_batch, steps, dtype, device, cached, optimizer, output.
 """

@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.flops import training_flops
-from benchmarks.sides import Bench, Result, call, overrides, read_ours, run_ours
 from benchmarks.sizes import Geometry
+from benchmarks.training_runs import Bench, Result, call, overrides, read_ours, run_ours
 
 
 @dataclass

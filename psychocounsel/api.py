@@ -1,0 +1,277 @@
+"""psychocounsel from Python, for notebooks and scripts: compose a configuration, look at its data, train, evaluate.
+
+    from psychocounsel import api
+
+    config = api.compose(["algo=dpo", "data=sample", "epochs=1"])   # checked: a mistake raises UserError
+    groups, held_out = api.load_groups(config)                      # what training would see
+    result = api.train(config)                                      # in processes of its own; waits for the end
+    print(result.status, result.best["eval/accuracy"], result.run_dir)
+    api.evaluate([f"reward.path={result.run_dir}/model"])           # of a run with algo=reward
+
+Importing this module imports no torch; `load_groups` does when it is called, the others never.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from psychocounsel.cluster.application import load_data_preset, load_reward_preset
+from psychocounsel.cluster.job import Job, make_job
+from psychocounsel.cluster.starting import submit
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, UserError
+from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.summary import FINISHED, read_summary
+from psychocounsel.settings import config as configs
+from psychocounsel.settings import hub_sources
+from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.storage.files import PACKAGE, shipped
+
+if TYPE_CHECKING:
+    from psychocounsel.data.group import Group
+
+Overrides = Sequence[str]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    `status`: "finished"; "stopped" (the same `run_dir` goes on); "guarded" (a `guard` limit stopped it); "failed"; or
+    "submitted", where the cluster does not wait for its jobs. `message` says it in a sentence. `exit_code` is that of
+    `python -m psychocounsel.train`. `before`, `best` and `last` are evaluations on held-out rows: before training, at the
+    best step by `checkpoint.metric`, and after the last step; empty where there was none.
+    """
+
+    run_dir: Path
+    status: str
+    exit_code: int
+    message: str
+    before: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, one a step: `loss`, `lr`, `tokens_per_second`, ..., ready for a data frame."""
+        return read_metrics(RunDir(self.run_dir).metrics)
+
+
+def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str | Path | None = None) -> DictConfig:
+    """The checked configuration that the command line would run with these overrides.
+
+        config = compose(["algo=simpo", "algo.beta=2.5", "model.path=/models/mine"])
+        config.epochs = 2                  # changes are checked again by `train`
+
+    Args:
+        overrides: as on the command line, one `KEY=VALUE` each; a sweep (`seed=1,2`) is a loop in Python.
+        name: "train", or "evaluate" for `evaluate`.
+        config_dir: a folder with configurations and code of your own, as `--config-dir`.
+
+    Raises:
+        UserError: for an unknown key, a wrong value, or a combination that cannot work; says what to type instead.
+    """
+    folder = _config_folder(config_dir)
+    typed = [configs.quote_choice(text) for text in overrides]
+    search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
+            composed = hydra_compose(name, [*typed, *search])
+            with open_dict(composed):
+                composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
+                configs.resolve_mix(composed, load_data_preset)
+            resolve_members(composed, load_reward_preset)
+        return configs.check(composed)
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        raise UserError(one_line(error, list(overrides), name)) from error
+
+
+def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list["Group"], list["Group"]]:
+    """The training and the held-out Groups, tokenised as a run of this configuration would see them.
+
+        train, held_out = load_groups(["data.path=pairs.jsonl", "data.min_gap=1.0"])
+        train[0].prompt_text, [completion.text for completion in train[0].completions]
+
+    For an algorithm that learns from its own replies the Groups are prompts without completions. `say` gets the lines
+    that a run prints about dropped and shortened rows.
+
+    Raises:
+        UserError: for unusable data (names file and row), or data that the algorithm cannot train on.
+    """
+    config = deepcopy(_checked(config, "train"))
+    hub_sources.pin(config)
+
+    from psychocounsel.remote.hub import set_cache_directories
+
+    set_cache_directories(config.paths.cache)  # read when transformers is imported
+
+    from psychocounsel.data.dataset import build_dataset
+    from psychocounsel.model.load import load_chat_format
+
+    algorithm = configs.build(config, "algo")
+    _, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
+    data = build_dataset(config, chat, algorithm.needs.data, say)
+    algorithm.check(data.train, data.held_out)
+    return data.train, data.held_out
+
+
+def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
+    """Run `python -m psychocounsel.train` with this configuration, in processes of its own, and wait for the end.
+
+        result = train(["algo=dpo", "run_dir=runs/mine"])
+        if result.status != "finished":
+            print(result.message)
+
+    The same `run_dir` again resumes the run, or returns the result of a finished one. Interrupting the cell (Ctrl-C) saves
+    a checkpoint first and then raises KeyboardInterrupt; a second time ends the run at once. `say` gets what the run prints.
+
+    Raises:
+        UserError: for bad input, with what to change; nothing is left behind.
+        KeyboardInterrupt: once an interrupted run has ended.
+    """
+    job = _job("psychocounsel.train", _checked(config, "train"), config)
+    code, lines = _run(job, say)
+    summary = read_summary(job.run_dir)
+    status = {DONE: "finished", CONTINUE_LATER: "stopped", GATE_NO: "guarded"}.get(code, "failed")
+    if status == "finished" and summary.get("status") != FINISHED:
+        status = "submitted"
+    found = summary.get("metrics") or {}
+    evaluations = {stage: found.get(stage) or {} for stage in ("before", "best", "last")}
+    return RunResult(job.run_dir, status, code, _message(status, job.run_dir, code, lines), **evaluations)
+
+
+def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str, float]:
+    """Figures of a reward model on held-out pairs: `accuracy`, `auc`, `ece`, `brier`, each with `_low` and `_high`.
+
+        figures = evaluate(["reward.path=runs/reward/model", "data.path=pairs.jsonl"])
+        figures["accuracy"], figures["accuracy_low"], figures["accuracy_high"]
+
+    Runs `python -m psychocounsel.evaluate` in processes of its own; a DictConfig comes from `compose(..., name="evaluate")`.
+
+    Raises:
+        UserError: for bad input, with what to change.
+        RuntimeError: if the evaluation ended without figures; says why and where its logs are.
+    """
+    job = _job("psychocounsel.evaluate", _checked(config, "evaluate"), config)
+    code, lines = _run(job, say)
+    if code != DONE:
+        status = "stopped" if code == CONTINUE_LATER else "failed"
+        raise RuntimeError(_message(status, job.run_dir, code, lines))
+    summary = read_summary(job.run_dir)
+    if not summary:
+        raise RuntimeError(_message("submitted", job.run_dir, code, lines))
+    figures: dict[str, float] = summary["metrics"]
+    return figures
+
+
+def _config_folder(config_dir: str | Path | None) -> Path | None:
+    if config_dir is None:
+        return None
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"config_dir={config_dir}: no such folder")
+    return folder
+
+
+def _checked(config: DictConfig | Overrides, name: str) -> DictConfig:
+    """Compose overrides, or check a configuration once more, whose keys the caller may have changed."""
+    if isinstance(config, str):
+        raise UserError(f"overrides are a list of strings: [{config!r}]")
+    if not isinstance(config, DictConfig):
+        return compose(config, name=name)
+    if ("algo" in config) != (name == "train"):
+        raise UserError(f'this configuration is of another command: use compose(..., name="{name}")')
+    return configs.check(config)
+
+
+def _job(module: str, checked: DictConfig, given: DictConfig | Overrides) -> Job:
+    """The job of a checked configuration; its run directory is chosen, and not yet made."""
+    if checked.dry_run:
+        raise UserError("dry_run=true starts nothing: leave it out, or use compose() to check a configuration")
+    return make_job(module, checked, [] if isinstance(given, DictConfig) else list(given), 0, None)
+
+
+def _run(job: Job, say: Say) -> tuple[int, list[str]]:
+    """Submit the job in a fresh process, whose exit code and last lines are returned.
+
+    Not in this one: a notebook's process has threads, its own signal handlers, and no main module to start ranks from.
+    """
+    config = OmegaConf.to_yaml(job.config)
+    paths = [os.environ.get("PYTHONPATH", ""), str(PACKAGE.parent)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "psychocounsel.api"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        start_new_session=True,  # Ctrl-C reaches it once, from here
+    )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(json.dumps({"module": job.module, "config": config, "overrides": job.overrides}))
+    lines, interrupted = _relay(process, say)
+    code = process.wait()
+    if interrupted:
+        raise KeyboardInterrupt(f"{job.run_dir}: the run was interrupted and ended with exit code {code}")
+    if code == USER_ERROR:
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        raise UserError(errors[-1] if errors else "\n".join(lines[-3:]))
+    return code, lines
+
+
+def _relay(process: "subprocess.Popen[str]", say: Say) -> tuple[list[str], bool]:
+    """Pass on what the process prints until it ends; its last lines, and whether the user interrupted it."""
+    lines, interrupted = list[str](), False
+    assert process.stdout is not None
+    while True:
+        try:
+            for text in process.stdout:
+                lines = [*lines[-19:], text.rstrip("\n")]
+                say(lines[-1])
+            return lines, interrupted
+        except KeyboardInterrupt:
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+
+
+def _message(status: str, run_dir: Path, code: int, lines: Sequence[str]) -> str:
+    why = next((line for line in reversed(lines) if line.startswith("error: ")), "error: see its logs")
+    return {
+        "finished": f"{run_dir}: finished",
+        "stopped": f"{run_dir}: stopped and saved; the same configuration with run_dir={run_dir} goes on",
+        "guarded": f"{run_dir}: stopped by a limit of guard",
+        "submitted": f"{run_dir}: submitted; `python -m psychocounsel.jobs status {run_dir}` follows it",
+        "failed": f"{run_dir}: failed with exit code {code} ({why.removeprefix('error: ')}); logs are in {RunDir(run_dir).logs}",
+    }[status]
+
+
+def _submit_from_pipe() -> int:
+    """What the fresh process does: submit the job that it reads, as the command does once it has composed."""
+    given = json.load(sys.stdin)
+    try:
+        config = configs.check(OmegaConf.create(given["config"]))
+        return submit([make_job(given["module"], config, given["overrides"], 0, None)], config).exit_code
+    except (UserError, OSError) as error:
+        print(f"error: {one_line(error, given['overrides'])}", file=sys.stderr)
+        return USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(_submit_from_pipe())

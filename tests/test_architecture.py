@@ -1,0 +1,183 @@
+"""The package's rooms (docs/architecture.md): arrows point one way, files and functions are short, submitting needs no torch.
+
+The graph is drawn from the source: imports inside functions and under TYPE_CHECKING count like any other.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.support.harness import ROOT
+
+PACKAGE = ROOT / "psychocounsel"
+
+# A room imports only rooms before it; the commands and api.py at the package's root may import all, and no room imports them.
+ORDER = ["errors", "storage", "rundir", "counsel", "settings", "remote", "data", "model", "distributed", "reward"]
+ORDER += ["evaluation", "algo", "rollout", "engine", "cluster"]
+KNOWS_ERRORS_ALONE = "distributed"
+
+TORCH_FREE = ["settings", "storage", "rundir", "counsel", "algo", "cluster", "remote"]
+RUN_ON_IMPORT = {"psychocounsel.worker", "psychocounsel.cluster.rank"}  # what a rank starts with: nothing to hold here
+
+Graph = dict[str, set[str]]
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
+def imports() -> Graph:
+    """The modules of the package that each of its modules imports, wherever in the file."""
+    graph: Graph = {name: set() for name in modules()}
+    for name, file in modules().items():
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{file}:{node.lineno}: a relative import"
+                from_ = node.module or ""
+                graph[name] |= {full if (full := f"{from_}.{each.name}") in modules() else from_ for each in node.names}
+            elif isinstance(node, ast.Import):
+                graph[name] |= {each.name for each in node.names}
+        graph[name] &= modules().keys() - {"psychocounsel"}
+    return graph
+
+
+def room_of(module: str) -> str:
+    """The folder directly below the package, "errors", or "root" for commands and api.py."""
+    file = modules()[module].relative_to(PACKAGE)
+    return file.parts[0] if len(file.parts) > 1 else "errors" if file.stem == "errors" else "root"
+
+
+def arrows() -> Iterator[tuple[str, str]]:
+    for module, found in imports().items():
+        yield from ((module, other) for other in found)
+
+
+def circles(graph: Graph) -> list[set[str]]:
+    """Sets of nodes each of which reaches the others."""
+
+    def reached(start: str) -> frozenset[str]:
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            new = graph[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        return frozenset(seen)
+
+    reach = {node: reached(node) for node in graph}
+    found = {frozenset(other for other in reach[node] if node in reach[other]) for node in graph if node in reach[node]}
+    return [set(each) for each in found]
+
+
+def test_every_room_stands_in_the_order() -> None:
+    assert {room_of(module) for module in modules()} - {"root"} == set(ORDER)
+
+
+def test_the_page_on_architecture_lists_the_rooms_in_this_order() -> None:
+    rows = re.findall(r"^\| `([a-z]+)(?:/|\.py)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    assert rows == ORDER
+
+
+def test_a_room_imports_only_rooms_before_it() -> None:
+    places = {room: place for place, room in enumerate(ORDER)}
+    back = [
+        f"{module} imports {other}"
+        for module, other in arrows()
+        if (room := room_of(module)) not in ("root", there := room_of(other))
+        and (there == "root" or places[there] > places[room])
+    ]
+    assert not back
+    more = [other for module, other in arrows() if room_of(module) == KNOWS_ERRORS_ALONE != room_of(other)]
+    assert set(more) <= {"psychocounsel.errors"}
+
+
+def test_no_circle_of_rooms() -> None:
+    graph: Graph = defaultdict(set)
+    for module, other in arrows():
+        if room_of(module) != room_of(other):
+            graph[room_of(module)].add(room_of(other))
+            graph[room_of(other)] |= set()
+    assert circles(graph) == []
+
+
+def test_no_circle_of_files() -> None:
+    assert circles(imports()) == []
+
+
+def test_the_graph_and_its_circles_are_drawn_rightly() -> None:
+    """Or the tests above would show nothing."""
+    assert "psychocounsel.engine.trainer" in imports()["psychocounsel.train"], "imported inside a function"
+    assert "psychocounsel.data.group" in imports()["psychocounsel.api"], "imported under TYPE_CHECKING"
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [{"b", "c"}]
+
+
+def test_the_folder_of_cpu_kernels_has_one_door() -> None:
+    inside = "psychocounsel.model.cpu"
+    through_the_wall = [
+        f"{module} imports {other}"
+        for module, other in arrows()
+        if other.startswith(f"{inside}.") and not module.startswith(inside)
+    ]
+    assert not through_the_wall
+
+
+def test_no_file_over_300_lines() -> None:
+    long = {name: lines for name, file in modules().items() if (lines := len(file.read_text().splitlines())) > 300}
+    assert not long
+
+
+def test_no_function_over_45_lines() -> None:
+    long = {
+        f"{name}.{node.name}": lines
+        for name, file in modules().items()
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > 45
+    }
+    assert not long
+
+
+def test_no_folder_is_a_corridor() -> None:
+    """More than 16 files are searched, and not found; `algo` grows by one file an algorithm."""
+    files = Counter(file.parent for file in modules().values() if file.name != "__init__.py")
+    crowded = {str(folder.relative_to(ROOT)): count for folder, count in files.items() if count > 16}
+    assert crowded.keys() <= {"psychocounsel/algo"}
+
+
+def test_no_two_files_have_the_same_name() -> None:
+    files = [file for file in modules().values() if file.name not in ("__init__.py", "base.py")]
+    names = Counter(file.stem for file in files)
+    assert not [str(file.relative_to(ROOT)) for file in files if names[file.stem] > 1]
+
+
+def test_composing_checking_and_submitting_import_no_torch() -> None:
+    names = [name for name in modules() if room_of(name) in ("root", *TORCH_FREE)]
+    loaded = imported(sorted({*names} - RUN_ON_IMPORT))
+    assert not loaded & {"torch", "transformers", "deepspeed"}
+    assert "hydra" in loaded, "or nothing was imported"
+
+
+def imported(names: Iterable[str]) -> set[str]:
+    """What is in `sys.modules` of a new interpreter after it has imported `names`."""
+    script = "import sys\nfrom importlib import import_module\n"
+    script += f"for name in {list(names)}:\n    import_module(name)\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
