@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
+from psychocounsel.remote.addresses import check_addresses
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
-from psychocounsel.settings.addresses import check_addresses
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
