@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.errors import USER_ERROR
 from psychocounsel.storage.files import read_json
-from psychocounsel.worker import USER_ERROR
 from tests.support.harness import ROOT, TINY, cli, metrics_of, write_jsonl
 
 FAST = ["debug=fast"]
