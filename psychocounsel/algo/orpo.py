@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term, chosen_nll, reward_metrics
+from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
+from psychocounsel.algo.pair_terms import chosen_nll, reward_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:

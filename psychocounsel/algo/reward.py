@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term, reward_metrics
+from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
+from psychocounsel.algo.pair_terms import reward_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 

@@ -1,0 +1,26 @@
+"""Terms that losses of preference pairs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psychocounsel.algo.base import Term
+
+if TYPE_CHECKING:
+    import torch
+
+    from psychocounsel.data.batch import Batch
+
+
+def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Term]:
+    """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each."""
+    chosen, margin = chosen.detach(), (chosen - rejected).detach()
+    wins = (margin > 0).float() + 0.5 * (margin == 0).float()
+    metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+
+
+def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
+    """The mean negative log-likelihood per token of the chosen replies, from log-probabilities float[N]."""
+    chosen, _ = batch.pairs(batch.completion_sums(logprobs))
+    return Term(-chosen.sum(), "chosen_tokens", weight)
