@@ -2,6 +2,7 @@
 
 import os
 
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import DONE, UserError
@@ -28,4 +29,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run(main, OmegaConfBaseException, ValueError)
+    run(main, HydraException, OmegaConfBaseException, ValueError)
