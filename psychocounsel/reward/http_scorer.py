@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
-from psychocounsel.remote.addresses import check_addresses
+from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option
 

@@ -153,14 +153,14 @@ def _redirect(stdout: str, stderr: str) -> None:
 
 def _share_fork_server(output: list[str]) -> None:
     """Let ranks be forked from the server that the waiting process has started, and rank 0 print to `output`."""
-    from psychocounsel.cluster import ranks
+    from psychocounsel.cluster import local_ranks
     from tests.support import warm  # by its name, not as __main__: ranks unpickle the function
 
     server = forkserver._forkserver  # type: ignore[attr-defined]
     server.ensure_running = (
         resource_tracker.ensure_running
     )  # it is no child of this process, which could not wait for it
-    ranks.run_rank = partial(warm.rank, output, ranks.run_rank)
+    local_ranks.run_rank = partial(warm.rank, output, local_ranks.run_rank)
 
 
 def rank(output: list[str], run_rank: Any, *arguments: Any) -> None:

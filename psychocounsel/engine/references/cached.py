@@ -28,6 +28,7 @@ _POLL_SECONDS = 0.5
 _DECIDING = (
     "model/**/*.py",
     "data/batch.py",
+    "data/layout.py",
     "engine/step.py",
     "engine/zero.py",
 )  # code that the values come from
