@@ -176,7 +176,7 @@ def test_non_finite_training_stops_with_the_rows_saved(small_model: Path, tmp_pa
 
 def test_watchdog_ends_a_hang_with_stacks_in_the_log(small_model: Path, tmp_path: Path) -> None:
     hang = "+callbacks.hang={_target_: tests.support.killer.Hang, step: 1}"
-    arguments = [*FAST, f"model.path={small_model}", "run_dir=run", hang, "engine.watchdog_minutes=0.4"]
+    arguments = [*FAST, f"model.path={small_model}", "run_dir=run", hang, "engine.watchdog_minutes=0.25"]
     result = cli("train", *arguments, cwd=tmp_path, check_code=75, PYTHONPATH=str(ROOT))
     assert "no progress for" in result.stderr
     assert "killer.py" in (tmp_path / "run" / "logs" / "01" / "rank-0.log").read_text()
