@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import load_split, normalised
+from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.evaluation.reward_evaluation import evaluate_reward
 from psychocounsel.evaluation.reward_metrics import pair_metrics
@@ -40,7 +41,7 @@ def evaluation(*overrides: str) -> DictConfig:
 def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     """Evaluate in this process; returns the figures, the lines of scores.jsonl, and what was said."""
     said: list[str] = []
-    evaluate_reward(evaluation(f"reward.path={reward}", *overrides), folder, world(), said.append)
+    evaluate_reward(evaluation(f"reward.path={reward}", *overrides), folder, world(), said.append, Progress(False).bar)
     metrics, scores = written(folder)
     return metrics, scores, said
 
