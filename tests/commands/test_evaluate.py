@@ -264,7 +264,7 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
 
 def test_the_shipped_reward_model_knows_more_than_length(tmp_path: Path) -> None:
     said: list[str] = []
-    evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append)
+    evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append, Progress(False).bar)
     metrics, _ = written(tmp_path / "out")
     assert metrics["prompts"] >= 40
     assert metrics["accuracy_low"] > 0.60
