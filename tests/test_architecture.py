@@ -167,6 +167,13 @@ def test_no_two_files_have_the_same_name() -> None:
     assert not [str(file.relative_to(ROOT)) for file in files if names[file.stem] > 1]
 
 
+def test_no_two_public_classes_have_the_same_name() -> None:
+    names = Counter(
+        node.name for file in modules().values() for node in parsed(file).body if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1 and not name.startswith("_")]
+
+
 def test_composing_checking_and_submitting_import_no_torch() -> None:
     names = [name for name in modules() if room_of(name) in ("root", *TORCH_FREE)]
     loaded = imported(sorted({*names} - RUN_ON_IMPORT))

@@ -18,7 +18,7 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.remote import hub
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
-from psychocounsel.settings.hub_sources import Source
+from psychocounsel.settings.hub_sources import HubSource
 from psychocounsel.storage.files import readable_size
 
 
@@ -43,7 +43,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     return Submission(DONE, [None] * len(jobs))
 
 
-def _fetch(sources: list[Source], config: DictConfig) -> None:
+def _fetch(sources: list[HubSource], config: DictConfig) -> None:
     repositories = []
     for source in sources:
         repositories.append(found := hub.look_up(source))

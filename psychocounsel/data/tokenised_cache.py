@@ -16,14 +16,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import counsel, data
-from psychocounsel.data.base import Source as DataSource
+from psychocounsel.data.base import Source
 from psychocounsel.data.flat import flatten, unflatten
 from psychocounsel.data.group import Group
 from psychocounsel.data.sources import source_of
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub
-from psychocounsel.settings.hub_sources import COMMIT, Source, named
+from psychocounsel.settings.hub_sources import COMMIT, HubSource, named
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.hashes import code_id, content_id
@@ -196,11 +196,11 @@ def _common(files: Sequence[Path]) -> Path:
 def _code(settings: DictConfig) -> set[Path]:
     """The files of code that read rows and tokenise them, those of a source of the user's own included."""
     ours = {file for room in (data, counsel) for file in Path(room.__path__[0]).glob("*.py")}
-    classes: list[type] = [each for each in type(source_of(settings)).__mro__ if issubclass(each, DataSource)]
+    classes: list[type] = [each for each in type(source_of(settings)).__mro__ if issubclass(each, Source)]
     return ours | {Path(inspect.getfile(each)) for each in classes}
 
 
-def _unpinned(config: DictConfig) -> Iterator[tuple[Source, str]]:
+def _unpinned(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     for source, key in named(config):
         if source.kind == "dataset" and not COMMIT.fullmatch(source.revision or ""):
             yield source, key
@@ -216,7 +216,7 @@ def _pinned(config: DictConfig) -> DictConfig:
     return config
 
 
-def _commit(source: Source) -> str | None:
+def _commit(source: HubSource) -> str | None:
     from huggingface_hub import is_offline_mode
 
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.hub_sources import COMMIT, Source, folder_name, named
+from psychocounsel.settings.hub_sources import COMMIT, HubSource, folder_name, named
 from psychocounsel.storage.files import write_atomically
 
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
@@ -28,7 +28,7 @@ _SECONDS = 30  # for an answer of the hub
 class Repository:
     """A source's commit, bytes of the files that a run needs, and of those not yet in the cache; patterns of others."""
 
-    source: Source
+    source: HubSource
     commit: str
     size: int
     missing: int
@@ -58,7 +58,7 @@ def _is_writable(path: Path) -> bool:
     return os.access(next(place for place in (path, *path.parents) if place.exists()), os.W_OK)
 
 
-def folders(config: DictConfig) -> Iterator[tuple[Source, Path | None]]:
+def folders(config: DictConfig) -> Iterator[tuple[HubSource, Path | None]]:
     """Each source of a checked configuration with its folder in the cache, or None where the cache has nothing of it."""
     for source, _ in named(config):
         set_cache_directories(config.paths.cache)
@@ -72,7 +72,7 @@ def folders(config: DictConfig) -> Iterator[tuple[Source, Path | None]]:
 # -- asking and fetching
 
 
-def look_up(source: Source) -> Repository:
+def look_up(source: HubSource) -> Repository:
     """Ask the hub for a repository's commit and files, and fetch none.
 
     Raises:
@@ -103,7 +103,7 @@ def _ignored(names: Sequence[str], weights: bool) -> tuple[str, ...]:
     return _NEVER_LOADED + (_BESIDE_SAFETENSORS if any(name.endswith(".safetensors") for name in own) else ())
 
 
-def _is_cached(source: Source, commit: str, file: Any) -> bool:
+def _is_cached(source: HubSource, commit: str, file: Any) -> bool:
     """Whether the cache has a file: of this commit, or the same content of another."""
     folder = cache_folder() / folder_name(source)
     content = file.lfs.sha256 if file.lfs else file.blob_id
@@ -172,7 +172,7 @@ def dataset_location(name: str, revision: str | None) -> str:
 
 
 @contextmanager
-def _explained(source: Source) -> Iterator[None]:
+def _explained(source: HubSource) -> Iterator[None]:
     """One line for the many ways in which the hub is out of reach."""
     from huggingface_hub import errors
 
@@ -185,7 +185,7 @@ def _explained(source: Source) -> Iterator[None]:
         raise UserError(f"{source.key}={source.id}: {_explanation(source, cause)}") from error
 
 
-def _explanation(source: Source, error: BaseException) -> str:
+def _explanation(source: HubSource, error: BaseException) -> str:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.GatedRepoError):

@@ -19,7 +19,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
-class Source:
+class HubSource:
     """A repository of the hub as a configuration names it; `revision` None is the newest commit."""
 
     kind: str  # model or dataset
@@ -29,12 +29,12 @@ class Source:
     weights: bool = True  # False: a model that a server runs, of which its tokenizer and configuration are needed
 
 
-def sources(configs: Iterable[DictConfig]) -> list[Source]:
+def sources(configs: Iterable[DictConfig]) -> list[HubSource]:
     """The distinct repositories that `configs` name, in order."""
     return list(dict.fromkeys(source for config in configs for source, _ in named(config)))
 
 
-def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
+def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     """Each source of a checked configuration with the key of its revision; what ships or is local is none."""
     mix = [
         ("dataset", f"data.mix[{index}].path", f"data.mix[{index}].revision") for index in range(len(config.data.mix))
@@ -45,7 +45,7 @@ def named(config: DictConfig) -> Iterator[tuple[Source, str]]:
         path = OmegaConf.select(config, key)
         if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):
             continue
-        yield Source(kind, path, OmegaConf.select(config, revision), key, weights=key not in served), revision
+        yield HubSource(kind, path, OmegaConf.select(config, revision), key, weights=key not in served), revision
 
 
 def keep_revisions(config: DictConfig, existing: DictConfig) -> None:
@@ -63,16 +63,16 @@ def pin(config: DictConfig) -> None:
             OmegaConf.update(config, revision, record["commit"])
 
 
-def record(cache: str, source: Source, commit: str) -> None:
+def record(cache: str, source: HubSource, commit: str) -> None:
     """Let new runs use this commit. One file a source, so that two commands at once do not undo each other's."""
     path = _prepared(cache, source)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"kind": source.kind, "id": source.id, "commit": commit})
 
 
-def _prepared(cache: str, source: Source) -> Path:
+def _prepared(cache: str, source: HubSource) -> Path:
     return Path(cache) / "prepared" / f"{folder_name(source)}.json"
 
 
-def folder_name(source: Source) -> str:
+def folder_name(source: HubSource) -> str:
     return f"{source.kind}s--{source.id.replace('/', '--')}"  # as huggingface_hub names it

@@ -27,7 +27,7 @@ from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.sweep import Row, with_rows
 
 
-class Job(Protocol):
+class LaunchedJob(Protocol):
     """What the launcher reads of a job."""
 
     config: DictConfig
@@ -35,7 +35,7 @@ class Job(Protocol):
     overrides: list[str]
 
 
-class Submission(Protocol):
+class SweepResult(Protocol):
     """How the jobs of a sweep ended: the worst exit code, and each job's objective or None."""
 
     exit_code: int
@@ -43,8 +43,8 @@ class Submission(Protocol):
 
 
 def register(
-    make_job: Callable[[DictConfig, list[str], int, Path], Job],
-    act: Callable[[list[Any], DictConfig], Submission],
+    make_job: Callable[[DictConfig, list[str], int, Path], LaunchedJob],
+    act: Callable[[list[Any], DictConfig], SweepResult],
     rows: list[Row],
     exit_codes: list[int],
 ) -> None:
@@ -107,7 +107,7 @@ class JobLauncher(Launcher):
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
 
-    def make(self, numbered: tuple[int, list[str]]) -> Job:
+    def make(self, numbered: tuple[int, list[str]]) -> LaunchedJob:
         """Compose and check one combination."""
         index, overrides = numbered
         try:
@@ -142,8 +142,8 @@ class JobLauncher(Launcher):
         return self.parsed[text]
 
 
-def _refuse_shared_directories(jobs: list[Job]) -> None:
-    owners: dict[Path, Job] = {}
+def _refuse_shared_directories(jobs: list[LaunchedJob]) -> None:
+    owners: dict[Path, LaunchedJob] = {}
     for job in jobs:
         other = owners.setdefault(job.run_dir, job)
         if other is not job:

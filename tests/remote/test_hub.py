@@ -71,7 +71,7 @@ def test_offline_a_dataset_is_that_of_its_commit_or_refused(hub: Hub) -> None:
     for name, text in texts.items():
         commits[name] = hub.commit(DATA, pairs(text))
         hub.repos[DATA].refs[name or "main"] = commits[name]
-        hubs.fetch(found := hubs.look_up(hub_sources.Source("dataset", "acme/pairs", name, "data.path")))
+        hubs.fetch(found := hubs.look_up(hub_sources.HubSource("dataset", "acme/pairs", name, "data.path")))
         assert found.missing == found.size > 0 and found.commit == commits[name]
     partial = hub.commit(DATA, pairs("I lie awake."))
     HfApi().hf_hub_download("acme/pairs", "data/train.jsonl", repo_type="dataset", revision=partial)
