@@ -166,6 +166,7 @@ class Broken(Algorithm):
 """
 
 
+@pytest.mark.slow
 def test_a_failure_of_ones_own_algorithm_is_told(small_model: Path, tmp_path: Path) -> None:
     (tmp_path / "my" / "algo").mkdir(parents=True)
     (tmp_path / "my" / "broken.py").write_text(_BROKEN)

@@ -49,11 +49,9 @@ def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[d
 @pytest.mark.parametrize(
     "algo",
     [
-        "rloo",
-        "grpo",
         "online_dpo",
         "ppo",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("ppo shared", "online_simpo")),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("rloo", "grpo", "ppo shared", "online_simpo")),
     ],
 )
 def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path) -> None:

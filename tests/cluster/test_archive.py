@@ -18,7 +18,7 @@ _STEPS = ["max_steps=3", "eval.every=0", "checkpoint.every=1", "checkpoint.keep_
     [
         (0, ""),
         pytest.param(2, "model.dtype=bf16", marks=pytest.mark.slow),
-        (3, ""),
+        pytest.param(3, "", marks=pytest.mark.slow),
         pytest.param(2, "model.lora.rank=4", marks=pytest.mark.slow),
     ],
 )

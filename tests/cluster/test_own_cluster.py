@@ -147,6 +147,7 @@ def test_a_users_own_cluster_trains_is_watched_cancelled_and_resubmitted(
     assert [line["attempt"] for line in steps] == [1, 1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_users_own_cluster(my_folder: Path, tmp_path: Path, small_model: Path) -> None:
     given = ["--config-dir", str(my_folder), "model=local", f"model.path={small_model}", "data.limit=80", "max_steps=1"]
     given += ["global_batch_size=8", "eval.every=0", "eval.limit=8", "sweep_dir=sweep"]

@@ -306,6 +306,7 @@ def test_profile_writes_a_trace(small_model: Path, tmp_path: Path) -> None:
     assert any("backward" in event.get("name", "").lower() for event in trace["traceEvents"])
 
 
+@pytest.mark.slow
 def test_overfit_learns_eight_rows_by_heart(tmp_path: Path) -> None:
     cli("train", "debug=overfit", "epochs=12", "eval.limit=4", "run_dir=run", cwd=tmp_path)
     assert metrics_of(tmp_path / "run")[-1]["loss"] < 0.05

@@ -196,10 +196,8 @@ def train(*overrides: str, folder: Path, judged: tuple[str, ...] = ("eval/loss",
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name == "paper_reward_8b" else pytest.mark.slow) for name in EXPERIMENTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_train(name: str, stand_ins: Path, tmp_path: Path) -> None:
     online = "_iter_" in name
     rounds = ["reward.path=builtin:tiny_reward", "algo.prompts_per_round=4", "rollout.max_tokens=8", "rollout=hf"]

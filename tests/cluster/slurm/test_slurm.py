@@ -39,7 +39,8 @@ def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -
     assert metrics_of(run) == metrics_of(alone), "the same training as without SLURM"
 
 
-@pytest.mark.parametrize(("runs", "more"), [(3, 1), pytest.param(12, 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("runs", "more"), [(3, 1), (12, 3)])
 def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
     runs: int, more: int, slurm: Cluster, tmp_path: Path
 ) -> None:
