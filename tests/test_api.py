@@ -128,6 +128,7 @@ def test_what_only_the_worker_can_see_is_a_user_error_as_well(settings: list[str
         api.train([*settings, f"data.path={data}", "data.dev_fraction=0", f"run_dir={tmp_path}/run"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_saves_and_a_stopped_one_says_so(settings: list[str], tmp_path: Path) -> None:
     small = ["global_batch_size=8", "data.limit=32", "eval.limit=4", "max_steps=30", "epochs=10"]
     longer = [*settings, *small, f"run_dir={tmp_path}/run", f"paths.cache={tmp_path}/cache"]

@@ -174,6 +174,7 @@ def test_non_finite_training_stops_with_the_rows_saved(small_model: Path, tmp_pa
     assert read_json(tmp_path / "run" / "summary.json")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_watchdog_ends_a_hang_with_stacks_in_the_log(small_model: Path, tmp_path: Path) -> None:
     hang = "+callbacks.hang={_target_: tests.support.killer.Hang, step: 1}"
     arguments = [*FAST, f"model.path={small_model}", "run_dir=run", hang, "engine.watchdog_minutes=0.25"]
@@ -283,6 +284,7 @@ def test_run_directory_holds_what_it_should(small_model: Path, tmp_path: Path) -
     assert (run_dir / "checkpoints" / "latest").read_text() == "step-000002\n"
 
 
+@pytest.mark.slow
 def test_a_longer_run_that_is_killed_goes_on(small_model: Path, tmp_path: Path) -> None:
     base = [*FAST, "epochs=2", f"model.path={small_model}", "run_dir=run"]
     cli("train", *base, cwd=tmp_path)
@@ -300,6 +302,7 @@ def test_rank_that_was_killed_is_named(small_model: Path, tmp_path: Path) -> Non
     assert "failed (rank 1, exit code 137)" in result.stderr
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace(small_model: Path, tmp_path: Path) -> None:
     cli("train", "debug=profile", f"model.path={small_model}", "global_batch_size=4", "run_dir=run", cwd=tmp_path)
     trace = json.loads((tmp_path / "run" / "profile" / "rank-0.json").read_text())

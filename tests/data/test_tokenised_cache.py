@@ -178,6 +178,7 @@ def build_slowly(home: Path, gate: object, results: object) -> None:
     results.put((data.fingerprint(), said))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_of_many_at_once_one_tokenises_and_the_others_wait(home: Path) -> None:
     gate, results = SPAWN.Barrier(5), SPAWN.Queue()
     processes = [SPAWN.Process(target=build_slowly, args=(home, gate, results)) for _ in range(4)]

@@ -48,20 +48,18 @@ def assert_same_training(run_dir: Path, reference: Path) -> None:
         assert (weights[name] - tensor).norm() <= 1e-4 * tensor.norm(), name
 
 
+_SHARDED = ["cluster.processes=2", "zero=3", "zero.persistence_elements=0"]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ["micro_batch_tokens=512"],
         ["cluster.processes=2"],
-        ["cluster.processes=2", "zero=3", "zero.persistence_elements=0", "micro_batch_tokens=600"],
-        ["cluster.processes=2", "zero=3", "zero.persistence_elements=0", "model.attention=dense"],
+        [*_SHARDED, "micro_batch_tokens=600"],
+        pytest.param([*_SHARDED, "model.attention=dense"], marks=pytest.mark.slow),
+        pytest.param([*_SHARDED, "model.gradient_checkpointing=true"], marks=pytest.mark.slow),
         ["zero=2", "micro_batch_tokens=1500"],
-        [
-            "cluster.processes=2",
-            "zero=3",
-            "zero.persistence_elements=0",
-            "model.gradient_checkpointing=true",
-        ],
     ],
     ids=" ".join,
 )

@@ -67,7 +67,10 @@ def test_rehearsing_leaves_no_trace(weight_decay: float) -> None:
         assert torch.equal(value, other), name
 
 
-@pytest.mark.parametrize("overrides", [[], ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]])
+_SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
+
+
+@pytest.mark.parametrize("overrides", [[], pytest.param(_SHARDED, marks=pytest.mark.slow)], ids=["alone", "sharded"])
 def test_auto_is_frozen_in_the_run(overrides: list[str], small_model: Path, tmp_path: Path) -> None:
     common = ["debug=fast", f"model.path={small_model}", "checkpoint.keep_last=5", *overrides]
     cli("train", *common, f"run_dir={tmp_path}/auto", "micro_batch_tokens=auto", cwd=ROOT)

@@ -68,7 +68,9 @@ def kill_and_resume(run_dir: Path, model: Path, setting: tuple[str, ...], event:
     assert f"going on from step {4 if event == 'checkpoint_renamed' else 2}" in again.stderr
 
 
-@pytest.mark.parametrize(("event", "step"), DEATHS)
+@pytest.mark.parametrize(
+    ("event", "step"), [DEATHS[1], *(pytest.param(*death, marks=pytest.mark.slow) for death in DEATHS[:1] + DEATHS[2:])]
+)
 def test_kill_and_resume(event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", small_model, SMALL, event, step)
     assert_bitwise_equal(tmp_path / "run", unbroken[SMALL])
@@ -108,7 +110,7 @@ def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small
     assert_bitwise_equal(tmp_path / "run", tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize(("event", "step"), [("step_end", 3), ("eval_batch", 4)])
+@pytest.mark.parametrize(("event", "step"), [("step_end", 3), pytest.param("eval_batch", 4, marks=pytest.mark.slow)])
 def test_stop_file_saves_and_the_same_command_goes_on(
     event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path
 ) -> None:

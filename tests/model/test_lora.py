@@ -96,6 +96,7 @@ SETTINGS += ["model.lora.rank=4"]
 SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", [[], pytest.param(SHARDED, marks=pytest.mark.slow)], ids=["one", "sharded"])
 def test_adapter_and_merged_model_are_saved_and_equal(sharding: list[str], tmp_path: Path) -> None:
     cli("train", *SETTINGS, *sharding, "run_dir=run", cwd=tmp_path)
@@ -155,6 +156,7 @@ def test_layers_that_share_weights_or_are_not_there_are_refused(target: str, mes
         add_adapter(small_lm(tie_word_embeddings=True), lora, None)
 
 
+@pytest.mark.slow
 def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
     settings = [*SETTINGS, "algo=reward"]
     cli("train", *settings, "run_dir=run", cwd=tmp_path)

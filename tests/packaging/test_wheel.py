@@ -74,6 +74,7 @@ def environment(installed: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(installed)}
 
 
+@pytest.mark.slow
 def test_hub_id_is_loaded_from_the_offline_cache_and_pinned(tmp_path: Path) -> None:
     """What a job on a node without network does: the model was downloaded before, by its hub id."""
     commit = "0123456789abcdef0123456789abcdef01234567"

@@ -231,7 +231,7 @@ def test_margin_needs_ratings(tmp_path: Path) -> None:
     assert "rows lack ratings" in result.stderr
 
 
-@pytest.mark.parametrize("head", ["score", "value_head"])
+@pytest.mark.parametrize("head", [pytest.param("score", marks=pytest.mark.slow), "value_head"])
 def test_reward_training_goes_on_from_a_reward_model(head: str, reward_folder: Path, tmp_path: Path) -> None:
     """Its head is kept: the first evaluation is that of the model it began with. What is written has our format again."""
     folder = reward_folder if head == "score" else as_openrlhf(reward_folder, tmp_path / "theirs", head)

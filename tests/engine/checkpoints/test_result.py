@@ -79,6 +79,7 @@ def test_other_architectures_train_and_save(kind: str, stage: int, tmp_path: Pat
     assert any(not torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COUNSEL_CHAT.exists(), reason="the counsel-chat pairs are not here")
 def test_dpo_on_real_text_with_a_wide_spread_of_lengths(tmp_path: Path) -> None:
     data = [f"data.path={COUNSEL_CHAT}/train.jsonl", f"data.eval_path={COUNSEL_CHAT}/test.jsonl", "data=local"]
@@ -90,6 +91,7 @@ def test_dpo_on_real_text_with_a_wide_spread_of_lengths(tmp_path: Path) -> None:
     assert lines[-1]["loss"] < lines[1]["loss"]
 
 
+@pytest.mark.slow
 def test_dpo_learns_the_samples_preferences(tmp_path: Path) -> None:
     """The demonstration itself, shortened: held-out prompts are judged better after one epoch."""
     size = ["data.limit=320", "eval.limit=100"]

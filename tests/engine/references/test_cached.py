@@ -140,6 +140,7 @@ def run(number: int, cache: Path, groups: list[Group], gate: object, results: ob
     results.put((known, mine))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_eight_processes_starting_together_compute_each_row_once(tmp_path: Path) -> None:
     everything = some_groups(160)
     parts = [everything if number % 2 else everything[number * 10 : number * 10 + 90] for number in range(8)]

@@ -205,6 +205,7 @@ def reference_folder(cache: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_for_another_job_lives_and_can_be_stopped(small_model: Path, tmp_path: Path) -> None:
     cache, run_dir = tmp_path / "cache", tmp_path / "run"
     train(tmp_path / "first", small_model, cache)

@@ -27,6 +27,7 @@ def interrupted_run(model: Path, *overrides: str) -> None:
     cli("train", *base, cwd=ROOT, WANDB_MODE="offline")
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_step_once(small_model: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
