@@ -108,7 +108,7 @@ class Disturb(threading.Thread):
 
 
 def servers(run: Path) -> list[str]:
-    return subprocess.run(["pgrep", "-f", f"rollout.serve {run} "], capture_output=True, text=True).stdout.split()
+    return subprocess.run(["pgrep", "-f", f"rollout.server {run} "], capture_output=True, text=True).stdout.split()
 
 
 def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(alone: Path, tmp_path: Path) -> None:

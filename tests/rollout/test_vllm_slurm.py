@@ -39,6 +39,6 @@ def test_servers_on_a_node_of_the_job_write_what_an_engine_in_the_process_does(s
     versions = [{reply.policy_version for group in groups for reply in group.completions} for groups in rounds(run)]
     assert versions == [{0}, {0}, {1}, {1}]
     assert not list(run.glob("servers/*.json")), "servers end with the job"
-    assert not subprocess.run(["pgrep", "-f", f"rollout.serve {run} "], capture_output=True, text=True).stdout
+    assert not subprocess.run(["pgrep", "-f", f"rollout.server {run} "], capture_output=True, text=True).stdout
     slurm.train(*slurm.here(2, run_dir=here, rollout="vllm", **online))
     assert tokens(run) == tokens(here)

@@ -41,7 +41,9 @@ class KillServer(Callback):
             for number, piece in enumerate(whole(engine)):
                 if number == 2:
                     weights.weights_of = whole
-                    found = subprocess.run(["pgrep", "-f", f"rollout.serve {run.dir} "], capture_output=True, text=True)
+                    found = subprocess.run(
+                        ["pgrep", "-f", f"rollout.server {run.dir} "], capture_output=True, text=True
+                    )
                     os.killpg(int(found.stdout.split()[0]), getattr(signal, self.signal))
                     (run.dir / "interrupted").touch()
                 yield piece
@@ -57,7 +59,8 @@ class TakeAway(Callback):
     def __post_init__(self) -> None:
         import torch
 
-        from psychocounsel.engine.rounds import resident, round_feed, shards
+        from psychocounsel.engine.references import choosing
+        from psychocounsel.engine.rounds import resident, shards
 
         class Away(resident.Resident):
             def _leave(self) -> None:
@@ -68,7 +71,7 @@ class TakeAway(Callback):
         def always(models: Any, device: Any, offload: bool) -> Any:
             return Away(models, device) if offload else resident.resident(models, device, offload)
 
-        round_feed.resident = shards.resident = always
+        choosing.resident = shards.resident = always
 
 
 @dataclass
