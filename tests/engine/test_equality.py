@@ -70,7 +70,7 @@ def test_split_changes_nothing(overrides: list[str], reference: Path, small_mode
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("budget", [600, 8192])
+@pytest.mark.parametrize("budget", [600, pytest.param(8192, marks=pytest.mark.proof)])
 def test_full_matrix(
     stage: int, processes: int, budget: int, reference: Path, small_model: Path, tmp_path: Path
 ) -> None:

@@ -83,7 +83,7 @@ def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("event", "step"), DEATHS)
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.proof)])
 def test_kill_and_resume_sharded_matrix(
     event: str, step: int, rank: int, unbroken: dict, small_model: Path, tmp_path: Path
 ) -> None:
