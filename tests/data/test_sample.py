@@ -101,7 +101,7 @@ def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
         assert line in card
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_reward_model_learns_from_the_sample_what_length_does_not_tell(pairs: list[Example], tmp_path: Path) -> None:
     """Over five seeds: half an epoch from the shipped policy, which has seen no held-out prompt either."""
     settings = ["epochs=0.5", "eval.every=0", "checkpoint.every=0", "tracker=none"]
