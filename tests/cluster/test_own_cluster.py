@@ -1,6 +1,7 @@
 """A kind of cluster from a user's own folder: train, sweeps and `jobs` need nothing else to know it; and local runs."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +171,21 @@ def test_local_runs_have_no_queue_and_jobs_says_what_to_do(tmp_path: Path) -> No
     with ownership(tmp_path):
         refused = cli("jobs", "cancel", str(tmp_path), check_code=USER_ERROR).stderr
     assert f"`touch {tmp_path}/stop`" in refused and refused.count("\n") == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_asking_about_a_strangers_run_executes_none_of_their_code(tmp_path: Path) -> None:
+    """Its configuration names a module beside it that would leave a file."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    cluster = {"_target_": "theirs.Theirs"}
+    (run / "config.yaml").write_text(OmegaConf.to_yaml({"cluster": cluster, "code_path": [str(tmp_path)]}))
+    (run / "job.json").write_text(json.dumps({"module": "psychocounsel.train", "index": 0, "after": []}))
+    os.chown(run / "config.yaml", 12345, -1)
+    result = cli("jobs", "status", str(run), check_code=USER_ERROR)
+    assert result.stderr.count("\n") == 1 and "belongs to another user" in result.stderr
+    assert not (tmp_path / "ran").exists()
+    os.chown(run / "config.yaml", os.getuid(), -1)
+    cli("jobs", "status", str(run), check_code=USER_ERROR)
+    assert (tmp_path / "ran").exists(), "or the first half would show nothing"
