@@ -135,7 +135,7 @@ class Algorithm:
 
     @property
     def round(self) -> RoundPlan | None:
-        """The size of a round; None for an algorithm without rollouts. `algo.online.Online` makes it of its fields."""
+        """The size of a round; None for an algorithm without rollouts. `algo.online.Online` builds it from its fields."""
         return None
 
     @property

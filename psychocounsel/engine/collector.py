@@ -32,7 +32,7 @@ class Collector:
         self.notes[name] = float(value)
 
     def earlier(self, name: str) -> float | None:
-        """Context.earlier, from what the round before has on disk: a run that goes on finds the same.
+        """Context.earlier, read from the previous round's file, so that a resumed run gets the same value.
 
         Raises:
             UserError: if it is there no more.

@@ -10,7 +10,7 @@ from psychocounsel.errors import UserError
 
 
 class Contract(ABC):  # noqa: B024
-    """A base class with abstract methods; to make an object of a subclass that lacks one is an error of one line."""
+    """A base class with abstract methods. Creating an object of a subclass that lacks one raises a UserError of one line."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if lacking := missing_methods(cls):
