@@ -11,8 +11,10 @@ BIN := $(VENV)/bin
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
 
-# Small models on one thread each, and as many tests side by side as there are cores.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# Small models on one thread each. One file of tests more than there are cores goes on side by side, as some wait for SLURM
+# and servers. Files keep the order of the alphabet: those of few and long tests would else come last.
+SIDE_BY_SIDE := $(shell echo $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )))
+PYTEST := $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder
 test test-slow proofs: export OMP_NUM_THREADS := 1
 test test-slow proofs: export OMP_WAIT_POLICY := passive
 

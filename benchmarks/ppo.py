@@ -59,7 +59,7 @@ class PPO:
         rounds, passes = self.bench.sizes.steps, self.passes
         settings: dict[str, Any] = {
             **{"algo.passes": passes, "algo.critic_lr": OPTIMIZER["lr"], "algo.max_grad_norm": "null"},
-            **{"epochs": rounds, "max_steps": rounds * passes, "micro_batch_tokens": 4096},
+            **{"max_steps": rounds * passes, "micro_batch_tokens": 4096},
             **{"rollout": rollout, "rollout.max_tokens": self.tokens, "rollout.shown_prompts": 0},
             **{"rollout.shard_prompts": self.bench.sizes.prompts},
             **{"reward": "local", "reward.path": self.bench.model("reward"), **more},

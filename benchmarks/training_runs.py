@@ -125,7 +125,6 @@ def overrides(
         "data.path": bench.rows(rows),
         "data.dev_fraction": 0,
         "global_batch_size": _count(bench.rows(rows)),
-        "epochs": steps,
         "max_steps": steps,
         "micro_batch_tokens": bench.sizes.micro_batch_tokens,
         "eval.every": 0,

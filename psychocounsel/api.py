@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from psychocounsel.cluster.application import load_data_preset, load_reward_preset
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.starting import submit
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, GoOnLater, UserError, hide_words
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, read_summary
@@ -41,6 +41,7 @@ from psychocounsel.settings import hub_sources
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.storage.files import PACKAGE, shipped
+from psychocounsel.storage.modes import let_nobody_else_write
 
 if TYPE_CHECKING:
     from psychocounsel.data.group import Group
@@ -119,6 +120,7 @@ def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list[
 
     from psychocounsel.remote.hub import set_cache_directories
 
+    hide_words(config.data.confidential)
     set_cache_directories(config.paths.cache)  # read when transformers is imported
 
     from psychocounsel.data.dataset import build_dataset
@@ -264,10 +266,14 @@ def _message(status: str, run_dir: Path, code: int, lines: Sequence[str]) -> str
 
 def _submit_from_pipe() -> int:
     """What the fresh process does: submit the job that it reads, as the command does once it has composed."""
+    let_nobody_else_write()
     given = json.load(sys.stdin)
     try:
         config = configs.check(OmegaConf.create(given["config"]))
         return submit([make_job(given["module"], config, given["overrides"], 0, None)], config).exit_code
+    except GoOnLater as error:
+        print(f"error: {error}", file=sys.stderr)
+        return CONTINUE_LATER
     except (UserError, OSError) as error:
         print(f"error: {one_line(error, given['overrides'])}", file=sys.stderr)
         return USER_ERROR

@@ -3,8 +3,11 @@
 With `--config-name evaluate` for an evaluation's jobs, else for those of a training.
 """
 
-from psychocounsel.cluster.application import main
-from psychocounsel.cluster.preparing import prepare
-
 if __name__ == "__main__":
+    from psychocounsel.settings.typed.early_stop import until_imported
+
+    until_imported()
+    from psychocounsel.cluster.application import main
+    from psychocounsel.cluster.preparing import prepare
+
     main("psychocounsel.train", "train", prepare)

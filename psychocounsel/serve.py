@@ -1,5 +1,6 @@
 """`python -m psychocounsel.serve --port 8000 model=llama3_1_8b`: a rollout server for runs with rollout.addresses."""
 
+import argparse
 import os
 
 from hydra.errors import HydraException
@@ -9,14 +10,26 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command_line import Parser, run
+from psychocounsel.settings.typed.overrides import check_overrides
+
+_FIXED = ("algo=", "rollout=", "rollout.addresses=")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
 
 
 def main(arguments: list[str]) -> int:
     parser = Parser(prog="python -m psychocounsel.serve", description=__doc__)
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=_port, default=8000)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all of this machine)")
     parser.add_argument("overrides", nargs="*", help="model=..., max_length=..., rollout.KEY=..., as for training")
     given = parser.parse_args(arguments)
+    check_overrides(given.overrides, ["algo", "model", "rollout", "reward"])
+    if fixed := [text for text in given.overrides if text.lstrip("+").startswith(_FIXED)]:
+        raise UserError(f"{fixed[0]}: a server writes replies for any run; leave it out")
     config = configs.check(configs.compose(["algo=online_dpo", "rollout=vllm_server", *given.overrides]))
     key = os.environ.get(KEY_VARIABLE)
     if not key:

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from psychocounsel.cluster.application import main
-
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
@@ -16,4 +14,9 @@ def work(run: "Run") -> int:
 
 
 if __name__ == "__main__":
+    from psychocounsel.settings.typed.early_stop import until_imported
+
+    until_imported()
+    from psychocounsel.cluster.application import main
+
     main("psychocounsel.train", "train")

@@ -173,6 +173,12 @@ class Algorithm:
             UserError: naming the keys and what to type instead.
         """
 
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused. No torch."""
+        if self.schedule == "constant":
+            return {"min_lr_ratio": "algo.schedule=constant keeps the learning rate as it is"}
+        return {}
+
     def check_rounds(self, rounds: int) -> None:
         """Refuse a run of so many rounds of rollouts; called once their number is known, before the first.
 

@@ -11,6 +11,7 @@ from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import torch
+    from omegaconf import DictConfig
 
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
@@ -36,6 +37,14 @@ class DPO(Algorithm):
     sft_weight: float = option(0.0, at_least=0)
 
     needs = Needs(models=frozenset({"policy", "reference"}), data="pairs")
+
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        found = super().unused(config)
+        if self.loss_type not in ("sigmoid", "robust"):
+            found["label_smoothing"] = f"algo.loss_type={self.loss_type} smooths no labels (sigmoid and robust do)"
+        if self.loss_type == "ipo":
+            found["length_normalised"] = "algo.loss_type=ipo takes per-token means in any case"
+        return found
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         return collect_reference(groups, ctx)

@@ -114,6 +114,7 @@ class OnlinePairs(Online):
     Of the round's first pairs it is noted by how much the log-probabilities of trainer and rollout differ.
     """
 
+    samples: int = option(4, at_least=2)  # one reply has none to be compared with
     pairs: str = option("best_worst", choices=("best_worst", "best_random", "margin", "top_k"))
     min_margin: float = option(0.0, at_least=0)
     top_k: int = option(2, at_least=1)
@@ -132,6 +133,12 @@ class OnlinePairs(Online):
                 f"algo.offline_fraction={fraction} and algo.reference=round: the reference of the data's pairs is computed "
                 "once, before training; use algo.reference=initial"
             )
+
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        found = super().unused(config)
+        if self.pairs != "top_k":
+            found["top_k"] = f"algo.pairs={self.pairs} takes no top_k pairs"
+        return found
 
     def offline_groups(self, batch: int) -> int:
         return round(self.offline_fraction * batch)

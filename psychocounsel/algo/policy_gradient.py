@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
+
+_RATIO_BOUNDS = ("clip", "clip_low", "clip_high", "value_clip")  # of what a step changes after the round's first
 
 
 @dataclass
@@ -62,8 +64,8 @@ class PolicyGradient(Online):
 
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
-        batch, rollout = config.global_batch_size, config.rollout
-        if self.stop_kl is not None and self.passes == 1 and (self.prompts_per_round or batch) <= batch:
+        rollout = config.rollout
+        if self.stop_kl is not None and self._round_is_one_step(config):
             raise UserError(
                 f"algo.stop_kl={self.stop_kl}: a round is one step, and in it the policy is still the one that wrote; "
                 "use algo.passes=2, or a larger algo.prompts_per_round"
@@ -75,6 +77,20 @@ class PolicyGradient(Online):
                 f"rollout.top_p={rollout.top_p} and top_k={rollout.top_k}: {type(self).__name__} learns from replies of "
                 "the distribution that it trains; use rollout.top_p=1 rollout.top_k=0, and rollout.temperature"
             )
+
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        found = super().unused(config)
+        if self._round_is_one_step(config):
+            reason = "a round is one step, in which the ratio to the policy that wrote is 1 (see algo.passes)"
+            found |= {item.name: reason for item in fields(self) if item.name in _RATIO_BOUNDS}
+        if not self.entropy:
+            found["entropy_weight"] = "algo.entropy=false measures no entropy"
+        return found
+
+    def _round_is_one_step(self, config: DictConfig) -> bool:
+        """Whether the policy that is trained is still the one that wrote, in every step."""
+        batch = config.global_batch_size
+        return self.passes == 1 and (self.prompts_per_round or batch) <= batch
 
     def gets_gradients(self, engine: str, ctx: Context) -> bool:
         """The policy gets none from the step on after the one that went beyond `stop_kl`, until the round ends."""

@@ -93,6 +93,16 @@ class PPO(PolicyGradient):
                 f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: give one to begin with"
             )
 
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        found = super().unused(config)
+        if self.critic_kind == "own":
+            found["value_weight"] = "the critic learns apart from the policy, at algo.critic_lr"
+        if self.kl_target is None:
+            found["kl_gain"] = "it is of algo.kl_target, and there is none"
+        if not self.kl_weight:
+            found["kl_in"] = "algo.kl_weight=0 counts no divergence"
+        return found
+
     def check_rounds(self, rounds: int) -> None:
         if self.critic_warmup >= rounds:
             raise UserError(

@@ -1,6 +1,7 @@
 """The Hydra application behind every composed command: compose, check, make jobs, submit; errors in one line."""
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -9,70 +10,113 @@ from functools import partial
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
-from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
-from psychocounsel.settings.launcher import register
+from psychocounsel.settings.keys import refuse_lines_in_overrides
+from psychocounsel.settings.launcher import register, remove_unused
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sweep import take_sweep
+from psychocounsel.settings.typed.early_stop import imported
+from psychocounsel.settings.typed.overrides import check_overrides, parted
+from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
 from psychocounsel.storage.files import shipped
+from psychocounsel.storage.modes import let_nobody_else_write
+
+Act = Callable[[list[Job], DictConfig], Submission]
+_EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 
 
 def main(
     module: str,
     config_name: str,
-    act: Callable[[list[Job], DictConfig], Submission] = submit,
+    act: Act = submit,
 ) -> None:
     """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    let_nobody_else_write()
+    imported()
+    wants_traceback = os.environ.pop("HYDRA_FULL_ERROR", None) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
+    given = sys.argv[1:]
+    try:
+        sys.exit(_run(module, config_name, act))
+    except KeyboardInterrupt:
+        print("stopped before anything had begun", file=sys.stderr)
+        sys.exit(CONTINUE_LATER)
+    except GoOnLater as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(CONTINUE_LATER)
+    except _EXPECTED as error:
+        if wants_traceback:
+            raise
+        print(f"error: {one_line(error, given, _config_name(given) or config_name)}", file=sys.stderr)
+        sys.exit(CONTINUE_LATER if is_disk_full(error) else USER_ERROR)
+
+
+def _config_name(arguments: Sequence[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config-name", "-cn")
+    with contextlib.suppress(argparse.ArgumentError):
+        return str(parser.parse_known_args(list(arguments))[0].config_name or "") or None
+    return None
+
+
+def _run(module: str, config_name: str, act: Act) -> int:
     rows = _read_arguments()
     exit_codes: list[int] = []
-    failures: list[Exception] = []
-    register(partial(compose_job, module), act, rows, exit_codes)
+    failures: list[BaseException] = []
+
+    def checked_act(jobs: list[Job], config: DictConfig) -> Submission:
+        if act is submit and ("algo" in config) != (config_name == "train"):
+            raise UserError(f"--config-name: names a configuration that is none of {module}")
+        refuse_unused([job.unused for job in jobs])
+        return act(jobs, config)
+
+    register(partial(compose_job, module), checked_act, rows, exit_codes)
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
         try:
             job = compose_job(module, composed, list(HydraConfig.get().overrides.task))
-            exit_codes.append(act([job], job.config).exit_code)
-        except Exception as error:
+            exit_codes.append(checked_act([job], job.config).exit_code)
+        except (Exception, KeyboardInterrupt) as error:
             failures.append(error)  # Hydra would print lines of its own for what leaves this function
 
     try:
         run()
-        if failures:
-            raise failures[0]
-    except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
-        if wants_traceback:
-            raise
-        print(f"error: {one_line(error, sys.argv[1:], config_name)}", file=sys.stderr)
-        sys.exit(USER_ERROR)
-    sys.exit(max(exit_codes, default=0))
+    finally:
+        remove_unused()
+    if failures:
+        raise failures[0]
+    return max(exit_codes, default=DONE)
 
 
 def _read_arguments() -> list[list[str]]:
-    """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep."""
-    arguments = sys.argv[1:]
-    _use_config_dirs(arguments)
-    try:
-        folders = [*map(Path, _config_dirs(arguments)), shipped("conf")]
-        arguments, rows = take_sweep(arguments, folders)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
-    arguments.sort(key=lambda text: text not in ("-m", "--multirun"))  # argparse wants them first
-    sys.argv[1:] = [configs.quote_choice(argument) for argument in arguments]
+    """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep.
+
+    Raises:
+        UserError: for what it could not read, or would read as something else.
+    """
+    options, overrides = parted(sys.argv[1:])
+    _use_config_dirs(options)
+    refuse_lines_in_overrides(overrides)
+    folders = [*map(Path, _config_dirs(options)), shipped("conf")]
+    arguments, rows = take_sweep([*options, *overrides], folders)
+    options, overrides = parted(arguments)  # a named sweep adds -m
+    groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    check_overrides(overrides, sorted(groups))
+    sys.argv[1:] = [*options, *map(configs.quote_choice, overrides)]
     return [[configs.quote_choice(override) for override in row] for row in rows]
 
 
@@ -89,7 +133,17 @@ def compose_job(
         configs.resolve_mix(composed, load_data_preset)
     resolve_members(composed, load_reward_preset)
     checked = configs.check(composed)
-    return make_job(module, checked, list(overrides), index, sweep)
+    if checked.sweep_dir and sweep is None:
+        raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")
+    job = make_job(module, checked, list(overrides), index, sweep)
+    job.unused = typed_unused(checked, job.overrides, load_choice)
+    return job
+
+
+def load_choice(group: str, name: str) -> DictConfig:
+    """What the file of a choice holds, without its defaults: `experiment/NAME.yaml`."""
+    result = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{name}")  # type: ignore[attr-defined]
+    return result.config if result is not None else OmegaConf.create()
 
 
 def load_data_preset(name: str) -> DictConfig:
@@ -101,7 +155,10 @@ def load_data_preset(name: str) -> DictConfig:
         available = loader.get_group_options("data")
         raise UserError(f"data.mix: no data config named {name}; {suggestion(name, available)}")
     node = result.config
-    return node.data if "data" in node else node
+    data: DictConfig = OmegaConf.create(
+        {"data": node.get("data", node)}
+    ).data  # values that depend on data.path find it
+    return data
 
 
 def load_reward_preset(name: str) -> DictConfig:
@@ -130,6 +187,5 @@ def _code_path(arguments: Sequence[str]) -> list[str]:
 def _use_config_dirs(arguments: Sequence[str]) -> None:
     for folder in _config_dirs(arguments):
         if not os.path.isdir(folder):
-            print(f"error: --config-dir {folder}: no such folder", file=sys.stderr)
-            sys.exit(USER_ERROR)
+            raise UserError(f"--config-dir {folder}: no such folder")
     add_code_path(_code_path(arguments))

@@ -5,15 +5,19 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from psychocounsel.cluster.status import rows
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.manifest import complete_checkpoints, file_sizes
+from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.sweep_table import runs_of
+from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.storage.files import readable_size
+from psychocounsel.storage.modes import mask_of, restricted
 
 
 def sync(folder: Path) -> None:
@@ -22,7 +26,10 @@ def sync(folder: Path) -> None:
     Raises:
         UserError: if there are none, or wandb is not installed or fails.
     """
-    kept = [path for run in runs_of(folder) for path in RunDir(run.run_dir).offline_wandb_runs()]
+    runs = [run.run_dir for run in runs_of(folder) if RunDir(run.run_dir).offline_wandb_runs()]
+    kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
+    for run in runs:
+        check_confidential(read_config(run))  # the server may be another one than when the run began
     if not kept:
         raise UserError(f"{folder}: holds no offline runs of wandb (tracker=wandb with WANDB_MODE=offline makes them)")
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, kept)])
@@ -35,7 +42,8 @@ def archive(folder: Path, destination: Path) -> None:
     """Copy everything but optimizer state to a new folder; of checkpoints the weights and `loop.json`.
 
     Raises:
-        UserError: if a run still lives, the destination exists, or the disk is too small.
+        UserError: if a run still lives, another user could have written one, the destination exists, the disk is too small,
+            or weights are damaged.
     """
     if live := [row for row in rows(folder) if row.is_live]:
         raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive when all have ended")
@@ -43,21 +51,26 @@ def archive(folder: Path, destination: Path) -> None:
         raise UserError(f"{destination}: exists; give a new folder")
     if destination.is_relative_to(folder):
         raise UserError(f"{destination}: lies in what is to be archived")
+    for run in runs_of(folder):
+        refuse_untrusted_run(run.run_dir)
     places = [RunDir(run.run_dir).checkpoints for run in runs_of(folder)]
     checkpoints = [path for place in places for path in complete_checkpoints(place.parent)]
     files = [path for path in sorted(folder.rglob("*")) if _is_copied(path, places)]
     size = sum(path.lstat().st_size for path in files)
-    weights = sum(sum(file_sizes(path).values()) for path in checkpoints) / 3  # Adam's moments are as large each
+    weights = sum(mark["bytes"] for path in checkpoints for mark in weights_marks(path).values())
     room = next(path for path in destination.parents if path.exists())
     if size + weights > (free := shutil.disk_usage(room).free):
         raise UserError(f"{readable_size(size + weights)} do not fit into {room}, where {readable_size(free)} are free")
     draft = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.tmp")
+    made = [path for run in runs_of(folder) for path in (RunDir(run.run_dir).model, RunDir(run.run_dir).checkpoints)]
     try:
-        for path in files:
-            target = draft / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target, follow_symlinks=False)
-        _keep_checkpoints({path: draft / path.relative_to(folder) for path in checkpoints})
+        with restricted(mask_of(made, destination.parent)):
+            for path in files:
+                target = draft / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target, follow_symlinks=False)
+            for path in checkpoints:
+                _keep_weights(path, draft / path.relative_to(folder))
         written = sum(path.lstat().st_size for path in draft.rglob("*") if not path.is_dir())
         os.replace(draft, destination)
     finally:
@@ -72,12 +85,16 @@ def _is_copied(path: Path, checkpoint_folders: Sequence[Path]) -> bool:
     return not inside and not path.is_dir() and not path.name.endswith(".tmp")
 
 
-def _keep_checkpoints(targets: Mapping[Path, Path]) -> None:
-    if not targets:
-        return
-    try:
-        from psychocounsel.engine.checkpoints.checkpoint_weights import keep_weights
-    except ImportError as error:
-        raise UserError(f"reading checkpoints needs {error.name}, as training does: install it here") from error
-    for checkpoint, target in targets.items():
-        keep_weights(checkpoint, target)
+def _keep_weights(checkpoint: Path, target: Path) -> None:
+    """Copy what a checkpoint holds but optimizer state, and see that it is what was written.
+
+    Raises:
+        UserError: if it is not.
+    """
+    marks = weights_marks(checkpoint)
+    for name in marks:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(checkpoint / name, target / name)
+    if wrong := damage(target, marks):
+        raise UserError(f"{checkpoint}: is damaged: {wrong}; restore it, or delete this folder to archive without it")
+    write_manifest(target, marks, weights_alone=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
@@ -55,6 +56,10 @@ class Cluster(ABC):
             UserError: naming the key and what to type instead.
         """
 
+    def unused(self) -> dict[str, str]:
+        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused."""
+        return {}
+
     # -- asked by commands that start jobs
 
     def describe(self, jobs: list[Job]) -> str:
@@ -63,6 +68,7 @@ class Cluster(ABC):
         Raises:
             UserError: where submitting would fail.
         """
+        self.select(jobs)
         return "\n".join(
             f"would run {job.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}" for job in jobs
         )
@@ -77,10 +83,19 @@ class Cluster(ABC):
 
         Raises:
             UserError: if a live process owns a job's directory, or a job cannot be started now.
+            GoOnLater: inside a job, if that process does not end.
         """
         for job in jobs:
             refuse_if_owned(job.run_dir)
             job.skip = "finished" if job.finished else ""
+
+    def check_rows(self, jobs: list[Job]) -> list[str]:
+        """Lines about the rows of jobs that are to be started, read in a process of its own and kept for the jobs.
+
+        Raises:
+            UserError: for rows that a job cannot use.
+        """
+        return check_rows(jobs)
 
     @abstractmethod
     def submit(self, jobs: list[Job]) -> Submission:

@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 from psychocounsel import __version__
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
-from psychocounsel.rundir.manifest import checkpoint_to_go_on_from
-from psychocounsel.rundir.paths import CheckpointDir, RunDir
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import has_config, read_config, write_config, write_job
 from psychocounsel.rundir.summary import is_finished, objective, remove_summary
+from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
-from psychocounsel.storage.files import PACKAGE, read_json, write_atomically
+from psychocounsel.storage.files import PACKAGE, write_atomically
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Job:
     after: list[str] = field(default_factory=list)
     finished: bool = False  # the run directory already holds this run, done
     skip: str = ""  # why the cluster is not to start it
+    unused: dict[str, str] = field(default_factory=dict)  # overrides that this run has no use for, with the reasons
 
     @property
     def files(self) -> RunDir:
@@ -61,7 +62,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     """Choose the run directory and hold it against what is there; nothing is written yet.
 
     Raises:
-        UserError: if the directory belongs to another configuration, or cannot be one.
+        UserError: if the directory belongs to another configuration or user, or cannot be one.
     """
     if sweep is not None:
         run_dir = sweep / identity.run_name(overrides)
@@ -73,13 +74,14 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     else:
         run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], config.reward.name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
+    refuse_untrusted_run(run_dir)
     if has_config(run_dir):
         before = read_config(run_dir)
         hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
         identity.check_same_run(config, before, run_dir)
-    elif run_dir.is_file():
+    elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         raise UserError(f"run_dir={run_dir}: holds files but no run; give a new or empty folder")
@@ -92,19 +94,6 @@ def pin(job: Job) -> None:
     """Let a new run use the commits that `prepare` fetched, and say so in its configuration; others keep their own."""
     if not has_config(job.run_dir):
         hub_sources.pin(job.config)
-
-
-def check_process_count(job: Job) -> None:
-    """Refuse to go on with another number of processes than the checkpoint was written by, or from an archive."""
-    checkpoint = None if job.finished else checkpoint_to_go_on_from(job.run_dir)
-    if checkpoint is None:
-        return
-    written = (read_json(CheckpointDir(checkpoint).loop) or {}).get("processes")
-    if written != job.processes:
-        raise UserError(
-            f"{job.run_dir} was written by {written} processes and cannot go on with {job.processes}: "
-            f"use cluster.processes={written}"
-        )
 
 
 def is_done(job: Job) -> bool:

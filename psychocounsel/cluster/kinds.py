@@ -1,13 +1,11 @@
 """Which kind of cluster runs are on, by their own configurations."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_config, read_section
+from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
 
@@ -22,7 +20,7 @@ def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
     groups: dict[str, list[Path]] = {}
     for run in runs:
         settings = read_section(run, "cluster")
-        if settings:
+        if isinstance(settings, dict) and settings.get("_target_"):
             groups.setdefault(settings["_target_"], []).append(run)
     return [(_cluster_of(members[0]), members) for members in groups.values()]
 
@@ -30,8 +28,7 @@ def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
 def _cluster_of(run: Path) -> Cluster:
     config = read_config(run)
     if not str(config.cluster.get("_target_")).startswith("psychocounsel."):
-        if RunDir(run).config.stat().st_uid != os.getuid():
-            raise UserError(f"{run}: belongs to another user, and its cluster is code of theirs: ask its owner")
+        refuse_untrusted_run(run, whole=False)
         add_code_path(config.code_path)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster

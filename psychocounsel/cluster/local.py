@@ -1,6 +1,8 @@
 """`cluster=local`: the jobs run here, one after another, each in processes of its own."""
 
+import contextlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -9,8 +11,9 @@ from itertools import takewhile
 from pathlib import Path
 
 from psychocounsel.cluster.base import Cluster
+from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.local_ranks import run_ranks
+from psychocounsel.cluster.local_ranks import PRELOAD, run_ranks
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, UserError
@@ -77,13 +80,20 @@ class Local(Cluster):
         where = f" of allocation {allocation.job} ({' '.join(allocation.nodes)})" if allocation else ""
         return f"{processes} on {'GPU' if self.gpus() else 'CPU'}{where} in {job.run_dir}"
 
+    def check_rows(self, jobs: list[Job]) -> list[str]:
+        """None of a single run: its own process reads them before it loads a model."""
+        return check_rows(jobs, PRELOAD, self._threads(jobs[0])) if len(jobs) > 1 else []
+
     def submit(self, jobs: list[Job]) -> Submission:
         """Run the jobs one after another; a failed one does not stop the next, a stop request does."""
         codes: list[int] = []
         for number, job in enumerate(jobs, 1):
             if len(jobs) > 1:
                 print(f"[{number}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+            is_new = not job.files.logs.exists()
             codes.append(self._run(job))
+            if codes[-1] == USER_ERROR and is_new and len(jobs) == 1:
+                _remove_unbegun(job)
             if codes[-1] == CONTINUE_LATER:
                 break
         objectives = [job.objective for job in jobs]
@@ -113,7 +123,7 @@ class Local(Cluster):
             rendezvous, gpu = f"file://{folder}/store", self.gpus() > 0
             environment = worker_environment(job, number, rendezvous, self._threads(job), gpu)
             if allocation := around():
-                environment |= allocation.rendezvous(number)
+                environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt)
             else:
                 code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu)
@@ -130,6 +140,15 @@ class Local(Cluster):
         allocation = around()
         cores = allocation.cpus * len(allocation.nodes) if allocation else len(os.sched_getaffinity(0))
         return str(self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes))
+
+
+def _remove_unbegun(job: Job) -> None:
+    """A run that was refused before its first step leaves nothing: why, stands on the terminal."""
+    files = job.files
+    if not any(path.exists() for path in (files.metrics, files.checkpoints, files.rounds, files.model, files.scores)):
+        shutil.rmtree(job.run_dir)
+        with contextlib.suppress(OSError):
+            job.run_dir.parent.rmdir()  # goes only if it is empty
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:

@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from psychocounsel.rundir.paths import AttemptDir
 
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
 _GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
+PRELOAD = ("psychocounsel.engine.preload", "psychocounsel.cluster.application")  # what ranks import
 _forked_with: list[dict[str, str]] = []  # the environment of the process that ranks are forked from, if there is one
 
 
@@ -57,7 +59,23 @@ class _NothingBegan(Exception):
     pass
 
 
-def _context(environment: dict[str, str], gpus: bool) -> Any:
+def forked(
+    work: Callable[..., None], given: tuple[Any, ...], environment: dict[str, str], preload: Sequence[str] = PRELOAD
+) -> tuple[BaseProcess, Connection]:
+    """A process that does `work(pipe, environment, *given)` on CPU, and the pipe's other end; it imports as ranks do.
+
+    `preload` is what the process imports that it is forked from, if this is the first of them.
+    """
+    context = _context(environment, False, preload)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(theirs, environment, *given))
+    with _set(environment):
+        process.start()
+    theirs.close()
+    return process, ours
+
+
+def _context(environment: dict[str, str], gpus: bool, preload: Sequence[str] = PRELOAD) -> Any:
     """How processes begin: forked from one that has imported what a rank needs, so that only the first waits for that.
 
     A fresh interpreter, where a rank uses a GPU (which forked processes cannot), or where the libraries in that process
@@ -68,7 +86,7 @@ def _context(environment: dict[str, str], gpus: bool) -> Any:
         return multiprocessing.get_context("spawn")
     if not _forked_with:
         _forked_with.append(read)
-        multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
+        multiprocessing.set_forkserver_preload(list(preload))
     return multiprocessing.get_context("forkserver")
 
 

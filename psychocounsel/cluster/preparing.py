@@ -1,22 +1,19 @@
 """What `psychocounsel.prepare` does: fetches models and data from the hub, and checks them as a job will."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
 import threading
 import time
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from psychocounsel.cluster.checking.job_rows import count_rows
 from psychocounsel.cluster.job import Job, Submission, pin
-from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, UserError, hide_words
 from psychocounsel.remote import hub
-from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.hub_sources import HubSource
 from psychocounsel.storage.files import readable_size
@@ -83,54 +80,12 @@ def _stop(*_: object) -> None:
 
 
 def _check(jobs: list[Job]) -> None:
-    """What a worker does before it loads a model, once for each tokenisation; datasets keeps what it makes of files."""
-    from psychocounsel.data.dataset import build_dataset
-    from psychocounsel.engine.telemetry.progress import quiet_libraries
-    from psychocounsel.model.load import load_chat_format
-
-    quiet_libraries()
+    """What a worker does before it loads a model; datasets keeps what it makes of files."""
+    hide_words(any(job.config.data.confidential for job in jobs))
     for job in jobs:
         pin(job)
-    if "algo" not in jobs[0].config:
-        _check_evaluations(jobs)
-        return
-    for _, alike in groupby(sorted(jobs, key=_data_key), _data_key):
-        data = None
-        for job in alike:
-            try:
-                algorithm = configs.build(job.config, "algo")
-                if data is None:
-                    scores = algorithm.needs.main == "reward_model"
-                    _, chat = load_chat_format(job.config.model, scores=scores)
-                    mixes = algorithm.offline_groups(job.config.global_batch_size) > 0
-                    data = build_dataset(job.config, chat, algorithm.needs.data, _say, mixes)
-                algorithm.check(data.train, data.held_out)
-            except UserError as error:
-                raise UserError(
-                    f"combination {' '.join(job.overrides)}: {error}" if len(jobs) > 1 else error
-                ) from error
-        assert data is not None
-        names = f"{job.config.model.name} with data={job.config.data.name}"
-        _say(f"{names}: {len(data.train)} training and {len(data.held_out)} held-out rows")
-
-
-def _check_evaluations(jobs: list[Job]) -> None:
-    from psychocounsel.data.select import load_split
-
-    for data in {OmegaConf.to_yaml(job.config.data): job.config.data for job in jobs}.values():
-        train, held_out = load_split(data, _say)
-        _say(f"data={data.name}: {len(train)} training and {len(held_out)} held-out rows")
-
-
-def _data_key(job: Job) -> str:
-    """What the rows depend on."""
-    config: Any = OmegaConf.to_container(job.config)
-    model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
-    lengths = [config[key] for key in ("max_length", "max_prompt_length")]
-    algorithm = configs.build(job.config, "algo")
-    needs, mixes = algorithm.needs, algorithm.offline_groups(job.config.global_batch_size) > 0
-    rows = [config["data"], lengths, config["eval"]["limit"], needs.data, mixes]
-    return json.dumps([model, rows, needs.main], sort_keys=True)
+    for counted in count_rows(jobs, _say):
+        _say(counted.line())
 
 
 def _say(line: str) -> None:

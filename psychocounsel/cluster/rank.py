@@ -9,8 +9,9 @@ import sys
 import threading
 from pathlib import Path
 
-from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, UserError
-from psychocounsel.storage.files import PACKAGE
+from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, GoOnLater, UserError, is_disk_full, print_failure
+from psychocounsel.storage.files import PACKAGE, remove_unfinished
+from psychocounsel.storage.modes import let_nobody_else_write
 
 
 def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> None:
@@ -33,17 +34,21 @@ def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> N
 
 def main(run_dir: Path) -> None:
     """Run the job's module and leave without interpreter shutdown, whose destructors can abort a finished job."""
+    let_nobody_else_write()
     code = 1
     try:
         code = _work(run_dir)
-    except UserError as error:
-        code = USER_ERROR
+    except (UserError, GoOnLater) as error:
+        code = CONTINUE_LATER if isinstance(error, GoOnLater) else USER_ERROR
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
+    except BaseException as error:
+        if is_disk_full(error):
+            code = CONTINUE_LATER
+            remove_unfinished(run_dir)
+            print(f"stopped: no space left for {run_dir}; free some, and the same command goes on", file=sys.stderr)
+        else:
+            print_failure(error)
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
@@ -52,11 +57,15 @@ def main(run_dir: Path) -> None:
 
 
 def _work(run_dir: Path) -> int:
+    from psychocounsel.data.privacy import protect
     from psychocounsel.rundir.run import Run
     from psychocounsel.rundir.run_config import read_run
+    from psychocounsel.rundir.trust import refuse_untrusted_run
 
     _check_code()
+    refuse_untrusted_run(run_dir, whole=os.environ.get("RANK", "0") == "0")  # of many ranks one walks the checkpoints
     job, config = read_run(run_dir)
+    protect(config, run_dir)
     with Run.open(run_dir, config) as run:
         return int(importlib.import_module(job["module"]).work(run))
 

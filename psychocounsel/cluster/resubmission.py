@@ -11,14 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.cluster.job import Job, check_process_count
+from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.cluster.status import Row, rows
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.run_config import read_run, write_config
 from psychocounsel.rundir.summary import remove_summary
+from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
+from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.schema import check_limits, flat_keys
 from psychocounsel.storage.files import write_atomically
 
@@ -39,7 +42,8 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
     """Submit again what neither finished nor waits nor runs; each run goes on from its checkpoint.
 
     Raises:
-        UserError: for an index that is live or unknown, or a key that is neither cluster.* nor code.
+        UserError: for an index that is live or unknown, or a key that is neither cluster.* nor code, or a run that another
+            user could have written.
     """
     chosen = _chosen(rows(folder), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):
@@ -85,6 +89,7 @@ def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
 
 
 def _job(row: Row, overrides: Sequence[str]) -> Job:
+    refuse_untrusted_run(row.run_dir)
     about, config = read_run(row.run_dir)
     add_code_path(config.code_path)
     for text in overrides:
@@ -97,7 +102,7 @@ def _job(row: Row, overrides: Sequence[str]) -> Job:
         config.sweep_dir = str(row.run_dir.parent)
     processes = cluster.process_count()
     job = Job(about["module"], config, row.run_dir, row.index, processes=processes, after=about.get("after", []))
-    check_process_count(job)
+    check_can_go_on(row.run_dir)
     return job
 
 
@@ -132,3 +137,4 @@ def _check_cluster(config: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"cluster.{error.full_key}: {str(error).splitlines()[0]}") from error
     check_limits(target, merged, "cluster.")
+    refuse_control_characters(merged, "cluster")

@@ -9,14 +9,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.cluster.job import Job, Submission, check_process_count, is_done, pin, write_run_directory
+from psychocounsel.cluster.checking.row_process import check_rows
+from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.run_config import has_config
 from psychocounsel.rundir.sweep_table import add_to_table
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.parallel import in_parallel
+from psychocounsel.settings.reward_sections import local_models
 from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.weight_files import check_model_folder
 
 
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
@@ -25,22 +29,43 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
     Raises:
         UserError: if one cannot be started; directories that were made for this are gone then.
     """
-    if len({job.config.cluster._target_ for job in jobs}) > 1:
-        raise UserError("a sweep has one cluster: give cluster=slurm and cluster=local in commands of their own")
-    for job in jobs:
-        pin(job)
-        job.finished = is_done(job)
-        check_process_count(job)
-    cluster: Cluster = configs.build(config, "cluster")
+    cluster = check_jobs(jobs, config)
     if config.dry_run:
-        print(cluster.describe(jobs))
+        described = cluster.describe(jobs)
+        print("\n".join([described, *check_rows(_to_start(jobs))]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
+    if to_start := _to_start(jobs):
+        for line in cluster.check_rows(to_start):
+            print(line, flush=True)
     with _removed_on_failure(jobs):
         in_parallel(write_run_directory, [job for job in jobs if not job.skip])
         if config.sweep_dir:
             add_to_table(Path(config.sweep_dir), [(job.run_dir, job.overrides) for job in jobs])
         return cluster.submit(jobs)
+
+
+def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
+    """The cluster that is to run the jobs, once their directories and the files of their models have been looked at.
+
+    Raises:
+        UserError: if one cannot be started.
+    """
+    if len({job.config.cluster._target_ for job in jobs}) > 1:
+        raise UserError("a sweep has one cluster: give cluster=slurm and cluster=local in commands of their own")
+    for job in jobs:
+        pin(job)
+        job.finished = is_done(job)
+        if not job.finished:
+            check_can_go_on(job.run_dir)
+    for key, folder, weights in sorted({each for job in jobs if not job.finished for each in local_models(job.config)}):
+        check_model_folder(Path(folder), key, weights)
+    cluster: Cluster = configs.build(config, "cluster")
+    return cluster
+
+
+def _to_start(jobs: list[Job]) -> list[Job]:
+    return [job for job in jobs if not (job.skip or job.finished)]
 
 
 @contextmanager

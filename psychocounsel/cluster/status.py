@@ -13,9 +13,11 @@ from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.rundir.attempts import attempts, next_number
 from psychocounsel.rundir.metrics import last_metrics
 from psychocounsel.rundir.owner import live_owner
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import has_config, read_section
 from psychocounsel.rundir.summary import is_finished, read_state, read_summary
 from psychocounsel.rundir.sweep_table import ListedRun, runs_of
-from psychocounsel.storage.files import readable_time
+from psychocounsel.storage.files import DamagedFile, readable_time
 
 
 @dataclass
@@ -49,9 +51,28 @@ def rows(folder: Path) -> list[Row]:
     """
     listed = runs_of(folder)
     standings: dict[Path, Standing] = {}
-    for cluster, runs in by_cluster(run.run_dir for run in listed):
+    for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
         standings |= cluster.standings(runs)
-    return [_row(run, standings.get(run.run_dir)) for run in listed]
+    return [_marked(run, standings.get(run.run_dir)) for run in listed]
+
+
+def _damage(run: ListedRun) -> str:
+    """What is wrong with the run's configuration; empty if nothing is."""
+    try:
+        if read_section(run.run_dir, "cluster") is None and has_config(run.run_dir):
+            return f"{RunDir(run.run_dir).config}: is not a run's configuration; restore it"
+    except DamagedFile as error:
+        return str(error)
+    return ""
+
+
+def _marked(run: ListedRun, here: Standing | None) -> Row:
+    """The run's row; of a run with a damaged file, one that says so."""
+    try:
+        reason = _damage(run)
+        return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason) if reason else _row(run, here)
+    except DamagedFile as error:
+        return Row(run.index, run.run_dir, run.overrides, "damaged", reason=str(error))
 
 
 def _row(run: ListedRun, here: Standing | None) -> Row:
@@ -76,7 +97,7 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
     elif live_owner(run.run_dir):
         row.state = "running"
     elif summary:
-        row.state = summary["status"]
+        row.state = summary.get("status", "damaged")
     elif state:
         row.state = "ended"
     return row
@@ -112,7 +133,7 @@ def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
 
 def _read_metrics(row: Row) -> None:
     """Loss of the last step, and the time that is left by the median of the last steps."""
-    trained = [line for line in last_metrics(row.run_dir) if "step_seconds" in line]
+    trained = [line for line in last_metrics(row.run_dir) if {"step", "loss", "step_seconds"} <= line.keys()]
     if trained:
         row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]
         if row.total:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from psychocounsel.errors import UserError
 from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import DataConfig
 
@@ -28,10 +29,11 @@ class Source(DataConfig, GroupSettings):
     config_group: ClassVar[str] = "data"
 
     @abstractmethod
-    def rows(self, path: str | None, split: str, revision: str | None) -> Iterable[tuple[str, Row]]:
+    def rows(self, path: str | None, split: str, revision: str | None) -> Iterable[tuple[str, Row | UserError]]:
         """Each row with its place, as `answers.csv line 7`, which errors name in place of the text.
 
-        A row is of one of the formats of data/rows.py, for instance {"prompt", "chosen", "rejected"} or {"messages"}.
+        A row is of one of the formats of data/rows.py, for instance {"prompt", "chosen", "rejected"} or {"messages"}. A
+        UserError in its place says why it cannot be read: the first one is raised, or with `data.bad_rows=drop` left out.
         Asked with `data.path`, `split` and `revision`, and where `data.eval_path` or `eval_split` is given once more with
         those. `path` may be null for a source that has its place in fields of its own.
 

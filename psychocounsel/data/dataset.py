@@ -62,6 +62,7 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -
             config.data.too_long,
             config.data.system_prompt,
             lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
+            config.data.bad_rows == "drop",
         )
         for name, examples in zip(("training", "held-out"), load_split(config.data, report), strict=True)
     )

@@ -9,13 +9,12 @@ Formats, recognised by their columns (a null counts as missing):
 Released rating columns (`chosen_empathy_rating`, ...) are kept.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 
 Message = dict[str, str]
 Ratings = dict[str, float]
@@ -44,19 +43,19 @@ class Example:
     label: bool | None = None
 
 
-def parse_row(row: Mapping[str, Any], where: str) -> Example:
-    """Turn one row into an Example.
+def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
+    """Turn one row into an Example; ratings lie in `rating_range`, lowest and highest.
 
     Raises:
         UserError: naming the file, row and column, and never quoting the text.
     """
     row = {name: value for name, value in row.items() if value is not None}
-    identity = str(row[_first_key(row, _IDS, where)]) if any(name in row for name in _IDS) else where
+    identity = _identity(row, where)
     if "replies" in row:
-        return _rated(row, where, identity)
+        return _rated(row, where, identity, rating_range)
     if "chosen" in row or "rejected" in row:
         prompt, replies = _preference(row, where)
-        return Example(identity, where, prompt, replies, _pair_ratings(row, where))
+        return Example(identity, where, prompt, replies, _pair_ratings(row, where, rating_range))
     if "messages" in row:
         messages = _messages(row["messages"], where, "messages")
         reply = _last_reply(messages, where, "messages")
@@ -66,13 +65,21 @@ def parse_row(row: Mapping[str, Any], where: str) -> Example:
     return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row))
 
 
+def _identity(row: Mapping[str, Any], where: str) -> str:
+    """The row's own id, or its place."""
+    value = next((row[name] for name in _IDS if name in row), where)
+    if isinstance(value, list | Mapping):
+        raise UserError(f"{where}: its id is neither text nor a number")
+    return str(value)
+
+
 def _label(row: Mapping[str, Any]) -> bool | None:
     """Whether the reply is good; a column of that name that holds something else is another data set's own."""
     label = row.get("label")
     return label if isinstance(label, bool) else None
 
 
-def _rated(row: Mapping[str, Any], where: str, identity: str) -> Example:
+def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequence[float]) -> Example:
     prompt = _prompt(row, where)
     replies = row["replies"]
     if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies) or not replies:
@@ -84,7 +91,9 @@ def _rated(row: Mapping[str, Any], where: str, identity: str) -> Example:
         given = reply.get("ratings")
         if not isinstance(given, Mapping):
             raise UserError(f"{where}: {name}: has no ratings")
-        ratings.append({key: _number(given.get(key), f"{where}: {name}: ratings.{key}") for key in PRINCIPLES})
+        ratings.append(
+            {key: _rating(given.get(key), f"{where}: {name}: ratings.{key}", rating_range) for key in PRINCIPLES}
+        )
     return Example(identity, where, prompt, texts, ratings, rated=True)
 
 
@@ -113,19 +122,23 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[s
     return _client_last(chosen[:-1], where), replies
 
 
-def _pair_ratings(row: Mapping[str, Any], where: str) -> list[Ratings] | None:
+def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> list[Ratings] | None:
     """The released rating columns, or None where a row lacks one of them."""
     columns = {name: [f"{side}_{name}_rating" for side in ("chosen", "rejected")] for name in PRINCIPLES}
     if not all(column in row for both in columns.values() for column in both):
         return None
     return [
-        {name: _number(row[both[side]], f"{where}: {both[side]}") for name, both in columns.items()} for side in (0, 1)
+        {name: _rating(row[both[side]], f"{where}: {both[side]}", rating_range) for name, both in columns.items()}
+        for side in (0, 1)
     ]
 
 
-def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
+    low, high = rating_range
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise UserError(f"{what} must be a number")
+    if not low <= value <= high:
+        raise UserError(f"{what} must be from {low:g} to {high:g} (data.rating_range)")
     return float(value)
 
 
@@ -133,7 +146,9 @@ def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> st
     for name in names:
         if name in row:
             return name
-    found = ", ".join(sorted(map(str, row))) or "none"
+    found = words(
+        ", ".join(sorted(map(str, row))) or "none"
+    )  # a table without a header has a text in place of each name
     raise UserError(f"{where}: needs {' or '.join(names)}; its columns that hold something are {found}")
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.counsel.pairs import PairRule, make_pairs, score
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.odd_rows import report_dropped, warn
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
@@ -34,13 +35,18 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     else:
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed)
     train = subset(train, data.limit, data.fraction, data.split_seed)
+    if len(train) == 1:
+        report("warning: one training row is all that is left of the data")
     if not train:
         raise UserError("the selection leaves no training rows: loosen data.min_gap, data.limit or data.dev_fraction")
     return train, held_out
 
 
 def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
-    examples = load_examples(path, split, revision, source_of(data))
+    dropped: list[str] | None = [] if data.bad_rows == "drop" else None
+    examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped)
+    report_dropped(dropped, len(dropped or []) + len(examples), path or data.name, report)
+    warn(examples, path or data.name, report)
     return pairs_of(examples, data, path or data.name, report)
 
 

@@ -1,21 +1,26 @@
 """Where rows come from: the sample, local files and folders, datasets of the Hugging Face hub, or a source of one's own."""
 
+import gzip
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
 from psychocounsel.data.rows import Example, parse_row
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
 _SAMPLE = Path(__file__).parent / "sample"
 
@@ -24,7 +29,7 @@ _SAMPLE = Path(__file__).parent / "sample"
 class StandardSource(Source):
     """`path` is `builtin:sample`, a file, a folder, or a hub dataset."""
 
-    def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row]]:
+    def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         assert path is not None
         local = Path(path)
         if path == "builtin:sample" or local.is_file():
@@ -48,26 +53,43 @@ def source_of(data: DictConfig) -> Source:
     return source
 
 
-def load_examples(path: str | None, split: str, revision: str | None, source: Source | None = None) -> list[Example]:
+def load_examples(
+    path: str | None,
+    split: str,
+    revision: str | None,
+    source: Source | None = None,
+    rating_range: Sequence[float] = (1, 5),
+    dropped: list[str] | None = None,
+) -> list[Example]:
     """Load every row of `path`, by `source` or else the standard one.
+
+    With `dropped`, rows that cannot be used are left out, all of them if need be, and the reasons are added to that list.
 
     Raises:
         UserError: for a missing file or split, an empty dataset, or a row that cannot be used (file and row named).
     """
-    source = source or StandardSource()
-    examples = [parse_row(row, where) for where, row in _read(source, path, split, revision)]
-    if not examples:
+    source, examples = source or StandardSource(), list[Example]()
+    for where, row in _read(source, path, split, revision):
+        try:
+            if isinstance(row, UserError):
+                raise row
+            examples.append(parse_row(row, where, rating_range))
+        except UserError as error:
+            if dropped is None:
+                raise
+            dropped.append(str(error))
+    if not examples and not dropped:
         raise UserError(f"{path or source.name}: the dataset is empty")
     return examples
 
 
-def _read(source: Source, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row]]:
+def _read(source: Source, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
     """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for."""
     name = f"data: {type(source).__name__}.rows"
     try:
         for number, item in enumerate(source.rows(path, split, revision), 1):
             match item:
-                case (str(where), Mapping() as row):
+                case (str(where), (Mapping() | UserError()) as row):
                     yield where, row
                 case _:
                     raise UserError(f"{name}: row {number} is no pair of its place and a mapping of columns")
@@ -90,76 +112,122 @@ def sample_rows() -> Iterator[tuple[str, Row]]:
             yield where, {"id": entry["id"], "prompt": entry["speech"], "replies": entry["replies"]}
 
 
-def _file_rows(file: Path) -> Iterator[tuple[str, Row]]:
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    if file.suffix not in readers:
-        raise UserError(f"{file}: unknown kind of file; use {', '.join(readers)} or a folder")
+def _file_rows(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": _table, ".tsv": _table}
+    kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
+    if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
+        raise UserError(
+            f"{file}: unknown kind of file; use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
+        )
     try:
-        yield from readers[file.suffix](file)
+        yield from readers[kind](file)
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text (byte {error.start})") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{file}: is not a whole gzip file") from error
 
 
-def _jsonl(file: Path) -> Iterator[tuple[str, Row]]:
-    with open(file, encoding="utf-8-sig") as lines:
+def _open(file: Path) -> IO[str]:
+    return gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else open(file, encoding="utf-8-sig")
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 where = f"{file.name} line {number}"
-                yield where, _object(_parse_json(line, where), where)
+                found = _parse_json(line, where)
+                yield where, found if isinstance(found, UserError) else _object(found, where)
 
 
-def _json(file: Path) -> Iterator[tuple[str, Row]]:
-    rows = _parse_json(file.read_text(encoding="utf-8-sig"), file.name)
+def _json(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    with _open(file) as text:
+        rows = _parse_json(text.read(), file.name)
+    if isinstance(rows, UserError):
+        raise rows
     if not isinstance(rows, list):
         raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
     yield from _numbered(rows, file.name)
 
 
 def _parse_json(text: str, where: str) -> Any:
+    """What the text holds, or a UserError that says why it cannot be read."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})"
-        ) from error
+        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})")
+    except RecursionError:
+        return UserError(f"{where}: is not valid JSON for us (nested too deep)")
+    except ValueError:  # Python reads no integer of more digits
+        return UserError(
+            f"{where}: is not valid JSON for us (a number of more than {sys.get_int_max_str_digits()} digits)"
+        )
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
+def _table(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    """Lines of values, under a line of column names; read as in a folder."""
+    separator = "\t" if ".tsv" in file.suffixes else ","
+    loaded = _load(str(file), lambda _: _converted(str(file), "csv", data_files=[str(file)], sep=separator))
+    yield from _numbered(loaded["train"], file.name)
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         rows = pq.read_table(file).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: is not a parquet file ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
     yield from _numbered(rows, file.name)
 
 
 def _load_dataset(path: str, split: str, revision: str | None) -> Any:
-    """A saved `datasets` folder, a folder of data files, or a hub dataset, through the datasets library."""
+    """A saved `datasets` folder, a folder of data files, or a hub dataset."""
+    folder = Path(path)
+    if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+        splits = _load(path, lambda library: library.load_from_disk(path))
+    else:
+        splits = _load(
+            path,
+            lambda _: _converted(
+                path, path if folder.exists() else dataset_location(path, revision), revision=revision
+            ),
+        )
+    _check_split(split, splits, path)
+    return splits[split]
+
+
+def _load(path: str, load: Callable[[Any], Any]) -> Any:
+    """The splits that `load` makes of `path` by the datasets library."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises, text included
-    folder = Path(path)
     try:
-        if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
-            loaded = datasets.load_from_disk(path)
-        else:
-            source = path if folder.exists() else dataset_location(path, revision)
-            loaded = datasets.load_dataset(source, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        loaded = load(datasets)
+    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)})") from error
-    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    _check_split(split, splits, path)
-    return splits[split]
+    return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+
+
+def _converted(path: str, *given: str, **options: Any) -> Any:
+    """`datasets.load_dataset`, which keeps a form of its own of `path` in its cache: privately, if `path` is private."""
+    import datasets
+
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    mask = mask_of(StandardSource().files(path), cache) if Path(path).exists() else 0
+    if not mask & ~own_umask():
+        return datasets.load_dataset(*given, **options)
+    with restricted(mask):  # in a folder of the user's own: others may share the cache
+        return datasets.load_dataset(*given, **options, cache_dir=str(cache / f"private-{os.getuid()}"))
 
 
 def _reason(error: BaseException) -> str:
     """One line without what follows a colon, where some libraries quote the data."""
     root = error.__cause__ or error
     message = re.split(r"[:\n]", str(root))[0]
-    return f"{type(root).__name__}: {message[:200]}"
+    return f"{type(root).__name__}: {words(message[:200])}"
 
 
 def _check_split(split: str, splits: Iterable[str], path: str) -> None:
@@ -169,13 +237,11 @@ def _check_split(split: str, splits: Iterable[str], path: str) -> None:
         )
 
 
-def _numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row]]:
+def _numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row | UserError]]:
     for number, row in enumerate(rows, 1):
         where = f"{name} row {number}"
         yield where, _object(row, where)
 
 
-def _object(row: Any, where: str) -> Row:
-    if not isinstance(row, Mapping):
-        raise UserError(f"{where}: must be a JSON object")
-    return row
+def _object(row: Any, where: str) -> Row | UserError:
+    return row if isinstance(row, Mapping) else UserError(f"{where}: must be a JSON object")

@@ -8,19 +8,31 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.data.control_tokens import ControlTokens
 from psychocounsel.data.group import Array, Completion, Group
+from psychocounsel.data.odd_rows import report_dropped
 from psychocounsel.data.rows import Example, Message
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 
 _FIXED_DATE = datetime(2024, 7, 26)
+_SHIELDED = "rows contain text of control tokens; it is read as plain text"
 _BLOCK = 512  # rows encoded by one call: the tokenizer then works on all cores
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation by the chat template; `shielded` is it once more if its content spells control tokens."""
+
+    text: str
+    shielded: str | None = None
 
 
 class ChatFormat:
     """Renders conversations with a tokenizer's chat template and encodes them.
 
     Prompt, and prompt with reply, are rendered once each; the first must be a token prefix of the second. The date is
-    fixed, or templates that write today's would give other tokens tomorrow.
+    fixed, or templates that write today's would give other tokens tomorrow. What spells a control token in a message is
+    encoded as plain text.
 
     Raises:
         UserError: at construction if the tokenizer has no chat template; later if the template refuses a conversation,
@@ -39,28 +51,48 @@ class ChatFormat:
         self.adds_bos = self.bos is not None and tokenizer("x")["input_ids"][:1] == [self.bos]
         added = tokenizer.added_tokens_decoder
         self.special = {index for index, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        self.control = ControlTokens(tokenizer, str(tokenizer.chat_template))
         self.end_tokens: set[int] = set()
         self.keep_tail = False  # a reward model reads what plain transformers reads: all of the template
 
-    def render(self, messages: Sequence[Message], reply: str | None = None) -> str:
+    def render(self, messages: Sequence[Message], reply: str | None = None) -> Rendered:
         """The conversation with `reply`, or without one up to where it begins."""
-        answer = [] if reply is None else [{"role": "assistant", "content": reply}]
+        answer: list[Message] = [] if reply is None else [{"role": "assistant", "content": reply}]
+        conversation = [*messages, *answer]
+        if not any(self.control.found(message["content"]) for message in conversation):
+            return Rendered(self._apply(conversation, reply is None))
+        if self.control.backend is None:
+            raise UserError(
+                f"{self.name}: a text spells a control token, and its kind of tokenizer ({type(self.tokenizer).__name__}) "
+                "would read it as one; remove the row, or use a fast tokenizer (tokenizer.json)"
+            )
+        safe = [{**message, "content": self.control.shield(message["content"])} for message in conversation]
+        shielded = self._apply(safe, reply is None)
+        return Rendered(self.control.plain(shielded), shielded)
+
+    def for_server(self, rendered: Rendered) -> str:
+        """The text for a server with this tokenizer, which reads no control token in it but the template's."""
+        return rendered.text if rendered.shielded is None else self.control.apart(rendered.shielded)
+
+    def _apply(self, conversation: Sequence[Message], prompts: bool) -> str:
         try:
-            return self.tokenizer.apply_chat_template(
-                [*messages, *answer], tokenize=False, add_generation_prompt=reply is None, **self.template_args
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [*conversation], tokenize=False, add_generation_prompt=prompts, **self.template_args
+                )
             )
         except Exception as error:
             reason = str(error).split("\n")[0]
-            raise UserError(f"{self.name}: its chat template refuses the conversation ({reason})") from error
+            raise UserError(f"{self.name}: its chat template refuses the conversation ({words(reason)})") from error
 
-    def encode_prompts(self, texts: Sequence[str]) -> list[Array]:
+    def encode_prompts(self, texts: Sequence[Rendered]) -> list[Array]:
         """int32 ids of rendered prompts, each with the one BOS that the model expects."""
         encoded = self._encode(texts)
         for ids in encoded:
             self._check_bos(ids)
         return encoded
 
-    def encode_replies(self, texts: Sequence[str], prompts: Sequence[Array]) -> list[Array]:
+    def encode_replies(self, texts: Sequence[Rendered], prompts: Sequence[Array]) -> list[Array]:
         """int32 ids that `texts` (prompt and reply) add to their prompts, up to and including the end-of-turn token."""
         replies = []
         for ids, prompt in zip(self._encode(texts), prompts, strict=True):
@@ -102,12 +134,12 @@ class ChatFormat:
             "give a corrected one with model.chat_template=FILE.jinja (or model.template_args)"
         )
 
-    def _encode(self, texts: Sequence[str]) -> list[Array]:
-        if not texts:
-            return []
+    def _encode(self, texts: Sequence[Rendered]) -> list[Array]:
+        plain = [each.text for each in texts if each.shielded is None]
         options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, **options)["input_ids"]
-        return [np.array(ids, np.int32) for ids in encoded]
+        encoded = iter(self.tokenizer(plain, add_special_tokens=False, **options)["input_ids"] if plain else [])
+        shielded = iter(self.control.encode([each.shielded for each in texts if each.shielded is not None]))
+        return [np.array(next(encoded if each.shielded is None else shielded), np.int32) for each in texts]
 
 
 def tokenise(
@@ -119,6 +151,7 @@ def tokenise(
     too_long: str = "drop",
     system_prompt: str | None = None,
     report: Callable[[str], None] = print,
+    drop_bad: bool = False,
 ) -> list[Group]:
     """Make Groups of `kind` "pairs" (two completions), "completions" (the first reply only, each once), "labelled", or
     "prompts" (each once, without completions and with its messages).
@@ -128,7 +161,8 @@ def tokenise(
     Rows longer than `max_length` are dropped or, with too_long="shorten", their replies cut (losing the end token).
 
     Raises:
-        UserError: if a row has no second reply where pairs are needed, or the template is unusable.
+        UserError: if a row has no second reply where pairs are needed, or the template is unusable or refuses a row; with
+            `drop_bad` only if it refuses all of them.
     """
     counts = Counter[str]()
     if kind == "completions":
@@ -141,11 +175,14 @@ def tokenise(
     if kind == "prompts":
         examples = list({repr(example.prompt): replace(example, replies=[]) for example in reversed(examples)}.values())
         examples.reverse()
-    groups: list[Group] = []
+    groups, limits = list[Group](), (max_length, max_prompt_length or max_length, too_long, counts)
+    bad: list[str] | None = [] if drop_bad else None
     for start in range(0, len(examples), _BLOCK):
-        rows = [_render(example, chat, kind, system_prompt) for example in examples[start : start + _BLOCK]]
-        limits = (max_length, max_prompt_length or max_length, too_long, counts)
+        block = examples[start : start + _BLOCK]
+        rows = [row for example in block if (row := _render(example, chat, kind, system_prompt, bad)) is not None]
+        counts[_SHIELDED] += sum(row.is_shielded for row in rows)
         groups += [group for group in _encode(rows, chat) if _fits(group, *limits)]
+    report_dropped(bad, len(examples), "chat template", report)
     for what, count in counts.items():
         if count:
             report(f"{count} {what}")
@@ -155,12 +192,29 @@ def tokenise(
 @dataclass
 class _Rendered:
     example: Example
-    prompt: str
-    whole: list[str]  # the prompt with each reply
+    prompt: Rendered
+    whole: list[Rendered]  # the prompt with each reply
     messages: list[Message] | None = None
 
+    @property
+    def is_shielded(self) -> bool:
+        return any(each.shielded is not None for each in (self.prompt, *self.whole))
 
-def _render(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
+
+def _render(
+    example: Example, chat: ChatFormat, kind: str, system_prompt: str | None, bad: list[str] | None
+) -> _Rendered | None:
+    """The row's texts; of one that cannot be used None, once the reason stands in `bad`, if that is a list."""
+    try:
+        return _rendered(example, chat, kind, system_prompt)
+    except UserError as error:
+        if bad is None:
+            raise
+        bad.append(str(error))
+        return None
+
+
+def _rendered(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
     if kind == "pairs" and len(example.replies) < 2:
         raise UserError(f"{example.where}: has one reply and no pair; use algo=sft, or data with chosen and rejected")
     if kind == "labelled" and len(example.replies) < 2 and example.label is None:
@@ -193,7 +247,7 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
             Completion(next(replies), text, reward=score, label=label)
             for text, score, label in zip(example.replies, scores, labels, strict=False)
         ]
-        yield Group(example.id, prompts[row.prompt], completions, row.prompt, row.messages)
+        yield Group(example.id, prompts[row.prompt], completions, row.prompt.text, row.messages)
 
 
 def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:

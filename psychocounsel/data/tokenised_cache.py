@@ -19,6 +19,7 @@ from psychocounsel import counsel, data
 from psychocounsel.data.base import Source
 from psychocounsel.data.flat import flatten, unflatten
 from psychocounsel.data.group import Group
+from psychocounsel.data.privacy import paths_of, private_mask
 from psychocounsel.data.sources import source_of
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
@@ -28,11 +29,13 @@ from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.hashes import code_id, content_id
 from psychocounsel.storage.locks import Lock, holder
+from psychocounsel.storage.modes import file_mode, make_shared
 
 Report = Callable[[str], None]
 Parts = tuple[list[Group], list[Group]]  # training and held-out
 
 ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
+_IRRELEVANT = ("name", "license", "confidential", "allowed_hosts")  # keys of data that change no tokens
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 5.0  # a shorter wait is not worth a word
 
@@ -60,7 +63,7 @@ def through_cache(
     entry = _home(config.paths.cache) / f"{key}.groups"
     lock = Lock(_lock_of(entry))
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        make_shared(entry.parent)
         found = _load(entry, lock, report)
     except (OSError, Foreign) as error:
         reason = getattr(error, "strerror", None) or "it is none of our files"
@@ -129,18 +132,15 @@ def _make_and_keep(
     parts = make(config, say)
     about = {
         "key": entry.stem,
-        "of": f"{', '.join(path or config.data.name for path in _paths(config.data))}: {kind} for {config.model.path}",
+        "of": f"{', '.join(path or config.data.name for path in paths_of(config.data))}: {kind} for {config.model.path}",
         "rows": sum(map(len, parts)),
         "lines": lines,
         "end_tokens": sorted(chat.end_tokens),
     }
     named = zip(("train.", "held_out."), map(flatten, parts), strict=True)
     arrays = {part + name: array for part, flat in named for name, array in flat.items()}
-    mode = 0o666  # an entry holds texts: who may not read the sources may not read it either
-    for file in (file for files in _files(config.data) or [] for file in files):
-        mode &= file.stat().st_mode
     try:
-        write_blob(entry, about, arrays, mode | 0o600)
+        write_blob(entry, about, arrays, file_mode(private_mask(config, entry.parent)))  # it holds texts
     except OSError as error:
         report(f"{entry}: cannot be written ({error.strerror}), so what was tokenised is not kept")
     return parts
@@ -165,7 +165,7 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
     identity = {
         "code": code_id(*_code(config.data)),
         "versions": [version(name) for name in ("transformers", "tokenizers", "datasets")],
-        "data": {name: value for name, value in settings.items() if name not in ("name", "license")},
+        "data": {name: value for name, value in settings.items() if name not in _IRRELEVANT},
         "contents": contents,
         "tokenizer": [type(chat.tokenizer).__name__, backend.to_str(), chat.bos, chat.adds_bos, sorted(chat.special)],
         "template": [chat.tokenizer.chat_template, chat.keep_tail],
@@ -176,15 +176,10 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _paths(data: DictConfig) -> list[str | None]:
-    own = [entry.path for entry in data.mix] if data.mix else [data.path]
-    return [*own, data.eval_path] if data.eval_path else own
-
-
 def _files(data: DictConfig) -> list[Sequence[Path]] | None:
     """The files that are read for each path; None where the source does not say."""
     source = source_of(data)
-    found = [source.files(path) for path in _paths(data)]
+    found = [source.files(path) for path in paths_of(data)]
     known = [[*files] for files in found if files is not None]
     return [files for files in known if files] if len(known) == len(found) else None
 

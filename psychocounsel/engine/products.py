@@ -1,12 +1,12 @@
 """The files that a run leaves and goes on from: checkpoints, `model/`, `summary.json`, and the rows of a failed batch."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.checkpoints.card import model_card
 from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model
 from psychocounsel.engine.checkpoints.saving import Checkpoints
@@ -22,7 +22,7 @@ class Products:
     """All ranks call each method together.
 
     `steps` is the number of steps of the whole run, this attempt of which began at `started` (seconds since 1970);
-    `fingerprints` tell its data and first weights from others. `announce` is told when a checkpoint is written.
+    `fingerprints` tell its data and first weights from others. `announce` is told when a checkpoint is whole.
     """
 
     def __init__(
@@ -34,14 +34,13 @@ class Products:
         steps: int,
         fingerprints: dict[str, str],
         started: float,
-        announce: Announce,
+        announce: Callable[[str, int], None],
     ) -> None:
         self.run, self.config, self.files = run, run.config, run.files
         self.engines, self.main, self.tokenizer, self.chat = stepper.engines, stepper.main, tokenizer, chat
         self.world: World = stepper.world
         self.steps, self.fingerprints, self.started = steps, fingerprints, started
-        keep = run.config.checkpoint.keep_last
-        self.checkpoints = Checkpoints(run.files, stepper.engines, stepper.world, keep, announce)
+        self.checkpoints = Checkpoints(run, stepper.engines, stepper.world, announce)
 
     def restore(self) -> LoopState | None:
         """Load the newest checkpoint into the engines; None if there is none.
@@ -68,7 +67,11 @@ class Products:
         return state
 
     def checkpoint(self, state: LoopState, rows: int) -> None:
-        """Save what the run needs to go on after `state`; `rows` is the length of the training data."""
+        """Begin to save what the run needs to go on after `state`; `rows` is the length of the training data.
+
+        Raises:
+            Unwritable: if the disk takes no more.
+        """
         loop = {
             "phase": "train" if state.line is None else "evaluate",
             "data_order": {"seed": self.config.seed, "rows": rows},
@@ -78,7 +81,11 @@ class Products:
         self.checkpoints.save(state.step, loop)
 
     def export(self, step: int, evaluation: dict[str, float]) -> None:
-        """Write the main model as it is after `step` steps to `model/`, with its card."""
+        """Write the main model as it is after `step` steps to `model/`, with its card.
+
+        The checkpoint before is whole by then: `model/` is never further ahead than one.
+        """
+        self.checkpoints.settle()
         about = {"step": step, **evaluation}
         companions = Companions(self.tokenizer, self.chat, self.config.model, model_card(self.config, about), about)
         export_model(self.files.model, self.main, self.world, companions)
@@ -93,6 +100,7 @@ class Products:
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
         """Save the rows of the failed batch of `step` on the ranks that have them; says on every rank where they are."""
+        self.checkpoints.settle()
         mine = None
         if error.groups:
             path = save_rows(self.files.failed_rows(step, self.run.rank), error.groups)

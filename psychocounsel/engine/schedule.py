@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 
@@ -21,23 +22,30 @@ def learning_rate(algorithm: Algorithm, step: int, total: int) -> float:
 
 @dataclass(frozen=True)
 class DataOrder:
-    """Which rows each step sees: one shuffle per epoch, read on across epoch borders; the last step may be smaller."""
+    """Which rows each step sees: one shuffle per epoch, read on across epoch borders; the last step may be smaller.
+
+    The length is given in `epochs` or in `max_steps`; of both, the smaller counts.
+    """
 
     rows: int
     batch_size: int
-    epochs: float
+    epochs: float | None
     max_steps: int | None
     seed: int
 
     @property
     def steps(self) -> int:
-        wanted = math.ceil(round(self.epochs * self.rows) / self.batch_size)
-        return max(1, min(wanted, self.max_steps or wanted))
+        return _shorter(self._all_rows and math.ceil(self._all_rows / self.batch_size), self.max_steps)
+
+    @property
+    def _all_rows(self) -> int | None:
+        """Rows of all epochs together, if they are the length."""
+        return None if self.epochs is None else max(1, round(self.epochs * self.rows))
 
     def indices(self, step: int) -> list[int]:
         """Row numbers of step `step` (from 0)."""
         start = step * self.batch_size
-        stop = min(start + self.batch_size, max(1, round(self.epochs * self.rows)))
+        stop = start + self.batch_size if self._all_rows is None else min(start + self.batch_size, self._all_rows)
         return [
             int(_shuffle(self.seed, position // self.rows, self.rows)[position % self.rows])
             for position in range(start, stop)
@@ -60,7 +68,7 @@ class RoundOrder:
     prompts: int
     batch_size: int
     passes: int
-    epochs: float
+    epochs: float | None
     max_steps: int | None
     seed: int
 
@@ -74,8 +82,9 @@ class RoundOrder:
 
     @property
     def steps(self) -> int:
-        wanted = math.ceil(round(self.epochs * self.rows) / self.prompts) * self.steps_per_round
-        return max(1, min(wanted, self.max_steps or wanted))
+        if self.epochs is None:
+            return _shorter(None, self.max_steps)
+        return _shorter(math.ceil(round(self.epochs * self.rows) / self.prompts) * self.steps_per_round, self.max_steps)
 
     @property
     def rounds(self) -> int:
@@ -94,6 +103,30 @@ class RoundOrder:
         turn, place = divmod(step % self.steps_per_round, self._per_pass)
         shuffled = np.random.default_rng([self.seed, self.round_of(step), turn]).permutation(count)
         return [int(index) for index in np.array_split(shuffled, self._per_pass)[place]]
+
+
+def data_order(config: DictConfig, rows: int) -> DataOrder:
+    """The order of so many rows in a run without rollouts."""
+    return DataOrder(rows, config.global_batch_size, config.epochs, config.max_steps, config.seed)
+
+
+def round_order(config: DictConfig, algorithm: Algorithm, rows: int) -> RoundOrder:
+    """The rounds of an algorithm with rollouts on so many prompts."""
+    plan = algorithm.round
+    assert plan is not None, "checked with the configuration"
+    batch = config.global_batch_size - algorithm.offline_groups(config.global_batch_size)
+    length = (config.epochs, config.max_steps, config.seed)
+    return RoundOrder(rows, plan.prompts or batch, batch, plan.passes, *length)
+
+
+def steps_of(config: DictConfig, algorithm: Algorithm, rows: int) -> int:
+    """How many optimizer steps a run has on so many training groups."""
+    return (round_order(config, algorithm, rows) if algorithm.needs.rollouts else data_order(config, rows)).steps
+
+
+def _shorter(of_epochs: int | None, max_steps: int | None) -> int:
+    """The steps of a run of at least one: those of its epochs, `max_steps`, or the smaller where both are given."""
+    return max(1, min(steps for steps in (of_epochs, max_steps) if steps is not None))
 
 
 @lru_cache(maxsize=2)

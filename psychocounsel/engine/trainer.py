@@ -23,13 +23,13 @@ from psychocounsel.engine.products import Products
 from psychocounsel.engine.references.choosing import choose_reference
 from psychocounsel.engine.rounds.mixed_feed import mixed
 from psychocounsel.engine.rounds.round_feed import open_rounds
-from psychocounsel.engine.schedule import DataOrder
+from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
 from psychocounsel.engine.stop_request import StopRequest, Watchdog
 from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.engine.telemetry.step_log import StepLog
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable, UserError
 from psychocounsel.model.load import load_chat_format, weights_id
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.run import Run
@@ -48,6 +48,9 @@ def train(run: Run) -> int:
         trainer.world.close()  # only in good order: beside a rank that failed it could wait for ever
         return DONE
     except Stopped:
+        return CONTINUE_LATER
+    except Unwritable as error:
+        run.give_up(f"error: {error}", trainer.state.step if trainer else 0)
         return CONTINUE_LATER
     except Guarded:
         assert trainer is not None
@@ -107,9 +110,7 @@ class Trainer:
     def _feed(self) -> Feed:
         config = self.config
         if not self.algorithm.needs.rollouts:
-            length = (config.epochs, config.max_steps, config.seed)
-            order = DataOrder(len(self.data.train), config.global_batch_size, *length)
-            return OfflineFeed(self.data, order, self.collector)
+            return OfflineFeed(self.data, data_order(config, len(self.data.train)), self.collector)
         more = (self.tokenizer, self.chat, self._announce, self._alive_in_round)
         rounds = open_rounds(self.run, self.data, self.collector, *more)
         if not self.algorithm.offline_groups(config.global_batch_size):
@@ -126,8 +127,10 @@ class Trainer:
         fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         nodes = sorted(set(self.world.gather(platform.node())))
         about = (self.steps, fingerprints, self.started)
-        self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about, self._announce)
+        self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about, self.callbacks.announce)
         self.state = self.products.restore() or self.state
+        if self.state.step > self.steps:
+            raise UserError(f"{self.run.dir} is at step {self.state.step}, and this is a length of {self.steps} steps")
         self.stepper.untrained = self.collector.reference is not None and not self.state.step
         if self.run.is_main:
             self.run.write_environment(nodes, gpu_names(self.world.device), torch.get_num_threads(), **fingerprints)
@@ -197,14 +200,20 @@ class Trainer:
         self.records.write(line)
         self.progress.update(self.state.step, line)
         self._heartbeat("training")
-        if self.state.step and self._due(self.config.checkpoint.every, is_last):
+        self._settle(wait=False)
+        if self.state.step and self._checkpoint_is_due(is_last):
             self._checkpoint()
+        if is_last:
+            self._settle(wait=True)
         self._announce("step_end")
         if evaluation.exceeded and self.config.guard.stop and not is_last:
             self._stop_here("guard.stop=true", Guarded())
 
     def _due(self, every: int, is_last: bool) -> bool:
         return is_last or self.state.step == 0 or bool(every and self.state.step % every == 0)
+
+    def _checkpoint_is_due(self, is_last: bool) -> bool:
+        return self._due(self.config.checkpoint.every, is_last) or self.products.checkpoints.overdue()
 
     def _note(self, evaluation: Evaluation) -> None:
         """Keep an evaluation in mind, and the model if it is the best so far."""
@@ -221,6 +230,7 @@ class Trainer:
     def _stop_here(self, why: str = "stop requested", end: Exception | None = None) -> None:
         self.run.say(f"{why}: saving step {self.state.step}")
         self._checkpoint()
+        self._settle(wait=True)
         self.progress.close()
         self.products.summarise("stopped", self.state)
         raise end or Stopped
@@ -234,6 +244,10 @@ class Trainer:
     def _checkpoint(self) -> None:
         self.records.sync()
         self.products.checkpoint(self.state, len(self.data.train))
+        self.watchdog.alive()
+
+    def _settle(self, wait: bool) -> None:
+        self.products.checkpoints.settle(wait)
         self.watchdog.alive()
 
     def _export(self, evaluation: dict[str, float]) -> None:

@@ -73,10 +73,10 @@ class Engine:
             fused=True,
         )
         self.module, self.dtype = module, dtype
-        self._frozen = any(not parameter.requires_grad for parameter in module.parameters())
+        frozen = any(not parameter.requires_grad for parameter in module.parameters())
         settings = deepspeed_config(config, algorithm, dtype)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
-        if config.zero.stage == 0 and not self._frozen and self.deepspeed.device.type == "cpu":
+        if config.zero.stage == 0 and not frozen and self.deepspeed.device.type == "cpu":
             for each in (module, *self._replicas):
                 add_in_place(each)
         self.norm: float | None = None
@@ -146,15 +146,6 @@ class Engine:
 
     def _clip(self) -> None:
         self.norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._max_norm))
-
-    def save(self, folder: str, name: str) -> None:
-        # Frozen weights are those that the run began with, wherever it goes on.
-        self.deepspeed.save_checkpoint(folder, tag=name, save_latest=False, exclude_frozen_parameters=self._frozen)
-
-    def load(self, folder: str, name: str) -> None:
-        path, _ = self.deepspeed.load_checkpoint(folder, tag=name, load_module_strict=not self._frozen)
-        if path is None:
-            raise RuntimeError(f"{folder}/{name}: DeepSpeed could not load the checkpoint")
 
     def whole_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and full value of each trained parameter of the model inside, without a value head of the module's own.

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 
 from psychocounsel.data.tokenise import ChatFormat
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, is_disk_full
 from psychocounsel.storage.hashes import content_id
+from psychocounsel.storage.weight_files import check_model_folder
 
 _SHIPPED = Path(__file__).parent / "shipped"
 
@@ -36,10 +38,13 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     """
     from transformers import AutoTokenizer
 
-    with loading(model.path, key):
+    try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
+    except Exception as error:  # a damaged tokenizer.json has no type of error of its own
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{key}.path={model.path}: its tokenizer cannot be loaded ({reason[:300]})") from error
     if model.chat_template:
-        tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = _template(model.chat_template, key)
     args: Any = OmegaConf.to_container(model.template_args)
     chat = ChatFormat(tokenizer, args, model.path)
     set_padding(tokenizer, chat.used_tokens())
@@ -50,6 +55,13 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
             "its end token is misread; add a padding token to the tokenizer"
         )
     return tokenizer, chat
+
+
+def _template(file: str, key: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}.chat_template={file}: cannot be read as UTF-8 text") from error
 
 
 def set_padding(tokenizer: Any, used: set[int]) -> None:
@@ -99,6 +111,8 @@ def load_weights(
         UserError: if it cannot be loaded.
     """
     path = resolve_path(model.path, key)
+    if Path(path).is_dir():
+        check_model_folder(Path(path), f"{key}.path")
     with loading(model.path, key):
         if model.get("quantise"):
             more |= {"quantization_config": _quantisation(dtype)}
@@ -108,6 +122,7 @@ def load_weights(
                 revision=model.revision,
                 dtype=dtype,
                 output_loading_info=True,
+                use_safetensors=True,  # a pickle can run code when it is read
                 **more,
             )
     return lm, set(info["missing_keys"]), set(info["unexpected_keys"])
@@ -134,7 +149,9 @@ def loading(path: str, key: str) -> Iterator[None]:
     """One line for the many ways in which loading fails."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{key}.path={path}: cannot be loaded ({reason[:300]})") from error
 

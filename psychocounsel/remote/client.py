@@ -14,6 +14,7 @@ import httpx
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote import reasons
+from psychocounsel.remote.bounded import TooLong, Wire
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.remote.server_pool import Addresses, NoServerLeft
 
@@ -44,11 +45,12 @@ class _Request:
 class Client:
     """Posts JSON to `addresses`, spread over all of them, with at most `concurrency` requests under way.
 
-    An attempt that meets no server, no answer within `timeout_seconds`, or a status 408, 429 or 5xx is repeated, with
+    An attempt that meets no server, no whole answer within `timeout_seconds`, or a status 408, 429 or 5xx is repeated, with
     growing pauses or those that the server asks for: up to `retries` times, but twice at most while there are other
-    servers. Then the address is left out for some minutes, and others take its requests. `budget` is the most requests
-    that are sent, repeated ones included. `key_variable` names the environment variable that holds a bearer key. What is
-    in `journal`, a folder, is not asked again. `key` is the configuration's group that errors name.
+    servers. Then the address is left out for some minutes, and others take its requests. An answer of more than
+    LONGEST_ANSWER bytes is refused, and read no further. `budget` is the most requests that are sent, repeated ones included.
+    `key_variable` names the environment variable that holds a bearer key. What is in `journal`, a folder, is not asked
+    again. `key` is the configuration's group that errors name.
 
     Raises:
         UserError: at construction for addresses that are none, and for a variable that is not set.
@@ -73,11 +75,8 @@ class Client:
         self._journal = Journal(journal) if journal else None
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(concurrency, "client")
-        self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {self._secret}"} if self._secret else {},
-            timeout=httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=concurrency),
-        )
+        authorization = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
+        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS)
 
     def answers(self, route: str, payloads: Sequence[Any], read: Read[T]) -> Iterator[T]:
         """What `read` makes of the answer to each payload, in their order, as they come; asks when iteration begins.
@@ -146,7 +145,7 @@ class Client:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
-        self._http.close()
+        self._wire.close()
 
     # -- one request
 
@@ -196,13 +195,15 @@ class Client:
         self._count()
         body = json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
         try:
-            response = self._http.post(url, content=body, headers={"Content-Type": "application/json"})
+            response = self._wire.post(url, body)
         except httpx.RequestError as error:
             raise _Passing(reasons.of_error(error, self.timeout_seconds)) from error
+        except TooLong as error:
+            raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
         if response.is_success:
             try:
                 return response.json()
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"{self.key}: {url} answers with something other than JSON: is it the right server?"
                 ) from error
@@ -223,8 +224,9 @@ class Client:
 def _read(answer: Any, request: _Request, source: str, read: Read[T]) -> T:
     try:
         return read(answer, request.payload)
-    except ValueError as error:
-        raise UserError(f"{source}: its answer cannot be used: {error}") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is of another form"
+        raise UserError(f"{source}: its answer cannot be used: {reason}") from error
 
 
 def _secret(key: str, variable: str | None) -> str | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from psychocounsel.errors import words
+
 _QUOTED = 16  # as many letters of a request in a server's words, and the words are not shown
 
 
@@ -23,21 +25,21 @@ def of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
 
 def of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
     """Of an answer that is no success: its status, and the server's own words unless they quote request or key."""
-    status, words = response.status_code, _words(response)
+    status, said = response.status_code, _words(response)
     named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
     asked = json.dumps(payload, ensure_ascii=False)
-    quotes = any(words[start : start + _QUOTED] in asked for start in range(max(1, len(words) - _QUOTED + 1)))
-    return named if quotes or (secret and secret in words) else f"{named} ({words[:200]})"
+    quotes = any(said[start : start + _QUOTED] in asked for start in range(max(1, len(said) - _QUOTED + 1)))
+    return named if quotes or (secret and secret in said) else f"{named} ({words(said[:200])})"
 
 
 def _words(response: httpx.Response) -> str:
     try:
-        words: Any = response.json()
-    except ValueError:
+        said: Any = response.json()
+    except (ValueError, RecursionError):
         return ""
     for name in ("error", "detail", "message"):
-        words = words.get(name, words) if isinstance(words, dict) else words
-    return " ".join(words.split()) if isinstance(words, str) else ""
+        said = said.get(name, said) if isinstance(said, dict) else said
+    return " ".join(said.split()) if isinstance(said, str) else ""
 
 
 def advice(status: int, key: str, key_variable: str | None) -> str:

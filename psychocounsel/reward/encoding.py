@@ -13,7 +13,7 @@ from psychocounsel.reward.base import Conversation
 
 @dataclass
 class Encoded:
-    """A conversation as text, prompt and reply, and as token ids, int32[prompt] and int32[reply]."""
+    """A conversation as text for a server that tokenises it, and as token ids, int32[prompt] and int32[reply]."""
 
     prompt_text: str
     text: str
@@ -42,8 +42,8 @@ def encode_conversations(
     ids = dict(zip(texts, chat.encode_prompts(texts), strict=True))
     replies = chat.encode_replies(whole, [ids[prompt] for prompt in prompts])
     encoded = [
-        Encoded(prompt, text if chat.keep_tail else text.rstrip(), ids[prompt], reply)
-        for prompt, text, reply in zip(prompts, whole, replies, strict=True)
+        Encoded(prompt.text, text if chat.keep_tail else text.rstrip(), ids[prompt], reply)
+        for prompt, text, reply in zip(prompts, map(chat.for_server, whole), replies, strict=True)
     ]
     for number, each in enumerate(encoded, first):
         if max_length and len(each.ids) > max_length:

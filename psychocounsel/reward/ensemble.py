@@ -41,6 +41,11 @@ class EnsembleReward(RewardSettings):
         for index, member in enumerate(self._members()):
             member.check(f"{key}.members[{index}]")
 
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Those of the members."""
+        members = enumerate(self._members())
+        return [each for index, member in members for each in member.receivers(f"{key}.members[{index}]")]
+
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Those of the members."""
         parts: dict[str, float | None] = {}

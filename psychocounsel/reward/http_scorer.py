@@ -46,6 +46,10 @@ class ServerReward(RewardSettings):
         """Refuse addresses that cannot be servers'."""
         check_addresses(self.addresses, f"{key}.addresses")
 
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Every address."""
+        return [(f"{key}.addresses", address) for address in self.addresses]
+
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Nothing: servers have GPUs of their own."""
         return {}

@@ -124,5 +124,5 @@ class LocalScorer(Scorer):
         from psychocounsel.reward.encoding import encode_conversations
 
         encoded = encode_conversations(self.chat, conversations, self.max_length, first)
-        runs = [list(run) for _, run in groupby(encoded, key=lambda each: each.prompt_text)]
+        runs = [list(run) for _, run in groupby(encoded, key=lambda each: each.prompt.tobytes())]
         return [Group(run[0].prompt_text, run[0].prompt, [Completion(each.reply) for each in run]) for run in runs]

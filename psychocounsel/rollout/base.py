@@ -115,6 +115,10 @@ class RolloutSettings(GroupSettings):
     def check(self, config: DictConfig, processes: int) -> None:
         """Raises UserError for what this way of writing replies cannot do."""
 
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused. No torch."""
+        return {}
+
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
         """Bytes on each GPU while `samples` replies are written to each prompt by a model of `shape`, by what they are for.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 from psychocounsel.rundir.paths import RunDir
 
 _MOST_RESTARTS = 5  # of one server in a run
@@ -74,7 +74,7 @@ class LocalServers:
     def _last_words(self) -> str:
         log = self._log(self.servers[0])
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-        return f"the last line of {log} is: {lines[-1] if lines else '(nothing)'}"
+        return f"the last line of {log} is: {words(lines[-1]) if lines else '(nothing)'}"
 
 
 # What a rank's environment says of its own world; the engine of a server is a world of its own.
@@ -92,8 +92,9 @@ class _Server:
     def answers(self) -> bool:
         if not self.runs():
             return False
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.address}/health", timeout=10, trust_env=False).status_code == 200
+        asked = httpx.stream("GET", f"{self.address}/health", timeout=10, trust_env=False)
+        with contextlib.suppress(httpx.HTTPError), asked as answer:  # its body, whatever its size, is not read
+            return answer.status_code == 200
         return False
 
     def end(self) -> None:

@@ -4,7 +4,7 @@
 version, or changed meanwhile. New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed,
 `/weights/end?version=N`; or after the first `/weights/join` and, for each piece, `/weights/broadcast`, where rank 0 of
 training sends what is named over the process group that workers joined (`rollout/collective.py`).
-Started by `python -m psychocounsel.rollout.server RUN PORT`, or by `psychocounsel.serve`.
+Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.errors import USER_ERROR, UserError, hide_words
+from psychocounsel.remote.bounded import LONGEST_ANSWER
 from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
 from psychocounsel.rundir.job_servers import secret
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
+from psychocounsel.storage.modes import let_nobody_else_write
 
+LONGEST_REQUEST = LONGEST_ANSWER  # bytes, but for weights, which go to a file
 _CONNECT_SECONDS = 10.0
+LOOPBACK = "127.0.0.1"
 
 
 class Server:
@@ -62,7 +66,10 @@ class Server:
             given = request.headers.get("authorization", "").encode()
             if not hmac.compare_digest(given, f"Bearer {self.key}".encode()):
                 return _error(401, "the key is not this server's")
-            return await route(request)
+            try:
+                return await route(request)
+            except _TooLong:
+                return _error(413, f"a request has at most {LONGEST_REQUEST >> 20} MiB")
 
         return guarded
 
@@ -71,7 +78,7 @@ class Server:
         return _json({"version": self.version})
 
     async def generate(self, request: Any) -> Any:
-        asked = await request.json()
+        asked = await _content(request)
         version = self.version
         if version is None or asked["version"] != version:
             return _error(409, f"the weights here are of version {version}, not {asked['version']}")
@@ -96,15 +103,15 @@ class Server:
         self.version = None
         await self.engine.pause_generation(mode="abort", clear_cache=True)
         await self.engine.collective_rpc("begin_weights")
-        place = json.loads(await request.body() or "{}")
+        place = await _content(request)
         return _json({"workers": self.workers, "device": self.device, "reached": await _reaches(**place)})
 
     async def join(self, request: Any) -> Any:
-        await self.engine.collective_rpc("join_trainer", args=(json.loads(await request.body()),))
+        await self.engine.collective_rpc("join_trainer", args=(await _content(request),))
         return _json({})
 
     async def broadcast(self, request: Any) -> Any:
-        await self.engine.collective_rpc("take_broadcast", args=(json.loads(await request.body()),))
+        await self.engine.collective_rpc("take_broadcast", args=(await _content(request),))
         return _json({})
 
     async def piece(self, request: Any) -> Any:
@@ -121,6 +128,20 @@ class Server:
         await self.engine.resume_generation()
         self.version = int(request.query_params["version"])
         return _json({"version": self.version})
+
+
+class _TooLong(Exception):
+    """A request of more than LONGEST_REQUEST bytes."""
+
+
+async def _content(request: Any) -> Any:
+    """The JSON of a request, {} where it is empty."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_REQUEST:
+            raise _TooLong
+    return json.loads(body or b"{}")
 
 
 async def _reaches(host: str = "", port: int = 0) -> bool:
@@ -147,8 +168,8 @@ def _error(status: int, text: str) -> Any:
     return JSONResponse({"error": text}, status)
 
 
-def serve(config: Any, port: int, key: str, host: str = "0.0.0.0") -> None:
-    """Answer on `port` until the process is ended.
+def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
+    """Answer on `port` until the process is ended; at the address `host`, by default to this machine alone.
 
     Raises:
         UserError: if the model cannot be loaded.
@@ -187,10 +208,13 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(run_dir: Path, port: int) -> int:
+def main(run_dir: Path, port: int, host: str = LOOPBACK) -> int:
     _end_with_parent()
+    let_nobody_else_write()
     try:
-        serve(read_config(run_dir), port, secret(run_dir))
+        config = read_config(run_dir)
+        hide_words(config.data.confidential)
+        serve(config, port, secret(run_dir), host)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -198,4 +222,4 @@ def main(run_dir: Path, port: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

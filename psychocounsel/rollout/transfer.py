@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,7 +32,8 @@ class Transfer:
         self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
         self.groups: dict[str, ServerGroup] = {}
         self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
-        self._store = _store() if kind == "collective" or (kind == "auto" and device.type == "cuda") else None
+        collective = kind == "collective" or (kind == "auto" and device.type == "cuda")
+        self._store = _store(client.live()) if collective else None
 
     def begin(self) -> None:
         """Have the servers stop writing, and meet their workers.
@@ -103,11 +105,18 @@ class Transfer:
             work.wait()
 
 
-def _store() -> Any:
-    """Where groups meet: a port of this process that is free."""
+def _store(addresses: Sequence[str]) -> Any:
+    """Where groups meet: a free port of this process, which only this machine reaches if the servers are all on it."""
     import torch.distributed as dist
 
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    from psychocounsel.distributed.process_group import own_address
+
+    parts = [urlsplit(address) for address in addresses]
+    if any(not own_address(part.hostname or "", part.port or 80).startswith("127.") for part in parts):
+        return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # it listens to all that reach it
+    listening = socket.create_server(("127.0.0.1", 0))
+    port, descriptor = listening.getsockname()[1], listening.detach()
+    return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
 
 
 def _in_background(work: Callable[[], Any]) -> Future[Any]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
 
@@ -190,4 +190,4 @@ def _said_only_if_it_fails() -> Iterator[None]:
             said.seek(0)
             os.write(2, said.read())
             line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-            raise UserError(f"rollout=vllm: the engine could not start: {line[:300]}") from failure
+            raise UserError(f"rollout=vllm: the engine could not start: {words(line[:300])}") from failure

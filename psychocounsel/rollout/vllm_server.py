@@ -54,6 +54,27 @@ class VLLMServer(VLLMEngine):
                 "algo.importance_cap as well, 2.0 for instance"
             )
 
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        found = super().unused(config)
+        if self.addresses:
+            ours = (
+                "servers",
+                "start_minutes",
+                "tensor_parallel",
+                "max_sequences",
+                "gpu_memory",
+                "cpu_cache_gb",
+                "eager",
+            )
+            return found | dict.fromkeys(
+                ours, "the servers at rollout.addresses were started with settings of their own"
+            )
+        if config.cluster.get("server_nodes"):
+            return found | dict.fromkeys(
+                ("servers", "start_minutes"), "cluster.server_nodes and cluster.servers say it"
+            )
+        return found
+
     def open(
         self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> VLLMServerRollout:
@@ -71,6 +92,10 @@ class VLLMServer(VLLMEngine):
 
         return VLLMServerRollout(engine, tokenizer, stop, world, ready, self)
 
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Every address; servers that the run starts are a part of it."""
+        return [(f"{key}.addresses", address) for address in self.addresses]
+
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
         """Nothing: servers have GPUs of their own."""
         return {}
@@ -79,7 +104,8 @@ class VLLMServer(VLLMEngine):
     def server_command(cls, rollout: DictConfig) -> list[str]:
         if rollout.get("addresses"):
             return []
-        return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}"]
+        everywhere = "0.0.0.0"  # training runs on other nodes; without the key it answers nothing but /health
+        return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}", everywhere]
 
 
 class VLLMServerRollout(Rollout):

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import AttemptDir, RunDir
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import read_mapping, write_json
 
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """What is written down of every attempt under SLURM, oldest first, with its `number`."""
     files = RunDir(run_dir)
     found = [(number, files.attempt(number).record) for number in files.attempt_numbers()]
-    return [{**(read_json(record) or {}), "number": number} for number, record in found if record.exists()]
+    return [{**read_mapping(record), "number": number} for number, record in found if record.exists()]
 
 
 def next_number(run_dir: Path) -> int:
@@ -21,4 +21,4 @@ def next_number(run_dir: Path) -> int:
 
 def note_attempt(attempt: AttemptDir, **about: Any) -> None:
     """Add to what is written down of an attempt."""
-    write_json(attempt.record, {**(read_json(attempt.record) or {}), **about})
+    write_json(attempt.record, {**read_mapping(attempt.record), **about})

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -28,12 +27,17 @@ _MAY_DIFFER = (
     "dry_run",
     "code_path",
 )
-_MAY_DIFFER_KEYS = ("checkpoint.every", "checkpoint.keep_last", "eval.every")
+_MAY_DIFFER_KEYS = (
+    "data.allowed_hosts",
+    "eval.every",
+    *(f"checkpoint.{name}" for name in ("every", "minutes", "background", "keep_last")),
+)
 # How servers are reached, of replies, of a reward or of a member of several, and where models wait.
 _MAY_DIFFER_WITHIN = re.compile(
     r"reward(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
 )
+_MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any
 _MAY_GROW = ("max_steps", "epochs")
 
 
@@ -58,6 +62,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         if key.split(".")[0] not in _MAY_DIFFER
         and key not in (*_MAY_DIFFER_KEYS, *_MAY_GROW)
         and not _MAY_DIFFER_WITHIN.fullmatch(key)
+        and not _MAY_RESHARD.fullmatch(key)
     }
 
 
@@ -82,11 +87,21 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
             f"{run_dir} belongs to a run with another {shown} ({first} was {old.get(first)}, now {new.get(first)}): "
             "use another run_dir, or the same values"
         )
-    for key in (key for key in _MAY_GROW if key in config):
+    if all(key in config for key in _MAY_GROW):
+        _check_length(config, existing, run_dir)
+
+
+def _check_length(config: DictConfig, existing: DictConfig, run_dir: Path) -> None:
+    """Refuse a shorter run. How many steps an epoch has is known to the worker alone, which refuses less than are done."""
+    for key in _MAY_GROW:
         before, now = existing[key], config[key]
-        if (math.inf if now is None else now) < (math.inf if before is None else before):
-            written = "null (no limit)" if before is None else before
-            raise UserError(f"{run_dir} was started with {key}={written}: {key} may grow but not shrink to {now}")
+        if before is not None and now is not None and now < before:
+            raise UserError(f"{run_dir} was started with {key}={before}: {key} may grow but not shrink to {now}")
+    if existing.max_steps is None and config.max_steps is not None:
+        raise UserError(
+            f"{run_dir} was started with epochs={existing.epochs:g}: its length may grow but not shrink, and is given in epochs; "
+            f"in the place of max_steps={config.max_steps} give epochs={existing.epochs:g} or more, or use another run_dir"
+        )
 
 
 def slug(text: str, limit: int = 80) -> str:

@@ -29,13 +29,15 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that a kill cut short is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    """The lines of a metrics file up to the first that is damaged: mostly the last, which a kill cut short."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+            line["step"]
+        except (ValueError, TypeError, KeyError, RecursionError):
             break
+        lines.append(line)
     return lines
 
 

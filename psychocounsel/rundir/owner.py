@@ -1,15 +1,21 @@
 """One live process owns a run directory."""
 
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.errors import CONTINUE_LATER, UserError
+from psychocounsel.errors import CONTINUE_LATER, GoOnLater, UserError
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.locks import Lock, holder
+from psychocounsel.storage.locks import STALE_SECONDS, Lock, forget, holder
+
+PATIENCE_SECONDS = 2 * STALE_SECONDS  # how long a job waits for an owner: a dead one elsewhere is silent for half of it
+_POLL_SECONDS = 1.0
+_JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "SGE_TASK_ID")
 
 
 @contextmanager
@@ -18,6 +24,7 @@ def ownership(run_dir: Path) -> Iterator[None]:
 
     Raises:
         UserError: if a live process owns it, naming host and process.
+        GoOnLater: in a job, if that process still lives after `PATIENCE_SECONDS`.
     """
     lock = Lock(RunDir(run_dir).owner, lambda: _give_up(run_dir))
     while not lock.take():
@@ -31,14 +38,37 @@ def ownership(run_dir: Path) -> Iterator[None]:
 def refuse_if_owned(run_dir: Path) -> None:
     """Raise where a live process owns `run_dir`; changes nothing.
 
+    In a job, which nobody watches and which a wrong input (exit code 2) would end for good, wait for that process first.
+
     Raises:
         UserError: naming host and process.
+        GoOnLater: in a job, if the process still lives after `PATIENCE_SECONDS`.
     """
-    if owner := live_owner(run_dir):
+    owner = live_owner(run_dir)
+    if owner is None:
+        return
+    if not in_a_job():
         raise UserError(
-            f"{run_dir} is in use by process {owner['pid']} on {owner['host']}: wait for it, stop it with "
-            f"`touch {RunDir(run_dir).stop}`, or use another run_dir"
+            f"{run_dir} is in use by {_named(owner)}: wait for it, stop it with "
+            f"`touch {RunDir(run_dir).stop}`, or use another run_dir{_if_it_died(owner)}"
         )
+    print(
+        f"{run_dir} is in use by {_named(owner)}: waiting up to {PATIENCE_SECONDS:.0f} s", file=sys.stderr, flush=True
+    )
+    end = time.monotonic() + PATIENCE_SECONDS
+    while owner := live_owner(run_dir):
+        if time.monotonic() >= end:
+            raise GoOnLater(
+                f"{run_dir} is still in use by {_named(owner)} after {PATIENCE_SECONDS:.0f} s: stop it with "
+                f"`touch {RunDir(run_dir).stop}`; the same command goes on (exit code {CONTINUE_LATER})"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def in_a_job() -> bool:
+    """Whether a queue started this process, and no person at a terminal (who sits in `salloc`, too)."""
+    at_a_terminal = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    return not at_a_terminal and any(os.environ.get(name) for name in _JOB_VARIABLES)
 
 
 def live_owner(run_dir: Path) -> dict[str, Any] | None:
@@ -46,9 +76,21 @@ def live_owner(run_dir: Path) -> dict[str, Any] | None:
     return holder(RunDir(run_dir).owner)
 
 
-def forget_owner(run_dir: Path) -> None:
-    """For who knows that the owner has ended, though its lock still looks fresh."""
-    RunDir(run_dir).owner.unlink(missing_ok=True)
+def forget_owner(run_dir: Path, job: str) -> None:
+    """For who knows that all processes of the SLURM job `job` have ended, though their lock still looks fresh."""
+    forget(RunDir(run_dir).owner, job)
+
+
+def _named(owner: dict[str, Any]) -> str:
+    job = f" (job {owner['job']})" if owner.get("job") else ""
+    return f"process {owner['pid']} on {owner['host']}{job}"
+
+
+def _if_it_died(owner: dict[str, Any]) -> str:
+    """Nobody can see from here that a process on another host has ended; its heartbeat says it."""
+    if owner["host"] == socket.gethostname():
+        return ""
+    return f"; if that process is dead, the directory is free {STALE_SECONDS:.0f} s after its last heartbeat"
 
 
 def _give_up(run_dir: Path) -> None:

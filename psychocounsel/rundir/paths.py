@@ -122,16 +122,33 @@ class CheckpointDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest = path / "manifest.json"  # the size of every file; written last
+        self.manifest = path / "manifest.json"  # size and hash of every file; written last
         self.loop = path / "loop.json"  # the state of the loop
 
     @property
     def step(self) -> int:
         return int(self.path.name.partition("-")[2])
 
-    def weights(self, engine: str) -> Path:
-        """The weights of an engine in an archive, which holds no optimizer state."""
-        return self.path / engine / "weights.pt"
+    @property
+    def draft(self) -> "CheckpointDir":
+        """The same while it is written."""
+        return CheckpointDir(self.path.with_name(f".{self.path.name}.tmp"))
+
+    def description(self, engine: str) -> Path:
+        """The parameters of an engine, and which part of each the files of a rank hold."""
+        return self.path / engine / "engine.json"
+
+    def weights(self, engine: str, rank: int) -> Path:
+        """A rank's part of the weights of an engine."""
+        return self.path / engine / f"weights-{rank:05d}.safetensors"
+
+    def optimizer(self, engine: str, rank: int) -> Path:
+        """A rank's part of the optimizer's state, which an archive does not have."""
+        return self.path / engine / f"optimizer-{rank:05d}.safetensors"
+
+    def is_optimizer(self, name: str) -> bool:
+        """Whether the file of this relative path holds optimizer state."""
+        return Path(name).match("*/optimizer-*.safetensors")
 
 
 class ModelDir:

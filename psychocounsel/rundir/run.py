@@ -3,9 +3,8 @@
 import os
 import platform
 import sys
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import IO, Any
 from omegaconf import DictConfig
 
 from psychocounsel import __version__
-from psychocounsel.errors import UserError
+from psychocounsel.errors import GoOnLater, UserError, print_failure
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import write_state
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import read_mapping, write_json
 
 _VERSIONS = ("torch", "transformers", "deepspeed", "datasets", "numpy")
 
@@ -39,6 +38,7 @@ class Run:
 
         Raises:
             UserError: if a live process owns the directory.
+            GoOnLater: in a job, if that process does not end.
         """
         rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         attempt = int(os.environ.get("PSYCHOCOUNSEL_ATTEMPT", 1))
@@ -47,11 +47,11 @@ class Run:
         with ownership(run_dir) if rank == 0 else nullcontext(), open(logs.log(rank), "a", 1) as log:
             try:
                 yield cls(run_dir, config, rank, processes, attempt, log)
-            except UserError as error:
+            except (UserError, GoOnLater) as error:
                 print(f"error: {error}", file=log)
                 raise
-            except BaseException:
-                traceback.print_exc(file=log)
+            except BaseException as error:
+                print_failure(error, log)
                 raise
 
     @property
@@ -68,6 +68,15 @@ class Run:
         print(text, file=self.log)
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
+
+    def give_up(self, text: str, step: int) -> None:
+        """Say why the run stops after `step` steps, where the disk may have no room for a word."""
+        if self.is_main:
+            print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):
+            os.write(self.log.fileno(), f"{text}\n".encode())  # past the buffer, which would be flushed again
+        with suppress(OSError):
+            self.write_state("stopped", step, None)
 
     def write_state(self, phase: str, step: int, total: int | None) -> None:
         """Say in `state.json` what the run does, for `jobs` and `report`."""
@@ -91,4 +100,4 @@ class Run:
 
 def read_environment(run_dir: Path) -> dict[str, Any]:
     """`environment.json`, or {} where no attempt has come so far."""
-    return read_json(RunDir(run_dir).environment) or {}
+    return read_mapping(RunDir(run_dir).environment)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.files import read_json, write_atomically, write_json
+from psychocounsel.storage.files import DamagedFile, read_mapping, write_atomically, write_json
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it
 
@@ -36,19 +36,26 @@ def read_config(run_dir: Path) -> DictConfig:
         raise UserError(
             f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir"
         ) from error
-    if not isinstance(loaded, DictConfig):
+    if not isinstance(loaded, DictConfig) or not loaded:
         raise UserError(f"{path}: is not a run's configuration; use another run_dir")
     return loaded
 
 
 def read_section(run_dir: Path, key: str) -> Any:
-    """What stands at a top-level key of `config.yaml`, without the time it takes to read all of it; None if nothing."""
+    """What stands at a top-level key of `config.yaml`, without the time it takes to read all of it; None if nothing.
+
+    Raises:
+        DamagedFile: if that is not YAML.
+    """
     try:
-        text = RunDir(run_dir).config.read_text()
+        text = RunDir(run_dir).config.read_text(errors="replace")
     except FileNotFoundError:
         return None
     found = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
-    return yaml.load(found[0], _Loader)[key] if found else None
+    try:
+        return yaml.load(found[0], _Loader)[key] if found else None
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise DamagedFile(f"{RunDir(run_dir).config}: cannot be read; restore it") from error
 
 
 def write_config(run_dir: Path, config: DictConfig) -> None:
@@ -66,8 +73,10 @@ def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
     Raises:
         UserError: if it is not one.
     """
-    job = read_json(RunDir(run_dir).job)
-    if job is None or not has_config(run_dir):
+    job = read_mapping(RunDir(run_dir).job)
+    if not RunDir(run_dir).job.exists() or not has_config(run_dir):
         files = RunDir(run_dir)
         raise UserError(f"{run_dir}: is not a run directory (it has no {files.job.name} and {files.config.name})")
+    if "module" not in job:
+        raise DamagedFile(f"{RunDir(run_dir).job}: names no module; restore it, or give the run's command again")
     return job, read_config(run_dir)

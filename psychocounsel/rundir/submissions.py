@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import SubmissionDir, SubmissionHome, SweepDir
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import DamagedFile, read_json, write_json
 
 
 @dataclass
@@ -35,7 +35,8 @@ def new_submission(home: Path) -> SubmissionDir:
         number += 1
         submission = files.submission(number)
         with contextlib.suppress(FileExistsError):  # another command's
-            submission.path.mkdir(parents=True)
+            files.submissions.mkdir(parents=True, exist_ok=True)
+            submission.path.mkdir()
             return submission
 
 
@@ -45,7 +46,8 @@ def write(
     """Note the jobs that SLURM has given ids to; runs and code relative to `home`, which may be moved."""
     relative = [[str(run.relative_to(home)) for run in runs] for runs in tasks]
     paths = [str(path.relative_to(home)) for path in code]
-    write_json(submission.record, {"jobs": [*jobs], "submitted": time.time(), "code": paths, "tasks": relative})
+    content = {"jobs": [*jobs], "submitted": time.time(), "code": paths, "tasks": relative}
+    write_json(submission.record, content)
 
 
 def read(home: Path) -> list[Record]:
@@ -54,8 +56,11 @@ def read(home: Path) -> list[Record]:
     for submission in SubmissionHome(home).submission_dirs():
         content: Any = read_json(submission.record)
         if content:
-            tasks = [[home / run for run in runs] for runs in content["tasks"]]
-            found.append(Record(content["jobs"], tasks, content["code"]))
+            try:
+                tasks = [[home / run for run in runs] for runs in content["tasks"]]
+                found.append(Record(content["jobs"], tasks, content["code"]))
+            except (KeyError, TypeError) as error:
+                raise DamagedFile(f"{submission.record}: lacks its jobs or runs; restore it") from error
     return found
 
 

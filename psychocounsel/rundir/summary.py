@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
 
@@ -17,7 +17,7 @@ def is_finished(run_dir: Path) -> bool:
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """`summary.json`, or {} where there is none yet."""
-    return read_json(RunDir(run_dir).summary) or {}
+    return read_mapping(RunDir(run_dir).summary)
 
 
 def write_summary(run_dir: Path, status: str, **content: Any) -> None:
@@ -33,12 +33,14 @@ def remove_summary(run_dir: Path) -> None:
 def objective(run_dir: Path, metric: str) -> float | None:
     """The value of `metric`, by which the run is judged, or None: at the best evaluation, if it is a training."""
     metrics = read_summary(run_dir).get("metrics") or {}
+    if not isinstance(metrics, dict):
+        return None
     return (metrics["best"] or {}).get(metric) if "best" in metrics else metrics.get(metric)
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:
     """`state.json`, or {} before the first process has begun."""
-    return read_json(RunDir(run_dir).state) or {}
+    return read_mapping(RunDir(run_dir).state)
 
 
 def write_state(run_dir: Path, attempt: int, phase: str, step: int, total: int | None) -> None:

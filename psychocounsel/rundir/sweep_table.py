@@ -58,4 +58,16 @@ def is_unused(sweep: Path) -> bool:
 
 def _read_table(sweep: Path) -> list[dict[str, Any]]:
     table = SweepDir(sweep).table
-    return [*map(json.loads, table.read_text().splitlines())] if table.exists() else []
+    if not table.exists():
+        return []
+    rows = []
+    for number, line in enumerate(table.read_text(errors="replace").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            row["index"], row["run_dir"], " ".join(row["overrides"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{table} line {number}: is damaged; mend it, or remove it and give the command again"
+            ) from error
+        rows.append(row)
+    return rows

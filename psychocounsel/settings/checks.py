@@ -11,15 +11,29 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.settings.reward_sections import path_is, reward_sections
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import PACKAGE
 
 
 def require_paths(config: DictConfig) -> None:
     for key in ("output", "cache"):
         if not str(OmegaConf.select(config, f"paths.{key}") or ""):
             raise UserError(f"paths.{key} is empty: give a folder, or unset PSYCHOCOUNSEL_{key.upper()}")
+
+
+def check_length(config: DictConfig) -> None:
+    """Refuse a run with two lengths, or none."""
+    if config.max_steps is not None and config.epochs is not None:
+        raise UserError(
+            f"max_steps={config.max_steps} and epochs={config.epochs:g}: each is the length of the run; leave one out, or "
+            "give epochs=null where an experiment sets it"
+        )
+    if config.max_steps is None and config.epochs is None:
+        raise UserError("epochs=null and max_steps=null: give one of them, the length of the run")
 
 
 def check_combinations(config: DictConfig, cluster: Any) -> None:
@@ -164,6 +178,8 @@ def check_data(config: DictConfig) -> None:
             raise UserError(f"data.principle_weights.{name}={weight}: must be at least 0")
     if data.principle_weights and not any(data.principle_weights.values()):
         raise UserError("data.principle_weights are all 0: give at least one principle a weight")
+    if len(data.rating_range) != 2 or data.rating_range[0] >= data.rating_range[1]:
+        raise UserError(f"data.rating_range={data.rating_range}: give the lowest and the highest rating, as [1,5]")
     if data.limit and data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
     own_source = bool(data.get("_target_"))
@@ -184,10 +200,17 @@ def check_data(config: DictConfig) -> None:
     if len({bool(entry.weight) for entry in data.mix}) > 1:
         raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
     source = data.eval_path or ("data.mix" if data.mix else data.path)
-    if data.eval_split and not own_source and (source in ("data.mix", "builtin:sample") or Path(source).is_file()):
+    if data.eval_split and not own_source and (source == "data.mix" or _is_one_part(source)):
         raise UserError(f"data.eval_split={data.eval_split}: {source} has no splits; give data.eval_path=FILE instead")
+    if data.split != "train" and not own_source and not data.mix and _is_one_part(data.path):
+        raise UserError(f"data.split={data.split}: {data.path} has no splits; leave it out")
     for key in ("path", "eval_path"):
         _check_local_path(data[key], f"data.{key}")
+
+
+def _is_one_part(path: str) -> bool:
+    """Whether what `path` names has no splits."""
+    return path == "builtin:sample" or Path(path).expanduser().is_file()
 
 
 def check_reward_paths(config: DictConfig) -> None:
@@ -201,6 +224,8 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
     if section.path and _is_made_before(config, section.path):
         return
     _check_local_path(section.path, f"{group}.path", folder=True)
+    if section.path and (run := run_of_model(Path(section.path).expanduser().absolute())) and is_run(run):
+        refuse_untrusted_model(run)
     if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
         run = run_of_model(Path(section.path)) or section.path
         raise UserError(
@@ -218,12 +243,22 @@ def _is_made_before(config: DictConfig, path: str) -> bool:
     return not place.exists() and any(place.is_relative_to(parent) for parent in parents)
 
 
-_LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja)$")
+def _check_shipped(value: str, key: str) -> None:
+    models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
+    names = ["builtin:sample"] if key.startswith("data.") else models
+    if value not in names:
+        raise UserError(f"{key}={value}: does not ship with the package; there is {', '.join(names)}")
+
+
+_LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
 
 def _check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
     """A value that looks like a local path must exist; `org/name` that does not exist here is taken for a hub id."""
-    if not value or value.startswith("builtin:"):
+    if not value:
+        return
+    if value.startswith("builtin:"):
+        _check_shipped(value, key)
         return
     path = Path(value).expanduser()
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):

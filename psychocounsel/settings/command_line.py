@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, GoOnLater, UserError, is_disk_full
+from psychocounsel.storage.modes import let_nobody_else_write
 
 _INTERRUPTED = 130
 
@@ -22,13 +23,17 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
     """Call `main` with this process's arguments and exit with its code; the user's errors, and `more`, in one line."""
+    let_nobody_else_write()
     expected: tuple[type[Exception], ...] = (UserError, OSError, *more)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+    except GoOnLater as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(CONTINUE_LATER)
     except expected as error:
         from psychocounsel.settings.messages import one_line
 
         print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        sys.exit(CONTINUE_LATER if is_disk_full(error) else USER_ERROR)

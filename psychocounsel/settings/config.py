@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
@@ -20,6 +20,7 @@ from psychocounsel.settings.checks import (
     check_combinations,
     check_data,
     check_guard,
+    check_length,
     check_needs,
     check_reward_paths,
     check_rollouts,
@@ -27,8 +28,9 @@ from psychocounsel.settings.checks import (
     require_paths,
 )
 from psychocounsel.settings.code_path import add_code_path
-from psychocounsel.settings.keys import refuse_renamed, unknown_key
-from psychocounsel.settings.merging import merged
+from psychocounsel.settings.compositions import Compositions, merged
+from psychocounsel.settings.confidential import check_confidential
+from psychocounsel.settings.keys import SINGLE_LINES, refuse_control_characters, refuse_renamed, unknown_key
 from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
 from psychocounsel.settings.schema import (
     EvaluateConfig,
@@ -66,6 +68,11 @@ def _rollout_server(*, _root_: DictConfig) -> list[str]:
     return target_class(_root_, "rollout").server_command(_root_.rollout) if "rollout" in _root_ else []
 
 
+def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else then
+
+
+OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
 OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
 OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
@@ -74,18 +81,29 @@ OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use
 
 
 def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
-    """Compose `conf/<name>.yaml` with `overrides`."""
+    """Compose `conf/<name>.yaml` with `overrides`. A process reads the files of a set of choices once."""
+    return _compositions(name).compose([quote_choice(override) for override in overrides])
+
+
+@cache
+def _compositions(name: str) -> Compositions:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        return hydra_compose(name, [quote_choice(override) for override in overrides])
+        loader = GlobalHydra.instance().config_loader()
+    return Compositions(loader, lambda choices: loader.load_configuration(name, choices, RunMode.RUN))
 
 
 def quote_choice(override: str) -> str:
-    """Hydra takes `zero=3` for the number 3, which is no name of a choice: quote it."""
-    group, _, choices = override.partition("=")
-    if group.lstrip("+") != "zero":
-        return override
-    return f"{group}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in choices.split(","))
+    """An override as Hydra understands it.
+
+    It takes `zero=3` for the number 3, which is no name of a choice, and refuses new entries of a dictionary without `++`.
+    """
+    key, _, value = override.partition("=")
+    if key.lstrip("+") == "zero":
+        return f"{key}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in value.split(","))
+    if value.startswith("{") and key[:1] not in "+~" and key != "data.principle_weights":
+        return f"++{override}"
+    return override
 
 
 def check(composed: DictConfig) -> DictConfig:
@@ -105,12 +123,15 @@ def check(composed: DictConfig) -> DictConfig:
     config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
     check_members(config, lambda member: _typed(member, NoKeys))
     check_reward(config)
+    for key in SINGLE_LINES:
+        refuse_control_characters(config.get(key), key)
     cluster = build(config, "cluster")
     cluster.check()
     check_data(config)
     if "algo" in config:
         algorithm = build(config, "algo")
         check_needs(algorithm)
+        check_length(config)
         check_combinations(config, cluster)
         check_guard(config, algorithm)
         algorithm.check_settings(config)
@@ -120,6 +141,7 @@ def check(composed: DictConfig) -> DictConfig:
         build(config, "tracker").check()
     else:
         check_reward_paths(config)
+    check_confidential(config)
     make_paths_absolute(config)
     _name_by_path(config)
     return config
@@ -141,7 +163,9 @@ def _typed(plain: DictConfig, fields: type) -> DictConfig:
         groups.append("data")  # rows are read by a source of the user's own
     targets = {group: target_class(plain, group) for group in groups}
     names = tuple(plain[group]["_target_"] for group in targets)
-    config = _merge(_schema(fields, tuple(targets.items()), names), plain)
+    schema = _schema(fields, tuple(targets.items()), names)
+    _check_sections(schema, plain)
+    config = _merge(schema, plain)
     check_limits(fields, config)
     for group, target in targets.items():
         check_limits(target, config[group], f"{group}.")
@@ -163,6 +187,33 @@ def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[st
     return schema
 
 
+def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> None:
+    """Refuse one value in the place of several settings, which OmegaConf refuses without naming the key."""
+    for key in map(str, schema):
+        section, given = schema._get_node(key), plain._get_node(key, validate_access=False)
+        if (
+            given is None
+            or not isinstance(section, DictConfig)
+            or not OmegaConf.get_type(section)
+            or section._is_none()
+        ):
+            continue
+        if not isinstance(given, DictConfig) or given._is_none():
+            inner = list(map(str, section))
+            if dataclasses.is_dataclass(OmegaConf.get_type(section)):
+                raise UserError(
+                    f"{prefix}{key}: holds several settings; give one of them, as {prefix}{key}.{inner[0]}=VALUE"
+                )
+        else:
+            _check_sections(section, given, f"{prefix}{key}.")
+
+
+_FORMS = {
+    "is not a ListConfig, list or tuple": "is a list, written [VALUE,VALUE]",
+    "to Dict[str,": "is a dictionary, written {NAME: VALUE}",
+}
+
+
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     try:
         config = merged(schema, plain)
@@ -172,7 +223,10 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     except (ValidationError, OmegaConfBaseException) as error:
         if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
             raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0]
+        for form, words in _FORMS.items():
+            said = words if form in said else said
+        raise UserError(f"{error.full_key}: {said}") from error
     return config
 
 

@@ -23,6 +23,13 @@ class GroupSettings(Contract):
 
     config_group: ClassVar[str] = ""
 
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Where texts of the data go from here: a key, and the address of a server; `key` is where the settings stand.
+
+        Asked where `data.confidential` limits these. Default: texts stay in the processes of the run.
+        """
+        return []
+
 
 def missing_methods(cls: type) -> str:
     """`open, score (as psychocounsel.reward.base.Scorer says)`, or nothing where all are there."""

@@ -1,16 +1,21 @@
-"""Keys that there are not, or no more: what to type instead."""
+"""Keys that there are not, or no more, and values of several lines: what to type instead."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
+from psychocounsel.storage.files import shipped
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Old key: new key. The old one is refused, unless a dataclass of the user's own has it.
 RENAMED = {"algo.temperature": "rollout.temperature", "rollout.samples": "rollout.shown_prompts"}
 
@@ -22,8 +27,19 @@ def renamed(key: str, value: object = None) -> str | None:
 
 
 def unknown_key(key: str, valid: Sequence[str]) -> str:
-    """One line that names the nearest of the `valid` keys."""
+    """One line that names the choices of its group that have the key, or the nearest of the `valid` keys."""
+    group, _, name = key.partition(".")
+    if choices := sorted(file.stem for file in (shipped("conf") / group).glob("*.yaml") if name in _keys_of(file)):
+        return f"unknown key {key}: {group}={'|'.join(choices)} has it, and what is chosen has not"
     return f"unknown key {key}: {suggestion(key, list(valid))}"
+
+
+def _keys_of(file: Path) -> set[str]:
+    """The keys of a choice's file and of those that it begins with in the same folder."""
+    content = yaml.safe_load(file.read_text()) or {}
+    bases = [each for each in content.get("defaults", []) if isinstance(each, str) and "/" not in each]
+    inherited = (_keys_of(file.with_name(f"{each}.yaml")) for each in bases if each != "_self_")
+    return set(content).union(*inherited) - {"defaults", "_target_"}
 
 
 def refuse_renamed(plain: DictConfig, target_class: Callable[[DictConfig, str], Any]) -> None:
@@ -49,3 +65,44 @@ def refuse_unknown(group: str, values: dict[str, Any], target: Any) -> None:
         key = f"{group}.{name}"
         if key not in fields:
             raise UserError(renamed(key, value) or unknown_key(key, fields))
+
+
+# Settings whose texts become lines of batch scripts, or of lists of files.
+SINGLE_LINES = ("cluster", "paths", "run_dir", "sweep_dir", "after", "code_path")
+
+
+def refuse_control_characters(value: object, key: str) -> None:
+    """Refuse a text that holds a newline or another control character; a mapping or list is searched for such texts.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if isinstance(value, str):
+        if _CONTROL.search(value):
+            raise UserError(
+                f"{key}: holds a newline or another control character: write it on one line, or as a list of lines"
+            )
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            shown = _CONTROL.sub("?", str(name))
+            if shown != str(name):
+                raise UserError(f"{key}.{shown}: the name holds a newline or another control character")
+            refuse_control_characters(inner, f"{key}.{name}")
+    elif isinstance(value, Sequence):
+        for index, inner in enumerate(value):
+            refuse_control_characters(inner, f"{key}[{index}]")
+
+
+def refuse_lines_in_overrides(arguments: Sequence[str]) -> None:
+    """Refuse command-line arguments of several lines, which are kept a line each.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for argument in arguments:
+        if _CONTROL.search(argument):
+            key = _CONTROL.sub("?", argument.partition("=")[0])
+            raise UserError(
+                f"{key}: holds a newline or another control character: write it on one line (a text of several lines can "
+                "stand in a YAML file of --config-dir)"
+            )

@@ -1,17 +1,15 @@
 """The Hydra launcher behind `-m`: all combinations are composed and checked before the first one starts."""
 
-import atexit
 import contextlib
-import pickle
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -22,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.sweep_table import is_unused
+from psychocounsel.settings.compositions import Compositions
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.sweep import Row, with_rows
@@ -89,13 +88,16 @@ class JobLauncher(Launcher):
     act: ClassVar[Any]
     exit_codes: ClassVar[list[int]]
     rows: ClassVar[list[Row]]
+    sweeps: ClassVar[
+        list[tuple[Path, list[Path]]]
+    ] = []  # folders that were asked for, and the parents that were not there
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.master = hydra_context, config
-        self.composed: dict[tuple[str, ...], bytes] = {}
-        self.parsed: dict[str, tuple[Any, bool]] = {}
+        self.master = config
+        loader: Any = hydra_context.config_loader
+        self.compositions = Compositions(loader, partial(loader.load_sweep_config, config))
         self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
-        atexit.register(_remove_if_unused, self.sweep, [path for path in self.sweep.parents if not path.exists()])
+        self.sweeps.append((self.sweep, [path for path in self.sweep.parents if not path.exists()]))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         if self.master.run_dir:
@@ -118,28 +120,9 @@ class JobLauncher(Launcher):
             raise UserError(f"combination {' '.join(overrides)}: {message}{advice}") from error
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        """What Hydra composes: files once for each set of choices, then values as it applies them itself."""
-        loader: Any = self.context.config_loader
-        parsed = {text: self._parse(text) for text in overrides}
-        choices = tuple(text for text in overrides if not parsed[text][1])
-        if choices not in self.composed:
-            loaded = loader.load_sweep_config(self.master, list(choices))
-            plain = OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
-            OmegaConf.set_struct(plain, True)
-            self.composed[choices] = pickle.dumps(plain)
-        config: DictConfig = pickle.loads(self.composed[choices])  # four times as fast as a deep copy
-        type(loader)._apply_overrides_to_config([parsed[text][0] for text in overrides if parsed[text][1]], config)
+        config = self.compositions.compose(overrides)
         OmegaConf.set_struct(config, False)
         return config
-
-    def _parse(self, text: str) -> tuple[Any, bool]:
-        """An override, and whether it only sets a value."""
-        if text not in self.parsed:
-            loader: Any = self.context.config_loader
-            (each,) = OverridesParser.create(loader).parse_overrides([text])
-            is_value = not each.is_delete() and not loader.repository.group_exists(each.key_or_group)
-            self.parsed[text] = each, is_value
-        return self.parsed[text]
 
 
 def _refuse_shared_directories(jobs: list[LaunchedJob]) -> None:
@@ -153,13 +136,15 @@ def _refuse_shared_directories(jobs: list[LaunchedJob]) -> None:
             )
 
 
-def _remove_if_unused(sweep: Path, new_parents: list[Path]) -> None:
+def remove_unused() -> None:
     """Hydra writes multirun.yaml before anything is checked; a sweep that did not start leaves no folder."""
-    if is_unused(sweep):
-        shutil.rmtree(sweep)
-        with contextlib.suppress(OSError):
-            for parent in new_parents:
-                parent.rmdir()  # goes only if it is empty
+    while JobLauncher.sweeps:
+        sweep, new_parents = JobLauncher.sweeps.pop()
+        if is_unused(sweep):
+            shutil.rmtree(sweep)
+            with contextlib.suppress(OSError):
+                for parent in new_parents:
+                    parent.rmdir()  # goes only if it is empty
 
 
 def _result(overrides: list[str], objective: Any) -> JobReturn:

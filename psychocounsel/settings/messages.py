@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 
+import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import InterpolationResolutionError
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import renamed, unknown_key
 from psychocounsel.settings.schema import flat_keys, suggestion
@@ -14,6 +16,10 @@ from psychocounsel.storage.files import shipped
 
 def one_line(error: Exception, arguments: Sequence[str], config_name: str = "train") -> str:
     """The one line that a user needs of `error`, which the command-line `arguments` caused."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in _said(error, arguments, config_name))
+
+
+def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
     text = str(error)
     if isinstance(error, UserError):
         return text
@@ -22,17 +28,45 @@ def one_line(error: Exception, arguments: Sequence[str], config_name: str = "tra
         if not equals:
             return f"{key}: is not of the form KEY=VALUE"
         return f"{error.override}: cannot be read; put quotes around the value as well: \"{key}='VALUE'\""
-    if isinstance(error, MissingConfigException) and (match := re.search(r"(?:find|load) '([^']+)'", text)):
-        return _unknown_choice(match.group(1), re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.M))
+    if isinstance(error, yaml.YAMLError):
+        return _bad_yaml(error)
+    if isinstance(error, MissingConfigException):
+        if match := re.search(r"(?:find|load) '([^']+)'", text):
+            found = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.M)
+            return _unknown_choice(match.group(1), found)
+        if match := re.search(r"primary config '([^']+)'", text):
+            return f"--config-name {match.group(1)}: no such configuration; it is train or evaluate"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
+    return _of_hydra(error, arguments, config_name)
+
+
+def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> str:
+    text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         inner = re.search(r"full_key: (\S+)", text)
         return _unknown_override(inner.group(1) if inner else match.group(1), arguments, config_name)
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match.group(1)}: several values are a sweep, add -m; one list is written [value1,value2]"
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"+{match.group(1)}: is there already; write {match.group(1)}=VALUE"
+    if isinstance(error, InterpolationResolutionError) and (given := [text for text in arguments if "${" in text]):
+        return f"{given[0]}: {text.splitlines()[0]}"
+    if match := re.search(r"Error merging override \+*(.*)", text):
+        return f"{match.group(1)}: has another form than what stands there"
+    if (match := re.search(r"full_key: (\S+)", text)) and match.group(1) not in text.splitlines()[0]:
+        return f"{match.group(1)}: {text.splitlines()[0]}"
     lines = [line.strip() for line in (text or str(error.__cause__)).splitlines() if line.strip()]
-    return "; ".join(lines[:2])
+    said = "; ".join(lines[:2])
+    return said if words(said) == said else f"{type(error).__name__} ({words(said)})"
+
+
+def _bad_yaml(error: yaml.YAMLError) -> str:
+    """Which file cannot be read, and where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}: is not YAML ({error.problem} in line {mark.line + 1})"
+    return f"{getattr(error, 'name', 'a configuration')}: is not YAML ({str(error).splitlines()[0]})"
 
 
 def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> str:
@@ -50,7 +84,8 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    return unknown_key(key, valid) + f" (a key that the YAML leaves out is added with +{key}=VALUE)"
+    message = unknown_key(key, valid)
+    return message if " has it" in message else f"{message} (a key that the YAML leaves out is added with +{key}=VALUE)"
 
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The members of `reward=ensemble` in a configuration: from what the user writes to the settings of each; no torch."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,21 @@ def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 def path_is(section: DictConfig) -> str:
     """What `path` of a reward's section names, as RewardSettings says: loaded, served or nothing."""
     return str(class_of(section, "reward").path_is)
+
+
+def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
+    """Key and folder of each model of a checked configuration that lies here, and whether its weights are loaded."""
+    sections = [("model", config.model, True)] if "model" in config else []
+    sections += [(key, section, path_is(section) == "loaded") for key, section in reward_sections(config)]
+    for key, section, weights in sections:
+        path = section.get("path") if path_is_model(key, section) else None
+        if path and os.path.isdir(str(path)):
+            yield f"{key}.path", str(path), weights
+
+
+def path_is_model(key: str, section: DictConfig) -> bool:
+    """Whether the `path` of a section names a model."""
+    return key == "model" or path_is(section) != "nothing"
 
 
 def _is_several(config: DictConfig) -> bool:

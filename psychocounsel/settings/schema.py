@@ -81,7 +81,11 @@ class DataConfig:
     safety_veto: bool = False
     system_prompt: str | None = None
     too_long: str = option("drop", choices=("drop", "shorten"))
+    bad_rows: str = option("refuse", choices=("refuse", "drop"))
+    rating_range: list[float] = option([1.0, 5.0])
     mix: list[MixEntry] = option([])
+    confidential: bool = False
+    allowed_hosts: list[str] = option([])
 
 
 @dataclass
@@ -118,6 +122,8 @@ class GuardConfig:
 @dataclass
 class CheckpointConfig:
     every: int = option(10, at_least=0)
+    minutes: float | None = option(None, above=0)
+    background: bool = True
     keep_last: int = option(1, at_least=1)
     metric: str = "eval/loss"
     mode: str = option("auto", choices=("auto", "min", "max"))  # auto: min for a loss, max for the rest
@@ -134,8 +140,8 @@ class TrainConfig:
     """The keys of `psychocounsel.train`; `algo`, `cluster`, `tracker`, and where the algorithm needs them `reward` and
     `rollout`, are added from their `_target_`."""
 
-    seed: int = 1
-    epochs: float = option(1.0, above=0)
+    seed: int = option(1, at_least=0, at_most=2**32 - 1)  # what every library takes
+    epochs: float | None = option(1.0, above=0)
     max_steps: int | None = option(None, at_least=1)
     global_batch_size: int = option(32, at_least=1)
     micro_batch_tokens: int | str = option(4096, at_least=1, word="auto")
@@ -216,8 +222,28 @@ def check_limits(section: Any, values: Any, prefix: str = "") -> None:
                 check_limits(MixEntry, entry, f"{key}[{index}].")
         if missing:
             raise UserError(f"{key} is not set: add {key}=VALUE")
+        if value == "" and item.name not in _MAY_BE_EMPTY:
+            raise UserError(f"{key} is empty: give {key}=VALUE, or leave it out")
         if problem := _problem(value, item.metadata):
             raise UserError(f"{key}={value}: must be {problem}")
+        if (place := _not_finite(value, key)) is not None:
+            raise UserError(f"{place}: must be a finite number")
+
+
+_MAY_BE_EMPTY = ("system_prompt", "mail_type")
+
+
+def _not_finite(value: Any, key: str) -> str | None:
+    """The first number in a list or mapping that is infinite or none, with its key; None if there is no such number."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{key}={value}"
+    if OmegaConf.is_dict(value):
+        inner = ((f"{key}.{name}", value[name]) for name in value if not OmegaConf.is_missing(value, name))
+    elif OmegaConf.is_list(value):
+        inner = ((f"{key}[{index}]", each) for index, each in enumerate(value))
+    else:
+        return None
+    return next((found for name, each in inner if (found := _not_finite(each, name))), None)
 
 
 _COMPARISONS = {

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.errors import UserError
+
 PACKAGE = Path(__file__).parent.parent  # the folder `psychocounsel`
 
 
@@ -29,16 +31,23 @@ def fsync_directory(path: Path) -> None:
 
 
 def write_atomically(
-    path: Path, content: str | Iterable[bytes | memoryview], durable: bool = True, mode: int | None = None
+    path: Path,
+    content: str | Iterable[bytes | memoryview],
+    durable: bool = True,
+    mode: int | None = None,
+    owned: bool = False,
 ) -> None:
     """Write text or pieces of bytes under a temporary name and rename it to `path`, so that no reader sees half a file.
 
-    `durable=False` skips fsync: for heartbeats, which a crash may lose. `mode` sets the file's permissions.
+    `durable=False` skips fsync: for heartbeats, which a crash may lose. `mode` are the file's permissions; by
+    default the umask decides.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # processes of other hosts may write it as well
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.writelines([content.encode()] if isinstance(content, str) else content)
             file.flush()
             if durable:
@@ -51,16 +60,42 @@ def write_atomically(
         fsync_directory(path.parent)
 
 
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
 def write_json(path: Path, value: Any, durable: bool = True, mode: int | None = None) -> None:
-    write_atomically(path, json.dumps(value, indent=2) + "\n", durable, mode)
+    write_atomically(path, json_text(value), durable, mode)
+
+
+class DamagedFile(UserError):
+    """A file of ours that does not hold what we write into it."""
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed file, or None where it does not exist."""
+    """Return the mapping or list in the file, or None where it does not exist.
+
+    Raises:
+        DamagedFile: if it holds something else, or is cut short.
+    """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError) as error:
+        reason = "is empty" if path.stat().st_size == 0 else "is not valid JSON"
+        raise DamagedFile(f"{path}: {reason}; restore it, or remove it where it can be made again") from error
+    if not isinstance(content, dict | list):
+        raise DamagedFile(f"{path}: holds no mapping; restore it, or remove it where it can be made again")
+    return content
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """As `read_json`, of a file that holds a mapping; {} where it does not exist."""
+    content = read_json(path)
+    if isinstance(content, list):
+        raise DamagedFile(f"{path}: holds a list in the place of a mapping; restore it")
+    return content or {}
 
 
 def shared_secret(path: Path) -> str:
@@ -72,6 +107,13 @@ def shared_secret(path: Path) -> str:
         os.link(mine, path)
     mine.unlink()
     return path.read_text()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what was being written below `folder` under temporary names, when the disk was full: it takes up space."""
+    for path in sorted(folder.rglob(".*.tmp"), reverse=True):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _aside(path: Path) -> Path:

@@ -1,16 +1,55 @@
 """What tells files from others: a hash of what they hold, kept in a note so that it is not computed at every start."""
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import DamagedFile, read_mapping, write_json
+from psychocounsel.storage.modes import make_shared
 
+_BLOCK = 1 << 22
 _SETTLED_SECONDS = 2.0  # a file that changed later than that may change again within one tick of its clock
+
+
+class FileMark(TypedDict):
+    """What tells a file from the same file damaged."""
+
+    bytes: int
+    sha256: str
+
+
+def write_marked(path: Path, content: Iterable[bytes | memoryview]) -> FileMark:
+    """Write pieces of bytes to `path`, hashed on their way, and sync the file to disk.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    digest, size = hashlib.sha256(), 0
+    with open(path, "wb", buffering=0) as file:
+        for piece in content:
+            whole = memoryview(piece)
+            for start in range(0, len(whole), _BLOCK):
+                block = whole[start : start + _BLOCK]
+                digest.update(block)
+                size += len(block)
+                while block:
+                    block = block[file.write(block) :]
+        os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def mark_of(path: Path) -> FileMark:
+    """The mark of a file as it is now.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    _add(digest, path)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def content_id(root: Path, files: Sequence[Path], cache: str) -> str:
@@ -53,20 +92,20 @@ def _stats(files: Sequence[Path]) -> list[list[int]]:
 
 def _add(digest: Any, file: Path) -> None:
     with open(file, "rb") as handle:
-        while block := handle.read(1 << 22):
+        while block := handle.read(_BLOCK):
             digest.update(block)
 
 
 def _read_note(note: Path) -> dict[str, Any]:
     try:
-        return read_json(note) or {}
-    except (OSError, json.JSONDecodeError):
+        return read_mapping(note)
+    except (OSError, DamagedFile):
         return {}
 
 
 def _write_note(note: Path, value: dict[str, Any]) -> None:
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
+        make_shared(note.parent)
         write_json(note, value, durable=False)
     except OSError:
         pass  # a cache that cannot be written costs time, not the run

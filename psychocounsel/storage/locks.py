@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.storage.modes import file_mode
+
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
+_ENDED = ("Z", "X", "x")  # states in /proc/PID/stat: killed and not yet reaped, or being removed
 
 
 class Lock:
@@ -19,7 +22,7 @@ class Lock:
 
     def __init__(self, path: Path, lost: Callable[[], None] = lambda: None) -> None:
         self.path, self._lost = path, lost
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "job": this_job()}
         self._content = json.dumps({**me, "id": uuid.uuid4().hex})
         self._done = threading.Event()
         self._beat = threading.Thread(target=self._beat_until_done, daemon=True)
@@ -61,11 +64,24 @@ def holder(path: Path) -> dict[str, Any] | None:
     return json.loads(held) if held is not None and _is_live(path, held) else None
 
 
+def this_job() -> str | None:
+    """The id of the SLURM job that this process belongs to."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def forget(path: Path, job: str) -> None:
+    """Remove the lock of a process of `job`, for who knows that all its processes have ended; others' locks stay."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if json.loads(_read(path) or "")["job"] == job:
+            path.unlink(missing_ok=True)
+
+
 def _create(lock: Path, content: str) -> bool:
     """Create the lock with its content in one step: a hard link fails if the name exists, also on NFS."""
     draft = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.tmp")
     try:
         draft.write_text(content)
+        draft.chmod(file_mode())  # whoever shares the folder must be able to tell whose it is
         os.link(draft, lock)
         return True
     except FileExistsError:
@@ -92,11 +108,15 @@ def _is_live(lock: Path, content: str) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process of this host started (clock ticks since boot): tells it from a later one with the same number."""
+    """When a process of this host started (clock ticks since boot): tells it from a later one with the same number.
+
+    None for one that has ended, also where its parent has not asked yet how (a zombie keeps its number and its start).
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return None if state in _ENDED else fields[18]
 
 
 def _age(lock: Path) -> float:

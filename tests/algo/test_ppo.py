@@ -125,7 +125,6 @@ def test_the_critics_value_at_a_reply_without_its_last_token_is_its_score() -> N
 BASE = [
     "algo=ppo",
     "data.limit=200",
-    "epochs=9",
     "eval.limit=4",
     "max_steps=6",
     "global_batch_size=4",
@@ -165,8 +164,8 @@ def test_the_first_update_of_a_round_has_ratio_one_and_the_second_has_not(unbrok
 
 def test_of_a_checkpoint_the_policy_is_exported_and_not_the_critic(unbroken: Path, tmp_path: Path) -> None:
     export([str(unbroken), "step=6", f"to={tmp_path / 'six'}"])
-    file = unbroken / "checkpoints" / "step-000006" / "policy" / "mp_rank_00_model_states.pt"
-    state = torch.load(file, weights_only=False)["module"]
+    file = unbroken / "checkpoints" / "step-000006" / "policy" / "weights-00000.safetensors"
+    state = load_file(file)
     for name, value in load_file(tmp_path / "six" / "model.safetensors").items():
         assert torch.equal(value, state[f"lm.{name}"]), name
 

@@ -117,7 +117,7 @@ def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None
 
 # -- through the loop
 
-BASE = ["algo=ppo", "algo.critic=policy", "data.limit=200", "epochs=9", "eval.limit=4", "max_steps=6", "max_length=600"]
+BASE = ["algo=ppo", "algo.critic=policy", "data.limit=200", "eval.limit=4", "max_steps=6", "max_length=600"]
 BASE += ["global_batch_size=4", "rollout.max_tokens=12", "eval.every=0", "checkpoint.every=2", "algo.lr=1e-3"]
 BASE += ["cluster.threads=1", "algo.passes=3", "algo.stop_kl=1e-9", "algo.kl_target=0.01", "algo.kl_in=loss"]
 BASE += ["algo.importance_cap=0.5", "algo.entropy_weight=0.01"]
@@ -178,8 +178,8 @@ def test_in_warm_up_the_policy_stays_and_the_critic_learns(small_model: Path, tm
     run = tmp_path / "run"
     more = ["algo.critic_warmup=2", "max_steps=3", "algo.passes=1", "algo.stop_kl=null", "algo.critic_lr=1e-2"]
     train(run, small_model, *more, "checkpoint.keep_last=2")
-    state = run / "checkpoints" / "step-000002" / "policy" / "mp_rank_00_model_states.pt"
-    after, trained = torch.load(state, weights_only=False)["module"], load_file(run / "model" / "model.safetensors")
+    state = run / "checkpoints" / "step-000002" / "policy" / "weights-00000.safetensors"
+    after, trained = load_file(state), load_file(run / "model" / "model.safetensors")
     for name, value in load_file(small_model / "model.safetensors").items():
         assert torch.equal(after[f"lm.{name}"], value) and not torch.equal(trained[name], value)
     lines = metrics_of(run)

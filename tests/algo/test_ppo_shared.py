@@ -127,7 +127,7 @@ def test_values_alone_are_those_of_the_same_pass() -> None:
 
 # -- through the loop
 
-BASE = ["algo=ppo", "algo.critic=shared", "algo.critic_lr=1e-2", "algo.value_weight=0.5", "data.limit=200", "epochs=9"]
+BASE = ["algo=ppo", "algo.critic=shared", "algo.critic_lr=1e-2", "algo.value_weight=0.5", "data.limit=200"]
 BASE += [
     "eval.limit=4",
     "max_steps=6",
@@ -145,8 +145,7 @@ def train(run: Path, model: Path, *more: str, code: int = 0) -> str:
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:
     """The policy's weights in the last checkpoint."""
-    file = run / "checkpoints" / "step-000006" / "policy" / "mp_rank_00_model_states.pt"
-    return dict(torch.load(file, weights_only=False)["module"])
+    return load_file(run / "checkpoints" / "step-000006" / "policy" / "weights-00000.safetensors")
 
 
 @pytest.fixture(scope="module")

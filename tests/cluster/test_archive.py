@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import torch
+from safetensors.torch import load_file
 
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.rundir.manifest import complete_checkpoints
@@ -36,12 +36,13 @@ def test_an_archive_exports_the_same_weights_and_has_no_optimizer_state(stage: i
     assert [path.name for path in complete_checkpoints(kept)] == ["step-000002", "step-000003"]
     for checkpoint in complete_checkpoints(kept):
         names = {path.name for path in checkpoint.rglob("*") if path.is_file()}
-        assert names == {"weights.pt", "loop.json", "manifest.json"}
+        parts = {f"weights-{rank:05d}.safetensors" for rank in range(2 if stage else 1)}
+        assert names == {*parts, "engine.json", "loop.json", "manifest.json"}
         assert (checkpoint / "loop.json").read_bytes() == (
             run / "checkpoints" / checkpoint.name / "loop.json"
         ).read_bytes()
-        weights = torch.load(checkpoint / "policy" / "weights.pt")
-        assert all(isinstance(value, torch.Tensor) for value in weights.values()), "weights and nothing else"
+        kept_names = {name for part in parts for name in load_file(checkpoint / "policy" / part)}
+        assert kept_names and not any("exp_avg" in name for name in kept_names), "weights and nothing else"
     exports = []
     for place in ("run", "kept"):
         cli("export", place, "step=2", f"to={place}-2", cwd=tmp_path)

@@ -201,7 +201,8 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
     result = cli("evaluate", *command, cwd=tmp_path)
     assert result.stdout.startswith(f"would run psychocounsel.evaluate with 1 process on CPU in {tmp_path}/out: ")
     several = cli("evaluate", "-m", *command[:2], "limit=1,2", cwd=tmp_path).stdout.splitlines()
-    assert len(several) == 2 and several[0].endswith(" limit=1")
+    assert len(several) == 3 and several[0].endswith(" limit=1")
+    assert several[2].startswith("data=sample: ") and " held-out groups of " in several[2], "rows are counted once"
     assert not list(tmp_path.iterdir())
 
 

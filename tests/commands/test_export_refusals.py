@@ -138,7 +138,7 @@ def test_weights_that_no_longer_fit_their_base_are_refused(policy_run: Path, ada
     with pytest.raises(UserError, match=r"do not fit .*/other \(size mismatch .* was it changed since") as refusal:
         export([with_base(policy_run, tmp_path / "other"), "step=1"])
     assert "\n" not in str(refusal.value)
-    with pytest.raises(UserError, match="gone: cannot be loaded"):
+    with pytest.raises(UserError, match="gone: its tokenizer cannot be loaded"):
         export([with_base(policy_run, tmp_path / "gone"), "step=1"])
     export([str(tmp_path / "policy-gone")])
     assert "license: other\nlicense_name: apache-2.0-and-unknown" in (

@@ -79,7 +79,7 @@ def test_sizes_come_first_and_what_was_fetched_trains_offline(hub: Hub, tmp_path
     assert process.returncode == 0
     assert sorted(hub.sent) == sorted(["data/train.jsonl", *(file.name for file in TINY.iterdir())])
     assert f"new runs use commit {commits[0][:12]} of acme/tiny-chat" in rest
-    assert "tiny-chat with data=pairs: 18 training and 2 held-out rows" in rest
+    assert "tiny-chat with data=pairs: 18 training groups, 2 held-out groups of 2 prompts" in rest
     hub.stop()
     cli("train", *BOTH, *SHORT, "run_dir=run", cwd=tmp_path, HF_HUB_OFFLINE="1", HF_ENDPOINT=hub.url)
     assert revisions(tmp_path / "run") == commits
@@ -169,7 +169,9 @@ def test_all_models_of_a_sweep_and_only_the_weights_that_are_loaded(hub: Hub, tm
     assert len(sizes) == 2 and sizes[0] == sizes[1]
     said = prepare(hub, *sweep, cwd=tmp_path)
     assert sorted(hub.sent) == sorted([*files, *files])
-    assert "tiny-chat with data=sample: 8 training and" in said and "other with data=sample: 8 training and" in said
+    assert (
+        "tiny-chat with data=sample: 8 training groups" in said and "other with data=sample: 8 training groups" in said
+    )
     prepared = sorted(path.name for path in (tmp_path / "cache" / "prepared").iterdir())
     assert prepared == ["models--acme--other.json", "models--acme--tiny-chat.json"]
     assert {path.name for path in tmp_path.iterdir()} == {"hub", "cache"}, "no run directory, no sweep"
@@ -181,6 +183,6 @@ def test_nothing_to_fetch_still_checks_the_data(tmp_path: Path) -> None:
     sweep = ["-m", "data=local", "data.path=a.jsonl,b.jsonl"]
     result = cli("prepare", *sweep, cwd=tmp_path, check_code=USER_ERROR, HF_HUB_OFFLINE="1")
     assert result.stdout.splitlines()[0].startswith("nothing to fetch")
-    assert "tiny with data=a: 18 training and 2 held-out rows" in result.stdout
+    assert "tiny with data=a: 18 training groups, 2 held-out groups of 2 prompts" in result.stdout
     assert "error: combination data=local data.path=b.jsonl: b.jsonl line 1: " in result.stderr
     assert "Traceback" not in result.stderr

@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Path:
 def test_all_commands_read_its_rows(small_model: Path, home: Path) -> None:
     own = ["--config-dir", "my", "data=answers", "data.path=table.csv", "data.delimiter=';'", "data.dev_fraction=0.2"]
     model = [f"model.path={small_model}", "max_length=256"]
-    assert ": 8 training and 2 held-out rows" in cli("prepare", *own, *model, cwd=home).stdout
+    assert ": 8 training groups, 2 held-out groups of 2 prompts" in cli("prepare", *own, *model, cwd=home).stdout
     short = ["max_steps=1", "global_batch_size=4", "cluster.threads=1", "run_dir=run"]
     cli("train", *own, *model, *short, cwd=home)
     assert [line["step"] for line in metrics_of(home / "run")][-1] == 1

@@ -239,3 +239,20 @@ def test_the_released_dataset_keeps_pairs_by_gap_and_tests_on_its_own_split(tmp_
     assert [example.id for example in train] == [str(number) for number in range(16) if number % 3]
     assert any("7 pairs dropped (gap below data.min_gap)" in line for line in said)
     assert any("3 training rows dropped (their prompt is in the held-out data)" in line for line in said)
+
+
+def test_what_datasets_makes_of_private_files_is_private(tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", ROWS)
+    cache = tmp_path / "cache"
+    assert len(load_examples(str(folder), "train", None)) == len(ROWS)
+    (shared,) = {path.stat().st_mode & 0o777 for path in cache.rglob("*.arrow")}
+    assert shared & 0o044, "as the umask has it"
+    write_jsonl(folder / "train.jsonl", ROWS[:3])
+    (folder / "train.jsonl").chmod(0o600)
+    assert len(load_examples(str(folder), "train", None)) == 3
+    private = cache / f"private-{os.getuid()}"
+    made = [private, *private.rglob("*")]
+    assert any(path.suffix == ".arrow" for path in made)
+    assert {path.stat().st_mode & 0o077 for path in made} == {0}

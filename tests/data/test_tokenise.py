@@ -113,7 +113,7 @@ def test_prompt_and_reply_of_each_family(family: str) -> None:
         assert completion.ids.dtype == group.prompt_ids.dtype == np.int32
         whole = [*group.prompt_ids, *completion.ids]
         rendered = chat.render([{"role": "user", "content": "I can't sleep."}], reply)
-        assert text_of(chat, np.array(whole)) == rendered.rstrip("\n")
+        assert text_of(chat, np.array(whole)) == rendered.text.rstrip("\n")
     assert chat.end_tokens == {chat.tokenizer.convert_tokens_to_ids(end)}
     if options.get("adds_bos"):
         assert (group.prompt_ids == chat.bos).sum() == 1

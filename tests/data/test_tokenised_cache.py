@@ -1,7 +1,6 @@
 """Tokenised data from the cache are those that were tokenised, for as long as nothing changes that decides them."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -21,8 +20,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage import blob
 from tests.support.harness import TINY, write_jsonl
-
-SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+from tests.support.processes import FORKED
 
 
 def rows(count: int = 12, reply: str = "Since when?") -> list[dict[str, Any]]:
@@ -180,8 +178,8 @@ def build_slowly(home: Path, gate: object, results: object) -> None:
 
 @pytest.mark.slow
 def test_of_many_at_once_one_tokenises_and_the_others_wait(home: Path) -> None:
-    gate, results = SPAWN.Barrier(5), SPAWN.Queue()
-    processes = [SPAWN.Process(target=build_slowly, args=(home, gate, results)) for _ in range(4)]
+    gate, results = FORKED.Barrier(5), FORKED.Queue()
+    processes = [FORKED.Process(target=build_slowly, args=(home, gate, results)) for _ in range(4)]
     for process in processes:
         process.start()
     gate.wait()
@@ -205,7 +203,7 @@ def die_writing(home: Path, place: str) -> None:
 
 @pytest.mark.parametrize("place", ["before", "half written"])
 def test_a_killed_writer_is_no_hindrance(place: str, home: Path) -> None:
-    process = SPAWN.Process(target=die_writing, args=(home, place))
+    process = FORKED.Process(target=die_writing, args=(home, place))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -85,7 +85,7 @@ def test_full_matrix(
         "algo=reward algo.margin=0.3 algo.centring=0.01",
         pytest.param("algo=kto", marks=pytest.mark.slow),
         pytest.param("algo=reward model.lora.rank=4", marks=pytest.mark.slow),
-        pytest.param("algo=sft epochs=2", marks=pytest.mark.slow),
+        pytest.param("algo=sft", marks=pytest.mark.slow),
         pytest.param("algo=simpo algo.sft_weight=0.5", marks=pytest.mark.slow),
         pytest.param("algo=orpo", marks=pytest.mark.slow),
         pytest.param("algo=dpo model.lora.rank=4", marks=pytest.mark.slow),

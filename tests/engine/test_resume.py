@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from psychocounsel.rundir.manifest import latest_checkpoint
+from psychocounsel.rundir.manifest import complete_checkpoints, latest_checkpoint
 from psychocounsel.storage.files import read_json
 from tests.support.harness import ROOT, cli, metrics_of
 
@@ -125,7 +125,7 @@ def test_stop_file_saves_and_the_same_command_goes_on(
 
 def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    short = [f"run_dir={run_dir}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant", "epochs=2"]
+    short = [f"run_dir={run_dir}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant"]
     cli("train", *short, cwd=ROOT)
     again = cli("train", *short, cwd=ROOT)
     assert "already finished" in again.stdout
@@ -148,3 +148,38 @@ def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: dict, tm
     again = cli(*kept, cwd=ROOT)
     assert "going on from step 2" in again.stderr
     assert_bitwise_equal(run_dir, unbroken[SMALL])
+
+
+@pytest.mark.parametrize("setting", [SMALL, pytest.param(SHARDED, marks=pytest.mark.slow)])
+def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
+    setting: tuple[str, ...], unbroken: dict, small_model: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    full = "+callbacks.full={_target_: tests.support.killer.FullDisk, step: 3}"
+    stopped = cli(*command(run_dir, small_model, setting, full), cwd=ROOT, check_code=75)
+    (line,) = [line for line in stopped.stderr.splitlines() if "error" in line]
+    assert line.startswith(
+        f"error: {run_dir}/checkpoints/step-000004: the checkpoint cannot be written (File too large)"
+    )
+    assert "Traceback" not in stopped.stderr
+    assert read_json(run_dir / "state.json")["phase"] == "stopped"
+    assert not [path for path in run_dir.rglob("*") if path.name.endswith((".tmp", ".old"))]
+    again = cli(*command(run_dir, small_model, setting), cwd=ROOT)
+    assert "going on from step 2" in again.stderr
+    assert_bitwise_equal(run_dir, unbroken[setting])
+
+
+def test_other_processes_and_another_stage_go_on(unbroken: dict, small_model: Path, tmp_path: Path) -> None:
+    """And save every step, since the minutes are over by then."""
+    run_dir = tmp_path / "run"
+    touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"
+    cli(*command(run_dir, small_model, SMALL, touch), cwd=ROOT, check_code=75)
+    more = ("checkpoint.every=0", "checkpoint.minutes=1e-6", "checkpoint.keep_last=9")
+    again = cli(*command(run_dir, small_model, SHARDED, *more), cwd=ROOT)
+    assert "going on from step 3" in again.stderr
+    got, expected = metrics_of(run_dir), metrics_of(unbroken[SMALL])
+    assert got[:4] == expected[:4]
+    assert got[4]["loss"] == pytest.approx(expected[4]["loss"], rel=1e-6)
+    assert got[6]["eval/loss"] == pytest.approx(expected[6]["eval/loss"], rel=1e-4)
+    kept = [path.name for path in complete_checkpoints(run_dir)]
+    assert kept == ["step-000003", "step-000004", "step-000005", "step-000006"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from psychocounsel.engine.schedule import DataOrder, step_seed
+from psychocounsel.engine.schedule import DataOrder, RoundOrder, step_seed
 
 
 @pytest.mark.parametrize(("rows", "batch", "epochs"), [(10, 3, 2), (7, 7, 1), (5, 8, 3), (100, 32, 1.5)])
@@ -22,6 +22,16 @@ def test_order_depends_on_the_seed_alone() -> None:
     assert [first.indices(step) for step in range(first.steps)] == [same.indices(step) for step in range(same.steps)]
     assert first.indices(0) != other.indices(0)
     assert DataOrder(50, 8, 9, None, 1).indices(4) == first.indices(4), "more epochs do not change the earlier steps"
+
+
+def test_max_steps_alone_decides_the_length() -> None:
+    order = DataOrder(10, 4, None, 7, 1)
+    assert order.steps == 7
+    stream = [index for step in range(7) for index in order.indices(step)]
+    assert len(stream) == 28, "every step is whole, over the borders of epochs"
+    assert all(sorted(stream[start : start + 10]) == list(range(10)) for start in (0, 10))
+    assert RoundOrder(10, 4, 4, 2, None, 9, 1).steps == 9
+    assert RoundOrder(10, 4, 4, 2, None, 9, 1).rounds == 5
 
 
 def test_max_steps_ends_early_and_visits_only_what_it_sees() -> None:

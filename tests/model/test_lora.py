@@ -119,7 +119,7 @@ def test_adapter_and_merged_model_are_saved_and_equal(sharding: list[str], tmp_p
 @pytest.mark.slow
 def test_quantised_base_trains_an_adapter_that_merges_into_full_weights(tmp_path: Path) -> None:
     """QLoRA: the frozen weights are in four bits, the run starts near the full model's loss, and the adapter learns."""
-    settings = ["algo=simpo", *SETTINGS, "max_steps=6", "epochs=2", "algo.lr=3e-3"]
+    settings = ["algo=simpo", *SETTINGS, "max_steps=6", "algo.lr=3e-3"]
     cli("train", *settings, "model.quantise=nf4", "run_dir=quantised", cwd=tmp_path)
     cli("train", *settings, "run_dir=full", cwd=tmp_path)
     quantised, full = (metrics_of(tmp_path / name) for name in ("quantised", "full"))

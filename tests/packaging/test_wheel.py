@@ -62,12 +62,12 @@ def test_wheel_trains_and_sweeps_from_an_empty_folder(installed: Path, small_mod
         check=True,
     )
     assert found.stdout.startswith(str(installed))
-    result = cli("train", "debug=fast", f"model.path={small_model}", cwd=tmp_path, PYTHONPATH=str(installed))
+    result = cli("train", "debug=fast", f"model.path={small_model}", cwd=tmp_path, cold=True, PYTHONPATH=str(installed))
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert read_json(run_dir / "summary.json")["status"] == "finished"
     assert f"runs/{run_dir.name}" in result.stderr, "paths are shown as the user can type them"
     assert (run_dir / "code.txt").read_text() == "psychocounsel 0.1.0\n", "outside a checkout there is no commit"
-    cli("train", "-m", "seed=1,2", "dry_run=true", cwd=tmp_path, PYTHONPATH=str(installed))
+    cli("train", "-m", "seed=1,2", "dry_run=true", cwd=tmp_path, cold=True, PYTHONPATH=str(installed))
 
 
 def environment(installed: Path) -> dict[str, str]:
@@ -87,4 +87,4 @@ def test_hub_id_is_loaded_from_the_offline_cache_and_pinned(tmp_path: Path) -> N
     cli("train", *base, "run_dir=run", cwd=tmp_path, **hub)
     assert read_json(tmp_path / "run" / "environment.json")["weights"] == f"someone/tiny@{commit}"
     other = cli("train", *base, f"model.revision={'f' * 40}", "run_dir=other", cwd=tmp_path, check_code=2, **hub)
-    assert "model.path=someone/tiny: cannot be loaded" in other.stderr
+    assert "model.path=someone/tiny: its tokenizer cannot be loaded" in other.stderr

@@ -41,8 +41,8 @@ CONVERSATIONS: list[list[dict[str, str]]] = [
 def reward_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model as we export it, after a few steps of training."""
     folder = tmp_path_factory.mktemp("reward")
-    settings = ["algo=reward", "max_steps=4", "data.limit=64", "eval.limit=20", "eval.every=0", "run_dir=run"]
-    cli("train", *settings, cwd=folder)
+    settings = ["algo=reward", "max_steps=4", "global_batch_size=8", "data.limit=64", "eval.limit=20", "eval.every=0"]
+    cli("train", *settings, "run_dir=run", cwd=folder)
     return folder / "run" / "model"
 
 
@@ -158,7 +158,6 @@ def test_a_template_that_writes_on_after_the_end_token_is_read_as_transformers_d
     settings = [
         "algo=reward",
         "max_steps=3",
-        "epochs=3",
         "data.limit=32",
         "eval.limit=8",
         "algo.lr=1e-2",
@@ -235,7 +234,7 @@ def test_margin_needs_ratings(tmp_path: Path) -> None:
 def test_reward_training_goes_on_from_a_reward_model(head: str, reward_folder: Path, tmp_path: Path) -> None:
     """Its head is kept: the first evaluation is that of the model it began with. What is written has our format again."""
     folder = reward_folder if head == "score" else as_openrlhf(reward_folder, tmp_path / "theirs", head)
-    settings = ["algo=reward", "max_steps=1", "data.limit=64", "eval.limit=20", "algo.lr=1e-6"]
+    settings = ["algo=reward", "max_steps=1", "global_batch_size=4", "data.limit=64", "eval.limit=20", "algo.lr=1e-6"]
     cli("train", *settings, f"model.path={folder}", f"run_dir={tmp_path}/run", cwd=ROOT)
     before, first = metrics_of(reward_folder.parent)[-1], metrics_of(tmp_path / "run")[0]
     assert first["eval/auc"] == before["eval/auc"]

@@ -17,6 +17,7 @@ import pytest
 
 from psychocounsel.data.group import Group, read_groups
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
+from tests.support.listening import addresses_of
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
@@ -97,13 +98,16 @@ class Disturb(threading.Thread):
 
     def __init__(self, run: Path) -> None:
         super().__init__(daemon=True)
-        self.run_dir, self.done = run, list[int]()
+        self.run_dir, self.done, self.listens = run, list[int](), set[str]()
 
     def run(self) -> None:
         for shards, number in ((1, signal.SIGKILL), (4, signal.SIGSTOP)):
             while len(list(self.run_dir.glob("rounds/*/shard-*.parquet"))) < shards:
                 time.sleep(0.02)
-            os.killpg(int(servers(self.run_dir)[0]), number)
+            server = servers(self.run_dir)[0]
+            command = Path(f"/proc/{server}/cmdline").read_text().split("\0")
+            self.listens |= addresses_of(int(command[command.index(str(self.run_dir)) + 1]))
+            os.killpg(int(server), number)
             self.done.append(number)
 
 
@@ -119,6 +123,7 @@ def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(a
     command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server")
     said = cli(*command, "rollout.timeout_seconds=15", f"run_dir={run}", minutes=9)
     assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
+    assert disturb.listens == {"127.0.0.1"}, "no other machine is to reach it"
     assert "starting it anew" in said.stdout
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
     time.sleep(2)

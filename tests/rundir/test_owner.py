@@ -1,9 +1,9 @@
 """One live process owns a run directory, however many start at once."""
 
 import json
-import multiprocessing
 import os
 import time
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,10 @@ import pytest
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.storage import locks
+from tests.support.processes import FORKED
 
 
-def contend(run_dir: Path, results: "multiprocessing.Queue[str]", gate: object) -> None:
+def contend(run_dir: Path, results: "Queue[str]", gate: object) -> None:
     gate.wait()  # type: ignore[attr-defined]
     try:
         with ownership(run_dir):
@@ -28,9 +29,8 @@ def test_of_many_starting_together_one_wins(stale: bool, tmp_path: Path) -> None
     if stale:
         dead = {"host": os.uname().nodename, "pid": 2**22 + 1, "started": "1", "id": "x"}
         (tmp_path / "owner.json").write_text(json.dumps(dead))
-    context = multiprocessing.get_context("spawn")
-    results, gate = context.Queue(), context.Barrier(9)
-    processes = [context.Process(target=contend, args=(tmp_path, results, gate)) for _ in range(8)]
+    results, gate = FORKED.Queue(), FORKED.Barrier(9)
+    processes = [FORKED.Process(target=contend, args=(tmp_path, results, gate)) for _ in range(8)]
     for process in processes:
         process.start()
     gate.wait()

@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -154,22 +153,19 @@ def test_names_hold_only_safe_characters() -> None:
 
 def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
     code = (
-        "import runpy, sys; sys.argv = ['x', {argument!r}]\n"
+        "import runpy, sys, time; sys.argv = ['x', {argument!r}]\n"
         "try: runpy.run_module('psychocounsel.{module}', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {{'torch', 'transformers', 'datasets', 'deepspeed', 'numpy'}} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "assert not heavy, heavy\n"
+        "seconds = time.process_time()\n"
+        "assert seconds < 2, seconds\n"
     )
     for module, argument in (("train", "--help"), ("train", "dry_run=true"), ("evaluate", "dry_run=true")):
-        seconds = []
-        for _ in range(3):
-            started = time.monotonic()
-            command = [sys.executable, "-c", code.format(module=module, argument=argument)]
-            result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-            seconds.append(time.monotonic() - started)
-            assert result.returncode == 0, result.stderr
-            assert result.stdout.strip()
-        assert min(seconds) < 2
+        command = [sys.executable, "-c", code.format(module=module, argument=argument)]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip()
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 

@@ -3,18 +3,25 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rundir.identity import run_name
+from psychocounsel.settings.compositions import Compositions
 from psychocounsel.settings.config import compose, quote_choice
 from psychocounsel.settings.sweep import take_sweep, with_rows
+from psychocounsel.storage.files import shipped
 from tests.support.harness import cli
 
 PLAN = re.compile(r"would run psychocounsel\.train with 1 process on CPU in (\S+): (.*)")
@@ -308,14 +315,6 @@ def test_rows_of_a_sweep_train_each_in_its_own_way_and_are_found_again(small_mod
 
 
 def test_values_applied_to_one_composition_give_what_hydra_composes() -> None:
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
-    from psychocounsel.settings.launcher import JobLauncher
-    from psychocounsel.storage.files import shipped
-
-    GlobalHydra.instance().clear()
     combinations = [
         ["algo=simpo", "algo.beta=3", "seed=7"],
         ["seed=8", "algo=simpo", "algo.beta=2.5", "+model.template_args.x=[1,2]"],
@@ -323,14 +322,16 @@ def test_values_applied_to_one_composition_give_what_hydra_composes() -> None:
         ["zero='2'", "model=qwen3_0_6b", "data.mix=[{name: sample, rows: 3}]"],
         ["zero='2'", "model=qwen3_0_6b", "epochs=2.5"],
     ]
+    GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", ["sweep_dir=/nowhere"], RunMode.MULTIRUN)
-        launcher = JobLauncher()
-        launcher.context, launcher.master = type("Context", (), {"config_loader": loader})(), master
-        launcher.composed, launcher.parsed = {}, {}
+        swept = Compositions(loader, partial(loader.load_sweep_config, master))
         for overrides in combinations:
             whole = loader.load_sweep_config(master, overrides)
             expected = {key: value for key, value in OmegaConf.to_container(whole).items() if key != "hydra"}
-            assert OmegaConf.to_container(launcher._compose(overrides)) == expected
-    assert len(launcher.composed) == 3
+            assert OmegaConf.to_container(swept.compose(overrides)) == expected
+            assert OmegaConf.to_container(compose(overrides)) == OmegaConf.to_container(
+                hydra_compose("train", overrides)
+            )
+    assert len(swept.composed) == 3

@@ -32,6 +32,9 @@ TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
 TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
 
+_FORKED = ("train", "evaluate", "export", "prepare", "jobs")
+_READ_AT_IMPORT = ("HF_", "VLLM_", "PATH")
+
 _SMALL = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
@@ -139,11 +142,12 @@ def cli(
     Runs that a test compares would otherwise not compute what they are to agree on. A test that wants them to share gives
     PSYCHOCOUNSEL_CACHE, or a `run_dir` twice.
 
-    `train` and `evaluate` are forked from a process with the imports done (`tests/support/warm.py`), unless the test is
-    `cold` or gives variables that libraries read when they are imported.
+    Commands are forked from a process with the imports done (`tests/support/warm.py`), unless the
+    test is `cold` or gives variables that libraries read when they are imported.
     """
     module, *rest = arguments
-    is_warm = module in ("train", "evaluate") and not cold and set(environment) <= {"PSYCHOCOUNSEL_CACHE"}
+    changed = [name for name, value in environment.items() if os.environ.get(name) != value]
+    is_warm = module in _FORKED and not cold and not any(name.startswith(_READ_AT_IMPORT) for name in changed)
     if os.environ["PSYCHOCOUNSEL_CACHE"] == SESSION_CACHE:
         environment = {"PSYCHOCOUNSEL_CACHE": own_cache(rest, cwd), **environment}
     whole = {**os.environ, **environment}

@@ -87,6 +87,19 @@ class Touch(Callback):
 
 
 @dataclass
+class FullDisk(Callback):
+    """After a step of the first attempt no file takes more than 100 kB, as if the disk were full."""
+
+    step: int
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step, run.attempt) == ("step_end", self.step, 1):
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@dataclass
 class Spoil(Callback):
     """Makes a weight NaN after a step, as a broken kernel would."""
 

@@ -31,7 +31,6 @@ class Cluster:
             "model": "local",
             "model.path": self.model,
             "max_steps": steps,
-            "epochs": 9,
             "global_batch_size": 8,
             "data.limit": 80,
             "eval.every": 0,

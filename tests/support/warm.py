@@ -123,10 +123,10 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     _redirect(*request["output"])
-    sys.path[0] = request["cwd"]
+    sys.path[:1] = [request["cwd"], *filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))]
     sys.path.append(str(ROOT))
     sys.argv = [f"psychocounsel/{request['module']}.py", *request["arguments"]]
-    _share_fork_server(request["output"])
+    _share_fork_server(request["output"], request["environment"])
     code: Any = 1
     try:
         runpy.run_module(f"psychocounsel.{request['module']}", run_name="__main__", alter_sys=True)
@@ -151,8 +151,8 @@ def _redirect(stdout: str, stderr: str) -> None:
         os.close(descriptor)
 
 
-def _share_fork_server(output: list[str]) -> None:
-    """Let ranks be forked from the server that the waiting process has started, and rank 0 print to `output`."""
+def _share_fork_server(output: list[str], environment: dict[str, str]) -> None:
+    """Let ranks be forked from the server that the waiting process has started, with the command's output and environment."""
     from psychocounsel.cluster import local_ranks
     from tests.support import warm  # by its name, not as __main__: ranks unpickle the function
 
@@ -160,12 +160,13 @@ def _share_fork_server(output: list[str]) -> None:
     server.ensure_running = (
         resource_tracker.ensure_running
     )  # it is no child of this process, which could not wait for it
-    local_ranks.run_rank = partial(warm.rank, output, local_ranks.run_rank)
+    local_ranks.run_rank = partial(warm.rank, output, environment, local_ranks.run_rank)
 
 
-def rank(output: list[str], run_rank: Any, *arguments: Any) -> None:
+def rank(output: list[str], environment: dict[str, str], run_rank: Any, *arguments: Any) -> None:
     """A rank whose standard output and errors go to the files in `output`."""
     _redirect(*output)
+    os.environ.update(environment)
     run_rank(*arguments)
 
 

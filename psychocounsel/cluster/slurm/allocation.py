@@ -13,6 +13,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.signals import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
+from psychocounsel.cluster.slurm.ports import free_port
 from psychocounsel.cluster.slurm.scheduler import call
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AttemptDir
@@ -44,11 +45,10 @@ class Allocation:
             )
         return nodes
 
-    def rendezvous(self, attempt: int) -> dict[str, str]:
-        """Where the ranks meet, as an environment variable."""
+    def rendezvous(self) -> dict[str, str]:
+        """Where the ranks meet, as an environment variable: a random port, free where this process runs."""
         found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", self.nodes[0]))
-        port = 15000 + (int(self.job) * 8 + attempt) % 15000
-        return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{port}"}
+        return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{free_port()}"}
 
     def run(self, run_dir: Path, processes: int, environment: dict[str, str], attempt: AttemptDir) -> tuple[int, int]:
         """Run the ranks and show what rank 0 prints; all of it is in the files of `attempt`.

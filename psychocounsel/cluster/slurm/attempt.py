@@ -1,7 +1,8 @@
 """Called by the batch script before and after each attempt at a run: numbers it, and tells what is to follow.
 
-`python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number, or nothing if there is nothing to do: with
-exit code 0 for a finished run, and that of the last attempt for one that was given up in this job.
+`python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number and a free port of this node for its
+ranks to meet at, or nothing if there is nothing to do: with exit code 0 for a finished run, and that of the last attempt for one
+that was given up in this job.
 `... end RUN NUMBER CODE ASKED` prints `again`, or the exit code that the job is to end with. ASKED is the signal that
 asked the run to stop, or `no`.
 """
@@ -13,12 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.slurm.ports import free_port
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.summary import is_finished, read_state
+from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
 _SIGNALS |= {"User defined signal 1": 138, "Interrupt": 130, "Out Of Memory": 137}
@@ -38,8 +41,8 @@ def begin(run_dir: Path) -> tuple[str, int]:
     same_job = bool(last) and last.get("job") == job
     if same_job and last.get("verdict") == "failed":
         return "", last["code"]  # another run of this job goes on
-    if same_job:  # SLURM has ended what it requeues: nobody lives who could own the directory
-        forget_owner(run_dir)
+    if same_job and job:  # SLURM has ended what it requeues: no process of this job lives that could own the directory
+        forget_owner(run_dir, job)
     files = RunDir(run_dir)
     attempt = files.attempt(next_number(run_dir))
     attempt.path.mkdir(parents=True)
@@ -120,6 +123,8 @@ def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[i
         return None, DONE
     if wrong := [cause for cause in causes if cause[1] == USER_ERROR]:
         return wrong[0][0], USER_ERROR
+    if causes and causes[0][1] == CONTINUE_LATER and not asked:  # it stopped by itself, and srun ended the others
+        return None, CONTINUE_LATER
     own = [cause for cause in causes if cause[1] not in (CONTINUE_LATER, 143)]
     if asked:  # a process that was asked before it could listen dies of the signal
         own = [cause for cause in own if cause[1] != 138]
@@ -146,10 +151,11 @@ def _point(link: Path, target: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    let_nobody_else_write()
     action, run_dir, *rest = arguments
     if action == "begin":
         number, code = begin(Path(run_dir))
-        print(number)
+        print(f"{number} {free_port()}" if number else "")
         sys.exit(code)
     else:
         print(end(Path(run_dir), int(rest[0]), int(rest[1]), rest[2]))

@@ -16,11 +16,34 @@ from psychocounsel.rundir.submissions import home_of
 
 @dataclass
 class Slurm(SlurmRequest, Cluster):
+    def unused(self) -> dict[str, str]:
+        found = {}
+        if not self.gpus_per_node:
+            for name in ("gpu_type", "gpu_request", "gpu_memory_gb"):
+                found[name] = "cluster.gpus_per_node=0 asks for no GPU"
+        if not self.requeue:
+            found["max_requeues"] = "cluster.requeue=false requeues nothing"
+        if not self.mail_user:
+            found["mail_type"] = "there is no cluster.mail_user to write to"
+        if not self.container.image:
+            for name in ("command", "python", "binds", "arguments"):
+                found[f"container.{name}"] = "there is no cluster.container.image"
+        else:
+            found["python"] = "in a container it is cluster.container.python that runs"
+        if not self.server_nodes:
+            found["servers"] = "there are no cluster.server_nodes"
+        return found
+
     def describe(self, jobs: list[Job]) -> str:
         return describe(jobs)
 
     def select(self, jobs: list[Job]) -> None:
         submitting.select(jobs)
+
+    def check_rows(self, jobs: list[Job]) -> list[str]:
+        """Once SLURM is there and would take the jobs: reading rows takes longer."""
+        submitting.plan(jobs)
+        return super().check_rows(jobs)
 
     def submit(self, jobs: list[Job]) -> Submission:
         return submitting.submit(self, jobs)

@@ -1,15 +1,14 @@
 """What `cluster=slurm` asks of SLURM: the keys of the `cluster` group, with their checks."""
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.slurm.disclosure import refuse_secret_names, refuse_secrets, texts
 from psychocounsel.cluster.slurm.units import megabytes_of, seconds_of
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
-_SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 # What has an option of its own, or what submitting depends on: another value in cluster.sbatch would undo it.
 _OURS = {
     "array": "submission decides it",
@@ -143,12 +142,9 @@ class SlurmRequest:
         for key in (str(name).lstrip("-") for name in self.sbatch):
             if key in _OURS or key in _NAMED:
                 raise UserError(f"cluster.sbatch.{key}: {_OURS.get(key, f'use cluster.{key}')}")
-        for name in self.environment:
-            if _SECRET.search(name):
-                raise UserError(
-                    f"cluster.environment.{name}: a secret would stand in the batch script; export it in the shell that "
-                    "submits, which jobs inherit"
-                )
+        refuse_secret_names(self.environment, "cluster.environment")
+        for key, text in texts(asdict(self), "cluster"):
+            refuse_secrets(text, key)
         if self.container.image and "://" not in self.container.image and not Path(self.container.image).exists():
             raise UserError(f"cluster.container.image={self.container.image}: no such file")
         if self.server_nodes and not self.servers.command:

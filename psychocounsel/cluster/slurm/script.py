@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.units import megabytes_of, slurm_time
 from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import shipped
 
 
@@ -22,7 +23,14 @@ def render(
     binds: Sequence[str],
     dependency: str = "",
 ) -> str:
-    """The script for `tasks` array indices (1: no array), whose submission directory is `folder`."""
+    """The script for `tasks` array indices (1: no array), whose submission directory is `folder`.
+
+    Raises:
+        UserError: if a name or a path, which an older run directory may have, is not one line.
+    """
+    lines = {"the run's name": name, "its folder": str(folder), "paths": [*binds, *map(str, code)], "after": dependency}
+    for key, value in lines.items():
+        refuse_control_characters(value, key)
     templates = Environment(
         loader=FileSystemLoader(shipped("slurm")),
         undefined=StrictUndefined,

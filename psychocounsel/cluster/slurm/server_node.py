@@ -19,10 +19,13 @@ import urllib.request
 from functools import reduce
 from pathlib import Path
 
+from psychocounsel.cluster.slurm.ports import free_port
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rundir.job_servers import addresses, note_ready
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.storage.modes import let_nobody_else_write
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 10.0
@@ -30,11 +33,10 @@ _GRACE_SECONDS = 10.0
 
 def run(run_dir: Path) -> int:
     """Run one server until it ends or is told to; returns its exit code."""
+    refuse_untrusted_run(run_dir, whole=False)
     settings = read_config(run_dir).cluster.servers
     number = int(os.environ.get("SLURM_PROCID", 0))
-    port = (
-        30000 + (int(os.environ.get("SLURM_JOB_ID", 0)) * 8 + number) % 2000
-    )  # below the ports that Linux gives to clients
+    port = free_port()
     known = {"{port}": str(port), "{run_dir}": str(run_dir.absolute()), "{python}": sys.executable}
     command = [
         reduce(lambda text, name: text.replace(name, known[name]), known, str(part)) for part in settings.command
@@ -111,6 +113,7 @@ def wait(run_dir: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
+    let_nobody_else_write()
     action, folder, *rest = sys.argv[1:]
     try:
         if action == "run":

@@ -1,60 +1,118 @@
-"""The code that jobs run: a copy made at submission, so that what is edited afterwards changes no job that waits."""
+"""The code that jobs run: a copy made at submission, so that what is edited afterwards changes no job that waits.
 
+Data that lie beside the code stay where they are. Of a git checkout goes what git tracks, else Python and configuration files.
+"""
+
+import ast
 import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import sysconfig
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import SubmissionHome
+from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.storage.files import PACKAGE, fsync_directory, readable_size
 
-_SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+_PYTHON = (".py",)
+_CODE = (*_PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml")
+_SHIPPED_MODELS = PACKAGE.joinpath("model", "shipped")
+_SKIPPED = shutil.ignore_patterns("__pycache__", ".*")
+_Place = tuple[Path, set[Path]]  # a folder, and files relative to it
 
 
 def take(home: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb: int) -> list[Path]:
     """Copy the package, and the user's own code that lies in folders of `code_path`, below `home/code`.
 
-    The user's code is what composing has imported from there, and the modules of `targets` (dotted names). Of a git
-    checkout tracked files and untracked ones that are not ignored are copied, otherwise the package, or the user's modules.
-    The same content is copied once. Returns what belongs on PYTHONPATH, the package's folder first.
+    The user's code is what composing has imported from there, the modules of `targets` (dotted names), and what these import.
+    With it goes what git tracks in the same checkout. The same content is copied once. Returns what belongs on PYTHONPATH, the
+    package's folder first.
 
     Raises:
-        UserError: if a copy would be larger than `limit_mb` megabytes, naming its largest files.
+        UserError: if a copy would be larger than `limit_mb` megabytes, naming its largest files; or if another user could
+            have written one that was made before.
     """
-    places = [_place(PACKAGE, [PACKAGE])]
-    for folder in map(Path, code_path):
-        modules = _own_modules(folder, {target.partition(".")[0] for target in targets})
-        if modules and not any(_is_below(folder, root) for root, _, _ in places):
-            places.append(_place(folder, modules))
-    return [_copy(SubmissionHome(home).code, root, files, limit_mb) / inside for root, files, inside in places]
+    package = PACKAGE.resolve()
+    root, files = _package_checkout(package) or (package.parent, _relative(_alone(package), package.parent))
+    roots = {root: files | _relative(_below(package, _PYTHON), root)}
+    importable = [(root, package.parent.relative_to(root))]  # what belongs on PYTHONPATH, in which root
+    names = {target.partition(".")[0] for target in targets} - {PACKAGE.name}
+    for folder in (Path(each).resolve() for each in code_path):
+        if not (modules := own_modules(folder, names)):
+            continue
+        root = next((root for root in roots if folder.is_relative_to(root)), folder)
+        if root not in roots:
+            root, files = _checkout(folder) or (folder, _relative(own_modules(folder, names, _CODE), folder))
+            roots[root] = files
+        roots[root] |= _relative(modules, root)
+        if (root, folder.relative_to(root)) not in importable:
+            importable.append((root, folder.relative_to(root)))
+    copies = {root: _copy(SubmissionHome(home).code, root, files, limit_mb) for root, files in roots.items()}
+    return [copies[root] / inside for root, inside in importable]
 
 
-def _place(folder: Path, alone: Sequence[Path]) -> tuple[Path, list[Path], Path]:
-    """Root, relative files, and the folder for PYTHONPATH relative to the root."""
-    importable = folder.parent if folder == PACKAGE else folder
-    listed = _git_files(importable)
-    if listed is not None and (folder != PACKAGE or Path("psychocounsel/errors.py") in _below(listed, importable)):
-        root, files = listed
-        return root, files, importable.resolve().relative_to(root)
-    files = [file for path in alone for file in _walk(path)]
-    return importable, [file.relative_to(importable) for file in files], Path()
+def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = _PYTHON) -> list[Path]:
+    """The files in `folder` of modules that are imported, or have one of `names`, and of those that they import.
+
+    Imports count wherever they stand, also in functions. Of a package all files with one of the `suffixes` are taken.
+    """
+    ahead, found = {*names, *_imported_from(folder)}, dict[str, list[Path]]()
+    while ahead:
+        name = ahead.pop()
+        module = folder / f"{name}.py"
+        found[name] = [module] if module.is_file() else _below(folder / name, suffixes)
+        imported = {each for file in found[name] if file.suffix in _PYTHON for each in _imports(file)}
+        ahead |= {each for each in imported - found.keys() if not _is_installed(each)}
+    return [file for files in found.values() if any(file.suffix in _PYTHON for file in files) for file in files]
 
 
-def _below(listed: tuple[Path, list[Path]], folder: Path) -> set[Path]:
-    root, files = listed
-    inside = folder.resolve().relative_to(root)
-    return {file.relative_to(inside) for file in files if file.is_relative_to(inside)}
+def _imported_from(folder: Path) -> set[str]:
+    """The first parts of the names of the modules that this process has imported from `folder`; no installed ones."""
+    elsewhere = [PACKAGE.resolve(), *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))]
+    files = [Path(file).resolve() for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))]
+    own = [file for file in files if file.is_relative_to(folder) and "site-packages" not in file.parts]
+    own = [file for file in own if not any(file.is_relative_to(place) for place in elsewhere)]
+    return {Path(file.relative_to(folder).parts[0]).stem for file in own}
 
 
-def _git_files(folder: Path) -> tuple[Path, list[Path]] | None:
-    """Root of the checkout and its files, or None where there is no git or no checkout."""
+def _imports(file: Path) -> set[str]:
+    """The first parts of the names that a file imports."""
+    try:
+        nodes = [*ast.walk(ast.parse(file.read_bytes()))]
+    except (SyntaxError, ValueError):  # importing it says so
+        return set()
+    names = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+def _is_installed(name: str) -> bool:
+    places = [place for place in sys.path if place.endswith("-packages")]
+    return name in sys.stdlib_module_names or name == PACKAGE.name or PathFinder.find_spec(name, places) is not None
+
+
+def _package_checkout(package: Path) -> _Place | None:
+    """The checkout that the package is developed in; a virtual environment inside of another checkout is none."""
+    found = _checkout(package.parent)
+    return found if found and (package / "errors.py").relative_to(found[0]) in found[1] else None
+
+
+def _alone(package: Path) -> list[Path]:
+    """What an installed package consists of."""
+    return [*_below(package, _CODE), *_walk(_SHIPPED_MODELS.resolve())]
+
+
+def _checkout(folder: Path) -> _Place | None:
+    """Root of the git checkout that holds `folder`, and the files that it tracks; None where there is none."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
@@ -65,40 +123,30 @@ def _git_files(folder: Path) -> tuple[Path, list[Path]] | None:
         if not top:
             return None
         root = Path(top).resolve()
-        names = git("-C", top, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+        names = git("-C", top, "ls-files", "-z", "--cached").split("\0")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return root, [Path(name) for name in names if name and (root / name).is_file()]
+    listed = {root / name for name in names if name}
+    return root, {path.relative_to(root) for path in listed if path.is_file() and _leads_to(path) in listed}
 
 
-def _own_modules(folder: Path, names: set[str]) -> list[Path]:
-    """The files and packages in `folder` that are imported, or named: a user's own algorithms, trackers, callbacks."""
-    folder = folder.resolve()
-    named = {folder / form for name in names - {"psychocounsel"} for form in (f"{name}.py", name)}
-    found = {path for path in named if path.exists()}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if (
-            file
-            and _is_below(Path(file), folder)
-            and "site-packages" not in file
-            and not _is_below(Path(file), PACKAGE)
-        ):
-            found.add(folder / Path(file).resolve().relative_to(folder).parts[0])
-    return sorted(found)
+def _leads_to(path: Path) -> Path:
+    """A link that git tracks may lead to data that it does not track."""
+    return path.resolve() if path.is_symlink() else path
 
 
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _relative(files: Iterable[Path], root: Path) -> set[Path]:
+    return {file.relative_to(root) for file in files}
+
+
+def _below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    return [file for file in _walk(folder) if file.suffix in suffixes]
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    else:
-        for folder, folders, files in os.walk(path):
-            folders[:] = sorted(set(folders) - _SKIPPED(folder, folders))
-            yield from (Path(folder) / name for name in sorted(set(files) - _SKIPPED(folder, files)))
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(set(folders) - _SKIPPED(folder, folders))
+        yield from (Path(folder) / name for name in sorted(set(files) - _SKIPPED(folder, files)))
 
 
 def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
@@ -109,20 +157,31 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
         largest = sorted(sizes, key=lambda file: -sizes[file])[:3]
         raise UserError(
             f"the code in {root} has {readable_size(sum(sizes.values()))}, more than cluster.snapshot_limit_mb={limit_mb}: "
-            f"let git ignore what is no code ({', '.join(map(str, largest))}), or raise the limit"
+            f"let git not track what is no code ({', '.join(map(str, largest))}), or raise the limit"
         )
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file}\0{sizes[file]}\0".encode() + (root / file).read_bytes())
     target = code / f"{slug(root.name)}-{digest.hexdigest()[:12]}"
+    code.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
+        refuse_untrusted_code(target)
         return target
     draft = code / f".{target.name}.{uuid.uuid4().hex}.tmp"
     for file in files:
         (draft / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / file, draft / file)
+    _take_write_from_others(draft)
     with contextlib.suppress(OSError):  # another submission has just made it
         draft.rename(target)
     shutil.rmtree(draft, ignore_errors=True)
     fsync_directory(code)
     return target
+
+
+def _take_write_from_others(folder: Path) -> None:
+    """Let nobody else write `folder` and what is in it: copies have the permissions of their originals."""
+    for path in (folder, *folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if mode & 0o022 and not path.is_symlink():
+            path.chmod(stat.S_IMODE(mode) & ~0o022)

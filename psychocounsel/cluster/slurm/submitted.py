@@ -10,6 +10,7 @@ from psychocounsel.cluster.slurm.submitting import submit_jobs
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
 from psychocounsel.rundir.submissions import home_of
+from psychocounsel.rundir.trust import refuse_untrusted_code
 
 
 def cancel(runs: Sequence[Path]) -> None:
@@ -44,7 +45,7 @@ def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
     """The copy of the code that the runs were submitted with.
 
     Raises:
-        UserError: if they were submitted with several, or it is gone.
+        UserError: if they were submitted with several, or it is gone, or another user could have written it.
     """
     queued = queued_runs(home, ask=False)
     used = {tuple(queued[job.run_dir].record.code) for job in jobs if job.run_dir in queued}
@@ -55,4 +56,6 @@ def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
         raise UserError(
             f"{SubmissionHome(home).code} does not hold the code that these runs were submitted with: give code=current"
         )
+    for path in paths:
+        refuse_untrusted_code(path)
     return paths

@@ -24,6 +24,7 @@ from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SubmissionDir
 from psychocounsel.rundir.summary import is_finished
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.storage.files import readable_time, write_atomically
 
@@ -140,6 +141,7 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
         UserError: with SLURM's own words where it refuses; then nothing is left behind.
     """
     submitted: list[str] = []
+    refuse_control_characters([str(job.run_dir) for job in jobs], "run_dir")  # lines of tasks.txt
     todo = plan(jobs)
     with _undone(todo, submitted):
         if code is None:

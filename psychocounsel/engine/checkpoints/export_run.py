@@ -1,17 +1,22 @@
 """What `psychocounsel.export` does once its arguments are read. Imports no torch before the caches' folders are set."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError
 
+from psychocounsel.data.privacy import private_mask
 from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
-from psychocounsel.rundir.run_config import is_run, read_run
+from psychocounsel.rundir.run_config import is_run, read_config, read_run
+from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.code_path import add_code_path
+from psychocounsel.settings.confidential import host_of
+from psychocounsel.storage.modes import mask_of, restricted
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ def export_run(run: Path, asked: Export) -> None:
     """Write a run's weights to a folder, RUN/export unless told otherwise, and push them.
 
     Raises:
-        UserError: if there are no such weights, the folder is not to be replaced, or the hub refuses.
+        UserError: if there are no such weights, another user could have written them, the folder is not to be replaced, or
+            the hub refuses.
     """
+    refuse_untrusted_run(run)
     _, config = read_run(run)
     try:
         _export(run, config, asked)
@@ -43,18 +50,55 @@ def export_run(run: Path, asked: Export) -> None:
 
 def _export(run: Path, config: DictConfig, asked: Export) -> None:
     add_code_path(config.code_path)  # to an algorithm of the user's own
+    set_cache_directories(config.paths.cache)
+    if asked.push is not None:
+        _check_push(run, asked.push)
     folder = Path(asked.to).expanduser() if asked.to else RunDir(run).export
     place = folder.resolve()
     _check_replaceable(place, folder, run)
-    set_cache_directories(config.paths.cache)
     quiet_libraries()
     from psychocounsel.engine.checkpoints.publish import assemble, push
 
-    about = assemble(run, config, asked.step, asked.merge, place)
+    with restricted(_mask(run, config, place.parent)):
+        about = assemble(run, config, asked.step, asked.merge, place)
     print(f"{folder}: the weights of step {about['step']}, with README.md as their card")
     if asked.push is not None:
         address = push(place, asked.push, asked.public)
         print(f"pushed to {address} ({'public' if asked.public else 'private'})")
+
+
+def _mask(run: Path, config: DictConfig, place: Path) -> int:
+    """An export is as private as the data, as far as they are still there, and as what is copied."""
+    files = RunDir(run)
+    return private_mask(config, place) | mask_of([files.model, ModelDir(files.model).about, files.checkpoints], place)
+
+
+def _check_push(run: Path, repository: str) -> None:
+    """Weights remember texts: those that learned from confidential ones go to allowed hosts alone.
+
+    Raises:
+        UserError: naming the host.
+    """
+    from huggingface_hub import constants
+
+    for each in _lineage(run):
+        data = read_config(each).data
+        if data.confidential and host_of(constants.ENDPOINT) not in {host.lower() for host in data.allowed_hosts}:
+            raise UserError(
+                f"push={repository}: {each} learned from confidential data, and {host_of(constants.ENDPOINT)} is not in its "
+                "data.allowed_hosts; leave push out, or train with that host allowed"
+            )
+
+
+def _lineage(run: Path) -> Iterator[Path]:
+    """The run, and those whose weights it began with, as far as their directories are there."""
+    current: Path | None = run
+    seen: set[Path] = set()
+    while current is not None and current.resolve() not in seen and is_run(current):
+        seen.add(current.resolve())
+        yield current
+        model = Path(read_config(current).model.path)
+        current = model.parent if model in (RunDir(model.parent).model, RunDir(model.parent).export) else None
 
 
 def _check_replaceable(place: Path, folder: Path, run: Path) -> None:

@@ -16,7 +16,13 @@ from psychocounsel.model.load import resolve_path
 from psychocounsel.model.lora import merged_parameters, plain_name
 from psychocounsel.model.packed import PackedModel
 from psychocounsel.rundir.paths import ModelDir
-from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically, write_json
+from psychocounsel.storage.files import (
+    read_json,
+    recover_directory,
+    replace_directory,
+    write_atomically,
+    write_json,
+)
 
 CARD = "README.md"  # where the hub looks for it
 

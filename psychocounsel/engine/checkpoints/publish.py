@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from psychocounsel.engine.checkpoints.card import model_card
-from psychocounsel.engine.checkpoints.checkpoint_weights import read_weights
+from psychocounsel.engine.checkpoints.engine_files import read_weights
 from psychocounsel.engine.checkpoints.model_folder import CARD, Companions, saves_adapter, write_model
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
@@ -34,7 +34,7 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     Raises:
         UserError: if there are no such weights.
     """
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads checkpoints; it need not look for a GPU
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging imports DeepSpeed; it need not look for a GPU
     recover_directory(folder)
     has_adapter = bool(config.model.lora.rank) and not config.model.lora.merge
     if merge and not config.model.lora.rank:

@@ -1,76 +1,186 @@
-"""Checkpoints: `step-N/{policy,critic}/` by DeepSpeed, `loop.json`, a manifest; whole by one rename."""
+"""Checkpoints: `step-N/{policy,critic}/`, `loop.json`, a manifest with hashes; written beside training, whole by one rename."""
 
-import os
 import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.callbacks import Announce
+from psychocounsel.engine.checkpoints.engine_files import EngineFiles, Shard, describe, shard_of, write_shard
+from psychocounsel.engine.checkpoints.host_copy import HostCopy
+from psychocounsel.engine.checkpoints.partition import Partition
 from psychocounsel.engine.zero import Engine
-from psychocounsel.rundir.manifest import checkpoint_to_go_on_from, complete_checkpoints, write_manifest
-from psychocounsel.rundir.paths import CheckpointDir, RunDir
-from psychocounsel.storage.files import fsync_directory, read_json, write_atomically, write_json
+from psychocounsel.errors import Unwritable, UserError
+from psychocounsel.rundir.manifest import check_can_go_on, complete_checkpoints, damage, file_marks, write_manifest
+from psychocounsel.rundir.paths import CheckpointDir
+from psychocounsel.rundir.run import Run
+from psychocounsel.storage.files import fsync_directory, json_text, read_mapping, write_atomically
+from psychocounsel.storage.hashes import FileMark, write_marked
+
+_SOON = 1 << 28  # bytes that a disk takes in a second or so: a step later they are waited for, so that it is known when
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
+class _Pending:
+    """A checkpoint that is being written: `writing` gives the marks of this rank's files once they are on disk."""
+
+    target: CheckpointDir
+    writing: "Future[dict[str, FileMark]]"
+    soon: bool
+
+
 class Checkpoints:
-    """Writes and reads the checkpoints of a run; `announce` is told `checkpoint_written` and `checkpoint_renamed`."""
+    """Writes and reads the checkpoints of a run. All ranks call each method together.
 
-    files: RunDir
-    engines: dict[str, Engine]
-    world: World
-    keep_last: int
-    announce: Announce
+    `announce` is told `checkpoint_written` and `checkpoint_renamed`, with the checkpoint's step.
+    """
+
+    def __init__(
+        self, run: Run, engines: dict[str, Engine], world: World, announce: Callable[[str, int], None]
+    ) -> None:
+        self.run, self.files, self.settings = run, run.files, run.config.checkpoint
+        self.world, self.announce = world, announce
+        self.partitions = {name: Partition(engine.deepspeed, engine.module) for name, engine in engines.items()}
+        self._copies = {name: HostCopy() for name in engines}
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: _Pending | None = None
+        self._saved = time.monotonic()
+
+    def overdue(self) -> bool:
+        """Whether the last checkpoint, or the start, is `checkpoint.minutes` ago by rank 0's clock."""
+        minutes = self.settings.minutes
+        return minutes is not None and self.world.any(
+            self.world.rank == 0 and time.monotonic() - self._saved >= 60 * minutes
+        )
 
     def save(self, step: int, loop: dict[str, Any]) -> None:
-        """Write a checkpoint with the state of the loop, and remove older ones but the last `keep_last`. On all ranks."""
-        final = self.files.checkpoint(step).path
-        draft = CheckpointDir(final.with_name(f".{final.name}.tmp"))
-        if self.world.rank == 0:
-            shutil.rmtree(draft.path, ignore_errors=True)
-            draft.path.mkdir(parents=True)
-        self.world.barrier()
-        for name, engine in self.engines.items():
-            engine.save(str(draft.path), name)
-        self.world.barrier()
-        if self.world.rank == 0:
-            write_json(draft.loop, {**loop, "step": step, "processes": self.world.size})
-            _sync_files(draft.path)
-            write_manifest(draft.path)
-        self.announce("checkpoint_written")
-        if self.world.rank == 0:
-            shutil.rmtree(final, ignore_errors=True)  # an incomplete one of the same step
-            draft.path.rename(final)
-            fsync_directory(final.parent)
-            write_atomically(self.files.latest_checkpoint, final.name + "\n")
-            self._prune()
-        self.announce("checkpoint_renamed")
+        """Take the state of the engines and begin to write it, with that of the loop; `settle` ends it.
+
+        Raises:
+            Unwritable: as `settle`, of this checkpoint or the one before.
+        """
+        self.settle()
+        self._saved = time.monotonic()
+        target, rank, ranks = self.files.checkpoint(step), self.world.rank, self.world.size
+        self._together(target, partial(self._make_draft, target.draft) if rank == 0 else None)
+        shards = {name: shard_of(each, rank, ranks) for name, each in self.partitions.items()}
+        everyone = self.world.gather({name: (shard.slices, shard.size) for name, shard in shards.items()})
+        notes: dict[str, Any] = {target.loop.name: {**loop, "step": step, "processes": ranks}}
+        for name, partition in self.partitions.items():
+            path = target.description(name).relative_to(target.path).as_posix()
+            notes[path] = describe(partition, [part[name][0] for part in everyone])
+        if self.settings.background:
+            shards = {name: shard.copied(self._copies[name]) for name, shard in shards.items()}
+            for copy in self._copies.values():
+                copy.wait()
+        writing = self._thread.submit(self._write, shards, notes if rank == 0 else {}, target.draft)
+        soon = sum(size for part in everyone for _, size in part.values()) <= _SOON
+        self._pending = _Pending(target, writing, soon)
+        if not self.settings.background:
+            self.settle()
+
+    def settle(self, wait: bool = True) -> None:
+        """Make the checkpoint that is being written whole; without `wait` only if all ranks have written, or will soon.
+
+        Raises:
+            Unwritable: if a file could not be written; nothing of it is left then.
+        """
+        pending = self._pending
+        if pending is None:
+            return
+        if not (wait or pending.soon) and self.world.any(not pending.writing.done()):
+            return
+        self._pending, target, is_main = None, pending.target, self.world.rank == 0
+        parts = self._together(target, pending.writing.result)
+        marks = {name: mark for part in parts if part for name, mark in part.items()}
+        self._together(target, partial(write_manifest, target.draft.path, marks) if is_main else None)
+        self.announce("checkpoint_written", target.step)
+        self._together(target, partial(self._rename, target) if is_main else None)
+        self.announce("checkpoint_renamed", target.step)
         self.world.barrier()
 
     def load(self) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint into the engines; returns the state of the loop, or None if there is none.
+        """Load the newest checkpoint that is whole and undamaged into the engines, whatever processes and ZeRO stage wrote it.
+
+        Returns the state of the loop, or None if there is none.
 
         Raises:
-            UserError: if it holds no optimizer state.
+            UserError: if all are damaged, hold no optimizer state, or are of another model.
         """
-        folder = checkpoint_to_go_on_from(self.files.path)
+        check_can_go_on(self.files.path)
+        folder = self._newest_intact()
         if folder is None:
             return None
-        for name, engine in self.engines.items():
-            engine.load(str(folder), name)
-        return read_json(CheckpointDir(folder).loop)
+        loop = read_mapping(folder.loop)
+        for name, partition in self.partitions.items():
+            EngineFiles(folder.path, name).restore(partition)
+        return loop
 
-    def _prune(self) -> None:
-        keep = complete_checkpoints(self.files.path)[-self.keep_last :]
-        for path in self.files.checkpoints.iterdir():
-            if path.is_dir() and path not in keep:
+    # -- small parts
+
+    def _write(self, shards: dict[str, Shard], notes: dict[str, Any], draft: CheckpointDir) -> dict[str, FileMark]:
+        """In a thread, of tensors that nobody changes: this rank's files, and JSON by relative path; synced to disk."""
+        marks = {
+            name: write_marked(draft.path / name, [json_text(content).encode()]) for name, content in notes.items()
+        }
+        for name, shard in shards.items():
+            partition = self.partitions[name]
+            shapes = {each: partition.shape(each) for each in partition.parameters}
+            marks |= write_shard(shard, shapes, draft, name, self.world.rank)
+            fsync_directory(draft.description(name).parent)
+        return marks
+
+    def _together(self, target: CheckpointDir, work: Callable[[], T] | None) -> list[T | None]:
+        """What `work` gives on each rank; if it cannot write on one of them, nothing is left and all raise."""
+        done, wrong = None, None
+        try:
+            done = work() if work else None
+        except OSError as error:
+            wrong = error.strerror or str(error)
+        found = self.world.gather((done, wrong))
+        if wrong := next((each for _, each in found if each), None):
+            if self.world.rank == 0:
+                shutil.rmtree(target.draft.path, ignore_errors=True)
+            raise Unwritable(
+                f"{target.path}: the checkpoint cannot be written ({wrong}); make room, and the same command goes on from "
+                "the one before"
+            )
+        return [each for each, _ in found]
+
+    def _make_draft(self, draft: CheckpointDir) -> None:
+        shutil.rmtree(draft.path, ignore_errors=True)
+        for name in self.partitions:
+            draft.description(name).parent.mkdir(parents=True)
+
+    def _rename(self, target: CheckpointDir) -> None:
+        shutil.rmtree(target.path, ignore_errors=True)  # an incomplete one of the same step
+        target.draft.path.rename(target.path)
+        write_atomically(self.files.latest_checkpoint, target.path.name + "\n")  # syncs the folder, and so the rename
+        whole = [path for path in complete_checkpoints(self.files.path) if CheckpointDir(path).step <= target.step]
+        for path in self.files.checkpoints.iterdir():  # a later one was passed over: it is damaged
+            if path.is_dir() and path not in whole[-self.settings.keep_last :]:
                 shutil.rmtree(path, ignore_errors=True)
 
-
-def _sync_files(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    def _newest_intact(self) -> CheckpointDir | None:
+        """The ranks share the work of reading every byte."""
+        whole = complete_checkpoints(self.files.path)
+        steps = [(each.step, each.path in whole) for each in self.files.checkpoint_dirs()]
+        damaged = []
+        for step, is_whole in reversed(self.world.broadcast(steps)):
+            folder = self.files.checkpoint(step)
+            marks = sorted(file_marks(folder.path).items())[self.world.rank :: self.world.size] if is_whole else []
+            wrong = next(filter(None, self.world.gather(damage(folder.path, dict(marks)))), None)
+            if is_whole and wrong is None:
+                return folder
+            damaged += [folder.path.name] if is_whole else []
+            self.run.say(f"checkpoint {folder.path.name} is passed over: {wrong or 'it is not whole'}")
+        if damaged:
+            raise UserError(
+                f"{self.files.checkpoints}: {' and '.join(damaged)} changed after being written, and no other is left: "
+                "restore the files, or delete this folder to begin anew"
+            )
+        return None

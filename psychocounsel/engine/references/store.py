@@ -19,8 +19,9 @@ import numpy as np
 
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import DamagedFile, read_json, write_json
 from psychocounsel.storage.locks import Lock
+from psychocounsel.storage.modes import file_mode, make_shared
 
 BUCKETS = 64
 _ABOUT = "about.json"
@@ -124,6 +125,8 @@ class ReferenceStore:
                 path.unlink()
         except FileNotFoundError:
             pass  # pruned since we saw its name
+        except PermissionError:
+            pass  # of another user's private data
         except OSError as error:
             self._say(f"{path}: cannot be read ({error.strerror})")
         else:
@@ -135,9 +138,9 @@ class ReferenceStore:
         if not self._writable:
             return None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)  # again and again: it may be pruned at any time
+            make_shared(self.folder)  # again and again: it may be pruned at any time
             if not (self.folder / _ABOUT).exists():
-                write_json(self.folder / _ABOUT, self._about)
+                write_json(self.folder / _ABOUT, self._about, mode=file_mode())
             return work()
         except OSError as error:
             self._writable = False
@@ -177,7 +180,7 @@ def _entry(folder: Path) -> Entry:
         elif _LOCK.fullmatch(file.name):
             entry.locks.append(file)
     about_file = folder / _ABOUT
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(DamagedFile, KeyError, TypeError):
         entry.of = read_json(about_file)["of"]
         entry.files.append(about_file)
         entry.used = about_file.stat().st_mtime

@@ -14,7 +14,7 @@ from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.rounds.held_out import held_out_metrics
 from psychocounsel.engine.rounds.shards import Shards
-from psychocounsel.engine.schedule import RoundOrder
+from psychocounsel.engine.schedule import round_order
 from psychocounsel.evaluation.replies import reply_metrics
 from psychocounsel.evaluation.samples import sample_page
 from psychocounsel.reward.base import open_scorer
@@ -106,10 +106,8 @@ def open_rounds(
     config: Any = run.config
     algorithm, plan = collector.algorithm, collector.algorithm.round
     assert plan is not None, "checked with the configuration"
-    batch = config.global_batch_size - algorithm.offline_groups(config.global_batch_size)
     engine, world = collector.stepper.main, collector.world
-    length = (config.epochs, config.max_steps, config.seed)
-    order = RoundOrder(len(data.train), plan.prompts or batch, batch, plan.passes, *length)
+    order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
     rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
     scorer = open_scorer(configs.build(config, "reward"), world.device)

@@ -47,6 +47,6 @@ class StepLog:
         numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}
         if not numbers:
             return
-        if text := self.sample(line["step"]):
+        if self.tracker.texts and (text := self.sample(line["step"])):
             self.tracker.text(line["step"], "rollout/samples", text)
         self.tracker.log(line["step"], numbers)

@@ -22,8 +22,18 @@ def _require(package: str) -> None:
 
 @dataclass
 class NoTracker:
+    """`texts`: whether it is given speeches and replies; without it numbers and settings alone."""
+
+    texts: bool = False
+
     def check(self) -> None:
         """Raise UserError if this tracker cannot work here; called before any job starts."""
+        if self.texts and type(self) is NoTracker:
+            raise UserError("tracker.texts=true: tracker=none shows nothing; use tracker=wandb or tensorboard")
+
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Where texts go, as (key, address of a server); asked where `data.confidential` limits these."""
+        return []
 
     def start(self, run_dir: Path, config: DictConfig) -> None:
         """Begin, or go on; the loop then logs all earlier steps again, since a kill loses what was not yet written."""
@@ -50,11 +60,19 @@ class Wandb(NoTracker):
     def check(self) -> None:
         _require("wandb")
 
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """The server, if it gets texts; also of runs that are kept to be synced later."""
+        return [(f"{key}.texts", server_address())] if self.texts else []
+
     def start(self, run_dir: Path, config: DictConfig) -> None:
         import wandb
 
         key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
         settings: Any = OmegaConf.to_container(config)
+        if OmegaConf.select(config, "data.confidential"):
+            settings["data"].pop("system_prompt")
+        # Of itself wandb would send what is printed, and the changes in a git checkout, where data may lie.
+        private = {"console": "off", "disable_git": True, "disable_code": True, "save_code": False}
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
         self.run = wandb.init(
             project=self.project,
@@ -67,7 +85,7 @@ class Wandb(NoTracker):
             config=settings,
             dir=str(run_dir),
             mode=mode,
-            settings=wandb.Settings(silent=True),
+            settings=wandb.Settings(silent=True, base_url=server_address(), **private),
         )
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -80,6 +98,16 @@ class Wandb(NoTracker):
 
     def finish(self) -> None:
         self.run.finish()
+
+
+def server_address() -> str:
+    """The server of Weights & Biases, as environment and settings name it."""
+    import wandb
+
+    settings = wandb.Settings(silent=True, settings_system=str(Path("~/.config/wandb/settings").expanduser()))
+    settings.update_from_system_settings()  # as wandb itself does when it starts
+    settings.update_from_env_vars(dict(os.environ))
+    return str(settings.base_url)
 
 
 @dataclass

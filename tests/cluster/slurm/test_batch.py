@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import attempt, scheduler, snapshot
+from psychocounsel.cluster.slurm import attempt, ports, scheduler
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.cluster.slurm.submitting import arrays
@@ -65,7 +66,40 @@ def test_sizes() -> None:
         (["cluster.segments=3"], "add cluster.requeue=false"),
         (["+cluster.sbatch.array=1-3"], "cluster.sbatch.array: submission decides it"),
         (["+cluster.sbatch.partition=gpu"], "use cluster.partition"),
-        (["+cluster.environment.WANDB_API_KEY=abc"], "a secret would stand in the batch script"),
+        (
+            ["+cluster.environment.WANDB_API_KEY=abc"],
+            "cluster.environment.WANDB_API_KEY: a secret (WANDB_API_KEY) would",
+        ),
+        (["+cluster.environment.DEPLOY_KEY=abc"], "cluster.environment.DEPLOY_KEY: a secret"),
+        (["+cluster.environment.GIT_PAT=abc"], "cluster.environment.GIT_PAT: a secret"),
+        (["+cluster.environment.DB_PASSWORD=abc"], "cluster.environment.DB_PASSWORD: a secret"),
+        (["+cluster.environment.MASTER=hf_abcdefghijklmnopqrstu"], "cluster.environment.MASTER: a secret"),
+        (["+cluster.environment={A-B: 1}"], "cluster.environment: 'A-B' is no name of a variable"),
+        (
+            ["cluster.setup=[module purge,'export HF_TOKEN=abc']"],
+            "cluster.setup[1]: a secret (HF_TOKEN) would stand in",
+        ),
+        (["cluster.setup=['WANDB_API_KEY=\"abc\" wandb login']"], "cluster.setup[0]: a secret (WANDB_API_KEY)"),
+        (["cluster.setup=['wandb login 0123456789abcdef0123456789abcdef']"], "cluster.setup[0]: a secret"),
+        (
+            ["cluster.setup=['pip install --index-url https://me:abc@index.example.org x']"],
+            "cluster.setup[0]: a secret",
+        ),
+        (["cluster.setup=['hf auth login --token abc']"], "cluster.setup[0]: a secret (token)"),
+        (["cluster.container.arguments=[--env,'HF_TOKEN=abc']"], "cluster.container.arguments: a secret (HF_TOKEN)"),
+        (["cluster.container.arguments=['--env=HF_TOKEN=abc']"], "cluster.container.arguments: a secret (HF_TOKEN)"),
+        (["cluster.srun=['--export=ALL,HF_TOKEN=abc']"], "cluster.srun: a secret (HF_TOKEN)"),
+        (["cluster.servers.command=[vllm,--api-key,abc]"], "cluster.servers.command: a secret (api-key)"),
+        (["cluster.account='a\n#SBATCH --uid=0'"], "cluster.account: holds a newline or another control character"),
+        (["cluster.setup=['true\nfalse']"], "cluster.setup[0]: holds a newline"),
+        (["cluster.modules=['cuda\r']"], "cluster.modules[0]: holds a newline or another control character"),
+        (["+cluster.environment.A='1\n2'"], "cluster.environment.A: holds a newline"),
+        (["+cluster.sbatch.comment='1\n#SBATCH -A other'"], "cluster.sbatch.comment: holds a newline"),
+        (["cluster.container.binds=['/a\t/b']"], "cluster.container.binds[0]: holds a newline"),
+        (["run_dir='/runs/a\nb'"], "run_dir: holds a newline"),
+        (["sweep_dir='/runs/a\u2028b'"], "sweep_dir: holds a newline"),
+        (["paths.cache='/runs/\x1b[31m'"], "paths.cache: holds a newline"),
+        (["after=['/runs/a\nb']"], "after[0]: holds a newline"),
         (["cluster.container.image=nowhere.sif"], "no such file"),
         (["cluster.server_nodes=1"], "what is to run there"),
         (["cluster.partion=gpu"], "did you mean cluster.partition"),
@@ -77,7 +111,60 @@ def test_what_cannot_work_is_refused_before_anything_is_written(overrides: list[
 
     with pytest.raises(Exception, match=".*") as raised:
         check(compose(["cluster=slurm", *overrides]))
-    assert message in one_line(raised.value, ["cluster=slurm", *overrides])
+    said = one_line(raised.value, ["cluster=slurm", *overrides])
+    assert message in said
+    assert "\n" not in said and "abc" not in said, "one line, without the secret"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+cluster.environment.TOKENIZERS_PARALLELISM=false", "+cluster.environment.MAX_TOKENS=8"],
+        ["cluster.setup=['export HF_TOKEN=$(cat ~/.hf_token)','export WANDB_API_KEY=\"$MINE\"']"],
+        ["cluster.setup=['export HF_TOKEN_PATH=/home/me/.token','source activate mine','export SSL_MODE=on']"],
+        ["cluster.servers.command=[vllm,--max-num-batched-tokens,'8192',--tokenizer,mine]"],
+    ],
+)
+def test_what_is_no_secret_or_only_says_where_one_is_may_stand_there(overrides: list[str]) -> None:
+    check(compose(["cluster=slurm", *overrides]))
+
+
+def test_an_override_of_several_lines_is_refused_whatever_its_key(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], own_environment: None
+) -> None:
+    from psychocounsel.cluster.application import main
+
+    monkeypatch.setattr("sys.argv", ["train", "algo.beta=0.1", "data.name='a\n#SBATCH --wrap=b'", "dry_run=true"])
+    with pytest.raises(SystemExit) as ended:
+        main("psychocounsel.train", "train")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert ended.value.code == 2 and line.startswith("error: data.name: holds a newline")
+
+
+def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
+    from psychocounsel.cluster.resubmission import _job
+    from psychocounsel.cluster.status import Row
+    from psychocounsel.rundir.run_config import write_config, write_job
+
+    write_job(tmp_path, "psychocounsel.train", 0, [])
+    config = check(compose(["cluster=slurm", f"run_dir={tmp_path}"]))
+    for given, message in (
+        (["cluster.account='a\n#SBATCH --uid=0'"], "cluster.account: holds a newline"),
+        (["cluster.environment.DEPLOY_KEY=abc"], "cluster.environment.DEPLOY_KEY: a secret"),
+        (["cluster.setup=['export HF_TOKEN=abc']"], r"cluster.setup\[0\]: a secret"),
+    ):
+        write_config(tmp_path, config)
+        with pytest.raises(UserError, match=message):
+            _job(Row(0, tmp_path, ""), given)
+    config.cluster.setup = ["true\nfalse"]  # as an older version let it pass
+    write_config(tmp_path, config)
+    with pytest.raises(UserError, match=r"cluster.setup\[0\]: holds a newline"):
+        _job(Row(0, tmp_path, ""), [])
+
+
+def test_a_folder_of_an_older_run_brings_no_lines_into_the_script() -> None:
+    with pytest.raises(UserError, match="its folder: holds a newline"):
+        render(SlurmRequest(), "name", Path("/runs/a\n#SBATCH --uid=0"), 1, [Path("/code")], [])
 
 
 # -- the script
@@ -175,6 +262,10 @@ def test_the_rank_that_failed_first_gives_the_exit_code() -> None:
     causes = attempt.failed_tasks(text)
     assert [(rank, code) for rank, code, _ in causes] == [(3, 137), (0, 75), (1, 75)]
     assert attempt.cause(causes, 137, asked=False) == (3, 137)
+    found_an_owner = attempt.failed_tasks(
+        "srun: error: n1: task 0: Exited with exit code 75\nsrun: error: n2: tasks 1-2: Killed\n"
+    )
+    assert attempt.cause(found_an_owner, 137, asked=False) == (None, 75), "srun killed the others for it"
     wrong = attempt.failed_tasks(
         "srun: error: n1: task 1: Exited with exit code 1\nsrun: error: n1: task 0: Exited with exit code 2"
     )
@@ -207,59 +298,40 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     assert attempt.begin(tmp_path) == ("01", 0)
     assert attempt.end(tmp_path, 1, 75, "USR1") == "again"
-    (tmp_path / "owner.json").write_text("{}")  # of the attempt that SLURM ended
+    (tmp_path / "owner.json").write_text('{"job": "11"}')
     assert attempt.begin(tmp_path) == ("02", 0)
+    assert (tmp_path / "owner.json").exists(), "another job's"
+    (tmp_path / "owner.json").write_text('{"job": "12"}')  # of the attempt that SLURM ended
+    assert attempt.begin(tmp_path) == ("03", 0)
     assert not (tmp_path / "owner.json").exists()
-    assert (tmp_path / "logs" / "latest").readlink() == Path("02")
-    (tmp_path / "logs" / "02" / "rank-0.out").write_text("the last words\n")
-    assert attempt.end(tmp_path, 2, 2, "no") == "2"
-    assert "the last words" in (tmp_path / "logs" / "02" / "failure.txt").read_text()
+    assert (tmp_path / "logs" / "latest").readlink() == Path("03")
+    (tmp_path / "logs" / "03" / "rank-0.out").write_text("the last words\n")
+    assert attempt.end(tmp_path, 3, 2, "no") == "2"
+    assert "the last words" in (tmp_path / "logs" / "03" / "failure.txt").read_text()
     assert attempt.begin(tmp_path) == ("", 2), "given up in this job"
     monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert attempt.begin(tmp_path) == ("03", 0), "submitted again"
+    assert attempt.begin(tmp_path) == ("04", 0), "submitted again"
     (tmp_path / "summary.json").write_text('{"status": "finished"}')
     assert attempt.begin(tmp_path) == ("", 0)
 
 
-# -- copies of code
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
-
-
-_HAS_GIT = subprocess.run("git --version", shell=True, capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif(not _HAS_GIT, reason="no git here")
-def test_a_users_checkout_is_copied_without_what_git_ignores(tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for name in ("own_algo.py", "helper.py", "big.bin", ".gitignore"):
-        (mine / name).write_text("*.bin\n" if name == ".gitignore" else "x = 1\n")
-    git(mine, "init", "-q")
-    git(mine, "add", "own_algo.py")
-    _, copy = snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
-    assert sorted(path.name for path in copy.iterdir()) == [".gitignore", "helper.py", "own_algo.py"]
-    assert snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)[1] == copy
-    (mine / "helper.py").write_text("x = 2\n")
-    assert snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)[1] != copy
-    assert (copy / "helper.py").read_text() == "x = 1\n"
-
-
-def test_outside_of_a_checkout_the_named_module_is_copied_and_nothing_without_one(tmp_path: Path) -> None:
-    for name in ("own_algo.py", "private.txt"):
-        (tmp_path / name).write_text("x = 1\n")
-    package, copy = snapshot.take(tmp_path / "run", [str(tmp_path)], ["own_algo.Algo"], 200)
-    assert [path.name for path in copy.iterdir()] == ["own_algo.py"]
-    assert (package / "psychocounsel" / "worker.py").exists()
-    assert len(snapshot.take(tmp_path / "run", [str(tmp_path)], ["psychocounsel.algo.dpo.DPO"], 200)) == 1
-
-
-def test_a_copy_that_would_be_large_is_refused_with_its_largest_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"more than cluster.snapshot_limit_mb=1: .*model\.safetensors"):
-        snapshot.take(tmp_path, [], [], 1)
+def test_the_ranks_of_an_attempt_meet_at_a_random_port_that_is_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number in ("01", "02", "03"):
+        with pytest.raises(SystemExit):
+            attempt.main(["begin", str(tmp_path)])
+        said, port = capsys.readouterr().out.split()
+        assert said == number
+        socket.create_server(("", int(port))).close()
+        found.append(int(port))
+    assert len(set(found)) > 1 and all(10000 <= port < 32768 for port in found)
+    assert "SLURM_JOB_ID *" not in script() and 'read -r number port <<<"$begun"' in script()
+    with socket.create_server(("", ports.free_port())) as taken:
+        drawn = iter((taken.getsockname()[1], found[0]))
+        monkeypatch.setattr(ports.secrets, "randbelow", lambda _: next(drawn) - 10000)
+        assert ports.free_port() == found[0], "another one, where one is taken"
 
 
 @pytest.mark.parametrize(
@@ -292,5 +364,5 @@ def test_submission_needs_slurm_and_leaves_nothing_without(tmp_path: Path) -> No
 
     done = cli("train", "cluster=slurm", cwd=tmp_path, check_code=2, PATH="/usr/nowhere")
     assert "there is no `scontrol` here" in done.stderr or "there is no `sbatch` here" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()[-1:]
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == "[]"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,10 @@ def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -
     run, given = tmp_path / "run", slurm.overrides(run_dir=tmp_path / "run")
     began = time.monotonic()
     done = slurm.train(*given)
-    assert time.monotonic() - began < 20, "it leaves; on a quiet machine in a second"
-    assert done.stdout.startswith("submitted job ")
+    assert time.monotonic() - began < 40, "it leaves; on a quiet machine in a few seconds, in which rows are read"
+    rows, submitted = done.stdout.splitlines()
+    assert rows.endswith("80 training groups, 8 held-out groups of 2 prompts, 4 steps")
+    assert submitted.startswith("submitted job ")
     again = slurm.train(*given)
     assert "submitted before as" in again.stdout
     assert slurm.ended(run) == ["finished"]
@@ -40,7 +43,7 @@ def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("runs", "more"), [(3, 1), (12, 3)])
+@pytest.mark.parametrize(("runs", "more"), [(3, 1), pytest.param(12, 3, marks=pytest.mark.proof)])
 def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
     runs: int, more: int, slurm: Cluster, tmp_path: Path
 ) -> None:
@@ -78,8 +81,13 @@ def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
     ):
         done = slurm.train(*slurm.overrides(run_dir=run), *wrong, check_code=2)
         assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert errors_of(done) == done.stderr.splitlines()[-1:]
         assert list(tmp_path.iterdir()) == []
+
+
+def errors_of(done: Any) -> list[str]:
+    """The lines of a command that refuse something; others say what its rows are."""
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
 _COUNTED = """#!/bin/sh
@@ -98,6 +106,7 @@ def test_a_sweep_is_one_call_and_submitting_needs_no_torch(slurm: Cluster, tmp_p
     given = ["-m", *slurm.overrides(2, sweep_dir=sweep), "+cluster.sbatch.hold=true", "seed=range(1,46)"]
     done = slurm.train(*given, **found)
     assert "array of 45" in done.stdout
+    assert "rows unchecked: what reads them is not installed here (no torch on the login node)" in done.stdout
     assert log.read_text() == "call\n"
     assert slurm.states(sweep) == ["pending"] * 45
     assert "not submitted: 45 submitted before" in slurm.train(*given, **found).stdout
@@ -119,7 +128,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(slurm: Cluster, t
     done = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=almost_full)
     assert done.returncode == 2
     assert "File too large" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert errors_of(done) == done.stderr.splitlines()[-1:]
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in slurm.call("squeue", "-h", "-o", "%o")
 
@@ -134,7 +143,7 @@ def test_a_read_only_disk_is_one_line_and_nothing_is_half_submitted(
     done = run_read_only(command, disk, {**os.environ, **slurm.environment})
     assert done.returncode == 2
     assert done.stderr.endswith("Read-only file system\n")
-    assert done.stderr.count("\n") == 1
+    assert errors_of(done) == done.stderr.splitlines()[-1:]
     assert list(tmp_path.rglob("*")) == [disk]
     assert slurm.call("squeue", "-h", "-o", "%i") == before
 
@@ -163,5 +172,6 @@ def test_logs_follow_a_run_to_its_end_and_an_archive_can_be_read(slurm: Cluster,
     assert "1 finished" in slurm.jobs("status", str(run), "--watch"), "it ends when nothing lives"
     assert "files" in slurm.jobs("archive", str(run), str(kept))
     assert (kept / "model" / "model.safetensors").exists() and (kept / "code").is_dir()
-    assert [file.name for file in kept.glob("checkpoints/*/policy/*")] == ["weights.pt"], "no optimizer state"
+    names = {file.name for file in kept.glob("checkpoints/*/policy/*")}
+    assert names == {"engine.json", "weights-00000.safetensors"}, "no optimizer state"
     assert slurm.states(kept) == ["finished"]

@@ -125,7 +125,7 @@ def test_an_evaluation_is_a_job_too_and_waits_for_its_model(slurm: Cluster, tmp_
     given = ["cluster=slurm_cpu", "cluster.cpus_per_process=1", "limit=30", f"reward.path={trained}/model"]
     given += [f"after=[{trained}]", "cluster.nodes=2", f"run_dir={judged}"]
     done = cli("evaluate", *given, **slurm.environment)
-    assert done.stdout.startswith("submitted job ")
+    assert "\nsubmitted job " in done.stdout
     assert slurm.states(judged) == ["pending"]
     assert slurm.ended(judged) == ["finished"]
     cli("evaluate", f"reward.path={trained}/model", "limit=30", f"run_dir={tmp_path}/here", **slurm.environment)

@@ -1,6 +1,5 @@
 """Reference log-probabilities in a cache: equal to computed ones, computed once, and nothing wrong is ever served."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -14,8 +13,9 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.engine.references.filling import Filling, make_units
 from psychocounsel.engine.references.store import ReferenceStore, row_key
 from psychocounsel.storage import files, locks
+from psychocounsel.storage.modes import own_umask, restricted
+from tests.support.processes import FORKED
 
-SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
 IDENTITY = {"weights": "sha256:1", "dtype": "torch.float32"}
 
 
@@ -144,8 +144,8 @@ def run(number: int, cache: Path, groups: list[Group], gate: object, results: ob
 def test_eight_processes_starting_together_compute_each_row_once(tmp_path: Path) -> None:
     everything = some_groups(160)
     parts = [everything if number % 2 else everything[number * 10 : number * 10 + 90] for number in range(8)]
-    gate, results = SPAWN.Barrier(9), SPAWN.Queue()
-    processes = [SPAWN.Process(target=run, args=(n, tmp_path, part, gate, results)) for n, part in enumerate(parts)]
+    gate, results = FORKED.Barrier(9), FORKED.Queue()
+    processes = [FORKED.Process(target=run, args=(n, tmp_path, part, gate, results)) for n, part in enumerate(parts)]
     for process in processes:
         process.start()
     gate.wait()
@@ -202,7 +202,7 @@ def die_at(place: str, cache: Path, groups: list[Group]) -> None:
 def test_a_killed_writer_leaves_no_poison_and_its_rows_are_computed_by_the_next(place: str, tmp_path: Path) -> None:
     groups = some_groups(30)
     fill(tmp_path, groups[:4])
-    process = SPAWN.Process(target=die_at, args=(place, tmp_path, groups))
+    process = FORKED.Process(target=die_at, args=(place, tmp_path, groups))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -216,13 +216,13 @@ def test_a_killed_writer_leaves_no_poison_and_its_rows_are_computed_by_the_next(
 
 def test_rows_of_a_live_process_are_waited_for(tmp_path: Path) -> None:
     groups = some_groups(12)
-    gate, results = SPAWN.Barrier(2), SPAWN.Queue()
+    gate, results = FORKED.Barrier(2), FORKED.Queue()
     store = ReferenceStore(str(tmp_path), IDENTITY, "test", print)
     units = make_units(groups, keys_of(groups), 60)
     filling = Filling(store, units)
     order = filling.next(100)
     assert order is not None and len(order) == len(units)
-    process = SPAWN.Process(target=run, args=(0, tmp_path, groups, gate, results))
+    process = FORKED.Process(target=run, args=(0, tmp_path, groups, gate, results))
     process.start()
     gate.wait()
     time.sleep(0.5)
@@ -343,3 +343,17 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path: Path) -> Non
     known, mine = fill(tmp_path, groups)
     assert_right(known, groups)
     assert mine == []
+
+
+def test_rows_of_private_data_are_private_in_a_cache_that_users_share(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = ReferenceStore(str(tmp_path / "cache"), IDENTITY, "test", said.append)
+    with restricted(0o077):
+        assert store.lock(3)
+        store.add({bytes(32): np.zeros(2, np.float32)}, [3])
+    assert {path.stat().st_mode & 0o777 for path in store.folder.glob("*.logprobs")} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (store.folder, store.folder.parent)} == {0o777 & ~own_umask()}
+    lock, about = store.folder / "bucket-03.lock", store.folder / "about.json"
+    assert {path.stat().st_mode & 0o777 for path in (lock, about)} == {0o666 & ~own_umask()}
+    store.release(3)
+    assert said == []

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.engine.telemetry.step_log import StepLog
 from psychocounsel.rundir.metrics import MetricsLog, read_metrics
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 
 KILL = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 3}"
@@ -94,6 +97,35 @@ def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
         file.write('{"step": 5, "lo')  # a kill in the middle of a line
     MetricsLog(path, 2).write({"step": 3, "again": True})
     assert read_metrics(path) == [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+class Printing:
+    """A run that tracks, as far as StepLog needs one."""
+
+    is_main = True
+
+    def __init__(self, run_dir: Path, *overrides: str) -> None:
+        self.dir, self.files, self.config = run_dir, RunDir(run_dir), check(compose(list(overrides)))
+
+
+@pytest.mark.parametrize("kind", ["wandb", "tensorboard"])
+@pytest.mark.parametrize("texts", [False, True])
+def test_texts_go_to_a_tracker_only_where_that_is_said(
+    kind: str, texts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_BASE_URL", "https://track.example")
+    given = ["data.system_prompt=prompt-zugzwangerl", "data.confidential=true", "data.allowed_hosts=[track.example]"]
+    run = Printing(tmp_path, f"tracker={kind}", *given, *(["tracker.texts=true"] if texts else []))
+    records = StepLog(run, lambda step: f"> speech-zugzwangerl {step}")  # type: ignore[arg-type]
+    records.open(-1)
+    print("printed-zugzwangerl", flush=True)
+    records.write({"step": 1, "loss": 0.5})
+    records.close()
+    sent = b"".join(path.read_bytes() for path in (tmp_path / kind).rglob("*") if path.is_file())
+    assert (b"speech-zugzwangerl" in sent) == texts
+    assert b"loss" in sent and b"printed-zugzwangerl" not in sent and b"prompt-zugzwangerl" not in sent
+    assert not list(tmp_path.rglob("*.patch")), "changes in a checkout stay here"
 
 
 def test_wandb_keeps_texts_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

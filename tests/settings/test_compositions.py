@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings import merging
+from psychocounsel.settings import compositions
 from psychocounsel.settings.config import check, compose
 
 _BASE = ["algo=dpo", "cluster=slurm", "run_dir=never"]
@@ -58,9 +58,9 @@ def _found(overrides: list[str]) -> tuple[str, dict[str, Any]]:
 def test_values_set_in_the_last_configuration_give_what_merging_gives(changes: list[str]) -> None:
     check(compose(_BASE))
     found = _found(_BASE + changes)
-    merging._last.clear()
+    compositions._last.clear()
     assert found == _found(_BASE + changes)
-    assert merging._last or not found[1], "what was found first was found by changing the last"
+    assert compositions._last or not found[1], "what was found first was found by changing the last"
 
 
 def test_a_configuration_is_not_changed_by_the_next() -> None:

@@ -130,7 +130,7 @@ def test_what_only_the_worker_can_see_is_a_user_error_as_well(settings: list[str
 
 @pytest.mark.slow
 def test_an_interrupted_run_saves_and_a_stopped_one_says_so(settings: list[str], tmp_path: Path) -> None:
-    small = ["global_batch_size=8", "data.limit=32", "eval.limit=4", "max_steps=30", "epochs=10"]
+    small = ["global_batch_size=8", "data.limit=32", "eval.limit=4", "max_steps=30"]
     longer = [*settings, *small, f"run_dir={tmp_path}/run", f"paths.cache={tmp_path}/cache"]
 
     def interrupt(line: str) -> None:

@@ -1,0 +1,109 @@
+"""Rows checked in a process of its own, before jobs start: what submits loads no tokenizer and no torch."""
+
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.cluster.checking.job_rows import count_rows, rows_key
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.local_ranks import forked
+from psychocounsel.cluster.worker_environment import worker_environment
+from psychocounsel.errors import UserError, hide_words, words
+from psychocounsel.remote import hub
+
+_NEEDED = ["psychocounsel.model.load", "psychocounsel.data.dataset", "psychocounsel.engine.schedule"]
+_TOKENISED = ("model.path", "data.path", "data.eval_path", "data.mix")  # keys of what rows are made from
+
+
+def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: str = "") -> list[str]:
+    """Lines that say what training and held-out rows the jobs have, and how many steps.
+
+    Each distinct tokenisation is made once, and stays in `paths.cache` for the jobs. `preload` is what the process imports
+    that others are forked from, each with so many `threads`.
+
+    Raises:
+        UserError: for rows that a job cannot use.
+    """
+    lines, ready = list[str](), list[Job]()
+    for job in jobs:
+        if missing := _not_here(job):
+            lines.append(f"rows unchecked: {missing}")
+        else:
+            ready.append(job)
+    if ready:
+        lines = [*_in_child(_distinct(ready), preload, threads or str(len(os.sched_getaffinity(0)))), *lines]
+    return list(dict.fromkeys(lines))
+
+
+def _not_here(job: Job) -> str:
+    """What the rows are made from and the cache has nothing of; empty if all is here."""
+    model = job.config.get("model")
+    if model is not None and Path(model.path).is_absolute() and not Path(model.path).exists():
+        return f"model.path={model.path} is yet to be made"
+    for source, folder in hub.folders(job.config):
+        if folder is None and source.key.startswith(_TOKENISED):
+            return (
+                f"{source.key}={source.id} is not in {job.config.paths.cache}; first run `python -m psychocounsel.prepare` with "
+                "these overrides"
+            )
+    return ""
+
+
+def _distinct(jobs: Sequence[Job]) -> list[Job]:
+    """One job for each tokenisation, algorithm and length."""
+    found: dict[tuple[str, str, str], Job] = {}
+    for job in jobs:
+        length = [job.config.get(key) for key in ("epochs", "max_steps", "global_batch_size")]
+        found.setdefault((rows_key(job), repr(job.config.get("algo")), repr(length)), job)
+    return list(found.values())
+
+
+def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str]:
+    environment = worker_environment(jobs[0], 1, "", threads, gpu=False)
+    process, pipe = forked(_count, (jobs,), environment, preload)
+    try:
+        kind, content = pipe.recv()
+    except EOFError:
+        process.join()
+        return [f"rows unchecked: the process that read them was ended (exit code {process.exitcode})"]
+    finally:
+        process.kill()
+        process.join()
+    if kind == "refused":
+        raise UserError(content)
+    if kind == "failed":
+        raise RuntimeError(content)
+    return content if isinstance(content, list) else [content]
+
+
+def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> None:
+    """What the child does: send its lines, or why there are none. Whatever libraries print is not for the user."""
+    os.environ.update(environment)
+    lines: list[str] = []
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(silence, number)
+    answer: tuple[str, Any]
+    from psychocounsel.data.privacy import protect
+
+    try:
+        hub.set_cache_directories(jobs[0].config.paths.cache)
+        hub.go_offline()
+        for job in jobs:
+            protect(job.config, job.run_dir)
+        hide_words(any(job.config.data.confidential for job in jobs))
+        found = count_rows(jobs, lines.append)
+        answer = "counted", [*lines, *(each.line() for each in found)]
+    except UserError as error:
+        answer = "refused", str(error)
+    except ImportError as error:
+        answer = "counted", f"rows unchecked: what reads them is not installed here ({str(error).splitlines()[0]})"
+    except BaseException:
+        import traceback
+
+        answer = "failed", words(traceback.format_exc())
+    pipe.send(answer)
+    sys.exit(0)

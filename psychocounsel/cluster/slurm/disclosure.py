@@ -1,0 +1,80 @@
+"""Secrets stand in no batch script: it lies in the run directory, and SLURM shows it to others.
+
+A secret is known by the name that it is given to (`HF_TOKEN=...`, `--api-key ...`), or by its form (`hf_...`). What only says
+where it is (`$HF_TOKEN`, `$(cat FILE)`, `HF_TOKEN_PATH`) is none.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from psychocounsel.errors import UserError
+
+_NAME = re.compile(
+    r"token(?!s(?:_|$)|i[sz])|secret|passw|credential|(?:api|access|private|auth)_?key|(?:^|_)(?:key|pat|pass|pwd)s?$",
+    re.IGNORECASE,
+)
+_WHERE_IT_IS = re.compile(r"_(?:path|file|dir)$", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VALUE = r"""("[^"]*"|'[^']*'|[^\s;&|]+)"""
+_ASSIGNED = re.compile(rf"(?<![\w$])([A-Za-z_]\w*)=(?={_VALUE})")  # also inside of a value: --env=HF_TOKEN=...
+_OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_VALUE}")
+_LOGIN = re.compile(r"\blogin\s+(?:--?\w+\s+)*[A-Za-z0-9_-]{20,}")
+_FORMS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+    r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})|://[^/\s:@$]+:[^/\s@$]+@|\bBearer\s+[\w.-]{16,}"
+)
+
+
+def refuse_secret_names(names: Iterable[Any], key: str) -> None:
+    """Refuse variables that are named like secrets, or cannot be variables.
+
+    Raises:
+        UserError: naming the first, and what to do instead.
+    """
+    for name in map(str, names):
+        if not _VARIABLE.fullmatch(name):
+            raise UserError(f"{key}: {name!r} is no name of a variable")
+        if _is_secret(name):
+            raise UserError(_refusal(f"{key}.{name}", name))
+
+
+def refuse_secrets(text: str, key: str) -> None:
+    """Refuse a text that goes into the batch script and holds a secret, which is not quoted.
+
+    Raises:
+        UserError: naming the key, and what to do instead.
+    """
+    for name, value in [*_ASSIGNED.findall(text), *_OPTION.findall(text)]:
+        if _is_secret(name.replace("-", "_")) and not re.match(r"""["']?[$`]|["']{2}|-""", value):
+            raise UserError(_refusal(key, name))
+    if _FORMS.search(text) or _LOGIN.search(text):
+        raise UserError(_refusal(key, "what looks like a token"))
+
+
+def texts(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    """Every text of nested settings with its key; the arguments of one command are one text."""
+    found = []
+    for name, value in values.items():
+        key = f"{prefix}.{name}"
+        if isinstance(value, Mapping):
+            found += texts(value, key)
+        elif isinstance(value, list) and name in ("setup", "modules"):
+            found += [(f"{key}[{index}]", str(each)) for index, each in enumerate(value)]
+        elif isinstance(value, list):
+            found.append((key, " ".join(map(str, value))))
+        elif isinstance(value, str):
+            found.append((key, value))
+    return found
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_NAME.search(name)) and not _WHERE_IT_IS.search(name)
+
+
+def _refusal(key: str, what: str) -> str:
+    variable = what if _VARIABLE.fullmatch(what) else "HF_TOKEN"
+    return (
+        f"{key}: a secret ({what}) would stand in the batch script, which others can read: export it in the shell that submits, "
+        f"which jobs inherit, or let the job read it from a file of yours, by cluster.setup=['export {variable}=$(cat FILE)']"
+    )

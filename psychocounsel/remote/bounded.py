@@ -1,0 +1,113 @@
+"""HTTP exchanges that end: an answer has a largest size and a latest time, whatever the server does."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+LONGEST_ANSWER = 64 << 20  # bytes; the longest ones hold the tokens of some hundred replies
+_SLOWEST_BYTES = 1e6  # per second, in which a request may be taken by the server
+
+
+class TooLong(Exception):
+    """An answer of more than LONGEST_ANSWER bytes, or one that is compressed, which could become any size."""
+
+
+class Wire:
+    """Posts to servers from any number of threads; each keeps connections of its own, which its deadlines can end.
+
+    `seconds` is how long an exchange may take from its beginning to the last byte, beside what sending a long request takes;
+    `connect` is how long a connection may take to be made.
+    """
+
+    def __init__(self, headers: dict[str, str], seconds: float, connect: float) -> None:
+        self.seconds = seconds
+        self._headers = {**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
+        self._timeout = httpx.Timeout(seconds, connect=min(seconds, connect))
+        self._tls: ssl.SSLContext = httpx.create_ssl_context()
+        self._mine, self._all, self._lock = threading.local(), list[httpx.Client](), threading.Lock()
+
+    def post(self, url: str, body: bytes) -> httpx.Response:
+        """The whole answer.
+
+        Raises:
+            httpx.RequestError: if there is none, or not in time.
+            TooLong: if it is longer than LONGEST_ANSWER; the rest is not read.
+        """
+        deadline = _Deadline(self._streams())
+        with deadline.within(self.seconds + len(body) / _SLOWEST_BYTES):
+            options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
+            with self._client().stream("POST", url, **options) as response:
+                content = _read(response)
+        return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+    def close(self) -> None:
+        for client in self._all:
+            client.close()
+
+    def _client(self) -> httpx.Client:
+        if not hasattr(self._mine, "client"):
+            self._mine.client = httpx.Client(headers=self._headers, timeout=self._timeout, verify=self._tls)
+            with self._lock:
+                self._all.append(self._mine.client)
+        client: httpx.Client = self._mine.client
+        return client
+
+    def _streams(self) -> "weakref.WeakSet[Any]":
+        """The connections of this thread."""
+        if not hasattr(self._mine, "streams"):
+            self._mine.streams = weakref.WeakSet()
+        streams: weakref.WeakSet[Any] = self._mine.streams
+        return streams
+
+
+def _read(response: httpx.Response) -> bytes:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise TooLong("answers with compressed data, which nobody asked for")
+    content = bytearray()
+    for piece in response.iter_raw():
+        content += piece
+        if len(content) > LONGEST_ANSWER:
+            raise TooLong(f"answers with more than {LONGEST_ANSWER >> 20} MiB, the most that is read")
+    return bytes(content)
+
+
+class _Deadline:
+    """Ends the connections in `streams` when the time is over: time-outs of httpx begin anew with every byte."""
+
+    def __init__(self, streams: "weakref.WeakSet[Any]") -> None:
+        self._streams, self._over = streams, threading.Event()
+
+    def see(self, event: str, info: dict[str, Any]) -> None:
+        """What httpx tells of an exchange: here the connections that it makes."""
+        stream = info.get("return_value")
+        if hasattr(stream, "get_extra_info"):
+            self._streams.add(stream)
+            if self._over.is_set():
+                self._end()
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        timer = threading.Timer(seconds, self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except httpx.RequestError:
+            if not self._over.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if self._over.is_set():  # an answer without a length looks whole when its connection ends
+            raise httpx.ReadTimeout(f"not whole after {seconds:.0f} s")
+
+    def _end(self) -> None:
+        self._over.set()
+        for stream in [*self._streams]:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)

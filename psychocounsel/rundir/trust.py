@@ -1,0 +1,77 @@
+"""Whose directories this process takes code and weights from: those of its own user that nobody else can write to.
+
+A run's configuration names modules that are imported and commands that are run; checkpoints and models become weights. Whoever
+can write them decides what this process does.
+"""
+
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir
+
+TRUST_VARIABLE = "PSYCHOCOUNSEL_TRUST"  # folders, parted by colons, that are trusted with all that is in them
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
+    """Refuse a run directory whose configuration, checkpoints or model another user could have written.
+
+    Without `whole` only what decides which code is imported is looked at: the folder, `config.yaml` and `job.json`.
+
+    Raises:
+        UserError: naming the first such file, and what to type.
+    """
+    files = RunDir(run_dir)
+    trees = (files.checkpoints, files.model) if whole else ()
+    _refuse(run_dir, [run_dir, files.config, files.job, *(path for tree in trees for path in _below(tree))])
+
+
+def refuse_untrusted_model(run_dir: Path) -> None:
+    """Refuse the model of a run if another user could have written it. Raises as refuse_untrusted_run."""
+    _refuse(run_dir, [run_dir, *_below(RunDir(run_dir).model)])
+
+
+def refuse_untrusted_code(folder: Path) -> None:
+    """Refuse a folder of code if another user could have written it. Raises as refuse_untrusted_run."""
+    _refuse(folder, [folder.parent, *_below(folder)])
+
+
+def _refuse(folder: Path, paths: list[Path]) -> None:
+    if _is_trusted(folder) or not folder.is_dir():  # who reads it says what is wrong with a file
+        return
+    for path in paths:
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):  # who reads it says so
+            continue
+        why = f"code and weights would be loaded from {folder}"
+        say = f"{TRUST_VARIABLE}={folder} before the command, if you trust them"
+        if found.st_uid not in (os.geteuid(), 0):  # root could write anything anyway
+            raise UserError(f"{path}: belongs to another user ({_name(found.st_uid)}), and {why}: write {say}")
+        if found.st_mode & _OTHERS_MAY_WRITE:
+            who = "everyone" if found.st_mode & stat.S_IWOTH else "its group"
+            raise UserError(f"{path}: can be written by {who}, and {why}: `chmod -R go-w {folder}`, or write {say}")
+
+
+def _is_trusted(folder: Path) -> bool:
+    named = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
+    return any(folder.resolve().is_relative_to(Path(each).expanduser().resolve()) for each in named)
+
+
+def _below(tree: Path) -> Iterator[Path]:
+    """`tree` itself and all that is in it, drafts (`.NAME.tmp`) aside: nothing is loaded from them."""
+    yield tree
+    for folder, folders, files in os.walk(tree):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder) / name for name in (*folders, *files) if not name.startswith("."))
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"number {user}"

@@ -1,0 +1,94 @@
+"""What is typed on a command line, before Hydra reads it: options in the order it wants, overrides that can work."""
+
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+
+from psychocounsel.errors import UserError
+
+# Hydra's options: those that take a value, and the others.
+_WITH_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--info", "-i"}
+_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
+_FLAGS |= {"--shell-completion", "-sc"}
+_CHOICES: dict[str, tuple[str, ...]] = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all"))
+_CHOICES |= dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))
+_MAY_BE_NULL = ("experiment", "debug")
+_OURS = {
+    "hydra.run.dir": "use run_dir",
+    "hydra.sweep.dir": "use sweep_dir",
+    "hydra.sweep.subdir": "runs are named by their overrides",
+    "hydra.job.chdir": "runs begin in the folder where you type",
+    "hydra.output_subdir": "use run_dir",
+    "code_path": "it is filled from --config-dir and the current folder",
+}
+# Where a user's own entries stand, which may be taken out again.
+_ENTRIES = re.compile(r"callbacks\..+|hydra[./].+|experiment|debug|.+\..+\..+")
+
+
+def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options with their values, and the overrides: argparse wants them in this order.
+
+    Raises:
+        UserError: for an option that there is not, or that lacks its value.
+    """
+    options, overrides, rest = list[str](), list[str](), list(arguments)
+    while rest:
+        text = rest.pop(0)
+        name, equals, _ = text.partition("=")
+        if not text.startswith("-"):
+            overrides.append(text)
+        elif name in _WITH_VALUE:
+            value = text.partition("=")[2] if equals else rest.pop(0) if rest else ""
+            options += [name, _checked(name, value)]
+        elif text in _FLAGS:
+            options.append(text)
+        else:
+            raise UserError(f"{text}: no such option; settings are written KEY=VALUE, and --help lists the options")
+    return options, overrides
+
+
+def _checked(option: str, value: str) -> str:
+    choices = _CHOICES.get(option, ())
+    if not value or value.startswith("-") or (choices and value not in choices):
+        raise UserError(f"{option}: needs a value" + (f", one of {', '.join(choices)}" if choices else ""))
+    return value
+
+
+def check_overrides(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse overrides that Hydra would read as something else; `groups` are the names of the config groups.
+
+    Raises:
+        UserError: saying what to type instead.
+        OverrideParseException: for what is no override.
+    """
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            _check(text, parser.parse_overrides([text])[0], groups)
+        except RecursionError as error:
+            raise UserError(f"{text[:40]}...: is nested too deep") from error
+
+
+def _check(text: str, override: Override, groups: Sequence[str]) -> None:
+    key, value = override.key_or_group, override.value()
+    if not key:
+        raise UserError(f"{text}: has no key; it is written KEY=VALUE")
+    if key in _OURS:
+        raise UserError(f"{text}: {_OURS[key]}")
+    if override.is_delete() and not _ENTRIES.fullmatch(key):
+        raise UserError(f"{text}: a setting cannot be left out, it has a default: give {key}=VALUE")
+    if key not in groups or override.is_delete() or isinstance(value, dict):
+        return
+    if override.is_add() and not override.is_force_add():
+        raise UserError(f"{text}: the group is there already; write {text.lstrip('+')}")
+    if isinstance(value, list):
+        sweep = ",".join(map(str, value))
+        raise UserError(f"{text}: is one choice; several are a sweep, -m {key}={sweep}")
+    if value is None and key not in _MAY_BE_NULL:
+        raise UserError(f"{text}: something has to be chosen; `--help` lists the choices of {key}")
+    if isinstance(value, int | float) and key != "zero":
+        raise UserError(f"{text}: no such choice; `--help` lists those of {key}")
+    if isinstance(value, str | QuotedString) and not getattr(value, "text", value):
+        raise UserError(f"{text}: names no choice; `--help` lists those of {key}")

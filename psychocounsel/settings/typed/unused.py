@@ -1,0 +1,132 @@
+"""Options that were typed and that the run has no use for: another choice made them idle. Refused, or they would mislead.
+
+Each class says in `unused` which of its own options its other settings make idle.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.targets import build
+
+
+def typed_unused(
+    config: DictConfig, overrides: Sequence[str], load_choice: Callable[[str, str], DictConfig]
+) -> dict[str, str]:
+    """Each typed option that the checked `config` has no use for, as it was typed, with the reason.
+
+    Typed is what stands on the command line or in the file of the chosen experiment, which `load_choice` reads.
+    """
+    idle = dict(_unused(config))
+    found = {}
+    for key, text in _typed(overrides, load_choice):
+        if reason := next((idle[each] for each in (key, *_above(key)) if each in idle), None):
+            found[text] = reason
+    return found
+
+
+def refuse_unused(of_each_run: Sequence[dict[str, str]]) -> None:
+    """Refuse what none of the runs of a command has a use for.
+
+    Raises:
+        UserError: naming the option and the reason.
+    """
+    for text, reason in of_each_run[0].items():
+        if all(text in each for each in of_each_run):
+            raise UserError(f"{text}: has no effect, because {reason}; leave it out")
+
+
+def _above(key: str) -> Iterator[str]:
+    """The sections that a key stands in, the innermost first."""
+    while "." in key:
+        key = key.rpartition(".")[0]
+        yield key
+
+
+def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfig]) -> Iterator[tuple[str, str]]:
+    """Each key that was given a value, and how it was written."""
+    parser = OverridesParser.create()
+    for text in overrides:
+        override = parser.parse_override(text)
+        key, value = override.key_or_group.replace("/", "."), override.value()
+        if override.is_delete():
+            continue
+        if key == "experiment" and value:
+            content = load_choice("experiment", str(value))
+            leaves = _leaves(OmegaConf.to_container(content))
+            yield from ((each, f"{each} (in {text.lstrip('+')})") for each in leaves if each != "defaults")
+        elif isinstance(value, dict):
+            yield from ((f"{key}.{name}", text.lstrip("+")) for name in value)
+        else:
+            yield key, text.lstrip("+")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values in nested mappings."""
+    for name, inner in node.items():
+        yield from _leaves(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [f"{prefix}{name}"]
+
+
+def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Every option, or whole section, that is idle, with the reason."""
+    cluster = build(config, "cluster")
+    yield from _within("cluster", cluster.unused())
+    if "algo" in config:
+        algorithm = build(config, "algo")
+        name = type(algorithm).__name__
+        if not algorithm.needs.reward:
+            yield "reward", f"{name} asks no reward model"
+        if not algorithm.needs.rollouts:
+            yield "rollout", f"{name} learns from the data alone, and writes no replies"
+        else:
+            yield from _within("rollout", build(config, "rollout").unused(config))
+        yield from _within("algo", algorithm.unused(config))
+        yield from _of_model(config)
+    for key, section in reward_sections(config):
+        if "revision" in section and not _is_on_hub(section.path):
+            yield f"{key}.revision", f"{key}.path is no repository of the hub"
+    yield from _of_data(config)
+
+
+def _within(group: str, unused: dict[str, str]) -> Iterator[tuple[str, str]]:
+    return ((f"{group}.{name}", reason) for name, reason in unused.items())
+
+
+def _of_model(config: DictConfig) -> Iterator[tuple[str, str]]:
+    if not _is_on_hub(config.model.path):
+        yield "model.revision", "model.path is no repository of the hub"
+    if not config.model.lora.rank:
+        for name in ("alpha", "dropout", "targets"):
+            yield f"model.lora.{name}", "there is no adapter without model.lora.rank"
+
+
+def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
+    data = config.data
+    if data.mix:
+        for name in ("path", "split", "revision"):
+            yield f"data.{name}", "data.mix names the rows to train on"
+    elif not _is_on_hub(data.path):
+        yield "data.revision", "data.path is no dataset of the hub"
+    if not _is_on_hub(data.eval_path):
+        yield "data.eval_revision", "data.eval_path is no dataset of the hub"
+    own_held_out = data.eval_path or data.eval_split
+    if own_held_out:
+        yield "data.dev_fraction", "the held-out rows are those of data.eval_path or data.eval_split"
+    if not (data.limit or data.fraction or data.mix) and (own_held_out or not data.dev_fraction):
+        yield "data.split_seed", "nothing is drawn: all rows are used, and none of the prompts is held out"
+    if data.min_gap is None:
+        yield "data.gap", "it is the scale of data.min_gap, and there is none"
+    if "part" in config:
+        yield "data.too_long", "an evaluation cuts no rows"
+        if config.part == "held_out":
+            for name in ("limit", "fraction"):
+                yield f"data.{name}", "it selects training rows, and part=held_out evaluates the others; use limit"
+
+
+def _is_on_hub(path: Any) -> bool:
+    return bool(path) and not str(path).startswith("builtin:") and not Path(str(path)).expanduser().exists()

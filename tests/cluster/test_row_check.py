@@ -1,0 +1,77 @@
+"""Rows are checked before jobs start: at dry_run, at submission, and before the first run of a sweep."""
+
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.cluster.checking.row_process import check_rows
+from psychocounsel.cluster.job import Job, make_job
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.settings.config import check, compose
+from tests.support.harness import cli, write_jsonl
+
+PAIR = {"prompt": "I can't sleep.", "chosen": "What keeps you awake?", "rejected": "Just relax."}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "good.jsonl", [{**PAIR, "prompt": f"Day {number}."} for number in range(40)])
+
+
+def job(*overrides: str) -> Job:
+    return make_job("psychocounsel.train", check(compose([*overrides])), list(overrides), 0, None)
+
+
+def test_dry_run_prints_groups_prompts_and_steps_and_the_run_reads_what_it_made(good: Path, tmp_path: Path) -> None:
+    work, cache = tmp_path / "work", tmp_path / "cache"
+    work.mkdir()
+    given = [f"data.path={good}", "global_batch_size=4", f"paths.cache={cache}", "cluster.threads=1"]
+    plan = cli("train", *given, "dry_run=true", cwd=work)
+    assert "tiny with data=good: 36 training groups, 4 held-out groups of 4 prompts, 9 steps" in plan.stdout
+    assert not list(work.iterdir()), "a dry run makes nothing where it is typed"
+    (entry,) = (cache / "tokenised").glob("*.groups")
+    made = entry.stat().st_ctime_ns, entry.stat().st_ino
+    cli("train", *given, "max_steps=1", "eval.limit=2", "run_dir=run", cwd=work)
+    (again,) = (cache / "tokenised").glob("*.groups")
+    assert again == entry and again.stat().st_ino == made[1], "the run tokenised nothing"
+
+
+def test_rows_that_no_run_can_use_are_refused_before_anything_is_said_or_made(tmp_path: Path) -> None:
+    long = write_jsonl(tmp_path / "long.jsonl", [{**PAIR, "prompt": "sleep " * 3000}])
+    work = tmp_path / "work"
+    work.mkdir()
+    refused = cli("train", f"data.path={long}", "dry_run=true", cwd=work, check_code=USER_ERROR)
+    assert refused.stdout == ""
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: no training row fits max_length=1024")
+    sweep = cli("train", "-m", f"data.path=builtin:sample,{long}", "max_steps=1", cwd=work, check_code=USER_ERROR)
+    (line,) = sweep.stderr.splitlines()
+    assert f"data.path={long} " in line and ": no training row fits" in line and sweep.stdout == ""
+    assert not list(work.iterdir()), "the first run of the sweep did not begin"
+    alone = cli("train", f"data.path={long}", cwd=work, check_code=USER_ERROR)
+    assert alone.stderr.splitlines()[-1].startswith("error: no training row fits")
+    assert not list(work.iterdir()), "a run that was refused before its first step leaves nothing"
+
+
+def test_each_distinct_tokenisation_is_counted_once(good: Path, cache: Path) -> None:
+    given = [f"data.path={good}", f"paths.cache={cache}"]
+    jobs = [job(*given, *more) for more in (["seed=1"], ["seed=2"], ["global_batch_size=8"], ["algo=sft"])]
+    assert check_rows(jobs) == [
+        "tiny with data=good: 36 training groups, 4 held-out groups of 4 prompts, 2 steps",
+        "tiny with data=good: 36 training groups, 4 held-out groups of 4 prompts, 2 to 5 steps",
+    ]
+    assert len(list((cache / "tokenised").glob("*.groups"))) == 2
+
+
+def test_unprepared_hub_data_stays_unchecked_and_bad_rows_are_refused(cache: Path, tmp_path: Path) -> None:
+    (line,) = check_rows([job("data=psychocounsel", f"paths.cache={cache}")])
+    assert line.startswith("rows unchecked: data.path=Psychotherapy-LLM/PsychoCounsel-Preference is not in ")
+    assert "psychocounsel.prepare" in line
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "Hello."}])
+    with pytest.raises(UserError, match="bad.jsonl line 1: needs completion or"):
+        check_rows([job(f"data.path={bad}", f"paths.cache={cache}")])

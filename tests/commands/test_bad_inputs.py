@@ -1,0 +1,71 @@
+"""Some hundred bad inputs: each is answered by one line that says what is wrong, exit code 2, and nothing is made.
+
+`bad_inputs/*.yaml` hold a command line each with a part of its answer. They run in this process, up to where jobs would start,
+with the check of rows that `dry_run` and submission make. Expected text leaves out what libraries say.
+"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from psychocounsel.errors import USER_ERROR
+from tests.support.bad_files import make_all
+from tests.support.in_process import run_here
+
+TABLES = sorted((Path(__file__).parent / "bad_inputs").glob("*.yaml"))
+CASES = [(line, part) for file in TABLES for line, part in yaml.safe_load(file.read_text()).items()]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_all(tmp_path_factory.mktemp("bad-files") / "files")
+
+
+@pytest.fixture(autouse=True)
+def _environment(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("PSYCHOCOUNSEL_ROLLOUT_KEY", raising=False)
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each file below `folder` was last changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize(("line", "part"), CASES, ids=[line for line, _ in CASES])
+def test_one_line_says_what_is_wrong_and_nothing_is_made(
+    line: str, part: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = times(files)
+    answer = run_here(line.replace("{F}", str(files)))
+    assert answer.code == USER_ERROR, answer
+    assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1, answer.stderr
+    assert part.replace("{F}", str(files)).replace("{here}", str(tmp_path)) in answer.stderr
+    assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
+    assert times(files) == before
+
+
+def test_the_table_is_as_long_as_it_was() -> None:
+    assert len(CASES) == len({line for line, _ in CASES}) >= 300
+
+
+@pytest.mark.parametrize(
+    "text", ["seed=1\n2", "run_dir=a\x1b[2Jb", "algo=dpo\rx", "algo.beta=\u2028", "data.path=\udcff.jsonl"]
+)
+def test_control_characters_make_no_second_line(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = run_here(f"train '{text}'")
+    assert answer.code == USER_ERROR
+    (line,) = answer.stderr.splitlines()
+    assert line.isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+def test_deep_nesting_and_long_numbers_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("seed=" + "[" * 5000 + "]" * 5000, "seed=" + "7" * 5000):
+        answer = run_here(f"train {text}")
+        assert (answer.code, answer.stderr.count("\n")) == (USER_ERROR, 1)
+        assert len(answer.stderr) < 6000

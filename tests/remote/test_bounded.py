@@ -1,0 +1,133 @@
+"""A server's answer is bounded in size and time: what streams or drips for ever is cut off, over real sockets."""
+
+import contextlib
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from psychocounsel.errors import UserError
+from psychocounsel.remote.bounded import LONGEST_ANSWER
+from psychocounsel.remote.client import Client
+from tests.support.answering import no_proxy
+
+__all__ = ["no_proxy"]
+Talk = Callable[[socket.socket], None]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@contextlib.contextmanager
+def talking(talk: Talk) -> Iterator[str]:
+    """The address of a server that says `talk` to each request and then ends the connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            talk(connection)
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def ended(address: str, timeout_seconds: float = 30.0) -> str:
+    """The one line that a request to the server ends with."""
+    client = Client([address], "reward", retries=0, timeout_seconds=timeout_seconds)
+    with pytest.raises(UserError) as caught:
+        list(client.answers("/score", [{"number": 1}], lambda answer, payload: answer))
+    client.close()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found"])
+def test_an_endless_answer_is_cut_off(status: bytes) -> None:
+    sent = [0]
+
+    def stream(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 " + status + b'\r\n\r\n{"rewards": [')
+        while True:
+            sent[0] += connection.send(b"0.25, " * 10_000)
+
+    with talking(stream) as address:
+        line = ended(address)
+        assert f"{address}/score answers with more than 64 MiB, the most that is read" in line
+        time.sleep(0.1)
+        assert LONGEST_ANSWER <= sent[0] < 1.5 * LONGEST_ANSWER  # what was on its way
+
+
+def test_an_answer_that_unpacks_to_any_size_is_not_unpacked() -> None:
+    packed = zlib.compress(b"0" * 10_000_000)
+
+    def bomb(connection: socket.socket) -> None:
+        connection.sendall(
+            HEAD + f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n\r\n".encode() + packed
+        )
+
+    with talking(bomb) as address:
+        assert f"{address}/score answers with compressed data" in ended(address)
+
+
+def drip(connection: socket.socket, text: bytes) -> None:
+    for byte in text:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_an_answer_in_drops_ends_in_time(part: str) -> None:
+    def slowly(connection: socket.socket) -> None:
+        if part == "body":
+            connection.sendall(HEAD + b"\r\n")
+        drip(connection, (b"X-Long: " if part == "headers" else b"[") + b"1" * 1000)
+
+    with talking(slowly) as address:
+        started = time.monotonic()
+        assert "no answer within 0.5 s" in ended(address, timeout_seconds=0.5)
+        assert time.monotonic() - started < 3
+
+
+def test_json_that_is_nested_without_end_is_refused() -> None:
+    body = b"[" * 100_000
+
+    def nested(connection: socket.socket) -> None:
+        connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    with talking(nested) as address:
+        assert f"{address}/score answers with something other than JSON" in ended(address)
+
+
+def test_a_large_answer_below_the_bound_is_read() -> None:
+    body = b"[" + b"0.25," * 2_000_000 + b"1]"
+
+    def large(connection: socket.socket) -> None:
+        connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    with talking(large) as address:
+        client = Client([address], "reward")
+        (answer,) = client.answers("/score", [{}], lambda answer, payload: answer)
+        client.close()
+        assert len(answer) == 2_000_001
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"null", b'{"rewards": 3}'])
+def test_an_answer_of_another_form_is_one_line(answer: bytes) -> None:
+    def other(connection: socket.socket) -> None:
+        connection.sendall(HEAD + f"Content-Length: {len(answer)}\r\n\r\n".encode() + answer)
+
+    with talking(other) as address:
+        client = Client([address], "reward")
+        with pytest.raises(UserError, match=f"{address}/score: its answer cannot be used: it is of another form"):
+            list(client.answers("/score", [{}], lambda answer, payload: answer["rewards"][0]))
+        client.close()

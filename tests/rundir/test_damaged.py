@@ -1,0 +1,93 @@
+"""Damaged files of run directories, a full disk, and Ctrl-C at the very beginning."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.cluster import status
+from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.rundir.sweep_table import add_to_table
+from tests.support.bad_files import make_runs
+
+DISK = 'mount -t tmpfs -o "size=$0" tmpfs "$1"; shift; "$@"; code=$?; ls -AR "$DISK" > "$LISTING"; exit $code'
+
+
+def test_status_marks_damaged_runs_and_shows_the_others(tmp_path: Path) -> None:
+    runs = tmp_path / "sweep"
+    make_runs(runs)
+    shutil.rmtree(runs / "sweep")
+    names = [
+        f"{file}_{kind}" for file in ("summary", "config", "state") for kind in ("garbled", "empty", "list", "number")
+    ]
+    names.append("whole")
+    add_to_table(runs, [(runs / name, [f"seed={name}"]) for name in names])
+    rows = {row.run_dir.name: row for row in status.rows(runs)}
+    assert rows.pop("whole").state == "finished"
+    assert {row.state for row in rows.values()} == {"damaged"}
+    assert all(row.reason.startswith(str(row.run_dir)) for row in rows.values())
+    assert f"{len(rows)} damaged" in status.table(status.rows(runs), runs)
+
+
+def on_small_disk(size: str, tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Train with `run_dir` on a disk of `size`; returns what came of it and what is left on the disk."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("a file system of the test's own cannot be mounted here")
+    disk, listing = tmp_path / "disk", tmp_path / "left.txt"
+    disk.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "psychocounsel.train",
+        "debug=fast",
+        "cluster.threads=1",
+        f"run_dir={disk}/run",
+        *arguments,
+    ]
+    environment = {**os.environ, "DISK": str(disk), "LISTING": str(listing)}
+    whole = ["unshare", "--mount", "sh", "-c", DISK, size, str(disk), *command]
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    return done, listing.read_text()
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_line(tmp_path: Path) -> None:
+    done, left = on_small_disk("4k", tmp_path)
+    assert done.returncode == CONTINUE_LATER, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and line.endswith("No space left on device")
+    assert "run" not in left.splitlines()
+
+
+def test_a_disk_that_fills_up_is_one_line_and_no_half_files(small_model: Path, tmp_path: Path) -> None:
+    done, left = on_small_disk("160k", tmp_path, f"model.path={small_model}")
+    assert done.returncode == CONTINUE_LATER, done.stderr
+    assert "stopped: no space left for " in done.stderr and "Traceback" not in done.stderr
+    assert ".tmp" not in left
+
+
+def test_ctrl_c_while_importing_is_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "psychocounsel.train"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while "_yaml" not in Path(f"/proc/{process.pid}/maps").read_text():  # one of the first libraries that are imported
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == CONTINUE_LATER
+    assert error == "stopped before anything had begun\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_end_before_the_first_damaged_line(tmp_path: Path) -> None:
+    from psychocounsel.rundir.metrics import read_metrics
+
+    file = tmp_path / "metrics.jsonl"
+    for damage in ("{", "[]", "{}", "3", '"step"'):
+        file.write_text(json.dumps({"step": 0}) + f"\n{damage}\n" + json.dumps({"step": 2}) + "\n")
+        assert read_metrics(file) == [{"step": 0}]

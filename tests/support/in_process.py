@@ -1,0 +1,59 @@
+"""Commands in the test's own process, up to where jobs would start: to be refused they need nothing more."""
+
+import importlib
+import os
+import shlex
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from psychocounsel.cluster import application
+from psychocounsel.cluster.checking.job_rows import count_rows
+from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.starting import check_jobs
+from psychocounsel.settings import command_line
+
+_COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`said`: what rows' reports say, of a command that nothing refused."""
+
+    code: int
+    stdout: str
+    stderr: str
+    said: tuple[str, ...] = ()
+
+
+def run_here(line: str) -> Answer:
+    """What `python -m psychocounsel.<line>` answers in the working directory; jobs are checked with their rows, not started."""
+    command, *arguments = shlex.split(line)
+    out, err, said, code = StringIO(), StringIO(), list[str](), 0
+    argv, sys.argv = sys.argv, [command, *arguments]
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    GlobalHydra.instance().clear()
+
+    def check(jobs: list[Job], config: DictConfig) -> Submission:
+        check_jobs(jobs, config).select(jobs)
+        said.extend(counted.line() for counted in count_rows(jobs, said.append))
+        return Submission(0, [None] * len(jobs))
+
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            if command in _COMPOSED:
+                application.main(f"psychocounsel.{command}", _COMPOSED[command], check)
+            module = importlib.import_module(f"psychocounsel.{command}")
+            command_line.run(module.main, HydraException, OmegaConfBaseException, ValueError)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+    return Answer(code, out.getvalue(), err.getvalue(), tuple(said))
