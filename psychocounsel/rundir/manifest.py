@@ -1,4 +1,4 @@
-"""The manifests of checkpoints tell which are complete and whether files are damaged. Imports no torch, as submission reads them."""
+"""A checkpoint's manifest tells whether the checkpoint is complete and undamaged. No torch here, as submission reads it."""
 
 import hashlib
 import json

@@ -50,7 +50,8 @@ def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[d
     "algo",
     [
         "online_dpo",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("ppo", "rloo", "grpo", "ppo shared", "online_simpo")),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("ppo", "rloo", "grpo")),
+        *(pytest.param(each, marks=pytest.mark.proof) for each in ("ppo shared", "online_simpo")),
     ],
 )
 def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path) -> None:
@@ -64,7 +65,9 @@ def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path
     assert lines[-1]["eval/win_rate"] > 0.7
 
 
-@pytest.mark.parametrize("algo", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("rloo", "grpo")), "ppo"])
+@pytest.mark.parametrize(
+    "algo", [pytest.param("rloo", marks=pytest.mark.proof), pytest.param("grpo", marks=pytest.mark.slow), "ppo"]
+)
 def test_without_reward_the_policy_does_not_drift(algo: str, mine: Path, small_model: Path) -> None:
     more = ["algo.reward_weight=0", "max_steps=4", "algo.lr=3e-3", "checkpoint.every=0", "algo.passes=2"]
     lines = rewards(mine, small_model, algo, 1, *more)

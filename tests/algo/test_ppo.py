@@ -174,10 +174,8 @@ def test_of_a_checkpoint_the_policy_is_exported_and_not_the_critic(unbroken: Pat
     ("event", "step"),
     [
         ("pairs_written", 2),
-        *(
-            pytest.param(*death, marks=pytest.mark.slow)
-            for death in [("sync_done", 4), ("shard_done", 4), ("scored", 4), ("step_end", 3)]
-        ),
+        *(pytest.param(*death, marks=pytest.mark.slow) for death in [("scored", 4), ("step_end", 3)]),
+        *(pytest.param(*death, marks=pytest.mark.proof) for death in [("sync_done", 4), ("shard_done", 4)]),
     ],
 )
 def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(

@@ -188,7 +188,7 @@ def test_killed_anywhere_it_ends_as_the_unbroken_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.proof), 3])
 def test_two_sharded_processes_train_as_one(stage: int, unbroken: Path, small_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(run, small_model, "cluster.processes=2", f"zero={stage}", "zero.persistence_elements=0")
@@ -203,7 +203,11 @@ def test_two_sharded_processes_train_as_one(stage: int, unbroken: Path, small_mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", [["zero=0"], ["zero=3", "cluster.processes=2"]], ids=["one", "sharded"])
+@pytest.mark.parametrize(
+    "sharding",
+    [pytest.param(["zero=0"], marks=pytest.mark.proof), ["zero=3", "cluster.processes=2"]],
+    ids=["one", "sharded"],
+)
 def test_beside_adapters_the_head_is_trained_and_resumed(
     sharding: list[str], small_model: Path, tmp_path: Path
 ) -> None:

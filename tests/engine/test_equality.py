@@ -67,10 +67,15 @@ def test_split_changes_nothing(overrides: list[str], reference: Path, small_mode
     assert_same_training(train(tmp_path / "run", small_model, *overrides), reference)
 
 
+USUAL = [(0, 3, 600), (1, 2, 600), (2, 3, 600), (3, 1, 600)]  # the others are proofs
+MATRIX = [(stage, count, budget) for stage in range(4) for count in (1, 2, 3) for budget in (600, 8192)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2, 3])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("budget", [600, pytest.param(8192, marks=pytest.mark.proof)])
+@pytest.mark.parametrize(
+    ("stage", "processes", "budget"),
+    [pytest.param(*case, marks=() if case in USUAL else pytest.mark.proof) for case in MATRIX],
+)
 def test_full_matrix(
     stage: int, processes: int, budget: int, reference: Path, small_model: Path, tmp_path: Path
 ) -> None:
@@ -99,7 +104,7 @@ def test_split_changes_nothing_for_other_algorithms(algorithm: str, small_model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, *(pytest.param(each, marks=pytest.mark.proof) for each in (1, 2)), 3])
 def test_bf16_stays_near_fp32(stage: int, reference: Path, small_model: Path, tmp_path: Path) -> None:
     run_dir = train(
         tmp_path / "run",

@@ -82,7 +82,9 @@ def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("event", "step"), DEATHS)
+@pytest.mark.parametrize(
+    ("event", "step"), [DEATHS[0], *(pytest.param(*death, marks=pytest.mark.proof) for death in DEATHS[1:3]), DEATHS[3]]
+)
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.proof)])
 def test_kill_and_resume_sharded_matrix(
     event: str, step: int, rank: int, unbroken: dict, small_model: Path, tmp_path: Path

@@ -54,7 +54,7 @@ def shard_of(partition: Partition, rank: int, ranks: int) -> Shard:
 
 
 def describe(partition: Partition, slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
-    """The content of `engine.json`: the ZeRO stage, shape, dtype and step count of each parameter, and the `slices` of each rank."""
+    """The content of `engine.json`: the ZeRO stage, each parameter's shape, dtype and step count, and each rank's `slices`."""
     steps = {name: count for part in slices for name, _, _, count in part}
     parameters = {
         name: {"shape": partition.shape(name), "dtype": _NAMES[each.dtype], "steps": steps[name]}

@@ -103,7 +103,7 @@ def test_other_stages_and_processes_load_the_same_state(tmp_path: Path) -> None:
     check_pairs(pairs, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_all_pairs_of_stages_and_processes(tmp_path: Path) -> None:
     settings = [Setting(stage, processes) for stage in range(4) for processes in (1, 2)]
     check_pairs([(one, two) for one in settings for two in settings], tmp_path)

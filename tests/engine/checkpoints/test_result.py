@@ -62,7 +62,7 @@ def test_end_of_turn_token_of_the_template_joins_the_end_tokens(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "llama"])
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.proof), 3])
 @pytest.mark.slow
 def test_other_architectures_train_and_save(kind: str, stage: int, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY)
