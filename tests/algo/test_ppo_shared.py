@@ -171,7 +171,10 @@ def test_the_head_learns_and_stays_out_of_the_model(unbroken: Path, tmp_path: Pa
         assert all(torch.equal(value, state[f"lm.{name}"]) for name, value in lm.state_dict().items())
 
 
-@pytest.mark.parametrize(("event", "step"), [("step_end", 3), pytest.param("pairs_written", 4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("event", "step"), [("step_end", 3), pytest.param("pairs_written", 4, marks=pytest.mark.proof)]
+)
 def test_killed_anywhere_it_ends_as_the_unbroken_run(
     event: str, step: int, unbroken: Path, small_model: Path, tmp_path: Path
 ) -> None:

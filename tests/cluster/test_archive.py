@@ -13,14 +13,10 @@ from tests.support.harness import cli
 _STEPS = ["max_steps=3", "eval.every=0", "checkpoint.every=1", "checkpoint.keep_last=2", "cluster.threads=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "more"),
-    [
-        (0, ""),
-        pytest.param(2, "model.dtype=bf16", marks=pytest.mark.slow),
-        pytest.param(3, "", marks=pytest.mark.slow),
-        pytest.param(2, "model.lora.rank=4", marks=pytest.mark.slow),
-    ],
+    [(0, ""), (2, "model.dtype=bf16"), (3, ""), (2, "model.lora.rank=4")],
 )
 def test_an_archive_exports_the_same_weights_and_has_no_optimizer_state(stage: int, more: str, tmp_path: Path) -> None:
     make_base(tmp_path / "base")

@@ -108,6 +108,7 @@ def my_folder(tmp_path: Path) -> Path:
     return tmp_path / "my"
 
 
+@pytest.mark.slow
 def test_a_users_own_cluster_trains_is_watched_cancelled_and_resubmitted(
     my_folder: Path, tmp_path: Path, small_model: Path, own_environment: None
 ) -> None:

@@ -266,6 +266,7 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
 # -- the shipped reward model
 
 
+@pytest.mark.slow
 def test_the_shipped_reward_model_knows_more_than_length(tmp_path: Path) -> None:
     said: list[str] = []
     evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append, no_bar)

@@ -139,6 +139,7 @@ def test_what_cannot_be_had_is_one_line(hub: Hub, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"hub", "cache"}
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.hold = "GET .*/resolve/.*"
     process = start_prepare(hub, tmp_path, "model.path=acme/tiny-chat")
@@ -158,6 +159,7 @@ def test_a_download_that_breaks_goes_on(hub: Hub, tmp_path: Path) -> None:
     assert "model.safetensors" in hub.sent and "config.json" not in hub.sent
 
 
+@pytest.mark.slow
 def test_all_models_of_a_sweep_and_only_the_weights_that_are_loaded(hub: Hub, tmp_path: Path) -> None:
     files = {file.name: file.read_bytes() for file in TINY.iterdir()}
     again = ["original/consolidated.00.pth", "pytorch_model.bin", "model.gguf", "onnx/model.onnx", "tf_model.h5"]

@@ -87,7 +87,7 @@ def test_full_matrix(
 @pytest.mark.parametrize(
     "algorithm",
     [
-        "algo=reward algo.margin=0.3 algo.centring=0.01",
+        pytest.param("algo=reward algo.margin=0.3 algo.centring=0.01", marks=pytest.mark.slow),
         pytest.param("algo=kto", marks=pytest.mark.slow),
         pytest.param("algo=reward model.lora.rank=4", marks=pytest.mark.slow),
         pytest.param("algo=sft", marks=pytest.mark.slow),

@@ -98,7 +98,7 @@ def test_kill_and_resume_sharded_matrix(
 @pytest.mark.parametrize(
     ("name", "event", "step"),
     [
-        ("reward", "checkpoint_written", 4),
+        pytest.param("reward", "checkpoint_written", 4, marks=pytest.mark.slow),
         pytest.param("lora", "step_end", 3, marks=pytest.mark.slow),
         pytest.param("reward sharded", "eval_batch", 4, marks=pytest.mark.slow),
         pytest.param("lora sharded", "checkpoint_renamed", 4, marks=pytest.mark.slow),

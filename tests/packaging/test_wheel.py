@@ -51,6 +51,7 @@ def test_wheel_holds_configurations_studies_templates_model_and_sample(installed
     assert {name for name in tops if not name.endswith(".dist-info")} == {"psychocounsel"}
 
 
+@pytest.mark.slow
 def test_wheel_trains_and_sweeps_from_an_empty_folder(installed: Path, small_model: Path, tmp_path: Path) -> None:
     where = "import psychocounsel; print(psychocounsel.__file__)"
     found = subprocess.run(
