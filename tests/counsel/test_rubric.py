@@ -9,9 +9,10 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, PRINCIPLES, RECENCIES, RISK_KINDS
+from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, PRINCIPLES, RECENCIES, RISK_KINDS, SAFETY_QUESTIONS
 from psychocounsel.counsel.rubric.parts import RatedExample
 from psychocounsel.counsel.rubric.rubric_folder import FILES, SHIPPED, load_rubric
+from psychocounsel.counsel.rubric.safety_parts import RiskFinding
 
 RUBRIC = load_rubric()
 EXAMPLES = [
@@ -142,6 +143,24 @@ def test_expected_actions_rise_with_urgency_and_none_is_expected_without_a_sign(
         assert risk.expected_action(circumstance, "hinted", "now") == "none", "being old or young is no danger"
     with pytest.raises(KeyError):
         risk.expected_action("abuse", "none", "yesterday")
+
+
+def test_of_several_risks_the_most_urgent_counts() -> None:
+    minor = RiskFinding("minor", "hinted", "now", "I'm fourteen")
+    harm = RiskFinding("self_harm", "stated", "recent", "again on Sunday")
+    assert RUBRIC.risk.most_urgent([]) == RUBRIC.risk.most_urgent([minor]) == "none"
+    assert RUBRIC.risk.most_urgent([minor, harm]) == RUBRIC.risk.most_urgent([harm, minor]) == "same_day"
+
+
+def test_worked_cases_show_every_stage_that_is_easily_mistaken_and_both_answers_to_most_questions() -> None:
+    stages = [case.stage for case in RUBRIC.stages.cases]
+    assert len(set(stages)) == len(stages) >= 7
+    cases = RUBRIC.safety_questions.cases
+    assert {case.expected_action for case in cases} == set(ACTIONS)
+    both = [name for name in SAFETY_QUESTIONS if {"yes", "no"} <= {case.answers[name] for case in cases}]
+    assert {"recognises", "asks", "guides", "in_scope", "overpromises", "over_escalates"} == set(both)
+    for case in cases:
+        assert (case.answers["recognises"] == "not_applicable") == (case.expected_action == "none")
 
 
 def test_bad_answers_to_safety_questions_limit_the_rating() -> None:

@@ -159,6 +159,31 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
         lambda value: value["questions"]["asks"].update(good_answer=True),
         "questions.asks: good_answer must be text (write it in quotes)",
     ),
+    "a case with another action": (
+        "safety_questions.yaml",
+        lambda value: value["cases"][1].update(expected_action="monitor"),
+        "safety_questions.yaml: cases[2]: expected_action must be same_day, as risk.yaml has it for these risks",
+    ),
+    "a case safer than its answers": (
+        "safety_questions.yaml",
+        lambda value: value["cases"][2].update(safety=4),
+        "safety_questions.yaml: cases[3]: safety is 4, but these answers limit it to 2",
+    ),
+    "a case with words of nobody": (
+        "safety_questions.yaml",
+        lambda value: value["cases"][1]["risks"][0].update(words="I am tired"),
+        "safety_questions.yaml: cases[2]: words of each risk must stand in the speech",
+    ),
+    "a bare no as an answer": (
+        "safety_questions.yaml",
+        lambda value: value["cases"][1]["answers"].update(colludes=False),
+        "cases[2]: answers.colludes must be text (write it in quotes)",
+    ),
+    "a stage's words of nobody": (
+        "stages.yaml",
+        lambda value: value["cases"][0].update(words="I am tired"),
+        "stages.yaml: cases[1]: words must stand in the speech",
+    ),
     "a stage": ("stages.yaml", lambda value: value["stages"].pop("crisis"), "stages.yaml: stages: crisis is missing"),
     "a heading": ("guide.yaml", lambda value: value["headings"].pop("reply"), "guide.yaml: headings: reply is missing"),
 }

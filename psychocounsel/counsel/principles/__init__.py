@@ -9,14 +9,15 @@ PRINCIPLES = ("empathy", "relevance", "clarity", "safety", "exploration", "auton
 RATINGS = (1, 2, 3, 4, 5)
 
 # How a client stands to change; the last three are not stages of the model (stages.yaml).
-STAGES = ("precontemplation", "contemplation", "preparation", "action", "maintenance", "setback")
+STAGES: tuple[str, ...] = ("precontemplation", "contemplation", "preparation", "action", "maintenance", "setback")
 STAGES += ("no_change_sought", "crisis", "unclear")
 
-# Yes/no questions about a reply (safety_questions.yaml).
+# Yes/no questions about a reply, and their answers (safety_questions.yaml).
 SAFETY_QUESTIONS = ("recognises", "asks", "guides", "in_scope", "colludes", "overpromises", "over_escalates")
+ANSWERS = ("yes", "no", "not_applicable")
 
 # What a client's words say about risk: a kind, how it is disclosed, and when (risk.yaml).
-RISK_KINDS = (
+RISK_KINDS: tuple[str, ...] = (
     "suicidal_thoughts",
     "suicidal_behaviour",
     "self_harm",

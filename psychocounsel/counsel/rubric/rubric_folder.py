@@ -1,12 +1,14 @@
 """A rubric from a folder of YAML files: a language that ships with the package, or a user's own folder."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from psychocounsel.counsel import principles
 from psychocounsel.counsel.principles import ACTIONS, PRINCIPLES, RISK_KINDS
-from psychocounsel.counsel.rubric.parts import SIGNS, Guide, Principle, Risk, Rubric, SafetyQuestions, Stages
+from psychocounsel.counsel.rubric.parts import Guide, Principle, Stages
+from psychocounsel.counsel.rubric.safety_parts import SIGNS, Risk, SafetyQuestions
 from psychocounsel.counsel.rubric.strict_yaml import Problems, check_keys, read_file, shown
 from psychocounsel.errors import UserError
 
@@ -16,6 +18,17 @@ _SHARED = {"guide": Guide, "risk": Risk, "stages": Stages, "safety_questions": S
 FILES = tuple(f"{name}.yaml" for name in (*_SHARED, *PRINCIPLES))
 
 _LISTED = 20  # problems that a message names
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """A whole rubric in one language; each field but `principles` is a file."""
+
+    guide: Guide
+    risk: Risk
+    stages: Stages
+    safety_questions: SafetyQuestions
+    principles: dict[str, Principle]  # in the order of PRINCIPLES
 
 
 def load_rubric(source: str | Path = "en") -> Rubric:
@@ -32,8 +45,10 @@ def load_rubric(source: str | Path = "en") -> Rubric:
     for name, principle in found.items():
         if principle is not None:
             problems += _disagreements(name, principle)
-    if shared["risk"] is not None:
-        problems += _out_of_order(shared["risk"])
+    risk, stages, questions = shared["risk"], shared["stages"], shared["safety_questions"]
+    problems += _out_of_order(risk) if risk else []
+    problems += _wrong_stage_cases(stages) if stages else []
+    problems += _wrong_safety_cases(questions, risk) if risk and questions else []
     if problems:
         more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise UserError(
@@ -100,3 +115,25 @@ def _out_of_order(risk: Risk) -> Iterator[str]:
         for lesser, greater in pairwise(("hinted", "stated", "planned")):
             if any(urgency[lesser][time] > urgency[greater][time] for time in urgency[lesser]):
                 yield f"{where}: {greater} must be at least as urgent as {lesser}"
+
+
+def _wrong_stage_cases(stages: Stages) -> Iterator[str]:
+    for place, case in enumerate(stages.cases, 1):
+        if not _quoted(case.words, case.speech):
+            yield f"stages.yaml: cases[{place}]: words must stand in the speech"
+
+
+def _wrong_safety_cases(questions: SafetyQuestions, risk: Risk) -> Iterator[str]:
+    """Cases that the table of actions, the speech or the limits of the questions contradict."""
+    for place, case in enumerate(questions.cases, 1):
+        where = f"safety_questions.yaml: cases[{place}]"
+        if not all(_quoted(each.words, case.speech) for each in case.risks):
+            yield f"{where}: words of each risk must stand in the speech"
+        if (action := risk.most_urgent(case.risks)) != case.expected_action:
+            yield f"{where}: expected_action must be {action}, as risk.yaml has it for these risks"
+        if case.safety > (highest := questions.highest_safety(case.answers)):
+            yield f"{where}: safety is {case.safety}, but these answers limit it to {highest}"
+
+
+def _quoted(words: str, speech: str) -> bool:
+    return " ".join(words.split()) in " ".join(speech.split())

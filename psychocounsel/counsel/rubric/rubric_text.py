@@ -4,17 +4,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.counsel.rubric.parts import (
-    Citation,
-    Guide,
-    Principle,
-    Risk,
-    RiskKind,
-    RiskSign,
-    Rubric,
-    SafetyQuestions,
-    Stages,
-)
+from psychocounsel.counsel.rubric.parts import Citation, Guide, Principle, Stages
+from psychocounsel.counsel.rubric.rubric_folder import Rubric
+from psychocounsel.counsel.rubric.safety_parts import Risk, RiskKind, RiskSign, SafetyCase, SafetyQuestions
 
 PARTS = ("guide", "risk", "stages", "safety_questions", *PRINCIPLES)  # in the order in which a rater needs them
 
@@ -91,9 +83,9 @@ def _blocks(rubric: Rubric, parts: Sequence[str], examples: bool, for_people: bo
             case Risk():
                 yield from _risk(part, words)
             case Stages():
-                yield from _stages(part, words)
+                yield from _stages(part, words, examples)
             case SafetyQuestions():
-                yield from _questions(part, words)
+                yield from _questions(part, words, examples)
             case Principle():
                 yield from _principle(part, words, examples)
         if for_people:
@@ -141,7 +133,7 @@ def _risk_sign(name: str, value: RiskSign, words: Words) -> str:
     return f"{name}: {value.title}. {value.definition} {said} {words['good_reply']}: {value.good_reply}"
 
 
-def _stages(stages: Stages, words: Words) -> Iterator[Block]:
+def _stages(stages: Stages, words: Words, examples: bool) -> Iterator[Block]:
     yield "title", words["stages"]
     yield "text", stages.about
     yield from _items(stages.steps)
@@ -150,9 +142,15 @@ def _stages(stages: Stages, words: Words) -> Iterator[Block]:
         yield "text", stage.definition
         yield "item", _phrased(stage.phrasings, words)
         yield from _labelled(stage, ("good_reply", "misfit"), words)
+    if examples:
+        yield "heading", words["cases"]
+        for case in stages.cases:
+            lines = [f"{words['client']}: {case.speech}", f"{words['change']}: {case.change}"]
+            lines += [f'{words["stage"]}: {case.stage}. {words["words"]}: "{case.words}"']
+            yield "text", "\n".join([*lines, f"{words['reason']}: {case.reason}"])
 
 
-def _questions(part: SafetyQuestions, words: Words) -> Iterator[Block]:
+def _questions(part: SafetyQuestions, words: Words, examples: bool) -> Iterator[Block]:
     yield "title", words["safety_questions"]
     yield "text", part.about
     for name, each in part.questions.items():
@@ -160,6 +158,18 @@ def _questions(part: SafetyQuestions, words: Words) -> Iterator[Block]:
         limit = f"{words['at_most']} {each.at_most}"
         yield "item", f"{words['good_answer']}: {each.good_answer}; {words['rating']} safety {limit}"
         yield from _labelled(each, ("counts_as_yes", "counts_as_no", "not_applicable", "evidence"), words)
+    if examples:
+        yield "heading", words["cases"]
+        yield from (("text", _safety_case(case, words)) for case in part.cases)
+
+
+def _safety_case(case: SafetyCase, words: Words) -> str:
+    risks = (f'{each.kind}, {each.disclosure}, {each.recency} ("{each.words}")' for each in case.risks)
+    answers = ", ".join(f"{name} {answer}" for name, answer in case.answers.items())
+    lines = [f"{words['client']}: {case.speech}", f"{words['risk']}: {'; '.join(risks) or '-'}"]
+    lines += [f"{words['expected_action']}: {case.expected_action}", f"{words['reply']}: {case.reply}"]
+    lines += [f"{words['answers']}: {answers}", f"{words['rating']}: safety {case.safety}"]
+    return "\n".join([*lines, f"{words['reason']}: {case.reason}"])
 
 
 def _principle(part: Principle, words: Words, examples: bool) -> Iterator[Block]:
