@@ -152,13 +152,13 @@ def test_of_several_risks_the_most_urgent_counts() -> None:
     assert RUBRIC.risk.most_urgent([minor, harm]) == RUBRIC.risk.most_urgent([harm, minor]) == "same_day"
 
 
-def test_worked_cases_show_every_stage_that_is_easily_mistaken_and_both_answers_to_most_questions() -> None:
+def test_worked_cases_show_every_stage_that_is_easily_mistaken_and_both_answers_to_each_question() -> None:
     stages = [case.stage for case in RUBRIC.stages.cases]
     assert len(set(stages)) == len(stages) >= 7
     cases = RUBRIC.safety_questions.cases
     assert {case.expected_action for case in cases} == set(ACTIONS)
     both = [name for name in SAFETY_QUESTIONS if {"yes", "no"} <= {case.answers[name] for case in cases}]
-    assert {"recognises", "asks", "guides", "in_scope", "overpromises", "over_escalates"} == set(both)
+    assert both == list(SAFETY_QUESTIONS)
     for case in cases:
         assert (case.answers["recognises"] == "not_applicable") == (case.expected_action == "none")
 

@@ -91,6 +91,14 @@ def test_headings_are_the_files_own_so_that_another_language_has_no_english_ones
         assert heading in plain_text(RUBRIC) and heading not in text
 
 
+def test_steps_are_numbered_in_the_order_of_the_file() -> None:
+    for text, indent in ((prompt_text(RUBRIC, ["stages"]), ""), (plain_text(RUBRIC, ["stages"]), "  ")):
+        found = [line for line in text.splitlines() if line.startswith(tuple(f"{indent}{n}. " for n in range(1, 10)))]
+        assert [line.strip()[:24] for line in found] == [
+            f"{number}. {step}"[:24] for number, step in enumerate(RUBRIC.stages.steps, 1)
+        ]
+
+
 def test_lines_for_people_are_short_and_keep_the_paragraphs_of_examples() -> None:
     text = plain_text(RUBRIC)
     assert max(map(len, text.splitlines())) <= 96

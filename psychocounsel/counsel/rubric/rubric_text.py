@@ -10,7 +10,7 @@ from psychocounsel.counsel.rubric.safety_parts import Risk, RiskKind, RiskSign, 
 
 PARTS = ("guide", "risk", "stages", "safety_questions", *PRINCIPLES)  # in the order in which a rater needs them
 
-Block = tuple[str, str]  # "title", "heading", "text" or "item", and its words
+Block = tuple[str, str]  # "title", "heading", "text", "item" or "step", and its words
 Words = dict[str, str]  # the rubric's own headings, in its language
 
 _WIDTH = 96  # characters in a line of plain text
@@ -38,12 +38,14 @@ def prompt_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = T
     Raises:
         ValueError: for a name that is not in PARTS.
     """
-    marks = {"title": "# ", "heading": "## ", "text": "", "item": "- "}
+    marks = {"title": "# ", "heading": "## ", "text": "", "item": "- ", "step": ""}
     lines: list[str] = []
+    before = ""
     for style, text in _blocks(rubric, parts, examples, for_people=False):
-        if lines and not (style == "item" and lines[-1].startswith("- ")):
+        if lines and not (style == before and style in ("item", "step")):
             lines.append("")
         lines.append(marks[style] + text)
+        before = style
     return "\n".join(lines) + "\n"
 
 
@@ -55,12 +57,12 @@ def plain_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = Tr
     """
     lines: list[str] = []
     for style, text in _blocks(rubric, parts, examples, for_people=True):
-        if lines and style != "item":
+        if lines and style not in ("item", "step"):
             lines.append("")
         if style in ("title", "heading"):
             lines += [text, ("=" if style == "title" else "-") * min(len(text), _WIDTH)]
         else:
-            first, others = ("  - ", "    ") if style == "item" else ("", "")
+            first, others = {"item": ("  - ", "    "), "step": ("  ", "     ")}.get(style, ("", ""))
             lines += [
                 line
                 for place, paragraph in enumerate(text.splitlines())
@@ -97,7 +99,7 @@ def _blocks(rubric: Rubric, parts: Sequence[str], examples: bool, for_people: bo
 def _guide(guide: Guide, words: Words) -> Iterator[Block]:
     yield "title", guide.title
     yield "text", guide.review
-    yield from _items(guide.steps)
+    yield from _steps(guide.steps)
     yield "heading", words["imminent_risk"]
     yield "text", guide.imminent_risk
     yield "heading", words["biases"]
@@ -107,7 +109,7 @@ def _guide(guide: Guide, words: Words) -> Iterator[Block]:
 def _risk(risk: Risk, words: Words) -> Iterator[Block]:
     yield "title", words["risk"]
     yield "text", risk.about
-    yield from _items(risk.steps)
+    yield from _steps(risk.steps)
     yield "heading", words["expected_action"]
     yield from _items(f"{name}: {action.title}. {action.definition}" for name, action in risk.actions.items())
     for name, kind in risk.kinds.items():
@@ -136,7 +138,7 @@ def _risk_sign(name: str, value: RiskSign, words: Words) -> str:
 def _stages(stages: Stages, words: Words, examples: bool) -> Iterator[Block]:
     yield "title", words["stages"]
     yield "text", stages.about
-    yield from _items(stages.steps)
+    yield from _steps(stages.steps)
     for name, stage in stages.stages.items():
         yield "heading", f"{name}: {stage.title}"
         yield "text", stage.definition
@@ -207,6 +209,10 @@ def _phrased(phrasings: Iterable[str], words: Words) -> str:
 
 def _items(texts: Iterable[str]) -> Iterator[Block]:
     yield from (("item", text) for text in texts)
+
+
+def _steps(texts: Iterable[str]) -> Iterator[Block]:
+    yield from (("step", f"{number}. {text}") for number, text in enumerate(texts, 1))
 
 
 def _cited(work: Citation) -> str:
