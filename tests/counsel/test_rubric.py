@@ -79,6 +79,15 @@ def test_examples_break_the_halo_other_principles_are_rated_apart_from_their_own
     assert all(len(values) >= 4 for values in kept.values())
 
 
+def test_examples_keep_the_caps_that_can_be_counted() -> None:
+    for _, _, example in EXAMPLES:
+        if example.reply.count("?") >= 3:
+            assert example.ratings.get("clarity", 1) <= 3 and example.ratings.get("exploration", 1) <= 3, example.sketch
+        if re.search(r"\b(at least|others have it worse|you shouldn't feel)\b", example.reply, re.IGNORECASE):
+            assert example.ratings.get("empathy", 1) <= 2, example.sketch
+    assert any(example.reply.count("?") >= 3 for _, _, example in EXAMPLES)
+
+
 def test_replies_are_written_once_and_sketches_tell_them_apart() -> None:
     replies = [example.reply for _, _, example in EXAMPLES]
     assert len(set(replies)) == len(replies) == 10 * len(PRINCIPLES)
