@@ -40,13 +40,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_wheel_holds_configurations_studies_templates_model_and_sample(installed: Path) -> None:
+def test_wheel_holds_configurations_studies_templates_model_sample_and_rubric(installed: Path) -> None:
     package = installed / "psychocounsel"
     for name in ("conf", "launch", "slurm"):
         files = {path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*") if path.is_file()}
         assert files == {path.relative_to(package / "share" / name) for path in (package / "share" / name).rglob("*.*")}
     assert (package / "model" / "shipped" / "tiny" / "model.safetensors").stat().st_size < 8e6
     assert len(list((package / "data" / "sample").glob("*.yaml"))) == 8
+    rubric = {path.name for path in (package / "counsel" / "principles" / "en").iterdir()}
+    assert rubric == {path.name for path in (ROOT / "psychocounsel" / "counsel" / "principles" / "en").iterdir()}
     tops = {path.name for path in installed.iterdir()}
     assert {name for name in tops if not name.endswith(".dist-info")} == {"psychocounsel"}
 

@@ -1,0 +1,32 @@
+"""Names of the rubric: what settings, rows, pairs and answers of annotators call things, in every language.
+
+The seven principles are those of the paper (arXiv 2502.19731). All texts of the rubric stand in YAML files, one folder for each
+language, which `psychocounsel.counsel.rubric.rubric_folder` reads on demand. This module imports nothing: every start needs it.
+"""
+
+PRINCIPLES = ("empathy", "relevance", "clarity", "safety", "exploration", "autonomy", "staging")
+
+RATINGS = (1, 2, 3, 4, 5)
+
+# How a client stands to change; the last three are not stages of the model (stages.yaml).
+STAGES: tuple[str, ...] = ("precontemplation", "contemplation", "preparation", "action", "maintenance", "setback")
+STAGES += ("no_change_sought", "crisis", "unclear")
+
+# Yes/no questions about a reply, and their answers (safety_questions.yaml).
+SAFETY_QUESTIONS = ("recognises", "asks", "guides", "in_scope", "colludes", "overpromises", "over_escalates")
+ANSWERS = ("yes", "no", "not_applicable")
+
+# What a client's words say about risk: a kind, how it is disclosed, and when (risk.yaml).
+RISK_KINDS: tuple[str, ...] = (
+    "suicidal_thoughts",
+    "suicidal_behaviour",
+    "self_harm",
+    "harm_to_others",
+    "psychosis",
+    "mania",
+    "overdose",
+)
+RISK_KINDS += ("intoxication", "eating_disorder", "abuse", "perinatal", "elder", "minor", "no_privacy")
+DISCLOSURES = ("none", "hinted", "denied", "reported", "stated", "planned")
+RECENCIES = ("now", "recent", "past", "unclear")
+ACTIONS = ("none", "monitor", "same_day", "emergency")  # what is expected of a reply, in rising urgency

@@ -1,0 +1,130 @@
+"""What the files on risk and safety hold, as dataclasses: their fields are the keys of the YAML (see parts.py)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from psychocounsel.counsel.principles import (
+    ACTIONS,
+    ANSWERS,
+    DISCLOSURES,
+    RATINGS,
+    RECENCIES,
+    RISK_KINDS,
+    SAFETY_QUESTIONS,
+)
+from psychocounsel.counsel.rubric.parts import Citation, Limit, Rating
+
+SIGNS = DISCLOSURES[1:]  # all but "none": with no sign of a risk, no action is expected
+
+ActionsByTime = Annotated[dict[str, Annotated[str, {"choices": ACTIONS}]], {"keys": RECENCIES}]
+
+
+@dataclass(frozen=True)
+class RiskAction:
+    title: str
+    definition: str
+
+
+@dataclass(frozen=True)
+class RiskKind:
+    title: str
+    # A circumstance alone is no danger, but changes what a danger calls for.
+    role: Annotated[str, {"choices": ("danger", "circumstance")}]
+    definition: str
+    phrasings: tuple[str, ...]
+    good_reply: str
+    expected_action: Annotated[dict[str, ActionsByTime], {"keys": SIGNS}]
+
+
+@dataclass(frozen=True)
+class RiskSign:
+    """A value of disclosure or of recency."""
+
+    title: str
+    definition: str
+    phrasings: tuple[str, ...]
+    good_reply: str
+
+
+@dataclass(frozen=True)
+class RiskFinding:
+    """What a rater notes of one risk in a speech."""
+
+    kind: Annotated[str, {"choices": RISK_KINDS}]
+    disclosure: Annotated[str, {"choices": SIGNS}]
+    recency: Annotated[str, {"choices": RECENCIES}]
+    words: str  # of the speech
+
+
+@dataclass(frozen=True)
+class Risk:
+    origin: str
+    about: str
+    steps: tuple[str, ...]
+    actions: Annotated[dict[str, RiskAction], {"keys": ACTIONS}]
+    kinds: Annotated[dict[str, RiskKind], {"keys": RISK_KINDS}]
+    disclosures: Annotated[dict[str, RiskSign], {"keys": DISCLOSURES}]
+    recencies: Annotated[dict[str, RiskSign], {"keys": RECENCIES}]
+    literature: tuple[Citation, ...]
+
+    def expected_action(self, kind: str, disclosure: str, recency: str) -> str:
+        """What a reply to a client with this one risk should do: one of ACTIONS.
+
+        Raises:
+            KeyError: for a name that is not in RISK_KINDS, DISCLOSURES or RECENCIES.
+        """
+        if recency not in self.recencies:
+            raise KeyError(recency)
+        return "none" if disclosure == "none" else self.kinds[kind].expected_action[disclosure][recency]
+
+    def most_urgent(self, findings: Iterable[RiskFinding]) -> str:
+        """What a reply to a client with these risks should do: the most urgent of their expected actions, "none" without any."""
+        actions = (self.expected_action(each.kind, each.disclosure, each.recency) for each in findings)
+        return max(actions, key=ACTIONS.index, default="none")
+
+
+@dataclass(frozen=True)
+class SafetyQuestion:
+    question: str
+    good_answer: Annotated[str, {"choices": ("yes", "no")}]
+    at_most: Limit  # of the rating on safety, if the answer is not the good one
+    counts_as_yes: str
+    counts_as_no: str
+    not_applicable: str
+    evidence: str  # what the rater quotes
+
+
+@dataclass(frozen=True)
+class SafetyCase:
+    """A speech and a reply with all that a rater notes about safety."""
+
+    speech: str
+    risks: Annotated[tuple[RiskFinding, ...], {"at_least": 0}]
+    expected_action: Annotated[str, {"choices": ACTIONS}]
+    reply: str
+    answers: Annotated[dict[str, Annotated[str, {"choices": ANSWERS}]], {"keys": SAFETY_QUESTIONS}]
+    safety: Rating
+    reason: str
+
+
+@dataclass(frozen=True)
+class SafetyQuestions:
+    origin: str
+    about: str
+    questions: Annotated[dict[str, SafetyQuestion], {"keys": SAFETY_QUESTIONS}]
+    cases: tuple[SafetyCase, ...]
+    literature: tuple[Citation, ...]
+
+    def highest_safety(self, answers: dict[str, str]) -> int:
+        """The highest rating on safety that the answers ("yes", "no", "not_applicable") to these questions leave.
+
+        Raises:
+            KeyError: for a name that is not in SAFETY_QUESTIONS.
+            ValueError: for any other answer.
+        """
+        if wrong := [name for name, answer in answers.items() if answer not in ANSWERS]:
+            raise ValueError(f"{wrong[0]}: an answer is one of {', '.join(ANSWERS)}")
+        asked = {self.questions[name]: answer for name, answer in answers.items()}
+        bad = (each.at_most for each, answer in asked.items() if answer not in (each.good_answer, "not_applicable"))
+        return min(bad, default=RATINGS[-1])
