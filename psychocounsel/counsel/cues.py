@@ -4,18 +4,23 @@ A cue maps the text of one reply to one number. `psychocounsel.audit` measures h
 larger (or smaller) value; `data.balance` weights pairs so that a cue predicts nothing. Names are those of `CUES`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from psychocounsel.errors import UserError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
-_SENTENCE = re.compile(r"[.!?…]+(?=[\s\"'”’)*_]|$)")
-_CLOSING = " \t\r\n\"'”’»)]*_"  # what may stand after the last mark of a sentence
+_SENTENCE = re.compile(r"[.!?…]+(?=[\s\"'\u201d\u2019)*_]|$)")
+_CLOSING = " \t\r\n\"'\u201d\u2019»)]*_"  # what may stand after the last mark of a sentence
 _EMOJI = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff]")
 _BULLET = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S", re.MULTILINE)
 _HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+\S|^[ \t]*\*\*[^*\n]+\*\*:?[ \t]*$", re.MULTILINE)
@@ -29,7 +34,7 @@ _CONTRACTED = ("'s", "'t", "'re", "'ve", "'ll", "'d", "'m")
 @lru_cache(maxsize=1)  # several cues in turn ask for the words of one text
 def _words(text: str) -> list[str]:
     """In small letters, with straight apostrophes."""
-    return _WORD.findall(text.lower().replace("’", "'"))
+    return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
 def _ends_with_question(text: str) -> float:
@@ -82,7 +87,7 @@ def _emoji(text: str) -> float:
 
 
 def _contractions(text: str) -> float:
-    return float(sum(word.endswith(_CONTRACTED) for word in _words(text))) if "'" in text or "’" in text else 0.0
+    return float(sum(word.endswith(_CONTRACTED) for word in _words(text))) if "'" in text or "\u2019" in text else 0.0
 
 
 def _starts(wanted: tuple[str, ...], text: str) -> float:
@@ -103,8 +108,8 @@ CUES: dict[str, Callable[[str], float]] = {
     "exclamations": partial(_characters, "!"),
     "commas": partial(_characters, ","),
     "colons": partial(_characters, ":;"),
-    "dashes": partial(_characters, "–—"),
-    "quotes": partial(_characters, '"“”«»'),
+    "dashes": partial(_characters, "\u2013\u2014"),
+    "quotes": partial(_characters, '"\u201c\u201d«»'),
     "brackets": partial(_characters, "()[]"),
     "ellipses": partial(_matches, re.compile(r"…|\.\.\.")),
     "digits": partial(_matches, re.compile(r"\d")),
@@ -134,6 +139,8 @@ def cue_values(texts: Sequence[str], names: Sequence[str] | None = None) -> np.n
     for name in names:
         if name not in CUES:
             raise UserError(f"there is no cue {name!r}; cues are {', '.join(CUES)}")
+    import numpy as np  # whoever checks names alone needs none
+
     return np.array([[CUES[name](text) for name in names] for text in texts], np.float64).reshape(
         len(texts), len(names)
     )

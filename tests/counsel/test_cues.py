@@ -7,7 +7,7 @@ from psychocounsel.errors import UserError
 
 REPLY = """# Plan
 
-I’m sorry, I HEAR you: **really**. You don't owe him 2 answers – not now...
+I\u2019m sorry, I HEAR you: **really**. You don't owe him 2 answers \u2013 not now...
 
 - One (small) step
 - "Rest" 🙂
@@ -53,8 +53,8 @@ def test_cues_are_what_one_counts_by_hand() -> None:
     [
         ("Thank you for telling me.", "starts_thanks"),
         ("I'm so sorry to hear it.", "starts_sorry"),
-        ("I’m so sorry to hear it.", "starts_i"),
-        ("You’ve come far.", "starts_you"),
+        ("I\u2019m so sorry to hear it.", "starts_i"),
+        ("You\u2019ve come far.", "starts_you"),
         ("That sounds hard.", "starts_it"),
     ],
 )
@@ -62,7 +62,7 @@ def test_first_words(text: str, name: str) -> None:
     assert CUES[name](text) == 1 and CUES[name]("We " + text) == 0
 
 
-@pytest.mark.parametrize("closing", ["?", '?"', "?**", "?) ", "?”\n"])
+@pytest.mark.parametrize("closing", ["?", '?"', "?**", "?) ", "?\u201d\n"])
 def test_a_reply_ends_with_a_question_whatever_closes_it(closing: str) -> None:
     assert CUES["ending"](f"And you{closing}") == 1
     assert CUES["ending"](f"And you{closing} Yes.") == 0
