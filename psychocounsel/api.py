@@ -81,7 +81,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
 
     Args:
         overrides: as on the command line, one `KEY=VALUE` each; a sweep (`seed=1,2`) is a loop in Python.
-        name: "train", or "evaluate" for `evaluate`.
+        name: "train", "evaluate" for `evaluate`, or "audit" for `audit`.
         config_dir: a folder with configurations and code of your own, as `--config-dir`.
 
     Raises:
@@ -97,6 +97,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
             with open_dict(composed):
                 composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
                 configs.resolve_mix(composed, load_data_preset)
+                resolve_against(composed, load_data_preset)
             resolve_members(composed, load_reward_preset)
         return configs.check(composed)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
@@ -197,7 +198,7 @@ def _checked(config: DictConfig | Overrides, name: str) -> DictConfig:
         raise UserError(f"overrides are a list of strings: [{config!r}]")
     if not isinstance(config, DictConfig):
         return compose(config, name=name)
-    if ("algo" in config) != (name == "train"):
+    if configs.command_of(config) != name:
         raise UserError(f'this configuration is of another command: use compose(..., name="{name}")')
     return configs.check(config)
 
