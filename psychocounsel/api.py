@@ -40,6 +40,7 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.storage.files import PACKAGE, shipped
 from psychocounsel.storage.modes import let_nobody_else_write
 
@@ -81,7 +82,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
 
     Args:
         overrides: as on the command line, one `KEY=VALUE` each; a sweep (`seed=1,2`) is a loop in Python.
-        name: "train", "evaluate" for `evaluate`, or "audit" for `audit`.
+        name: "train", or "evaluate" for `evaluate`, or "audit" for `audit`.
         config_dir: a folder with configurations and code of your own, as `--config-dir`.
 
     Raises:

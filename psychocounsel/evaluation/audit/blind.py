@@ -32,7 +32,7 @@ TITLES = {
     "surface": "surface features",
     "first_words": "first words",
     "words": "word 1-2-grams",
-    "characters": "character 3-4-grams",
+    "characters": "character 1-3-grams",
     "writer": "who wrote it",
     "position": "place in its row",
 }
@@ -68,26 +68,38 @@ def blind_baselines(
     schemes = {"by_prompt": by_component(pairs.component, folds, seed)}
     if topics.source != NONE:
         schemes["by_topic"] = by_topic(topics.of_pair, pairs.component, MOST_TOPIC_FOLDS, seed)
-    baselines = {}
+    margins: dict[tuple[str, str], Array] = {}
     for name in steps([name for name in TITLES if _is_there(name, pairs)]):
         differences, fit = _prepared(name, pairs, values, signs)
-        margins = {scheme: cross_fit(differences, each, fit, workers) for scheme, each in schemes.items()}
-        baselines[name] = {scheme: accuracy_figures(found, pairs.component) for scheme, found in margins.items()}
+        margins |= {(name, scheme): cross_fit(differences, each, fit, workers) for scheme, each in schemes.items()}
+    found = accuracies(np.column_stack([*margins.values(), signs]), pairs.component)
+    baselines: dict[str, Figures] = {name: {} for name, _ in margins}
+    for (name, scheme), figures in zip(margins, found, strict=False):
+        baselines[name][scheme] = figures
+    decides = (signs != 0).sum(0).tolist()
+    cues = {
+        name: {**figures, "decides": count}
+        for name, figures, count in zip(names, found[len(margins) :], decides, strict=True)
+    }
     maximum = best_cue(signs, pairs.component, permutations, seed)
-    return Blind(baselines, _of_each_cue(signs, names, pairs.component), maximum, names[maximum.column])
+    return Blind(baselines, cues, maximum, names[maximum.column])
 
 
-def accuracy_figures(margins: Array, component: Array) -> Figures:
-    """`accuracy` of margins, and its 95 % interval by components."""
+def accuracies(margins: Array, component: Array) -> list[Figures]:
+    """`accuracy` of each column of `margins`, float[pairs, columns], and its 95 % interval by components."""
     won = wins(margins)
-    ((low, high),) = mean_intervals(won[:, None], component, shares=True).tolist()
-    return {"accuracy": float(won.mean()), "low": low, "high": high}
+    intervals = mean_intervals(won, component, shares=True).tolist()
+    return [
+        {"accuracy": mean, "low": low, "high": high}
+        for mean, (low, high) in zip(won.mean(0).tolist(), intervals, strict=True)
+    ]
 
 
 def cue_signs(pairs: Pairs, values: Array) -> tuple[Array, list[str]]:
     """Which reply has the larger value of each cue, -1, 0 or 1 as float64[pairs, cues], and the names of the cues.
 
-    `values`: float[replies, cues], in the order of `CUES`. Where replies were rated together, `position` is a cue: whether the chosen one stood later in its row.
+    `values`: float[replies, cues], in the order of `CUES`. Where replies were rated together, `position` is a cue: whether the
+    chosen one stood later in its row.
     """
     names = list(CUES)
     signs = np.sign(values[pairs.chosen] - values[pairs.rejected])
@@ -115,18 +127,3 @@ def _prepared(name: str, pairs: Pairs, values: Array, signs: Array) -> tuple[Any
         return difference(first_words(pairs.replies), pairs.chosen, pairs.rejected), fit_sparse
     counts = (word_ngrams if name == "words" else character_ngrams)(pairs.replies)
     return difference(tf_idf(counts), pairs.chosen, pairs.rejected), fit_sparse
-
-
-def _of_each_cue(signs: Array, names: list[str], component: Array) -> dict[str, Figures]:
-    """How often the larger value wins, ties as half, and how many pairs the cue tells apart."""
-    won = wins(signs)
-    intervals = mean_intervals(won, component, shares=True)
-    return {
-        name: {
-            "accuracy": float(won[:, column].mean()),
-            "low": float(intervals[column, 0]),
-            "high": float(intervals[column, 1]),
-            "decides": int((signs[:, column] != 0).sum()),
-        }
-        for column, name in enumerate(names)
-    }

@@ -28,7 +28,7 @@ def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
     return _counted(texts, lambda text: np.array(codes(text), np.uint64), lengths)
 
 
-def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (3, 4)) -> Any:
+def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -> Any:
     """Characters in small letters, any white space as one space; csr float32[texts, 2**BITS]."""
 
     def codes(text: str) -> Array:
@@ -38,14 +38,14 @@ def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (3, 4)) -> A
 
 
 def first_words(texts: Sequence[str]) -> Any:
-    """Whether a text begins with a word, and with a sequence of two and three words; csr float32[texts, 2**BITS]."""
+    """The first word of a text, its first two and its first three, 1 each; csr float32[texts, 2**BITS]."""
     from scipy.sparse import csr_array
 
-    columns = []
+    columns, starts = list[int](), [0]
     for text in texts:
         words = _TOKEN.findall(text[:200].lower())[:3]
-        columns += [zlib.crc32(" ".join(words[:count]).encode()) % (1 << BITS) for count in (1, 2, 3)]
-    starts = np.arange(0, len(columns) + 1, 3)
+        columns += [zlib.crc32(" ".join(words[: count + 1]).encode()) % (1 << BITS) for count in range(len(words))]
+        starts.append(len(columns))
     return small_indices(csr_array((np.ones(len(columns), np.float32), columns, starts), shape=(len(texts), 1 << BITS)))
 
 
@@ -69,10 +69,14 @@ def difference(features: Any, chosen: Array, rejected: Array) -> Any:
 
 
 def tf_idf(counts: Any) -> Any:
-    """Rows of length 1 of (1 + log count) x inverse document frequency, as scikit-learn defines them; it asks no label."""
+    """Rows of length 1 of (1 + log count) x inverse document frequency, as scikit-learn defines them, in place.
+
+    No label is asked, so that all rows may take part.
+    """
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    return TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    model = TfidfTransformer(sublinear_tf=True).fit(counts)
+    return model.transform(counts, copy=False)
 
 
 def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Array]:
@@ -105,7 +109,7 @@ def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
 
 def small_indices(matrix: Any) -> Any:
     """The matrix with indices of 32 bits, which scikit-learn asks for, in place."""
-    matrix.indices, matrix.indptr = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
+    matrix.indices, matrix.indptr = (each.astype(np.int32, copy=False) for each in (matrix.indices, matrix.indptr))
     return matrix
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from psychocounsel.data.rows import Message
 from psychocounsel.data.tokenise import with_system_prompt
-from psychocounsel.evaluation.audit.blind import accuracy_figures, wins
+from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.material import Pairs
 from psychocounsel.evaluation.stats import mean_intervals
 
@@ -26,16 +26,15 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
     more with its own speech, and the 95 % interval of these paired differences by components: `gains["swapped"]` is how much
     the scorer reads.
     """
-    own = wins(margins["own"])
-    others = [name for name in margins if name != "own"]
-    differences = np.stack([own - wins(margins[name]) for name in others], axis=1)
-    intervals = mean_intervals(differences, component).tolist()
+    won = np.column_stack([wins(found) for found in margins.values()])
+    columns = np.column_stack([won, won[:, :1] - won[:, 1:]])
+    are_shares = np.arange(columns.shape[1]) < len(margins)
+    means, intervals = columns.mean(0).tolist(), mean_intervals(columns, component, shares=are_shares).tolist()
+    whole = [{"accuracy": mean, "low": low, "high": high} for mean, (low, high) in zip(means, intervals, strict=True)]
+    gains = [{"gain": found["accuracy"], "low": found["low"], "high": found["high"]} for found in whole[len(margins) :]]
     return {
-        **{name: accuracy_figures(found, component) for name, found in margins.items()},
-        "gains": {
-            name: {"gain": float(differences[:, column].mean()), "low": low, "high": high}
-            for column, (name, (low, high)) in enumerate(zip(others, intervals, strict=True))
-        },
+        **dict(zip(margins, whole, strict=False)),
+        "gains": dict(zip(list(margins)[1:], gains, strict=True)),
     }
 
 
