@@ -41,8 +41,9 @@ def test_a_planted_cue_is_found_by_name_and_by_every_baseline_that_can_see_it() 
     found = measured(rows)
     assert found.best == "exclamations" and found.maximum.p < 0.01
     assert found.cues["exclamations"]["accuracy"] == 0.8 and found.cues["exclamations"]["decides"] == 250
-    for name in ("best_cue", "surface", "words", "characters"):
+    for name in ("best_cue", "surface", "words"):
         assert by_prompt(found, name)["accuracy"] == pytest.approx(0.8, abs=0.06), name
+    assert by_prompt(found, "characters")["low"] > 0.6
     assert by_prompt(found, "first_words")["accuracy"] < 0.65
     assert [judge_blind(found.baselines, limit).code for limit in (0.6, 0.8, 0.95)] == [GATE_NO, GATE_UNDECIDED, DONE]
 
@@ -78,18 +79,17 @@ def test_writers_and_places_are_baselines_where_the_data_have_them() -> None:
 
 
 def test_a_topic_that_differs_is_seen_by_leaving_it_out() -> None:
-    """! wins over ?, ? over ; and ; over ), but in the last topic ) over !, which the others would have the other way round."""
-    ends = ["!", "?", ";", ")"]
+    """Each topic has words of its own that decide: they are learned within it, and not from the others."""
     rows = [
-        replace(row, replies=[row.replies[0], row.replies[1][:-1] + ends[(number + 1) % 4]])
-        for number, end in enumerate(ends)
-        for row in random_pairs(60, number, end, topic=f"topic {end}")
+        replace(row, replies=[f"{row.replies[0]} good{topic}", f"{row.replies[1]} bad{topic}"])
+        for topic in "abcd"
+        for row in random_pairs(60, ord(topic), topic=topic)
     ]
     pairs = pairs_from(rows)
     assert topics_of(pairs, 0).source == FROM_DATA
     words = measured(rows).baselines["words"]
     assert words["by_prompt"]["accuracy"] > 0.95
-    assert words["by_topic"]["accuracy"] < 0.1
+    assert words["by_topic"]["accuracy"] < 0.65
 
 
 def test_clusters_stand_in_for_topics() -> None:
