@@ -47,6 +47,11 @@ class Job:
         return self.config.checkpoint.metric if "checkpoint" in self.config else "accuracy"
 
     @property
+    def loads_a_model(self) -> bool:
+        """Whether its processes need torch."""
+        return "algo" in self.config or "reward" in self.config
+
+    @property
     def objective(self) -> float | None:
         """The best value of `metric`, or None before the run has ended."""
         return objective(self.run_dir, self.metric)

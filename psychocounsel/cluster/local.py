@@ -13,7 +13,7 @@ from pathlib import Path
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.local_ranks import PRELOAD, run_ranks
+from psychocounsel.cluster.local_ranks import PRELOAD, WITHOUT_TORCH, run_ranks
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError
@@ -128,7 +128,8 @@ class Local(Cluster):
                 environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt)
             else:
-                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu)
+                preload = PRELOAD if job.loads_a_model else WITHOUT_TORCH
+                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, preload)
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)

@@ -43,8 +43,9 @@ def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
 
     Words are those of four letters or more; the share is that of a reply's distinct words.
     """
-    speeches = [_words(pairs.speech(number)) for number in range(len(pairs.prompts))]
-    replies = [_words(reply) for reply in pairs.replies]
+    known: dict[str, int] = {}
+    speeches = [_words(pairs.speech(number), known) for number in range(len(pairs.prompts))]
+    replies = [_words(reply, known) for reply in pairs.replies]
 
     def share(reply: int, prompt: int) -> float:
         return len(replies[reply] & speeches[prompt]) / max(len(replies[reply]), 1)
@@ -86,5 +87,6 @@ def _numbers(numbers: dict[tuple[int, int], int], prompt: Array, reply: Array) -
     return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int64)
 
 
-def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.lower()))
+def _words(text: str, known: dict[str, int]) -> set[int]:
+    """The distinct words by their numbers in `known`, to which new ones are added: sets of these take little memory."""
+    return {known.setdefault(word, len(known)) for word in _WORD.findall(text.lower())}
