@@ -7,8 +7,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.ngrams import character_ngrams, word_ngrams
+from psychocounsel.settings.config import check, compose
 
 WORDS = 30_000  # of the vocabulary
 SPEECH, REPLY = 60, 150  # words of a text, on average
@@ -75,13 +75,16 @@ def main() -> None:
     rows = make_rows(given.pairs)
     data = given.folder / "pairs.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "psychocounsel.audit", f"data.path={data}", f"run_dir={given.folder}/run"]
-    seconds = timed(lambda: subprocess.run(command, check=True))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    config = check(compose([f"data.path={data}"], name="audit"))
+    before = time.process_time()
+    seconds = timed(lambda: audit(config, given.folder / "run", print, lambda names, _: names, None))
+    busy, peak = time.process_time() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     replies = [row["chosen"] for row in rows[:PART]]
     letters = sum(map(len, replies)) / len(replies)
-    size = f"{given.pairs} pairs, {letters:.0f} characters a reply"
-    print(f"{size}, {len(os.sched_getaffinity(0))} cores: {seconds:.0f} s, {peak:.1f} GB")
+    print(
+        f"{given.pairs} pairs, {letters:.0f} characters a reply, {len(os.sched_getaffinity(0))} cores: {seconds:.0f} s"
+    )
+    print(f"{busy:.0f} s of CPU time, {peak:.1f} GB at most")
     print(f"n-grams: scikit-learn's {ratio(replies):.1f} times the seconds of ours")
 
 

@@ -126,8 +126,8 @@ def rated_from(examples: Sequence[Example], principles: Sequence[str]) -> RatedR
         prompt = normalised(example.prompt)
         for reply, ratings in zip(example.replies, example.ratings or [], strict=False):
             found[prompt, reply_key(reply), _values(ratings, principles)] = None
-    ratings = np.array([values for _, _, values in found], np.float64).reshape(len(found), len(principles))
-    return RatedReplies([prompt for prompt, _, _ in found], [reply for _, reply, _ in found], ratings)
+    table = np.array([values for _, _, values in found], np.float64).reshape(len(found), len(principles))
+    return RatedReplies([prompt for prompt, _, _ in found], [reply for _, reply, _ in found], table)
 
 
 def _values(ratings: Ratings, principles: Sequence[str]) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 
-from psychocounsel.evaluation.audit.linear import fit_best_cue, fit_logistic, fit_sparse
+from psychocounsel.evaluation.audit.fits import fit_best_cue, fit_logistic, fit_sparse
 from psychocounsel.evaluation.audit.ngrams import character_ngrams, first_words, one_hot, small_indices, word_ngrams
 from tests.support.preferences import text
 
