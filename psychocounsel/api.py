@@ -82,7 +82,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
 
     Args:
         overrides: as on the command line, one `KEY=VALUE` each; a sweep (`seed=1,2`) is a loop in Python.
-        name: "train", or "evaluate" for `evaluate`, or "audit" for `audit`.
+        name: the command: "train", "evaluate" or "audit".
         config_dir: a folder with configurations and code of your own, as `--config-dir`.
 
     Raises:
