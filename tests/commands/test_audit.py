@@ -12,6 +12,7 @@ from psychocounsel.data.select import load_split
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
 from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.material import pairs_from
+from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
 from tests.support.harness import ROOT, cli, write_jsonl
@@ -84,6 +85,9 @@ def test_what_it_says_and_writes(home: Path) -> None:
         "shared with other.jsonl (11 rows): 10 prompts and",
     ):
         assert line in result.stderr
+    assert not any(line.startswith("warning") for line in lines_of("pairs", None, found))
+    crowded = {**found, "counts": {**found["counts"], "largest_component": 61}}
+    assert any(line.startswith("warning: one component holds") for line in lines_of("pairs", None, crowded))
     assert "NaN" not in (home / "run" / "audit.json").read_text(), "it is strict JSON"
 
 

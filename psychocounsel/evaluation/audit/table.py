@@ -21,6 +21,8 @@ def lines_of(data: str, reward: str | None, figures: Figures) -> Iterator[str]:
         f"{counts['components']} components share no prompt and no reply; the largest has {counts['largest_component']} pairs. "
         "Folds and intervals are by component."
     )
+    if 2 * counts["largest_component"] > counts["pairs"]:
+        yield "warning: one component holds more than half of the pairs, so folds are uneven and intervals unsure"
     yield from _blind(figures["blind"], figures["topics"])
     yield from _reading(figures["reading"], reward)
     yield from _ratings(figures["halo"], figures["disagreement"], figures["contradictions"])
