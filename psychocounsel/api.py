@@ -40,6 +40,7 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.storage.files import PACKAGE, shipped
 from psychocounsel.storage.modes import let_nobody_else_write
 
@@ -81,7 +82,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
 
     Args:
         overrides: as on the command line, one `KEY=VALUE` each; a sweep (`seed=1,2`) is a loop in Python.
-        name: "train", or "evaluate" for `evaluate`.
+        name: the command: "train", "evaluate" or "audit".
         config_dir: a folder with configurations and code of your own, as `--config-dir`.
 
     Raises:
@@ -97,6 +98,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
             with open_dict(composed):
                 composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
                 configs.resolve_mix(composed, load_data_preset)
+                resolve_against(composed, load_data_preset)
             resolve_members(composed, load_reward_preset)
         return configs.check(composed)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
@@ -197,7 +199,7 @@ def _checked(config: DictConfig | Overrides, name: str) -> DictConfig:
         raise UserError(f"overrides are a list of strings: [{config!r}]")
     if not isinstance(config, DictConfig):
         return compose(config, name=name)
-    if ("algo" in config) != (name == "train"):
+    if configs.command_of(config) != name:
         raise UserError(f'this configuration is of another command: use compose(..., name="{name}")')
     return configs.check(config)
 

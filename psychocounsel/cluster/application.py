@@ -28,6 +28,7 @@ from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sweep import take_sweep
+from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.early_stop import imported
 from psychocounsel.settings.typed.overrides import check_overrides, parted
 from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
@@ -78,7 +79,7 @@ def _run(module: str, config_name: str, act: Act) -> int:
     failures: list[BaseException] = []
 
     def checked_act(jobs: list[Job], config: DictConfig) -> Submission:
-        if act is submit and ("algo" in config) != (config_name == "train"):
+        if act is submit and configs.command_of(config) != config_name:
             raise UserError(f"--config-name: names a configuration that is none of {module}")
         refuse_unused([job.unused for job in jobs])
         return act(jobs, config)
@@ -131,6 +132,7 @@ def compose_job(
     with open_dict(composed):
         composed.code_path = _code_path(sys.argv[1:])
         configs.resolve_mix(composed, load_data_preset)
+        resolve_against(composed, load_data_preset)
     resolve_members(composed, load_reward_preset)
     checked = configs.check(composed)
     if checked.sweep_dir and sweep is None:
@@ -146,14 +148,14 @@ def load_choice(group: str, name: str) -> DictConfig:
     return result.config if result is not None else OmegaConf.create()
 
 
-def load_data_preset(name: str) -> DictConfig:
-    """Return `conf/data/<name>.yaml` from Hydra's search path, the user's directories included."""
+def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
+    """Return `conf/data/<name>.yaml` from Hydra's search path, the user's directories included; `key` is who asks."""
     loader = GlobalHydra.instance().config_loader()
     repository = loader.repository  # type: ignore[attr-defined]
     result = repository.load_config(f"data/{name}")
     if result is None:
         available = loader.get_group_options("data")
-        raise UserError(f"data.mix: no data config named {name}; {suggestion(name, available)}")
+        raise UserError(f"{key}: no data config named {name}; {suggestion(name, available)}")
     node = result.config
     data: DictConfig = OmegaConf.create(
         {"data": node.get("data", node)}

@@ -42,7 +42,14 @@ class Job:
     @property
     def metric(self) -> str:
         """What the run is judged by."""
+        if "audit" in self.config:
+            return "blind_accuracy"
         return self.config.checkpoint.metric if "checkpoint" in self.config else "accuracy"
+
+    @property
+    def loads_a_model(self) -> bool:
+        """Whether its processes need torch."""
+        return "algo" in self.config or "reward" in self.config
 
     @property
     def objective(self) -> float | None:
@@ -72,7 +79,8 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
         run_dir = identity.new_directory(config.paths.output, algorithm, config.model.name)
     else:
-        run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], config.reward.name)
+        name = config.data.name if "audit" in config else config.reward.name
+        run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     refuse_untrusted_run(run_dir)
     if has_config(run_dir):

@@ -13,15 +13,17 @@ from pathlib import Path
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.local_ranks import PRELOAD, run_ranks
+from psychocounsel.cluster.local_ranks import PRELOAD, WITHOUT_TORCH, run_ranks
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import is_finished
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
+
+_WORDS = {None: "not run", DONE: "done", GATE_NO: "guarded", GATE_UNDECIDED: "undecided", CONTINUE_LATER: "stopped"}
 
 
 @dataclass
@@ -126,11 +128,12 @@ class Local(Cluster):
                 environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt)
             else:
-                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu)
-        if code not in (DONE, USER_ERROR, GATE_NO, CONTINUE_LATER):
+                preload = PRELOAD if job.loads_a_model else WITHOUT_TORCH
+                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, preload)
+        if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)
-        if code not in (DONE, GATE_NO, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
+        if code not in (DONE, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
             lines = attempt.output(rank).read_text(errors="replace").splitlines(True)
             print("".join(lines[-20:]), file=sys.stderr)
         return code
@@ -155,5 +158,5 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     print(f"\n{'result':<10}{jobs[0].metric:>14}  overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
-        word = {None: "not run", 0: "done", GATE_NO: "guarded", CONTINUE_LATER: "stopped"}.get(code, f"failed {code}")
+        word = _WORDS.get(code, f"failed {code}")
         print(f"{word:<10}{'' if value is None else format(value, '14.4f'):>14}  {' '.join(job.overrides)}")

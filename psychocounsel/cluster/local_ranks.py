@@ -19,18 +19,27 @@ from psychocounsel.rundir.paths import AttemptDir
 _GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
 _GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
 PRELOAD = ("psychocounsel.engine.preload", "psychocounsel.cluster.application")  # what ranks import
+WITHOUT_TORCH = (
+    "psychocounsel.evaluation.audit.auditing",
+    "psychocounsel.cluster.application",
+)  # those that load no model
 _forked_with: list[dict[str, str]] = []  # the environment of the process that ranks are forked from, if there is one
 
 
 def run_ranks(
-    run_dir: Path, count: int, environment: dict[str, str], attempt: AttemptDir, gpus: bool
+    run_dir: Path,
+    count: int,
+    environment: dict[str, str],
+    attempt: AttemptDir,
+    gpus: bool,
+    preload: Sequence[str] = PRELOAD,
 ) -> tuple[int, int]:
     """Run `count` processes, whose environment is this process's with `environment` and their rank.
 
     Rank 0 writes to the terminal and the others to files of `attempt`. Signals are passed on as stop requests. Returns the
     exit code of the rank that failed first, and its number (0, 0 if none did).
     """
-    context, ranks = _context(environment, gpus), list[BaseProcess]()
+    context, ranks = _context(environment, gpus, preload), list[BaseProcess]()
 
     def send(number: int) -> None:
         if not ranks:

@@ -6,11 +6,12 @@ Formats, recognised by their columns (a null counts as missing):
     demonstration prompt|question, completion|response|answer; or messages
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
-Released rating columns (`chosen_empathy_rating`, ...) are kept.
+Released rating columns (`chosen_empathy_rating`, ...) are kept, and so are who wrote a reply (`chosen_model`, `rejected_model`;
+`model` of a rated reply) and the `topic` of the prompt.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
@@ -30,7 +31,8 @@ class Example:
     """`prompt`: messages that end on the client's turn. `replies`: chosen first in a pair. `ratings`: per reply.
 
     `where` names file and row, for messages that must not quote the text. `scores`: weighted mean rating per reply.
-    `label`: whether the one reply is good, where the row says so.
+    `label`: whether the one reply is good, where the row says so. `writers`: who wrote each reply. `order`: the places of
+    the replies in a rated row, from 0.
     """
 
     id: str
@@ -41,6 +43,9 @@ class Example:
     rated: bool = False  # replies are in no order: pairs are yet to be made
     scores: list[float] | None = None
     label: bool | None = None
+    topic: str | None = None
+    writers: list[str] | None = None
+    order: list[int] | None = None
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
@@ -50,6 +55,13 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
         UserError: naming the file, row and column, and never quoting the text.
     """
     row = {name: value for name, value in row.items() if value is not None}
+    topic = row.get("topic")
+    return replace(
+        _parsed(row, where, rating_range), topic=topic if isinstance(topic, str) else None, writers=_writers(row)
+    )
+
+
+def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> Example:
     identity = _identity(row, where)
     if "replies" in row:
         return _rated(row, where, identity, rating_range)
@@ -77,6 +89,16 @@ def _label(row: Mapping[str, Any]) -> bool | None:
     """Whether the reply is good; a column of that name that holds something else is another data set's own."""
     label = row.get("label")
     return label if isinstance(label, bool) else None
+
+
+def _writers(row: Mapping[str, Any]) -> list[str] | None:
+    """Who wrote each reply, or None where that is not said of all."""
+    if "replies" in row:
+        found = [reply.get("model") for reply in row["replies"]]
+    else:
+        found = [row.get(f"{side}_model") for side in ("chosen", "rejected")]
+    names = [name for name in found if isinstance(name, str)]
+    return names if len(names) == len(found) else None
 
 
 def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequence[float]) -> Example:

@@ -42,6 +42,16 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     return train, held_out
 
 
+def all_rows(data: DictConfig) -> list[Example]:
+    """Every row of `data` that can be used, before pairs are made of rated replies and before any row is left out."""
+    parts = [(entry.path, entry.split, entry.revision) for entry in data.mix]
+    parts = parts or [(data.path, data.split, data.revision)]
+    if data.eval_path or data.eval_split:
+        source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
+        parts.append((source, data.eval_split or "train", revision))
+    return [row for part in parts for row in load_examples(*part, source_of(data), data.rating_range, [])]
+
+
 def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
     dropped: list[str] | None = [] if data.bad_rows == "drop" else None
     examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped)
@@ -108,9 +118,16 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
 def _pair(example: Example, chosen: int, rejected: int) -> Example:
     assert example.ratings is not None
     identity = f"{example.id}-{chosen}-{rejected}" if example.rated else example.id
-    replies = [example.replies[chosen], example.replies[rejected]]
-    ratings = [example.ratings[chosen], example.ratings[rejected]]
-    return replace(example, id=identity, replies=replies, ratings=ratings, rated=False)
+    sides = (chosen, rejected)
+    return replace(
+        example,
+        id=identity,
+        replies=[example.replies[side] for side in sides],
+        ratings=[example.ratings[side] for side in sides],
+        writers=[example.writers[side] for side in sides] if example.writers else None,
+        order=list(sides) if example.rated else None,
+        rated=False,
+    )
 
 
 def normalised(prompt: Sequence[Message]) -> str:

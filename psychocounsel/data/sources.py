@@ -109,7 +109,8 @@ def sample_rows() -> Iterator[tuple[str, Row]]:
     for file in sample_files():
         for entry in yaml.load(file.read_text(encoding="utf-8"), loader):
             where = f"{file.name} {entry['id']}"
-            yield where, {"id": entry["id"], "prompt": entry["speech"], "replies": entry["replies"]}
+            columns = {"id": entry["id"], "prompt": entry["speech"], "replies": entry["replies"]}
+            yield where, {**columns, "topic": file.stem}
 
 
 def _file_rows(file: Path) -> Iterator[tuple[str, Row | UserError]]:

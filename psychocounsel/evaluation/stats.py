@@ -28,3 +28,35 @@ def bootstrap(
     values = np.array([statistic(np.concatenate([rows[index] for index in draw])) for draw in draws])
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_intervals(
+    values: np.ndarray,
+    clusters: np.ndarray,
+    samples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    shares: bool | np.ndarray = False,
+) -> np.ndarray:
+    """Percentile intervals of the means of the columns of `values`, over resampled clusters; float64[columns, 2].
+
+    `values`: float[rows, columns]; `clusters`: int[rows]. As `bootstrap`, from sums and sizes of clusters alone, so that many
+    rows and columns cost little; all columns see the same resamples. `shares` says, of all or each column, whether its values
+    lie between 0 and 1. Where all of such a column are 0, or all 1, every resample is the same and would promise certainty:
+    its interval then is the exact binomial one of as many trials as there are clusters (Clopper and Pearson 1934).
+    """
+    _, rows = np.unique(clusters, return_inverse=True)
+    count = int(rows.max()) + 1 if len(rows) else 0
+    if not count:
+        return np.full((values.shape[1], 2), np.nan)
+    sums = np.stack([np.bincount(rows, column, count) for column in values.T], axis=1)
+    sizes = np.bincount(rows, minlength=count)
+    rng, means = np.random.default_rng(seed), []
+    for start in range(0, samples, 100):  # a part of the resamples at a time: clusters may be many
+        drawn = rng.multinomial(count, np.full(count, 1 / count), min(100, samples - start))
+        means.append((drawn @ sums) / (drawn @ sizes)[:, None])
+    found = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    edge = ((1 - level) / 2) ** (1 / count)
+    found[(sums == sizes[:, None]).all(0) & shares] = edge, 1
+    found[(sums == 0).all(0) & shares] = 0, 1 - edge
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class RunDir:
-    """The files of a run directory, of a training or of an evaluation."""
+    """The files of a run directory, of a training, an evaluation or an audit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,6 +22,7 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"  # one line a step
         self.summary = path / "summary.json"  # status (finished, stopped, failed) and final figures
         self.scores = path / "scores.jsonl"  # of an evaluation: the scores of each pair
+        self.audit = path / "audit.json"  # of an audit: all its figures
         self.logs = path / "logs"  # a folder for each attempt, and the output of servers on this machine
         self.latest_attempt = self.logs / "latest"  # a link
         self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite

@@ -196,7 +196,7 @@ def check_data(config: DictConfig) -> None:
             raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
         if not entry.path:
             raise UserError(f"data.mix[{index}]: {entry.name} has no path of its own; give path=FILE_OR_FOLDER as well")
-        _check_local_path(entry.path, f"data.mix[{index}].path")
+        check_local_path(entry.path, f"data.mix[{index}].path")
     if len({bool(entry.weight) for entry in data.mix}) > 1:
         raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
     source = data.eval_path or ("data.mix" if data.mix else data.path)
@@ -205,7 +205,7 @@ def check_data(config: DictConfig) -> None:
     if data.split != "train" and not own_source and not data.mix and _is_one_part(data.path):
         raise UserError(f"data.split={data.split}: {data.path} has no splits; leave it out")
     for key in ("path", "eval_path"):
-        _check_local_path(data[key], f"data.{key}")
+        check_local_path(data[key], f"data.{key}")
 
 
 def _is_one_part(path: str) -> bool:
@@ -223,7 +223,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
     """`section` stands at `group`; only a reward model may be an adapter, because it is not trained on."""
     if section.path and _is_made_before(config, section.path):
         return
-    _check_local_path(section.path, f"{group}.path", folder=True)
+    check_local_path(section.path, f"{group}.path", folder=True)
     if section.path and (run := run_of_model(Path(section.path).expanduser().absolute())) and is_run(run):
         refuse_untrusted_model(run)
     if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
@@ -233,7 +233,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
             f"`python -m psychocounsel.export {run} merge=true` writes"
         )
     if section.chat_template:
-        _check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
+        check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
 
 
 def _is_made_before(config: DictConfig, path: str) -> bool:
@@ -245,7 +245,7 @@ def _is_made_before(config: DictConfig, path: str) -> bool:
 
 def _check_shipped(value: str, key: str) -> None:
     models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
-    names = ["builtin:sample"] if key.startswith("data.") else models
+    names = ["builtin:sample"] if key.startswith(("data.", "audit.")) else models
     if value not in names:
         raise UserError(f"{key}={value}: does not ship with the package; there is {', '.join(names)}")
 
@@ -253,7 +253,7 @@ def _check_shipped(value: str, key: str) -> None:
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
 
-def _check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
+def check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
     """A value that looks like a local path must exist; `org/name` that does not exist here is taken for a hub id."""
     if not value:
         return
@@ -277,6 +277,7 @@ def make_paths_absolute(config: DictConfig) -> None:
         (config.data, "path"),
         (config.data, "eval_path"),
         *((entry, "path") for entry in config.data.mix),
+        *((entry, "path") for entry in (config.audit.against if "audit" in config else [])),
     ]:
         value = node[key]
         if value and not value.startswith("builtin:") and Path(value).expanduser().exists():

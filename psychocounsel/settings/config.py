@@ -42,8 +42,10 @@ from psychocounsel.settings.schema import (
 )
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
+from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
 from psychocounsel.storage.files import shipped
 
+_SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig}
 _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
 
 
@@ -106,8 +108,13 @@ def quote_choice(override: str) -> str:
     return override
 
 
+def command_of(config: DictConfig) -> str:
+    """The command that a configuration is for: train, evaluate or audit."""
+    return "train" if "algo" in config else "audit" if "audit" in config else "evaluate"
+
+
 def check(composed: DictConfig) -> DictConfig:
-    """Return the composed configuration, of a training or of an evaluation, with types and interpolations resolved.
+    """Return the composed configuration of a command with types and interpolations resolved.
 
     Raises:
         UserError: for an unknown key, a wrong type or range, or a combination that cannot work.
@@ -120,7 +127,9 @@ def check(composed: DictConfig) -> DictConfig:
     if "algo" in plain:
         refuse_renamed(plain, target_class)
         _leave_out_unused(plain)
-    config = _typed(plain, TrainConfig if "algo" in plain else EvaluateConfig)
+    if "audit" in plain:
+        leave_out_reward(plain)
+    config = _typed(plain, _SCHEMAS[command_of(plain)])
     check_members(config, lambda member: _typed(member, NoKeys))
     check_reward(config)
     for key in SINGLE_LINES:
@@ -141,6 +150,8 @@ def check(composed: DictConfig) -> DictConfig:
         build(config, "tracker").check()
     else:
         check_reward_paths(config)
+    if "audit" in config:
+        check_against(config)
     check_confidential(config)
     make_paths_absolute(config)
     _name_by_path(config)

@@ -41,7 +41,9 @@ def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     ]
     rewards = [("model", f"{key}.path", f"{key}.revision") for key, _ in reward_sections(config)]
     served = {f"{key}.path" for key, section in reward_sections(config) if path_is(section) == "served"}
-    for kind, key, revision in (*_SLOTS, *rewards, *mix):
+    others = [f"audit.against[{index}]" for index in range(len(OmegaConf.select(config, "audit.against") or []))]
+    against = [("dataset", f"{key}.path", f"{key}.revision") for key in others]
+    for kind, key, revision in (*_SLOTS, *rewards, *mix, *against):
         path = OmegaConf.select(config, key)
         if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):
             continue

@@ -43,6 +43,15 @@ PAIRS: dict[str, dict[str, Any]] = {
     },
     "implicit prompt": {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user(SPEECH), therapist(BAD)]},
 }
+WRITERS: dict[str, tuple[dict[str, Any], list[str] | None]] = {
+    "of a pair": ({"chosen": GOOD, "rejected": BAD, "chosen_model": "a", "rejected_model": "b"}, ["a", "b"]),
+    "one alone": ({"chosen": GOOD, "rejected": BAD, "chosen_model": "a"}, None),
+    "of rated replies": (
+        {"replies": [{"text": text, "ratings": ratings(), "model": name} for text, name in ((GOOD, "a"), (BAD, "b"))]},
+        ["a", "b"],
+    ),
+    "of a demonstration": ({"completion": GOOD}, None),
+}
 DEMONSTRATIONS: dict[str, dict[str, Any]] = {
     "completion": {"prompt": SPEECH, "completion": GOOD},
     "response": {"question": SPEECH, "response": GOOD},
@@ -193,3 +202,11 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps([SPEECH]) + "\n")
     with pytest.raises(UserError, match=r"^rows.jsonl line 1: must be a JSON object"):
         load_examples(str(tmp_path / "rows.jsonl"), "train", None)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_writers_and_the_topic_are_kept(kind: str) -> None:
+    row, expected = WRITERS[kind]
+    found = parse_row({"prompt": SPEECH, **row, "topic": "sleep"}, "row 1")
+    assert (found.writers, found.topic) == (expected, "sleep")
+    assert parse_row({"prompt": SPEECH, **row, "topic": 3}, "row 1").topic is None

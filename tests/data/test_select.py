@@ -306,6 +306,17 @@ def test_rated_replies_become_all_pairs_or_the_extremes() -> None:
     assert [each.replies for each in select([replies], pairs="extremes")[0]] == [["a", "c"]]
 
 
+def test_writers_and_places_go_with_their_replies() -> None:
+    replies = Example("q", "row 0", [{"role": "user", "content": "speech"}], ["c", "a", "b"], rated=True)
+    replies.ratings, replies.writers = [rating(empathy=3), rating(empathy=5), rating(empathy=4)], ["C", "A", "B"]
+    for pair in select([replies])[0]:
+        assert pair.writers == [reply.upper() for reply in pair.replies]
+        assert pair.order == ["cab".index(reply) for reply in pair.replies]
+    pair = replace(UNSAFE, writers=["first", "second"])  # its rejected reply is rated safer
+    (turned,) = select([pair], principle_weights=dict.fromkeys(PRINCIPLES, 0.0) | {"safety": 1.0})[0]
+    assert turned.replies == UNSAFE.replies[::-1] and turned.writers == ["second", "first"] and turned.order is None
+
+
 def test_a_single_rated_reply_is_counted() -> None:
     lonely = Example("q", "row 0", [{"role": "user", "content": "speech"}], ["a"], [rating()], rated=True)
     assert select([lonely]) == ([], ["f: 1 pairs dropped (their prompt has one reply only)"])

@@ -35,6 +35,20 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     running.stop()
 
 
+def test_sets_that_an_audit_is_held_against_are_pinned_like_its_data(tmp_path: Path) -> None:
+    against = "audit.against=[{path: acme/test, revision: v1}, {path: acme/more}]"
+    config = check(compose(["data.path=acme/pairs", against, f"paths.cache={tmp_path}"], name="audit"))
+    sources = hub_sources.sources([config])
+    assert [(source.id, source.revision) for source in sources] == [
+        ("acme/pairs", None),
+        ("acme/test", "v1"),
+        ("acme/more", None),
+    ]
+    hub_sources.record(str(tmp_path), sources[2], "7" * 40)
+    hub_sources.pin(config)
+    assert [entry.revision for entry in config.audit.against] == ["v1", "7" * 40]
+
+
 def test_every_place_of_a_configuration_is_pinned_where_it_asks_for_no_commit(tmp_path: Path) -> None:
     def config(*more: str) -> DictConfig:
         mix = "data.mix=[{path: acme/pairs, rows: 3}, {path: acme/more, rows: 3, revision: v1}]"

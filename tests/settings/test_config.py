@@ -12,6 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import check_same_run, fingerprint, identity, run_name, slug
 from psychocounsel.settings.config import check, compose, target_class
 from psychocounsel.settings.schema import EvaluateConfig, TrainConfig
+from psychocounsel.settings.typed.audit_keys import AuditConfig
 from psychocounsel.storage.files import shipped
 
 CONF = shipped("conf")
@@ -44,7 +45,7 @@ def test_yaml_and_dataclass_name_the_same_keys(group: str) -> None:
     ("command", "item"),
     [
         pytest.param(command, item, id=f"{command} {item.name}")
-        for command, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig))
+        for command, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig), ("audit", AuditConfig))
         for item in dataclasses.fields(schema)
     ],
 )
@@ -161,7 +162,12 @@ def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
         "seconds = time.process_time()\n"
         "assert seconds < 2, seconds\n"
     )
-    for module, argument in (("train", "--help"), ("train", "dry_run=true"), ("evaluate", "dry_run=true")):
+    for module, argument in (
+        ("train", "--help"),
+        ("train", "dry_run=true"),
+        ("evaluate", "dry_run=true"),
+        ("audit", "--help"),
+    ):
         command = [sys.executable, "-c", code.format(module=module, argument=argument)]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr

@@ -19,7 +19,7 @@ from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.starting import check_jobs
 from psychocounsel.settings import command_line
 
-_COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate"}
+_COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate", "audit": "audit"}
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,9 @@ def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
         train, held_out = load_split(config.data, say)
         used = [*train, *held_out] if config.part == "all" else held_out
         if not used or any(len(example.replies) < 2 for example in used):
+            command = configs.command_of(config)
             raise UserError(
-                "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
+                f"there are no pairs to {command}: data need chosen and rejected, and part=held_out a held-out part"
             )
         prompts = len({normalised(example.prompt) for example in held_out})
         yield Counted(f"data={config.data.name}", len(train), len(held_out), prompts)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.cluster.slurm.ports import free_port
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
 from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
@@ -81,6 +81,8 @@ def judge(code: int, step: int, before: dict[str, Any], max_requeues: int, asked
         return "failed", False, "wrong input (exit code 2)"
     if code == GATE_NO:
         return "failed", False, f"a gate said no at step {step} (exit code 3)"
+    if code == GATE_UNDECIDED:
+        return "failed", False, "a gate could not decide (exit code 4)"
     stopped = code == CONTINUE_LATER
     why = f"stopped at step {step}" + (f" ({asked})" if asked != "no" else "")
     if not stopped:

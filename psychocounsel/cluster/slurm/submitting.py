@@ -115,7 +115,8 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     for job in jobs:
         if missing := next((source for source, folder in hub.folders(job.config) if folder is None), None):
             given = " ".join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
-            given = given if "algo" in job.config else f"--config-name evaluate {given}"
+            command = configs.command_of(job.config)
+            given = given if command == "train" else f"--config-name {command} {given}"
             raise UserError(
                 f"{missing.key}={missing.id} is not in {job.config.paths.cache}, and jobs have no network: first run "
                 f"`python -m psychocounsel.prepare {given}`"

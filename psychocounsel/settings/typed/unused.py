@@ -87,6 +87,8 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
             yield from _within("rollout", build(config, "rollout").unused(config))
         yield from _within("algo", algorithm.unused(config))
         yield from _of_model(config)
+    if "audit" in config and "reward" not in config:
+        yield "reward", "no reward model is named: add reward.path=FOLDER_OR_HUB_ID"
     for key, section in reward_sections(config):
         if "revision" in section and not _is_on_hub(section.path):
             yield f"{key}.revision", f"{key}.path is no repository of the hub"

@@ -282,6 +282,7 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attempt.judge(0, 9, {}, 20)[:2] == ("finished", False)
     assert attempt.judge(2, 0, {}, 20)[:2] == ("failed", False)
     assert attempt.judge(3, 4, {}, 20) == ("failed", False, "a gate said no at step 4 (exit code 3)")
+    assert attempt.judge(4, 0, {}, 20) == ("failed", False, "a gate could not decide (exit code 4)")
     assert attempt.judge(75, 4, {}, 20, "USR1") == ("stopped", True, "stopped at step 4 (USR1)")
     assert attempt.judge(137, 4, {}, 20)[:2] == ("crashed", True)
     assert attempt.judge(1, 4, {"verdict": "crashed", "step": 4}, 20)[:2] == ("failed", False)

@@ -1,0 +1,152 @@
+"""The audit of a data set: every measurement, `audit.json`, and the table."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.rows import Example
+from psychocounsel.data.select import all_rows, load_split, normalised
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.evaluation.audit.blind import blind_baselines
+from psychocounsel.evaluation.audit.disagreement import contradictions, rating_disagreement
+from psychocounsel.evaluation.audit.halo import halo
+from psychocounsel.evaluation.audit.material import Pairs, RatedReplies, pairs_from, rated_from
+from psychocounsel.evaluation.audit.reading import Score, overlap_margins, reading_figures, reward_margins
+from psychocounsel.evaluation.audit.repeats import Texts, repeats, shared
+from psychocounsel.evaluation.audit.swapping import other_prompts
+from psychocounsel.evaluation.audit.table import lines_of
+from psychocounsel.evaluation.audit.topics import topics_of
+from psychocounsel.evaluation.audit.verdict import judge_blind
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.storage.files import write_json
+
+Say = Callable[[str], None]
+Bar = Callable[[Iterable[str], str], Iterable[str]]
+Figures = dict[str, Any]
+
+_LEAST = 5  # components: a fold each
+
+
+def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
+    """Measure the data that `config` names, write `audit.json` and `summary.json` to `folder`, say the table.
+
+    `score` gives the rewards of the reward model, where one is asked for; all ranks call it together, and the first does the
+    rest. Returns the exit code of the gate.
+
+    Raises:
+        UserError: if there are no pairs, or too few clients to hold any out.
+    """
+    examples = load_pairs(config, say)
+    pairs = pairs_from(examples)
+    topics = topics_of(pairs, config.audit.seed)
+    if len(np.unique(pairs.component)) < _LEAST:
+        raise UserError(
+            f"the pairs are of {len(np.unique(pairs.component))} components that share no text, and an audit needs {_LEAST}: "
+            "give rows of more clients"
+        )
+    other = other_prompts(pairs, topics.of_pair, config.audit.seed)
+    margins = {}
+    if score is not None:
+        margins["reward"] = reward_margins(pairs, other, score, config.data.system_prompt)
+    if not is_main:
+        return DONE
+    margins["overlap"] = overlap_margins(pairs, other)
+    workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    given = config.audit
+    blind = blind_baselines(
+        pairs, topics, given.folds, given.permutations, given.seed, workers, lambda names: bar(names, "baselines")
+    )
+    verdict = judge_blind(blind.baselines, config.audit.max_blind)
+    figures: Figures = {
+        "counts": _counts(pairs),
+        "topics": {"source": topics.source, "count": len(topics.names)},
+        "blind": {**asdict(blind), "maximum": {**asdict(blind.maximum), "cue": blind.best}},
+        "reading": {name: reading_figures(found, pairs.component) for name, found in margins.items()},
+        "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
+        **_of_ratings(config, examples),
+        "contradictions": contradictions(pairs),
+        **_of_texts(config, pairs),
+    }
+    _write(config, folder, pairs, figures, FINISHED if verdict.code == DONE else verdict.word)
+    for line in lines_of(config.data.name, OmegaConf.select(config, "reward.name"), figures):
+        say(line)
+    say(f"written to {RunDir(folder).audit}")
+    return verdict.code
+
+
+def load_pairs(config: DictConfig, say: Say) -> list[Example]:
+    """The pairs that `config` selects, of all data or of the held-out part.
+
+    Raises:
+        UserError: if there are none, or rows hold no two replies.
+    """
+    train, held_out = load_split(config.data, say)
+    examples = ([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
+    if not examples or any(len(example.replies) < 2 for example in examples):
+        raise UserError("there are no pairs to audit: data need chosen and rejected, and part=held_out a held-out part")
+    return examples
+
+
+def _counts(pairs: Pairs) -> Figures:
+    sizes = np.bincount(pairs.component)
+    return {
+        "pairs": len(pairs),
+        "prompts": len(pairs.prompts),
+        "replies": len(pairs.replies),
+        "components": len(sizes),
+        "largest_component": int(sizes.max()),
+        "writers": len({name for names in pairs.writers for name in names}) if pairs.writers else None,
+    }
+
+
+def _of_ratings(config: DictConfig, examples: Sequence[Example]) -> Figures:
+    """Halo, and disagreement of ratings, of all replies of the audited prompts; None where there are no ratings."""
+    if not any(example.ratings for example in examples):
+        return {"halo": None, "disagreement": None}
+    prompts = {normalised(example.prompt) for example in examples}
+    rated: RatedReplies = rated_from(
+        [row for row in all_rows(config.data) if normalised(row.prompt) in prompts], list(PRINCIPLES)
+    )
+    return {
+        "halo": halo(rated.ratings, list(PRINCIPLES), config.data.rating_range[1]),
+        "disagreement": rating_disagreement(rated),
+    }
+
+
+def _of_texts(config: DictConfig, pairs: Pairs) -> Figures:
+    """Duplicates, and what is shared with other sets."""
+    texts = Texts(pairs)
+    found: Figures = {"repeats": repeats(pairs, texts, config.audit.near), "against": {}}
+    for entry in config.audit.against:
+        rows = load_examples(entry.path, entry.split, entry.revision, dropped=[])
+        figures = shared(pairs, texts, rows, config.audit.near)
+        found["against"][entry.name or entry.path] = {**figures, "fingerprint": _fingerprint(rows)}
+    return found
+
+
+def _fingerprint(rows: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.prompt, row.replies)).encode())
+    return digest.hexdigest()
+
+
+def _write(config: DictConfig, folder: Path, pairs: Pairs, figures: Figures, status: str) -> None:
+    settings = {key: OmegaConf.to_container(config[key]) for key in ("audit", "data", "reward") if key in config}
+    about = {"part": config.part, "limit": config.limit, **settings}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(RunDir(folder).audit, {"settings": about, "fingerprint": pairs.fingerprint(), **figures})
+    best = figures["blind"]["baselines"][figures["gate"]["baseline"]]["by_prompt"]
+    metrics = {f"blind_{name}": best[name] for name in ("accuracy", "low", "high")}
+    for name, found in figures["reading"].items():
+        metrics |= {f"{name}_accuracy": found["own"]["accuracy"], f"{name}_reads": found["gains"]["swapped"]["gain"]}
+    write_summary(folder, status, metrics=metrics)  # what is to come `after` an audit waits for one that passed

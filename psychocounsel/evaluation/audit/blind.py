@@ -1,0 +1,129 @@
+"""Speech-blind baselines: how often labels can be predicted from the replies alone."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.counsel.cues import CUES, cue_values
+from psychocounsel.evaluation.audit.fits import fit_best_cue, fit_logistic, fit_sparse
+from psychocounsel.evaluation.audit.folds import Fit, by_component, by_topic, cross_fit
+from psychocounsel.evaluation.audit.material import Pairs
+from psychocounsel.evaluation.audit.ngrams import (
+    character_ngrams,
+    difference,
+    first_words,
+    one_hot,
+    tf_idf,
+    word_ngrams,
+)
+from psychocounsel.evaluation.audit.permutation import Maximum, best_cue
+from psychocounsel.evaluation.audit.topics import NONE, Topics
+from psychocounsel.evaluation.stats import mean_intervals
+
+Array = np.ndarray
+Figures = dict[str, Any]
+Step = Callable[[Iterable[str]], Iterable[str]]
+
+MOST_TOPIC_FOLDS = 10
+TITLES = {
+    "best_cue": "best single cue",
+    "surface": "surface features",
+    "first_words": "first words",
+    "words": "word 1-2-grams",
+    "characters": "character 1-3-grams",
+    "writer": "who wrote it",
+    "position": "place in its row",
+}
+
+
+@dataclass(frozen=True)
+class Blind:
+    """`baselines`: figures by name, each of `by_prompt` and (with topics) `by_topic`. `cues`: of each single cue, in sample."""
+
+    baselines: dict[str, Figures]
+    cues: dict[str, Figures]
+    maximum: Maximum
+    best: str  # the cue of `maximum`
+
+
+def wins(margins: Array) -> Array:
+    """1 where the chosen reply is preferred, 0 where the rejected is, 0.5 where neither is or nothing judged the pair."""
+    return np.where(margins > 0, 1.0, np.where(margins < 0, 0.0, 0.5))
+
+
+def blind_baselines(
+    pairs: Pairs,
+    topics: Topics,
+    folds: int,
+    permutations: int,
+    seed: int,
+    workers: int,
+    steps: Step = iter,
+) -> Blind:
+    """Cross-fit every baseline that the data allow. `steps` may wrap the loop over their names, to show how far it is."""
+    values = cue_values(pairs.replies)
+    signs, names = cue_signs(pairs, values)
+    schemes = {"by_prompt": by_component(pairs.component, folds, seed)}
+    if topics.source != NONE:
+        schemes["by_topic"] = by_topic(topics.of_pair, pairs.component, MOST_TOPIC_FOLDS, seed)
+    margins: dict[tuple[str, str], Array] = {}
+    for name in steps([name for name in TITLES if _is_there(name, pairs)]):
+        differences, fit = _prepared(name, pairs, values, signs)
+        margins |= {(name, scheme): cross_fit(differences, each, fit, workers) for scheme, each in schemes.items()}
+    found = accuracies(np.column_stack([*margins.values(), signs]), pairs.component)
+    baselines: dict[str, Figures] = {name: {} for name, _ in margins}
+    for (name, scheme), figures in zip(margins, found, strict=False):
+        baselines[name][scheme] = figures
+    decides = (signs != 0).sum(0).tolist()
+    cues = {
+        name: {**figures, "decides": count}
+        for name, figures, count in zip(names, found[len(margins) :], decides, strict=True)
+    }
+    maximum = best_cue(signs, pairs.component, permutations, seed)
+    return Blind(baselines, cues, maximum, names[maximum.column])
+
+
+def accuracies(margins: Array, component: Array) -> list[Figures]:
+    """`accuracy` of each column of `margins`, float[pairs, columns], and its 95 % interval by components."""
+    won = wins(margins)
+    intervals = mean_intervals(won, component, shares=True).tolist()
+    return [
+        {"accuracy": mean, "low": low, "high": high}
+        for mean, (low, high) in zip(won.mean(0).tolist(), intervals, strict=True)
+    ]
+
+
+def cue_signs(pairs: Pairs, values: Array) -> tuple[Array, list[str]]:
+    """Which reply has the larger value of each cue, -1, 0 or 1 as float64[pairs, cues], and the names of the cues.
+
+    `values`: float[replies, cues], in the order of `CUES`. Where replies were rated together, `position` is a cue: whether the
+    chosen one stood later in its row.
+    """
+    names = list(CUES)
+    signs = np.sign(values[pairs.chosen] - values[pairs.rejected])
+    if pairs.order is not None:
+        signs, names = np.column_stack([signs, np.sign(pairs.order[:, 0] - pairs.order[:, 1])]), [*names, "position"]
+    return signs, names
+
+
+def _is_there(name: str, pairs: Pairs) -> bool:
+    return {"writer": pairs.writers, "position": pairs.order}.get(name, ()) is not None
+
+
+def _prepared(name: str, pairs: Pairs, values: Array, signs: Array) -> tuple[Any, Fit]:
+    """The differences of a baseline's features, and what fits it to them."""
+    if name == "best_cue":
+        return signs, fit_best_cue
+    if name == "position":
+        return signs[:, -1:], fit_best_cue
+    if name == "surface":
+        return values[pairs.chosen] - values[pairs.rejected], fit_logistic
+    if name == "writer":
+        assert pairs.writers is not None
+        return one_hot([writers[0] for writers in pairs.writers], [writers[1] for writers in pairs.writers]), fit_sparse
+    if name == "first_words":
+        return difference(first_words(pairs.replies), pairs.chosen, pairs.rejected), fit_sparse
+    counts = (word_ngrams if name == "words" else character_ngrams)(pairs.replies)
+    return difference(tf_idf(counts), pairs.chosen, pairs.rejected), fit_sparse

@@ -1,0 +1,123 @@
+"""Counts of word and character n-grams as sparse matrices, by hashing: no vocabulary of texts is kept."""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+BITS = 18  # 2**18 columns
+_TOKEN = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
+_TEXTS = 400  # at a time
+_MIX, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+_BREAK = np.uint64(0)  # between two texts
+Array = np.ndarray
+
+
+def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
+    """Words and punctuation marks, in small letters; csr float32[texts, 2**BITS]."""
+    known: dict[str, int] = {}
+
+    def codes(text: str) -> list[int]:
+        words = _TOKEN.findall(text.lower())
+        return [
+            known[word] if word in known else known.setdefault(word, zlib.crc32(word.encode()) + 1) for word in words
+        ]
+
+    return _counted(texts, lambda text: np.array(codes(text), np.uint64), lengths)
+
+
+def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -> Any:
+    """Characters in small letters, any white space as one space; csr float32[texts, 2**BITS]."""
+
+    def codes(text: str) -> Array:
+        return np.frombuffer(" ".join(text.lower().split()).encode("utf-32-le"), np.uint32).astype(np.uint64)
+
+    return _counted(texts, codes, lengths)
+
+
+def first_words(texts: Sequence[str]) -> Any:
+    """The first word of a text, its first two and its first three, 1 each; csr float32[texts, 2**BITS]."""
+    from scipy.sparse import csr_array
+
+    columns, starts = list[int](), [0]
+    for text in texts:
+        words = _TOKEN.findall(text[:200].lower())[:3]
+        columns += [zlib.crc32(" ".join(words[: count + 1]).encode()) % (1 << BITS) for count in range(len(words))]
+        starts.append(len(columns))
+    return small_indices(csr_array((np.ones(len(columns), np.float32), columns, starts), shape=(len(texts), 1 << BITS)))
+
+
+def one_hot(chosen: Sequence[str], rejected: Sequence[str]) -> Any:
+    """1 at the name of the chosen, -1 at that of the rejected of each pair; csr float64[pairs, names]."""
+    from scipy.sparse import csr_array
+
+    numbers = {name: number for number, name in enumerate(sorted({*chosen, *rejected}))}
+    pairs = np.arange(len(chosen))
+    shape = (len(pairs), len(numbers))
+    sides = [
+        csr_array((np.ones(len(pairs)), (pairs, [numbers[name] for name in side])), shape)
+        for side in (chosen, rejected)
+    ]
+    return small_indices((sides[0] - sides[1]).tocsr())
+
+
+def difference(features: Any, chosen: Array, rejected: Array) -> Any:
+    """Rows `chosen` of a sparse matrix less its rows `rejected`, csr."""
+    return small_indices((features[chosen] - features[rejected]).tocsr())
+
+
+def tf_idf(counts: Any) -> Any:
+    """Rows of length 1 of (1 + log count) x inverse document frequency, as scikit-learn defines them, in place.
+
+    No label is asked, so that all rows may take part.
+    """
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    model = TfidfTransformer(sublinear_tf=True).fit(counts)
+    return model.transform(counts, copy=False)
+
+
+def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Array]:
+    """The set of hashed sequences of `length` words of each text, uint64 in order; of a shorter text its one sequence."""
+    for text in texts:
+        codes = np.array([zlib.crc32(word.encode()) + 1 for word in _TOKEN.findall(text.lower())], np.uint64)
+        yield np.unique(_rolled(codes, min(length, max(len(codes), 1))))
+
+
+def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
+    from scipy.sparse import coo_array, csr_array, vstack
+
+    parts = [csr_array((0, 1 << BITS), dtype=np.float32)]
+    for start in range(0, len(texts), _TEXTS):
+        some = [codes(text) for text in texts[start : start + _TEXTS]]
+        whole = np.concatenate([each for code in some for each in (code, [_BREAK])])
+        row = np.repeat(np.arange(len(some)), [len(code) + 1 for code in some])
+        columns, rows = [], []
+        for length in lengths:
+            hashed = _rolled(whole, length) >> np.uint64(64 - BITS)
+            last = len(whole) - length + 1
+            inside = (row[:last] == row[length - 1 :]) & (whole[length - 1 :] != _BREAK)
+            columns.append(hashed[inside].astype(np.int32))
+            rows.append(row[:last][inside].astype(np.int32))
+        place = np.concatenate(rows), np.concatenate(columns)
+        ones = np.ones(len(place[0]), np.float32)
+        parts.append(coo_array((ones, place), shape=(len(some), 1 << BITS)).tocsr())
+    return small_indices(vstack(parts, format="csr"))
+
+
+def small_indices(matrix: Any) -> Any:
+    """The matrix with indices of 32 bits, which scikit-learn asks for, in place."""
+    matrix.indices, matrix.indptr = (each.astype(np.int32, copy=False) for each in (matrix.indices, matrix.indptr))
+    return matrix
+
+
+def _rolled(codes: Array, length: int) -> Array:
+    """A hash of each sequence of `length` codes, uint64; of the length as well."""
+    count = max(len(codes) - length + 1, 0)
+    mixed = np.full(count, length, np.uint64)
+    for place in range(length):
+        mixed = mixed * _MIX + codes[place : place + count]
+    mixed ^= mixed >> np.uint64(29)
+    return mixed * _SPREAD

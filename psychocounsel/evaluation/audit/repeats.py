@@ -1,0 +1,93 @@
+"""What a data set holds twice, exactly or nearly, and what it shares with other sets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.select import normalised
+from psychocounsel.evaluation.audit.material import Pairs, reply_key
+from psychocounsel.evaluation.audit.near import Sketches, near_matches, near_pairs, sketches
+
+
+class Texts:
+    """The distinct prompts and replies of an audited set, once normalised, with their sketches."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.prompts = [normalised(prompt) for prompt in pairs.prompts]
+        keys = [reply_key(reply) for reply in pairs.replies]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        self.replies = list(numbers)
+        self.number = np.array([numbers[key] for key in keys], np.int64)  # of the reply, once normalised
+        self.prompt_sketches, self.reply_sketches = sketches(self.prompts), sketches(self.replies)
+
+
+def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, Any]:
+    """How often the set repeats itself; near duplicates overlap by `threshold` or more in their word 3-grams.
+
+    `reused_replies` stand under several prompts, and `pairs_with_reused` hold one. `near_*` count texts that have a near
+    duplicate; `near_pairs`: pairs whose own two replies are that near. `near_apart`: texts whose near duplicate lies in another
+    component, from which folds do not keep it.
+    """
+    sides = np.stack([texts.number[pairs.chosen], texts.number[pairs.rejected]], 1)
+    used = np.unique(np.column_stack([np.tile(pairs.prompt, 2), sides.T.ravel()]), axis=0)
+    reused = np.flatnonzero(np.bincount(used[:, 1], minlength=len(texts.replies)) > 1)
+    prompts, replies = (list(near_pairs(each, threshold)) for each in (texts.prompt_sketches, texts.reply_sketches))
+    of_prompt = _first(pairs.prompt, pairs.component, len(texts.prompts))
+    of_reply = _first(sides.ravel(), np.repeat(pairs.component, 2), len(texts.replies))
+    both = {tuple(sorted(pair)) for pair in sides.tolist()} & set(replies)
+    rows = np.unique(np.column_stack([pairs.prompt, sides]), axis=0)
+    apart = _members(pair for pair in prompts if of_prompt[pair[0]] != of_prompt[pair[1]])
+    return {
+        "repeated_pairs": len(pairs) - len(rows),
+        "reused_replies": len(reused),
+        "pairs_with_reused": int(np.isin(sides, reused).any(1).sum()),
+        "near_prompts": len(_members(prompts)),
+        "near_replies": len(_members(replies)),
+        "near_pairs": sum(tuple(sorted(pair)) in both for pair in sides.tolist()),
+        "near_prompts_apart": len(apart),
+        "near_replies_apart": len(_members(pair for pair in replies if of_reply[pair[0]] != of_reply[pair[1]])),
+    }
+
+
+def shared(pairs: Pairs, texts: Texts, others: Sequence[Example], threshold: float) -> dict[str, Any]:
+    """What the set shares with the rows of another: prompts and replies, equal once normalised, or nearly the same.
+
+    `pairs` are those with such a prompt or reply, equal or near.
+    """
+    their_prompts = list(dict.fromkeys(normalised(example.prompt) for example in others))
+    their_replies = list(dict.fromkeys(reply_key(reply) for example in others for reply in example.replies))
+    prompts = _shared(texts.prompts, texts.prompt_sketches, their_prompts, threshold)
+    replies = _shared(texts.replies, texts.reply_sketches, their_replies, threshold)
+    sides = np.stack([texts.number[pairs.chosen], texts.number[pairs.rejected]], 1)
+    touched = np.isin(pairs.prompt, list(prompts[0] | prompts[1])) | np.isin(sides, list(replies[0] | replies[1])).any(
+        1
+    )
+    return {
+        "rows": len(others),
+        "prompts": len(prompts[0]),
+        "near_prompts": len(prompts[1] - prompts[0]),
+        "replies": len(replies[0]),
+        "near_replies": len(replies[1] - replies[0]),
+        "pairs": int(touched.sum()),
+    }
+
+
+def _shared(ours: list[str], sketched: Sketches, theirs: list[str], threshold: float) -> tuple[set[int], set[int]]:
+    """Numbers of our texts that are equal to one of theirs, and of those that are near one."""
+    known = set(theirs)
+    return {number for number, text in enumerate(ours) if text in known}, near_matches(
+        sketched, sketches(theirs), threshold
+    )
+
+
+def _members(found: Any) -> set[int]:
+    return {number for pair in found for number in pair}
+
+
+def _first(texts: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:
+    """The component of each text, int64[count]: all uses of a text lie in one."""
+    result = np.full(count, -1, np.int64)
+    result[texts] = component
+    return result

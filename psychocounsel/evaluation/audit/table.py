@@ -1,0 +1,146 @@
+"""What a user sees of an audit: figures as lines of text, no text of the data."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from psychocounsel.evaluation.audit.blind import TITLES
+from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
+
+Figures = dict[str, Any]
+
+_CUES = 5  # single cues that are shown
+_TITLE, _SHARE = 36, 28  # characters of columns
+_CONDITIONS = {"own": "own", "swapped": "another client's", "removed": "without it"}
+
+
+def lines_of(data: str, reward: str | None, figures: Figures) -> Iterator[str]:
+    """The lines of the table. `data`, `reward`: their names."""
+    counts = figures["counts"]
+    yield f"\ndata={data}: {counts['pairs']} pairs of {counts['prompts']} prompts and {counts['replies']} replies"
+    yield (
+        f"{counts['components']} components share no prompt and no reply; the largest has {counts['largest_component']} pairs. "
+        "Folds and intervals are by component."
+    )
+    if 2 * counts["largest_component"] > counts["pairs"]:
+        yield "warning: one component holds more than half of the pairs, so folds are uneven and intervals unsure"
+    yield from _blind(figures["blind"], figures["topics"])
+    yield from _reading(figures["reading"], reward)
+    yield from _ratings(figures["halo"], figures["disagreement"], figures["contradictions"])
+    yield from _texts(figures["repeats"], figures["against"], counts)
+    yield from _gate(figures["gate"], figures["blind"]["baselines"])
+
+
+def _blind(blind: Figures, topics: Figures) -> Iterator[str]:
+    yield "\nWithout the client's speech"
+    yield f"  {'':<{_TITLE}}{'folds of prompts':<{_SHARE}}{_left_out(topics)}"
+    for name, found in blind["baselines"].items():
+        row = f"  {TITLES[name]:<{_TITLE}}{_share(found['by_prompt']):<{_SHARE}}"
+        yield (row + (_share(found["by_topic"]) if "by_topic" in found else "")).rstrip()
+    maximum = blind["maximum"]
+    yield (
+        f"  The best of {len(blind['cues'])} cues ({maximum['cue']}) wins {_percent(maximum['accuracy'])}; with random labels it "
+        f"would win {_percent(maximum['low'])} to {_percent(maximum['high'])} (p = {maximum['p']:.2g})."
+    )
+    ranked = sorted(blind["cues"].items(), key=lambda item: -abs(item[1]["accuracy"] - 0.5))
+    for name, found in ranked[:_CUES]:
+        larger = found["accuracy"] >= 0.5
+        figure = found if larger else _mirrored(found)
+        yield f"  {name + (', more' if larger else ', less'):<{_TITLE}}{_share(figure):<{_SHARE}}decides {found['decides']} pairs"
+
+
+def _left_out(topics: Figures) -> str:
+    if topics["source"] == NONE:
+        return "(too few prompts for topics)"
+    what = "clusters of prompts, as the data name no topics" if topics["source"] == CLUSTERS else "topics of the data"
+    return f"leaving out each of {topics['count']} {what}"
+
+
+def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
+    yield "\nWith the client's speech"
+    yield f"  {'':<{_TITLE}}{'accuracy':<{_SHARE}}better with the own speech by"
+    for name, found in reading.items():
+        title = f"reward={reward}" if name == "reward" else "word overlap"
+        for condition, words in _CONDITIONS.items():
+            if condition in found:
+                gain = found["gains"].get(condition)
+                row = f"  {f'{title}, {words}':<{_TITLE}}{_share(found[condition]):<{_SHARE}}"
+                yield (row + (_points(gain) if gain else "")).rstrip()
+
+
+def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions: Figures) -> Iterator[str]:
+    if halo is None:
+        yield "\nRatings: the data have none, so nothing tells of halo and ceiling."
+    else:
+        yield f"\nRatings of {halo['replies']} replies"
+        yield (
+            f"  Cronbach's alpha {_number(halo['alpha'])}, first component {_percent(halo['first_component'])}, "
+            f"mean correlation {_number(halo['mean_correlation'])}"
+        )
+        yield f"  {'':<{_TITLE}}{'mean':<8}{'at the top':<13}correlation with the others"
+        for name, found in halo["principles"].items():
+            top = _percent(found["at_top"])
+            yield f"  {name:<{_TITLE}}{found['mean']:<8.2f}{top:<13}{_number(found['with_others'])}"
+    if disagreement:
+        yield (
+            f"  Disagreement: {disagreement['replies']} of {disagreement['of']} replies have several ratings, "
+            f"of standard deviation {disagreement['deviation']:.2f} in the mean."
+        )
+    elif halo is not None:
+        yield "  Disagreement: not known, as each reply has one set of ratings."
+    if contradictions["repeated"]:
+        yield (
+            f"  {contradictions['contradicted']} of {contradictions['repeated']} pairs that stand there more than once "
+            "contradict each other."
+        )
+
+
+def _texts(repeats: Figures, against: dict[str, Figures], counts: Figures) -> Iterator[str]:
+    yield "\nDuplicates"
+    yield (
+        f"  {repeats['repeated_pairs']} repeated pairs; {repeats['reused_replies']} replies stand under several prompts, in "
+        f"{repeats['pairs_with_reused']} pairs"
+    )
+    yield (
+        f"  near duplicates: {repeats['near_prompts']} prompts and {repeats['near_replies']} replies, of which "
+        f"{repeats['near_prompts_apart']} and {repeats['near_replies_apart']} across components; "
+        f"{repeats['near_pairs']} pairs of two such replies"
+    )
+    for name, found in against.items():
+        yield (
+            f"  shared with {name} ({found['rows']} rows): {found['prompts']} prompts and {found['replies']} replies, nearly "
+            f"{found['near_prompts']} and {found['near_replies']} more; they touch {found['pairs']} of {counts['pairs']} pairs"
+        )
+
+
+def _gate(gate: Figures, baselines: dict[str, Figures]) -> Iterator[str]:
+    if gate["limit"] is None:
+        return
+    figures = _share(baselines[gate["baseline"]]["by_prompt"])
+    said = {
+        "passed": "passed: the interval lies below",
+        "refused": "refused: the interval lies above",
+        "undecided": "undecided: the interval includes the limit",
+    }[gate["verdict"]]
+    yield f"\naudit.max_blind={gate['limit']:g}: {TITLES[gate['baseline']]} {figures}; {said}"
+
+
+def _share(figures: Figures) -> str:
+    return f"{_percent(figures['accuracy'])}  ({_percent(figures['low'])} to {_percent(figures['high'])})"
+
+
+def _mirrored(figures: Figures) -> Figures:
+    """The figures of the smaller value."""
+    return {"accuracy": 1 - figures["accuracy"], "low": 1 - figures["high"], "high": 1 - figures["low"]}
+
+
+def _points(gain: Figures) -> str:
+    """In percentage points."""
+    return f"{100 * gain['gain']:.1f} points ({100 * gain['low']:.1f} to {100 * gain['high']:.1f})"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"

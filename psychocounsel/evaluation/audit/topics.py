@@ -1,0 +1,46 @@
+"""Topics to leave out: those of the data, or else clusters of what clients say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.evaluation.audit.material import Pairs
+from psychocounsel.evaluation.audit.ngrams import tf_idf, word_ngrams
+
+FROM_DATA, CLUSTERS, NONE = "data", "clusters", "none"
+_CLUSTERS = 8
+_PER_CLUSTER = 5  # prompts, at the least, on average
+
+
+@dataclass(frozen=True)
+class Topics:
+    """`of_pair`: int64[n], the topic of each pair. `source`: "data", "clusters", or "none" where prompts are too few."""
+
+    of_pair: np.ndarray
+    names: list[str]
+    source: str
+
+
+def topics_of(pairs: Pairs, seed: int) -> Topics:
+    """The topics of the data, where every pair has one and there are several; else clusters, which have numbers as names."""
+    if pairs.topics and len(set(pairs.topics)) > 1:
+        names, of_pair = np.unique(pairs.topics, return_inverse=True)
+        return Topics(of_pair.astype(np.int64), names.tolist(), FROM_DATA)
+    count = min(_CLUSTERS, len(pairs.prompts) // _PER_CLUSTER)
+    if count < 2:
+        return Topics(np.zeros(len(pairs), np.int64), ["1"], NONE)
+    of_prompt = _clusters([pairs.speech(number) for number in range(len(pairs.prompts))], count, seed)
+    return Topics(of_prompt[pairs.prompt], [str(number + 1) for number in range(count)], CLUSTERS)
+
+
+def _clusters(speeches: list[str], count: int, seed: int) -> np.ndarray:
+    """k-means on latent semantic components of the words of each speech; int64[speeches]."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+
+    weights = tf_idf(word_ngrams(speeches, (1,)))
+    weights = weights[:, np.unique(weights.indices)]
+    components = TruncatedSVD(min(32, len(speeches) - 1), random_state=seed).fit_transform(weights)
+    lengths = np.linalg.norm(components, axis=1, keepdims=True)
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(components / np.where(lengths > 0, lengths, 1))
+    return np.asarray(found, np.int64)

@@ -1,0 +1,92 @@
+"""The keys of `psychocounsel.audit`, and what a user may write in `audit.against`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.checks import check_local_path
+from psychocounsel.settings.schema import EvaluateConfig, option
+
+
+@dataclass
+class AgainstEntry:
+    name: str | None = None
+    path: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+@dataclass
+class AuditOptions:
+    max_blind: float | None = option(None, at_least=0.5, below=1)
+    against: list[AgainstEntry] = option([])
+    near: float = option(0.8, above=0, at_most=1)
+    folds: int = option(5, at_least=2, at_most=20)
+    permutations: int = option(2000, at_least=100, at_most=100_000)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
+class AuditConfig(EvaluateConfig):
+    """The keys of `psychocounsel.audit`; `cluster`, and `reward` where one is asked for, are added from their `_target_`."""
+
+    part: str = option("all", choices=("held_out", "all"))
+    audit: AuditOptions = field(default_factory=AuditOptions)
+
+
+def leave_out_reward(plain: DictConfig) -> None:
+    """Drop the reward group of an audit that names no reward model."""
+    reward = plain.get("reward")
+    if isinstance(reward, DictConfig) and reward.get("name") == "local" and OmegaConf.is_missing(reward, "path"):
+        with open_dict(plain):
+            plain.pop("reward")
+
+
+def check_against(config: DictConfig) -> None:
+    """Refuse paths of other sets that are not there.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for entry in config.audit.against:
+        check_local_path(entry.path, "audit.against")
+
+
+def resolve_against(composed: DictConfig, load_group: Callable[[str, str], DictConfig]) -> None:
+    """Turn each entry of `audit.against` into a path: a file, folder or hub dataset, or that of a choice of the data group.
+
+    The worker never composes, so names become paths here. `load_group` gets the name of a choice, and the key for messages.
+
+    Raises:
+        UserError: for an entry of another form.
+    """
+    entries = OmegaConf.select(composed, "audit.against")
+    if not entries:
+        return
+    if not OmegaConf.is_list(entries):
+        raise UserError(
+            "audit.against: is a list of files, folders and names of data, for instance [other.jsonl,psychocounsel]"
+        )
+    with open_dict(composed):
+        composed.audit.against = [_resolved(entry, load_group) for entry in entries]
+
+
+def _resolved(entry: Any, load_group: Callable[[str, str], DictConfig]) -> dict[str, Any]:
+    if OmegaConf.is_dict(entry) and set(entry) <= set(AgainstEntry.__dataclass_fields__) and entry.get("path"):
+        return dict(entry)  # resolved before
+    if not isinstance(entry, str):
+        raise UserError(f"audit.against: {entry} is no file, folder or name of data")
+    if "/" in entry or "." in entry or Path(entry).exists() or entry.startswith("builtin:"):
+        return {"name": entry, "path": entry}
+    preset = load_group(entry, "audit.against")
+    if preset.get("_target_") or not preset.get("path"):
+        raise UserError(f"audit.against: data={entry} names no file, folder or hub dataset; give a path in its place")
+    return {
+        "name": entry,
+        **{key: preset.get(key) for key in ("path", "revision")},
+        "split": preset.get("split") or "train",
+    }

@@ -1,0 +1,106 @@
+"""Blind baselines find what is planted, and nothing where there is nothing to find."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from psychocounsel.data.rows import Example
+from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
+from psychocounsel.evaluation.audit.blind import Blind, blind_baselines, wins
+from psychocounsel.evaluation.audit.fits import fit_sparse
+from psychocounsel.evaluation.audit.folds import by_component, cross_fit
+from psychocounsel.evaluation.audit.material import pairs_from
+from psychocounsel.evaluation.audit.ngrams import difference, tf_idf, word_ngrams
+from psychocounsel.evaluation.audit.topics import CLUSTERS, FROM_DATA, NONE, topics_of
+from psychocounsel.evaluation.audit.verdict import judge_blind
+from tests.support.preferences import example, random_pairs, text
+
+
+def measured(rows: list[Example]) -> Blind:
+    pairs = pairs_from(rows)
+    return blind_baselines(pairs, topics_of(pairs, 0), folds=5, permutations=400, seed=0, workers=1)
+
+
+def by_prompt(found: Blind, name: str) -> dict[str, float]:
+    return found.baselines[name]["by_prompt"]
+
+
+def test_random_labels_are_predicted_by_nothing() -> None:
+    found = measured(random_pairs(250, seed=2))
+    assert set(found.baselines) == {"best_cue", "surface", "first_words", "words", "characters"}
+    for name in found.baselines:
+        assert by_prompt(found, name)["low"] < 0.5 < by_prompt(found, name)["high"], name
+    assert found.maximum.p > 0.05
+    assert judge_blind(found.baselines, 0.65).code == DONE
+
+
+def test_a_planted_cue_is_found_by_name_and_by_every_baseline_that_can_see_it() -> None:
+    rows = random_pairs(250, end="!")
+    rows = [replace(row, replies=row.replies[::-1]) if number % 5 == 0 else row for number, row in enumerate(rows)]
+    found = measured(rows)
+    assert found.best == "exclamations" and found.maximum.p < 0.01
+    assert found.cues["exclamations"]["accuracy"] == 0.8 and found.cues["exclamations"]["decides"] == 250
+    for name in ("best_cue", "surface", "words"):
+        assert by_prompt(found, name)["accuracy"] == pytest.approx(0.8, abs=0.06), name
+    assert by_prompt(found, "characters")["low"] > 0.6
+    assert by_prompt(found, "first_words")["accuracy"] < 0.65
+    assert [judge_blind(found.baselines, limit).code for limit in (0.6, 0.8, 0.95)] == [GATE_NO, GATE_UNDECIDED, DONE]
+
+
+def test_a_reply_under_several_prompts_teaches_nothing_about_itself() -> None:
+    """Each of 60 pairs of replies stands under four prompts: who has seen one of them knows the others."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for _ in range(60):
+        chosen, rejected = text(rng), text(rng)
+        rows += [example(len(rows), text(rng), chosen, rejected) for _ in range(4)]
+    found = measured(rows)
+    for name in ("words", "characters", "surface"):
+        assert by_prompt(found, name)["low"] < 0.55 and by_prompt(found, name)["accuracy"] < 0.65, name
+    pairs = pairs_from(rows)
+    features = difference(tf_idf(word_ngrams(pairs.replies)), pairs.chosen, pairs.rejected)
+    leaking = cross_fit(features, by_component(pairs.prompt, 5, 0), fit_sparse, 1)
+    assert wins(leaking).mean() > 0.95, "folds of prompts alone would leak"
+
+
+def test_writers_and_places_are_baselines_where_the_data_have_them() -> None:
+    rng = np.random.default_rng(0)
+    rows = random_pairs(200)
+    strength = {"large": 2, "middle": 1, "small": 0}
+    for number, row in enumerate(rows):
+        first, second = rng.choice(list(strength), 2, replace=False)
+        better = sorted([first, second], key=lambda name: -strength[name])
+        rows[number] = replace(row, writers=better, order=[int(rng.random() < 0.5), 2])
+    found = measured(rows)
+    assert by_prompt(found, "writer")["accuracy"] == 1 and 0.97 < by_prompt(found, "writer")["low"] < 1
+    assert by_prompt(found, "position")["accuracy"] == 1, "the chosen one stood first"
+    assert found.best == "position" and found.cues["position"]["accuracy"] == 0
+
+
+def test_a_topic_that_differs_is_seen_by_leaving_it_out() -> None:
+    """Each topic has words of its own that decide: they are learned within it, and not from the others."""
+    rows = [
+        replace(row, replies=[f"{row.replies[0]} good{topic}", f"{row.replies[1]} bad{topic}"])
+        for topic in "abcd"
+        for row in random_pairs(60, ord(topic), topic=topic)
+    ]
+    pairs = pairs_from(rows)
+    assert topics_of(pairs, 0).source == FROM_DATA
+    words = measured(rows).baselines["words"]
+    assert words["by_prompt"]["accuracy"] > 0.95
+    assert words["by_topic"]["accuracy"] < 0.65
+
+
+def test_clusters_stand_in_for_topics() -> None:
+    rng = np.random.default_rng(0)
+    words = [["sleep", "night", "bed", "tired"], ["dog", "vet", "walk", "leash"], ["boss", "office", "desk", "mail"]]
+    rows = [
+        example(number, f"{' '.join(rng.choice(words[number % 3], 8))} {number}", text(rng), text(rng))
+        for number in range(90)
+    ]
+    found = topics_of(pairs_from(rows), 0)
+    assert found.source == CLUSTERS
+    mostly = [np.bincount(found.of_pair[kind::3]).argmax() for kind in range(3)]
+    assert len(set(mostly)) == 3
+    assert topics_of(pairs_from(rows[:9]), 0).source == NONE

@@ -1,0 +1,112 @@
+"""A scorer that reads the client is told from one that does not."""
+
+import numpy as np
+import pytest
+
+from psychocounsel.data.rows import Message
+from psychocounsel.evaluation.audit.material import Pairs, pairs_from
+from psychocounsel.evaluation.audit.reading import REMOVED, overlap_margins, reading_figures, reward_margins
+from psychocounsel.evaluation.audit.swapping import other_prompts
+from tests.support.preferences import WORDS, example, text
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    """Chosen replies take up three words of the speech, and end with a question in 70 % of pairs."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(200):
+        speech = rng.choice(WORDS[200:], 12, replace=False).tolist()
+        end = "?." if rng.random() < 0.7 else ".?"
+        chosen, rejected = (" ".join([text(rng, 6), *words]) for words in (speech[:3], rng.choice(WORDS[200:], 3)))
+        rows.append(example(number, " ".join(speech), chosen + end[0], rejected + end[1]))
+    return pairs_from(rows)
+
+
+def reads(conversations: list[list[Message]]) -> np.ndarray:
+    return np.array(
+        [len(set(turns[-2]["content"].split()) & set(turns[-1]["content"][:-1].split())) for turns in conversations]
+    )
+
+
+def counts_questions(conversations: list[list[Message]]) -> np.ndarray:
+    return np.array([turns[-1]["content"].endswith("?") for turns in conversations])
+
+
+def test_a_scorer_that_reads_gains_by_the_clients_own_speech(pairs: Pairs) -> None:
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+    found = reading_figures(reward_margins(pairs, other, reads, None), pairs.component)
+    assert found["own"]["accuracy"] > 0.97
+    for condition in ("swapped", "removed"):
+        assert 0.4 < found[condition]["accuracy"] < 0.62
+        gain = found["gains"][condition]
+        assert gain["gain"] == pytest.approx(found["own"]["accuracy"] - found[condition]["accuracy"])
+        assert gain["low"] > 0.3 and gain["low"] < gain["gain"] < gain["high"]
+
+
+def test_one_that_does_not_read_gains_nothing_however_good_it_is(pairs: Pairs) -> None:
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+    found = reading_figures(reward_margins(pairs, other, counts_questions, None), pairs.component)
+    assert found["own"]["accuracy"] == pytest.approx(0.7, abs=0.07)
+    for condition in ("swapped", "removed"):
+        assert found[condition] == found["own"] and found["gains"][condition] == {"gain": 0, "low": 0, "high": 0}
+
+
+def test_a_noisy_scorer_that_does_not_read_straddles_no_gain(pairs: Pairs) -> None:
+    rng = np.random.default_rng(0)
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+
+    def noisy(conversations: list[list[Message]]) -> np.ndarray:
+        return counts_questions(conversations) + rng.normal(0, 1, len(conversations))
+
+    gains = reading_figures(reward_margins(pairs, other, noisy, None), pairs.component)["gains"]
+    for gain in gains.values():
+        assert gain["low"] < 0 < gain["high"]
+
+
+def test_word_overlap_is_the_share_of_words_taken_from_the_speech(pairs: Pairs) -> None:
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+    margins = overlap_margins(pairs, other)
+
+    def share(reply: str, speech: str) -> float:
+        words = {word.strip(".?") for word in reply.split() if len(word.strip(".?")) >= 4}
+        return len(words & set(speech.split())) / len(words) if words else 0.0
+
+    for name, prompts in (("own", pairs.prompt), ("swapped", other[pairs.prompt])):
+        expected = [
+            share(pairs.replies[chosen], pairs.speech(prompt)) - share(pairs.replies[rejected], pairs.speech(prompt))
+            for chosen, rejected, prompt in zip(pairs.chosen, pairs.rejected, prompts, strict=True)
+        ]
+        np.testing.assert_allclose(margins[name], expected)
+    found = reading_figures(margins, pairs.component)
+    assert found["gains"]["swapped"]["low"] > 0.2
+
+
+def test_each_conversation_is_scored_once_and_begins_with_the_system_prompt() -> None:
+    rows = [example(number, "One speech.", f"reply {number}", f"reply {number + 1}") for number in range(3)]
+    rows.append(example(3, "Another.", "yes", "no"))
+    pairs, seen = pairs_from(rows), []
+
+    def score(conversations: list[list[Message]]) -> np.ndarray:
+        seen.extend(tuple(turn["content"] for turn in turns) for turn_list in [conversations] for turns in turn_list)
+        return np.zeros(len(conversations))
+
+    reward_margins(pairs, other_prompts(pairs, np.zeros(4, int), 0), score, "Be kind.")
+    assert len(seen) == len(set(seen)) == 3 * 6
+    assert {turns[0] for turns in seen} == {"Be kind."}
+    assert {turns[1] for turns in seen} == {"One speech.", "Another.", REMOVED[0]["content"]}
+
+
+def test_another_clients_speech_is_of_another_component_and_of_the_same_topic() -> None:
+    rng = np.random.default_rng(0)
+    rows = [example(number, f"Speech {number}", f"reply {rng.integers(60)} a", text(rng)) for number in range(90)]
+    pairs, topic = pairs_from(rows), np.arange(90) % 3
+    topic[5] = 3  # a topic of one
+    other = other_prompts(pairs, topic, seed=0)
+    component, topics = pairs.component, topic  # a prompt for each pair, in order
+    assert (component[other] != component).all()
+    same = topics[other] == topics
+    assert same.sum() == 89 and not same[5]
+    assert len(set(other.tolist())) > 60, "hardly a speech is used twice"
+    with pytest.raises(ValueError, match="one component"):
+        other_prompts(pairs_from(rows[:1]), np.zeros(1, int), 0)
