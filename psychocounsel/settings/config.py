@@ -40,6 +40,7 @@ from psychocounsel.settings.schema import (
     check_limits,
     flat_keys,
 )
+from psychocounsel.settings.sections.balance import check_balance
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.storage.files import shipped
@@ -131,6 +132,7 @@ def check(composed: DictConfig) -> DictConfig:
     if "algo" in config:
         algorithm = build(config, "algo")
         check_needs(algorithm)
+        check_balance(config, algorithm)
         check_length(config)
         check_combinations(config, cluster)
         check_guard(config, algorithm)

@@ -123,6 +123,7 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.gap", "it is the scale of data.min_gap, and there is none"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
+        yield "data.balance", "an evaluation counts all pairs equally"
         if config.part == "held_out":
             for name in ("limit", "fraction"):
                 yield f"data.{name}", "it selects training rows, and part=held_out evaluates the others; use limit"
