@@ -41,6 +41,7 @@ from psychocounsel.settings.schema import (
     flat_keys,
 )
 from psychocounsel.settings.sections.balance import check_balance
+from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.storage.files import shipped
@@ -143,6 +144,7 @@ def check(composed: DictConfig) -> DictConfig:
         build(config, "tracker").check()
     else:
         check_reward_paths(config)
+        check_counterfactuals(config)
     check_confidential(config)
     make_paths_absolute(config)
     _name_by_path(config)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
 from psychocounsel.settings.targets import build
 
 
@@ -90,6 +91,8 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     for key, section in reward_sections(config):
         if "revision" in section and not _is_on_hub(section.path):
             yield f"{key}.revision", f"{key}.path is no repository of the hub"
+    if "counterfactuals" in config:
+        yield from _within("counterfactuals", idle_counterfactuals(config))
     yield from _of_data(config)
 
 

@@ -42,7 +42,7 @@ def test_the_weights_are_those_of_a_general_solver(seed: int, cues: int, largest
     weights = balanced_weights(signs, largest)
     assert weights is not None
     np.testing.assert_allclose(weights, by_scipy(signs, largest), atol=2e-4)
-    assert weights.mean() == pytest.approx(1, abs=1e-6) and 0 <= weights.min() and weights.max() <= largest
+    assert weights.mean() == pytest.approx(1, abs=1e-6) and weights.min() >= 0 and weights.max() <= largest
     np.testing.assert_allclose(signs.T @ weights / len(weights), 0, atol=1e-6)
 
 
