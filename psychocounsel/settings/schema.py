@@ -172,7 +172,7 @@ class NoKeys:
 
 @dataclass
 class CounterfactualConfig:
-    limit: int = option(100, at_least=0)
+    limit: int = option(25, at_least=0)
     addresses: list[str] = option([])
     model: str | None = None
     key_variable: str | None = None
