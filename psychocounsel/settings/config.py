@@ -130,6 +130,7 @@ def check(composed: DictConfig) -> DictConfig:
     cluster = build(config, "cluster")
     cluster.check()
     check_data(config)
+    check_counterfactuals(config)
     if "algo" in config:
         algorithm = build(config, "algo")
         check_needs(algorithm)
@@ -144,7 +145,6 @@ def check(composed: DictConfig) -> DictConfig:
         build(config, "tracker").check()
     else:
         check_reward_paths(config)
-        check_counterfactuals(config)
     check_confidential(config)
     make_paths_absolute(config)
     _name_by_path(config)

@@ -8,11 +8,13 @@ from psychocounsel.errors import UserError
 
 
 def check_counterfactuals(config: DictConfig) -> None:
-    """Refuse half a server.
+    """Refuse half a server, where a command has such settings.
 
     Raises:
         UserError: naming the key that is missing, or the address that is none.
     """
+    if "counterfactuals" not in config:
+        return
     settings = config.counterfactuals
     for address in settings.addresses:
         if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:

@@ -124,9 +124,10 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.split_seed", "nothing is drawn: all rows are used, and none of the prompts is held out"
     if data.min_gap is None:
         yield "data.gap", "it is the scale of data.min_gap, and there is none"
+    if "algo" not in config:
+        yield "data.balance", "training alone weighs pairs"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
-        yield "data.balance", "an evaluation counts all pairs equally"
         if config.part == "held_out":
             for name in ("limit", "fraction"):
                 yield f"data.{name}", "it selects training rows, and part=held_out evaluates the others; use limit"
