@@ -43,13 +43,7 @@ def evaluate_reward(
     Raises:
         UserError: if there are no pairs, or the model cannot score them.
     """
-    train, held_out = load_split(config.data, say)
-    examples = [*train, *held_out] if config.part == "all" else held_out
-    examples = examples[: config.limit]
-    if not examples or any(len(example.replies) < 2 for example in examples):
-        raise UserError(
-            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
-        )
+    examples = _pairs(config, say)
     scorer = open_scorer(configs.build(config, "reward"), world.device)
     scores = _score_pairs(examples, config.data.system_prompt, scorer, world, bar)
     made = make_counterfactuals(config, examples, folder, world, bar) if config.counterfactuals.limit else []
@@ -65,15 +59,29 @@ def evaluate_reward(
     folder.mkdir(parents=True, exist_ok=True)
     more = {}
     if made:
-        more["counterfactuals"] = figures_and_rows(made, scorer.unnormalised(changed), raw, examples, folder)
+        more["counterfactuals"] = figures_and_rows(
+            config.counterfactuals, made, scorer.unnormalised(changed), raw, examples, folder
+        )
     _write(folder, examples, scores, {**counts, **metrics, "longer_reply_accuracy": longer}, more)
     say(
         f"\nreward={config.reward.name} on {counts['pairs']} pairs of {counts['prompts']} prompts, data={config.data.name}"
     )
     _say_figures(metrics, longer, say)
     if made:
-        say_counterfactuals(more["counterfactuals"], bool(config.counterfactuals.addresses), say)
+        say_counterfactuals(more["counterfactuals"], say)
     say(f"written to {folder}")
+
+
+def _pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
+    """The pairs that `part` and `limit` select."""
+    train, held_out = load_split(config.data, say)
+    examples = [*train, *held_out] if config.part == "all" else held_out
+    examples = examples[: config.limit]
+    if not examples or any(len(example.replies) < 2 for example in examples):
+        raise UserError(
+            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
+        )
+    return examples
 
 
 def _score_pairs(

@@ -17,7 +17,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS
 from psychocounsel.evaluation.counterfactuals.invariance import Figures, counterfactual_figures
 from psychocounsel.evaluation.counterfactuals.language_model import Writer
-from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread, wanted
 from psychocounsel.reward.base import Conversation, Scorer
 from psychocounsel.reward.encoding import TooManyTokens
 from psychocounsel.rundir.paths import RunDir
@@ -83,6 +83,9 @@ def score_counterfactuals(
 
 
 def _scores(conversations: Sequence[Conversation], scorer: Scorer, progress: Callable[[range], Iterable[int]]) -> Any:
+    """Rewards, NaN where a conversation is too long; a scorer is not asked about none."""
+    if not conversations:
+        return np.zeros(0, np.float32)
     try:
         return scorer.score(conversations, progress)
     except TooManyTokens:
@@ -96,9 +99,18 @@ def _scores(conversations: Sequence[Conversation], scorer: Scorer, progress: Cal
 
 
 def figures_and_rows(
-    made: Sequence[Counterfactual], rewards: np.ndarray, scores: np.ndarray, examples: Sequence[Example], folder: Path
+    settings: DictConfig,
+    made: Sequence[Counterfactual],
+    rewards: np.ndarray,
+    scores: np.ndarray,
+    examples: Sequence[Example],
+    folder: Path,
 ) -> Figures:
-    """The figures, from rewards on the model's own scale; writes `counterfactuals.jsonl`, a line each, with its text."""
+    """The figures, from rewards on the model's own scale; writes `counterfactuals.jsonl`, a line each, with its text.
+
+    Beside those of `counterfactual_figures`: `pairs`, and under `made` of each kind how many `replies` were looked at, how
+    many were `changed`, and by what (`rules` or `language model`).
+    """
     prompts = [normalised(example.prompt) for example in examples]
     rows = [
         {
@@ -109,14 +121,22 @@ def figures_and_rows(
         for each, reward in zip(made, rewards, strict=True)
     ]
     write_atomically(RunDir(folder).counterfactuals, "".join(json.dumps(row) + "\n" for row in rows))
-    pairs = Counter(each.pair for each in made)
-    return {"pairs": len(pairs), **counterfactual_figures(made, rewards, scores, prompts)}
+    pairs, changed = spread(examples, settings.limit), Counter(each.kind.name for each in made)
+    counts = {
+        kind.name: {
+            "replies": len(wanted(examples, pairs, kind)),
+            "changed": changed[kind.name],
+            "by": "language model" if settings.addresses and kind.instruction else "rules",
+        }
+        for kind in KINDS
+    }
+    return {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
 
 
-def say_counterfactuals(figures: Figures, by_model: bool, say: Callable[[str], None]) -> None:
+def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
     """The table that stands below the accuracy."""
-    source = "by rules and a language model" if by_model else "by rules"
-    say(f"\nreplies of {figures['pairs']} pairs changed {source}")
+    sources = sorted({each["by"] for each in figures["made"].values()}, reverse=True)
+    say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}")
     say("share of changes for the worse that it notices (0.5: chance)")
     for name, found in figures["sensitivity"].items():
         interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"

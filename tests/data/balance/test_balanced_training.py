@@ -10,7 +10,9 @@ from tests.support.harness import metrics_of
 pytestmark = pytest.mark.slow
 
 
-def test_a_balanced_run_is_the_same_in_two_processes_with_small_micro_batches(small_model: Path, tmp_path: Path) -> None:
+def test_a_balanced_run_is_the_same_in_two_processes_with_small_micro_batches(
+    small_model: Path, tmp_path: Path
+) -> None:
     balanced = ["algo=simpo", "data.balance=[length,commas]"]
     one = train(tmp_path / "one", small_model, *balanced)
     two = train(tmp_path / "two", small_model, *balanced, "cluster.processes=2", "micro_batch_tokens=512")

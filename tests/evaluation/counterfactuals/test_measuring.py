@@ -85,8 +85,12 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     summary = read_json(tmp_path / "summary.json")
     figures, rows = summary["counterfactuals"], (tmp_path / "counterfactuals.jsonl").read_text().splitlines()
     made = [json.loads(row) for row in rows]
+    assert "\nreplies of 3 pairs changed by rules" in said
     assert figures["pairs"] == 3 == len({row["id"] for row in made})
     pairs = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
+    assert sum(each["changed"] for each in figures["made"].values()) == len(made)
+    assert figures["made"]["capitals"] == {"replies": 6, "changed": 6, "by": "rules"}
+    assert figures["made"]["risk_question_dropped"]["replies"] == 3, "chosen replies alone"
     gap = np.median([abs(row["chosen"] - row["rejected"]) for row in pairs.values()])
     assert figures["median_gap"] == pytest.approx(gap)
     assert all(row["original"] == pytest.approx(pairs[row["id"]][row["reply"]], abs=1e-5) for row in made)
