@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psychocounsel.counsel.cues import CUES
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.select import normalised
 from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS, Kind
 
@@ -18,10 +18,6 @@ class Counterfactual:
     side: int
     kind: Kind
     text: str
-
-    def conversation(self, examples: Sequence[Example]) -> list[Message]:
-        """The pair's prompt with the changed reply."""
-        return [*examples[self.pair].prompt, {"role": "assistant", "content": self.text}]
 
 
 def spread(examples: Sequence[Example], limit: int) -> list[int]:

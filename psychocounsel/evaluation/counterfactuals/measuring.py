@@ -67,12 +67,12 @@ def score_counterfactuals(
     bar: Bar,
 ) -> np.ndarray:
     """float32[made] rewards as `scorer.score` gives them, on every rank; NaN for a reply that is too long for it now."""
-    texts = [(each.conversation(examples)[:-1], each.text) for each in made]
-    keys = [(normalised(prompt), text) for prompt, text in texts]
+    prompts = [with_system_prompt(examples[each.pair].prompt, system_prompt) for each in made]
+    keys = [(repr(prompt), each.text) for prompt, each in zip(prompts, made, strict=True)]
     # Pairs share replies, each scored once; neighbours share their prompt, which is then computed once, too.
     distinct = sorted(dict(zip(keys, range(len(made)), strict=True)).values(), key=lambda index: made[index].pair)
     conversations = [
-        [*with_system_prompt(texts[index][0], system_prompt), {"role": "assistant", "content": texts[index][1]}]
+        [*prompts[index], {"role": "assistant", "content": made[index].text}]
         for index in distinct[world.rank :: world.size]
     ]
     share = _scores(conversations, scorer, lambda steps: bar(steps, "scoring counterfactuals"))
