@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.pair_terms import chosen_nll, reward_metrics
+from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class DPO(Algorithm):
     length_normalised: bool = False
     sft_weight: float = option(0.0, at_least=0)
 
-    needs = Needs(models=frozenset({"policy", "reference"}), data="pairs")
+    needs = Needs(models=frozenset({"policy", "reference"}), data="pairs", weights=True)
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
@@ -57,10 +57,10 @@ class DPO(Algorithm):
             ratios = ratios / batch.completion_lengths
         chosen, rejected = batch.pairs(ratios)
         margin = chosen - rejected
-        terms = {"loss_preference": Term(self.pair_losses(margin).sum(), "pairs")}
+        terms = {"loss_preference": pair_term(self.pair_losses(margin), batch)}
         if self.sft_weight:
             terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
-        return terms | reward_metrics(self.beta * chosen, self.beta * rejected)
+        return terms | reward_metrics(self.beta * chosen, self.beta * rejected, batch)
 
     def pair_losses(self, margin: torch.Tensor) -> torch.Tensor:
         """Loss per pair, float[P], from the log-ratio margins h, float[P]."""

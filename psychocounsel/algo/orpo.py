@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import chosen_nll, reward_metrics
+from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ORPO(Algorithm):
 
     beta: float = option(0.1, above=0)
 
-    needs = Needs(data="pairs")
+    needs = Needs(data="pairs", weights=True)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """The preference term per pair, the likelihood per chosen token; rewards are beta * log p."""
@@ -35,9 +35,9 @@ class ORPO(Algorithm):
         chosen, rejected = batch.pairs(batch.completion_sums(outputs.logprobs) / batch.completion_lengths)
         log_odds_ratio = _log_odds(chosen) - _log_odds(rejected)
         return {
-            "loss_preference": Term(-logsigmoid(log_odds_ratio).sum(), "pairs", self.beta),
+            "loss_preference": pair_term(-logsigmoid(log_odds_ratio), batch, self.beta),
             "loss_sft": chosen_nll(outputs.logprobs, batch, 1.0),
-        } | reward_metrics(self.beta * chosen, self.beta * rejected)
+        } | reward_metrics(self.beta * chosen, self.beta * rejected, batch)
 
 
 def _log_odds(logprobs: torch.Tensor) -> torch.Tensor:

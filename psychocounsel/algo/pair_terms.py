@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch
 
 
-def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Term]:
+def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: str = "policy") -> Term:
+    """The mean over pairs of values, float[P], in which each pair counts as `batch.pair_weights` says."""
+    return Term((values * batch.pair_weights).sum(), "pairs", weight, engine)
+
+
+def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor, batch: Batch) -> dict[str, Term]:
     """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each."""
     chosen, margin = chosen.detach(), (chosen - rejected).detach()
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
-    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+    return {f"rewards/{name}": pair_term(value, batch, 0.0) for name, value in metrics.items()}
 
 
 def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
     """The mean negative log-likelihood per token of the chosen replies, from log-probabilities float[N]."""
     chosen, _ = batch.pairs(batch.completion_sums(logprobs))
-    return Term(-chosen.sum(), "chosen_tokens", weight)
+    return Term(-(chosen * batch.pair_weights).sum(), "chosen_tokens", weight)

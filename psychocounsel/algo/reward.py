@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import reward_metrics
+from psychocounsel.algo.pair_terms import pair_term, reward_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -28,7 +28,7 @@ class Reward(Algorithm):
     margin: float = option(0.0, at_least=0)
     centring: float = option(0.0, at_least=0)
 
-    needs = Needs(models=frozenset({"reward_model"}), data="pairs")
+    needs = Needs(models=frozenset({"reward_model"}), data="pairs", weights=True)
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         replies = [completion for group in (*train, *held_out) for completion in group.completions]
@@ -47,11 +47,11 @@ class Reward(Algorithm):
         if self.margin:
             better, worse = batch.pairs(batch.rewards)
             margin = margin - self.margin * (better - worse)
-        terms = {"loss_preference": Term(-logsigmoid(margin).sum(), "pairs", engine="reward_model")}
+        terms = {"loss_preference": pair_term(-logsigmoid(margin), batch, engine="reward_model")}
         if self.centring:
             squares = (chosen + rejected) ** 2
-            terms["loss_centring"] = Term(squares.sum(), "pairs", self.centring, engine="reward_model")
-        return terms | reward_metrics(chosen, rejected)
+            terms["loss_centring"] = pair_term(squares, batch, self.centring, "reward_model")
+        return terms | reward_metrics(chosen, rejected, batch)
 
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
         """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts; mean and standard deviation of all rewards."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import chosen_nll, reward_metrics
+from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class SimPO(Algorithm):
     label_smoothing: float = option(0.0, at_least=0, below=0.5)
     sft_weight: float = option(0.0, at_least=0)
 
-    needs = Needs(data="pairs")
+    needs = Needs(data="pairs", weights=True)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms per pair; with e = label_smoothing, -(1-e) log s(m) - e log s(-m) of the margin m."""
@@ -36,7 +36,7 @@ class SimPO(Algorithm):
         chosen, rejected = batch.pairs(self.beta * batch.completion_sums(outputs.logprobs) / batch.completion_lengths)
         margin, smoothing = chosen - rejected - self.beta * self.gamma_beta_ratio, self.label_smoothing
         losses = -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)
-        terms = {"loss_preference": Term(losses.sum(), "pairs")}
+        terms = {"loss_preference": pair_term(losses, batch)}
         if self.sft_weight:
             terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
-        return terms | reward_metrics(chosen, rejected)
+        return terms | reward_metrics(chosen, rejected, batch)

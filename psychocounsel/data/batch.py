@@ -82,6 +82,12 @@ class Batch:
         """float32[C]: 1 for good completions, 0 for bad ones."""
         return self._per_completion([completion.label for group in self.groups for completion in group.completions])
 
+    @cached_property
+    def pair_weights(self) -> torch.Tensor:
+        """float32[P]: how much each group of a batch of pairs counts."""
+        weights = [group.weight for group in self.groups]
+        return torch.tensor(weights, dtype=torch.float32, device=self.target_ids.device)
+
     def _per_completion(self, values: Sequence[float | None]) -> torch.Tensor:
         present = [value for value in values if value is not None]
         if len(present) < len(values):

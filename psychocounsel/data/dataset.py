@@ -6,6 +6,7 @@ from functools import partial
 
 from omegaconf import DictConfig
 
+from psychocounsel.data.balance.pair_weights import weigh_pairs
 from psychocounsel.data.group import Group
 from psychocounsel.data.select import load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
@@ -22,20 +23,22 @@ class Dataset:
     pairs: list[Group] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """sha256 of all token ids, rewards and labels, in order."""
+        """sha256 of all token ids, rewards, labels and weights, in order."""
         digest = hashlib.sha256()
         for group in [*self.train, *self.held_out, *self.pairs]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
+            if group.weight != 1:  # equal weights leave the fingerprint as it was without them
+                digest.update(f"weight {group.weight!r}".encode())
         return digest.hexdigest()
 
 
 def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Report, pairs: bool = False) -> Dataset:
     """Load, select and tokenise the training and held-out groups of a run; `kind` is what the algorithm needs.
 
-    With `pairs` also those of the training part, whatever the kind. What was tokenised before comes from `paths.cache`, and
-    is reported again.
+    Training pairs get the weights of `data.balance`; held-out ones count equally. With `pairs` also those of the training
+    part, whatever the kind. What was tokenised before comes from `paths.cache`, and is reported again.
 
     Raises:
         UserError: for unusable data; the message names file and row.
@@ -43,6 +46,8 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
     train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
     if not train:
         raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
+    if config.data.balance:
+        train = weigh_pairs(train, config.data.balance, report)
     found = Dataset(train, held_out[: config.eval.limit])
     if pairs:
         found.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))

@@ -42,7 +42,10 @@ class Completion:
 
 @dataclass
 class Group:
-    """One prompt (a conversation that ends on the client's turn) with 1 reply (SFT), 2 (a pair, chosen first) or n."""
+    """One prompt (a conversation that ends on the client's turn) with 1 reply (SFT), 2 (a pair, chosen first) or n.
+
+    `weight`: of an offline pair, how many pairs it counts for (`data.balance`). It is not written with groups of rounds.
+    """
 
     id: str
     prompt_ids: Array
@@ -51,6 +54,7 @@ class Group:
     messages: list[Message] | None = (
         None  # the prompt as it was before the policy's template, where replies are written
     )
+    weight: float = 1.0
 
     def pair(self, chosen: int, rejected: int) -> "Group":
         """The prompt with two of its completions."""

@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 Parts = tuple[list[Group], list[Group]]  # training and held-out
 
 ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
-_IRRELEVANT = ("name", "license", "confidential", "allowed_hosts")  # keys of data that change no tokens
+_IRRELEVANT = ("name", "license", "confidential", "allowed_hosts", "balance")  # keys of data that change no tokens
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 5.0  # a shorter wait is not worth a word
 

@@ -11,6 +11,10 @@ from psychocounsel.errors import UserError
 from psychocounsel.reward.base import Conversation
 
 
+class TooManyTokens(UserError):
+    """A conversation is longer than the reward model reads."""
+
+
 @dataclass
 class Encoded:
     """A conversation as text for a server that tokenises it, and as token ids, int32[prompt] and int32[reply]."""
@@ -31,7 +35,8 @@ def encode_conversations(
     """`first` is the number that errors give the first of them.
 
     Raises:
-        UserError: for a conversation that does not end with a reply, or has more than `max_length` tokens.
+        UserError: for a conversation that does not end with a reply.
+        TooManyTokens: for one of more than `max_length` tokens.
     """
     for number, conversation in enumerate(conversations, first):
         if not conversation or conversation[-1]["role"] != "assistant":
@@ -47,7 +52,7 @@ def encode_conversations(
     ]
     for number, each in enumerate(encoded, first):
         if max_length and len(each.ids) > max_length:
-            raise UserError(
+            raise TooManyTokens(
                 f"conversation {number}: has {len(each.ids)} tokens, and reward.max_length={max_length} is what the reward "
                 "model reads: shorten it"
             )

@@ -32,9 +32,10 @@ _MAY_DIFFER_KEYS = (
     "eval.every",
     *(f"checkpoint.{name}" for name in ("every", "minutes", "background", "keep_last")),
 )
-# How servers are reached, of replies, of a reward or of a member of several, and where models wait.
+# How servers are reached, of replies, rewards and counterfactuals, and where models wait.
 _MAY_DIFFER_WITHIN = re.compile(
     r"reward(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
+    r"|counterfactuals\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
 )
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any

@@ -26,6 +26,8 @@ class RunDir:
         self.logs = path / "logs"  # a folder for each attempt, and the output of servers on this machine
         self.latest_attempt = self.logs / "latest"  # a link
         self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite
+        self.counterfactuals = path / "counterfactuals.jsonl"  # of an evaluation: changed replies and their scores
+        self.counterfactual_answers = path / "counterfactual_answers"  # of a language model: the journal
         self.profile = path / "profile"  # traces
         self.tensorboard = path / "tensorboard"
         self.wandb = path / "wandb"

@@ -30,6 +30,8 @@ def check_confidential(config: DictConfig) -> None:
         if group in config:
             for key, address in build(config, group).receivers(group):
                 refuse_host(key, address, data.allowed_hosts)
+    for address in config.counterfactuals.addresses if "counterfactuals" in config else ():
+        refuse_host("counterfactuals.addresses", address, data.allowed_hosts)
 
 
 def refuse_host(key: str, address: str, allowed: Sequence[str]) -> None:

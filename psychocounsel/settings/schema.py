@@ -84,6 +84,7 @@ class DataConfig:
     bad_rows: str = option("refuse", choices=("refuse", "drop"))
     rating_range: list[float] = option([1.0, 5.0])
     mix: list[MixEntry] = option([])
+    balance: list[str] | None = None
     confidential: bool = False
     allowed_hosts: list[str] = option([])
 
@@ -170,6 +171,17 @@ class NoKeys:
 
 
 @dataclass
+class CounterfactualConfig:
+    limit: int = option(25, at_least=0)
+    addresses: list[str] = option([])
+    model: str | None = None
+    key_variable: str | None = None
+    concurrency: int = option(4, at_least=1)
+    timeout_seconds: float = option(120.0, above=0)
+    retries: int = option(8, at_least=0)
+
+
+@dataclass
 class EvaluateConfig:
     """The keys of `psychocounsel.evaluate`; `reward` and `cluster` are added from their `_target_`."""
 
@@ -179,6 +191,7 @@ class EvaluateConfig:
     sweep_dir: str | None = None
     after: list[str] = option([])
     dry_run: bool = False
+    counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
     data: DataConfig = field(default_factory=DataConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])

@@ -56,6 +56,20 @@ ENDPOINTS = {
 }  # fmt: skip
 
 
+def test_counterfactuals_are_asked_of_allowed_hosts_alone() -> None:
+    asked = [
+        *SECRET,
+        "counterfactuals.addresses=[http://127.0.0.1:1/v1,http://Edit.Example:2/v1]",
+        "counterfactuals.model=m",
+    ]
+    with pytest.raises(UserError, match=r"^counterfactuals.addresses: would send texts to 127.0.0.1"):
+        checked(*asked, name="evaluate")
+    with pytest.raises(UserError, match=r"^counterfactuals.addresses: would send texts to edit.example"):
+        checked(*asked, "data.allowed_hosts=[127.0.0.1]", name="evaluate")
+    checked(*asked, "data.allowed_hosts=[127.0.0.1,edit.example]", name="evaluate")
+    checked(*SECRET, name="evaluate")
+
+
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_texts_go_to_allowed_hosts_alone(name: str) -> None:
     overrides, key, hosts = ENDPOINTS[name]

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
 from psychocounsel.settings.targets import build
 
 
@@ -92,6 +93,8 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     for key, section in reward_sections(config):
         if "revision" in section and not _is_on_hub(section.path):
             yield f"{key}.revision", f"{key}.path is no repository of the hub"
+    if "counterfactuals" in config:
+        yield from _within("counterfactuals", idle_counterfactuals(config))
     yield from _of_data(config)
 
 
@@ -123,6 +126,8 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.split_seed", "nothing is drawn: all rows are used, and none of the prompts is held out"
     if data.min_gap is None:
         yield "data.gap", "it is the scale of data.min_gap, and there is none"
+    if "algo" not in config:
+        yield "data.balance", "training alone weighs pairs"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
         if config.part == "held_out":

@@ -1,0 +1,75 @@
+"""Figures of counterfactuals: how often a scorer notices what matters, and how far it is moved by what does not.
+
+With r the scorer's reward, on the model's own scale:
+    sensitivity   the share of content changes for which r(original) > r(changed), ties half; 1 is best, 0.5 is chance
+    change        the mean of |r(changed) - r(original)| over style changes, in units of the set's median |r_chosen - r_rejected|
+    shift         the same mean with its sign: above 0 the scorer likes the change
+    flips         the share of style changes to one reply of a pair after which the pair's other reply wins that had lost
+These definitions are ours.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual
+from psychocounsel.evaluation.stats import bootstrap
+
+Figures = dict[str, Any]
+
+
+def counterfactual_figures(
+    made: Sequence[Counterfactual], changed: np.ndarray, scores: np.ndarray, prompts: Sequence[str]
+) -> Figures:
+    """All figures, from the rewards of the changed replies, float[made], and of all pairs, float[pairs, 2].
+
+    A changed reply that the scorer cannot read has a reward of NaN and is left out. `prompts` names the prompt of each
+    pair; intervals are by bootstrap over prompts. Figures in units of the median gap are None where that is 0.
+    """
+    scored = [index for index in range(len(made)) if not np.isnan(changed[index])]
+    unit = float(np.median(np.abs(scores[:, 0] - scores[:, 1])))
+    by_principle, by_kind = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    for index in scored:
+        by_kind[made[index].kind.name].append(index)
+        if made[index].kind.prefers_original:
+            by_principle[made[index].kind.principle].append(index)
+    style = [index for index in scored if not made[index].kind.prefers_original]
+    original = np.array([scores[each.pair, each.side] for each in made])
+    gains = np.sign(original - changed) / 2 + 0.5
+    clusters = [prompts[each.pair] for each in made]
+    flips = np.array([_flips(each, now, scores) for each, now in zip(made, changed, strict=True)])
+    moved = (changed - original) / unit if unit else None
+
+    def looks(rows: list[int]) -> Figures:
+        found: Figures = {"count": len(rows), "change": None, "shift": None, **_mean("flips", flips, rows, clusters)}
+        return found if moved is None else found | _mean("change", np.abs(moved), rows, clusters) | _shift(moved, rows)
+
+    kinds = {name: rows for name, rows in by_kind.items() if made[rows[0]].kind.prefers_original}
+    return {
+        "median_gap": unit,
+        "left_out": len(made) - len(scored),
+        "sensitivity": {
+            name: {"count": len(rows), **_mean("value", gains, rows, clusters)} for name, rows in by_principle.items()
+        },
+        "kinds": {name: {"count": len(rows), "sensitivity": float(gains[rows].mean())} for name, rows in kinds.items()},
+        "invariance": {name: looks(rows) for name, rows in by_kind.items() if name not in kinds},
+        "all_styles": looks(style) if style else None,
+    }
+
+
+def _flips(each: Counterfactual, changed: float, scores: np.ndarray) -> float:
+    """1 where the sign of the pair's margin changes with its reply; a margin that becomes or was 0 counts half."""
+    chosen, rejected = scores[each.pair]
+    margin = (changed - rejected) if each.side == 0 else (chosen - changed)
+    return float(abs(np.sign(margin) - np.sign(chosen - rejected)) / 2)
+
+
+def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str]) -> Figures:
+    low, high = bootstrap(lambda drawn: float(values[rows][drawn].mean()), [clusters[row] for row in rows])
+    return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def _shift(moved: np.ndarray, rows: list[int]) -> Figures:
+    return {"shift": float(moved[rows].mean())}

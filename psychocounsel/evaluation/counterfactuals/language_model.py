@@ -1,0 +1,82 @@
+"""Counterfactuals that a language model writes, behind an OpenAI-compatible server."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.data.rows import Example
+from psychocounsel.evaluation.counterfactuals.change_kinds import Kind
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual, wanted
+from psychocounsel.remote.client import Client
+
+_ROUTE = "/chat/completions"
+_TASK = (
+    "You edit replies of counsellors for a test of reading. You are given one reply. {instruction} "
+    "Answer with the edited reply alone. If there is nothing to change, answer with the one word NONE."
+)
+_LONGEST = 2.0  # times the reply's characters; what is longer is no edit of it
+
+
+class Writer:
+    """Asks for edits of single replies; the client's speech is not sent. Answers are kept in the folder `journal`.
+
+    Raises:
+        UserError: at construction if an address is none, or the key's variable is not set.
+    """
+
+    def __init__(self, settings: DictConfig, journal: Path) -> None:
+        self.model = settings.model
+        self.client = Client(
+            settings.addresses,
+            "counterfactuals",
+            timeout_seconds=settings.timeout_seconds,
+            retries=settings.retries,
+            concurrency=settings.concurrency,
+            key_variable=settings.key_variable,
+            journal=journal,
+        )
+
+    def write(
+        self,
+        examples: Sequence[Example],
+        pairs: Sequence[int],
+        kinds: Sequence[Kind],
+        progress: Callable[[range], Iterable[int]] = iter,
+    ) -> list[Counterfactual]:
+        """The counterfactuals of these pairs; a reply that comes back unchanged, or as no edit of it, has none.
+
+        Raises:
+            UserError: if no server is left, one refuses, or its answer is no chat completion.
+        """
+        places = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
+        payloads = [self._payload(kind, examples[pair].replies[side]) for kind, pair, side in places]
+        try:
+            answers = self.client.answers(_ROUTE, payloads, _read)
+            texts = [next(answers) for _ in progress(range(len(payloads)))]
+        finally:
+            self.client.close()
+        return [
+            Counterfactual(pair, side, kind, text)
+            for (kind, pair, side), text in zip(places, texts, strict=True)
+            if _is_edit(text, examples[pair].replies[side])
+        ]
+
+    def _payload(self, kind: Kind, reply: str) -> dict[str, Any]:
+        task = _TASK.format(instruction=kind.instruction)
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": reply}]
+        return {"model": self.model, "messages": messages, "temperature": 0}
+
+
+def _read(answer: Any, payload: Any) -> str:
+    """The text of a chat completion; "" of one that was cut."""
+    choice = answer["choices"][0]
+    text = choice["message"]["content"]
+    if not isinstance(text, str | None):
+        raise ValueError("the content of its message is no text")
+    return "" if text is None or choice.get("finish_reason") == "length" else text.strip()
+
+
+def _is_edit(text: str, reply: str) -> bool:
+    return bool(text) and text.strip(".").upper() != "NONE" and text != reply and len(text) <= _LONGEST * len(reply)

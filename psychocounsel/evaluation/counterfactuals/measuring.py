@@ -1,0 +1,152 @@
+"""Counterfactuals in an evaluation: made, scored by all ranks, written down, and shown beside the accuracy."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.select import normalised
+from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.distributed.world import World
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS
+from psychocounsel.evaluation.counterfactuals.invariance import Figures, counterfactual_figures
+from psychocounsel.evaluation.counterfactuals.language_model import Writer
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread, wanted
+from psychocounsel.reward.base import Conversation, Scorer
+from psychocounsel.reward.encoding import TooManyTokens
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import write_atomically
+
+Bar = Callable[[range, str], Iterable[int]]
+
+
+def make_counterfactuals(
+    config: DictConfig, examples: Sequence[Example], folder: Path, world: World, bar: Bar
+) -> list[Counterfactual]:
+    """Those of at most `counterfactuals.limit` pairs, the same on every rank; with a server, rank 0 asks it.
+
+    Raises:
+        UserError: on every rank, if the server cannot be used.
+    """
+    settings = config.counterfactuals
+    pairs = spread(examples, settings.limit)
+    if not settings.addresses:
+        return by_rules(examples, pairs)
+    asked = [kind for kind in KINDS if kind.instruction]
+    written: list[Counterfactual] | str = ""
+    if not world.rank:
+        try:
+            writer = Writer(settings, RunDir(folder).counterfactual_answers)
+            written = writer.write(examples, pairs, asked, lambda steps: bar(steps, "asking for counterfactuals"))
+        except UserError as error:
+            written = str(error)
+    # Kinds do not travel between processes: they hold functions.
+    names = {kind.name: kind for kind in KINDS}
+    plain = (
+        written if isinstance(written, str) else [(each.pair, each.side, each.kind.name, each.text) for each in written]
+    )
+    plain = world.broadcast(plain)
+    if isinstance(plain, str):
+        raise UserError(plain)
+    found = [Counterfactual(pair, side, names[name], text) for pair, side, name, text in plain]
+    return found + by_rules(examples, pairs, [kind for kind in KINDS if not kind.instruction])
+
+
+def score_counterfactuals(
+    made: Sequence[Counterfactual],
+    examples: Sequence[Example],
+    system_prompt: str | None,
+    scorer: Scorer,
+    world: World,
+    bar: Bar,
+) -> np.ndarray:
+    """float32[made] rewards as `scorer.score` gives them, on every rank; NaN for a reply that is too long for it now."""
+    prompts = [with_system_prompt(examples[each.pair].prompt, system_prompt) for each in made]
+    keys = [(repr(prompt), each.text) for prompt, each in zip(prompts, made, strict=True)]
+    # Pairs share replies, each scored once; neighbours share their prompt, which is then computed once, too.
+    distinct = sorted(dict(zip(keys, range(len(made)), strict=True)).values(), key=lambda index: made[index].pair)
+    conversations = [
+        [*prompts[index], {"role": "assistant", "content": made[index].text}]
+        for index in distinct[world.rank :: world.size]
+    ]
+    share = _scores(conversations, scorer, lambda steps: bar(steps, "scoring counterfactuals"))
+    rewards: dict[tuple[str, str], float] = {}
+    for rank, part in enumerate(world.gather(share)):
+        rewards |= zip((keys[index] for index in distinct[rank :: world.size]), part.tolist(), strict=True)
+    return np.array([rewards[key] for key in keys], np.float32)
+
+
+def _scores(conversations: Sequence[Conversation], scorer: Scorer, progress: Callable[[range], Iterable[int]]) -> Any:
+    """Rewards, NaN where a conversation is too long; a scorer is not asked about none."""
+    if not conversations:
+        return np.zeros(0, np.float32)
+    try:
+        return scorer.score(conversations, progress)
+    except TooManyTokens:
+        rewards = np.full(len(conversations), np.nan, np.float32)
+        for number, conversation in enumerate(conversations):
+            try:
+                rewards[number] = scorer.score([conversation])[0]
+            except TooManyTokens:
+                continue
+        return rewards
+
+
+def figures_and_rows(
+    settings: DictConfig,
+    made: Sequence[Counterfactual],
+    rewards: np.ndarray,
+    scores: np.ndarray,
+    examples: Sequence[Example],
+    folder: Path,
+) -> Figures:
+    """The figures, from rewards on the model's own scale; writes `counterfactuals.jsonl`, a line each, with its text.
+
+    Beside those of `counterfactual_figures`: `pairs`, and under `made` of each kind how many `replies` were looked at, how
+    many were `changed`, and by what (`rules` or `language model`).
+    """
+    prompts = [normalised(example.prompt) for example in examples]
+    rows = [
+        {
+            **{"id": examples[each.pair].id, "reply": ("chosen", "rejected")[each.side], "kind": each.kind.name},
+            **{"original": float(scores[each.pair, each.side]), "text": each.text},
+            "changed": None if np.isnan(reward) else float(reward),
+        }
+        for each, reward in zip(made, rewards, strict=True)
+    ]
+    write_atomically(RunDir(folder).counterfactuals, "".join(json.dumps(row) + "\n" for row in rows))
+    pairs, changed = spread(examples, settings.limit), Counter(each.kind.name for each in made)
+    counts = {
+        kind.name: {
+            "replies": len(wanted(examples, pairs, kind)),
+            "changed": changed[kind.name],
+            "by": "language model" if settings.addresses and kind.instruction else "rules",
+        }
+        for kind in KINDS
+    }
+    return {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
+
+
+def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
+    """The table that stands below the accuracy."""
+    sources = sorted({each["by"] for each in figures["made"].values()}, reverse=True)
+    say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}")
+    say("share of changes for the worse that it notices (0.5: chance)")
+    for name, found in figures["sensitivity"].items():
+        interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"
+        say(f"  {name:<20}{found['value']:>7.3f}   {interval}, {found['count']} changes")
+    say("movement by changes of looks, in median gaps (0 is best), and verdicts that flip")
+    rows = {**figures["invariance"], "all of these": figures["all_styles"]}
+    for name, found in rows.items():
+        if found:
+            change, shift = (f"{found[key]:.2f}" if found[key] is not None else "-" for key in ("change", "shift"))
+            words = name.replace("_", " ")
+            say(f"  {words:<22}{change:>5}   mean {shift:>5}, flips {found['flips']:>6.1%}, {found['count']} changes")
+    if figures["left_out"]:
+        say(f"  {figures['left_out']} changed replies are too long for the reward model, and left out")

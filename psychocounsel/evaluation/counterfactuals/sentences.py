@@ -1,0 +1,62 @@
+"""A reply as sentences that join to the very same text, and small edits of English sentences."""
+
+import re
+from collections.abc import Callable
+
+_END = re.compile(r"[.!?…]+[\"'\u201d\u2019)\]*_]*\s+|\n+")
+_ABBREVIATION = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|St|Prof|vs|e\.g|i\.e|a\.m|p\.m|approx|no)|\b[A-Z])\.\s+$")
+_CLOSING = "\"'\u201d\u2019)]*_ \t\n"
+
+# Words that a sentence begins with and that are written small inside of one; other first words may be names.
+_INSIDE = """a an the this that these those it its it's that's there there's you your you're you've we we're our he she they their
+my what what's when where who why how which while if so as and but or perhaps maybe sometimes after before because
+since though although even for from in on at of with without not no yes one some many most all each every do does did
+are is was were have has had can could would will shall should may might must is going being having"""
+_SMALL = frozenset(_INSIDE.split())
+
+
+def split(text: str) -> list[str]:
+    """Sentences with the white space that follows them; joined they are `text`. A line break ends a sentence, too."""
+    pieces, start = list[str](), 0
+    for end in _END.finditer(text):
+        piece = text[start : end.end()]
+        if not piece.strip() or ("\n" not in end.group() and _ABBREVIATION.search(piece)):
+            continue
+        pieces.append(piece)
+        start = end.end()
+    return [*pieces, text[start:]] if start < len(text) else pieces
+
+
+def is_question(sentence: str) -> bool:
+    return sentence.rstrip(_CLOSING).endswith("?")
+
+
+def without(text: str, unwanted: Callable[[str], bool]) -> str | None:
+    """The text without its `unwanted` sentences; None if there are none, or nothing would be left."""
+    sentences = split(text)
+    kept = [sentence for sentence in sentences if not unwanted(sentence)]
+    changed = "".join(kept).strip()
+    return changed if changed and len(kept) < len(sentences) else None
+
+
+def replaced(text: str, index: int, sentence: str) -> str:
+    """The text with its sentence number `index` replaced; the white space after it stays."""
+    sentences = split(text)
+    old = sentences[index]
+    sentences[index] = sentence + old[len(old.rstrip()) :]
+    return "".join(sentences)
+
+
+def small_first(sentence: str) -> str:
+    """The sentence as it is written after "I wonder": its first word in small letters, unless it may be a name."""
+    first = re.match(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?", sentence)
+    if first is None or first[0].lower().replace("\u2019", "'") not in _SMALL:
+        return sentence
+    return sentence[0].lower() + sentence[1:]
+
+
+def like(word: str, pattern: str) -> str:
+    """`word` with the capitals of `pattern`: all, the first, or none."""
+    if pattern.isupper() and len(pattern) > 1:
+        return word.upper()
+    return word[0].upper() + word[1:] if pattern[:1].isupper() else word

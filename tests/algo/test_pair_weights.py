@@ -1,0 +1,125 @@
+"""Weights of pairs in the loss: a weight is a number of repetitions, however a batch is split; equal weights change no bit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.algo.orpo import ORPO
+from psychocounsel.algo.reward import Reward
+from psychocounsel.algo.simpo import SimPO
+from psychocounsel.data.batch import Batch
+from psychocounsel.data.group import Group
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.step import Stepper, metrics_of
+from psychocounsel.engine.zero import Engine
+from psychocounsel.model.policy import Policy
+from psychocounsel.settings.config import check, compose
+from tests.support.harness import make_stepper, random_groups, small_lm, world
+from tests.support.ranks import in_ranks
+
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
+ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
+    "reward": lambda: Reward(margin=0.5, centring=0.01),
+    "dpo": lambda: DPO(sft_weight=0.2, label_smoothing=0.1),
+    "ipo": lambda: DPO(loss_type="ipo"),
+    "simpo": lambda: SimPO(sft_weight=0.3),
+    "orpo": ORPO,
+}
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+Found = tuple[dict[str, float], dict[str, torch.Tensor]]
+
+
+def groups_of(weights: list[float]) -> list[Group]:
+    groups = random_groups(len(weights), longest=30)
+    for number, group in enumerate(groups):
+        for index, completion in enumerate(group.completions):
+            completion.reward = 4.0 - index - 0.1 * number
+    return [replace(group, weight=weight) for group, weight in zip(groups, weights, strict=True)]
+
+
+def step(algorithm: Algorithm, groups: list[Group], budget: int = 4096, lanes: int = 1) -> Found:
+    lm = small_lm(rewards=isinstance(algorithm, Reward), pad_token_id=0)
+    stepper = make_stepper(lm, algorithm, budget, torch.float32, lanes=lanes)
+    tally, _ = stepper.accumulate(groups, train=True)
+    return metrics_of(tally), {key: value.grad for key, value in lm.named_parameters() if value.grad is not None}
+
+
+def assert_close(found: Found, expected: Found) -> None:
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[1].keys() == expected[1].keys() and expected[1]
+    for key, gradient in expected[1].items():
+        assert (found[1][key] - gradient).norm() <= 1e-4 * gradient.norm().clamp(min=1e-6), key
+
+
+@every_algorithm
+def test_a_weight_is_a_number_of_repetitions(name: str) -> None:
+    times = [1, 3, 0, 2, 1, 4]
+    weighted = groups_of([float(count) for count in times])
+    repeated = [replace(group, weight=1.0) for group, count in zip(weighted, times, strict=True) for _ in range(count)]
+    assert_close(step(ALGORITHMS[name](), weighted), step(ALGORITHMS[name](), repeated))
+
+
+@every_algorithm
+def test_equal_weights_of_another_size_change_nothing(name: str) -> None:
+    assert_close(step(ALGORITHMS[name](), groups_of([0.3] * 5)), step(ALGORITHMS[name](), groups_of([1.0] * 5)))
+
+
+@every_algorithm
+@pytest.mark.parametrize(("budget", "lanes"), [(1, 1), (120, 1), (160, 2)])
+def test_any_split_into_micro_batches_gives_the_same(name: str, budget: int, lanes: int) -> None:
+    groups = groups_of([0.05, 7.3, 1.0, 0.4, 2.5, 0.0, 0.9])
+    assert_close(step(ALGORITHMS[name](), groups, budget, lanes), step(ALGORITHMS[name](), groups))
+
+
+def of_ranks(world: World, groups: list[Group]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """A weighted step of SimPO in this rank of several, with the gradients as the optimizer sees them."""
+    lm, algorithm = small_lm(), SimPO(sft_weight=0.3, lr=1e-3, warmup=0.0, weight_decay=0.0)
+    engine = Engine(Policy(lm, "test", attention="auto"), check(compose([])), algorithm, torch.float32, 1)
+    tally, _ = Stepper(algorithm, {"policy": engine}, world, 120).accumulate(groups, train=True)
+    engine.step(1e-3)
+    return metrics_of(tally), {key: value.detach().numpy() for key, value in lm.state_dict().items()}
+
+
+def test_any_number_of_ranks_gives_the_same() -> None:
+    groups = groups_of([0.05, 7.3, 1.0, 0.4, 2.5, 0.0, 0.9])
+    one, weights = of_ranks(world(), groups)
+    two, others = in_ranks(2, of_ranks, groups)
+    assert two == pytest.approx(one, rel=1e-5)
+    for key, value in weights.items():
+        np.testing.assert_allclose(others[key], value, rtol=1e-4, atol=2e-5)
+
+
+def test_the_loss_is_the_weighted_mean_over_pairs() -> None:
+    weights = [0.05, 7.3, 1.0, 0.4, 2.5]
+    groups = groups_of(weights)
+    alone = [step(Reward(), [replace(group, weight=1.0)])[0] for group in groups]
+    found, _ = step(Reward(), groups)
+    for name in ("loss", "rewards/accuracy", "rewards/margin"):
+        assert found[name] == pytest.approx(np.average([line[name] for line in alone], weights=weights), rel=1e-5)
+
+
+@dataclass
+class PlainSimPO(Algorithm):
+    """SimPO's loss as it is without weights."""
+
+    needs = Needs(data="pairs")
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        assert outputs.logprobs is not None
+        chosen, rejected = batch.pairs(2.5 * batch.completion_sums(outputs.logprobs) / batch.completion_lengths)
+        losses = -torch.nn.functional.logsigmoid(chosen - rejected - 2.5 * 0.55)
+        return {"loss_preference": Term(losses.sum(), "pairs")}
+
+
+def test_without_weights_not_a_bit_changes() -> None:
+    groups = groups_of([1.0] * 7)
+    metrics, gradients = step(SimPO(), groups, 120)
+    plain, others = step(PlainSimPO(), groups, 120)
+    assert metrics["loss"] == plain["loss"]
+    assert all(torch.equal(gradients[key], others[key]) for key in others)

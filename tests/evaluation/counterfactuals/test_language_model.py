@@ -1,0 +1,102 @@
+"""Counterfactuals that a server writes: what it is sent and is not sent, what of its answers is used, and asked once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.data.rows import Example
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS, Kind
+from psychocounsel.evaluation.counterfactuals.language_model import Writer
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual
+from psychocounsel.evaluation.counterfactuals.measuring import make_counterfactuals
+from psychocounsel.settings.config import check, compose
+from tests.support.answering import Reply, Server, no_proxy, serving
+from tests.support.harness import world
+
+__all__ = ["no_proxy"]
+
+CHOSEN, REJECTED = "You sound tired. What keeps you awake?", "Just sleep more."
+EXAMPLES = [
+    Example(f"p{n}", "", [{"role": "user", "content": f"SECRET speech {n}"}], [CHOSEN, REJECTED]) for n in range(2)
+]
+(PARAPHRASE,) = (kind for kind in KINDS if kind.name == "paraphrase")
+
+
+def chat(text: str | None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": text}, **more}]}
+
+
+def settings(server: Server, **more: Any) -> Any:
+    given = {"addresses": [f"{server.address}/v1"], "model": "writer", "retries": 1, **more}
+    config = check(compose([], name="evaluate"))
+    config.counterfactuals.update(given)
+    return config.counterfactuals
+
+
+def write(server: Server, folder: Path, kinds: list[Kind], **more: Any) -> list[Counterfactual]:
+    return Writer(settings(server, **more), folder).write(EXAMPLES, [0, 1], kinds)
+
+
+def test_a_server_is_sent_replies_and_no_speech_and_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRITER_KEY", "s3cret")
+    with serving(lambda payload, number: chat(payload["messages"][-1]["content"].upper())) as server:
+        made = write(server, tmp_path, [PARAPHRASE], key_variable="WRITER_KEY")
+        assert [(each.pair, each.side, each.text) for each in made] == [
+            (pair, side, text.upper()) for pair in (0, 1) for side, text in enumerate((CHOSEN, REJECTED))
+        ]
+        assert {path for path, _ in server.asked} == {"/v1/chat/completions"}
+        assert set(server.keys) == {"Bearer s3cret"}
+        assert len(server.asked) == 2, "both pairs have the same replies"
+        assert "SECRET" not in str(server.asked)
+        for _, payload in server.asked:
+            assert payload["model"] == "writer" and payload["temperature"] == 0
+            assert PARAPHRASE.instruction in payload["messages"][0]["content"]
+        again = write(server, tmp_path, [PARAPHRASE], key_variable="WRITER_KEY")
+        assert again == made and len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chat("NONE"),
+        chat("None."),
+        chat(CHOSEN),
+        chat(None),
+        chat("  "),
+        chat("Cut", finish_reason="length"),
+        chat("x" * 500),
+    ],
+)
+def test_what_is_no_edit_of_the_reply_is_no_counterfactual(answer: Any, tmp_path: Path) -> None:
+    with serving(lambda payload, number: answer) as server:
+        (risk,) = (kind for kind in KINDS if kind.name == "risk_question_dropped")
+        assert write(server, tmp_path, [risk]) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"choices": []}, "its answer cannot be used"),
+        (chat(3), "the content of its message is no text"),  # type: ignore[arg-type]
+        (Reply(401, b'{"error": "no key"}'), "counterfactuals: .* refuses"),
+        (Reply(503), "counterfactuals.addresses: no server answers"),
+    ],
+)
+def test_a_server_that_cannot_be_used_ends_the_evaluation(answer: Any, message: str, tmp_path: Path) -> None:
+    with serving(lambda payload, number: answer) as server, pytest.raises(UserError, match=message):
+        write(server, tmp_path, [PARAPHRASE])
+
+
+def test_with_a_server_its_kinds_are_its_own_and_the_others_go_by_rules(tmp_path: Path) -> None:
+    with serving(lambda payload, number: chat("Edited. " + payload["messages"][-1]["content"])) as server:
+        config = check(compose([], name="evaluate"))
+        config.counterfactuals = settings(server)
+        made = make_counterfactuals(config, EXAMPLES, tmp_path, world(), lambda steps, text: steps)
+    written = {each.kind.name for each in made if each.text.startswith("Edited. ")}
+    assert written == {kind.name for kind in KINDS if kind.instruction}
+    rules = {each.kind.name for each in made if not each.text.startswith("Edited. ")}
+    assert {"markdown", "capitals", "padding", "feeling_unnamed"} <= rules and not rules & written

@@ -1,0 +1,124 @@
+"""Counterfactuals in an evaluation: what is written and said agrees with the scorer, also where a reply is too long for it."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from psychocounsel.data.rows import Example
+from psychocounsel.distributed.world import World
+from psychocounsel.evaluation.counterfactuals.making import by_rules
+from psychocounsel.evaluation.counterfactuals.measuring import score_counterfactuals
+from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+from psychocounsel.reward.base import Conversation, Scorer
+from psychocounsel.reward.encoding import TooManyTokens
+from psychocounsel.reward.local_model import LocalScorer
+from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import read_json
+from tests.support.harness import world
+from tests.support.ranks import in_ranks
+
+EXAMPLES = [
+    Example(
+        f"p{n}",
+        "",
+        [{"role": "user", "content": f"Day {n // 2}: I can't sleep."}],
+        [f"It is {n}. What helps you?", "Relax. Now!"],
+    )
+    for n in range(6)
+]
+
+
+class Lengths(Scorer):
+    """Scores the number of characters of prompt and reply, and reads at most `longest` characters of a reply."""
+
+    def __init__(self, longest: int) -> None:
+        self.longest, self.scored = longest, 0
+
+    def score(self, conversations: Iterable[Conversation], progress: object = iter) -> np.ndarray:
+        found = [(each[0]["content"], each[-1]["content"], len(each)) for each in conversations]
+        if any(len(reply) > self.longest for _, reply, _ in found):
+            raise TooManyTokens("too long")
+        self.scored += len(found)
+        return np.array([1000 * count + len(prompt) + len(reply) for prompt, reply, count in found], np.float32)
+
+
+def no_bar(steps: range, text: str) -> range:
+    return steps
+
+
+def config_of(*overrides: str) -> DictConfig:
+    return check(compose([*overrides], name="evaluate"))
+
+
+def test_each_distinct_reply_is_scored_once_with_the_system_prompt_and_what_is_too_long_is_left_out() -> None:
+    made, scorer = by_rules(EXAMPLES, range(6)), Lengths(60)
+    rewards = score_counterfactuals(made, EXAMPLES, "Be kind.", scorer, world(), no_bar)
+    for each, reward in zip(made, rewards, strict=True):
+        if len(each.text) > 60:
+            assert np.isnan(reward)
+        else:
+            assert reward == 3000 + len("Be kind.") + len(each.text), "system prompt, speech and reply"
+    assert 0 < np.isnan(rewards).sum() < len(made)
+    distinct = {(EXAMPLES[each.pair].prompt[0]["content"], each.text) for each in made if len(each.text) <= 60}
+    assert scorer.scored == len(distinct) < len(made)
+
+
+def of_ranks(here: World) -> list[float]:
+    made = by_rules(EXAMPLES, range(6))
+    return [float(reward) for reward in score_counterfactuals(made, EXAMPLES, None, Lengths(10_000), here, no_bar)]
+
+
+@pytest.mark.slow
+def test_two_ranks_score_what_one_does() -> None:
+    assert in_ranks(2, of_ranks) == of_ranks(world())
+
+
+def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path: Path) -> None:
+    said: list[str] = []
+    evaluate_reward(
+        config_of("limit=12", "counterfactuals.limit=3", "reward.dtype=fp32"), tmp_path, world(), said.append, no_bar
+    )
+    summary = read_json(tmp_path / "summary.json")
+    figures, rows = summary["counterfactuals"], (tmp_path / "counterfactuals.jsonl").read_text().splitlines()
+    made = [json.loads(row) for row in rows]
+    assert "\nreplies of 3 pairs changed by rules" in said
+    assert figures["pairs"] == 3 == len({row["id"] for row in made})
+    pairs = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
+    assert sum(each["changed"] for each in figures["made"].values()) == len(made)
+    assert figures["made"]["capitals"] == {"replies": 6, "changed": 6, "by": "rules"}
+    assert figures["made"]["risk_question_dropped"]["replies"] == 3, "chosen replies alone"
+    gap = np.median([abs(row["chosen"] - row["rejected"]) for row in pairs.values()])
+    assert figures["median_gap"] == pytest.approx(gap)
+    assert all(row["original"] == pytest.approx(pairs[row["id"]][row["reply"]], abs=1e-5) for row in made)
+    capitals = [row for row in made if row["kind"] == "capitals"]
+    assert len(capitals) == 6 and all(row["text"].islower() for row in capitals)
+    expected = np.mean([abs(row["changed"] - row["original"]) for row in capitals]) / gap
+    assert figures["invariance"]["capitals"]["change"] == pytest.approx(expected, rel=1e-4)
+    assert any(line.startswith("  capitals") and f"{expected:.2f}" in line for line in said)
+    relevance = figures["sensitivity"]["relevance"]
+    line = next(line for line in said if line.startswith("  relevance"))
+    assert (
+        f"{relevance['value']:.3f}" in line and f"{relevance['value_low']:.3f} to {relevance['value_high']:.3f}" in line
+    )
+    scorer = LocalScorer.load("builtin:tiny_reward", dtype="fp32")
+    speech = {example.id: example.prompt for example in held_out()}[capitals[0]["id"]]
+    alone = scorer.score([[*speech, {"role": "assistant", "content": capitals[0]["text"]}]])
+    assert capitals[0]["changed"] == pytest.approx(float(alone[0]), abs=2e-5)
+
+
+def held_out() -> list[Example]:
+    from psychocounsel.data.select import load_split
+
+    return load_split(config_of().data, lambda line: None)[1]
+
+
+def test_without_counterfactuals_all_is_as_it_was(tmp_path: Path) -> None:
+    said: list[str] = []
+    evaluate_reward(config_of("limit=4", "counterfactuals.limit=0"), tmp_path, world(), said.append, no_bar)
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "scores.jsonl"}
+    assert read_json(tmp_path / "summary.json").keys() == {"status", "metrics"}
+    assert said[-1] == f"written to {tmp_path}" and not any("changes" in line for line in said)
