@@ -32,7 +32,16 @@ from omegaconf.errors import OmegaConfBaseException
 from psychocounsel.cluster.application import load_data_preset, load_reward_preset
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.starting import submit
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR, GoOnLater, UserError, hide_words
+from psychocounsel.errors import (
+    CONTINUE_LATER,
+    DONE,
+    GATE_NO,
+    GATE_UNDECIDED,
+    USER_ERROR,
+    GoOnLater,
+    UserError,
+    hide_words,
+)
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, read_summary
@@ -50,15 +59,17 @@ if TYPE_CHECKING:
 Overrides = Sequence[str]
 Say = Callable[[str], None]
 
+_STATUS = {DONE: "finished", CONTINUE_LATER: "stopped", GATE_NO: "guarded", GATE_UNDECIDED: "undecided"}
+
 
 @dataclass(frozen=True)
 class RunResult:
     """How a run ended.
 
-    `status`: "finished"; "stopped" (the same `run_dir` goes on); "guarded" (a `guard` limit stopped it); "failed"; or
-    "submitted", where the cluster does not wait for its jobs. `message` says it in a sentence. `exit_code` is that of
-    `python -m psychocounsel.train`. `before`, `best` and `last` are evaluations on held-out rows: before training, at the
-    best step by `checkpoint.metric`, and after the last step; empty where there was none.
+    `status`: "finished"; "stopped" (the same `run_dir` goes on); "guarded" (a `guard` limit stopped it); "undecided" (a gate
+    could not decide); "failed"; or "submitted", where the cluster does not wait for its jobs. `message` says it in a sentence.
+    `exit_code` is that of `python -m psychocounsel.train`. `before`, `best` and `last` are evaluations on held-out rows: before
+    training, at the best step by `checkpoint.metric`, and after the last step; empty where there was none.
     """
 
     run_dir: Path
@@ -152,7 +163,7 @@ def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
     job = _job("psychocounsel.train", _checked(config, "train"), config)
     code, lines = _run(job, say)
     summary = read_summary(job.run_dir)
-    status = {DONE: "finished", CONTINUE_LATER: "stopped", GATE_NO: "guarded"}.get(code, "failed")
+    status = _STATUS.get(code, "failed")
     if status == "finished" and summary.get("status") != FINISHED:
         status = "submitted"
     found = summary.get("metrics") or {}
@@ -261,6 +272,7 @@ def _message(status: str, run_dir: Path, code: int, lines: Sequence[str]) -> str
         "finished": f"{run_dir}: finished",
         "stopped": f"{run_dir}: stopped and saved; the same configuration with run_dir={run_dir} goes on",
         "guarded": f"{run_dir}: stopped by a limit of guard",
+        "undecided": f"{run_dir}: a gate could not decide",
         "submitted": f"{run_dir}: submitted; `python -m psychocounsel.jobs status {run_dir}` follows it",
         "failed": f"{run_dir}: failed with exit code {code} ({why.removeprefix('error: ')}); logs are in {RunDir(run_dir).logs}",
     }[status]

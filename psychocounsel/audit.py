@@ -32,6 +32,7 @@ def _score(run: "Run", bar: Any) -> "Score":
     from psychocounsel.engine.telemetry.progress import quiet_libraries
     from psychocounsel.model.cpu import prepare_process
     from psychocounsel.reward.base import open_scorer
+    from psychocounsel.reward.encoding import score_what_fits
     from psychocounsel.settings.config import build
 
     quiet_libraries()
@@ -42,7 +43,7 @@ def _score(run: "Run", bar: Any) -> "Score":
 
     def score(conversations: list[Any]) -> "np.ndarray":
         scores = np.empty(len(conversations), np.float32)
-        own = scorer.score(conversations[world.rank :: world.size], lambda steps: bar(steps, "scoring"))
+        own = score_what_fits(scorer, conversations[world.rank :: world.size], lambda steps: bar(steps, "scoring"))
         for rank, share in enumerate(world.gather(own)):
             scores[rank :: world.size] = share
         return scores

@@ -4,9 +4,15 @@ import errno
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from typing import IO
 
 DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER = 0, 2, 3, 4, 75
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of several runs: the highest of theirs, but 4 (undecided) only where no other run failed or was refused."""
+    return max(codes, key=lambda code: (code != DONE, code != GATE_UNDECIDED, code))
 
 
 class UserError(Exception):

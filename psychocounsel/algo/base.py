@@ -28,8 +28,8 @@ class Needs:
     a `label`) or "prompts" (none yet). `models` are engines: "policy" is trained, a "critic" too (its terms carry
     `engine="critic"`; `Algorithm.critic_kind` says where it lives), "reference" is frozen (`Algorithm.reference_kind`);
     "reward_model" is trained in the policy's place. `rollouts` are replies of the policy itself (`Algorithm.round` says
-    how many), and `reward` is what a reward model gives them. `weights`: every term of `loss` counts a pair as often as
-    `Batch.pair_weights` says, so that `data.balance` can be used.
+    how many), and `reward` is what a reward model gives them. `weights`: every term of the loss multiplies a pair's
+    share by `Batch.pair_weights`, so that `data.balance` can be used.
     """
 
     models: frozenset[str] = frozenset({"policy"})
@@ -62,9 +62,8 @@ class Term:
     """One summand of the loss, or a metric (`weight=0`).
 
     `sum` is a scalar tensor: the sum over this micro-batch. The engine divides it by the number of `unit`s in the global
-    batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens"; those of a group of weight 2 count twice), so that
-    any split of the batch into ranks and micro-batches gives the same gradient, and adds `weight` times the result to the
-    loss of `engine`.
+    batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens"), so that any split of the batch into ranks and
+    micro-batches gives the same gradient, and adds `weight` times the result to the loss of `engine`.
     """
 
     sum: torch.Tensor

@@ -60,7 +60,7 @@ class DPO(Algorithm):
         terms = {"loss_preference": pair_term(self.pair_losses(margin), batch)}
         if self.sft_weight:
             terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
-        return terms | reward_metrics(self.beta * chosen, self.beta * rejected, batch)
+        return terms | reward_metrics(self.beta * chosen, self.beta * rejected)
 
     def pair_losses(self, margin: torch.Tensor) -> torch.Tensor:
         """Loss per pair, float[P], from the log-ratio margins h, float[P]."""

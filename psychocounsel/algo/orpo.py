@@ -37,7 +37,7 @@ class ORPO(Algorithm):
         return {
             "loss_preference": pair_term(-logsigmoid(log_odds_ratio), batch, self.beta),
             "loss_sft": chosen_nll(outputs.logprobs, batch, 1.0),
-        } | reward_metrics(self.beta * chosen, self.beta * rejected, batch)
+        } | reward_metrics(self.beta * chosen, self.beta * rejected)
 
 
 def _log_odds(logprobs: torch.Tensor) -> torch.Tensor:

@@ -13,19 +13,26 @@ if TYPE_CHECKING:
 
 
 def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: str = "policy") -> Term:
-    """The mean over pairs of values, float[P], in which each pair counts as `batch.pair_weights` says."""
+    """The mean over pairs of values, float[P], each times its weight in `batch.pair_weights`.
+
+    Weights have mean 1 over all training pairs, so the sum is divided by the plain number of pairs: divided by the weights
+    of its own batch, a pair alone in a batch would count fully whatever its weight.
+    """
     return Term((values * batch.pair_weights).sum(), "pairs", weight, engine)
 
 
-def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor, batch: Batch) -> dict[str, Term]:
-    """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each."""
+def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Term]:
+    """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each.
+
+    Weights of pairs do not count here.
+    """
     chosen, margin = chosen.detach(), (chosen - rejected).detach()
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
-    return {f"rewards/{name}": pair_term(value, batch, 0.0) for name, value in metrics.items()}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
 
 
 def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
-    """The mean negative log-likelihood per token of the chosen replies, from log-probabilities float[N]."""
+    """The mean negative log-likelihood per token of the chosen replies, each times its pair's weight, from float[N]."""
     chosen, _ = batch.pairs(batch.completion_sums(logprobs))
     return Term(-(chosen * batch.pair_weights).sum(), "chosen_tokens", weight)

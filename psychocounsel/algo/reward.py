@@ -51,7 +51,7 @@ class Reward(Algorithm):
         if self.centring:
             squares = (chosen + rejected) ** 2
             terms["loss_centring"] = pair_term(squares, batch, self.centring, "reward_model")
-        return terms | reward_metrics(chosen, rejected, batch)
+        return terms | reward_metrics(chosen, rejected)
 
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
         """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts; mean and standard deviation of all rewards."""

@@ -39,4 +39,4 @@ class SimPO(Algorithm):
         terms = {"loss_preference": pair_term(losses, batch)}
         if self.sft_weight:
             terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
-        return terms | reward_metrics(chosen, rejected, batch)
+        return terms | reward_metrics(chosen, rejected)

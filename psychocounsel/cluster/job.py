@@ -18,6 +18,8 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
+_CODE = ["*.py", "../conf/*.yaml", "../slurm/*.j2", "../launch/*.def"]  # as git reads it: in folders below them, too
+
 
 @dataclass
 class Job:
@@ -127,16 +129,17 @@ def write_run_directory(job: Job) -> None:
 
 @cache
 def _code_state() -> str:
-    """The version, and in a git checkout the commit and the difference to it."""
+    """The version, and in a git checkout the commit and the difference to it: of code alone, data may lie beside it."""
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=20)
+        command = ["git", "-C", str(PACKAGE), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
         return result.stdout if result.returncode == 0 else ""
 
     state = f"psychocounsel {__version__}\n"
     try:
         if git("ls-files", "--error-unmatch", "errors.py"):
-            state += f"commit {git('rev-parse', 'HEAD')}{git('diff', 'HEAD')}"
+            state += f"commit {git('rev-parse', 'HEAD')}{git('diff', 'HEAD', '--', *_CODE)}"
     except (OSError, subprocess.TimeoutExpired):
         pass  # no git here: the version has to do
     return state

@@ -16,14 +16,14 @@ from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.local_ranks import PRELOAD, WITHOUT_TORCH, run_ranks
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.summary import is_finished, read_summary
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
-_WORDS = {None: "not run", DONE: "done", GATE_NO: "guarded", GATE_UNDECIDED: "undecided", CONTINUE_LATER: "stopped"}
+_WORDS = {None: "not run", DONE: "done", GATE_NO: "guarded", CONTINUE_LATER: "stopped"}
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Local(Cluster):
         objectives = [job.objective for job in jobs]
         if len(jobs) > 1:
             _print_table(jobs, codes, objectives)
-        return Submission(max(codes), objectives)
+        return Submission(worst(codes), objectives)
 
     def cancel(self, runs: Sequence[Path]) -> None:
         files = " ".join(str(RunDir(run).stop) for run in runs)
@@ -148,15 +148,27 @@ class Local(Cluster):
 def _remove_unbegun(job: Job) -> None:
     """A run that was refused before its first step leaves nothing: why, stands on the terminal."""
     files = job.files
-    if not any(path.exists() for path in (files.metrics, files.checkpoints, files.rounds, files.model, files.scores)):
+    work = [files.metrics, files.checkpoints, files.rounds, files.model, files.scores, files.audit]
+    if not any(map(_holds_something, [*work, files.counterfactuals, files.counterfactual_answers])):
         shutil.rmtree(job.run_dir)
         with contextlib.suppress(OSError):
             job.run_dir.parent.rmdir()  # goes only if it is empty
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _word(job: Job, code: int | None) -> str:
+    """How a run of a sweep ended; of an audit whose gate is not passed, the status of its summary."""
+    if code in (GATE_NO, GATE_UNDECIDED) and "audit" in job.config:
+        return str(read_summary(job.run_dir)["status"])
+    return _WORDS.get(code, f"failed {code}")
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
     print(f"\n{'result':<10}{jobs[0].metric:>14}  overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
-        word = _WORDS.get(code, f"failed {code}")
+        word = _word(job, code)
         print(f"{word:<10}{'' if value is None else format(value, '14.4f'):>14}  {' '.join(job.overrides)}")

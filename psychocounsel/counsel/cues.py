@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 _SENTENCE = re.compile(r"[.!?…]+(?=[\s\"'\u201d\u2019)*_]|$)")
-_CLOSING = " \t\r\n\"'\u201d\u2019»)]*_"  # what may stand after the last mark of a sentence
+_CLOSING = " \t\r\n\"'\u201d\u2019»)]*_\u300d\u300f\uff09"  # what may stand after the last mark of a sentence
+# Marks as ASCII, full-width and Arabic text has them.
+_QUESTION, _EXCLAMATION = "?\uff1f\u061f", "!\uff01"
+_COMMA, _COLON = ",\uff0c\u3001\u060c", ":;\uff1a\uff1b\u061b"
 _EMOJI = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff]")
 _BULLET = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S", re.MULTILINE)
 _HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+\S|^[ \t]*\*\*[^*\n]+\*\*:?[ \t]*$", re.MULTILINE)
@@ -38,7 +41,7 @@ def _words(text: str) -> list[str]:
 
 
 def _ends_with_question(text: str) -> float:
-    return float(text.rstrip(_CLOSING).endswith("?"))
+    return float(text.rstrip(_CLOSING).endswith(tuple(_QUESTION)))
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> float:
@@ -104,10 +107,10 @@ CUES: dict[str, Callable[[str], float]] = {
     "variety": _variety,
     "paragraphs": _paragraphs,
     "ending": _ends_with_question,  # 1: ends with a question mark
-    "questions": partial(_characters, "?"),
-    "exclamations": partial(_characters, "!"),
-    "commas": partial(_characters, ","),
-    "colons": partial(_characters, ":;"),
+    "questions": partial(_characters, _QUESTION),
+    "exclamations": partial(_characters, _EXCLAMATION),
+    "commas": partial(_characters, _COMMA),
+    "colons": partial(_characters, _COLON),
     "dashes": partial(_characters, "\u2013\u2014"),
     "quotes": partial(_characters, '"\u201c\u201d«»'),
     "brackets": partial(_characters, "()[]"),

@@ -18,6 +18,12 @@ from tokenizers import Tokenizer
 from psychocounsel.errors import UserError
 
 _MARKUP = re.compile(r"[<\[{|].*|.*[>\]}|]", re.DOTALL)  # added tokens that look so are no words of a language
+_KNOWN = re.compile(  # of the families of models: <|im_end|>, </s>, <start_of_turn>, [/INST]; \uff5c is the wide bar of DeepSeek
+    r"<[|\uff5c][^<>\n]{1,60}>|<[^<>\n]{1,60}[|\uff5c]>|</?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|image)>"
+    r"|<(?:start|end)_of_\w+>|\[/?(?:INST|SYSTEM_PROMPT|THINK|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|TOOL_CONTENT)\]"
+    r"|<</?SYS>>",
+    re.IGNORECASE,
+)
 
 
 class ControlTokens:
@@ -124,6 +130,11 @@ class ControlTokens:
         if model.get("unk_token") in names:
             model["unk_token"] = names[model["unk_token"]]
         return Tokenizer.from_str(json.dumps(state | {"padding": None, "truncation": None, "post_processor": None}))
+
+
+def may_forge_turns(content: str) -> bool:
+    """Whether `content` looks like a control token of some model: for servers whose tokenizer is not known here."""
+    return bool(_KNOWN.search(content))
 
 
 def _is_markup(text: str, template: str) -> bool:

@@ -111,16 +111,13 @@ def _padded_tokens(micro: MicroBatch, lengths: Sequence[int]) -> int:
     return len(micro) * max((sum(lengths[index] for index in row) for row in micro), default=0)
 
 
-def global_counts(groups: Sequence[tuple[int, ...]], weights: Sequence[float]) -> dict[str, float]:
-    """Units of a global batch, from each group's completion lengths and weight; what loss terms are divided by.
-
-    A group of weight 2 counts like two such groups, in every unit.
-    """
-    weighted = list(zip(groups, weights, strict=True))
+def global_counts(groups: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Units of a global batch, from each group's completion lengths; what loss terms are divided by."""
+    pairs = [lengths for lengths in groups if len(lengths) >= 2]
     return {
-        "groups": sum(weights),
-        "pairs": sum(weight for lengths, weight in weighted if len(lengths) >= 2),
-        "completions": sum(weight * len(lengths) for lengths, weight in weighted),
-        "tokens": sum(weight * sum(lengths) for lengths, weight in weighted),
-        "chosen_tokens": sum(weight * lengths[0] for lengths, weight in weighted if lengths),
+        "groups": len(groups),
+        "pairs": len(pairs),
+        "completions": sum(map(len, groups)),
+        "tokens": sum(map(sum, groups)),
+        "chosen_tokens": sum(lengths[0] for lengths in groups if lengths),
     }

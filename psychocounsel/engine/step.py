@@ -37,7 +37,7 @@ class Tallied:
     """A term's sum over the groups seen so far, the count of its unit among them, and its weight in the loss."""
 
     sum: float
-    count: float
+    count: int
     weight: float
 
     def __add__(self, other: "Tallied") -> "Tallied":
@@ -61,7 +61,7 @@ Scores = list[np.ndarray]
 
 def metrics_of(tally: Tally) -> dict[str, float]:
     """Each term divided by its count, and "loss", their weighted sum; a loss of one term does not name it twice."""
-    metrics = {name: term.sum / (term.count or 1) for name, term in tally.items()}
+    metrics = {name: term.sum / max(1, term.count) for name, term in tally.items()}
     weighted = [name for name, term in tally.items() if term.weight]
     metrics["loss"] = sum(tally[name].weight * metrics[name] for name in weighted)
     if len(weighted) == 1:
@@ -110,8 +110,7 @@ class Stepper:
         Raises:
             NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
         """
-        lengths = [tuple(len(completion.ids) for completion in group.completions) for group in groups]
-        counts = global_counts(lengths, [group.weight for group in groups])
+        counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
 
         def run(lane: int, members: list[int], batch: Batch) -> _Part:
@@ -177,7 +176,7 @@ class Stepper:
         everyone = {index: value for part in self.world.gather(mine) for index, value in part.items()}
         return [everyone[index] for index in range(count)] if everyone else []
 
-    def _check_units(self, terms: dict[str, Term], counts: dict[str, float]) -> None:
+    def _check_units(self, terms: dict[str, Term], counts: dict[str, int]) -> None:
         for name, term in terms.items():
             if term.unit not in counts:
                 kind = type(self.algorithm).__name__
@@ -187,13 +186,13 @@ class Stepper:
                 raise UserError(f"{kind}: term {name} is of engine {term.engine!r}, and this run trains {engines}")
 
     def _backward(
-        self, terms: dict[str, Term], counts: dict[str, float], weight: float, lane: int, idle: Collection[str]
+        self, terms: dict[str, Term], counts: dict[str, int], weight: float, lane: int, idle: Collection[str]
     ) -> None:
         for name, engine in self.engines.items():
             if name in idle:
                 continue
             parts = [
-                term.sum * (term.weight * weight / (counts[term.unit] or 1))
+                term.sum * (term.weight * weight / max(1, counts[term.unit]))
                 for term in terms.values()
                 if term.engine == name and term.weight
             ]

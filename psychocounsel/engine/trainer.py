@@ -2,6 +2,7 @@
 
 import platform
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -144,8 +145,12 @@ class Trainer:
         self._heartbeat("collecting")
 
     def _alive_in_round(self) -> None:
-        """What is done of a round is on disk, so a stop there saves the step before it."""
+        """What is done of a round is on disk, so a stop there saves the step before it.
+
+        A round may take hours: a checkpoint of the step before does not wait for its end.
+        """
         self._stop_if_asked()
+        self._settle(wait=False)
         self._heartbeat("collecting")
 
     # -- the loop
@@ -159,6 +164,19 @@ class Trainer:
         """
         self.run.write_state("training", self.state.step, self.steps)
         self.progress.start(self.state.step, self.steps)
+        try:
+            self._take_steps()
+        except UserError:
+            self._keep_saved()
+            raise
+        self.progress.close()
+        if not self.state.best or self.world.any(self.run.is_main and not (self.run.files.model).exists()):
+            if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
+                self.run.say("no evaluation kept the limits of guard: model/ holds the last weights")
+            self._export({})
+        self.products.summarise("finished", self.state)
+
+    def _take_steps(self) -> None:
         while True:
             if self.state.line is not None:
                 self._finish_step(self.state.line)
@@ -166,12 +184,6 @@ class Trainer:
                 break
             self._stop_if_asked()
             self._train_step()
-        self.progress.close()
-        if not self.state.best or self.world.any(self.run.is_main and not (self.run.files.model).exists()):
-            if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
-                self.run.say("no evaluation kept the limits of guard: model/ holds the last weights")
-            self._export({})
-        self.products.summarise("finished", self.state)
 
     def _train_step(self) -> None:
         try:
@@ -234,6 +246,12 @@ class Trainer:
         self.progress.close()
         self.products.summarise("stopped", self.state)
         raise end or Stopped
+
+    def _keep_saved(self) -> None:
+        """Make whole what is being written. Of several ranks the others may not have failed, and would never join in."""
+        if self.world.size == 1:
+            with suppress(Unwritable):
+                self._settle(wait=True)
 
     def close(self) -> None:
         self.watchdog.stop()

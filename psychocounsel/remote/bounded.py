@@ -10,6 +10,9 @@ from typing import Any
 
 import httpx
 
+from psychocounsel.errors import UserError
+from psychocounsel.settings.sections.server_access import proxy_of
+
 LONGEST_ANSWER = 64 << 20  # bytes; the longest ones hold the tokens of some hundred replies
 _SLOWEST_BYTES = 1e6  # per second, in which a request may be taken by the server
 
@@ -22,11 +25,11 @@ class Wire:
     """Posts to servers from any number of threads; each keeps connections of its own, which its deadlines can end.
 
     `seconds` is how long an exchange may take from its beginning to the last byte, beside what sending a long request takes;
-    `connect` is how long a connection may take to be made.
+    `connect` is how long a connection may take to be made. Requests go by the proxies of the environment, unless `direct`.
     """
 
-    def __init__(self, headers: dict[str, str], seconds: float, connect: float) -> None:
-        self.seconds = seconds
+    def __init__(self, headers: dict[str, str], seconds: float, connect: float, direct: bool = False) -> None:
+        self.seconds, self._direct = seconds, direct
         self._headers = {**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._timeout = httpx.Timeout(seconds, connect=min(seconds, connect))
         self._tls: ssl.SSLContext = httpx.create_ssl_context()
@@ -38,11 +41,12 @@ class Wire:
         Raises:
             httpx.RequestError: if there is none, or not in time.
             TooLong: if it is longer than LONGEST_ANSWER; the rest is not read.
+            UserError: if httpx knows no proxy of such a kind.
         """
         deadline = _Deadline(self._streams())
         with deadline.within(self.seconds + len(body) / _SLOWEST_BYTES):
             options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
-            with self._client().stream("POST", url, **options) as response:
+            with self._client(url).stream("POST", url, **options) as response:
                 content = _read(response)
         return httpx.Response(response.status_code, headers=response.headers, content=content)
 
@@ -50,13 +54,21 @@ class Wire:
         for client in self._all:
             client.close()
 
-    def _client(self) -> httpx.Client:
-        if not hasattr(self._mine, "client"):
-            self._mine.client = httpx.Client(headers=self._headers, timeout=self._timeout, verify=self._tls)
+    def _client(self, url: str) -> httpx.Client:
+        """This thread's client for the way to `url`; httpx does not look for proxies by itself."""
+        variable, proxy = (None if self._direct else proxy_of(url)) or ("", None)
+        clients: dict[str | None, httpx.Client] = self._mine.__dict__.setdefault("clients", {})
+        if proxy not in clients:
+            common: dict[str, Any] = {"headers": self._headers, "timeout": self._timeout, "verify": self._tls}
+            try:
+                clients[proxy] = httpx.Client(**common, proxy=proxy, trust_env=False)
+            except (ImportError, ValueError, httpx.InvalidURL) as error:
+                raise UserError(
+                    f"{variable}: is no proxy that can be used; give http://HOST:PORT, or except the server by NO_PROXY"
+                ) from error
             with self._lock:
-                self._all.append(self._mine.client)
-        client: httpx.Client = self._mine.client
-        return client
+                self._all.append(clients[proxy])
+        return clients[proxy]
 
     def _streams(self) -> "weakref.WeakSet[Any]":
         """The connections of this thread."""

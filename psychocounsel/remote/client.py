@@ -50,7 +50,7 @@ class Client:
     servers. Then the address is left out for some minutes, and others take its requests. An answer of more than
     LONGEST_ANSWER bytes is refused, and read no further. `budget` is the most requests that are sent, repeated ones included.
     `key_variable` names the environment variable that holds a bearer key. What is in `journal`, a folder, is not asked
-    again. `key` is the configuration's group that errors name.
+    again. `key` is the configuration's group that errors name. `direct` passes by the proxies of the environment.
 
     Raises:
         UserError: at construction for addresses that are none, and for a variable that is not set.
@@ -67,6 +67,7 @@ class Client:
         key_variable: str | None = None,
         budget: int | None = None,
         journal: Path | None = None,
+        direct: bool = False,
     ) -> None:
         self.key, self.retries, self.budget, self.sent = key, retries, budget, 0
         self.timeout_seconds, self.key_variable = timeout_seconds, key_variable
@@ -76,7 +77,7 @@ class Client:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(concurrency, "client")
         authorization = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
-        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS)
+        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct)
 
     def answers(self, route: str, payloads: Sequence[Any], read: Read[T]) -> Iterator[T]:
         """What `read` makes of the answer to each payload, in their order, as they come; asks when iteration begins.

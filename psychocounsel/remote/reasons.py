@@ -20,7 +20,9 @@ def of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {timeout_seconds:g} s"
     text = (str(error).splitlines() or [""])[0]
-    return "connection refused" if "refused" in text else text[:200] or type(error).__name__
+    if "refused" in text:
+        return "connection refused"
+    return words(text[:200]) if text else type(error).__name__
 
 
 def of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:

@@ -1,6 +1,6 @@
 """Conversations as a reward model reads them: by its own chat template and tokenizer, wherever it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from psychocounsel.data.group import Array
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
-from psychocounsel.reward.base import Conversation
+from psychocounsel.reward.base import Conversation, Scorer
 
 
 class TooManyTokens(UserError):
@@ -57,3 +57,21 @@ def encode_conversations(
                 "model reads: shorten it"
             )
     return encoded
+
+
+def score_what_fits(
+    scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+) -> Array:
+    """Rewards, float32[conversations]; NaN where a conversation is too long for the reward model. None are asked of none."""
+    if not conversations:
+        return np.zeros(0, np.float32)
+    try:
+        return scorer.score(conversations, progress)
+    except TooManyTokens:
+        rewards = np.full(len(conversations), np.nan, np.float32)
+        for number, conversation in enumerate(conversations):
+            try:
+                rewards[number] = scorer.score([conversation])[0]
+            except TooManyTokens:
+                continue
+        return rewards

@@ -13,6 +13,7 @@ from omegaconf import MISSING, OmegaConf
 from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.sections.server_access import check_key_variable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +44,9 @@ class ServerReward(RewardSettings):
     key_variable: str | None = None
 
     def check(self, key: str) -> None:
-        """Refuse addresses that cannot be servers'."""
+        """Refuse addresses that cannot be servers', and a key in the place of its variable."""
         check_addresses(self.addresses, f"{key}.addresses")
+        check_key_variable(self.key_variable, f"{key}.key_variable")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Every address."""

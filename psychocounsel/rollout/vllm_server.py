@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
+from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
 from psychocounsel.rundir import job_servers
@@ -42,7 +43,9 @@ class VLLMServer(VLLMEngine):
     def check(self, config: DictConfig, processes: int) -> None:
         if not self.addresses:
             super().check(config, processes)
-        elif not os.environ.get(KEY_VARIABLE):
+        else:
+            check_addresses(self.addresses, "rollout.addresses")
+        if self.addresses and not os.environ.get(KEY_VARIABLE):
             raise UserError(
                 f"rollout.addresses: the servers' key is not known; set {KEY_VARIABLE} to what they were started with"
             )
@@ -122,7 +125,7 @@ class VLLMServerRollout(Rollout):
     ) -> None:
         self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
         self.ready, self.timeout_seconds, self.transfer = ready, settings.timeout_seconds, settings.transfer
-        self.writes_ahead = settings.overlap
+        self.direct, self.writes_ahead = not settings.addresses, settings.overlap
         self.version = -1
         self.client: Any = None
 
@@ -165,7 +168,8 @@ class VLLMServerRollout(Rollout):
     def _read(self, n: int, answer: Any, payload: Any) -> list[Any]:
         """The `n` replies to the one prompt that was asked."""
         if answer.get("version") != self.version:
-            raise ValueError(f"it wrote with version {answer.get('version')} of the weights, not {self.version}")
+            other = words(str(answer.get("version"))[:200])
+            raise ValueError(f"it wrote with version {other} of the weights, not {self.version}")
         (replies,) = answer["replies"]
         if len(replies) != n:
             raise ValueError(f"{len(replies)} replies, not {n}")
@@ -217,4 +221,5 @@ class VLLMServerRollout(Rollout):
             retries=0,  # what one fails to answer goes to another at once
             concurrency=_ASKED_AT_ONCE,
             key_variable=KEY_VARIABLE,
+            direct=self.direct,
         )

@@ -3,7 +3,10 @@
 Making such an object touches no disk. Paths inside the files are relative, so that a folder may be moved.
 """
 
+import re
 from pathlib import Path
+
+_CHECKPOINT = r"step-([0-9]{6}|[1-9][0-9]{6,})"
 
 
 class RunDir:
@@ -57,7 +60,13 @@ class RunDir:
 
     def checkpoint_dirs(self) -> list["CheckpointDir"]:
         """The checkpoints, whole or not, oldest first."""
-        return [CheckpointDir(path) for path in sorted(self.checkpoints.glob("step-*"))]
+        named = (path for path in self.checkpoints.glob("step-*") if re.fullmatch(_CHECKPOINT, path.name))
+        return sorted((CheckpointDir(path) for path in named if path.is_dir()), key=lambda each: each.step)
+
+    def checkpoint_leftovers(self) -> list[Path]:
+        """What killed writers of checkpoints left: drafts, and checkpoints that were moved aside."""
+        hidden = self.checkpoints.glob(".step-*")
+        return [path for path in hidden if re.fullmatch(rf"\.{_CHECKPOINT}\.(tmp|old)", path.name)]
 
     def round(self, number: int) -> "RoundDir":
         return RoundDir(self.rounds / f"{number:04d}")

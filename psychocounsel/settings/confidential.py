@@ -1,12 +1,11 @@
 """`data.confidential=true`: which hosts would see texts of the data, and a refusal of those that are not allowed to."""
 
-import urllib.request
 from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.sections.server_access import host_of, proxy_of
 from psychocounsel.settings.targets import build
 
 
@@ -51,18 +50,7 @@ def refuse_host(key: str, address: str, allowed: Sequence[str]) -> None:
 
 def _on_the_way(address: str) -> Iterator[tuple[str, str]]:
     """The host of an address, and that of the proxy of the environment by which it is reached."""
-    host, scheme = host_of(address), urlsplit(address).scheme
-    yield host, ""
-    proxy = urllib.request.getproxies().get(scheme)
-    if proxy and not urllib.request.proxy_bypass(host):
-        yield host_of(proxy), f"the proxy {scheme.upper()}_PROXY="
-
-
-def host_of(address: str) -> str:
-    """The name of the host in an address, or in what is a host already; in small letters."""
-    if "/" not in address and address.count(":") > 1 and not address.startswith("["):
-        return address.lower()  # of version 6 of the Internet's protocol
-    try:
-        return (urlsplit(address if "//" in address else f"//{address}").hostname or "").lower()
-    except ValueError:
-        return ""
+    yield host_of(address), ""
+    if proxy := proxy_of(address):
+        variable, url = proxy
+        yield host_of(url), f"the proxy {variable}="

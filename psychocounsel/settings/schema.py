@@ -182,8 +182,8 @@ class CounterfactualConfig:
 
 
 @dataclass
-class EvaluateConfig:
-    """The keys of `psychocounsel.evaluate`; `reward` and `cluster` are added from their `_target_`."""
+class PairsConfig:
+    """The keys of commands that look at pairs and train nothing; `reward` and `cluster` are added from their `_target_`."""
 
     part: str = option("held_out", choices=("held_out", "all"))
     limit: int | None = option(None, at_least=1)
@@ -191,10 +191,16 @@ class EvaluateConfig:
     sweep_dir: str | None = None
     after: list[str] = option([])
     dry_run: bool = False
-    counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
     data: DataConfig = field(default_factory=DataConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])
+
+
+@dataclass
+class EvaluateConfig(PairsConfig):
+    """The keys of `psychocounsel.evaluate`."""
+
+    counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
 
 
 def flat_keys(node: Any, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""Weights of pairs in the loss: a weight is a number of repetitions, however a batch is split; equal weights change no bit."""
+"""Weights of pairs in the loss: a factor of a pair's share, however a batch is split; weights of 1 change no bit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -58,16 +58,22 @@ def assert_close(found: Found, expected: Found) -> None:
 
 
 @every_algorithm
-def test_a_weight_is_a_number_of_repetitions(name: str) -> None:
-    times = [1, 3, 0, 2, 1, 4]
-    weighted = groups_of([float(count) for count in times])
-    repeated = [replace(group, weight=1.0) for group, count in zip(weighted, times, strict=True) for _ in range(count)]
-    assert_close(step(ALGORITHMS[name](), weighted), step(ALGORITHMS[name](), repeated))
+def test_loss_and_gradient_are_weighted_sums_over_pairs(name: str) -> None:
+    """Each part is the same batch in which one pair alone has a weight, so it is divided by the same counts."""
+    weights = [1.5, 0.05, 0.0, 7.3]
+    parts = [step(ALGORITHMS[name](), groups_of([float(one == other) for other in range(4)])) for one in range(4)]
+    metrics, gradients = step(ALGORITHMS[name](), groups_of(weights))
+    losses = [part[0]["loss"] for part in parts]
+    assert metrics["loss"] == pytest.approx(float(np.dot(weights, losses)), rel=1e-5)
+    for key, gradient in gradients.items():
+        expected = sum(weight * part[1][key] for weight, part in zip(weights, parts, strict=True))
+        assert (gradient - expected).norm() <= 1e-4 * gradient.norm().clamp(min=1e-6), key
 
 
-@every_algorithm
-def test_equal_weights_of_another_size_change_nothing(name: str) -> None:
-    assert_close(step(ALGORITHMS[name](), groups_of([0.3] * 5)), step(ALGORITHMS[name](), groups_of([1.0] * 5)))
+def test_a_pair_alone_in_its_batch_keeps_its_weight() -> None:
+    light, plain = (step(SimPO(), groups_of([weight]))[1] for weight in (0.05, 1.0))
+    for key, gradient in plain.items():
+        torch.testing.assert_close(light[key], 0.05 * gradient)
 
 
 @every_algorithm
@@ -95,13 +101,15 @@ def test_any_number_of_ranks_gives_the_same() -> None:
         np.testing.assert_allclose(others[key], value, rtol=1e-4, atol=2e-5)
 
 
-def test_the_loss_is_the_weighted_mean_over_pairs() -> None:
+def test_the_loss_is_divided_by_the_number_of_pairs_and_metrics_are_plain() -> None:
     weights = [0.05, 7.3, 1.0, 0.4, 2.5]
     groups = groups_of(weights)
     alone = [step(Reward(), [replace(group, weight=1.0)])[0] for group in groups]
     found, _ = step(Reward(), groups)
-    for name in ("loss", "rewards/accuracy", "rewards/margin"):
-        assert found[name] == pytest.approx(np.average([line[name] for line in alone], weights=weights), rel=1e-5)
+    expected = sum(weight * line["loss"] for weight, line in zip(weights, alone, strict=True)) / len(groups)
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    for name in ("rewards/accuracy", "rewards/margin"):
+        assert found[name] == pytest.approx(np.mean([line[name] for line in alone]), rel=1e-5)
 
 
 @dataclass

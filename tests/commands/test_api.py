@@ -54,6 +54,13 @@ def test_a_run_from_python_is_the_run_of_the_command(
     assert typed == [*settings, f"paths.cache={result.run_dir.parent}/cache"]
 
 
+def test_each_way_in_which_a_run_ends_has_a_word_and_a_sentence(tmp_path: Path) -> None:
+    words = {code: api._STATUS.get(code, "failed") for code in (0, 1, 3, 4, 75)}
+    assert list(words.values()) == ["finished", "failed", "guarded", "undecided", "stopped"]
+    sentences = {api._message(word, tmp_path, code, []) for code, word in words.items()}
+    assert len(sentences) == 5 and all(each.startswith(f"{tmp_path}: ") for each in sentences)
+
+
 def test_the_result_holds_what_the_run_wrote(result: api.RunResult) -> None:
     assert (result.status, result.exit_code) == ("finished", 0)
     written = read_json(result.run_dir / "summary.json")["metrics"]

@@ -9,7 +9,7 @@ import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.select import load_split
-from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, worst
 from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.material import pairs_from
 from psychocounsel.evaluation.audit.table import lines_of
@@ -65,6 +65,16 @@ def test_the_gate_is_an_exit_code_and_leaves_the_run_unfinished(home: Path) -> N
     assert "is already finished" in cli(*given, "audit.max_blind=0.95", "run_dir=passed", cwd=home).stdout
 
 
+def test_in_a_sweep_a_sure_refusal_outweighs_an_open_verdict(home: Path) -> None:
+    limits = "audit.max_blind=0.6,0.8,0.95"
+    given = ["audit", "-m", "data.path=pairs.jsonl", *QUICK, limits, "sweep_dir=sweep"]
+    table = cli(*given, cwd=home, check_code=GATE_NO).stdout.splitlines()[-3:]
+    assert [line.split()[0] for line in table] == ["refused", "undecided", "done"]
+    assert worst([DONE, GATE_UNDECIDED]) == GATE_UNDECIDED
+    for code in (1, USER_ERROR, GATE_NO, CONTINUE_LATER, 137):
+        assert worst([GATE_UNDECIDED, code, DONE]) == code
+
+
 def test_what_it_says_and_writes(home: Path) -> None:
     result = cli(
         "audit", "data.path=pairs.jsonl", "audit.against=[other.jsonl,sample]", *QUICK, "run_dir=run", cwd=home
@@ -79,7 +89,7 @@ def test_what_it_says_and_writes(home: Path) -> None:
     assert found["fingerprint"] == pairs_from([*train, *held_out]).fingerprint()
     for line in (
         "data=pairs: 120 pairs of 120 prompts and 240 replies",
-        "leaving out each of 8 clusters of prompts, as the data name no topics",
+        "leaving out each of 8 clusters of prompts, as the data do not name several",
         "(exclamations) wins 80.0 %; with random labels it would win",
         "Ratings: the data have none",
         "shared with other.jsonl (11 rows): 10 prompts and",
@@ -120,7 +130,7 @@ def test_a_reward_model_in_two_processes_is_scored_as_in_one(home: Path) -> None
         cli(*given, f"cluster.processes={processes}", f"run_dir={name}", cwd=home)
     one, two = (read_json(home / name / "audit.json") for name in ("one", "two"))
     assert one["reading"]["reward"] == two["reading"]["reward"] and one["blind"] == two["blind"]
-    assert set(one["reading"]["reward"]) == {"own", "swapped", "removed", "gains"}
+    assert set(one["reading"]["reward"]) == {"own", "swapped", "removed", "gains", "left_out"}
 
 
 def test_without_a_reward_model_no_torch_is_imported(home: Path) -> None:
@@ -149,3 +159,17 @@ def test_the_configuration_of_another_command_is_refused(command: str, name: str
     result = cli(command, "--config-name", name, cwd=tmp_path, check_code=USER_ERROR)
     assert result.stderr == f"error: --config-name: names a configuration that is none of psychocounsel.{command}\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_other_sets_that_cannot_be_read_are_said_before_any_work(home: Path) -> None:
+    """Nothing shared with a set of which no row was read would be a false all-clear."""
+    write_jsonl(home / "unknown.jsonl", [{"instruction": "Help.", "output": "Yes."}] * 3)
+    write_jsonl(home / "partly.jsonl", [*rows(120, "!")[:10], {"instruction": "Help.", "output": "Yes."}])
+    given = ["audit", "data.path=pairs.jsonl", *QUICK]
+    refused = cli(*given, "audit.against=[unknown.jsonl]", "run_dir=unknown", cwd=home, check_code=USER_ERROR)
+    assert (
+        "unknown.jsonl: none of its rows can be used" in refused.stderr and "Without the client" not in refused.stderr
+    )
+    result = cli(*given, "audit.against=[partly.jsonl]", "run_dir=partly", cwd=home)
+    assert "partly.jsonl: 1 bad rows dropped" in result.stderr
+    assert "(10 rows): 10 prompts and " in result.stderr

@@ -62,10 +62,28 @@ def test_first_words(text: str, name: str) -> None:
     assert CUES[name](text) == 1 and CUES[name]("We " + text) == 0
 
 
-@pytest.mark.parametrize("closing", ["?", '?"', "?**", "?) ", "?\u201d\n"])
+@pytest.mark.parametrize(
+    "closing",
+    ["?", '?"', "?**", "?) ", "?\u201d\n", "\uff1f", "\u061f", "\uff1f\u300d", "\uff1f\uff09\n"],
+)
 def test_a_reply_ends_with_a_question_whatever_closes_it(closing: str) -> None:
     assert CUES["ending"](f"And you{closing}") == 1
     assert CUES["ending"](f"And you{closing} Yes.") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [
+        ("questions", "?\uff1f\u061f"),
+        ("exclamations", "!\uff01"),
+        ("commas", ",\uff0c\u3001\u060c"),
+        ("colons", ":;\uff1a\uff1b\u061b"),
+    ],
+)
+def test_marks_count_in_any_script(name: str, marks: str) -> None:
+    """Full-width marks of Chinese and Japanese, and Arabic ones, beside those of ASCII."""
+    for mark in marks:
+        assert CUES[name](f"\u4f60{mark} \u597d{mark}.") == 2, ascii(mark)
 
 
 def test_every_cue_of_a_text_without_words_is_finite() -> None:

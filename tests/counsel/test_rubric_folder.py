@@ -63,6 +63,11 @@ def test_what_is_neither_a_language_nor_a_folder(tmp_path: Path, monkeypatch: py
 
 EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "a key": ("safety.yaml", lambda value: value.pop("definition"), "safety.yaml: definition is missing"),
+    "a case that ignores what was reported": (
+        "safety_questions.yaml",
+        lambda value: value["cases"][2]["answers"].update(recognises="no"),
+        "safety_questions.yaml: cases[3]: safety is 2, but these answers limit it to 1",
+    ),
     "an anchor": ("safety.yaml", lambda value: value["levels"].pop(4), "safety.yaml: levels: 4 is missing"),
     "a sixth anchor": ("safety.yaml", lambda value: value["levels"].update({6: {}}), "levels: unknown key 6"),
     "a typo": (

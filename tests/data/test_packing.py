@@ -187,10 +187,5 @@ def test_group_longer_than_the_budget_is_alone(one_row: bool) -> None:
 
 
 def test_global_counts() -> None:
-    counts = global_counts([(3, 5), (2, 2), (7,)], [1.0, 1.0, 1.0])
+    counts = global_counts([(3, 5), (2, 2), (7,)])
     assert counts == {"groups": 3, "pairs": 2, "completions": 5, "tokens": 19, "chosen_tokens": 12}
-
-
-def test_a_group_of_weight_two_counts_twice() -> None:
-    once, twice = [(3, 5), (2, 2), (7,)], [(3, 5), (3, 5), (2, 2), (7,)]
-    assert global_counts(once, [2.0, 1.0, 1.0]) == global_counts(twice, [1.0] * 4)

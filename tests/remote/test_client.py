@@ -196,7 +196,8 @@ def test_the_budget_counts_every_request_that_is_sent() -> None:
         ([], "reward.addresses is empty"),
         (["localhost:8000"], "localhost:8000 is no address of a server"),
         (["http://host:port"], "no address of a server"),
-        (["http://alice:secret@host:1"], "the address of host holds a secret"),
+        (["http://alice:secret@host:1"], "address 1 may hold a secret"),
+        (["ftp://alice:secret@host"], "address 1 may hold a secret"),
         (["http://host:1", "http://host:1"], "stands there twice"),
     ],
 )

@@ -70,6 +70,17 @@ def test_counterfactuals_are_asked_of_allowed_hosts_alone() -> None:
     checked(*SECRET, name="evaluate")
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["ftp://me:s3cret@edit.example/v1", "http://me:s3cret@edit.example:lots/v1", "http://edit.example/v1?key=s3cret"],
+)
+def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(address: str) -> None:
+    given = [f"counterfactuals.addresses=[http://127.0.0.1:1/v1,'{address}']", "counterfactuals.model=m"]
+    with pytest.raises(UserError, match=r"^counterfactuals.addresses: address 2 may hold a secret") as caught:
+        checked(*given, name="evaluate")
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_texts_go_to_allowed_hosts_alone(name: str) -> None:
     overrides, key, hosts = ENDPOINTS[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.engine.callbacks import Callback
+from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
 
 
@@ -155,3 +156,14 @@ class Slow(Callback):
             import time
 
             time.sleep(self.seconds)
+
+
+@dataclass
+class Mistake(Callback):
+    """Raises at the end of a step what a mistake of the user raises, on every rank."""
+
+    step: int
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step) == ("step_end", self.step):
+            raise UserError("made to fail")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.sections.server_access import SECRET_FORMS
 
 _NAME = re.compile(
     r"token(?!s(?:_|$)|i[sz])|secret|passw|credential|(?:api|access|private|auth)_?key|(?:^|_)(?:key|pat|pass|pwd)s?$",
@@ -20,10 +21,6 @@ _VALUE = r"""("[^"]*"|'[^']*'|[^\s;&|]+)"""
 _ASSIGNED = re.compile(rf"(?<![\w$])([A-Za-z_]\w*)=(?={_VALUE})")  # also inside of a value: --env=HF_TOKEN=...
 _OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_VALUE}")
 _LOGIN = re.compile(r"\blogin\s+(?:--?\w+\s+)*[A-Za-z0-9_-]{20,}")
-_FORMS = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
-    r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})|://[^/\s:@$]+:[^/\s@$]+@|\bBearer\s+[\w.-]{16,}"
-)
 
 
 def refuse_secret_names(names: Iterable[Any], key: str) -> None:
@@ -48,7 +45,7 @@ def refuse_secrets(text: str, key: str) -> None:
     for name, value in [*_ASSIGNED.findall(text), *_OPTION.findall(text)]:
         if _is_secret(name.replace("-", "_")) and not re.match(r"""["']?[$`]|["']{2}|-""", value):
             raise UserError(_refusal(key, name))
-    if _FORMS.search(text) or _LOGIN.search(text):
+    if SECRET_FORMS.search(text) or _LOGIN.search(text):
         raise UserError(_refusal(key, "what looks like a token"))
 
 

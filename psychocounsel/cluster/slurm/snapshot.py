@@ -168,15 +168,24 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
         refuse_untrusted_code(target)
         return target
     draft = code / f".{target.name}.{uuid.uuid4().hex}.tmp"
-    for file in files:
-        (draft / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / file, draft / file)
-    _take_write_from_others(draft)
-    with contextlib.suppress(OSError):  # another submission has just made it
-        draft.rename(target)
-    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for file in files:
+            (draft / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / file, draft / file)
+        _take_write_from_others(draft)
+        _make_durable(draft)
+        with contextlib.suppress(OSError):  # another submission has just made it
+            draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     fsync_directory(code)
     return target
+
+
+def _make_durable(folder: Path) -> None:
+    """Put `folder` and what is in it on disk: a job finds the copy by its name alone, and trusts its content."""
+    for path in (folder, *folder.rglob("*")):
+        fsync_directory(path)  # a file is opened and put on disk in the same way
 
 
 def _take_write_from_others(folder: Path) -> None:

@@ -131,7 +131,8 @@ def _wrong_safety_cases(questions: SafetyQuestions, risk: Risk) -> Iterator[str]
             yield f"{where}: words of each risk must stand in the speech"
         if (action := risk.most_urgent(case.risks)) != case.expected_action:
             yield f"{where}: expected_action must be {action}, as risk.yaml has it for these risks"
-        if case.safety > (highest := questions.highest_safety(case.answers)):
+        highest = questions.highest_safety(case.answers, risk.disclosed_dangers(case.risks))
+        if case.safety > highest:
             yield f"{where}: safety is {case.safety}, but these answers limit it to {highest}"
 
 

@@ -158,6 +158,8 @@ def _questions(part: SafetyQuestions, words: Words, examples: bool) -> Iterator[
     for name, each in part.questions.items():
         yield "heading", f"{name}: {each.question}"
         limit = f"{words['at_most']} {each.at_most}"
+        if name == "recognises":
+            limit += f" ({', '.join(f'{sign} {most}' for sign, most in part.unrecognised_at_most.items())})"
         yield "item", f"{words['good_answer']}: {each.good_answer}; {words['rating']} safety {limit}"
         yield from _labelled(each, ("counts_as_yes", "counts_as_no", "not_applicable", "evidence"), words)
     if examples:

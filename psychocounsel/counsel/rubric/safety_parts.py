@@ -83,6 +83,10 @@ class Risk:
         actions = (self.expected_action(each.kind, each.disclosure, each.recency) for each in findings)
         return max(actions, key=ACTIONS.index, default="none")
 
+    def disclosed_dangers(self, findings: Iterable[RiskFinding]) -> list[str]:
+        """How the client disclosed each of these risks that is a danger, and not a circumstance alone."""
+        return [each.disclosure for each in findings if self.kinds[each.kind].role == "danger"]
+
 
 @dataclass(frozen=True)
 class SafetyQuestion:
@@ -112,19 +116,25 @@ class SafetyCase:
 class SafetyQuestions:
     origin: str
     about: str
+    # Limits of the rating on safety if a danger is not recognised, by how the client disclosed it.
+    unrecognised_at_most: Annotated[dict[str, Limit], {"keys": SIGNS}]
     questions: Annotated[dict[str, SafetyQuestion], {"keys": SAFETY_QUESTIONS}]
     cases: tuple[SafetyCase, ...]
     literature: tuple[Citation, ...]
 
-    def highest_safety(self, answers: dict[str, str]) -> int:
+    def highest_safety(self, answers: dict[str, str], disclosures: Iterable[str]) -> int:
         """The highest rating on safety that the answers ("yes", "no", "not_applicable") to these questions leave.
 
+        `disclosures` says how the client disclosed each danger in the speech (`Risk.disclosed_dangers`).
+
         Raises:
-            KeyError: for a name that is not in SAFETY_QUESTIONS.
+            KeyError: for a name that is not in SAFETY_QUESTIONS, or not in DISCLOSURES.
             ValueError: for any other answer.
         """
+        by_disclosure = [self.unrecognised_at_most[each] for each in disclosures if each != "none"]
         if wrong := [name for name, answer in answers.items() if answer not in ANSWERS]:
             raise ValueError(f"{wrong[0]}: an answer is one of {', '.join(ANSWERS)}")
         asked = {self.questions[name]: answer for name, answer in answers.items()}
-        bad = (each.at_most for each, answer in asked.items() if answer not in (each.good_answer, "not_applicable"))
+        bad = [each.at_most for each, answer in asked.items() if answer not in (each.good_answer, "not_applicable")]
+        bad += by_disclosure if answers.get("recognises") == "no" else []
         return min(bad, default=RATINGS[-1])

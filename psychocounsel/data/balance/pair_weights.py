@@ -56,6 +56,8 @@ def _accuracy(signs: np.ndarray, share: np.ndarray | float) -> float:
 
 def _check_both_ways(name: str, signs: np.ndarray) -> None:
     more, less = int((signs > 0).sum()), int((signs < 0).sum())
+    if not more and not less:
+        raise UserError(f"data.balance: both replies of every pair have as much of {name}: leave {name} out")
     if bool(more) != bool(less):
         side, other = ("chosen", "rejected") if more else ("rejected", "chosen")
         raise UserError(
@@ -71,5 +73,5 @@ def _impossible(cues: Sequence[str], signs: np.ndarray) -> str:
     what = f"{', '.join(alone)} alone" if alone else "all of these cues together"
     return (
         f"data.balance=[{','.join(cues)}]: no weights of at most {LARGEST:g} times the mean balance {what} in these "
-        f"{len(signs)} pairs: name fewer cues, or add pairs that break them"
+        f"{len(signs)} pairs: leave out {alone[0] if alone else 'one of them'}, or add pairs in which the other reply has more"
     )

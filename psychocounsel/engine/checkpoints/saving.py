@@ -14,10 +14,24 @@ from psychocounsel.engine.checkpoints.host_copy import HostCopy
 from psychocounsel.engine.checkpoints.partition import Partition
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import Unwritable, UserError
-from psychocounsel.rundir.manifest import check_can_go_on, complete_checkpoints, damage, file_marks, write_manifest
+from psychocounsel.rundir.manifest import (
+    check_can_go_on,
+    complete_checkpoints,
+    damage,
+    file_marks,
+    is_complete,
+    write_manifest,
+)
 from psychocounsel.rundir.paths import CheckpointDir
 from psychocounsel.rundir.run import Run
-from psychocounsel.storage.files import fsync_directory, json_text, read_mapping, write_atomically
+from psychocounsel.storage.files import (
+    fsync_directory,
+    json_text,
+    read_mapping,
+    recover_directory,
+    replace_directory,
+    write_atomically,
+)
 from psychocounsel.storage.hashes import FileMark, write_marked
 
 _SOON = 1 << 28  # bytes that a disk takes in a second or so: a step later they are waited for, so that it is known when
@@ -26,9 +40,13 @@ T = TypeVar("T")
 
 @dataclass
 class _Pending:
-    """A checkpoint that is being written: `writing` gives the marks of this rank's files once they are on disk."""
+    """A checkpoint that is being written: `writing` gives the marks of this rank's files once they are on disk.
+
+    `loop` is the state of the loop as text, which tells a checkpoint of this step from another one.
+    """
 
     target: CheckpointDir
+    loop: str
     writing: "Future[dict[str, FileMark]]"
     soon: bool
 
@@ -48,6 +66,7 @@ class Checkpoints:
         self._copies = {name: HostCopy() for name in engines}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: _Pending | None = None
+        self._last = ""  # `_Pending.loop` of the newest whole checkpoint of this process
         self._saved = time.monotonic()
 
     def overdue(self) -> bool:
@@ -60,16 +79,21 @@ class Checkpoints:
     def save(self, step: int, loop: dict[str, Any]) -> None:
         """Take the state of the engines and begin to write it, with that of the loop; `settle` ends it.
 
+        What this process has already written of the same state stays, and nothing is written.
+
         Raises:
             Unwritable: as `settle`, of this checkpoint or the one before.
         """
         self.settle()
         self._saved = time.monotonic()
         target, rank, ranks = self.files.checkpoint(step), self.world.rank, self.world.size
+        state = {**loop, "step": step, "processes": ranks}
+        if self.world.any(rank == 0 and json_text(state) == self._last and is_complete(target.path)):
+            return
         self._together(target, partial(self._make_draft, target.draft) if rank == 0 else None)
         shards = {name: shard_of(each, rank, ranks) for name, each in self.partitions.items()}
         everyone = self.world.gather({name: (shard.slices, shard.size) for name, shard in shards.items()})
-        notes: dict[str, Any] = {target.loop.name: {**loop, "step": step, "processes": ranks}}
+        notes: dict[str, Any] = {target.loop.name: state}
         for name, partition in self.partitions.items():
             path = target.description(name).relative_to(target.path).as_posix()
             notes[path] = describe(partition, [part[name][0] for part in everyone])
@@ -79,7 +103,7 @@ class Checkpoints:
                 copy.wait()
         writing = self._thread.submit(self._write, shards, notes if rank == 0 else {}, target.draft)
         soon = sum(size for part in everyone for _, size in part.values()) <= _SOON
-        self._pending = _Pending(target, writing, soon)
+        self._pending = _Pending(target, json_text(state), writing, soon)
         if not self.settings.background:
             self.settle()
 
@@ -100,6 +124,7 @@ class Checkpoints:
         self._together(target, partial(write_manifest, target.draft.path, marks) if is_main else None)
         self.announce("checkpoint_written", target.step)
         self._together(target, partial(self._rename, target) if is_main else None)
+        self._last = pending.loop
         self.announce("checkpoint_renamed", target.step)
         self.world.barrier()
 
@@ -111,6 +136,9 @@ class Checkpoints:
         Raises:
             UserError: if all are damaged, hold no optimizer state, or are of another model.
         """
+        if self.world.rank == 0:
+            self._put_back()
+        self.world.barrier()
         check_can_go_on(self.files.path)
         folder = self._newest_intact()
         if folder is None:
@@ -157,18 +185,22 @@ class Checkpoints:
             draft.description(name).parent.mkdir(parents=True)
 
     def _rename(self, target: CheckpointDir) -> None:
-        shutil.rmtree(target.path, ignore_errors=True)  # an incomplete one of the same step
-        target.draft.path.rename(target.path)
-        write_atomically(self.files.latest_checkpoint, target.path.name + "\n")  # syncs the folder, and so the rename
+        replace_directory(target.draft.path, target.path)
+        write_atomically(self.files.latest_checkpoint, target.path.name + "\n")
         whole = [path for path in complete_checkpoints(self.files.path) if CheckpointDir(path).step <= target.step]
-        for path in self.files.checkpoints.iterdir():  # a later one was passed over: it is damaged
-            if path.is_dir() and path not in whole[-self.settings.keep_last :]:
+        found = [each.path for each in self.files.checkpoint_dirs()] + self.files.checkpoint_leftovers()
+        for path in found:  # a later one was passed over: it is damaged
+            if path not in whole[-self.settings.keep_last :]:
                 shutil.rmtree(path, ignore_errors=True)
 
+    def _put_back(self) -> None:
+        """Recover checkpoints from a kill while another of the same step took their place."""
+        for path in self.files.checkpoint_leftovers():
+            recover_directory(path.with_name(path.name[1:].partition(".")[0]))
+
     def _newest_intact(self) -> CheckpointDir | None:
-        """The ranks share the work of reading every byte."""
-        whole = complete_checkpoints(self.files.path)
-        steps = [(each.step, each.path in whole) for each in self.files.checkpoint_dirs()]
+        """The ranks share the work of reading every byte. Only whole folders were ever renamed, so all else is damage."""
+        steps = [(each.step, is_complete(each.path)) for each in self.files.checkpoint_dirs()]
         damaged = []
         for step, is_whole in reversed(self.world.broadcast(steps)):
             folder = self.files.checkpoint(step)
@@ -176,11 +208,18 @@ class Checkpoints:
             wrong = next(filter(None, self.world.gather(damage(folder.path, dict(marks)))), None)
             if is_whole and wrong is None:
                 return folder
-            damaged += [folder.path.name] if is_whole else []
-            self.run.say(f"checkpoint {folder.path.name} is passed over: {wrong or 'it is not whole'}")
+            damaged.append(folder.path.name)
+            self.run.say(f"checkpoint {folder.path.name} is passed over: {wrong or _incomplete(folder)}")
         if damaged:
             raise UserError(
                 f"{self.files.checkpoints}: {' and '.join(damaged)} changed after being written, and no other is left: "
                 "restore the files, or delete this folder to begin anew"
             )
         return None
+
+
+def _incomplete(folder: CheckpointDir) -> str:
+    """What is wrong with a checkpoint that is not whole."""
+    if not file_marks(folder.path):
+        return f"{folder.manifest.name} is missing, damaged or of another version of the program"
+    return "files are missing, too many, or of another size"

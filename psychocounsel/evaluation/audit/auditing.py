@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.odd_rows import report_dropped
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import all_rows, load_split, normalised
 from psychocounsel.data.sources import load_examples
@@ -45,7 +46,7 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
     Raises:
         UserError: if there are no pairs, or too few clients to hold any out.
     """
-    examples = load_pairs(config, say)
+    examples, others = load_pairs(config, say), load_others(config, say)
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
     if len(np.unique(pairs.component)) < _LEAST:
@@ -74,7 +75,7 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
         **_of_ratings(config, examples),
         "contradictions": contradictions(pairs),
-        **_of_texts(config, pairs),
+        **_of_texts(config, pairs, others),
     }
     _write(config, folder, pairs, figures, FINISHED if verdict.code == DONE else verdict.word)
     for line in lines_of(config.data.name, OmegaConf.select(config, "reward.name"), figures):
@@ -94,6 +95,21 @@ def load_pairs(config: DictConfig, say: Say) -> list[Example]:
     if not examples or any(len(example.replies) < 2 for example in examples):
         raise UserError("there are no pairs to audit: data need chosen and rejected, and part=held_out a held-out part")
     return examples
+
+
+def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
+    """The rows of each set in `audit.against`, by name; rows that cannot be used are counted and said.
+
+    Raises:
+        UserError: for a set that cannot be read, or of which no row can be used.
+    """
+    found = {}
+    for entry in config.audit.against:
+        name, dropped = entry.name or entry.path, list[str]()
+        rows = load_examples(entry.path, entry.split, entry.revision, None, config.data.rating_range, dropped)
+        report_dropped(dropped, len(dropped) + len(rows), f"audit.against={name}", say)
+        found[name] = rows
+    return found
 
 
 def _counts(pairs: Pairs) -> Figures:
@@ -122,14 +138,13 @@ def _of_ratings(config: DictConfig, examples: Sequence[Example]) -> Figures:
     }
 
 
-def _of_texts(config: DictConfig, pairs: Pairs) -> Figures:
+def _of_texts(config: DictConfig, pairs: Pairs, others: dict[str, list[Example]]) -> Figures:
     """Duplicates, and what is shared with other sets."""
     texts = Texts(pairs)
     found: Figures = {"repeats": repeats(pairs, texts, config.audit.near), "against": {}}
-    for entry in config.audit.against:
-        rows = load_examples(entry.path, entry.split, entry.revision, dropped=[])
+    for name, rows in others.items():
         figures = shared(pairs, texts, rows, config.audit.near)
-        found["against"][entry.name or entry.path] = {**figures, "fingerprint": _fingerprint(rows)}
+        found["against"][name] = {**figures, "fingerprint": _fingerprint(rows)}
     return found
 
 

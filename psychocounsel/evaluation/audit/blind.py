@@ -49,8 +49,8 @@ class Blind:
 
 
 def wins(margins: Array) -> Array:
-    """1 where the chosen reply is preferred, 0 where the rejected is, 0.5 where neither is or nothing judged the pair."""
-    return np.where(margins > 0, 1.0, np.where(margins < 0, 0.0, 0.5))
+    """1 where the chosen reply is preferred, 0 where the rejected is, 0.5 where neither is, NaN where the margin is."""
+    return np.where(np.isnan(margins), np.nan, np.where(margins > 0, 1.0, np.where(margins < 0, 0.0, 0.5)))
 
 
 def blind_baselines(
@@ -68,21 +68,30 @@ def blind_baselines(
     schemes = {"by_prompt": by_component(pairs.component, folds, seed)}
     if topics.source != NONE:
         schemes["by_topic"] = by_topic(topics.of_pair, pairs.component, MOST_TOPIC_FOLDS, seed)
-    margins: dict[tuple[str, str], Array] = {}
+    schemes = {scheme: each for scheme, each in schemes.items() if each}
+    margins: dict[str, dict[str, Array]] = {scheme: {} for scheme in schemes}
     for name in steps([name for name in TITLES if _is_there(name, pairs)]):
         differences, fit = _prepared(name, pairs, values, signs)
-        margins |= {(name, scheme): cross_fit(differences, each, fit, workers) for scheme, each in schemes.items()}
-    found = accuracies(np.column_stack([*margins.values(), signs]), pairs.component)
-    baselines: dict[str, Figures] = {name: {} for name, _ in margins}
-    for (name, scheme), figures in zip(margins, found, strict=False):
-        baselines[name][scheme] = figures
+        for scheme, each in schemes.items():
+            margins[scheme][name] = cross_fit(differences, each, fit, workers)
     decides = (signs != 0).sum(0).tolist()
     cues = {
         name: {**figures, "decides": count}
-        for name, figures, count in zip(names, found[len(margins) :], decides, strict=True)
+        for name, figures, count in zip(names, accuracies(signs, pairs.component), decides, strict=True)
     }
     maximum = best_cue(signs, pairs.component, permutations, seed)
-    return Blind(baselines, cues, maximum, names[maximum.column])
+    return Blind(_baselines(margins, pairs.component), cues, maximum, names[maximum.column])
+
+
+def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[str, Figures]:
+    """Figures of each baseline by scheme, of the pairs that the scheme's folds judged; `judged` is their number."""
+    found: dict[str, Figures] = {name: {} for name in margins["by_prompt"]}
+    for scheme, each in margins.items():
+        columns = np.column_stack(list(each.values()))
+        judged = ~np.isnan(columns).any(1)
+        for name, figures in zip(each, accuracies(columns[judged], component[judged]), strict=True):
+            found[name][scheme] = {**figures, "judged": int(judged.sum())}
+    return found
 
 
 def accuracies(margins: Array, component: Array) -> list[Figures]:

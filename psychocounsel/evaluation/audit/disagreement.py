@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.evaluation.audit.material import Pairs, RatedReplies
+from psychocounsel.evaluation.audit.material import Pairs, RatedReplies, same_texts
 
 
 def contradictions(pairs: Pairs) -> dict[str, int]:
     """`repeated`: pairs of replies to one prompt that stand there more than once; `contradicted`: of these, in both orders."""
     seen: dict[tuple[int, int, int], list[bool]] = defaultdict(list)
-    for prompt, chosen, rejected in zip(
-        pairs.prompt.tolist(), pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True
-    ):
+    number = same_texts(pairs.replies)
+    sides = (pairs.prompt, number[pairs.chosen], number[pairs.rejected])
+    for prompt, chosen, rejected in zip(*(side.tolist() for side in sides), strict=True):
         seen[prompt, min(chosen, rejected), max(chosen, rejected)].append(chosen < rejected)
     repeated = [orders for orders in seen.values() if len(orders) > 1]
     return {"repeated": len(repeated), "contradicted": sum(len(set(orders)) > 1 for orders in repeated)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
+LEAST_FITTED = 10  # pairs
 Fit = Callable[[Any, Array], Array]  # (differences of all pairs, rows to fit to) -> margins of all pairs
 
 
@@ -28,13 +29,14 @@ def by_component(component: Array, count: int, seed: int) -> list[Fold]:
 def by_topic(topic: Array, component: Array, most: int, seed: int) -> list[Fold]:
     """A fold for each topic, or of several topics where there are more than `most`.
 
-    What is fitted sees no pair of a component that reaches into the topics it is judged on.
+    What is fitted sees no pair of a component that reaches into the topics it is judged on. Topics that leave fewer than
+    `LEAST_FITTED` pairs to fit to have no fold: nothing judges their pairs.
     """
     part, folds = _spread(topic, most, seed), []
     for number in np.unique(part):
         test = np.flatnonzero(part == number)
         folds.append(Fold(np.flatnonzero(~np.isin(component, component[test])), test))
-    return [fold for fold in folds if len(fold.train)]
+    return [fold for fold in folds if len(fold.train) >= LEAST_FITTED]
 
 
 def _spread(group: Array, count: int, seed: int) -> Array:

@@ -80,7 +80,7 @@ def pairs_from(examples: Sequence[Example]) -> Pairs:
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
-        component=components(prompt, _same_texts(list(texts))[np.stack([chosen, rejected], 1)]),
+        component=components(prompt, same_texts(list(texts))[np.stack([chosen, rejected], 1)]),
         topics=topics if len(topics) == len(examples) else None,
         writers=writers if len(writers) == len(examples) else None,
         order=np.array(order, np.int64) if len(order) == len(examples) else None,
@@ -92,7 +92,7 @@ def reply_key(reply: str) -> str:
     return normalised([{"role": "assistant", "content": reply}])
 
 
-def _same_texts(texts: Sequence[str]) -> Array:
+def same_texts(texts: Sequence[str]) -> Array:
     """A number for each text, the same for texts that are equal once normalised; int64[texts]."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(reply_key(text), len(numbers)) for text in texts], np.int64)

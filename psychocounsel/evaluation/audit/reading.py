@@ -8,12 +8,15 @@ import numpy as np
 
 from psychocounsel.data.rows import Message
 from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.material import Pairs
 from psychocounsel.evaluation.stats import mean_intervals
 
 Array = np.ndarray
-Score = Callable[[list[list[Message]]], Array]  # conversations that end with a reply -> float[n]
+Score = Callable[
+    [list[list[Message]]], Array
+]  # conversations that end with a reply -> float[n], NaN if one is too long
 
 REMOVED: list[Message] = [{"role": "user", "content": "Hello."}]  # what stands in the place of a speech that is removed
 _WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly of the kind that all texts share
@@ -24,8 +27,17 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
 
     `margins`: float[n] of each condition, `own` first. `gains` holds, for each other condition, the mean of what a pair wins
     more with its own speech, and the 95 % interval of these paired differences by components: `gains["swapped"]` is how much
-    the scorer reads.
+    the scorer reads. `left_out`: pairs without a margin in some condition, which count in none.
+
+    Raises:
+        UserError: if no pair is left.
     """
+    kept = ~np.isnan(np.column_stack(list(margins.values()))).any(1)
+    if not kept.any():
+        raise UserError(
+            "no pair fits the reward model with its own and another client's speech: raise reward.max_length"
+        )
+    margins, component = {name: found[kept] for name, found in margins.items()}, component[kept]
     won = np.column_stack([wins(found) for found in margins.values()])
     columns = np.column_stack([won, won[:, :1] - won[:, 1:]])
     are_shares = np.arange(columns.shape[1]) < len(margins)
@@ -35,6 +47,7 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
     return {
         **dict(zip(margins, whole, strict=False)),
         "gains": dict(zip(list(margins)[1:], gains, strict=True)),
+        "left_out": int((~kept).sum()),
     }
 
 
@@ -60,13 +73,14 @@ def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
 def reward_margins(pairs: Pairs, other: Array, score: Score, system_prompt: str | None) -> dict[str, Array]:
     """Rewards of the chosen less those of the rejected reply after the own speech, another client's, and none.
 
-    `score` gets each conversation once.
+    `score` gets each conversation once. A removed speech leaves the prompt's system message where it is.
     """
-    prompts: list[list[Message]] = [*pairs.prompts, REMOVED]
+    systems = [[message for message in prompt if message["role"] == "system"] for prompt in pairs.prompts]
+    prompts: list[list[Message]] = [*pairs.prompts, *([*system, *REMOVED] for system in systems)]
     conditions = {
         "own": pairs.prompt,
         "swapped": other[pairs.prompt],
-        "removed": np.full(len(pairs), len(pairs.prompts)),
+        "removed": len(pairs.prompts) + pairs.prompt,
     }
     numbers: dict[tuple[int, int], int] = {}
     wanted = {

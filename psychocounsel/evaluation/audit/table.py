@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from psychocounsel.evaluation.audit.blind import TITLES
+from psychocounsel.evaluation.audit.blind import MOST_TOPIC_FOLDS, TITLES
 from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
 
 Figures = dict[str, Any]
@@ -36,6 +36,7 @@ def _blind(blind: Figures, topics: Figures) -> Iterator[str]:
     for name, found in blind["baselines"].items():
         row = f"  {TITLES[name]:<{_TITLE}}{_share(found['by_prompt']):<{_SHARE}}"
         yield (row + (_share(found["by_topic"]) if "by_topic" in found else "")).rstrip()
+    yield from _unjudged(blind["baselines"]["best_cue"], topics)
     maximum = blind["maximum"]
     yield (
         f"  The best of {len(blind['cues'])} cues ({maximum['cue']}) wins {_percent(maximum['accuracy'])}; with random labels it "
@@ -45,14 +46,26 @@ def _blind(blind: Figures, topics: Figures) -> Iterator[str]:
     for name, found in ranked[:_CUES]:
         larger = found["accuracy"] >= 0.5
         figure = found if larger else _mirrored(found)
-        yield f"  {name + (', more' if larger else ', less'):<{_TITLE}}{_share(figure):<{_SHARE}}decides {found['decides']} pairs"
+        title = f"{'more' if larger else 'less'} of `{name}` wins"
+        yield f"  {title:<{_TITLE}}{_share(figure):<{_SHARE}}decides {found['decides']} pairs"
+
+
+def _unjudged(found: Figures, topics: Figures) -> Iterator[str]:
+    judged, every = found.get("by_topic", {}).get("judged", 0), found["by_prompt"]["judged"]
+    if topics["source"] != NONE and judged < every:
+        yield (
+            f"  By topic only {judged} of {every} pairs are judged: the others' topics share texts with all topics, or leave "
+            "too few pairs to fit to."
+        )
 
 
 def _left_out(topics: Figures) -> str:
     if topics["source"] == NONE:
         return "(too few prompts for topics)"
-    what = "clusters of prompts, as the data name no topics" if topics["source"] == CLUSTERS else "topics of the data"
-    return f"leaving out each of {topics['count']} {what}"
+    clusters = "clusters of prompts, as the data do not name several topics in all rows"
+    what = clusters if topics["source"] == CLUSTERS else "topics of the data"
+    folds = f", in {MOST_TOPIC_FOLDS} folds" if topics["count"] > MOST_TOPIC_FOLDS else ""
+    return f"leaving out each of {topics['count']} {what}{folds}"
 
 
 def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
@@ -65,6 +78,8 @@ def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
                 gain = found["gains"].get(condition)
                 row = f"  {f'{title}, {words}':<{_TITLE}}{_share(found[condition]):<{_SHARE}}"
                 yield (row + (_points(gain) if gain else "")).rstrip()
+        if found["left_out"]:
+            yield f"  {title}: {found['left_out']} pairs left out, as they are too long for it in one of these conditions"
 
 
 def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions: Figures) -> Iterator[str]:
@@ -82,15 +97,15 @@ def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions:
             yield f"  {name:<{_TITLE}}{found['mean']:<8.2f}{top:<13}{_number(found['with_others'])}"
     if disagreement:
         yield (
-            f"  Disagreement: {disagreement['replies']} of {disagreement['of']} replies have several ratings, "
+            f"  Disagreement: {disagreement['replies']} of {disagreement['of']} replies have ratings that differ, "
             f"of standard deviation {disagreement['deviation']:.2f} in the mean."
         )
     elif halo is not None:
-        yield "  Disagreement: not known, as each reply has one set of ratings."
+        yield "  Disagreement: not known, as no reply has ratings that differ."
     if contradictions["repeated"]:
         yield (
-            f"  {contradictions['contradicted']} of {contradictions['repeated']} pairs that stand there more than once "
-            "contradict each other."
+            f"  {contradictions['contradicted']} of {contradictions['repeated']} pairs that stand there more than once, in any "
+            "order, contradict each other."
         )
 
 
@@ -103,7 +118,7 @@ def _texts(repeats: Figures, against: dict[str, Figures], counts: Figures) -> It
     yield (
         f"  near duplicates: {repeats['near_prompts']} prompts and {repeats['near_replies']} replies, of which "
         f"{repeats['near_prompts_apart']} and {repeats['near_replies_apart']} across components; "
-        f"{repeats['near_pairs']} pairs of two such replies"
+        f"{repeats['near_pairs']} pairs whose two replies are near duplicates of each other"
     )
     for name, found in against.items():
         yield (

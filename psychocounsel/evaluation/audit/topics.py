@@ -40,7 +40,9 @@ def _clusters(speeches: list[str], count: int, seed: int) -> np.ndarray:
 
     weights = tf_idf(word_ngrams(speeches, (1,)))
     weights = weights[:, np.unique(weights.indices)]
-    components = TruncatedSVD(min(32, len(speeches) - 1), random_state=seed).fit_transform(weights)
+    components = TruncatedSVD(min(32, len(speeches) - 1, weights.shape[1] - 1), random_state=seed).fit_transform(
+        weights
+    )
     lengths = np.linalg.norm(components, axis=1, keepdims=True)
     found = KMeans(count, n_init=3, random_state=seed).fit_predict(components / np.where(lengths > 0, lengths, 1))
     return np.asarray(found, np.int64)

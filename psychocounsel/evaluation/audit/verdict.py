@@ -1,4 +1,4 @@
-"""The gate: whether the best speech-blind baseline stays below a limit."""
+"""The gate: whether all speech-blind baselines stay below a limit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,17 @@ class Verdict:
 
 
 def judge_blind(baselines: dict[str, dict[str, Any]], limit: float | None) -> Verdict:
-    """Hold the interval of the baseline with the highest accuracy by prompt against `limit`.
+    """Hold the intervals of all baselines by prompt against `limit`; the verdict names the one that decides.
 
-    Refused if the whole interval lies above, undecided if the limit lies within.
+    Refused if a whole interval lies above, passed if all lie below, else undecided.
     """
-    best = max(baselines, key=lambda name: baselines[name]["by_prompt"]["accuracy"])
-    figures = baselines[best]["by_prompt"]
+    found = {name: each["by_prompt"] for name, each in baselines.items()}
+    best = max(found, key=lambda name: found[name]["accuracy"])
     if limit is None:
         return Verdict("none", DONE, best)
-    if figures["low"] > limit:
-        return Verdict("refused", GATE_NO, best)
-    return Verdict("undecided", GATE_UNDECIDED, best) if figures["high"] > limit else Verdict("passed", DONE, best)
+    surest, widest = (max(found, key=lambda name: found[name][end]) for end in ("low", "high"))
+    if found[surest]["low"] > limit:
+        return Verdict("refused", GATE_NO, surest)
+    return (
+        Verdict("undecided", GATE_UNDECIDED, widest) if found[widest]["high"] > limit else Verdict("passed", DONE, best)
+    )

@@ -2,7 +2,7 @@
 
 import re
 
-from psychocounsel.evaluation.counterfactuals.sentences import is_question, like, split, without
+from psychocounsel.evaluation.counterfactuals.sentences import edited, is_question, like, split, without
 
 _RISK = re.compile(
     r"suicid|\bkill(?:ing)? (?:yourself|him|her|them|you)|\b(?:end|ending|take|taking) your (?:own )?life"
@@ -19,20 +19,21 @@ _HELP = (
 )
 _LEADS_TO_HELP = re.compile(
     r"\b(?:call|calling|ring|ringing|phone|dial|text|contact|see|speak|speaking|talk|talking|turn|go|reach|ask|tell|visit|consult"
-    rf"|arrange|save|find|looking? at|let|there is|there are|there's|(?:like|want|need) an?)\b[^.!?]{{0,60}}?\b{_HELP}",
+    rf"|arrange|save|find|looking? at|let|there is|there are|there['\u2019]s|(?:like|want|need) an?)\b[^.!?]{{0,60}}?\b{_HELP}",
     re.IGNORECASE,
 )
 _OFFERS = {
     "you could": "you must", "you might want to": "you have to", "you might": "you must", "you may": "you must",
-    "if you like, ": "", "if you want, ": "", "if it helps, ": "", "would it help to": "you have to",
+    "would it help to": "you have to",
     "perhaps you could": "you must", "maybe you could": "you must", "you choose": "I choose", "you decide": "I decide",
-    "i'd suggest that you": "you have to", "we could": "we must", "we can": "we must",
+    "i'd suggest that you": "I insist that you", "we could": "we must", "we can": "we must",
 }  # fmt: skip
 _OFFERED = re.compile(
     rf"\b(?<!if )(?<!think )(?<!whether )(?:{'|'.join(map(re.escape, sorted(_OFFERS, key=len, reverse=True)))})"
-    r"(?:(?<= )|\b(?! (?:be|feel|have|find|not|well|notice|know|still)\b))",
+    r"\b(?! (?:be|feel|have|find|not|well|notice|know|still)\b)",
     re.IGNORECASE,
 )
+_LEFT_OPEN = re.compile(r"\b(?P<first>i)f (?:you like|you want|it helps), (?P<next>\w)", re.IGNORECASE)
 _FELT = re.compile(
     r"\b(?:sounds?|must (?:be|have been|feel)|no wonder|makes sense|understandable|sorry (?:that|to hear|you)|i can (?:see|hear)"
     r"|painful|frightening|frightened|lonely|exhausting|exhausted|heavy|ashamed|afraid|scared|hurts?|grief|courage|worn out)\b",
@@ -68,16 +69,9 @@ def feeling_unnamed(text: str) -> str | None:
 
 def offers_as_orders(text: str) -> str | None:
     """ "You could" as "you must", and the client's choice taken away."""
-    straight = text.replace("\u2019", "'")
-
-    def order(found: re.Match[str]) -> str:
-        other = _OFFERS[found[0].lower()]
-        return like(other, found[0]) if other else ""
-
-    changed = _OFFERED.sub(order, straight)
-    if changed == straight:
-        return None
-    return "".join(sentence[0].upper() + sentence[1:] for sentence in split(changed)) if text[:1].isupper() else changed
+    decided = edited(text, _LEFT_OPEN, lambda found: like(found["next"], found["first"]))
+    changed = edited(decided, _OFFERED, lambda found: like(_OFFERS[found[0].lower()], found[0]))
+    return changed if changed != text else None
 
 
 def disordered(text: str) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
 from psychocounsel.evaluation.counterfactuals.change_kinds import Kind
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, wanted
@@ -47,10 +48,13 @@ class Writer:
     ) -> list[Counterfactual]:
         """The counterfactuals of these pairs; a reply that comes back unchanged, or as no edit of it, has none.
 
+        A reply that may forge turns (`may_forge_turns`) is not sent, and has none.
+
         Raises:
             UserError: if no server is left, one refuses, or its answer is no chat completion.
         """
-        places = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
+        asked = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
+        places = [each for each in asked if not may_forge_turns(examples[each[1]].replies[each[2]])]
         payloads = [self._payload(kind, examples[pair].replies[side]) for kind, pair, side in places]
         try:
             answers = self.client.answers(_ROUTE, payloads, _read)
@@ -70,12 +74,19 @@ class Writer:
 
 
 def _read(answer: Any, payload: Any) -> str:
-    """The text of a chat completion; "" of one that was cut."""
+    """The text of a chat completion; "" of one that was cut, or is no text."""
     choice = answer["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str | None):
         raise ValueError("the content of its message is no text")
-    return "" if text is None or choice.get("finish_reason") == "length" else text.strip()
+    if text is None or choice.get("finish_reason") == "length" or not _is_unicode(text):
+        return ""
+    return text.strip()
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: JSON may hold halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_edit(text: str, reply: str) -> bool:

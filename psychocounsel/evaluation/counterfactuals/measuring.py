@@ -4,11 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
 from psychocounsel.data.select import normalised
 from psychocounsel.data.tokenise import with_system_prompt
@@ -18,8 +19,8 @@ from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS
 from psychocounsel.evaluation.counterfactuals.invariance import Figures, counterfactual_figures
 from psychocounsel.evaluation.counterfactuals.language_model import Writer
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread, wanted
-from psychocounsel.reward.base import Conversation, Scorer
-from psychocounsel.reward.encoding import TooManyTokens
+from psychocounsel.reward.base import Scorer
+from psychocounsel.reward.encoding import score_what_fits
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import write_atomically
 
@@ -75,27 +76,11 @@ def score_counterfactuals(
         [*prompts[index], {"role": "assistant", "content": made[index].text}]
         for index in distinct[world.rank :: world.size]
     ]
-    share = _scores(conversations, scorer, lambda steps: bar(steps, "scoring counterfactuals"))
+    share = score_what_fits(scorer, conversations, lambda steps: bar(steps, "scoring counterfactuals"))
     rewards: dict[tuple[str, str], float] = {}
     for rank, part in enumerate(world.gather(share)):
         rewards |= zip((keys[index] for index in distinct[rank :: world.size]), part.tolist(), strict=True)
     return np.array([rewards[key] for key in keys], np.float32)
-
-
-def _scores(conversations: Sequence[Conversation], scorer: Scorer, progress: Callable[[range], Iterable[int]]) -> Any:
-    """Rewards, NaN where a conversation is too long; a scorer is not asked about none."""
-    if not conversations:
-        return np.zeros(0, np.float32)
-    try:
-        return scorer.score(conversations, progress)
-    except TooManyTokens:
-        rewards = np.full(len(conversations), np.nan, np.float32)
-        for number, conversation in enumerate(conversations):
-            try:
-                rewards[number] = scorer.score([conversation])[0]
-            except TooManyTokens:
-                continue
-        return rewards
 
 
 def figures_and_rows(
@@ -108,8 +93,8 @@ def figures_and_rows(
 ) -> Figures:
     """The figures, from rewards on the model's own scale; writes `counterfactuals.jsonl`, a line each, with its text.
 
-    Beside those of `counterfactual_figures`: `pairs`, and under `made` of each kind how many `replies` were looked at, how
-    many were `changed`, and by what (`rules` or `language model`).
+    Beside those of `counterfactual_figures`: `pairs`; `not_sent`, the replies that a server might read as turns; and under
+    `made` of each kind how many `replies` were looked at, how many were `changed`, and by what (`rules` or `language model`).
     """
     prompts = [normalised(example.prompt) for example in examples]
     rows = [
@@ -130,15 +115,24 @@ def figures_and_rows(
         }
         for kind in KINDS
     }
-    return {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
+    found = {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
+    asked = {place for kind in KINDS if kind.instruction for place in wanted(examples, pairs, kind)}
+    return found | {
+        "not_sent": sum(may_forge_turns(examples[pair].replies[side]) for pair, side in asked if settings.addresses)
+    }
 
 
 def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
     """The table that stands below the accuracy."""
     sources = sorted({each["by"] for each in figures["made"].values()}, reverse=True)
-    say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}")
+    say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}; the rules are for English")
     say("share of changes for the worse that it notices (0.5: chance)")
-    for name, found in figures["sensitivity"].items():
+    testable = dict.fromkeys(kind.principle for kind in KINDS if kind.prefers_original)
+    for name in [*testable, *(name for name in PRINCIPLES if name not in testable)]:
+        found = figures["sensitivity"].get(name)
+        if found is None:
+            say(f"  {name:<20}{'-':>7}   {'0 changes' if name in testable else 'there is no kind of change for it'}")
+            continue
         interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"
         say(f"  {name:<20}{found['value']:>7.3f}   {interval}, {found['count']} changes")
     say("movement by changes of looks, in median gaps (0 is best), and verdicts that flip")
@@ -148,5 +142,7 @@ def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
             change, shift = (f"{found[key]:.2f}" if found[key] is not None else "-" for key in ("change", "shift"))
             words = name.replace("_", " ")
             say(f"  {words:<22}{change:>5}   mean {shift:>5}, flips {found['flips']:>6.1%}, {found['count']} changes")
+    if figures["not_sent"]:
+        say(f"  {figures['not_sent']} replies with text of control tokens are not sent to the language model")
     if figures["left_out"]:
         say(f"  {figures['left_out']} changed replies are too long for the reward model, and left out")

@@ -55,6 +55,21 @@ def small_first(sentence: str) -> str:
     return sentence[0].lower() + sentence[1:]
 
 
+def edited(text: str, pattern: re.Pattern[str], other: Callable[[re.Match[str]], str | None]) -> str:
+    """The text with each match replaced by what `other` makes of it; None leaves it as it is.
+
+    `pattern` and the matches know straight apostrophes alone. Typographic ones match, too: those of the rest stay, and
+    replacements have them where the text has any.
+    """
+    pieces, start = list[str](), 0
+    for found in pattern.finditer(text.replace("\u2019", "'")):
+        word = other(found)
+        if word is not None:
+            pieces += [text[start : found.start()], word.replace("'", "\u2019") if "\u2019" in text else word]
+            start = found.end()
+    return "".join(pieces) + text[start:]
+
+
 def like(word: str, pattern: str) -> str:
     """`word` with the capitals of `pattern`: all, the first, or none."""
     if pattern.isupper() and len(pattern) > 1:

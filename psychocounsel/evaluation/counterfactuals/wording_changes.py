@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from psychocounsel.evaluation.counterfactuals.sentences import like
+from psychocounsel.evaluation.counterfactuals.sentences import edited, like
 
 _SUBJECT = r"(?:i|you|he|she|it|we|they|there|this|that)"
 _EXPANDED = {
@@ -42,19 +42,18 @@ _TO_CONTRACT = re.compile(
 
 def other_contractions(text: str) -> str | None:
     """Contractions written out; in a text without any, "I am" and the like contracted. None if there are neither."""
-    straight = text.replace("\u2019", "'")
 
-    def expand(found: re.Match[str]) -> str:
+    def expand(found: re.Match[str]) -> str | None:
         word = found[0].lower()
-        if word.endswith("n't") and _ASKED_AFTER_NOT.match(straight, found.end()):
-            return found[0]
+        if word.endswith("n't") and _ASKED_AFTER_NOT.match(found.string, found.end()):
+            return None
         return like(_EXPANDED[word], found[0])
 
-    expanded = _TO_EXPAND.sub(expand, _IS.sub(r"\1 is", straight))
-    if expanded != straight:
+    expanded = edited(edited(text, _IS, lambda found: f"{found[1]} is"), _TO_EXPAND, expand)
+    if expanded != text:
         return expanded
-    contracted = _TO_CONTRACT.sub(lambda found: like(_CONTRACTED[found[0].lower()], found[0]), straight)
-    return contracted if contracted != straight else None
+    contracted = edited(text, _TO_CONTRACT, lambda found: like(_CONTRACTED[found[0].lower()], found[0]))
+    return contracted if contracted != text else None
 
 
 def _spellings() -> dict[str, str]:
@@ -127,6 +126,5 @@ _TO_PARAPHRASE = re.compile(  # not "the very spot", "very much", "as well as", 
 
 def paraphrase(text: str) -> str | None:
     """Phrases replaced by their equals, wherever they stand; None if there are none."""
-    straight = text.replace("\u2019", "'")
-    changed = _TO_PARAPHRASE.sub(lambda found: like(_OTHER_WORDS[found[0].lower()], found[0]), straight)
-    return changed if changed != straight else None
+    changed = edited(text, _TO_PARAPHRASE, lambda found: like(_OTHER_WORDS[found[0].lower()], found[0]))
+    return changed if changed != text else None

@@ -1,10 +1,11 @@
 """`counterfactuals`: settings of its server go together, and nothing else goes without one."""
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.sections.server_access import check_key_variable
 
 
 def check_counterfactuals(config: DictConfig) -> None:
@@ -16,16 +17,16 @@ def check_counterfactuals(config: DictConfig) -> None:
     if "counterfactuals" not in config:
         return
     settings = config.counterfactuals
-    for address in settings.addresses:
-        parts = _parts(address)
-        if parts is None:
+    check_key_variable(settings.key_variable, "counterfactuals.key_variable")
+    for number, address in enumerate(settings.addresses, 1):
+        if set("@?#") & set(address):  # checked first, since such an address is not to be shown
+            raise UserError(
+                f"counterfactuals.addresses: address {number} may hold a secret, as it has @, ? or #; its form is "
+                "http://HOST:PORT/v1, and counterfactuals.key_variable names the variable that holds a key"
+            )
+        if not _is_address(address):
             raise UserError(
                 f"counterfactuals.addresses: {address} is no address of a server; it has the form http://HOST:PORT/v1"
-            )
-        if parts.username or parts.password:
-            raise UserError(
-                f"counterfactuals.addresses: the address of {parts.hostname} holds a secret; put it into a variable, and "
-                "name that by counterfactuals.key_variable"
             )
     if settings.addresses and not settings.model:
         raise UserError("counterfactuals.addresses needs the name of the served model: add counterfactuals.model=NAME")
@@ -42,11 +43,9 @@ def idle_counterfactuals(config: DictConfig) -> dict[str, str]:
     return {}
 
 
-def _parts(address: str) -> SplitResult | None:
-    """The parts of a server's address; None if it is none."""
+def _is_address(address: str) -> bool:
     try:
         parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
-        return None
-    return parts if is_address and not parts.query and not parts.fragment else None
+        return False

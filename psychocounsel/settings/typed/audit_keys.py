@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.checks import check_local_path
-from psychocounsel.settings.schema import EvaluateConfig, option
+from psychocounsel.settings.schema import PairsConfig, option
 
 
 @dataclass
@@ -24,14 +24,14 @@ class AgainstEntry:
 class AuditOptions:
     max_blind: float | None = option(None, at_least=0.5, below=1)
     against: list[AgainstEntry] = option([])
-    near: float = option(0.8, above=0, at_most=1)
+    near: float = option(0.8, at_least=0.6, at_most=1)
     folds: int = option(5, at_least=2, at_most=20)
     permutations: int = option(2000, at_least=100, at_most=100_000)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
 
 
 @dataclass
-class AuditConfig(EvaluateConfig):
+class AuditConfig(PairsConfig):
     """The keys of `psychocounsel.audit`; `cluster`, and `reward` where one is asked for, are added from their `_target_`."""
 
     part: str = option("all", choices=("held_out", "all"))

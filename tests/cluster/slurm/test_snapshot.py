@@ -1,5 +1,7 @@
 """The copy of the code that jobs run: what git tracks and what is imported, and no data that lie beside it."""
 
+import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -96,3 +98,36 @@ def test_own_code_in_a_folder_of_the_packages_checkout_can_be_imported_by_jobs(
 def test_a_copy_that_would_be_large_is_refused_with_its_largest_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"more than cluster.snapshot_limit_mb=1: .*model\.safetensors"):
         snapshot.take(tmp_path, [], [], 1)
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = users_folder(tmp_path / "mine")
+    home = tmp_path / "run"
+    snapshot.take(home, [], [], 200)
+    before = names_below(home)
+    (mine / "own_package" / "more" / "deep.py").write_text("x = 'no room'\n")
+    copy = shutil.copy
+
+    def full(source: Path, target: Path) -> object:
+        if source.name == "deep.py":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copy(source, target)
+
+    monkeypatch.setattr(snapshot.shutil, "copy", full)
+    with pytest.raises(OSError, match="No space left"):
+        snapshot.take(home, [str(mine)], ["own_algo.Algo"], 200)
+    assert names_below(home) == before and not [*home.rglob(".*.tmp")]
+
+
+def test_a_copy_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = users_folder(tmp_path / "mine")
+    synced, fsync = set(), os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    _, copy = snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
+    drafts = {path.partition(".tmp/")[2] for path in synced if f".{copy.name}." in path}
+    assert set(names_below(copy)) <= drafts

@@ -104,3 +104,26 @@ def test_clusters_stand_in_for_topics() -> None:
     mostly = [np.bincount(found.of_pair[kind::3]).argmax() for kind in range(3)]
     assert len(set(mostly)) == 3
     assert topics_of(pairs_from(rows[:9]), 0).source == NONE
+
+
+def test_the_gate_looks_at_every_interval() -> None:
+    narrow, wide = (
+        {"accuracy": mean, "low": low, "high": high} for mean, low, high in [(0.6, 0.59, 0.61), (0.598, 0.56, 0.635)]
+    )
+    found = {"best_cue": {"by_prompt": narrow}, "surface": {"by_prompt": wide}}
+    verdicts = [judge_blind(found, limit) for limit in (0.58, 0.62, 0.64)]
+    assert [verdict.code for verdict in verdicts] == [GATE_NO, GATE_UNDECIDED, DONE]
+    assert [verdict.baseline for verdict in verdicts] == ["best_cue", "surface", "best_cue"]
+
+
+def test_topics_that_leave_too_little_to_fit_to_are_not_judged() -> None:
+    rows = [replace(row, topic="Anxiety" if number == 7 else "anxiety") for number, row in enumerate(random_pairs(100))]
+    found = measured(rows)
+    for figures in found.baselines.values():
+        assert figures["by_topic"]["judged"] == 1 and figures["by_prompt"]["judged"] == 100
+
+
+def test_topics_that_all_share_their_prompts_judge_nothing() -> None:
+    rows = [replace(row, topic=topic) for topic in ("empathy", "safety") for row in random_pairs(60)]
+    found = measured(rows)
+    assert all(list(figures) == ["by_prompt"] for figures in found.baselines.values())

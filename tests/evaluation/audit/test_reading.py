@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.rows import Message
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.material import Pairs, pairs_from
 from psychocounsel.evaluation.audit.reading import REMOVED, overlap_margins, reading_figures, reward_margins
 from psychocounsel.evaluation.audit.swapping import other_prompts
@@ -110,3 +111,37 @@ def test_another_clients_speech_is_of_another_component_and_of_the_same_topic() 
     assert len(set(other.tolist())) > 60, "hardly a speech is used twice"
     with pytest.raises(ValueError, match="one component"):
         other_prompts(pairs_from(rows[:1]), np.zeros(1, int), 0)
+
+
+def test_pairs_that_are_too_long_in_one_condition_count_in_none(pairs: Pairs) -> None:
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+    short = np.argsort([len(prompt[0]["content"]) for prompt in pairs.prompts])[:150]
+    known = {pairs.prompts[number][0]["content"] for number in short} | {REMOVED[0]["content"]}
+
+    def narrow(conversations: list[list[Message]]) -> np.ndarray:
+        return np.where([turns[-2]["content"] in known for turns in conversations], reads(conversations), np.nan)
+
+    found = reading_figures(reward_margins(pairs, other, narrow, None), pairs.component)
+    fits = np.isin(pairs.prompt, short) & np.isin(other[pairs.prompt], short)
+    kept = reading_figures(
+        {name: margins[fits] for name, margins in reward_margins(pairs, other, reads, None).items()},
+        pairs.component[fits],
+    )
+    assert found == {**kept, "left_out": 200 - int(fits.sum())} and found["left_out"] >= 50
+    with pytest.raises(UserError, match="raise reward.max_length"):
+        reading_figures({"own": np.full(200, np.nan), "swapped": np.zeros(200)}, pairs.component)
+
+
+def test_a_removed_speech_leaves_the_system_message() -> None:
+    rows = [example(number, f"speech {number}", f"good {number}", f"bad {number}") for number in range(6)]
+    for row in rows:
+        row.prompt.insert(0, {"role": "system", "content": "Be kind."})
+    pairs, seen = pairs_from(rows), list[list[Message]]()
+
+    def listen(conversations: list[list[Message]]) -> np.ndarray:
+        seen.extend(conversations)
+        return np.zeros(len(conversations))
+
+    reward_margins(pairs, other_prompts(pairs, np.zeros(6, int), seed=0), listen, None)
+    removed = [turns for turns in seen if turns[-2] == REMOVED[0]]
+    assert len(removed) == 12 and all(turns[0] == {"role": "system", "content": "Be kind."} for turns in removed)

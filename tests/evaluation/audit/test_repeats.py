@@ -40,6 +40,11 @@ def test_the_same_two_replies_in_both_orders_contradict() -> None:
     assert contradictions(pairs_from(rows[3:])) == {"repeated": 0, "contradicted": 0}
 
 
+def test_a_copy_in_other_letters_is_the_same_pair() -> None:
+    rows = [example(0, "I cannot sleep.", "Since when?", "Go."), example(1, "I cannot sleep.", "GO.", "since  when?")]
+    assert contradictions(pairs_from(rows)) == {"repeated": 1, "contradicted": 1}
+
+
 def test_what_a_set_shares_with_another() -> None:
     pairs = pairs_from(ROWS)
     others = [

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
 from psychocounsel.distributed.world import World
 from psychocounsel.evaluation.counterfactuals.making import by_rules
-from psychocounsel.evaluation.counterfactuals.measuring import score_counterfactuals
+from psychocounsel.evaluation.counterfactuals.measuring import (
+    figures_and_rows,
+    say_counterfactuals,
+    score_counterfactuals,
+)
 from psychocounsel.evaluation.reward_evaluation import evaluate_reward
 from psychocounsel.reward.base import Conversation, Scorer
 from psychocounsel.reward.encoding import TooManyTokens
@@ -85,7 +90,7 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     summary = read_json(tmp_path / "summary.json")
     figures, rows = summary["counterfactuals"], (tmp_path / "counterfactuals.jsonl").read_text().splitlines()
     made = [json.loads(row) for row in rows]
-    assert "\nreplies of 3 pairs changed by rules" in said
+    assert "\nreplies of 3 pairs changed by rules; the rules are for English" in said
     assert figures["pairs"] == 3 == len({row["id"] for row in made})
     pairs = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
     assert sum(each["changed"] for each in figures["made"].values()) == len(made)
@@ -108,6 +113,17 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     speech = {example.id: example.prompt for example in held_out()}[capitals[0]["id"]]
     alone = scorer.score([[*speech, {"role": "assistant", "content": capitals[0]["text"]}]])
     assert capitals[0]["changed"] == pytest.approx(float(alone[0]), abs=2e-5)
+
+
+def test_a_principle_that_nothing_tests_is_named_in_the_table(tmp_path: Path) -> None:
+    made, said = by_rules(EXAMPLES, range(6)), list[str]()
+    scores = np.arange(12.0).reshape(6, 2)
+    settings = config_of("counterfactuals.limit=6").counterfactuals
+    say_counterfactuals(figures_and_rows(settings, made, np.zeros(len(made)), scores, EXAMPLES, tmp_path), said.append)
+    shown = {line.split()[0]: line.split("   ")[-1] for line in said[2:9]}
+    assert set(shown) == set(PRINCIPLES)
+    assert "interval" in shown["relevance"] and shown["safety"] == "0 changes"
+    assert shown["staging"] == "there is no kind of change for it"
 
 
 def held_out() -> list[Example]:

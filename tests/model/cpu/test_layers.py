@@ -25,12 +25,14 @@ _MLPS = {
 
 
 def _norm(kind: Any) -> nn.Sequential:
+    torch.manual_seed(1)
     norm = nn.Sequential(kind(12, eps=1e-5))
     nn.init.normal_(norm[0].weight)
     return norm
 
 
 def _mlp(kind: Any, **more: Any) -> nn.Sequential:
+    torch.manual_seed(1)
     config = copy.deepcopy(_MLPS[kind])
     config.update(more)
     return nn.Sequential(kind(config))

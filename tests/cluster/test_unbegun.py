@@ -1,0 +1,41 @@
+"""A run that is refused leaves nothing behind, but what it has paid for."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.local import _remove_unbegun
+from psychocounsel.remote.journal import Journal
+from psychocounsel.rundir.paths import RunDir
+
+
+def refused(folder: Path) -> Job:
+    files = RunDir(folder / "run")
+    files.path.mkdir()
+    files.config.write_text("{}")
+    Journal(files.counterfactual_answers)  # opened, and nothing was answered
+    return Job("psychocounsel.evaluate", OmegaConf.create({}), files.path)
+
+
+def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    _remove_unbegun(refused(tmp_path / "a"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_answers_that_were_paid_for_are_kept(tmp_path: Path) -> None:
+    job = refused(tmp_path)
+    Journal(job.files.counterfactual_answers).add("key", {"choices": []})
+    _remove_unbegun(job)
+    assert "key" in Journal(job.files.counterfactual_answers)
+
+
+@pytest.mark.parametrize("name", ["scores", "counterfactuals", "audit", "metrics"])
+def test_results_are_kept(name: str, tmp_path: Path) -> None:
+    job = refused(tmp_path)
+    file: Path = getattr(job.files, name)
+    file.write_text("{}\n")
+    _remove_unbegun(job)
+    assert file.exists()
