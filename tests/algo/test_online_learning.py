@@ -45,6 +45,7 @@ def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[d
     return metrics_of(mine / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.proof) for seed in (2, 3))])
 @pytest.mark.parametrize(
     "algo",

@@ -42,6 +42,7 @@ def my(tmp_path: Path) -> Path:
     return tmp_path / "my"
 
 
+@pytest.mark.slow
 def test_the_documented_algorithm_trains_on_the_best_reply_to_each_prompt(my: Path, small_model: Path) -> None:
     (my / "raft.py").write_text(documented("python", "raft.py"))
     (my / "algo" / "raft.yaml").write_text(documented("yaml", "algo/raft.yaml"))

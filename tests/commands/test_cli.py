@@ -106,6 +106,7 @@ def test_run_directory_of_another_configuration(small_model: Path, tmp_path: Pat
     assert "holds files but no run" in refusal(*FAST, "run_dir=mine", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_sweep_runs_every_combination_and_reports_the_failed_one(small_model: Path, tmp_path: Path) -> None:
     spoil = "+callbacks.spoil={_target_: tests.support.killer.Spoil, step: 1}"
     sweep = ["-m", *FAST, f"model.path={small_model}", "sweep_dir=sweep"]

@@ -61,6 +61,7 @@ def revisions(run_dir: Path) -> tuple[str, str]:
     return config["model"]["revision"], config["data"]["revision"]
 
 
+@pytest.mark.slow
 def test_sizes_come_first_and_what_was_fetched_trains_offline(hub: Hub, tmp_path: Path) -> None:
     commits = (hub.repos[MODEL].refs["main"], hub.repos[DATA].refs["main"])
     hub.hold = ".*/(tree|resolve)/.*"

@@ -31,6 +31,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_all_commands_read_its_rows(small_model: Path, home: Path) -> None:
     own = ["--config-dir", "my", "data=answers", "data.path=table.csv", "data.delimiter=';'", "data.dev_fraction=0.2"]
     model = [f"model.path={small_model}", "max_length=256"]

@@ -40,6 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_wheel_holds_configurations_studies_templates_model_sample_and_rubric(installed: Path) -> None:
     package = installed / "psychocounsel"
     for name in ("conf", "launch", "slurm"):

@@ -31,6 +31,7 @@ def test_training_to_a_read_only_disk_is_one_line(given: list[str], tmp_path: Pa
     assert list(tmp_path.rglob("*")) == [disk]
 
 
+@pytest.mark.slow
 def test_a_read_only_cache_is_used_as_it_is(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()

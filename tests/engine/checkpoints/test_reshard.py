@@ -94,6 +94,7 @@ def check_pairs(pairs: list[tuple[Setting, Setting]], tmp_path: Path) -> None:
                 assert loss == pytest.approx(losses[one], rel=1e-6), (one, two)
 
 
+@pytest.mark.slow
 def test_other_stages_and_processes_load_the_same_state(tmp_path: Path) -> None:
     pairs = [(Setting(0), Setting(2, 2)), (Setting(2, 2), Setting(3)), (Setting(3, 2), Setting(0))]
     pairs += [

@@ -149,6 +149,7 @@ def train(run_dir: Path, model: Path, cache: Path, *overrides: str) -> tuple[lis
     return metrics_of(run_dir), (cached, computed)
 
 
+@pytest.mark.slow
 def test_cold_and_warm_runs_are_equal_and_sharded_ones_share(small_model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cold, (none, rows) = train(tmp_path / "cold", small_model, cache, *SHARDED)

@@ -66,6 +66,7 @@ def wandb_records(file: Path) -> list:
     return records
 
 
+@pytest.mark.slow
 def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path) -> None:
     interrupted_run(small_model, "tracker=wandb", "tracker.project=counsel", "-m", f"sweep_dir={tmp_path}/betas")
     (run_dir,) = (path for path in (tmp_path / "betas").iterdir() if path.is_dir())
