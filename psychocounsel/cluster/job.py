@@ -18,7 +18,7 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
-_CODE = ["*.py", "../conf/*.yaml", "../slurm/*.j2", "../launch/*.def"]  # as git reads it: in folders below them, too
+_CODE = ["*.py", "../conf/*.yaml", "../launch/*.yaml", "../slurm/*.j2", "../slurm/*.def"]  # git looks into folders below, too
 
 
 @dataclass
