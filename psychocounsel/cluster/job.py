@@ -18,7 +18,13 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
-_CODE = ["*.py", "../conf/*.yaml", "../launch/*.yaml", "../slurm/*.j2", "../slurm/*.def"]  # git looks into folders below, too
+_CODE = [
+    "*.py",
+    "../conf/*.yaml",
+    "../launch/*.yaml",
+    "../slurm/*.j2",
+    "../slurm/*.def",
+]  # git looks into folders below, too
 
 
 @dataclass
