@@ -88,7 +88,7 @@ class PolicyGradient(Online):
         return found
 
     def _round_is_one_step(self, config: DictConfig) -> bool:
-        """Whether the policy that is trained is still the one that wrote, in every step."""
+        """Whether every step trains the policy on replies that its present weights wrote."""
         batch = config.global_batch_size
         return self.passes == 1 and (self.prompts_per_round or batch) <= batch
 

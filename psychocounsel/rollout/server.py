@@ -169,7 +169,7 @@ def _error(status: int, text: str) -> Any:
 
 
 def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
-    """Answer on `port` until the process is ended; at the address `host`, by default to this machine alone.
+    """Serve HTTP requests on `host` and `port` until the process ends. The default `host` is reached from this machine alone.
 
     Raises:
         UserError: if the model cannot be loaded.

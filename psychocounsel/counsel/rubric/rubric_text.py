@@ -50,7 +50,7 @@ def prompt_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = T
 
 
 def plain_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = True) -> str:
-    """The parts as lines of at most 96 characters for a person, with sources and literature.
+    """The rubric's parts as plain text for a person: lines of at most 96 characters, with sources and literature.
 
     Raises:
         ValueError: for a name that is not in PARTS.

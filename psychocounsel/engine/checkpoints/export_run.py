@@ -91,7 +91,7 @@ def _check_push(run: Path, repository: str) -> None:
 
 
 def _lineage(run: Path) -> Iterator[Path]:
-    """The run, and those whose weights it began with, as far as their directories are there."""
+    """The run, the run whose weights it started from, and so on, as long as their directories exist."""
     current: Path | None = run
     seen: set[Path] = set()
     while current is not None and current.resolve() not in seen and is_run(current):

@@ -31,7 +31,7 @@ class Held:
     offset: int
 
     def part(self, whole: torch.Tensor) -> torch.Tensor:
-        """Its range of a tensor that is laid out as `owner`; a view."""
+        """A view of this slice's elements in `whole`, which has the layout of `owner`."""
         return whole.detach().view(-1).narrow(0, self.offset, self.stop - self.start)
 
 

@@ -32,7 +32,7 @@ class NoTracker:
             raise UserError("tracker.texts=true: tracker=none shows nothing; use tracker=wandb or tensorboard")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Where texts go, as (key, address of a server); asked where `data.confidential` limits these."""
+        """The servers that texts are sent to, as (key, address). `data.confidential` checks each against `data.allowed_hosts`."""
         return []
 
     def start(self, run_dir: Path, config: DictConfig) -> None:

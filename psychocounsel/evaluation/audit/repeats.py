@@ -87,7 +87,7 @@ def _members(found: Any) -> set[int]:
 
 
 def _first(texts: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:
-    """The component of each text, int64[count]: all uses of a text lie in one."""
+    """The component of each text, int64[count]. A text has one, because pairs that share a text share their component."""
     result = np.full(count, -1, np.int64)
     result[texts] = component
     return result

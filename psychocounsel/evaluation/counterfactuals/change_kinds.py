@@ -41,6 +41,7 @@ KINDS = (
     Kind("open_questions_dropped", "exploration", True, content.open_questions_dropped),
     Kind("feeling_unnamed", "empathy", True, content.feeling_unnamed),
     Kind("offers_as_orders", "autonomy", True, content.offers_as_orders),
+    Kind("hurried", "staging", True, content.hurried),
     Kind("disordered", "clarity", True, content.disordered),
     # The reply does the same for the client in other words, or in another dress.
     Kind(

@@ -33,6 +33,7 @@ _OFFERED = re.compile(
     r"\b(?! (?:be|feel|have|find|not|well|notice|know|still)\b)",
     re.IGNORECASE,
 )
+_HURRY = "Enough talk: decide today, and carry it out tomorrow morning. "
 _LEFT_OPEN = re.compile(r"\b(?P<first>i)f (?:you like|you want|it helps), (?P<next>\w)", re.IGNORECASE)
 _FELT = re.compile(
     r"\b(?:sounds?|must (?:be|have been|feel)|no wonder|makes sense|understandable|sorry (?:that|to hear|you)|i can (?:see|hear)"
@@ -72,6 +73,12 @@ def offers_as_orders(text: str) -> str | None:
     decided = edited(text, _LEFT_OPEN, lambda found: like(found["next"], found["first"]))
     changed = edited(decided, _OFFERED, lambda found: like(_OFFERS[found[0].lower()], found[0]))
     return changed if changed != text else None
+
+
+def hurried(text: str) -> str | None:
+    """With an order to act at once before the last sentence, whatever the client is ready for; the ending stays."""
+    *before, last = split(text)
+    return "".join(before) + _HURRY + last if before else None
 
 
 def disordered(text: str) -> str | None:

@@ -127,11 +127,10 @@ def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
     sources = sorted({each["by"] for each in figures["made"].values()}, reverse=True)
     say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}; the rules are for English")
     say("share of changes for the worse that it notices (0.5: chance)")
-    testable = dict.fromkeys(kind.principle for kind in KINDS if kind.prefers_original)
-    for name in [*testable, *(name for name in PRINCIPLES if name not in testable)]:
+    for name in PRINCIPLES:
         found = figures["sensitivity"].get(name)
         if found is None:
-            say(f"  {name:<20}{'-':>7}   {'0 changes' if name in testable else 'there is no kind of change for it'}")
+            say(f"  {name:<20}{'-':>7}   0 changes")
             continue
         interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"
         say(f"  {name:<20}{found['value']:>7.3f}   {interval}, {found['count']} changes")

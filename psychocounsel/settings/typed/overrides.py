@@ -57,7 +57,7 @@ def _checked(option: str, value: str) -> str:
 
 
 def check_overrides(overrides: Sequence[str], groups: Sequence[str]) -> None:
-    """Refuse overrides that Hydra would read as something else; `groups` are the names of the config groups.
+    """Refuse overrides that Hydra would misread. `groups` are the names of the config groups.
 
     Raises:
         UserError: saying what to type instead.
