@@ -75,6 +75,8 @@ CHANGES: list[tuple[Callable[[str], str | None], str, str | None]] = [
     (content.offers_as_orders, "You\u2019re doing a lot. you could rest.", "You\u2019re doing a lot. you must rest."),
     (content.offers_as_orders, "OK. iPads help. \"If you like, you could wait.\"", "OK. iPads help. \"You must wait.\""),
     (content.offers_as_orders, "It\u2019s late; I\u2019d suggest that you rest.", "It\u2019s late; I insist that you rest."),
+    (content.hurried, "I hear. What now?", "I hear. Enough talk: decide today, and carry it out tomorrow morning. What now?"),
+    (content.hurried, "What now?", None),
     (content.disordered, "One. Two. Three. Four?", "Three. Two. One. Four?"),
     (content.disordered, "One. Two. Three.", None),
 ]  # fmt: skip
