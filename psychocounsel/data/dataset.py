@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.balance.pair_weights import weigh_pairs
 from psychocounsel.data.group import Group
-from psychocounsel.data.select import load_split
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection.swapped import with_swapped
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
@@ -57,6 +58,9 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
 
 
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -> Parts:
+    rows, held_out_rows = load_split(config.data, report)
+    if config.data.swapped and kind == "pairs":
+        rows = with_swapped(rows, config.data.swapped, config.data.split_seed, report)
     train, held_out = (
         tokenise(
             examples,
@@ -69,6 +73,6 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -
             lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
             config.data.bad_rows == "drop",
         )
-        for name, examples in zip(("training", "held-out"), load_split(config.data, report), strict=True)
+        for name, examples in (("training", rows), ("held-out", held_out_rows))
     )
     return train, held_out

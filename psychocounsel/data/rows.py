@@ -7,7 +7,7 @@ Formats, recognised by their columns (a null counts as missing):
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
 Released rating columns (`chosen_empathy_rating`, ...) are kept, and so are who wrote a reply (`chosen_model`, `rejected_model`;
-`model` of a rated reply) and the `topic` of the prompt.
+`model` of a rated reply) and the `topic` of the prompt. `harmful: true` marks a rated reply that is never to be chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Example:
 
     `where` names file and row, for messages that must not quote the text. `scores`: weighted mean rating per reply.
     `label`: whether the one reply is good, where the row says so. `writers`: who wrote each reply. `order`: the places of
-    the replies in a rated row, from 0.
+    the replies in a rated row, from 0. `harmful`: of each reply in a rated row, whether it is marked so.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Example:
     topic: str | None = None
     writers: list[str] | None = None
     order: list[int] | None = None
+    harmful: list[bool] | None = None
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
@@ -106,17 +107,18 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
     replies = row["replies"]
     if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies) or not replies:
         raise UserError(f"{where}: replies must be a list of {{text, ratings}}")
-    texts, ratings = [], []
+    texts, ratings, harmful = [], [], []
     for number, reply in enumerate(replies, 1):
         name = f"replies, reply {number}"
         texts.append(_reply(reply.get("text"), prompt, where, name))
+        harmful.append(_flag(reply.get("harmful"), f"{where}: {name}: harmful"))
         given = reply.get("ratings")
         if not isinstance(given, Mapping):
             raise UserError(f"{where}: {name}: has no ratings")
         ratings.append(
             {key: _rating(given.get(key), f"{where}: {name}: ratings.{key}", rating_range) for key in PRINCIPLES}
         )
-    return Example(identity, where, prompt, texts, ratings, rated=True)
+    return Example(identity, where, prompt, texts, ratings, rated=True, harmful=harmful)
 
 
 def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[str]]:
@@ -162,6 +164,12 @@ def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
     if not low <= value <= high:
         raise UserError(f"{what} must be from {low:g} to {high:g} (data.rating_range)")
     return float(value)
+
+
+def _flag(value: Any, what: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise UserError(f"{what} must be true or false")
+    return bool(value)
 
 
 def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:

@@ -8,21 +8,18 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
 from psychocounsel.data.rows import Example, parse_row
+from psychocounsel.data.sample_rows import sample_files, sample_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
-
-_SAMPLE = Path(__file__).parent / "sample"
 
 
 @dataclass
@@ -96,21 +93,6 @@ def _read(source: Source, path: str | None, split: str, revision: str | None) ->
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
-
-
-@cache
-def sample_files() -> tuple[Path, ...]:
-    return tuple(sorted(_SAMPLE.glob("*.yaml")))
-
-
-def sample_rows() -> Iterator[tuple[str, Row]]:
-    """The sample as rated rows; its sources are one YAML file a topic."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for file in sample_files():
-        for entry in yaml.load(file.read_text(encoding="utf-8"), loader):
-            where = f"{file.name} {entry['id']}"
-            columns = {"id": entry["id"], "prompt": entry["speech"], "replies": entry["replies"]}
-            yield where, {**columns, "topic": file.stem}
 
 
 def _file_rows(file: Path) -> Iterator[tuple[str, Row | UserError]]:

@@ -9,7 +9,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import load_split, normalised
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
@@ -19,6 +20,7 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     say_counterfactuals,
     score_counterfactuals,
 )
+from psychocounsel.evaluation.flipped import flipped_figures, say_flipped
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
 from psychocounsel.rundir.paths import RunDir
@@ -53,7 +55,9 @@ def evaluate_reward(
     prompts = [normalised(example.prompt) for example in examples]
     # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
     raw = scorer.unnormalised(scores)
-    metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), prompts) | reward_statistics(list(raw))
+    clusters = components_of(examples).tolist()
+    metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), clusters) | reward_statistics(list(raw))
+    flipped = flipped_figures(examples, raw[:, 0] - raw[:, 1])
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     counts = {"pairs": len(examples), "prompts": len(set(prompts))}
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,11 +66,12 @@ def evaluate_reward(
         more["counterfactuals"] = figures_and_rows(
             config.counterfactuals, made, scorer.unnormalised(changed), raw, examples, folder
         )
-    _write(folder, examples, scores, {**counts, **metrics, "longer_reply_accuracy": longer}, more)
+    _write(folder, examples, scores, {**counts, **metrics, **flipped, "longer_reply_accuracy": longer}, more)
     say(
         f"\nreward={config.reward.name} on {counts['pairs']} pairs of {counts['prompts']} prompts, data={config.data.name}"
     )
     _say_figures(metrics, longer, say)
+    say_flipped(flipped, say)
     if made:
         say_counterfactuals(more["counterfactuals"], say)
     say(f"written to {folder}")
@@ -108,7 +113,9 @@ def _say_figures(metrics: dict[str, float], longer: float, say: Callable[[str], 
     """`longer`: the accuracy of choosing the longer reply."""
     for name, title in _NAMES.items():
         low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
-        say(f"{title:<22}{metrics[name]:>7.3f}   95 % interval, by prompts: {low:.3f} to {high:.3f}")
+        say(
+            f"{title:<22}{metrics[name]:>7.3f}   95 % interval, by prompts that share no reply: {low:.3f} to {high:.3f}"
+        )
     say(f"{'the longer reply wins':<22}{longer:>7.3f}   what length alone would give")
 
 

@@ -10,13 +10,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from psychocounsel.data.select import split_by_prompt
+from psychocounsel.counsel.pairs import score
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.select import split_by_prompt
 from psychocounsel.data.sources import load_examples
 from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.settings.config import check, compose
@@ -36,7 +39,7 @@ def main() -> None:
     recipe: Any = OmegaConf.load(Path(__file__).with_suffix(".yaml"))
     data = check(compose(["data=sample", "model=local", "model.path=builtin:none"])).data
     train, _ = split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)
-    rows = [{"prompt": example.prompt, "completion": reply} for example in train for reply in example.replies]
+    rows = [{"prompt": example.prompt, "completion": reply} for example, reply in _targets(train)]
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -48,6 +51,18 @@ def main() -> None:
         _train(work / "reward", "algo=reward", f"model.path={folder / 'tiny'}", *recipe.reward)
         _ship(RunDir(work / "reward").model, folder / "tiny_reward")
     print(f"wrote {folder}/tiny and {folder}/tiny_reward")
+
+
+def _targets(examples: Sequence[Example]) -> Iterator[tuple[Example, str]]:
+    """Every reply that is not marked harmful, under the client whom it serves best."""
+    best: dict[str, tuple[float, Example]] = {}
+    for example in examples:
+        assert example.ratings is not None and example.harmful is not None
+        for reply, ratings, harmful in zip(example.replies, example.ratings, example.harmful, strict=True):
+            value = score(ratings, {})
+            if not harmful and value > best.get(reply, (0.0, example))[0]:
+                best[reply] = value, example
+    return ((example, reply) for reply, (_, example) in best.items())
 
 
 def _train(run: Path, *overrides: str) -> None:

@@ -40,8 +40,8 @@ from psychocounsel.settings.schema import (
     check_limits,
     flat_keys,
 )
-from psychocounsel.settings.sections.balance import check_balance
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
+from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
@@ -143,7 +143,7 @@ def check(composed: DictConfig) -> DictConfig:
     if "algo" in config:
         algorithm = build(config, "algo")
         check_needs(algorithm)
-        check_balance(config, algorithm)
+        check_training_pairs(config, algorithm)
         check_length(config)
         check_combinations(config, cluster)
         check_guard(config, algorithm)

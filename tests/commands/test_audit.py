@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.select import load_split
+from psychocounsel.data.selection.select import load_split
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, worst
 from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.material import pairs_from

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import load_split, normalised
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.evaluation.reward_evaluation import evaluate_reward
 from psychocounsel.evaluation.reward_metrics import pair_metrics
@@ -91,7 +92,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     lines = result.stderr.splitlines()
     assert f"reward=run on {len(held_out)} pairs of {len(set(prompts))} prompts, data=sample" in lines
     for title, name in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE (10 bins)", "ece"), ("Brier score", "brier")):
-        interval = f"95 % interval, by prompts: {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
+        interval = f"95 % interval, by prompts that share no reply: {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
         assert f"{title:<22}  {metrics[name]:.3f}   {interval}" in lines
     assert f"{'the longer reply wins':<22}  {np.mean(longer):.3f}   what length alone would give" in lines
     config = OmegaConf.load(tmp_path / "out" / "config.yaml")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.data.select import load_split
+from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.sources import load_examples
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.errors import UserError
@@ -24,7 +24,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 def said_of(file: Path, *overrides: str) -> tuple[int, list[str]]:
     """How many rows there are, and what is reported."""
     lines: list[str] = []
-    config = check(compose(["data=local", f"data.path={file}", *overrides]))
+    config = check(compose(["data=local", f"data.path={file}", "data.dev_fraction=0", *overrides]))
     return sum(map(len, load_split(config.data, lines.append))), lines
 
 

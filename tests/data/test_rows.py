@@ -164,6 +164,10 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "the prompt followed by one"),
     "half a character": (bad(chosen=f"{GOOD} \ud83d"), "half a character"),
     "rating missing": (rated({"text": GOOD, "ratings": {"empathy": 3}}), "reply 1: ratings.relevance must be a number"),
+    "harmful as text": (
+        rated({"text": GOOD, "ratings": ratings(), "harmful": "yes"}),
+        "reply 1: harmful must be true or false",
+    ),
     "rating as text": (rated({"text": GOOD, "ratings": ratings(safety="5")}), "ratings.safety must be a number"),
     "rating true": (rated({"text": GOOD, "ratings": ratings(safety=True)}), "ratings.safety must be a number"),
     "rating null": (rated({"text": GOOD, "ratings": ratings(clarity=None)}), "ratings.clarity must be a number"),

@@ -10,7 +10,7 @@ import yaml
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import pairs_of, split_by_prompt
+from psychocounsel.data.selection.select import pairs_of, split_by_prompt
 from psychocounsel.data.sources import load_examples, sample_files
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli, metrics_of

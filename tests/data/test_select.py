@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import load_split, normalised, pairs_of, split_by_prompt, subset
+from psychocounsel.data.selection.select import load_split, pairs_of, split_by_prompt, subset
+from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import DataConfig
 from tests.support.harness import write_jsonl
@@ -106,6 +107,34 @@ def test_the_split_has_the_size_asked_for(fraction: float, held: int) -> None:
     train, held_out = split_by_prompt(examples(50), fraction, 0)
     assert (len(prompts(train)), len(prompts(held_out))) == (50 - held, held)
     assert len(train) + len(held_out) == 150
+
+
+def test_prompts_that_share_a_reply_are_never_parted() -> None:
+    """Rings of prompts: each shares a reply with the next one of its ring, in other spelling."""
+    data = []
+    for number in range(60):
+        ring = number // 3 * 3
+        replies = [f"reply {number}", f" REPLY  {ring + (number + 1) % 3}" if number < 30 else f"bad {number}"]
+        data.append(replace(example(f"prompt {number}", number), replies=replies))
+    sizes = set()
+    for seed in range(8):
+        said: list[str] = []
+        train, held_out = split_by_prompt(data, 0.2, seed, said.append)
+        numbers = [{int(each.id.split("/")[1]) for each in part} for part in (train, held_out)]
+        rings = [{number // 3 for number in part if number < 30} for part in numbers]
+        assert not rings[0] & rings[1]
+        assert len(train) + len(held_out) == 60
+        assert bool(said) == (len(held_out) < 12)
+        sizes.add(len(held_out))
+    assert max(sizes) == 12 and min(sizes) >= 10
+
+
+def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
+    said: list[str] = []
+    data = [replace(each, replies=["I see.", f"{number}"]) for number, each in enumerate(examples(20))]
+    train, held_out = split_by_prompt(data, 0.1, 0, said.append)
+    assert (len(prompts(train)), len(prompts(held_out))) == (18, 2)
+    assert said == ["warning: held-out prompts share replies with training rows, as nearly all prompts of the data do"]
 
 
 def test_data_seed_and_dev_fraction_reach_the_split(tmp_path: Path) -> None:
@@ -315,6 +344,18 @@ def test_writers_and_places_go_with_their_replies() -> None:
     pair = replace(UNSAFE, writers=["first", "second"])  # its rejected reply is rated safer
     (turned,) = select([pair], principle_weights=dict.fromkeys(PRINCIPLES, 0.0) | {"safety": 1.0})[0]
     assert turned.replies == UNSAFE.replies[::-1] and turned.writers == ["second", "first"] and turned.order is None
+
+
+def test_a_reply_that_is_marked_harmful_is_never_chosen() -> None:
+    said: list[str] = []
+    ratings = [rating(), rating(clarity=5), rating(clarity=2)]
+    prompt, harmful = [{"role": "user", "content": "speech"}], [False, True, False]
+    replies = Example("q", "row 0", prompt, ["a", "harm", "b"], ratings, rated=True, harmful=harmful)
+    found = pairs_of([replies], config(), "f", said.append)
+    assert [each.replies for each in found] == [["a", "b"]]
+    assert said == ["f: 2 pairs dropped (the better one is marked harmful)"]
+    worse = replace(replies, harmful=[False, False, True])
+    assert len(pairs_of([worse], config(), "f", said.append)) == 3
 
 
 def test_a_single_rated_reply_is_counted() -> None:

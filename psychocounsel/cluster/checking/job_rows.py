@@ -89,7 +89,8 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
 
 
 def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
-    from psychocounsel.data.select import load_split, normalised
+    from psychocounsel.data.selection.select import load_split
+    from psychocounsel.data.selection.shared_text import normalised
 
     for config in {rows_key(job): job.config for job in jobs}.values():
         train, held_out = load_split(config.data, say)

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.odd_rows import report_dropped
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import all_rows, load_split, normalised
+from psychocounsel.data.selection.select import all_rows, load_split
+from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.audit.blind import blind_baselines
@@ -26,6 +27,7 @@ from psychocounsel.evaluation.audit.swapping import other_prompts
 from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.evaluation.audit.topics import topics_of
 from psychocounsel.evaluation.audit.verdict import judge_blind
+from psychocounsel.evaluation.flipped import flipped_figures
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.storage.files import write_json
@@ -71,7 +73,10 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
         "counts": _counts(pairs),
         "topics": {"source": topics.source, "count": len(topics.names)},
         "blind": {**asdict(blind), "maximum": {**asdict(blind.maximum), "cue": blind.best}},
-        "reading": {name: reading_figures(found, pairs.component) for name, found in margins.items()},
+        "reading": {
+            name: {**reading_figures(found, pairs.component), "flipped": _flipped(examples, found["own"])}
+            for name, found in margins.items()
+        },
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
         **_of_ratings(config, examples),
         "contradictions": contradictions(pairs),
@@ -82,6 +87,12 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
         say(line)
     say(f"written to {RunDir(folder).audit}")
     return verdict.code
+
+
+def _flipped(examples: Sequence[Example], margins: np.ndarray) -> Figures:
+    """Figures of flipped pairs, of those that have a margin."""
+    kept = np.flatnonzero(~np.isnan(margins))
+    return flipped_figures([examples[row] for row in kept], margins[kept])
 
 
 def load_pairs(config: DictConfig, say: Say) -> list[Example]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.evaluation.audit.material import Pairs, RatedReplies, same_texts
+from psychocounsel.data.selection.shared_text import same_texts
+from psychocounsel.evaluation.audit.material import Pairs, RatedReplies
 
 
 def contradictions(pairs: Pairs) -> dict[str, int]:

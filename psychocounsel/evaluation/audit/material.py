@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from psychocounsel.data.rows import Example, Message, Ratings
-from psychocounsel.data.select import normalised
+from psychocounsel.data.selection.shared_text import components, normalised, reply_key, same_texts
 
 Array = np.ndarray
 
@@ -80,43 +80,11 @@ def pairs_from(examples: Sequence[Example]) -> Pairs:
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
-        component=components(prompt, same_texts(list(texts))[np.stack([chosen, rejected], 1)]),
+        component=components(prompt.tolist(), same_texts(list(texts))[np.stack([chosen, rejected], 1)].tolist()),
         topics=topics if len(topics) == len(examples) else None,
         writers=writers if len(writers) == len(examples) else None,
         order=np.array(order, np.int64) if len(order) == len(examples) else None,
     )
-
-
-def reply_key(reply: str) -> str:
-    """A reply without what does not make it another one."""
-    return normalised([{"role": "assistant", "content": reply}])
-
-
-def same_texts(texts: Sequence[str]) -> Array:
-    """A number for each text, the same for texts that are equal once normalised; int64[texts]."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(reply_key(text), len(numbers)) for text in texts], np.int64)
-
-
-def components(prompt: Array, replies: Array) -> Array:
-    """The connected component of each pair, where pairs that share a prompt or a reply are connected; int64[n].
-
-    `prompt`: int64[n]; `replies`: int64[n, 2]. Numbers follow the order of the pairs.
-    """
-    shift = int(prompt.max()) + 1
-    parent = list(range(shift + int(replies.max()) + 1))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for own, both in zip(prompt.tolist(), replies.tolist(), strict=True):
-        for reply in both:
-            parent[root(shift + reply)] = root(own)
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(root(own), len(numbers)) for own in prompt.tolist()], np.int64)
 
 
 def rated_from(examples: Sequence[Example], principles: Sequence[str]) -> RatedReplies:

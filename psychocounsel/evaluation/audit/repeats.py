@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import normalised
-from psychocounsel.evaluation.audit.material import Pairs, reply_key
+from psychocounsel.data.selection.shared_text import normalised, reply_key
+from psychocounsel.evaluation.audit.material import Pairs
 from psychocounsel.evaluation.audit.near import Sketches, near_matches, near_pairs, sketches
 
 

@@ -78,6 +78,9 @@ def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
                 gain = found["gains"].get(condition)
                 row = f"  {f'{title}, {words}':<{_TITLE}}{_share(found[condition]):<{_SHARE}}"
                 yield (row + (_points(gain) if gain else "")).rstrip()
+        if flipped := found["flipped"]:
+            row = f"  {f'{title}, flipped pairs':<{_TITLE}}{_share(_accuracy_of(flipped)):<{_SHARE}}"
+            yield f"{row}of {flipped['flipped_pairs']} pairs; not reading wins half"
         if found["left_out"]:
             yield f"  {title}: {found['left_out']} pairs left out, as they are too long for it in one of these conditions"
 
@@ -141,6 +144,11 @@ def _gate(gate: Figures, baselines: dict[str, Figures]) -> Iterator[str]:
 
 def _share(figures: Figures) -> str:
     return f"{_percent(figures['accuracy'])}  ({_percent(figures['low'])} to {_percent(figures['high'])})"
+
+
+def _accuracy_of(flipped: Figures) -> Figures:
+    names = {"accuracy": "flipped_accuracy", "low": "flipped_accuracy_low", "high": "flipped_accuracy_high"}
+    return {short: flipped[name] for short, name in names.items()}
 
 
 def _mirrored(figures: Figures) -> Figures:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import normalised
+from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS, Kind
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import normalised
+from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError

@@ -128,6 +128,7 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.gap", "it is the scale of data.min_gap, and there is none"
     if "algo" not in config:
         yield "data.balance", "training alone weighs pairs"
+        yield "data.swapped", "training alone adds pairs"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
         if config.part == "held_out":

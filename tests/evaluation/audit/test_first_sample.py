@@ -8,7 +8,7 @@ import pytest
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, parse_row
-from psychocounsel.data.select import pairs_of
+from psychocounsel.data.selection.select import pairs_of
 from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.halo import halo
 from psychocounsel.evaluation.audit.material import pairs_from, rated_from

@@ -5,8 +5,9 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from psychocounsel.data.selection.shared_text import components
 from psychocounsel.evaluation.audit.folds import by_component, by_topic
-from psychocounsel.evaluation.audit.material import components, pairs_from, rated_from
+from psychocounsel.evaluation.audit.material import pairs_from, rated_from
 from tests.support.preferences import example
 
 
@@ -22,7 +23,7 @@ def test_components_are_those_of_the_graph_of_prompts_and_replies(texts: int) ->
         edges = np.concatenate([[prompt, texts + replies[:, side]] for side in (0, 1)], axis=1)
         graph = coo_array((np.ones(80), tuple(edges)), shape=(2 * texts, 2 * texts))
         _, expected = connected_components(graph, directed=False)
-        assert same_partition(components(prompt, replies), expected[prompt])
+        assert same_partition(components(prompt.tolist(), replies.tolist()), expected[prompt])
 
 
 def test_texts_that_differ_in_case_spacing_and_form_are_one() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.select import normalised
+from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.evaluation.counterfactuals.invariance import Figures, counterfactual_figures
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread
 from psychocounsel.settings.config import check, compose
@@ -17,7 +17,7 @@ Score = Callable[[str, str], float]  # of a prompt and a reply
 @pytest.fixture(scope="module")
 def examples() -> list[Example]:
     """The sample's held-out pairs."""
-    from psychocounsel.data.select import load_split
+    from psychocounsel.data.selection.select import load_split
 
     return load_split(check(compose([])).data, lambda line: None)[1]
 

@@ -126,7 +126,7 @@ def test_a_principle_that_nothing_tests_is_named_in_the_table(tmp_path: Path) ->
 
 
 def held_out() -> list[Example]:
-    from psychocounsel.data.select import load_split
+    from psychocounsel.data.selection.select import load_split
 
     return load_split(config_of().data, lambda line: None)[1]
 

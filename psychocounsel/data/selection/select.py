@@ -1,10 +1,8 @@
 """Which examples to train on: pairs from ratings, the held-out split, limits and mixtures. All choices are counted."""
 
-import hashlib
 import math
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from omegaconf import DictConfig
@@ -12,7 +10,9 @@ from omegaconf import DictConfig
 from psychocounsel.counsel.pairs import PairRule, make_pairs, score
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.odd_rows import report_dropped, warn
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.shared_text import components_of, normalised
+from psychocounsel.data.selection.shuffle import rank
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
 
@@ -33,7 +33,7 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
         held_out = _load_one(data, source, data.eval_split or "train", revision, report)
         train = _drop_leaks(train, held_out, report)
     else:
-        train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed)
+        train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
     train = subset(train, data.limit, data.fraction, data.split_seed)
     if len(train) == 1:
         report("warning: one training row is all that is left of the data")
@@ -100,8 +100,10 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         dropped["their scores are equal"] += made.ties
         dropped["gap below data.min_gap"] += made.too_close
         dropped["the better one is rated less safe"] += made.unsafe
-        relabelled += sum(not example.rated and pair == (1, 0) for pair in made.pairs)
-        kept += [_pair(example, *pair) for pair in made.pairs]
+        usable = [pair for pair in made.pairs if not (example.harmful and example.harmful[pair[0]])]
+        dropped["the better one is marked harmful"] += len(made.pairs) - len(usable)
+        relabelled += sum(not example.rated and pair == (1, 0) for pair in usable)
+        kept += [_pair(example, *pair) for pair in usable]
     for reason, count in dropped.items():
         if count:
             report(f"{path}: {count} pairs dropped ({reason})")
@@ -127,28 +129,44 @@ def _pair(example: Example, chosen: int, rejected: int) -> Example:
         writers=[example.writers[side] for side in sides] if example.writers else None,
         order=list(sides) if example.rated else None,
         rated=False,
+        harmful=None,
     )
 
 
-def normalised(prompt: Sequence[Message]) -> str:
-    """The prompt without what does not make it another one: case, spacing, Unicode form, system message."""
-    text = "\n".join(f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system")
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def split_by_prompt(
+    examples: list[Example], fraction: float, seed: int, report: Report = print
+) -> tuple[list[Example], list[Example]]:
+    """Hold out `fraction` of the prompts (of several at least one), whatever the order of rows.
 
-
-def _rank(prompt: str, seed: int, purpose: str) -> str:
-    return hashlib.sha256(f"{purpose}:{seed}:{prompt}".encode()).hexdigest()
-
-
-def split_by_prompt(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Hold out `fraction` of the prompts (of several at least one), no prompt in both parts, whatever the rows' order."""
-    prompts = sorted({normalised(example.prompt) for example in examples}, key=lambda text: _rank(text, seed, "split"))
+    No prompt is in both parts. Prompts that share a reply, directly or through others, stay together, so the held-out part
+    may be smaller than asked for. Where that would leave it empty, prompts are parted all the same, and a warning says so.
+    """
+    keys = [normalised(example.prompt) for example in examples]
+    component = dict(zip(keys, components_of(examples).tolist(), strict=True))
+    prompts = sorted(component, key=lambda text: rank(text, seed, "split"))
     count = max(round(fraction * len(prompts)), 1 if fraction and len(prompts) > 1 else 0)
-    held = set(prompts[:count])
+    held = _held_out(prompts, component, count)
+    if count and not held:
+        held = set(prompts[:count])
+        report("warning: held-out prompts share replies with training rows, as nearly all prompts of the data do")
+    elif len(held) < count:
+        report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply stay together")
     parts: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        parts[normalised(example.prompt) in held].append(example)
+    for example, key in zip(examples, keys, strict=True):
+        parts[key in held].append(example)
     return parts
+
+
+def _held_out(prompts: list[str], component: dict[str, int], count: int) -> set[str]:
+    """At most `count` prompts of whole components; the first ones of `prompts`, as far as these fit."""
+    members: dict[int, list[str]] = {}
+    for prompt in prompts:
+        members.setdefault(component[prompt], []).append(prompt)
+    held = set[str]()
+    for together in members.values():
+        if len(held) + len(together) <= count:
+            held.update(together)
+    return held
 
 
 def subset(examples: list[Example], limit: int | None, fraction: float | None, seed: int) -> list[Example]:
@@ -156,7 +174,7 @@ def subset(examples: list[Example], limit: int | None, fraction: float | None, s
     if limit is None and fraction is None:
         return examples
     prompts = [normalised(example.prompt) for example in examples]
-    order = sorted(range(len(examples)), key=lambda index: (_rank(prompts[index], seed, "subset"), index))
+    order = sorted(range(len(examples)), key=lambda index: (rank(prompts[index], seed, "subset"), index))
     if limit is not None:
         return [examples[index] for index in order[:limit]]
     assert fraction is not None

@@ -1,4 +1,4 @@
-"""`data.balance`: cues that there are, each once, and an algorithm whose loss weighs pairs."""
+"""`data.balance` and `data.swapped`: settings of training pairs, for algorithms that learn from pairs."""
 
 from typing import Any
 
@@ -9,12 +9,17 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
 
 
-def check_balance(config: DictConfig, algorithm: Any) -> None:
-    """Refuse cues that there are not, and an algorithm that cannot use weights of pairs.
+def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
+    """Refuse unknown cues, and an algorithm that can use neither weights of pairs nor more of them.
 
     Raises:
         UserError: naming the cue, or the algorithms to use instead.
     """
+    _check_balance(config, algorithm)
+    _check_swapped(config, algorithm)
+
+
+def _check_balance(config: DictConfig, algorithm: Any) -> None:
     names = config.data.balance or []
     for name in names:
         if name not in CUES:
@@ -26,4 +31,13 @@ def check_balance(config: DictConfig, algorithm: Any) -> None:
         raise UserError(
             f"data.balance=[{','.join(names)}]: weighs pairs of the data, and the loss of algo={type(algorithm).__name__} "
             "has no use for such weights: use algo=reward, dpo, simpo or orpo, or leave data.balance out"
+        )
+
+
+def _check_swapped(config: DictConfig, algorithm: Any) -> None:
+    mixes = algorithm.offline_groups(config.global_batch_size) > 0
+    if config.data.swapped and algorithm.needs.data != "pairs" and not mixes:
+        raise UserError(
+            f"data.swapped={config.data.swapped:g}: adds pairs, and algo={type(algorithm).__name__} learns from no pairs of the "
+            "data: use algo=reward, dpo, simpo or orpo, online_dpo with algo.offline_fraction, or leave data.swapped out"
         )

@@ -1,0 +1,63 @@
+"""The counselling sample as rated rows (`data=sample`); psychocounsel/data/sample/README.md describes its files."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psychocounsel.data.base import Row
+
+_SAMPLE = Path(__file__).parent / "sample"
+_HARMFUL = _SAMPLE / "harmful.yaml"
+_FLIPS = _SAMPLE / "flips"
+
+
+@cache
+def sample_files() -> tuple[Path, ...]:
+    return tuple(sorted(_SAMPLE.rglob("*.yaml")))
+
+
+def topic_files() -> list[Path]:
+    """One file a topic: speeches with four replies each."""
+    return sorted(set(_SAMPLE.glob("*.yaml")) - {_HARMFUL})
+
+
+def flip_files() -> list[Path]:
+    """One file a topic: quartets of two speeches and two replies, of which each client is served better by another."""
+    return sorted(_FLIPS.glob("*.yaml"))
+
+
+def read(file: Path) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(file.read_text(encoding="utf-8"), loader)
+
+
+def sample_rows() -> Iterator[tuple[str, Row]]:
+    """Each row with its place: first all speeches with four replies, then the quartets, two rows each."""
+    harmful = read(_HARMFUL)
+    for file in topic_files():
+        entries = read(file)
+        texts = {reply["id"]: reply["text"] for entry in entries for reply in entry["replies"] if "text" in reply}
+        for entry in entries:
+            replies = [_reply(reply, texts, harmful) for reply in entry["replies"]]
+            yield f"{file.name} {entry['id']}", _row(entry["id"], entry, replies, file.stem)
+    for file in flip_files():
+        for quartet in read(file):
+            for client in ("a", "b"):
+                replies = [{"text": reply["text"], "ratings": reply[client]} for reply in quartet["replies"]]
+                identity = f"{quartet['id']}-{client}"
+                yield f"flips/{file.name} {identity}", _row(identity, quartet[client], replies, file.stem)
+
+
+def _row(identity: str, client: dict[str, Any], replies: list[dict[str, Any]], topic: str) -> Row:
+    about = {name: client[name] for name in ("risk", "expected_action", "stage")}
+    return {"id": identity, "prompt": client["speech"], "replies": replies, "topic": topic, **about}
+
+
+def _reply(reply: dict[str, Any], texts: dict[str, str], harmful: dict[str, str]) -> dict[str, Any]:
+    """A reply with its text: its own, that of another client's reply, or a harmful one's, which stands in a file of its own."""
+    name = reply.get("text_of")
+    text = reply["text"] if name is None else harmful[name] if name in harmful else texts[name]
+    return {"text": text, "ratings": reply["ratings"], "harmful": name in harmful}

@@ -1,0 +1,62 @@
+"""`data.swapped`: pairs whose rejected reply was chosen for another client, so that only a reader of the prompt can tell."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.shared_text import components_of, normalised
+from psychocounsel.data.selection.shuffle import rank
+from psychocounsel.errors import UserError
+
+
+def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
+    """The pairs, and `share` times as many new ones: a chosen reply against one that was chosen for another client.
+
+    The other client is of another component of shared text, and of the same topic where the data name topics. Each chosen
+    reply gets one new pair before any gets a second, in an order of `seed`, and never the same opponent twice. New
+    pairs have no ratings and no scores: nobody rated the other client's reply here.
+
+    Raises:
+        UserError: if rows are no pairs, or there are too few clients for so many pairs.
+    """
+    for pair in pairs:
+        if len(pair.replies) < 2:
+            raise UserError(f"{pair.where}: has one reply and no pair, so data.swapped={share:g} has no use for it")
+    wanted = max(round(share * len(pairs)), 1)
+    made = list(islice(_candidates(pairs, seed), wanted))
+    if len(made) < wanted:
+        raise UserError(
+            f"data.swapped={share:g}: asks for {wanted} pairs, and the replies chosen for other clients of the same topic make "
+            f"{len(made)}: lower it, or add rows"
+        )
+    report(
+        f"data.swapped: {len(made)} training pairs added, of a chosen reply and one that was chosen for another client"
+    )
+    return [*pairs, *made]
+
+
+def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:
+    """All possible pairs, in the order in which they are taken."""
+    component = components_of(pairs)
+    firsts = {(normalised(pair.prompt), pair.replies[0]): index for index, pair in reversed(list(enumerate(pairs)))}
+    ranks = {index: rank(f"{prompt} {reply}", seed, "swapped") for (prompt, reply), index in firsts.items()}
+    rows = sorted(ranks, key=lambda index: ranks[index])
+    topics: dict[str | None, list[int]] = {}
+    for row in rows:
+        topics.setdefault(pairs[row].topic, []).append(row)
+    place = {row: number for members in topics.values() for number, row in enumerate(members)}
+    for step in range(1, max(map(len, topics.values()), default=0)):
+        for row in rows:
+            members = topics[pairs[row].topic]
+            if step < len(members):
+                other = members[(place[row] + step) % len(members)]
+                if component[other] != component[row] and pairs[other].replies[0] != pairs[row].replies[0]:
+                    yield _pair(pairs[row], pairs[other])
+
+
+def _pair(own: Example, other: Example) -> Example:
+    writers = [own.writers[0], other.writers[0]] if own.writers and other.writers else None
+    replies = [own.replies[0], other.replies[0]]
+    identity = f"{own.id}-swapped-{other.id}"
+    return replace(own, id=identity, replies=replies, ratings=None, scores=None, writers=writers, order=None)
