@@ -46,7 +46,7 @@ def sample_rows() -> Iterator[tuple[str, Row]]:
     for file in flip_files():
         for quartet in read(file):
             for client in ("a", "b"):
-                replies = [{"text": reply["text"], "ratings": reply[client]} for reply in quartet["replies"]]
+                replies = [_rated(reply["text"], reply[client]) for reply in quartet["replies"]]
                 identity = f"{quartet['id']}-{client}"
                 yield f"flips/{file.name} {identity}", _row(identity, quartet[client], replies, file.stem)
 
@@ -60,4 +60,8 @@ def _reply(reply: dict[str, Any], texts: dict[str, str], harmful: dict[str, str]
     """A reply with its text: its own, that of another client's reply, or a harmful one's, which stands in a file of its own."""
     name = reply.get("text_of")
     text = reply["text"] if name is None else harmful[name] if name in harmful else texts[name]
-    return {"text": text, "ratings": reply["ratings"], "harmful": name in harmful}
+    return _rated(text, reply["ratings"], name in harmful)
+
+
+def _rated(text: str, ratings: dict[str, int], harmful: bool = False) -> dict[str, Any]:
+    return {"text": text, "ratings": ratings, "harmful": harmful}

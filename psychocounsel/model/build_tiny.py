@@ -22,7 +22,7 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import split_by_prompt
 from psychocounsel.data.sources import load_examples
 from psychocounsel.rundir.paths import ModelDir, RunDir
-from psychocounsel.settings.config import check, compose
+from psychocounsel.settings.config import compose
 from psychocounsel.storage.files import replace_directory
 
 _SHIPPED = Path(__file__).parent / "shipped"
@@ -37,7 +37,7 @@ _TEMPLATE = (
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHIPPED
     recipe: Any = OmegaConf.load(Path(__file__).with_suffix(".yaml"))
-    data = check(compose(["data=sample", "model=local", "model.path=builtin:none"])).data
+    data = compose(["data=sample"]).data
     train, _ = split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)
     rows = [{"prompt": example.prompt, "completion": reply} for example, reply in _targets(train)]
     with tempfile.TemporaryDirectory() as name:

@@ -1,130 +1,182 @@
 """The sample is what its card says."""
 
+import re
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.principles import PRINCIPLES, STAGES
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.select import pairs_of, split_by_prompt
-from psychocounsel.data.sources import load_examples, sample_files
+from psychocounsel.data.sample_rows import flip_files, read, sample_files, sample_rows, topic_files
+from psychocounsel.data.selection.select import load_split, pairs_of
+from psychocounsel.data.selection.shared_text import components_of
+from psychocounsel.data.sources import load_examples
+from psychocounsel.evaluation.flipped import flipped_rows
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli, metrics_of
 
-CARD = sample_files()[0].parent / "README.md"
-ENTRIES: list[dict[str, Any]] = [entry for file in sample_files() for entry in yaml.safe_load(file.read_text("utf-8"))]
-REPLIES = [reply for entry in ENTRIES for reply in entry["replies"]]
+FOLDER = topic_files()[0].parent
+CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
+ROWS: list[dict[str, Any]] = [dict(row) for _, row in sample_rows()]
+ENTRIES = [row for row in ROWS if "-flip-" not in row["id"]]
+FLIPS = [row for row in ROWS if "-flip-" in row["id"]]
+REPLIES = [reply for row in ROWS for reply in row["replies"]]
+URGENCY = ("none", "monitor", "same_day", "emergency")
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Example]:
-    return pairs_of(
-        load_examples("builtin:sample", "train", None), check(compose(["data=sample"])).data, "sample", print
-    )
+    rows = load_examples("builtin:sample", "train", None)
+    return pairs_of(rows, check(compose(["data=sample"])).data, "sample", print)
 
 
-def test_there_are_enough_speeches_topics_and_crises() -> None:
-    assert len(ENTRIES) >= 200
-    assert len(sample_files()) == 8
-    assert sum(entry["crisis"] for entry in ENTRIES) >= 24
-    assert all(
-        entry["id"].startswith(f"{file.stem}-") for file in sample_files() for entry in yaml.safe_load(file.read_text())
-    )
-    assert len({entry["id"] for entry in ENTRIES}) == len(ENTRIES)
+def mean(reply: dict[str, Any]) -> float:
+    return sum(reply["ratings"].values()) / len(PRINCIPLES)
 
 
-def test_entries_hold_what_the_card_says() -> None:
-    for entry in ENTRIES:
-        assert set(entry) == {"id", "crisis", "speech", "replies"}
-        assert isinstance(entry["crisis"], bool)
-        assert 100 <= len(entry["speech"]) <= 1000, entry["id"]
-        assert len(entry["replies"]) == 4
-        assert len({reply["style"] for reply in entry["replies"]}) == 4, entry["id"]
-        for reply in entry["replies"]:
-            assert set(reply) == {"style", "text", "ratings"}
-            assert len(reply["text"]) <= 1000
+def test_there_are_enough_speeches_topics_and_quartets() -> None:
+    assert len(ENTRIES) >= 216
+    assert len(topic_files()) == len(flip_files()) == 8
+    assert len(FLIPS) >= 120 and len(FLIPS) % 2 == 0
+    assert len({row["id"] for row in ROWS}) == len(ROWS)
+    assert all(row["id"].startswith(f"{row['topic']}-") for row in ROWS)
+
+
+def test_rows_hold_what_the_card_says() -> None:
+    for row in ROWS:
+        assert 100 <= len(row["prompt"]) <= 1000, row["id"]
+        assert row["stage"] in STAGES, row["id"]
+        assert len(row["replies"]) == (2 if row in FLIPS else 4), row["id"]
+        for reply in row["replies"]:
+            assert 80 <= len(reply["text"]) <= 1000, row["id"]
             assert set(reply["ratings"]) == set(PRINCIPLES)
             assert all(type(value) is int and 1 <= value <= 5 for value in reply["ratings"].values())
 
 
-def test_texts_are_ascii_and_no_text_or_long_phrase_comes_twice() -> None:
-    texts = [*(entry["speech"] for entry in ENTRIES), *(reply["text"] for reply in REPLIES)]
+def test_expected_actions_are_those_of_the_rubric() -> None:
+    kinds = load_rubric().risk.kinds
+    for row in ROWS:
+        actions = [kinds[risk["kind"]].expected_action[risk["disclosure"]][risk["recency"]] for risk in row["risk"]]
+        assert row["expected_action"] == max(actions, key=URGENCY.index, default="none"), row["id"]
+
+
+def test_risks_vary() -> None:
+    risks = [tuple(risk.values()) for row in ENTRIES for risk in row["risk"]]
+    assert len({kind for kind, _, _ in risks}) >= 13
+    assert len(set(risks)) >= 40
+    assert sum(row["expected_action"] in ("same_day", "emergency") for row in ENTRIES) >= 40
+
+
+def test_two_clients_of_a_quartet_prefer_opposite_replies(pairs: list[Example]) -> None:
+    for first, second in zip(FLIPS[::2], FLIPS[1::2], strict=True):
+        assert [reply["text"] for reply in first["replies"]] == [reply["text"] for reply in second["replies"]]
+        gaps = [mean(row["replies"][0]) - mean(row["replies"][1]) for row in (first, second)]
+        assert gaps[0] * gaps[1] < 0 and min(map(abs, gaps)) >= 1 - 1e-9, first["id"]
+    flipped = [pairs[row].id for row in flipped_rows(pairs)]
+    assert {row["id"] for row in FLIPS} <= {name.rsplit("-", 2)[0] for name in flipped}
+
+
+def test_a_reply_that_fits_another_client_stands_under_both() -> None:
+    where = defaultdict(list)
+    for row in ENTRIES:
+        for reply in row["replies"]:
+            where[reply["text"]].append((row, reply))
+    shared = [found for found in where.values() if len(found) > 1]
+    assert len(shared) == len(ENTRIES)  # each client's best reply, and no other
+    for (one, under_one), (two, under_two) in shared:
+        best, elsewhere = (under_one, under_two) if mean(under_one) > mean(under_two) else (under_two, under_one)
+        assert one["topic"] == two["topic"]
+        assert mean(best) - mean(elsewhere) >= 0.25
+        assert under_one["ratings"]["clarity"] == under_two["ratings"]["clarity"]
+
+
+def test_texts_are_ascii_and_no_sentence_comes_twice() -> None:
+    texts = {*(row["prompt"] for row in ROWS), *(reply["text"] for reply in REPLIES)}
     assert all(text.isascii() for text in texts)
     assert len({" ".join(text.lower().split()) for text in texts}) == len(texts)
     sentences = Counter(part.strip() for text in texts for part in text.replace("?", ".").split(".") if len(part) > 60)
     assert [sentence for sentence, count in sentences.items() if count > 1] == []
 
 
-def test_every_prompt_has_a_pair_and_length_does_not_tell_the_better_reply(pairs: list[Example]) -> None:
-    assert {pair.prompt[0]["content"] for pair in pairs} == {entry["speech"] for entry in ENTRIES}
+def test_the_best_reply_is_safe_and_fit_to_be_learned() -> None:
+    for row in ROWS:
+        best = max(row["replies"], key=mean)
+        assert best["ratings"]["safety"] >= (5 if row in ENTRIES else 4), row["id"]
+        assert not best["harmful"]
+
+
+def test_harmful_replies_stand_apart_and_are_never_chosen(pairs: list[Example]) -> None:
+    harmful = {reply["text"] for reply in REPLIES if reply["harmful"]}
+    assert harmful == {text.strip() for text in read(FOLDER / "harmful.yaml").values()}
+    assert len(harmful) >= 60
+    assert all(reply["ratings"]["safety"] == 1 for reply in REPLIES if reply["harmful"])
+    assert not any(pair.replies[0] in harmful for pair in pairs)
+    others = "".join(file.read_text("utf-8") for file in sample_files() if file.name != "harmful.yaml")
+    assert not any(text.split("\n")[0] in others for text in harmful)
+
+
+def test_texts_name_no_number_to_call_and_no_dose() -> None:
+    for text in {*(row["prompt"] for row in ROWS), *(reply["text"] for reply in REPLIES)}:
+        assert not re.search(r"\b\d+ ?(?:mg|milligrams?|ml|pills|tablets)\b", text), text
+    for reply in REPLIES:
+        assert not re.search(r"\d{3}", reply["text"]), reply["text"]
+
+
+def test_each_file_bears_the_canary() -> None:
+    (canary,) = set(re.findall(r"GUID ([0-9a-f-]{36})", CARD))
+    assert all(canary in file.read_text("utf-8").split("\n")[0] for file in sample_files())
+
+
+def test_every_client_has_a_pair_and_neither_length_nor_ending_tells(pairs: list[Example]) -> None:
+    assert {pair.prompt[0]["content"] for pair in pairs} == {row["prompt"] for row in ROWS}
     shorter = sum(len(chosen) < len(rejected) for chosen, rejected in (pair.replies for pair in pairs))
-    assert shorter >= 0.35 * len(pairs)
-    for pair in pairs:
-        assert pair.ratings is not None
-        chosen, rejected = (sum(ratings.values()) / 7 for ratings in pair.ratings)
-        assert chosen - rejected >= 1 - 1e-9
+    assert 0.42 <= shorter / len(pairs) <= 0.58
+    own = [pair for pair in pairs if "-flip-" not in pair.id]
+    ends = [[reply.rstrip('" ').endswith("?") for reply in pair.replies] for pair in own]
+    best = {max(row["replies"], key=mean)["text"] for row in ENTRIES}
+    assert sum(not text.rstrip('" ').endswith("?") for text in best) >= len(best) / 3
+    assert sum(rejected for _, rejected in ends) >= len(ends) / 3
 
 
-def test_replies_to_a_crisis_that_pass_it_over_are_rated_unsafe_and_never_chosen_over_safe_ones(
-    pairs: list[Example],
-) -> None:
-    for entry in ENTRIES:
-        safety = [reply["ratings"]["safety"] for reply in entry["replies"]]
-        if entry["crisis"]:
-            assert max(safety) == 5, entry["id"]
-            assert min(safety) <= 2, entry["id"]
-    assert all(pair.ratings and pair.ratings[0]["safety"] >= pair.ratings[1]["safety"] for pair in pairs)
-
-
-def test_the_default_split_holds_out_a_fifth_of_the_prompts() -> None:
-    data = check(compose(["data=sample"])).data
-    train, held_out = split_by_prompt(
-        load_examples("builtin:sample", "train", None), data.dev_fraction, data.split_seed
-    )
-    assert (len(train), len(held_out)) == (len(ENTRIES) - 43, 43)
+def test_the_default_split_holds_out_a_fifth_of_the_clients_and_no_text_of_theirs(pairs: list[Example]) -> None:
+    train, held_out = load_split(check(compose(["data=sample"])).data, print)
+    clients = {pair.prompt[0]["content"] for pair in held_out}
+    assert 0.18 * len(ROWS) <= len(clients) <= 0.22 * len(ROWS)
+    assert {pair.topic for pair in held_out} == {row["topic"] for row in ROWS}
+    component = components_of([*train, *held_out])
+    assert not set(component[: len(train)]) & set(component[len(train) :])
 
 
 def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
     shorter = sum(len(pair.replies[0]) < len(pair.replies[1]) for pair in pairs)
-    card = CARD.read_text(encoding="utf-8")
+    actions = Counter(row["expected_action"] for row in ROWS)
+    means = zip(*(sorted(map(mean, row["replies"]), reverse=True) for row in ENTRIES), strict=True)
+    words = sorted(len(text.split()) for text in {reply["text"] for reply in REPLIES})
     for line in (
-        f"| client speeches | {len(ENTRIES)} |",
-        f"| of them in crisis | {sum(entry['crisis'] for entry in ENTRIES)} |",
-        f"| replies | {len(REPLIES)} |",
+        f"| clients with four replies | {len(ENTRIES)} |",
+        f"| flip quartets, of two clients each | {len(FLIPS) // 2} |",
+        f"| different replies | {len(words)} |",
+        f"| expected action: none, monitor, same day, emergency | {', '.join(str(actions[each]) for each in URGENCY)} |",
         f"| pairs (mean gap of at least 1) | {len(pairs)} |",
         f"| pairs whose chosen reply is the shorter | {shorter} ({shorter / len(pairs):.0%}) |",
+        f"| words in a reply: least, median, most | {words[0]}, {words[len(words) // 2]}, {words[-1]} |",
+        f"| mean rating of the best, second, third and last reply | "
+        f"{', '.join(f'{statistics.mean(place):.1f}' for place in means)} |",
     ):
-        assert line in card
+        assert line in CARD, line
 
 
 @pytest.mark.proof
-def test_a_reward_model_learns_from_the_sample_what_length_does_not_tell(pairs: list[Example], tmp_path: Path) -> None:
-    """Over five seeds: half an epoch from the shipped policy, which has seen no held-out prompt either."""
-    settings = ["epochs=0.5", "eval.every=0", "checkpoint.every=0", "tracker=none"]
-    cli(
-        "train",
-        "-m",
-        "algo=reward",
-        "seed=1,2,3,4,5",
-        *settings,
-        f"sweep_dir={tmp_path}/seeds",
-        cwd=tmp_path,
-        minutes=25,
-    )
+def test_a_reward_model_learns_from_the_sample_what_its_looks_do_not_tell(tmp_path: Path) -> None:
+    """Over five seeds: an epoch from the shipped policy, which has seen no held-out client either."""
+    settings = ["epochs=1", "eval.every=0", "checkpoint.every=0", "tracker=none", f"sweep_dir={tmp_path}/seeds"]
+    cli("train", "-m", "algo=reward", "seed=1,2,3,4,5", *settings, cwd=tmp_path, minutes=40)
     scores = [metrics_of(run_dir)[-1] for run_dir in sorted((tmp_path / "seeds").glob("algo-reward_seed-*"))]
-    assert len(scores) == 5
     accuracies = [line["eval/accuracy"] for line in scores]
     spread = 2.776 * statistics.stdev(accuracies) / len(accuracies) ** 0.5  # Student's t, four degrees of freedom
     print(f"held-out accuracies {accuracies}, lower bounds {[line['eval/accuracy_low'] for line in scores]}")
-    assert statistics.mean(accuracies) - spread > 0.60  # over seeds
-    assert min(line["eval/accuracy_low"] for line in scores) > 0.60  # over prompts, the least of the five
-
-    data = check(compose(["data=sample"])).data
-    _, held_out = split_by_prompt(pairs, data.dev_fraction, data.split_seed)
-    assert len({pair.prompt[0]["content"] for pair in held_out}) >= 40
-    longer = sum(len(pair.replies[0]) > len(pair.replies[1]) for pair in held_out) / len(held_out)
-    assert max(longer, 1 - longer) < 0.55
+    assert len(scores) == 5 and statistics.mean(accuracies) - spread > 0.5

@@ -1,0 +1,126 @@
+"""`python -m benchmarks.reading FOLDER`: does a reward model read the client, and do swapped pairs help it to?
+
+From the shipped policy and with the recipe of the shipped reward model it trains, for each seed, a reward model on the pairs
+of a data set, one on the same pairs whose speeches are gone, and one for each value of `--swapped`. All are evaluated on the
+same held-out pairs. A gain is the mean, over seeds and pairs, of what the first model wins more than the one without speeches;
+its 95 % interval is a bootstrap of components of shared text.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection.shared_text import components_of
+from psychocounsel.evaluation.flipped import flipped_figures
+from psychocounsel.evaluation.stats import mean_intervals
+from psychocounsel.model import build_tiny
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.settings.config import check, compose
+
+SPEECHLESS = "speeches gone"
+
+
+def rows_of(pairs: Sequence[Example], with_speech: bool) -> list[dict[str, Any]]:
+    """Preference rows. Without speeches each prompt is a number: equal prompts would count as leaks of the held-out part."""
+    numbers: dict[str, int] = {}
+    rows = []
+    for pair in pairs:
+        prompt = json.dumps(pair.prompt)
+        shown = pair.prompt if with_speech else f"Client {numbers.setdefault(prompt, len(numbers))}."
+        chosen, rejected = pair.replies[:2]
+        rows.append({"id": pair.id, "prompt": shown, "chosen": chosen, "rejected": rejected, "topic": pair.topic})
+    return rows
+
+
+def write(folder: Path, train: Sequence[Example], held_out: Sequence[Example]) -> dict[bool, list[str]]:
+    """Files of pairs with and without speeches, as overrides; numbers of held-out clients differ from those of training."""
+    found = {}
+    for with_speech in (True, False):
+        rows = rows_of([*train, *held_out], with_speech)
+        parts = {"path": rows[: len(train)], "eval_path": rows[len(train) :]}
+        found[with_speech] = ["data=local"]
+        for key, part in parts.items():
+            file = folder / f"{key}_{'with' if with_speech else 'without'}_speeches.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in part))
+            found[with_speech].append(f"data.{key}={file}")
+    return found
+
+
+def run(*command: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def margins(folder: Path, overrides: Sequence[str], training: Sequence[str], ids: Sequence[str]) -> np.ndarray:
+    """Train in `folder`, evaluate on the held-out part, and give the rewards' differences, float[pairs]."""
+    if not RunDir(folder / "evaluation").scores.exists():
+        run("psychocounsel.train", "algo=reward", "model=tiny", *overrides, *training, f"run_dir={folder / 'run'}")
+        reward = ["reward=local", f"reward.path={RunDir(folder / 'run').model}", "counterfactuals.limit=0"]
+        run("psychocounsel.evaluate", *reward, *overrides, f"run_dir={folder / 'evaluation'}")
+    scores = [json.loads(line) for line in RunDir(folder / "evaluation").scores.read_text().splitlines()]
+    assert [row["id"] for row in scores] == list(ids)
+    return np.array([row["chosen"] - row["rejected"] for row in scores])
+
+
+def say(name: str, found: np.ndarray, blind: np.ndarray, held_out: Sequence[Example]) -> dict[str, Any]:
+    """Print accuracy, gain over the model without speeches, and accuracy on flipped pairs. `found`: float[seeds, pairs]."""
+    component = components_of(held_out)
+    won, won_blind = ((each > 0) + 0.5 * (each == 0) for each in (found, blind))
+    columns = np.stack([won.mean(0), (won - won_blind).mean(0)], 1)
+    (low, high), (gain_low, gain_high) = mean_intervals(columns, component).tolist()
+    accuracy, gain = columns.mean(0).tolist()
+    figures = {"accuracy": [accuracy, low, high], "gain": [gain, gain_low, gain_high], "by_seed": won.mean(1).tolist()}
+    line = f"{name:<16}{accuracy:.3f} ({low:.3f} to {high:.3f})   gain {100 * gain:+.1f} points"
+    line += f" ({100 * gain_low:.1f} to {100 * gain_high:.1f})"
+    flipped = [flipped_figures(held_out, each) for each in found]
+    if flipped[0]:
+        figures["flipped"] = [each["flipped_accuracy"] for each in flipped]
+        mean = np.mean(figures["flipped"])
+        bounds = [np.mean([each[f"flipped_accuracy_{end}"] for each in flipped]) for end in ("low", "high")]
+        line += f"   flipped {mean:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f}; mean of the seeds' intervals)"
+    print(line, flush=True)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="runs go there; what is finished there is not done again")
+    parser.add_argument(
+        "--data", default="data=sample", help="overrides of the data, separated by spaces (data=sample)"
+    )
+    parser.add_argument("--seeds", default="1,2", help="seeds of training (1,2)")
+    parser.add_argument("--swapped", default="0,0.2,1", help="values of data.swapped (0,0.2,1)")
+    parser.add_argument("--recipe", default="", help="more overrides of training")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    train, held_out = load_split(check(compose(given.data.split())).data, print)
+    files = write(given.folder.resolve(), train, held_out)
+    recipe: Any = OmegaConf.load(Path(build_tiny.__file__).with_suffix(".yaml"))
+    basic = [text for text in recipe.reward if not text.startswith("data.swapped=")] + given.recipe.split()
+    kinds = {SPEECHLESS: (False, basic)}
+    kinds |= {f"swapped={share}": (True, [*basic, f"data.swapped={share}"]) for share in given.swapped.split(",")}
+    ids, found = [pair.id for pair in held_out], {}
+    for name, (with_speech, training) in kinds.items():
+        folders = [given.folder / f"{name.replace(' ', '_')}-{seed}" for seed in given.seeds.split(",")]
+        each = [
+            margins(folder, files[with_speech], [*training, f"seed={folder.name.rsplit('-', 1)[1]}"], ids)
+            for folder in folders
+        ]
+        found[name] = np.stack(each)
+    print(f"\n{len(train)} training pairs, {len(held_out)} held-out pairs, seeds {given.seeds}")
+    figures = {name: say(name, values, found[SPEECHLESS], held_out) for name, values in found.items()}
+    (given.folder / "reading.json").write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
