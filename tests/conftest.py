@@ -16,6 +16,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Nothing that an earlier session, or one beside this, has cached.
 CACHE = os.environ["PSYCHOCOUNSEL_CACHE"] = tempfile.mkdtemp(prefix="psychocounsel-test-cache-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+# What the processes of this session share that run tests side by side: the first one makes it, and names it by its number.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    place = tempfile.mkdtemp(prefix="psychocounsel-test-session-")
+    os.environ["PSYCHOCOUNSEL_TEST_SESSION"] = f"{place}/{os.getpid()}"
+    os.mkdir(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +36,12 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_lm(vocab_size=len(tokenizer), max_position_embeddings=2048).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm() -> None:
+    """Skips where vLLM is not installed; importing it takes seconds, which only its own tests spend."""
+    pytest.importorskip("vllm")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from tests.support.warm import Warm
 
 ROOT = Path(__file__).parent.parent.parent
 SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
+SESSION = Path(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])  # likewise
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
 TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
@@ -152,7 +153,7 @@ def cli(
         environment = {"PSYCHOCOUNSEL_CACHE": own_cache(rest, cwd), **environment}
     whole = {**os.environ, **environment}
     if is_warm:
-        result = _warm(_threads(rest)).run(module, rest, cwd, whole, 60 * minutes)
+        result = _warm(_threads(rest), SESSION).run(module, rest, cwd, whole, 60 * minutes)
     else:
         result = subprocess.run(
             [sys.executable, "-m", f"psychocounsel.{module}", *rest],
