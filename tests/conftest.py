@@ -38,6 +38,20 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run side by side, what they fork commands from gets ready while they are collected."""
+    threads, several = os.environ.get("OMP_NUM_THREADS"), config.getoption("dist", "no") != "no"
+    if several and threads and "PYTEST_XDIST_WORKER" not in os.environ:
+        from tests.support.warm import begin
+
+        begin(threads, Path(os.environ["PSYCHOCOUNSEL_TEST_SESSION"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes in one file begins first: at the end the other processes would have nothing left to do."""
+    items.sort(key=lambda item: item.path.name != "test_vllm.py")
+
+
 @pytest.fixture(scope="session")
 def vllm() -> None:
     """Skips where vLLM is not installed; importing it takes seconds, which only its own tests spend."""

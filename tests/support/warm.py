@@ -5,13 +5,12 @@ Starting an interpreter and importing torch, transformers and DeepSpeed takes lo
 `python -m psychocounsel.MODULE ARGUMENTS`, with the working directory, environment and output files of the request. Ranks
 of a run are forked from a multiprocessing fork server, as in production; only that this server is there already.
 
-The processes of a test session that run tests side by side share it: whoever first needs it starts it, and it ends with the
-session.
+The processes of a test session that run tests side by side share it: it begins while they collect the tests, or when one
+needs it, and ends with the session.
 """
 
 import atexit
 import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
@@ -40,21 +39,10 @@ class Warm:
     """
 
     def __init__(self, threads: str, session: Path) -> None:
-        self.folder = session
-        self.address = str(session / f"{threads}-threads")
-        with open(f"{self.address}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not Path(self.address).exists():
-                self._start(threads)
-
-    def _start(self, threads: str) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
-        command = [sys.executable, "-m", "tests.support.warm", self.address, self.folder.name]
-        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **silent)
+        self.folder, self.address = session, begin(threads, session)
+        end = time.monotonic() + 300
         while not Path(self.address).exists():
-            assert server.poll() is None
+            assert time.monotonic() < end, "the process that tests fork their commands from does not begin"
             time.sleep(0.05)
 
     def run(
@@ -87,6 +75,21 @@ class Warm:
                 raise subprocess.TimeoutExpired(arguments, seconds) from error
             stdout, stderr = (Path(file).read_text(errors="replace") for file in request["output"])
             return subprocess.CompletedProcess([module, *arguments], code, stdout, stderr)
+
+
+def begin(threads: str, session: Path) -> str:
+    """Start the session's process with so many threads, unless somebody has; returns where it will listen."""
+    address = str(session / f"{threads}-threads")
+    try:
+        open(f"{address}.begun", "x").close()
+    except FileExistsError:
+        return address
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    command = [sys.executable, "-m", "tests.support.warm", address, session.name]
+    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **silent)
+    return address
 
 
 # -- the process that waits

@@ -14,7 +14,7 @@ from psychocounsel.model.flops import TrainingFlops
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 4
-_SECONDS = 0.1  # enough of them: short runs on one thread would else spend a tenth of their time here
+_SECONDS = 0.05  # enough of them on CPU: short runs on one thread would else spend a tenth of their time here
 
 
 class Speed:
@@ -41,11 +41,11 @@ class Speed:
 
 
 def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product: the best of a few, after a first."""
+    """Operations per second of a large matrix product: the best of a few."""
     size = _SIZE[device.type]
     matrix = torch.ones(size, size, device=device, dtype=dtype)
-    seconds = [_seconds(matrix), _seconds(matrix)]
-    while len(seconds) <= _REPEATS and sum(seconds) < _SECONDS:
+    seconds = [_seconds(matrix)]  # on GPU the first one loads what the others use
+    while len(seconds) <= _REPEATS and (matrix.is_cuda or sum(seconds) < _SECONDS):
         seconds.append(_seconds(matrix))
     return 2 * size**3 / min(seconds)
 
