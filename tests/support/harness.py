@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Completion, Group
@@ -120,7 +122,7 @@ def make_stepper(
 ) -> Stepper:
     """A Stepper around `lm` in this process; `stepper.main.step(lr)` updates its weights."""
     here = world()
-    config = check(compose(list(overrides)))
+    config = deepcopy(_checked(*overrides))
     main = algorithm.needs.main
     make = Policy if main == "policy" else RewardModel
     model = make(lm, "test", attention=config.model.attention)
@@ -128,6 +130,11 @@ def make_stepper(
         model.add_value_head()
     engine = Engine(model, config, algorithm, dtype, lanes)
     return Stepper(algorithm, {main: engine}, here, budget)
+
+
+@cache
+def _checked(*overrides: str) -> DictConfig:
+    return check(compose(list(overrides)))
 
 
 def cli(
