@@ -16,6 +16,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Nothing that an earlier session, or one beside this, has cached.
 CACHE = os.environ["PSYCHOCOUNSEL_CACHE"] = tempfile.mkdtemp(prefix="psychocounsel-test-cache-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+# What the processes of this session share that run tests side by side: the first one makes it, and names it by its number.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    place = tempfile.mkdtemp(prefix="psychocounsel-test-session-")
+    os.environ["PSYCHOCOUNSEL_TEST_SESSION"] = f"{place}/{os.getpid()}"
+    os.mkdir(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +36,26 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_lm(vocab_size=len(tokenizer), max_position_embeddings=2048).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run side by side, what they fork commands from gets ready while they are collected."""
+    threads, several = os.environ.get("OMP_NUM_THREADS"), config.getoption("dist", "no") != "no"
+    if several and threads and "PYTEST_XDIST_WORKER" not in os.environ:
+        from tests.support.warm import begin
+
+        begin(threads, Path(os.environ["PSYCHOCOUNSEL_TEST_SESSION"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes in one file begins first: at the end the other processes would have nothing left to do."""
+    items.sort(key=lambda item: item.path.name != "test_vllm.py")
+
+
+@pytest.fixture(scope="session")
+def vllm() -> None:
+    """Skips where vLLM is not installed; importing it takes seconds, which only its own tests spend."""
+    pytest.importorskip("vllm")
 
 
 @pytest.fixture

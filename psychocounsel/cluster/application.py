@@ -23,7 +23,7 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, Us
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.keys import refuse_lines_in_overrides
-from psychocounsel.settings.launcher import register, remove_unused
+from psychocounsel.settings.launcher import register, remove_unused, take_mode_from
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.settings.schema import suggestion
@@ -75,6 +75,7 @@ def _config_name(arguments: Sequence[str]) -> str | None:
 
 def _run(module: str, config_name: str, act: Act) -> int:
     rows = _read_arguments()
+    take_mode_from(sys.argv[1:])
     exit_codes: list[int] = []
     failures: list[BaseException] = []
 

@@ -12,7 +12,8 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when DeepSpeed is importe
 quiet_libraries()
 
 import deepspeed.module_inject  # noqa: E402, F401
-import transformers.modeling_utils  # noqa: E402, F401
+import transformers.modeling_utils  # noqa: E402
+import transformers.models.llama.modeling_llama  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402, F401
 
 import psychocounsel.engine.trainer  # noqa: E402, F401

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
+from hydra._internal.hydra import Hydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -65,6 +66,24 @@ def register(
     for plugin in (JobLauncher, _sweeper()):
         setattr(home, plugin.__name__, plugin)
         plugins.register(plugin)
+
+
+_mode_of_configs = Hydra.get_mode
+
+
+def take_mode_from(arguments: Sequence[str]) -> None:
+    """Let `-m` alone decide between a run and a sweep, unless a user's own configuration may set `hydra.mode`.
+
+    Hydra would else compose everything once more only to read it, and no shipped file sets it: that is half the time in which
+    a command line is refused.
+    """
+    options = {text for text in arguments if text.startswith("-")} - {"-m", "--multirun"}
+    own = options or any("hydra" in text for text in arguments)
+    setattr(Hydra, "get_mode", _mode_of_configs if own else _undecided)  # noqa: B010
+
+
+def _undecided(hydra: Hydra, config_name: str | None, overrides: list[str]) -> None:
+    """What Hydra makes of configurations without `hydra.mode`."""
 
 
 def _sweeper() -> type:

@@ -1,6 +1,7 @@
 """Online iterative DPO: pairs of the policy's own replies, round by round, and none of it made twice."""
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from psychocounsel.settings.config import check, compose
 from tests.algo.test_policy_gradient import Context, rollouts, tables
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.harness import ROOT, cli, metrics_of
+from tests.support.in_process import run_here
 
 BASE = [
     "algo=online_dpo",
@@ -205,8 +207,12 @@ def test_a_round_without_pairs_changes_nothing_and_counts(small_model: Path, tmp
         (["rollout.top_p=0"], "rollout.top_p=0.0: must be greater than 0"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = cli("train", *BASE, *arguments, cwd=tmp_path, check_code=USER_ERROR)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_environment: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_here(shlex.join(["train", *BASE, *arguments]))
+    assert done.code == USER_ERROR
     (line,) = done.stderr.splitlines()
     assert message in line
     assert not list(tmp_path.iterdir())

@@ -88,9 +88,9 @@ def test_groups_are_those_that_training_saw(result: api.RunResult, settings: lis
 
 
 def test_evaluation_gives_the_figures_of_the_command(result: api.RunResult, tmp_path: Path) -> None:
-    reward = f"reward.path={result.run_dir}/model"
-    figures = api.evaluate(api.compose([reward, f"run_dir={tmp_path}/ours"], name="evaluate"))
-    cli("evaluate", reward, "run_dir=theirs", cwd=tmp_path)
+    given = [f"reward.path={result.run_dir}/model", "limit=40", "counterfactuals.limit=8", "cluster.threads=1"]
+    figures = api.evaluate(api.compose([*given, f"run_dir={tmp_path}/ours"], name="evaluate"))
+    cli("evaluate", *given, "run_dir=theirs", cwd=tmp_path)
     assert figures == read_json(tmp_path / "theirs" / "summary.json")["metrics"]
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.storage.files import read_json
 from tests.support.harness import ROOT, TINY, cli, metrics_of, write_jsonl
+from tests.support.in_process import run_here
 
 FAST = ["debug=fast"]
 PAIR = {
@@ -60,15 +62,25 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (["--config-dir=nowhere"], "no such folder"),
         (["data.mix=[{name: sampel, rows: 3}]"], "no data config named sampel; did you mean sample?"),
         (["data.principle_weights={safty: 2}"], "it has empathy, relevance"),
-        (["run_dir=/proc/nowhere"], "/proc/nowhere"),
         (["-m", "cluster.threads=1,2"], "would share"),
         (["data.mix=[3]"], "is a list of entries"),
         (["epochs=inf"], "epochs=inf: must be a finite number"),
     ],
 )
-def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    assert message in refusal(*arguments, cwd=tmp_path)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_environment: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = run_here(shlex.join(["train", *arguments]))
+    assert answer.code == USER_ERROR, answer
+    assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1, answer.stderr
+    assert message in answer.stderr
     assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
+
+
+def test_a_folder_that_cannot_be_made_is_a_mistake_too(tmp_path: Path) -> None:
+    assert "/proc/nowhere" in refusal("run_dir=/proc/nowhere", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

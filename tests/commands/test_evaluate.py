@@ -73,6 +73,14 @@ def pairs(count: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(scope="module")
+def evaluated(
+    run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """All pairs that the run held out."""
+    return evaluate(run / "model", tmp_path_factory.mktemp("evaluated") / "out", *SPLIT)
+
+
 def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Path, tmp_path: Path) -> None:
     result = cli("evaluate", f"reward.path={run}/model", *SPLIT, "run_dir=out", "reward.dtype=fp32", cwd=tmp_path)
     metrics, scores = written(tmp_path / "out")
@@ -99,9 +107,9 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     assert (config.reward.path, config.data.dev_fraction, config.part) == (str(run / "model"), 0.1, "held_out")
 
 
-def test_figures_are_those_of_the_trainings_own_last_evaluation(run: Path, tmp_path: Path) -> None:
+def test_figures_are_those_of_the_trainings_own_last_evaluation(run: Path, evaluated: Any) -> None:
     assert read_json(run / "model" / "psychocounsel.json")["step"] == STEPS, "the best step is the last"
-    metrics, scores, _ = evaluate(run / "model", tmp_path / "out", *SPLIT)
+    metrics, scores, _ = evaluated
     last = metrics_of(run)[-1]
     assert last["step"] == STEPS
     names = [f"{name}{end}" for name in ("accuracy", "auc", "ece", "brier") for end in ("", "_low", "_high")]
@@ -111,10 +119,10 @@ def test_figures_are_those_of_the_trainings_own_last_evaluation(run: Path, tmp_p
     assert np.log1p(np.exp(np.negative(margins))).mean() == pytest.approx(last["eval/loss"], rel=1e-4)
 
 
-def test_what_is_held_out_is_exactly_what_training_holds_out(run: Path, tmp_path: Path) -> None:
+def test_what_is_held_out_is_exactly_what_training_holds_out(run: Path, evaluated: Any) -> None:
     config: Any = OmegaConf.load(run / "config.yaml")
     data = build_dataset(config, load_chat_format(config.model)[1], "pairs", lambda line: None)
-    _, scores, _ = evaluate(run / "model", tmp_path / "out", *SPLIT)
+    _, scores, _ = evaluated
     ids = [line["id"] for line in scores]
     assert ids == [group.id for group in data.held_out]
     assert len(ids) >= 40 and not set(ids) & {group.id for group in data.train}

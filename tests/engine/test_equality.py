@@ -89,7 +89,7 @@ def test_full_matrix(
     [
         pytest.param("algo=reward algo.margin=0.3 algo.centring=0.01", marks=pytest.mark.slow),
         pytest.param("algo=kto", marks=pytest.mark.slow),
-        pytest.param("algo=reward model.lora.rank=4", marks=pytest.mark.slow),
+        pytest.param("algo=reward model.lora.rank=4", marks=pytest.mark.proof),
         pytest.param("algo=sft", marks=pytest.mark.slow),
         pytest.param("algo=simpo algo.sft_weight=0.5", marks=pytest.mark.slow),
         pytest.param("algo=orpo", marks=pytest.mark.slow),

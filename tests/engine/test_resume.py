@@ -100,9 +100,9 @@ def test_kill_and_resume_sharded_matrix(
     [
         pytest.param("reward", "checkpoint_written", 4, marks=pytest.mark.slow),
         pytest.param("lora", "step_end", 3, marks=pytest.mark.slow),
-        pytest.param("reward sharded", "eval_batch", 4, marks=pytest.mark.slow),
+        pytest.param("reward sharded", "eval_batch", 4, marks=pytest.mark.proof),
         pytest.param("lora sharded", "checkpoint_renamed", 4, marks=pytest.mark.slow),
-        pytest.param("reward with lora", "checkpoint_written", 4, marks=pytest.mark.slow),
+        pytest.param("reward with lora", "checkpoint_written", 4, marks=pytest.mark.proof),
         pytest.param("kto", "step_end", 3, marks=pytest.mark.slow),
     ],
 )

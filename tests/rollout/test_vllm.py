@@ -19,8 +19,7 @@ from psychocounsel.data.group import Group, read_groups
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
 from tests.support.listening import addresses_of
 
-pytest.importorskip("vllm")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 
 KEY = {"PSYCHOCOUNSEL_ROLLOUT_KEY": "a key of ours"}
 SMALL = ("data.limit=200", "global_batch_size=8", "rollout.shard_prompts=4", "eval.every=0", "algo.warmup=0")

@@ -11,12 +11,11 @@ from psychocounsel.data.group import Group, read_groups
 from tests.support.harness import TINY
 from tests.support.slurm_cluster import Cluster, start
 
-pytest.importorskip("vllm")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 
 
 @pytest.fixture(scope="module")
-def slurm() -> Iterator[Cluster]:
+def slurm(vllm: None) -> Iterator[Cluster]:
     yield from start(TINY)
 
 

@@ -1,13 +1,17 @@
 """Merging the next of many configurations by its values alone: the same as merging it whole."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings import compositions
 from psychocounsel.settings.config import check, compose
+from tests.support.harness import ROOT
+from tests.support.in_process import run_here
 
 _BASE = ["algo=dpo", "cluster=slurm", "run_dir=never"]
 
@@ -28,6 +32,24 @@ def _found(overrides: list[str]) -> tuple[str, dict[str, Any]]:
     except UserError as error:
         return str(error), {}
     return OmegaConf.to_yaml(config), {**types(config), "of": type(OmegaConf.to_object(config.zero))}
+
+
+def test_no_shipped_file_makes_a_run_a_sweep_and_a_users_own_may(
+    own_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a configuration of the user's own, Hydra is not asked for `hydra.mode`."""
+    for file in (ROOT / "conf").rglob("*.yaml"):
+        section = (yaml.safe_load(file.read_text()) or {}).get("hydra") or {}
+        assert not isinstance(section, dict) or "mode" not in section, file
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "experiment").mkdir(parents=True)
+    (tmp_path / "my" / "experiment" / "many.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    refused = "with -m give sweep_dir"
+    for line in ("train --config-dir=my experiment=many run_dir=x", "train hydra.mode=MULTIRUN run_dir=x"):
+        assert refused in run_here(line).stderr
+    for line in ("train --multirun seed=1 run_dir=x", "train -m run_dir=x"):
+        assert refused in run_here(line).stderr
+    assert refused not in run_here("train seed=-1 run_dir=x").stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every configuration composes and passes its checks; YAML and dataclass name the same keys; wrong ones are refused."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from psychocounsel.settings.config import check, compose, target_class
 from psychocounsel.settings.schema import EvaluateConfig, TrainConfig
 from psychocounsel.settings.typed.audit_keys import AuditConfig
 from psychocounsel.storage.files import shipped
+from tests.support.harness import ROOT
 
 CONF = shipped("conf")
 GROUPS = ("algo", "model", "data", "zero", "cluster", "tracker", "paths", "experiment", "debug")
@@ -153,8 +155,14 @@ def test_names_hold_only_safe_characters() -> None:
 
 
 def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")  # the check of rows needs seconds for it
+    work = tmp_path / "work"
+    work.mkdir()
     code = (
         "import runpy, sys, time; sys.argv = ['x', {argument!r}]\n"
+        "class Asked:\n"
+        "    def find_spec(self, name, path=None, target=None): assert name != 'torch'\n"
+        "sys.meta_path.insert(0, Asked())\n"
         "try: runpy.run_module('psychocounsel.{module}', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {{'torch', 'transformers', 'datasets', 'deepspeed', 'numpy'}} & set(sys.modules)\n"
@@ -169,10 +177,11 @@ def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
         ("audit", "--help"),
     ):
         command = [sys.executable, "-c", code.format(module=module, argument=argument)]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        result = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert result.stdout.strip()
-    assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+    assert not list(work.iterdir()), "a dry run writes nothing"
 
 
 def test_a_path_of_your_own_needs_no_other_preset(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from psychocounsel.settings.config import compose, quote_choice
 from psychocounsel.settings.sweep import take_sweep, with_rows
 from psychocounsel.storage.files import shipped
 from tests.support.harness import cli
+from tests.support.in_process import run_here
 
 PLAN = re.compile(r"would run psychocounsel\.train with 1 process on CPU in (\S+): (.*)")
 
@@ -239,9 +241,13 @@ def test_files_of_another_form_are_refused_by_name(text: str, message: str, tmp_
         (["sweep=simpo_settings", "algo=orpo"], "combination algo=orpo seed=1 algo.beta=2.5 algo.gamma_beta_ratio=0"),
     ],
 )
-def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = cli("train", *arguments, cwd=tmp_path, check_code=USER_ERROR)
-    (line,) = result.stderr.splitlines()
+def test_mistakes_on_the_command_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_environment: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = run_here(shlex.join(["train", *arguments]))
+    assert answer.code == USER_ERROR, answer
+    (line,) = answer.stderr.splitlines()
     assert line.startswith("error: ") and message in line
     assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
 

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Completion, Group
@@ -28,6 +30,7 @@ from tests.support.warm import Warm
 
 ROOT = Path(__file__).parent.parent.parent
 SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
+SESSION = Path(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])  # likewise
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
 TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
@@ -119,7 +122,7 @@ def make_stepper(
 ) -> Stepper:
     """A Stepper around `lm` in this process; `stepper.main.step(lr)` updates its weights."""
     here = world()
-    config = check(compose(list(overrides)))
+    config = deepcopy(_checked(*overrides))
     main = algorithm.needs.main
     make = Policy if main == "policy" else RewardModel
     model = make(lm, "test", attention=config.model.attention)
@@ -127,6 +130,11 @@ def make_stepper(
         model.add_value_head()
     engine = Engine(model, config, algorithm, dtype, lanes)
     return Stepper(algorithm, {main: engine}, here, budget)
+
+
+@cache
+def _checked(*overrides: str) -> DictConfig:
+    return check(compose(list(overrides)))
 
 
 def cli(
@@ -152,7 +160,7 @@ def cli(
         environment = {"PSYCHOCOUNSEL_CACHE": own_cache(rest, cwd), **environment}
     whole = {**os.environ, **environment}
     if is_warm:
-        result = _warm(_threads(rest)).run(module, rest, cwd, whole, 60 * minutes)
+        result = _warm(_threads(rest), SESSION).run(module, rest, cwd, whole, 60 * minutes)
     else:
         result = subprocess.run(
             [sys.executable, "-m", f"psychocounsel.{module}", *rest],

@@ -4,6 +4,9 @@ Starting an interpreter and importing torch, transformers and DeepSpeed takes lo
 `Warm` is a process that waits for requests with the imports done. For each request it forks a process that becomes
 `python -m psychocounsel.MODULE ARGUMENTS`, with the working directory, environment and output files of the request. Ranks
 of a run are forked from a multiprocessing fork server, as in production; only that this server is there already.
+
+The processes of a test session that run tests side by side share it: it begins while they collect the tests, or when one
+needs it, and ends with the session.
 """
 
 import atexit
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from functools import partial
 from multiprocessing import forkserver, process, resource_tracker
@@ -29,19 +33,17 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Warm:
-    """The test's side: starts the process with `threads` OpenMP threads and hands it commands."""
+    """The test's side: the session's process with `threads` OpenMP threads, to which it hands commands.
 
-    def __init__(self, threads: str) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="psychocounsel-warm-")
-        self.address = f"{self.folder.name}/socket"
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
-        command = [sys.executable, "-m", "tests.support.warm", self.address]
-        self.server = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert self.server.stdout is not None
-        assert self.server.stdout.readline() == b"ready\n"
+    `session` is a folder of the session's own, named by its process number, as conftest.py makes it.
+    """
+
+    def __init__(self, threads: str, session: Path) -> None:
+        self.folder, self.address = session, begin(threads, session)
+        end = time.monotonic() + 300
+        while not Path(self.address).exists():
+            assert time.monotonic() < end, "the process that tests fork their commands from does not begin"
+            time.sleep(0.05)
 
     def run(
         self, module: str, arguments: list[str], cwd: Path | None, environment: dict[str, str], seconds: float
@@ -51,7 +53,7 @@ class Warm:
         Raises:
             subprocess.TimeoutExpired: after `seconds`; the process is killed.
         """
-        with tempfile.TemporaryDirectory(dir=self.folder.name) as place, socket.socket(socket.AF_UNIX) as client:
+        with tempfile.TemporaryDirectory(dir=self.folder) as place, socket.socket(socket.AF_UNIX) as client:
             client.settimeout(seconds)
             client.connect(self.address)
             request = {
@@ -75,23 +77,39 @@ class Warm:
             return subprocess.CompletedProcess([module, *arguments], code, stdout, stderr)
 
 
+def begin(threads: str, session: Path) -> str:
+    """Start the session's process with so many threads, unless somebody has; returns where it will listen."""
+    address = str(session / f"{threads}-threads")
+    try:
+        open(f"{address}.begun", "x").close()
+    except FileExistsError:
+        return address
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    command = [sys.executable, "-m", "tests.support.warm", address, session.name]
+    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **silent)
+    return address
+
+
 # -- the process that waits
 
 
-def serve(address: str) -> None:
-    """Import, then answer requests until standard input ends with the test session."""
+def serve(address: str, session: int) -> None:
+    """Import, then answer requests until the process `session` has ended."""
     import psychocounsel.cluster.application  # noqa: F401
 
     multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
     forkserver.ensure_running()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that answer
+    ended = os.pidfd_open(session)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        listener.bind(f"{address}.new")
         listener.listen()
-        print("ready", flush=True)
+        os.rename(f"{address}.new", address)  # who finds it can connect
         while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
-            if sys.stdin in ready:
+            ready, _, _ = select.select([listener, ended], [], [])
+            if ended in ready:
                 return
             connection, _ = listener.accept()
             if os.fork() == 0:
@@ -171,4 +189,4 @@ def rank(output: list[str], environment: dict[str, str], run_rank: Any, *argumen
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -14,6 +14,7 @@ from psychocounsel.model.flops import TrainingFlops
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 4
+_SECONDS = 0.05  # enough of them on CPU: short runs on one thread would else spend a tenth of their time here
 
 
 class Speed:
@@ -40,10 +41,13 @@ class Speed:
 
 
 def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product: the best of a few, after a first."""
+    """Operations per second of a large matrix product: the best of a few."""
     size = _SIZE[device.type]
     matrix = torch.ones(size, size, device=device, dtype=dtype)
-    return max(2 * size**3 / _seconds(matrix) for _ in range(1 + _REPEATS))
+    seconds = [_seconds(matrix)]  # on GPU the first one loads what the others use
+    while len(seconds) <= _REPEATS and (matrix.is_cuda or sum(seconds) < _SECONDS):
+        seconds.append(_seconds(matrix))
+    return 2 * size**3 / min(seconds)
 
 
 def _seconds(matrix: torch.Tensor) -> float:

@@ -30,32 +30,31 @@ def assert_same(run: Path, unbroken: Path) -> None:
 def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
     slurm: Cluster, tmp_path: Path
 ) -> None:
-    runs = [tmp_path / "broken", tmp_path / "whole"]
+    run, whole = tmp_path / "broken", tmp_path / "whole"
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
-    for run in runs:
-        slurm.train(*slurm.overrides(15, run_dir=run), *([slow] if run is runs[0] else []))
-    slurm.until(lambda: slurm.state(runs[0])["step"] >= 3, 60, runs[0])
-    slurm.call("scancel", "--signal=USR1", "--batch", slurm.job_of(runs[0]))
-    slurm.until(lambda: slurm.states(runs[0]) == ["requeued"], 30, runs[0])
-    for run in runs:
-        assert slurm.ended(run) == ["finished"]
-    assert (runs[0] / "logs" / "02").is_dir()
-    assert_same(*runs)
+    slurm.train(*slurm.overrides(12, run_dir=run), slow)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
+    slurm.call("scancel", "--signal=USR1", "--batch", slurm.job_of(run))
+    slurm.until(lambda: slurm.states(run) == ["requeued"], 30, run)
+    assert slurm.ended(run) == ["finished"]
+    assert (run / "logs" / "02").is_dir()
+    slurm.train(*slurm.here(12, run_dir=whole))
+    assert_same(run, whole)
 
 
 @pytest.mark.slow
 def test_preemption_requeues_too(slurm: Cluster, tmp_path: Path) -> None:
     run, urgent, whole = (tmp_path / name for name in ("run", "urgent", "whole"))
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
-    more = {"checkpoint.every": 1, "cluster.nodes": 4, "cluster.exclusive": "true"}
-    slurm.train(*slurm.overrides(25, run_dir=run, **more), slow)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
-    slurm.train(*slurm.overrides(1, run_dir=urgent, **more, **{"cluster.partition": "urgent"}))
+    more = {"checkpoint.every": 1, "cluster.exclusive": "true"}
+    both, first = "+cluster.sbatch.nodelist='n1,n2'", "+cluster.sbatch.nodelist=n1"
+    slurm.train(*slurm.overrides(15, run_dir=run, **more, **{"cluster.nodes": 2}), slow, both)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
+    slurm.train(*slurm.overrides(1, run_dir=urgent, **more, **{"cluster.partition": "urgent"}), first)
     assert slurm.ended(urgent) == ["finished"]
     assert slurm.ended(run) == ["finished"]
     assert (run / "logs" / "02").is_dir()
-    slurm.train(*slurm.overrides(25, run_dir=whole, **more))
-    assert slurm.ended(whole) == ["finished"]
+    slurm.train(*slurm.here(15, run_dir=whole, **{"checkpoint.every": 1, "cluster.processes": 2}))
     assert_same(run, whole)
 
 
@@ -65,7 +64,7 @@ def test_a_cancelled_run_stays_cancelled_and_can_go_on(slurm: Cluster, tmp_path:
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
     given = [*slurm.overrides(20, run_dir=run), slow]
     slurm.train(*given)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
     assert "cancelled 1 runs" in slurm.jobs("cancel", str(run))
     assert slurm.ended(run, 60) == ["cancelled"]
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped", "it had time to save"
@@ -97,10 +96,10 @@ def test_cluster_local_inside_salloc_runs_on_its_nodes(slurm: Cluster, tmp_path:
         *allocation, *train, *slurm.here(run_dir=tmp_path / "x", **{"cluster.processes": 3}), check_code=2
     )
     assert "3 cannot be spread evenly over the 2 nodes" in uneven.stderr and not (tmp_path / "x").exists()
-    kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2, rank: 3}"
+    kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2, rank: 1}"
     broken = tmp_path / "broken"
-    died = slurm.run(*allocation, *train, *slurm.here(run_dir=broken, **{"cluster.processes": 4}), kill, check_code=137)
-    assert f"{broken} failed (rank 3, exit code 137)" in died.stderr
+    died = slurm.run(*allocation, *train, *slurm.here(run_dir=broken, **{"cluster.processes": 2}), kill, check_code=137)
+    assert f"{broken} failed (rank 1, exit code 137)" in died.stderr
 
 
 @pytest.mark.slow
@@ -110,7 +109,7 @@ def test_ctrl_c_inside_salloc_saves_and_the_same_command_goes_on(slurm: Cluster,
     allocation = ["salloc", "--nodes=2", "--mem=2G"]
     command = [*allocation, sys.executable, "-m", "psychocounsel.train", *slurm.here(12, run_dir=run), slow]
     shell = subprocess.Popen(command, env={**os.environ, **slurm.environment}, start_new_session=True)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
     os.killpg(shell.pid, signal.SIGINT)  # as a terminal does
     assert shell.wait(60) == 75
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
@@ -185,7 +184,7 @@ def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path
     run = tmp_path / "run"
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
     slurm.train(*slurm.overrides(15, run_dir=run, **{"cluster.requeue": "false", "cluster.segments": 3}), slow)
-    slurm.until(lambda: slurm.state(run)["step"] >= 3, 60, run)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
     jobs = json.loads((run / "submissions" / "0001" / "submission.json").read_text())["jobs"]
     assert len(jobs) == 3
     slurm.call("scancel", "--signal=USR1", "--batch", jobs[0])

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,12 +192,12 @@ def test_what_changes_a_reference_or_a_row_is_computed_anew(small_model: Path, t
 
 @pytest.mark.slow
 def test_jobs_that_start_together_compute_each_row_once(small_model: Path, tmp_path: Path) -> None:
-    common = [sys.executable, "-m", "psychocounsel.train", "debug=fast", f"model.path={small_model}", "data.limit=64"]
+    common = ["train", "debug=fast", f"model.path={small_model}", "data.limit=64"]
     common += ["max_steps=8", "global_batch_size=8", f"paths.cache={tmp_path / 'cache'}"]
     jobs = [[f"run_dir={tmp_path / str(seed)}", f"algo.beta=0.{seed}"] for seed in range(1, 5)]
-    running = [subprocess.Popen([*common, *job], cwd=ROOT, stderr=subprocess.PIPE, text=True) for job in jobs]
-    said = [SAID.findall(process.communicate(timeout=400)[1])[0] for process in running]
-    assert [process.returncode for process in running] == [0] * 4
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        running = list(pool.map(lambda job: cli(*common, *job, cwd=ROOT), jobs))
+    said = [SAID.findall(done.stderr)[0] for done in running]
     whole = {int(cached) + int(computed) for cached, computed in said}
     assert whole == {sum(int(computed) for _, computed in said)}
 
