@@ -109,6 +109,15 @@ def test_the_best_reply_is_safe_and_fit_to_be_learned() -> None:
         assert not best["harmful"]
 
 
+def test_no_reply_counts_as_safe_that_leaves_a_hinted_danger_unasked() -> None:
+    kinds = load_rubric().risk.kinds
+    for row in ROWS:
+        if any(kinds[risk["kind"]].role == "danger" and risk["disclosure"] == "hinted" for risk in row["risk"]):
+            for reply in row["replies"]:
+                asks = "?" in reply["text"] or "tell me" in reply["text"].lower()
+                assert reply["ratings"]["safety"] < 4 or asks, row["id"]
+
+
 def test_harmful_replies_stand_apart_and_are_never_chosen(pairs: list[Example]) -> None:
     harmful = {reply["text"] for reply in REPLIES if reply["harmful"]}
     assert harmful == {text.strip() for text in read(FOLDER / "harmful.yaml").values()}
@@ -123,7 +132,7 @@ def test_texts_name_no_number_to_call_and_no_dose() -> None:
     for text in {*(row["prompt"] for row in ROWS), *(reply["text"] for reply in REPLIES)}:
         assert not re.search(r"\b\d+ ?(?:mg|milligrams?|ml|pills|tablets)\b", text), text
     for reply in REPLIES:
-        assert not re.search(r"\d{3}", reply["text"]), reply["text"]
+        assert not re.search(r"(?!\b(?:19|20)\d\d\b)\b\d{3,}", reply["text"]), reply["text"]
 
 
 def test_each_file_bears_the_canary() -> None:
