@@ -10,6 +10,7 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_chat_format
 from psychocounsel.settings.config import check, compose
+from tests.support.preferences import FIRST_SAMPLE
 
 
 def pair(chosen: str, rejected: str) -> Group:
@@ -27,11 +28,12 @@ def weighted_accuracy(groups: list[Group], cue: str) -> float:
 
 
 def built(*overrides: str) -> tuple[Dataset, list[str]]:
-    config, said = check(compose(["algo=reward", *overrides])), list[str]()
+    data = ["data=local", f"data.path={FIRST_SAMPLE}", "data.min_gap=1", "data.dev_fraction=0.2"]
+    config, said = check(compose(["algo=reward", *data, *overrides])), list[str]()
     return build_dataset(config, load_chat_format(config.model)[1], "pairs", said.append), said
 
 
-def test_cues_tell_nothing_of_the_samples_weighted_pairs() -> None:
+def test_cues_tell_nothing_of_the_first_samples_weighted_pairs() -> None:
     plain, _ = built()
     found, said = built("data.balance=[length,ending]")
     assert weighted_accuracy(plain.train, "ending") > 0.8, "or there would be nothing to balance"

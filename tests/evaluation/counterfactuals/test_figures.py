@@ -114,7 +114,8 @@ def test_what_cannot_be_read_is_left_out_and_a_constant_scorer_has_no_unit(examp
 
 def test_pairs_are_spread_over_prompts_and_a_strangers_reply_looks_alike(examples: list[Example]) -> None:
     prompts = prompts_of(examples)
-    assert len({prompts[index] for index in spread(examples, 43)}) == len(set(prompts)) == 43
+    count = len(set(prompts))
+    assert len({prompts[index] for index in spread(examples, count)}) == count > 60
     assert spread(examples, 10_000) == list(range(len(examples)))
     made = [each for each in by_rules(examples, spread(examples, 100)) if each.kind.name == "another_clients_reply"]
     assert len({(prompts[each.pair], examples[each.pair].replies[0]) for each in made}) == len(made)
