@@ -27,6 +27,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.config import check, compose
 
 SPEECHLESS = "speeches gone"
+QUARTET = "-flip-"  # in the ids of the sample's flip quartets
 
 
 def rows_of(pairs: Sequence[Example], with_speech: bool) -> list[dict[str, Any]]:
@@ -73,21 +74,30 @@ def margins(folder: Path, overrides: Sequence[str], training: Sequence[str], ids
 
 
 def say(name: str, found: np.ndarray, blind: np.ndarray, held_out: Sequence[Example]) -> dict[str, Any]:
-    """Print accuracy, gain over the model without speeches, and accuracy on flipped pairs. `found`: float[seeds, pairs]."""
+    """Print accuracy, gain over the model without speeches, and accuracy on flipped pairs and on the sample's quartets.
+
+    `found`: float[seeds, pairs]. Figures of flipped pairs, and their intervals, are means over seeds.
+    """
     component = components_of(held_out)
     won, won_blind = ((each > 0) + 0.5 * (each == 0) for each in (found, blind))
     columns = np.stack([won.mean(0), (won - won_blind).mean(0)], 1)
     (low, high), (gain_low, gain_high) = mean_intervals(columns, component).tolist()
     accuracy, gain = columns.mean(0).tolist()
-    figures = {"accuracy": [accuracy, low, high], "gain": [gain, gain_low, gain_high], "by_seed": won.mean(1).tolist()}
+    figures: dict[str, Any] = {
+        "accuracy": [accuracy, low, high],
+        "gain": [gain, gain_low, gain_high],
+        "by_seed": won.mean(1).tolist(),
+    }
     line = f"{name:<16}{accuracy:.3f} ({low:.3f} to {high:.3f})   gain {100 * gain:+.1f} points"
     line += f" ({100 * gain_low:.1f} to {100 * gain_high:.1f})"
-    flipped = [flipped_figures(held_out, each) for each in found]
-    if flipped[0]:
-        figures["flipped"] = [each["flipped_accuracy"] for each in flipped]
-        mean = np.mean(figures["flipped"])
-        bounds = [np.mean([each[f"flipped_accuracy_{end}"] for each in flipped]) for end in ("low", "high")]
-        line += f"   flipped {mean:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f}; mean of the seeds' intervals)"
+    quartets = [row for row, pair in enumerate(held_out) if QUARTET in pair.id]
+    for title, rows in (("flipped pairs", list(range(len(held_out)))), ("quartets", quartets)):
+        each = [flipped_figures([held_out[row] for row in rows], margins[rows]) for margins in found]
+        if each[0]:
+            shares = [[one[f"flipped_accuracy{end}"] for one in each] for end in ("", "_low", "_high")]
+            figures[title] = [float(np.mean(share)) for share in shares]
+            mean, low, high = figures[title]
+            line += f"   {title} {mean:.3f} ({low:.3f} to {high:.3f})"
     print(line, flush=True)
     return figures
 
