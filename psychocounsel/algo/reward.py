@@ -54,9 +54,14 @@ class Reward(Algorithm):
         return terms | reward_metrics(chosen, rejected)
 
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
-        """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts; mean and standard deviation of all rewards."""
+        """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts that share no reply; statistics of rewards."""
+        from psychocounsel.data.selection.shared_text import components
         from psychocounsel.evaluation.reward_metrics import pair_metrics, reward_statistics
 
-        prompts = [group.prompt_ids.tobytes() for group in groups]
-        metrics = pair_metrics([float(pair[0]) for pair in scores], [float(pair[1]) for pair in scores], prompts)
+        numbers: dict[bytes, int] = {}
+        prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]
+        texts: dict[bytes, int] = {}
+        replies = [[texts.setdefault(each.ids.tobytes(), len(texts)) for each in group.completions] for group in groups]
+        clusters = components(prompts, replies).tolist()
+        metrics = pair_metrics([float(pair[0]) for pair in scores], [float(pair[1]) for pair in scores], clusters)
         return metrics | reward_statistics(scores)

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import load_split
-from psychocounsel.data.selection.shared_text import normalised
+from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.evaluation.flipped import flipped_figures
 from psychocounsel.evaluation.reward_evaluation import evaluate_reward
 from psychocounsel.evaluation.reward_metrics import pair_metrics
 from psychocounsel.model.load import load_chat_format
@@ -93,7 +94,8 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     prompts = [normalised(example.prompt) for example in held_out]
     longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
     assert metrics == {
-        **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), prompts),
+        **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), components_of(held_out).tolist()),
+        **flipped_figures(held_out, found[:, 0] - found[:, 1]),
         **{"pairs": len(held_out), "prompts": len(set(prompts)), "longer_reply_accuracy": np.mean(longer)},
         **{"reward_mean": pytest.approx(found.mean()), "reward_std": pytest.approx(found.std(ddof=1))},
     }
