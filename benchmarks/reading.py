@@ -121,7 +121,9 @@ def main() -> None:
     kinds |= {f"swapped={share}": (True, [*basic, f"data.swapped={share}"]) for share in given.swapped.split(",")}
     ids, found = [pair.id for pair in held_out], {}
     for name, (with_speech, training) in kinds.items():
-        folders = [given.folder / f"{name.replace(' ', '_').replace('=', '_')}-{seed}" for seed in given.seeds.split(",")]
+        folders = [
+            given.folder / f"{name.replace(' ', '_').replace('=', '_')}-{seed}" for seed in given.seeds.split(",")
+        ]
         each = [
             margins(folder, files[with_speech], [*training, f"seed={folder.name.rsplit('-', 1)[1]}"], ids)
             for folder in folders

@@ -27,8 +27,11 @@ __all__ = ["mine", "model", "no_proxy"]
 @pytest.mark.parametrize("combine", ["mean", "min"])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_several_reward_models_are_their_mean_or_their_least(combine: str, normalise: bool, model: Model) -> None:
+    raw = LocalScorer.load(str(REWARD)).score(CONVERSATIONS)
+    centre = 3 * float(raw.mean())  # so that each of the two is the least for some replies
+
     def shifted(payload: Any, number: int) -> Any:
-        return {"rewards": [0.9 - 2 * score for score in model.openrlhf(payload, number)["rewards"]]}
+        return {"rewards": [centre - 2 * score for score in model.openrlhf(payload, number)["rewards"]]}
 
     with serving(shifted) as server:
         other = f"{{name: openrlhf_server, path: {REWARD}, addresses: [{server.address}], normalise: false}}"
@@ -37,9 +40,8 @@ def test_several_reward_models_are_their_mean_or_their_least(combine: str, norma
         rewards = scorer.score(CONVERSATIONS)
         assert scorer.score([]).shape == (0,)
         scorer.score(CONVERSATIONS)
-    raw = LocalScorer.load(str(REWARD)).score(CONVERSATIONS)
     first = LocalScorer.load(str(REWARD), normalise=normalise).score(CONVERSATIONS)
-    second = 0.9 - 2 * raw
+    second = centre - 2 * raw
     expected = [getattr(np, combine)([a, b]) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(rewards, expected, atol=5e-5)
     assert rewards.dtype == np.float32

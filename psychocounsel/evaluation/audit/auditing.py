@@ -73,10 +73,7 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
         "counts": _counts(pairs),
         "topics": {"source": topics.source, "count": len(topics.names)},
         "blind": {**asdict(blind), "maximum": {**asdict(blind.maximum), "cue": blind.best}},
-        "reading": {
-            name: {**reading_figures(found, pairs.component), "flipped": _flipped(examples, found["own"])}
-            for name, found in margins.items()
-        },
+        "reading": {name: _of_reading(found, pairs, examples) for name, found in margins.items()},
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
         **_of_ratings(config, examples),
         "contradictions": contradictions(pairs),
@@ -89,10 +86,12 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
     return verdict.code
 
 
-def _flipped(examples: Sequence[Example], margins: np.ndarray) -> Figures:
-    """Figures of flipped pairs, of those that have a margin."""
-    kept = np.flatnonzero(~np.isnan(margins))
-    return flipped_figures([examples[row] for row in kept], margins[kept])
+def _of_reading(margins: dict[str, np.ndarray], pairs: Pairs, examples: Sequence[Example]) -> Figures:
+    """Accuracy with the own speech and others, and on the flipped pairs that have a margin."""
+    own = margins["own"]
+    kept = np.flatnonzero(~np.isnan(own))
+    flipped = flipped_figures([examples[row] for row in kept], own[kept])
+    return {**reading_figures(margins, pairs.component), "flipped": flipped}
 
 
 def load_pairs(config: DictConfig, say: Say) -> list[Example]:
