@@ -37,9 +37,8 @@ _TEMPLATE = (
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHIPPED
     recipe: Any = OmegaConf.load(Path(__file__).with_suffix(".yaml"))
-    data = compose(["data=sample"]).data
-    train, _ = split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)
-    rows = [{"prompt": example.prompt, "completion": reply} for example, reply in _targets(train)]
+    train = training_clients()
+    rows = [{"prompt": example.prompt, "completion": reply} for example, reply in targets(train)]
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -53,7 +52,13 @@ def main() -> None:
     print(f"wrote {folder}/tiny and {folder}/tiny_reward")
 
 
-def _targets(examples: Sequence[Example]) -> Iterator[tuple[Example, str]]:
+def training_clients() -> list[Example]:
+    """The rows of the sample that `data=sample` does not hold out."""
+    data = compose(["data=sample"]).data
+    return split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)[0]
+
+
+def targets(examples: Sequence[Example]) -> Iterator[tuple[Example, str]]:
     """Every reply that is not marked harmful, under the client whom it serves best."""
     best: dict[str, tuple[float, Example]] = {}
     for example in examples:

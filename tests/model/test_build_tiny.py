@@ -1,0 +1,35 @@
+"""How the shipped models are made: from what, and by overrides that a run takes."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.model import build_tiny
+from psychocounsel.settings.config import check, compose
+
+RECIPE = OmegaConf.load(Path(build_tiny.__file__).with_suffix(".yaml"))
+
+
+def test_the_policy_learns_each_harmless_reply_under_the_client_whom_it_serves_best() -> None:
+    clients = build_tiny.training_clients()
+    _, held_out = load_split(check(compose(["data=sample"])).data, print)
+    prompts = {client.prompt[0]["content"] for client in clients}
+    assert not prompts & {pair.prompt[0]["content"] for pair in held_out}
+    rated = defaultdict(list)
+    for _, row in sample_rows():
+        for reply in row["replies"]:
+            if row["prompt"] in prompts and not reply["harmful"]:
+                rated[reply["text"]].append((sum(reply["ratings"].values()), row["prompt"]))
+    found = [(example.prompt[0]["content"], reply) for example, reply in build_tiny.targets(clients)]
+    assert len(found) == len(rated) > 500
+    for prompt, reply in found:
+        assert (max(rated[reply])[0], prompt) in rated[reply]
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward"])
+def test_the_recipe_is_one_that_a_run_takes(stage: str) -> None:
+    assert check(compose([f"algo={stage}", "data=sample", *RECIPE[stage]])).checkpoint.every == 0
