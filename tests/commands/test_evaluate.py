@@ -278,11 +278,12 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_the_shipped_reward_model_knows_more_than_length(tmp_path: Path) -> None:
+def test_the_shipped_reward_model_is_better_than_chance_and_does_not_read_as_the_docs_say(tmp_path: Path) -> None:
     said: list[str] = []
     evaluate_reward(evaluation("reward=tiny"), tmp_path / "out", world(), said.append, no_bar)
     metrics, _ = written(tmp_path / "out")
     assert metrics["prompts"] >= 40
-    assert metrics["accuracy_low"] > 0.60
+    assert metrics["accuracy_low"] > 0.5
+    assert metrics["flipped_pairs"] > 60 and metrics["flipped_accuracy_low"] < 0.5 < metrics["flipped_accuracy_high"]
     assert 0.45 <= metrics["longer_reply_accuracy"] <= 0.55
     assert any(line.startswith("reward=tiny") or "\nreward=tiny on " in line for line in said)
