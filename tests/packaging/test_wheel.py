@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.data.sample_rows import sample_files
 from psychocounsel.storage.files import read_json
 from tests.support.harness import ROOT, TINY, cli
 
@@ -47,7 +48,7 @@ def test_wheel_holds_configurations_studies_templates_model_sample_and_rubric(in
         files = {path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*") if path.is_file()}
         assert files == {path.relative_to(package / "share" / name) for path in (package / "share" / name).rglob("*.*")}
     assert (package / "model" / "shipped" / "tiny" / "model.safetensors").stat().st_size < 8e6
-    assert len(list((package / "data" / "sample").glob("*.yaml"))) == 8
+    assert len(list((package / "data" / "sample").rglob("*.yaml"))) == len(sample_files()) == 17
     rubric = {path.name for path in (package / "counsel" / "principles" / "en").iterdir()}
     assert rubric == {path.name for path in (ROOT / "psychocounsel" / "counsel" / "principles" / "en").iterdir()}
     tops = {path.name for path in installed.iterdir()}

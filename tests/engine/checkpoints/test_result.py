@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.harness import ARCHITECTURES, ROOT, TINY, cli, metrics_of, small_lm
+from tests.support.preferences import FIRST_SAMPLE
 
 COUNSEL_CHAT = ROOT.parent / "shared" / "data" / "counsel_chat"
 
@@ -92,9 +93,9 @@ def test_dpo_on_real_text_with_a_wide_spread_of_lengths(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dpo_learns_the_samples_preferences(tmp_path: Path) -> None:
-    """The demonstration itself, shortened: held-out prompts are judged better after one epoch."""
-    size = ["data.limit=320", "eval.limit=100"]
+def test_dpo_learns_preferences_that_looks_give_away(tmp_path: Path) -> None:
+    """The first version of the sample, whose labels a small model can learn: held-out prompts are judged better."""
+    size = [f"data.path={FIRST_SAMPLE}", "data.min_gap=1", "data.dev_fraction=0.2", "data.limit=320", "eval.limit=100"]
     cli("train", *size, "algo.warmup=0", "eval.every=0", "run_dir=run", cwd=tmp_path)
     lines = metrics_of(tmp_path / "run")
     assert lines[0]["eval/accuracy"] == 0.5
