@@ -27,15 +27,17 @@ def micro_batch_tokens(run: Run, engine: Engine, groups: Sequence[Group], world:
     """The tokens of a micro-batch; where `auto` stands for them, measured and put into the run's config for good."""
     config = run.config
     if config.micro_batch_tokens == "auto":
-        config.micro_batch_tokens = fitting_tokens(engine, groups, config.global_batch_size, world)
+        config.micro_batch_tokens = fitting_tokens(engine, groups, config.global_batch_size, config.max_length, world)
         run.say(f"micro_batch_tokens=auto: {config.micro_batch_tokens} tokens fit, and stay so in this run")
         if run.is_main:
             write_config(run.dir, config)
     return int(config.micro_batch_tokens)
 
 
-def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, world: World) -> int:
+def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, max_length: int, world: World) -> int:
     """The most tokens that a micro-batch may have: as many as fit, or as many as a global batch has.
+
+    The number is at least `max_length` if so many fit, so that a user may type it into the next run's configuration.
 
     Two passes forward and backward over the longest groups, the second with twice the tokens of the first, tell what a
     token needs. Weights, optimizer state and gradients are there by then; nothing of the model is changed.
@@ -58,7 +60,7 @@ def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, wor
             f"micro_batch_tokens=auto: the longest row ({tokens[0]} tokens) does not fit into {limit / 1e9:.1f} GB; try "
             "model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller max_length"
         )
-    return max(tokens[0], min(most, fitting) // _STEP * _STEP)
+    return max(tokens[0], min(most, fitting) // _STEP * _STEP, min(max_length, fitting))
 
 
 def _needed_bytes(engine: Engine, groups: Sequence[Group], world: World) -> int:

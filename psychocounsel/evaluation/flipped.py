@@ -1,6 +1,6 @@
 """Flipped pairs: two replies that stand under two clients, of whom each is served better by the other reply.
 
-Whoever does not read the client scores both replies alike under both, and so wins exactly half of these pairs.
+A scorer that ignores the client gives a reply the same score under both clients, so it wins exactly half of these pairs.
 """
 
 from collections.abc import Callable, Sequence

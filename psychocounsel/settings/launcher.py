@@ -83,7 +83,7 @@ def take_mode_from(arguments: Sequence[str]) -> None:
 
 
 def _undecided(hydra: Hydra, config_name: str | None, overrides: list[str]) -> None:
-    """What Hydra makes of configurations without `hydra.mode`."""
+    """The mode that Hydra chooses if no configuration sets `hydra.mode`."""
 
 
 def _sweeper() -> type:

@@ -129,6 +129,15 @@ def test_prompts_that_share_a_reply_are_never_parted() -> None:
     assert max(sizes) == 12 and min(sizes) >= 10
 
 
+def test_a_component_larger_than_the_held_out_part_is_held_out_whole() -> None:
+    data = [
+        replace(each, replies=[f"pair {number // 2}", f"bad {number}"]) for number, each in enumerate(examples(10, 1))
+    ]
+    said: list[str] = []
+    _, held_out = split_by_prompt(data, 0.1, 0, said.append)
+    assert len(held_out) == 2 and held_out[0].replies[0] == held_out[1].replies[0] and not said
+
+
 def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
     said: list[str] = []
     data = [replace(each, replies=["I see.", f"{number}"]) for number, each in enumerate(examples(20))]

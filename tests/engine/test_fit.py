@@ -18,11 +18,12 @@ pytestmark = pytest.mark.usefixtures("in_process_training")
 def test_no_more_than_a_global_batch_and_no_less_than_the_longest_row(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(40, longest=200)
     longest = sorted((group.tokens for group in groups), reverse=True)
-    assert fitting_tokens(stepper.main, groups, 1, world()) == longest[0]
+    assert fitting_tokens(stepper.main, groups, 1, 10, world()) == longest[0]
+    assert fitting_tokens(stepper.main, groups, 1, longest[0] + 10, world()) == longest[0] + 10
     assert sum(longest[:16]) > fit._CPU_TOKENS
-    assert fitting_tokens(stepper.main, groups, 16, world()) == fit._CPU_TOKENS
+    assert fitting_tokens(stepper.main, groups, 16, 10, world()) == fit._CPU_TOKENS
     monkeypatch.setattr(fit, "_CPU_TOKENS", 1 << 20)
-    found = fitting_tokens(stepper.main, groups, 16, world())
+    found = fitting_tokens(stepper.main, groups, 16, 10, world())
     assert sum(longest[:16]) - 256 < found <= sum(longest[:16])
 
 
@@ -31,7 +32,7 @@ def test_tokens_are_proportional_to_memory(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fit, "_needed_bytes", lambda engine, some, world: 1e9 + 1e6 * sum(g.tokens for g in some))
     monkeypatch.setattr(fit, "_memory_bytes", lambda world: (1e9 + 5e9) / fit._SHARE)
     monkeypatch.setattr(fit, "_CPU_TOKENS", 1 << 20)
-    found = fitting_tokens(stepper.main, groups, 400, world())
+    found = fitting_tokens(stepper.main, groups, 400, 10, world())
     assert 5000 - 256 < found <= 5000
 
 
@@ -39,7 +40,7 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(4)
     monkeypatch.setattr(fit, "_memory_bytes", lambda world: 1e6)
     with pytest.raises(UserError, match=r"the longest row \(\d+ tokens\) does not fit into 0.0 GB; try"):
-        fitting_tokens(stepper.main, groups, 4, world())
+        fitting_tokens(stepper.main, groups, 4, 10, world())
 
 
 def test_memory_of_a_pass_is_measured() -> None:
@@ -56,7 +57,7 @@ def test_rehearsing_leaves_no_trace(weight_decay: float) -> None:
         lm, groups = small_lm(), random_groups(6)
         stepper = make_stepper(lm, DPO(weight_decay=weight_decay))
         if rehearse:
-            fitting_tokens(stepper.main, groups, 6, world())
+            fitting_tokens(stepper.main, groups, 6, 10, world())
         for _ in range(3):
             stepper.main.train(True)
             stepper.accumulate(groups, train=True)

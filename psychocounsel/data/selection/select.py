@@ -138,14 +138,15 @@ def split_by_prompt(
 ) -> tuple[list[Example], list[Example]]:
     """Hold out `fraction` of the prompts (of several at least one), whatever the order of rows.
 
-    No prompt is in both parts. Prompts that share a reply, directly or through others, stay together, so the held-out part
-    may be smaller than asked for. Where that would leave it empty, prompts are parted all the same, and a warning says so.
+    No prompt is in both parts. Prompts that share a reply, directly or through others, form a component and stay together, so
+    the held-out part may be smaller than asked for. Where one component holds more than half of the prompts and no other fits,
+    prompts are parted all the same, and a warning says so.
     """
     keys = [normalised(example.prompt) for example in examples]
-    component = dict(zip(keys, components_of(examples).tolist(), strict=True))
-    prompts = sorted(component, key=lambda text: rank(text, seed, "split"))
+    prompts = sorted(set(keys), key=lambda text: rank(text, seed, "split"))
     count = max(round(fraction * len(prompts)), 1 if fraction and len(prompts) > 1 else 0)
-    held = _held_out(prompts, component, count)
+    component = dict(zip(keys, components_of(examples).tolist(), strict=True)) if count else {}
+    held = _held_out(prompts, component, count) if count else set()
     if count and not held:
         held = set(prompts[:count])
         report("warning: held-out prompts share replies with training rows, as nearly all prompts of the data do")
@@ -158,7 +159,10 @@ def split_by_prompt(
 
 
 def _held_out(prompts: list[str], component: dict[str, int], count: int) -> set[str]:
-    """At most `count` prompts of whole components; the first ones of `prompts`, as far as these fit."""
+    """The prompts of whole components, taken in the order of `prompts` while they number at most `count`.
+
+    If the first components are all larger than `count`, the smallest one is taken, unless it holds more than half of the prompts.
+    """
     members: dict[int, list[str]] = {}
     for prompt in prompts:
         members.setdefault(component[prompt], []).append(prompt)
@@ -166,7 +170,8 @@ def _held_out(prompts: list[str], component: dict[str, int], count: int) -> set[
     for together in members.values():
         if len(held) + len(together) <= count:
             held.update(together)
-    return held
+    smallest = min(members.values(), key=len)
+    return held or set(smallest if 2 * len(smallest) <= len(prompts) else [])
 
 
 def subset(examples: list[Example], limit: int | None, fraction: float | None, seed: int) -> list[Example]:

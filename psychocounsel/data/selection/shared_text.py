@@ -49,7 +49,7 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array
 
 
 def components_of(examples: Sequence[Example]) -> Array:
-    """The component of each example; texts that are equal once normalised count as shared. int64[examples]."""
+    """The number of each example's component, int64[examples]. Texts that differ only in case and spacing count as shared."""
     prompts: dict[str, int] = {}
     prompt = [prompts.setdefault(normalised(example.prompt), len(prompts)) for example in examples]
     numbers = iter(same_texts([reply for example in examples for reply in example.replies]).tolist())

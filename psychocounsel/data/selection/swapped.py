@@ -11,7 +11,9 @@ from psychocounsel.errors import UserError
 
 
 def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
-    """The pairs, and `share` times as many new ones: a chosen reply against one that was chosen for another client.
+    """Append swapped pairs to `pairs`: `share` new pairs for each pair that is there.
+
+    The chosen reply of a new pair was chosen for its own client; the rejected reply was chosen for another client.
 
     The other client is of another component of shared text, and of the same topic where the data name topics. Each chosen
     reply gets one new pair before any gets a second, in an order of `seed`, and never the same opponent twice. New
