@@ -78,11 +78,11 @@ def test_pairs_are_the_best_and_the_worst_of_each_rounds_replies(unbroken: Path)
     ("event", "step"),
     [
         pytest.param("sync_done", 2, marks=pytest.mark.slow),
-        pytest.param("shard_done", 2, marks=pytest.mark.slow),
+        pytest.param("shard_done", 2, marks=pytest.mark.proof),
         pytest.param("scored", 2, marks=pytest.mark.proof),
         ("pairs_written", 4),
         pytest.param("step_end", 3, marks=pytest.mark.proof),
-        pytest.param("checkpoint_written", 4, marks=pytest.mark.slow),
+        pytest.param("checkpoint_written", 4, marks=pytest.mark.proof),
     ],
 )
 def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(

@@ -67,7 +67,7 @@ def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path
 
 
 @pytest.mark.parametrize(
-    "algo", [pytest.param("rloo", marks=pytest.mark.proof), pytest.param("grpo", marks=pytest.mark.slow), "ppo"]
+    "algo", [pytest.param("rloo", marks=pytest.mark.proof), pytest.param("grpo", marks=pytest.mark.proof), "ppo"]
 )
 def test_without_reward_the_policy_does_not_drift(algo: str, mine: Path, small_model: Path) -> None:
     more = ["algo.reward_weight=0", "max_steps=4", "algo.lr=3e-3", "checkpoint.every=0", "algo.passes=2"]

@@ -154,7 +154,7 @@ def test_each_option_does_what_it_says(unbroken: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "step"),
-    [("step_end", 3), ("pairs_written", 3)],
+    [pytest.param("step_end", 3, marks=pytest.mark.proof), ("pairs_written", 3)],
 )
 def test_killed_in_the_middle_of_a_round_it_rests_as_long(
     event: str, step: int, unbroken: Path, small_model: Path, tmp_path: Path

@@ -16,7 +16,11 @@ _STEPS = ["max_steps=3", "eval.every=0", "checkpoint.every=1", "checkpoint.keep_
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "more"),
-    [(0, ""), (2, "model.dtype=bf16"), (3, ""), (2, "model.lora.rank=4")],
+    [
+        *(pytest.param(*case, marks=pytest.mark.proof) for case in [(0, ""), (2, "model.dtype=bf16")]),
+        (3, ""),
+        (2, "model.lora.rank=4"),
+    ],
 )
 def test_an_archive_exports_the_same_weights_and_has_no_optimizer_state(stage: int, more: str, tmp_path: Path) -> None:
     make_base(tmp_path / "base")

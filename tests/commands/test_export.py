@@ -148,13 +148,14 @@ def settled(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 SHARDED = [
-    (0, "fp32", "algo=dpo", ""),
-    (1, "bf16", "algo=reward", ""),
     (2, "fp32", "algo=dpo", "model.lora.rank=4"),
-    (3, "fp32", "algo=dpo", "algo.weight_decay=0.1"),
-    (3, "bf16", "algo=dpo", "model.lora.rank=4"),
+    (3, "bf16", "algo=dpo", "algo.weight_decay=0.1"),
 ]
 MORE_SHARDED = [
+    (0, "fp32", "algo=dpo", ""),
+    (1, "bf16", "algo=reward", ""),
+    (3, "fp32", "algo=dpo", "algo.weight_decay=0.1"),
+    (3, "bf16", "algo=dpo", "model.lora.rank=4"),
     (1, "fp32", "algo=dpo", "algo.weight_decay=0.1"),
     (2, "bf16", "algo=dpo", "algo.weight_decay=0.1"),
     (3, "bf16", "algo=reward", ""),

@@ -33,6 +33,7 @@ OTHERS = {
     "two lanes": (*SMALL, "cluster.threads=2"),
 }
 DEATHS = [("step_end", 3), ("checkpoint_written", 4), ("checkpoint_renamed", 4), ("eval_batch", 4)]
+SELDOM = [(0, pytest.mark.proof), (2, pytest.mark.slow), (3, pytest.mark.proof)]
 
 
 def command(run_dir: Path, model: Path, setting: tuple[str, ...], *more: str) -> list[str]:
@@ -69,7 +70,7 @@ def kill_and_resume(run_dir: Path, model: Path, setting: tuple[str, ...], event:
 
 
 @pytest.mark.parametrize(
-    ("event", "step"), [DEATHS[1], *(pytest.param(*death, marks=pytest.mark.slow) for death in DEATHS[:1] + DEATHS[2:])]
+    ("event", "step"), [DEATHS[1], *(pytest.param(*DEATHS[each], marks=mark) for each, mark in SELDOM)]
 )
 def test_kill_and_resume(event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", small_model, SMALL, event, step)
@@ -83,7 +84,7 @@ def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("event", "step"), [DEATHS[0], *(pytest.param(*death, marks=pytest.mark.proof) for death in DEATHS[1:3]), DEATHS[3]]
+    ("event", "step"), [*(pytest.param(*death, marks=pytest.mark.proof) for death in DEATHS[:3]), DEATHS[3]]
 )
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.proof)])
 def test_kill_and_resume_sharded_matrix(
@@ -99,11 +100,11 @@ def test_kill_and_resume_sharded_matrix(
     ("name", "event", "step"),
     [
         pytest.param("reward", "checkpoint_written", 4, marks=pytest.mark.slow),
-        pytest.param("lora", "step_end", 3, marks=pytest.mark.slow),
+        pytest.param("lora", "step_end", 3, marks=pytest.mark.proof),
         pytest.param("reward sharded", "eval_batch", 4, marks=pytest.mark.proof),
         pytest.param("lora sharded", "checkpoint_renamed", 4, marks=pytest.mark.slow),
         pytest.param("reward with lora", "checkpoint_written", 4, marks=pytest.mark.proof),
-        pytest.param("kto", "step_end", 3, marks=pytest.mark.slow),
+        pytest.param("kto", "step_end", 3, marks=pytest.mark.proof),
     ],
 )
 def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small_model: Path, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small
     assert_bitwise_equal(tmp_path / "run", tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize(("event", "step"), [("step_end", 3), pytest.param("eval_batch", 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("event", "step"), [("step_end", 3), pytest.param("eval_batch", 4, marks=pytest.mark.proof)])
 def test_stop_file_saves_and_the_same_command_goes_on(
     event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path
 ) -> None:

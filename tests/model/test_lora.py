@@ -97,7 +97,7 @@ SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", [[], pytest.param(SHARDED, marks=pytest.mark.slow)], ids=["one", "sharded"])
+@pytest.mark.parametrize("sharding", [pytest.param([], marks=pytest.mark.proof), SHARDED], ids=["one", "sharded"])
 def test_adapter_and_merged_model_are_saved_and_equal(sharding: list[str], tmp_path: Path) -> None:
     cli("train", *SETTINGS, *sharding, "run_dir=run", cwd=tmp_path)
     cli("export", "run", "merge=true", "to=merged", cwd=tmp_path)
@@ -135,7 +135,7 @@ def test_quantised_base_trains_an_adapter_that_merges_into_full_weights(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.proof), 3])
+@pytest.mark.parametrize("stage", [*(pytest.param(each, marks=pytest.mark.proof) for each in (0, 1)), 3])
 def test_adapter_and_head_train_in_bf16(stage: int, tmp_path: Path) -> None:
     settings = [*SETTINGS, "algo=reward", "model.dtype=bf16", "algo.warmup=0", f"zero={stage}", "cluster.processes=2"]
     cli("train", *settings, "checkpoint.every=1", "run_dir=run", cwd=tmp_path)

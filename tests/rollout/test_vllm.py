@@ -49,7 +49,7 @@ def written(place: Path, *overrides: str, processes: int = 1) -> list[dict[str, 
 @pytest.mark.parametrize(
     ("processes", "overrides"),
     [
-        (1, []),
+        pytest.param(1, [], marks=pytest.mark.proof),
         (2, ["zero=3", "model.lora.rank=4"]),
     ],
     ids=["alone", "partitioned-with-adapter"],
@@ -135,12 +135,13 @@ def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(a
     assert not servers(run), "they end with the run"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("transfer", "number", "count"),
     [
         ("collective", "SIGKILL", 2),
-        pytest.param("collective", "SIGSTOP", 1, marks=pytest.mark.proof),
-        pytest.param("http", "SIGKILL", 1, marks=pytest.mark.proof),
+        ("collective", "SIGSTOP", 1),
+        ("http", "SIGKILL", 1),
     ],
 )
 def test_a_server_that_is_lost_while_it_is_sent_weights_does_not_hold_up_the_run(

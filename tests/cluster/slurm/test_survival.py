@@ -42,7 +42,7 @@ def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_r
     assert_same(run, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_preemption_requeues_too(slurm: Cluster, tmp_path: Path) -> None:
     run, urgent, whole = (tmp_path / name for name in ("run", "urgent", "whole"))
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"

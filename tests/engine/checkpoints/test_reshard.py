@@ -111,7 +111,9 @@ def test_all_pairs_of_stages_and_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora", "bf16", "value head"])
+@pytest.mark.parametrize(
+    "kind", ["lora", *(pytest.param(each, marks=pytest.mark.proof) for each in ("bf16", "value head"))]
+)
 def test_models_of_other_kinds(kind: str, tmp_path: Path) -> None:
     one, two = Setting(0, 1, kind), Setting(3, 2, kind)
     check_pairs([(one, two), (two, one), (two, Setting(1, 1, kind)), (one, Setting(2, 2, kind))], tmp_path)

@@ -11,7 +11,9 @@ from psychocounsel.settings.config import check, compose
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quartets", [True, False], ids=["all", "without quartets"])
+@pytest.mark.parametrize(
+    "quartets", [True, pytest.param(False, marks=pytest.mark.proof)], ids=["all", "without quartets"]
+)
 def test_no_speech_blind_baseline_wins_two_thirds(quartets: bool) -> None:
     data = check(compose(["data=sample"], name="audit")).data
     rows = load_examples("builtin:sample", "train", None)
