@@ -1,0 +1,76 @@
+"""The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
+
+from dataclasses import dataclass, field
+
+from psychocounsel.settings.schema import PathsConfig, option
+
+STEPS = ("speeches", "replies", "scores", "pairs", "card")
+
+
+@dataclass
+class RepliesConfig:
+    per_speech: int = option(4, at_least=1, at_most=100)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    system_prompt: str = "builtin:counsellor"
+    length_limit: int | None = option(None, at_least=10)
+
+
+@dataclass
+class ScoresConfig:
+    rubric: str = "builtin:en"
+    joint: bool = False
+    votes: int = option(1, at_least=1, at_most=100)
+    repeat: float = option(0.0, at_least=0, at_most=1)
+    retries: int = option(2, at_least=0, at_most=20)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
+class PairRules:
+    kind: str = option("all", choices=("all", "extremes"))
+    min_gap: float = option(1.0, at_least=0)
+    gap: str = option("mean", choices=("mean", "sum"))
+    principle_weights: dict[str, float] = option({})
+    safety_veto: bool = True
+    test_fraction: float = option(0.06, at_least=0, below=1)
+    split_seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
+class BudgetConfig:
+    cost: float | None = option(None, above=0)
+    calls: int | None = option(None, at_least=1)
+
+
+@dataclass
+class CardConfig:
+    name: str | None = None
+    license: str | None = None
+    lawful_basis: str | None = None
+    ethics_approval: str | None = None
+    retention: str | None = None
+    contact: str | None = None
+    intended_use: str | None = None
+
+
+@dataclass
+class AnnotateConfig:
+    """The keys of `psychocounsel.annotate`; `speeches`, `writers`, `annotator` and `cluster` are added from their `_target_`."""
+
+    steps: list[str] = option([*STEPS])
+    out: str | None = None
+    remove: str | None = None
+    shards: int = option(1, at_least=1, at_most=1000)
+    replies: RepliesConfig = field(default_factory=RepliesConfig)
+    scores: ScoresConfig = field(default_factory=ScoresConfig)
+    pairs: PairRules = field(default_factory=PairRules)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    crisis_to_third_parties: bool = False
+    accept_terms: list[str] = option([])
+    card: CardConfig = field(default_factory=CardConfig)
+    run_dir: str | None = None  # is `out`: what jobs of every command have
+    sweep_dir: str | None = None
+    after: list[str] = option([])
+    dry_run: bool = False
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    code_path: list[str] = option([])
