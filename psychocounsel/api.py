@@ -11,6 +11,7 @@
 Importing this module imports no torch; `load_groups` does when it is called, the others never.
 """
 
+from functools import partial
 import json
 import os
 import signal

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.sources import StandardSource, source_of
 from psychocounsel.errors import hide_words
-from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.rundir.paths import AnnotationDir, ModelDir
 from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.modes import make_shared, mask_of, own_umask, restrict
@@ -26,7 +26,8 @@ def paths_of(data: DictConfig) -> list[str | None]:
 
 def private_mask(config: DictConfig, place: Path) -> int:
     """The umask for what is made in `place` of a run's data, and of weights that were trained on other data before."""
-    return mask_of(_sources(config), place)
+    made = [AnnotationDir(place).speeches] if "speeches" in config else []  # what it is made of may be gone
+    return mask_of([*_sources(config), *made], place)
 
 
 def protect(config: DictConfig, place: Path) -> None:

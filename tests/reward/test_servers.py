@@ -1,5 +1,6 @@
 """Rewards by servers equal those of the scorer in this process, and whatever is no reward is an error."""
 
+from functools import partial
 import json
 import os
 import shutil

@@ -1,5 +1,6 @@
 """Confidential data: no host but the allowed ones is sent texts, and a command that would send some is refused in one line."""
 
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
