@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.plan import Planned, planned
+from psychocounsel.annotation.plan import Planned, directory, planned
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.annotation_groups import MODEL_GROUPS, key_variables
@@ -42,9 +42,9 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     _refuse_internet(config, asking)
 
 
-def nothing_due(config: DictConfig, run_dir: Path) -> bool:
+def nothing_due(config: DictConfig) -> bool:
     """Whether every step that is asked for was done before, and nothing is to be removed."""
-    return not config.remove and not any(each.due for each in planned(config, AnnotationDir(run_dir)))
+    return not config.remove and not any(each.due for each in planned(config, directory(config)))
 
 
 def _can_make(speeches: Planned) -> bool:

@@ -43,6 +43,12 @@ class Planned:
     fingerprint: str
 
 
+def directory(config: DictConfig) -> AnnotationDir:
+    """The files that a job works on: of the data set, or of its shard."""
+    whole = AnnotationDir(Path(config.out))
+    return whole if config.share is None else whole.shard(config.share)
+
+
 def outputs(files: AnnotationDir, step: str) -> Path:
     """What a step leaves: without it the step is not done, whatever its record says."""
     made = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
@@ -62,6 +68,8 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
         sources = record.get("sources", {})
         if step == "speeches" and asked:
             sources = source_marks(config) or sources  # sources that are gone were read before
+        elif config.share is not None and step != "speeches":
+            sources = {"share": f"{config.share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and outputs(files, step).exists()
         if asked:

@@ -133,7 +133,7 @@ def is_done(job: Job) -> bool:
     if not is_finished(job.run_dir):
         return False
     if job.makes_tables:
-        return nothing_due(job.config, job.run_dir)
+        return nothing_due(job.config)
     before = read_config(job.run_dir)
     return all(before.get(key) == job.config.get(key) for key in ("max_steps", "epochs"))
 

@@ -26,7 +26,7 @@ def paths_of(data: DictConfig) -> list[str | None]:
 
 def private_mask(config: DictConfig, place: Path) -> int:
     """The umask for what is made in `place` of a run's data, and of weights that were trained on other data before."""
-    made = [AnnotationDir(place).speeches] if "speeches" in config else []  # what it is made of may be gone
+    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []  # what it is made of may be gone
     return mask_of([*_sources(config), *made], place)
 
 

@@ -89,7 +89,9 @@ def _with_files(text: str, choices: Sequence[str]) -> list[str]:
             near = f" ({suggestion(name, list(choices))})" if "/" not in name else ""
             raise UserError(f"speeches={name}: no such file{near}")
     paths = [_quoted(str(Path(name).expanduser().resolve())) for name in names]
-    return ["speeches=local", f"speeches.path={paths[0] if len(paths) == 1 else '[' + ','.join(paths) + ']'}"]
+    if len(paths) == 1:
+        return ["speeches=local", f"speeches.path={paths[0]}"]
+    return ["speeches=local", f"speeches.sources=[{','.join(f'{{path:{path}}}' for path in paths)}]"]
 
 
 def _names_a_file(name: str, choices: Sequence[str]) -> bool:

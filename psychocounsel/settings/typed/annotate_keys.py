@@ -73,6 +73,7 @@ class AnnotateConfig:
     crisis_to_third_parties: bool = False
     accept_terms: list[str] = option([])
     card: CardConfig = field(default_factory=CardConfig)
+    share: int | None = None  # which of the shards a job of an array does; submission says it
     run_dir: str | None = None  # is `out`: what jobs of every command have
     sweep_dir: str | None = None
     after: list[str] = option([])
