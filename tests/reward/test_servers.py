@@ -1,5 +1,6 @@
 """Rewards by servers equal those of the scorer in this process, and whatever is no reward is an error."""
 
+from functools import partial
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from psychocounsel.cluster.application import load_reward_preset
+from psychocounsel.cluster.application import load_preset
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.load import resolve_path
@@ -76,7 +77,7 @@ def settled(*overrides: str, name: str = "evaluate") -> DictConfig:
     """The checked configuration, as a command makes it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_members(composed, load_reward_preset)
+        resolve_members(composed, partial(load_preset, "reward"))
     return configs.check(composed)
 
 
