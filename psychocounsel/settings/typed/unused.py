@@ -143,6 +143,7 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "algo" not in config:
         yield "data.balance", "training alone weighs pairs"
         yield "data.swapped", "training alone adds pairs"
+        yield "data.soft_labels", "training alone reads soft labels"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
         if config.part == "held_out":
