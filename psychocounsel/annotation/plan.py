@@ -1,5 +1,6 @@
 """Which steps of an annotate directory are to be done, and what made those that are."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
+_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,19 @@ def step_settings(config: DictConfig, step: str) -> Settings:
     if step == "pairs":
         for key in ("pairs.test_fraction", "pairs.split_seed"):  # of speeches
             flat.pop(key, None)
-    return {key: value for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))}
+    return {key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))}
+
+
+def _of_files(key: str, value: Any) -> Any:
+    """What a file or folder that a setting names holds now, as its hash; else the value."""
+    if key.rpartition(".")[2] not in _NAMES_FILES or not isinstance(value, str):
+        return value
+    path = Path(value)
+    with contextlib.suppress(OSError):  # a text that is too long for a path
+        if path.is_absolute() and path.exists():
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            return hashlib.sha256(b"\0".join(each.read_bytes() for each in files)).hexdigest()
+    return value
 
 
 def _flatten(value: Any, key: str, flat: Settings) -> None:
