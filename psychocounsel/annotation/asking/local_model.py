@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -211,16 +213,10 @@ class _Engine(_LocalAnswerer):
         }
 
 
-class _named:
-    """A `with` block in which errors about `<key>.path` name the field `model`."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UserError):
-            said = str(error).replace(f"{self.key}.path=", f"{self.key}.model=")
-            raise UserError(said.replace("model.path=", f"{self.key}.model=")) from error
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Let errors that name a `path` name the field `model`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(r"(?<![\w/])[\w.\[\]]+\.path=", f"{key}.model=", str(error))) from error
