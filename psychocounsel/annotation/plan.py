@@ -41,7 +41,7 @@ class Planned:
     step: str
     due: bool
     settings: Settings
-    sources: dict[str, Any]  # sizes and times of the files that speeches are read from
+    sources: dict[str, Any]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
     fingerprint: str
 
 
@@ -71,9 +71,12 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
         if step == "speeches" and asked:
             sources = source_marks(config) or sources  # sources that are gone were read before
         elif config.share is not None and step != "speeches":
-            sources = {"share": f"{config.share} of {config.shards}"}
+            sources = {**sources, "share": f"{config.share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and outputs(files, step).exists()
+        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record):
+            sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
+            made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
             found.append(Planned(step, not is_done, settings, sources, made_from))
             fresh |= {step} if not is_done else set()
@@ -81,6 +84,12 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
             _refuse(config, files, step, record, settings, fresh)
         upstream = made_from
     return found
+
+
+def _has_failed(record: dict[str, Any]) -> bool:
+    """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
+    outcomes = record["figures"].get("outcomes") or {}
+    return bool(outcomes.get("failed"))
 
 
 def _refuse(

@@ -38,7 +38,7 @@ def run(context: Context) -> dict[str, Any]:
         budget = Budget.of(
             context.config.budget.cost, context.config.budget.calls, answers, drawing.writers, context.shard[1]
         )
-        calls = sum(draw.ask is not None for draw in _draws(context, drawing))
+        calls = sum(draw.ask is not None for draw in draws(context, drawing))
         came = ask_all(
             _asks(context, drawing),
             answers,
@@ -90,7 +90,7 @@ class _Counted(Generic[T]):
         return self.count
 
 
-def _draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
+def draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
     index, count = context.shard
     rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
     for row in islice(rows, index, None, count):
@@ -98,7 +98,7 @@ def _draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
 
 
 def _asks(context: Context, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
-    for draw in _draws(context, drawing):
+    for draw in draws(context, drawing):
         if draw.writer is not None and draw.ask is not None:
             yield draw.writer, draw.ask
 
@@ -107,7 +107,7 @@ def _write(context: Context, drawing: Drawing, answers: Answers) -> dict[str, An
     """Write the table by the journal's answers; returns its figures."""
     outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:
-        for draw in _draws(context, drawing):
+        for draw in draws(context, drawing):
             row = row_of(draw, _outcome(draw, answers), drawing.prompt_version)
             add(row)
             outcomes[row["outcome"]] += 1
