@@ -8,6 +8,8 @@ from concurrent.futures import Future
 
 from psychocounsel.annotation.asking.language_model import Answer, Answerer, Ask
 
+_FILLING = 0.2  # seconds in which the next Ask of a batch must come
+
 _Job = tuple[Ask, int, "Future[Answer]"]
 
 
@@ -53,7 +55,7 @@ class BatchAnswerer(Answerer):
         batch: list[_Job] = []
         while len(batch) < self.batch_size:
             try:
-                job = self._jobs.get(block=not batch, timeout=None if not batch else 0.02)
+                job = self._jobs.get(block=not batch, timeout=_FILLING if batch else None)
             except queue.Empty:
                 break
             if job is None:
