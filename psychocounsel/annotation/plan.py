@@ -41,7 +41,9 @@ class Planned:
     step: str
     due: bool
     settings: Settings
-    sources: dict[str, Any]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
+    sources: dict[
+        str, Any
+    ]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
     fingerprint: str
 
 
@@ -128,7 +130,9 @@ def step_settings(config: DictConfig, step: str) -> Settings:
     if step == "pairs":
         for key in ("pairs.test_fraction", "pairs.split_seed"):  # of speeches
             flat.pop(key, None)
-    return {key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))}
+    return {
+        key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))
+    }
 
 
 def _of_files(key: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Speeches, and a server that writes replies and rates them, each by the text of its request alone: for tests of whole commands."""
+"""Speeches, and a server that replies and rates by the text of a request alone: for tests of the whole command."""
 
 import hashlib
 import json
@@ -13,7 +13,23 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from tests.support.answering import Server, serving
 from tests.support.harness import write_jsonl
 
-_WORDS = "river garden winter letter kitchen station uncle morning window lesson market brother silence harbour ticket".split()
+_WORDS = [
+    "river",
+    "garden",
+    "winter",
+    "letter",
+    "kitchen",
+    "station",
+    "uncle",
+    "morning",
+    "window",
+    "lesson",
+    "market",
+    "brother",
+    "silence",
+    "harbour",
+    "ticket",
+]
 
 
 def speeches(path: Path, count: int, mark: str = "") -> Path:
@@ -22,7 +38,12 @@ def speeches(path: Path, count: int, mark: str = "") -> Path:
     for number in range(count):
         digest = hashlib.sha256(str(number).encode()).digest()
         story = " ".join(_WORDS[byte % len(_WORDS)] + str(byte) for byte in digest[:20])
-        rows.append({"text": f"I cannot sleep {mark} since the {story}, and I do not know whom I could tell about it.", "risk": "none"})
+        rows.append(
+            {
+                "text": f"I cannot sleep {mark} since the {story}, and I do not know whom I could tell about it.",
+                "risk": "none",
+            }
+        )
     return write_jsonl(path, rows)
 
 
@@ -36,7 +57,10 @@ def answer(payload: Any) -> dict[str, Any]:
     if "response_format" in payload:
         words = re.findall(r"\w+", payload["messages"][-1]["content"])
         text = json.dumps(
-            {name: {"quote": "absent", "reason": f"{words[-1]}.", "rating": 1 + _number(asked + name, 5)} for name in PRINCIPLES}
+            {
+                name: {"quote": "absent", "reason": f"{words[-1]}.", "rating": 1 + _number(asked + name, 5)}
+                for name in PRINCIPLES
+            }
         )
     else:
         text = f"You carry a {_WORDS[_number(asked, len(_WORDS))]}. What would {_number(asked, 10**6)} ask of you?"
