@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.annotation.asking.parties import is_own
 from psychocounsel.annotation.plan import Planned, directory, planned
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
@@ -62,11 +62,11 @@ def _one_process(config: DictConfig) -> None:
 
 
 def outside_hosts(config: DictConfig, groups: list[str]) -> Iterator[tuple[str, str]]:
-    """Key and host of each server that is not this machine and not in a private network."""
+    """Key and host of each server that is neither in a private network nor named without a domain, as compute nodes are."""
     for group in groups:
         for key, address in build(config, group).receivers(group):
             host = host_of(address)
-            if not is_private(host):
+            if "." in host and not is_own(address):
                 yield key, host
 
 
@@ -80,12 +80,3 @@ def _refuse_internet(config: DictConfig, groups: list[str]) -> None:
             f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
             "there, as writers=vllm"
         )
-
-
-def is_private(host: str) -> bool:
-    """Whether a host is this machine, in a private network, or named without a domain, as nodes of a cluster are."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
-    return address.is_private or address.is_loopback or address.is_link_local

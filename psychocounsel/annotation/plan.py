@@ -1,5 +1,6 @@
 """Which steps of an annotate directory are to be done, and what made those that are."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
+_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Planned:
     step: str
     due: bool
     settings: Settings
-    sources: dict[str, Any]  # sizes and times of the files that speeches are read from
+    sources: dict[str, Any]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
     fingerprint: str
 
 
@@ -69,9 +71,12 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
         if step == "speeches" and asked:
             sources = source_marks(config) or sources  # sources that are gone were read before
         elif config.share is not None and step != "speeches":
-            sources = {"share": f"{config.share} of {config.shards}"}
+            sources = {**sources, "share": f"{config.share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and outputs(files, step).exists()
+        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record):
+            sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
+            made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
             found.append(Planned(step, not is_done, settings, sources, made_from))
             fresh |= {step} if not is_done else set()
@@ -79,6 +84,12 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
             _refuse(config, files, step, record, settings, fresh)
         upstream = made_from
     return found
+
+
+def _has_failed(record: dict[str, Any]) -> bool:
+    """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
+    outcomes = record["figures"].get("outcomes") or {}
+    return bool(outcomes.get("failed"))
 
 
 def _refuse(
@@ -117,7 +128,19 @@ def step_settings(config: DictConfig, step: str) -> Settings:
     if step == "pairs":
         for key in ("pairs.test_fraction", "pairs.split_seed"):  # of speeches
             flat.pop(key, None)
-    return {key: value for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))}
+    return {key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))}
+
+
+def _of_files(key: str, value: Any) -> Any:
+    """What a file or folder that a setting names holds now, as its hash; else the value."""
+    if key.rpartition(".")[2] not in _NAMES_FILES or not isinstance(value, str):
+        return value
+    path = Path(value)
+    with contextlib.suppress(OSError):  # a text that is too long for a path
+        if path.is_absolute() and path.exists():
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            return hashlib.sha256(b"\0".join(each.read_bytes() for each in files)).hexdigest()
+    return value
 
 
 def _flatten(value: Any, key: str, flat: Settings) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from psychocounsel.annotation.forecast import forecast
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
@@ -32,7 +33,8 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
     cluster = check_jobs(jobs, config)
     if config.dry_run:
         described = cluster.describe(jobs)
-        print("\n".join([described, *check_rows(_to_start(jobs))]))
+        asked = [line for job in _to_start(jobs) if job.makes_tables for line in forecast(job.config)]
+        print("\n".join([described, *check_rows(_to_start(jobs)), *asked]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):

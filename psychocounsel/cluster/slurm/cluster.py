@@ -40,7 +40,7 @@ class Slurm(SlurmRequest, Cluster):
         return found
 
     def describe(self, jobs: list[Job]) -> str:
-        return describe(jobs)
+        return sharing.describe(jobs[0]) if is_shared(jobs[0]) else describe(jobs)
 
     def select(self, jobs: list[Job]) -> None:
         submitting.select(jobs)

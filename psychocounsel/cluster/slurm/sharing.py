@@ -12,7 +12,7 @@ from pathlib import Path
 from psychocounsel.annotation.checking import nothing_due
 from psychocounsel.annotation.plan import planned
 from psychocounsel.cluster.job import Job, Submission, write_run_directory
-from psychocounsel.cluster.slurm import scheduler, submitting
+from psychocounsel.cluster.slurm import dry_run, scheduler, submitting
 from psychocounsel.errors import DONE
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AnnotationDir
@@ -69,6 +69,21 @@ def submit(job: Job) -> Submission:
                 submitting.submit_jobs(submitting.home(new), new)
     print(f"how it stands: python -m psychocounsel.jobs status {files.shards if parts else files.path}", flush=True)
     return Submission(DONE, [None])
+
+
+def describe(job: Job) -> str:
+    """What `dry_run=true` prints of each part.
+
+    Raises:
+        UserError: where submitting would fail.
+    """
+    said = []
+    names = ("speeches", f"replies and ratings, in {job.config.shards} shards", "tables, pairs and card")
+    for name, jobs in zip(names, stages(job), strict=True):
+        for each in jobs:
+            each.after = []  # they are not submitted
+        said += [f"-- {name}", dry_run.describe(jobs)] if jobs else []
+    return "\n".join(said)
 
 
 def _leave_out_live(parts: Sequence[Job]) -> None:

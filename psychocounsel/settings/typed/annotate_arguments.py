@@ -1,5 +1,6 @@
 """The command line of `annotate` before Hydra reads it: `speeches=FILE`, and what its directory was made with."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from psychocounsel.storage.files import read_mapping
 MODULE = "psychocounsel.annotate"
 # Said of one command, and not of the data set.
 _OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out")
-_PATHS = ("path", "rubric", "remove", "model")  # last parts of keys whose values may be paths
+# Last parts of keys whose values may be paths.
+_PATHS = ("path", "rubric", "remove", "model", "system_prompt", "topics", "risk_cues", "presidio_model")
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
 
 
@@ -106,7 +108,10 @@ def _absolute(text: str) -> str:
         return text
     value = _text(_parsed(text))
     path = Path(value).expanduser()
-    return f"{key}={_quoted(str(path.resolve()))}" if value and not path.is_absolute() and path.exists() else text
+    with contextlib.suppress(OSError):  # a text that is too long for a path
+        if value and not path.is_absolute() and path.exists():
+            return f"{key}={_quoted(str(path.resolve()))}"
+    return text
 
 
 def _parsed(text: str) -> Override:
