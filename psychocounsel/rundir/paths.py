@@ -107,10 +107,26 @@ class AnnotationDir(RunDir):
         self.steps = path / "steps"  # a record for each step that is done
         self.dataset = path / "dataset"  # what training reads: train.parquet, test.parquet, README.md
         self.removed = path / "removed.txt"  # tombstones: hashes of the ids of removed speeches
+        self.shards = path / "shards"  # run directories of the jobs that share the work
 
     def step(self, name: str) -> Path:
         """The record of a step: what it was made from, and its figures."""
         return self.steps / f"{name}.json"
+
+    def shard(self, index: int) -> "ShardDir":
+        return ShardDir(self.shards / f"{index:03d}", self)
+
+
+class ShardDir(AnnotationDir):
+    """`OUT/shards/003`: replies and votes of a share of the speeches; speeches and answers are those of the whole."""
+
+    def __init__(self, path: Path, whole: AnnotationDir) -> None:
+        super().__init__(path)
+        self.whole = whole
+        self.speeches, self.answers, self.removed = whole.speeches, whole.answers, whole.removed
+
+    def step(self, name: str) -> Path:
+        return self.whole.step(name) if name == "speeches" else super().step(name)
 
 
 class AttemptDir:

@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import new_directory, slug
 from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.settings.annotation_groups import check_models
 from psychocounsel.settings.checks import (
     check_combinations,
     check_data,
@@ -44,11 +45,12 @@ from psychocounsel.settings.sections.counterfactual_checks import check_counterf
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
+from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
 from psychocounsel.storage.files import shipped
 
-_SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig}
-_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
+_SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
+_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "writers", "annotator")
 
 
 def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -111,7 +113,9 @@ def quote_choice(override: str) -> str:
 
 
 def command_of(config: DictConfig) -> str:
-    """The command that a configuration is for: train, evaluate or audit."""
+    """The command that a configuration is for: train, evaluate, audit or annotate."""
+    if "speeches" in config:
+        return "annotate"
     return "train" if "algo" in config else "audit" if "audit" in config else "evaluate"
 
 
@@ -138,6 +142,19 @@ def check(composed: DictConfig) -> DictConfig:
         refuse_control_characters(config.get(key), key)
     cluster = build(config, "cluster")
     cluster.check()
+    if "speeches" in config:
+        check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
+        check_annotate(config)
+    else:
+        _check_what_reads_pairs(config, cluster)
+    check_confidential(config)
+    make_paths_absolute(config)
+    if "data" in config:
+        _name_by_path(config)
+    return config
+
+
+def _check_what_reads_pairs(config: DictConfig, cluster: Any) -> None:
     check_data(config)
     check_counterfactuals(config)
     if "algo" in config:
@@ -156,10 +173,6 @@ def check(composed: DictConfig) -> DictConfig:
         check_reward_paths(config)
     if "audit" in config:
         check_against(config)
-    check_confidential(config)
-    make_paths_absolute(config)
-    _name_by_path(config)
-    return config
 
 
 def _leave_out_unused(plain: DictConfig) -> None:

@@ -1,8 +1,13 @@
 """The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from psychocounsel.settings.schema import PathsConfig, option
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import PathsConfig, option, suggestion
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
 
@@ -68,9 +73,51 @@ class AnnotateConfig:
     crisis_to_third_parties: bool = False
     accept_terms: list[str] = option([])
     card: CardConfig = field(default_factory=CardConfig)
+    share: int | None = None  # which of the shards a job of an array does; submission says it
     run_dir: str | None = None  # is `out`: what jobs of every command have
     sweep_dir: str | None = None
     after: list[str] = option([])
     dry_run: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])
+
+
+def check_annotate(config: DictConfig) -> None:
+    """Refuse steps, weights and files that cannot be.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    _check_steps(list(config.steps))
+    for name, weight in config.pairs.principle_weights.items():
+        if name not in PRINCIPLES:
+            raise UserError(f"pairs.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
+        if weight < 0:
+            raise UserError(f"pairs.principle_weights.{name}={weight}: must be at least 0")
+    if config.pairs.principle_weights and not any(config.pairs.principle_weights.values()):
+        raise UserError("pairs.principle_weights are all 0: give at least one principle a weight")
+    rubric = config.scores.rubric
+    if rubric != "builtin:en" and not Path(rubric).expanduser().is_dir():
+        raise UserError(
+            f"scores.rubric={rubric}: no such folder; give one like psychocounsel/counsel/principles/en, or builtin:en"
+        )
+    if config.remove:
+        if not config.out:
+            raise UserError("remove: from which data set? add out=DIR")
+        if not Path(config.remove).expanduser().is_file():
+            raise UserError(f"remove={config.remove}: no such file; it holds ids of speeches, one a line")
+
+
+def _check_steps(steps: list[str]) -> None:
+    for step in steps:
+        if step not in STEPS:
+            raise UserError(
+                f"steps: there is no step {step}; {suggestion(step, list(STEPS))} (they are {', '.join(STEPS)})"
+            )
+    ordered = [step for step in STEPS if step in steps]
+    if not steps:
+        raise UserError(f"steps=[]: nothing is to be done; give some of [{','.join(STEPS)}]")
+    if steps != ordered:
+        raise UserError(
+            f"steps=[{','.join(steps)}]: run in the order in which they need each other, steps=[{','.join(ordered)}]"
+        )
