@@ -49,7 +49,9 @@ _PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     ("NUMBER", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")),
     ("NUMBER", re.compile(r"(?i:\b(?:number|no|nr|id|reference|ref|account|passport|licen[cs]e|policy|case|file|patient|insurance|registration|plate)\b\.?(?: number| no\.?)?(?: is|:|,|#)? ?[#(]?)(?P<value>(?=[\w-]*\d{3})[A-Z]{0,3}-?\d[\w-]{3,})")),
 ]  # fmt: skip
-_NUMBER = re.compile(r"(?<![\w$\u00a3\u20ac.,])(?:\+|\(\+?(?=\d{1,5}\)))?\d(?:(?:[ .-]|\) ?| \(?)?\d){5,18}(?!\w|[.,]\d)")
+_NUMBER = re.compile(
+    r"(?<![\w$\u00a3\u20ac.,])(?:\+|\(\+?(?=\d{1,5}\)))?\d(?:(?:[ .-]|\) ?| \(?)?\d){5,18}(?!\w|[.,]\d)"
+)
 _YEARS = re.compile(r"(?:19|20)\d\d[\s-]+(?:19|20)\d\d")
 
 

@@ -49,7 +49,9 @@ def _cues() -> list[re.Pattern[str]]:
     ]  # fmt: skip
 
 
-_MY_NAME = re.compile(r"\b[Mm]y (?:first |full |real )?name(?:'s|\u2019s| is) (?P<name>[a-z]{3,})\b")  # in small letters
+_MY_NAME = re.compile(
+    r"\b[Mm]y (?:first |full |real )?name(?:'s|\u2019s| is) (?P<name>[a-z]{3,})\b"
+)  # in small letters
 _AND_ANOTHER = re.compile(rf"(?:, | and |, and | & )(?P<name>{_CAPITALISED})")
 _WORD = re.compile(_CAPITALISED)
 
@@ -83,4 +85,8 @@ def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _is_name(word: str) -> bool:
     small = word.casefold()
-    return small not in _words("no_names") and not (len(small) > 4 and _DEMONYM.match(small)) and not (word.isupper() and len(word) < 5)
+    return (
+        small not in _words("no_names")
+        and not (len(small) > 4 and _DEMONYM.match(small))
+        and not (word.isupper() and len(word) < 5)
+    )

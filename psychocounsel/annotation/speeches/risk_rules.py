@@ -22,7 +22,8 @@ NONE, UNKNOWN = "none", "unknown"
 _SENTENCE = re.compile(r"[^.!?\n]+")
 # What takes back all cues of a sentence. A denial does not: by risk.yaml a denied risk is one that has been brought up.
 _FIGURE = re.compile(
-    r"\b(?:figure of speech|so to speak|just an expression|in (?:the|a) (?:film|movie|book|novel|song|play|game)|on tv)\b", re.I
+    r"\b(?:figure of speech|so to speak|just an expression|in (?:the|a) (?:film|movie|book|novel|song|play|game)|on tv)\b",
+    re.I,
 )
 
 
@@ -104,7 +105,9 @@ def read_risk_rules(where: str = "builtin:en", may_clear: bool = False) -> RiskR
         UserError: listing what is wrong with the file.
     """
     problems = Problems()
-    content = read_file(Annotated[dict[str, KindCues], {}], _SHIPPED if where == "builtin:en" else Path(where), problems)  # type: ignore[arg-type]
+    content = read_file(
+        Annotated[dict[str, KindCues], {}], _SHIPPED if where == "builtin:en" else Path(where), problems
+    )  # type: ignore[arg-type]
     if not problems:
         check_keys(content, KINDS, "kinds", problems, needed=())
     patterns = {} if problems else {kind: _patterns(kind, cues, problems) for kind, cues in content.items()}

@@ -103,7 +103,9 @@ class Speeches(GroupSettings):
             if wrong := sorted(set(given) - set(SCRIPTS)):
                 raise UserError(f"speeches.{key}.{wrong[0]}: unknown script; use {' or '.join(SCRIPTS)}")
             if "default" not in given or any(value < 1 for value in given.values()):
-                raise UserError(f"speeches.{key} needs `default`, and whole numbers from 1, as {{default: 100, cjk: 40}}")
+                raise UserError(
+                    f"speeches.{key} needs `default`, and whole numbers from 1, as {{default: 100, cjk: 40}}"
+                )
         for script in SCRIPTS:
             low, high = limit_of(self.min_characters, script), limit_of(self.max_characters, script)
             if low > high:

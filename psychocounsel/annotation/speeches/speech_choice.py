@@ -1,7 +1,6 @@
 """Which speeches stay, and on which side of the split each stands: doubles by numbers alone, whatever the texts' size."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +43,9 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     """
     count = len(ids)
     standing, first = np.zeros(count, np.int8), np.arange(count)
-    gone = {tombstone(f"{number:016x}") for number in ()} | set(rules.removed)
-    if gone:
-        standing[[tombstone(f"{number:016x}") in gone for number in ids.tolist()]] = REMOVED
     _, places, inverse = np.unique(ids, return_index=True, return_inverse=True)
     first = places[inverse]
-    standing[(first != np.arange(count)) & (standing == STAYS)] = SAME
+    standing[first != np.arange(count)] = SAME
 
     pairs = list(near_pairs(sketches, rules.split_near)) if count > 1 else []
     sides = np.array([(one, other) for one, other, _ in pairs], np.int64).reshape(-1, 2)
@@ -59,6 +55,8 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     near = (leader != np.arange(count)) & (standing == STAYS)
     standing[near] = NEAR
     first = np.where(near, leader, first)
+    if rules.removed:  # after doubles have gone: none of a removed speech takes its place
+        standing[[standing[place] == STAYS and _tombstone(number) in rules.removed for place, number in enumerate(ids.tolist())]] = REMOVED  # fmt: skip
     if rules.limit is not None:
         kept = np.flatnonzero(standing == STAYS)
         standing[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
@@ -83,27 +81,23 @@ def _test(ids: Array, together: Array, stays: Array, rules: ChoiceRules) -> Arra
     lowest = np.full(len(ids), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(lowest, together[stays], ids[stays])
     components = np.unique(together[stays])
-    shares = {component: _share(int(lowest[component]), rules.seed) for component in components.tolist()}
+    shares = {component: share_of(int(lowest[component]), f"split:{rules.seed}") for component in components.tolist()}
     chosen = {component for component, share in shares.items() if share < rules.test_fraction}
     if not chosen and rules.test_fraction and len(shares) > 1:
         chosen = {min(shares, key=shares.__getitem__)}
     return np.isin(together, list(chosen)) & stays
 
 
-def _share(number: int, seed: int) -> float:
-    """A number from 0 to below 1 that an id and the seed decide."""
-    return int.from_bytes(hashlib.sha256(f"split:{seed}:{number:016x}".encode()).digest()[:8], "big") / 2**64
+def share_of(number: int, purpose: str) -> float:
+    """A number from 0 to below 1 that an id and a purpose decide."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}:{number:016x}".encode()).digest()[:8], "big") / 2**64
 
 
-def tombstone(speech: str) -> str:
-    """What stands in removed.txt for the id of a speech."""
-    return hashlib.sha256(speech.encode()).hexdigest()
+def _tombstone(number: int) -> str:
+    """What stands in removed.txt for an id."""
+    return hashlib.sha256(f"{number:016x}".encode()).hexdigest()
 
 
 def number_of(speech: str) -> int:
     """The id of a speech as the integer that it writes."""
     return int(speech, 16)
-
-
-def tombstones(lines: Sequence[str]) -> frozenset[str]:
-    return frozenset(line.split()[0] for line in lines if line.strip())

@@ -22,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
 
 
 @dataclass(frozen=True)
-class Speech:
+class CleanSpeech:
     """A row of speeches.parquet that is yet to be compared with others; `kinds`: placeholders put in, by their kind."""
 
     columns: dict[str, Any]
@@ -35,7 +35,7 @@ def speech_id(text: str) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
-def cleaned(row: SpeechRow, settings: Speeches) -> Speech | str:
+def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
     """The speech of a row, or the reason why it falls: `too short`, `too long` or `language`.
 
     Length and language are those of the text as it came, without control characters and space around it.
@@ -49,7 +49,7 @@ def cleaned(row: SpeechRow, settings: Speeches) -> Speech | str:
     language = row.language or language_of(text)
     if settings.languages is not None and language not in settings.languages:
         return "language"
-    replaced = replace_identifiers(text, _finders(settings.presidio, settings.presidio_model) if settings.identifiers else ())
+    replaced = replace_identifiers(text, finders_of(settings))
     topic = read_topics(settings.topics).of(replaced.text, row.topic)
     risk = read_risk_rules(settings.risk_cues, settings.rules_may_clear and language == "en").of(text, row.risk)
     columns = {
@@ -66,7 +66,12 @@ def cleaned(row: SpeechRow, settings: Speeches) -> Speech | str:
         "crisis": risk.crisis,
         "identifiers": replaced.counts.total(),
     }
-    return Speech(columns, replaced.counts)
+    return CleanSpeech(columns, replaced.counts)
+
+
+def finders_of(settings: Speeches) -> Sequence[Finder]:
+    """What looks for identifiers: our rules, and Presidio after them where it is to be used; nothing if none are to be replaced."""
+    return _finders(settings.presidio, settings.presidio_model) if settings.identifiers else ()
 
 
 @cache
