@@ -50,9 +50,7 @@ class RatingPlan:
     def asks(self, speeches: Iterable[tuple[Row, list[Row]]]) -> Iterator[tuple[LanguageModel, RatingAsk]]:
         """All calls, for speeches (`speech`, `text`, `language`, `crisis`) with their replies (`reply`, `text`)."""
         for speech, rows in speeches:
-            replies = {
-                row["reply"]: row["text"] for row in rows if row["text"] is not None
-            }  # an equal text counts once
+            replies = {row["reply"]: row["text"] for row in rows if row["text"] is not None}  # an equal text counts once
             for annotator in self.annotators if replies else ():
                 if reason := self._reason_against(annotator, speech):
                     self.skipped[annotator.name, reason] += len(replies)

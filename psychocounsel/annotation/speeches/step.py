@@ -71,8 +71,11 @@ def _nothing_left(draft: Draft) -> str:
 
 def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) -> dict[str, Any]:
     """What the step says of itself; keys of counts are texts, `null` for what is unknown."""
-    plain = {name: {str(key) if key is not None else "null": n for key, n in counter.most_common()} for name, counter in counts.items()}  # fmt: skip
-    finders = finders_of(settings) if settings.identifiers else ()
+    plain = {
+        name: {"null" if value is None else str(value): count for value, count in counter.most_common()}
+        for name, counter in counts.items()
+    }
+    finders = finders_of(settings)
     return {
         "speeches": counts["source"].total(),
         "sources": {
