@@ -37,9 +37,10 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     """Decide for speeches given by their ids (uint64[speeches], in the order of sources) and sketches.
 
     Of speeches with the same id the first stays; of those connected by overlaps of `near` or more likewise. A limit keeps the
-    lowest ids, which are as good as random. Speeches connected by overlaps of `split_near` or more, dropped ones between
-    them included, stand on one side of the split. A component is a test one if the hash of its lowest id and the seed falls into the first
-    `test_fraction`, so that adding speeches leaves the others where they are; of several components there is always a test one.
+    lowest ids, which are as good as random. Speeches connected by overlaps of `split_near` or more, dropped ones between them
+    included, stand on one side of the split. A component is a test one if the hash of its lowest id and the seed falls into
+    the first `test_fraction`, so that adding speeches leaves the others where they are; of several components there is always
+    a test one.
     """
     count = len(ids)
     standing, first = np.zeros(count, np.int8), np.arange(count)
@@ -54,7 +55,7 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     leader = connected(count, sides[alive & (overlaps >= rules.near)])
     near = (leader != np.arange(count)) & (standing == STAYS)
     standing[near] = NEAR
-    first = np.where(near, leader, first)
+    first = leader[first]  # of a text that stands there twice, what its first is near to
     if rules.limit is not None:
         kept = np.flatnonzero(standing == STAYS)
         standing[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.context import Context
-from psychocounsel.annotation.speeches.identifiers import STATEMENT, replace_identifiers
+from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
 from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
 from psychocounsel.annotation.speeches.settings import Speeches
 from psychocounsel.annotation.speeches.speech_choice import ChoiceRules, choose
@@ -85,10 +86,15 @@ def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) 
         "licenses": {source.title: source.license for source in settings.all_sources()},
         "identifiers": dict(draft.placeholders) if settings.identifiers else None,
         "presidio": len(finders) > 1,
-        "planted": measured_recall(lambda text: replace_identifiers(text, finders).text) if finders else None,
+        "planted": _recall(tuple(finders)) if finders else None,
         "crisis": counts["crisis"][True],
         **{f"by_{name}": plain[name] for name in plain if name not in ("source", "crisis")},
     }
+
+
+@cache
+def _recall(finders: tuple[Finder, ...]) -> dict[str, Any]:
+    return measured_recall(lambda text: replace_identifiers(text, finders).text)
 
 
 def _said(figures: dict[str, Any], draft: Draft, context: Context) -> Iterator[str]:

@@ -27,7 +27,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def read_file(kind: Any, file: Path, problems: Problems) -> Any:
-    """The type `kind`, as `read_part` takes it, as a file holds it. None if the file has problems, which are added to the list."""
+    """A file as the type `kind` (see `read_part`). None if the file has problems, which are added to the list."""
     found = len(problems)
     value = _parse(file, problems)
     part = read_part(kind, value, file.name, problems) if len(problems) == found else None
