@@ -61,8 +61,8 @@ class TopicRules:
         if coarse:
             return Topic(coarse, _leader(counts), "column")
         whole: dict[str, int] = {}
-        for fine, count in counts.items():
-            whole[self.coarse_of[fine]] = whole.get(self.coarse_of[fine], 0) + count
+        for name, count in counts.items():
+            whole[self.coarse_of[name]] = whole.get(self.coarse_of[name], 0) + count
         coarse = _leader(whole)
         fine = _leader({name: count for name, count in counts.items() if self.coarse_of[name] == coarse})
         return Topic(coarse, fine, "rules" if coarse else None)
