@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from psychocounsel.annotation.speeches.identifier_rules import Span, identifiers_in
+from psychocounsel.annotation.speeches.identifier_rules import IdentifierSpan, identifiers_in
 
-Finder = Callable[[str], Sequence[Span]]
+Finder = Callable[[str], Sequence[IdentifierSpan]]
 STATEMENT = (
     "This is no anonymisation: rules replace what they recognise, miss the rest, and leave what was told, by which a person may "
     "be known to those who know them."
@@ -29,7 +29,7 @@ def replace_identifiers(text: str, finders: Sequence[Finder] = (identifiers_in,)
     The same e-mail address or number gets the same placeholder; so do a name, its first part and its last.
     """
     taken = [match.span() for match in _PLACEHOLDER.finditer(text)]  # of an earlier clean-up
-    spans: list[Span] = []
+    spans: list[IdentifierSpan] = []
     for finder in finders:
         for span in finder(text):
             others = [*taken, *((other.start, other.end) for other in spans)]
@@ -44,7 +44,7 @@ def replace_identifiers(text: str, finders: Sequence[Finder] = (identifiers_in,)
     return Replaced("".join([*pieces, text[last:]]), Counter(span.kind for span in spans))
 
 
-def _numbers(text: str, spans: Sequence[Span]) -> list[int]:
+def _numbers(text: str, spans: Sequence[IdentifierSpan]) -> list[int]:
     """The number of each span's placeholder, from 1 for each kind, or from behind those that the text holds already."""
     used = Counter[str]()
     for match in _PLACEHOLDER.finditer(text):
@@ -67,7 +67,7 @@ def _numbers(text: str, spans: Sequence[Span]) -> list[int]:
     return numbers
 
 
-def _keys(text: str, span: Span) -> list[tuple[str, str]]:
+def _keys(text: str, span: IdentifierSpan) -> list[tuple[str, str]]:
     """What tells an identifier from others of its kind: its letters and digits; of a name each part as well."""
     value = text[span.start : span.end].casefold()
     keys = [(span.kind, re.sub(r"[\W_]+", "", value))]

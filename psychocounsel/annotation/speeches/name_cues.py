@@ -1,4 +1,4 @@
-"""Names of people by cues: what stands before or after them, a list of common first names, and what was found elsewhere in the speech.
+"""Names of people by cues: what stands before or after them, common first names, and what was found elsewhere in the speech.
 
 Names in Latin letters alone; a rare name without any cue is not found.
 """
@@ -34,19 +34,26 @@ def _cues() -> list[re.Pattern[str]]:
     title, spoken = "|".join(_words("titles")), "|".join(_SPOKEN.split())
     own = r"(?i:\b(?:my|our|his|her|their|your|the|an?)\s(?:[\w-]+\s){0,2}?"
     called = r"(?:'s|\u2019s)? (?:name(?:'s|\u2019s)? (?:is|was) |is called |was called |is named |called |named )|, | - | \(| "
+    naming = (
+        r"name(?:'s|\u2019s| is| was|:)|called|named|known as|calls? me|go(?:es)? by|name of|name,|married to|engaged to|"
+        r"divorced from|in love with|(?:live|lives|living|broke up) with|dating"
+    )
+    parting = r"(?:thanks|thank you|cheers|regards|wishes|love|yours|sincerely|signed|hugs|x+)[^\n.!?]{0,30}?[,.!]?"
     return [
-        re.compile(rf"(?i:\b(?:name(?:'s|\u2019s| is| was|:)|called|named|known as|calls? me|go(?:es)? by|name of|name,|married to|engaged to|divorced from|in love with|(?:live|lives|living|broke up) with|dating),? )[\"\u201c]?{_NAME}"),
+        re.compile(rf"(?i:\b(?:{naming}),? )[\"\u201c]?{_NAME}"),
         re.compile(rf"\b(?:I['\u2019]m|I am|[Tt]his is|[Ii]t['\u2019]s) {_NAME}(?=[,.!;)]| and | from | here|, by|$)"),
         re.compile(rf"\b(?:{title})\.? {_NAME}"),
         re.compile(rf"{own}(?:{relation})(?:{called})){_NAME}"),
-        re.compile(rf"\b{_NAME}(?:,| is| was|,? who is|,? who was) (?:my|our|his|her) (?:[\w-]+ ){{0,2}}?(?:{relation})\b"),
-        re.compile(rf"(?i:\b(?:thanks|thank you|cheers|regards|wishes|love|yours|sincerely|signed|hugs|x+)[^\n.!?]{{0,30}}?[,.!]?[\s\u2013\u2014-]*){_NAME}[.!]?\s*$"),
+        re.compile(
+            rf"\b{_NAME}(?:,| is| was|,? who is|,? who was) (?:my|our|his|her) (?:[\w-]+ ){{0,2}}?(?:{relation})\b"
+        ),
+        re.compile(rf"(?i:\b{parting}[\s\u2013\u2014-]*){_NAME}[.!]?\s*(?:\n|$)"),
         re.compile(rf"(?i:\b(?:hi|hello|hey|dear),? ){_NAME}(?=[,.!\n])"),
         re.compile(rf"(?i:(?:^|\b(?:hi|hello|hey)\W*(?:there|all|everyone)?,? )){_NAME} here\b"),
         re.compile(rf"\b{_NAME}(?:, | \()\d{{1,2}}(?=[,.;)]| years| yrs| ?[mf]\b)"),
         re.compile(rf"(?<=[a-z,;] ){_NAME} (?:{spoken})\b"),
         re.compile(rf"(?<=[a-z,;] ){_NAME} and (?:I|me)\b"),
-    ]  # fmt: skip
+    ]
 
 
 _MY_NAME = re.compile(
@@ -58,7 +65,7 @@ _WORD = re.compile(_CAPITALISED)
 
 def names_in(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of each name of a person."""
-    found = {span for cue in _cues() for match in cue.finditer(text) for span in _trimmed(text, match.start("name"), match.end("name"))}  # fmt: skip
+    found = {span for cue in _cues() for match in cue.finditer(text) for span in _trimmed(text, *match.span("name"))}
     found |= {match.span() for match in _WORD.finditer(text) if match[0] in _words("first_names")}
     found |= {match.span("name") for match in _MY_NAME.finditer(text) if match["name"] not in _words("no_names")}
     for _, end in sorted(found):

@@ -1,7 +1,7 @@
 """Presidio's recognisers beside our rules (`pip install 'psychocounsel[presidio]'`).
 
-Its pattern recognisers work with a blank spaCy pipeline. Names and places need a spaCy model, which the user installs and names by
-`speeches.presidio_model`; that way was not run by us.
+Its pattern recognisers work with a blank spaCy pipeline. Names and places need a spaCy model, which the user installs and names
+by `speeches.presidio_model`; that way was not run by us.
 """
 
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from psychocounsel.annotation.speeches.identifier_rules import Span
+from psychocounsel.annotation.speeches.identifier_rules import IdentifierSpan
 from psychocounsel.errors import UserError
 
 _KINDS = {
@@ -35,7 +35,7 @@ _KINDS = {
 _LEAST = 0.4  # Presidio's score; below it a bare run of digits is taken for a bank account
 
 
-def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[Span]] | None:
+def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[IdentifierSpan]] | None:
     """What finds identifiers by Presidio, or None where it is not to be used (`never`) or not installed (`installed`).
 
     Raises:
@@ -50,10 +50,10 @@ def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[Spa
     if model is None:
         wanted = [kind for kind in wanted if kind not in ("PERSON", "LOCATION")]
 
-    def found(text: str) -> Sequence[Span]:
+    def found(text: str) -> Sequence[IdentifierSpan]:
         results = engine.analyze(text=text, language="en", entities=wanted, score_threshold=_LEAST)
         ranked = sorted(results, key=lambda each: (-each.score, each.start - each.end, each.start))
-        return [Span(each.start, each.end, _KINDS[each.entity_type]) for each in ranked]
+        return [IdentifierSpan(each.start, each.end, _KINDS[each.entity_type]) for each in ranked]
 
     return found
 
@@ -64,9 +64,12 @@ def is_installed() -> bool:
 
 def _engine(model: str | None) -> Any:
     import spacy
+    import tldextract
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
+    # Presidio asks it whether a domain follows the @; by default it would fetch its list of endings from the network.
+    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
     logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it lists each recogniser that it leaves out
 
     class Engine(SpacyNlpEngine):

@@ -12,12 +12,24 @@ from psychocounsel.errors import UserError
 from psychocounsel.storage.files import PACKAGE
 
 _SHIPPED = PACKAGE / "counsel" / "risk_cues.yaml"
-# The kinds of counsel/principles/en/risk.yaml, dangers before circumstances, the most urgent first: of several risks the first one
-# stands in the table.
-KINDS = (
-    "overdose suicidal_behaviour suicidal_thoughts harm_to_others psychosis self_harm abuse mania intoxication eating_disorder "
-    "minor perinatal elder no_privacy"
-).split()
+# The kinds of counsel/principles/en/risk.yaml, dangers before circumstances, the most urgent first: of several risks the first
+# one stands in the table.
+KINDS = [
+    "overdose",
+    "suicidal_behaviour",
+    "suicidal_thoughts",
+    "harm_to_others",
+    "psychosis",
+    "self_harm",
+    "abuse",
+    "mania",
+    "intoxication",
+    "eating_disorder",
+    "minor",
+    "perinatal",
+    "elder",
+    "no_privacy",
+]
 NONE, UNKNOWN = "none", "unknown"
 _SENTENCE = re.compile(r"[^.!?\n]+")
 # What takes back all cues of a sentence. A denial does not: by risk.yaml a denied risk is one that has been brought up.
@@ -35,7 +47,7 @@ class KindCues:
 
 
 @dataclass(frozen=True)
-class Risk:
+class SpeechRisk:
     """`kind`: one of KINDS, none or unknown. `source`: column, rules or unknown."""
 
     kind: str
@@ -54,17 +66,17 @@ class RiskRules:
     patterns: dict[str, tuple[re.Pattern[str], re.Pattern[str] | None]]
     may_clear: bool = False
 
-    def of(self, text: str, column: Any = None) -> Risk:
+    def of(self, text: str, column: Any = None) -> SpeechRisk:
         """The most urgent risk that the column names; by cues where it says nothing.
 
         Where the cues see none either, the risk is unknown, or with `may_clear` none.
         """
         if (kind := risk_of_column(column)) is not None:
-            return Risk(kind, "column")
+            return SpeechRisk(kind, "column")
         found = self.kinds_in(text)
         if found:
-            return Risk(found[0], "rules")
-        return Risk(NONE, "rules") if self.may_clear else Risk(UNKNOWN, "unknown")
+            return SpeechRisk(found[0], "rules")
+        return SpeechRisk(NONE, "rules") if self.may_clear else SpeechRisk(UNKNOWN, "unknown")
 
     def kinds_in(self, text: str) -> list[str]:
         """The kinds of which a cue stands in the text, the most urgent first."""
@@ -89,9 +101,9 @@ def risk_of_column(value: Any) -> str | None:
     if not isinstance(value, list):
         return None if value is None else UNKNOWN
     names = [each.get("kind") if isinstance(each, Mapping) else each for each in value]
-    if not all(isinstance(name, str) and name.strip() for name in names):
-        return None if names == [""] else UNKNOWN
-    small = [re.sub(r"[\s-]+", "_", name.strip().casefold()) for name in names]
+    if names == [""]:
+        return None
+    small = [re.sub(r"[\s-]+", "_", (name if isinstance(name, str) else "?").strip().casefold()) for name in names]
     if any(name not in (*KINDS, NONE) for name in small):
         return UNKNOWN
     return min((name for name in small if name != NONE), key=KINDS.index, default=NONE)
@@ -105,9 +117,8 @@ def read_risk_rules(where: str = "builtin:en", may_clear: bool = False) -> RiskR
         UserError: listing what is wrong with the file.
     """
     problems = Problems()
-    content = read_file(
-        Annotated[dict[str, KindCues], {}], _SHIPPED if where == "builtin:en" else Path(where), problems
-    )  # type: ignore[arg-type]
+    file = _SHIPPED if where == "builtin:en" else Path(where)
+    content = read_file(Annotated[dict[str, KindCues], {}], file, problems)
     if not problems:
         check_keys(content, KINDS, "kinds", problems, needed=())
     patterns = {} if problems else {kind: _patterns(kind, cues, problems) for kind, cues in content.items()}

@@ -36,10 +36,11 @@ class ChoiceRules:
 def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     """Decide for speeches given by their ids (uint64[speeches], in the order of sources) and sketches.
 
-    Of speeches with the same id the first stays; of those connected by overlaps of `near` or more likewise. A limit keeps the lowest
-    ids, which are as good as random. Speeches connected by overlaps of `split_near` or more, dropped ones between them included,
-    stand on one side of the split. A component is a test one if the hash of its lowest id and the seed falls into the first
-    `test_fraction`, so that adding speeches leaves the others where they are; of several components there is always a test one.
+    Of speeches with the same id the first stays; of those connected by overlaps of `near` or more likewise. A limit keeps the
+    lowest ids, which are as good as random. Speeches connected by overlaps of `split_near` or more, dropped ones between them
+    included, stand on one side of the split. A component is a test one if the hash of its lowest id and the seed falls into
+    the first `test_fraction`, so that adding speeches leaves the others where they are; of several components there is always
+    a test one.
     """
     count = len(ids)
     standing, first = np.zeros(count, np.int8), np.arange(count)
@@ -54,12 +55,13 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     leader = connected(count, sides[alive & (overlaps >= rules.near)])
     near = (leader != np.arange(count)) & (standing == STAYS)
     standing[near] = NEAR
-    first = np.where(near, leader, first)
-    if rules.removed:  # after doubles have gone: none of a removed speech takes its place
-        standing[[standing[place] == STAYS and _tombstone(number) in rules.removed for place, number in enumerate(ids.tolist())]] = REMOVED  # fmt: skip
+    first = leader[first]  # of a text that stands there twice, what its first is near to
     if rules.limit is not None:
         kept = np.flatnonzero(standing == STAYS)
         standing[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
+    if rules.removed:  # at last: neither a double nor a speech beyond the limit takes its place
+        gone = np.array([_tombstone(number) in rules.removed for number in ids.tolist()])
+        standing[gone & (standing == STAYS)] = REMOVED
     together = connected(count, np.concatenate([sides, np.column_stack([np.arange(count), first])]))
     return Choice(standing, first, _test(ids, together, standing == STAYS, rules))
 

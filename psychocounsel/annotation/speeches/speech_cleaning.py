@@ -70,7 +70,7 @@ def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
 
 
 def finders_of(settings: Speeches) -> Sequence[Finder]:
-    """What looks for identifiers: our rules, and Presidio after them where it is to be used; nothing if none are to be replaced."""
+    """What looks for identifiers: our rules, then Presidio where it is to be used; nothing if none are to be replaced."""
     return _finders(settings.presidio, settings.presidio_model) if settings.identifiers else ()
 
 

@@ -21,14 +21,14 @@ from psychocounsel.annotation.speeches.speech_cleaning import CleanSpeech, clean
 from psychocounsel.annotation.speeches.speech_rows import BadRow, SpeechRow, read_speeches
 from psychocounsel.annotation.speeches.speech_tables import DRAFT
 from psychocounsel.annotation.tables import Row, written
-from psychocounsel.data.selection.near import SketchFolder, Sketches
+from psychocounsel.data.selection.near import Sketches, SketchFolder, sketches
 from psychocounsel.errors import UserError
 
 _ROWS = 250  # cleaned at a time
 _ALONE = 2000  # rows after which other processes help
 BAD = "bad row"
 
-Outcome = tuple[SpeechRow | BadRow, CleanSpeech | str]
+_Result = tuple[SpeechRow | BadRow, CleanSpeech | str]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Draft:
 
     table: Path
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    sketches: Sketches | None = None
+    sketches: Sketches = field(default_factory=lambda: sketches([]))
     read: Counter[str] = field(default_factory=Counter)
     fell: dict[str, Counter[str]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ def make_draft(settings: Speeches, folder: Path, drop: Callable[[Row], None], ba
     return draft
 
 
-def _outcomes(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[Outcome]:
+def _outcomes(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[_Result]:
     """Each row with its speech or the reason why it falls, in order; of many rows other processes clean some."""
     rows = iter(rows)
     for row in islice(rows, _ALONE):
@@ -90,7 +90,7 @@ def _outcomes(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterato
         return
     processes = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        waiting: deque[Future[list[Outcome]]] = deque()
+        waiting: deque[Future[list[_Result]]] = deque()
         while ahead or waiting:
             while ahead and len(waiting) < 2 * processes:
                 waiting.append(pool.submit(_outcomes_of, ahead, settings))
@@ -98,11 +98,11 @@ def _outcomes(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterato
             yield from waiting.popleft().result()
 
 
-def _outcomes_of(rows: list[SpeechRow | BadRow], settings: Speeches) -> list[Outcome]:
+def _outcomes_of(rows: list[SpeechRow | BadRow], settings: Speeches) -> list[_Result]:
     return [_outcome(row, settings) for row in rows]
 
 
-def _outcome(row: SpeechRow | BadRow, settings: Speeches) -> Outcome:
+def _outcome(row: SpeechRow | BadRow, settings: Speeches) -> _Result:
     if not isinstance(row, BadRow):
         return row, cleaned(row, settings)
     if settings.bad_rows == "refuse":

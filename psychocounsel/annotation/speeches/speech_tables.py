@@ -13,7 +13,7 @@ from psychocounsel.annotation.speeches.speech_choice import REASONS, STAYS, Choi
 from psychocounsel.annotation.tables import Row, Sorter, rows_of, written
 from psychocounsel.storage.files import write_atomically
 
-_TEXTS = "speech text source row license language topic fine_topic risk risk_source".split()
+_TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
 DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
 SCHEMA = pa.schema([*list(DRAFT)[:-1], pa.field("split", pa.string()), pa.field("identifiers", pa.int64())])
 DROPPED = pa.schema(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.context import Context
-from psychocounsel.annotation.speeches.identifiers import STATEMENT, replace_identifiers
+from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
 from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
 from psychocounsel.annotation.speeches.settings import Speeches
 from psychocounsel.annotation.speeches.speech_choice import ChoiceRules, choose
@@ -71,8 +72,11 @@ def _nothing_left(draft: Draft) -> str:
 
 def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) -> dict[str, Any]:
     """What the step says of itself; keys of counts are texts, `null` for what is unknown."""
-    plain = {name: {str(key) if key is not None else "null": n for key, n in counter.most_common()} for name, counter in counts.items()}  # fmt: skip
-    finders = finders_of(settings) if settings.identifiers else ()
+    plain = {
+        name: {"null" if value is None else str(value): count for value, count in counter.most_common()}
+        for name, counter in counts.items()
+    }
+    finders = finders_of(settings)
     return {
         "speeches": counts["source"].total(),
         "sources": {
@@ -82,10 +86,15 @@ def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) 
         "licenses": {source.title: source.license for source in settings.all_sources()},
         "identifiers": dict(draft.placeholders) if settings.identifiers else None,
         "presidio": len(finders) > 1,
-        "planted": measured_recall(lambda text: replace_identifiers(text, finders).text) if finders else None,
+        "planted": _recall(tuple(finders)) if finders else None,
         "crisis": counts["crisis"][True],
         **{f"by_{name}": plain[name] for name in plain if name not in ("source", "crisis")},
     }
+
+
+@cache
+def _recall(finders: tuple[Finder, ...]) -> dict[str, Any]:
+    return measured_recall(lambda text: replace_identifiers(text, finders).text)
 
 
 def _said(figures: dict[str, Any], draft: Draft, context: Context) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Topic:
 
 
 @dataclass(frozen=True)
-class Topics:
+class TopicRules:
     """The list of topics, and for each fine one its cues: a part to look for first, which is fast, and the pattern."""
 
     coarse_of: dict[str, str]  # of a fine topic
@@ -51,7 +51,7 @@ class Topics:
         name = re.sub(r"[\s-]+", "_", column.strip().casefold()) if isinstance(column, str) else ""
         if name in self.coarse_of:
             return Topic(self.coarse_of[name], name, "column")
-        coarse = name if name in self.coarse_of.values() else None
+        coarse: str | None = name if name in self.coarse_of.values() else None
         small = " ".join(text.casefold().replace("\u2019", "'").split())
         counts = {
             fine: sum(part in small and pattern.search(small) is not None for part, pattern in cues)
@@ -61,8 +61,8 @@ class Topics:
         if coarse:
             return Topic(coarse, _leader(counts), "column")
         whole: dict[str, int] = {}
-        for fine, count in counts.items():
-            whole[self.coarse_of[fine]] = whole.get(self.coarse_of[fine], 0) + count
+        for name, count in counts.items():
+            whole[self.coarse_of[name]] = whole.get(self.coarse_of[name], 0) + count
         coarse = _leader(whole)
         fine = _leader({name: count for name, count in counts.items() if self.coarse_of[name] == coarse})
         return Topic(coarse, fine, "rules" if coarse else None)
@@ -77,14 +77,14 @@ def _leader(counts: dict[str, int]) -> str | None:
 
 
 @cache
-def read_topics(where: str = "builtin:en") -> Topics:
+def read_topics(where: str = "builtin:en") -> TopicRules:
     """The topics of a file, or the shipped ones.
 
     Raises:
         UserError: listing what is wrong with the file.
     """
     file, problems = _SHIPPED if where == "builtin:en" else Path(where), Problems()
-    content: dict[str, CoarseTopic] = read_file(Annotated[dict[str, CoarseTopic], {}], file, problems)  # type: ignore[arg-type]
+    content: dict[str, CoarseTopic] = read_file(Annotated[dict[str, CoarseTopic], {}], file, problems)
     if problems:
         raise UserError(f"speeches.topics={where}: " + "; ".join(problems[:10]))
     coarse_of = {fine: coarse for coarse, topic in content.items() for fine in topic.fine}
@@ -92,7 +92,7 @@ def read_topics(where: str = "builtin:en") -> Topics:
     if doubled := sorted({fine for fine in fines if fines.count(fine) > 1 or fine in content}):
         raise UserError(f"speeches.topics={where}: two topics are called {doubled[0]}")
     cues = {fine: found.cues for topic in content.values() for fine, found in topic.fine.items()}
-    return Topics(coarse_of, {fine: [_pattern(cue) for cue in some] for fine, some in cues.items()})
+    return TopicRules(coarse_of, {fine: [_pattern(cue) for cue in some] for fine, some in cues.items()})
 
 
 def _pattern(cue: str) -> tuple[str, re.Pattern[str]]:
