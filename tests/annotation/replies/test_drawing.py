@@ -24,7 +24,8 @@ def test_the_draw_depends_on_seed_speech_and_names_alone() -> None:
     assert drawn(names, SPEECHES[::7]).items() <= whole.items(), "other speeches change nothing"
     assert drawn(names[::-1], SPEECHES) == whole, "nor does the order of members"
     assert drawn(names, SPEECHES, seed=1) != whole
-    assert all(drawn(names, SPEECHES, 3)[speech][:2] == found for speech, found in whole.items())
+    three = drawn(names, SPEECHES, 3)
+    assert all(three[speech][:2] == found for speech, found in whole.items())
     more = drawn([*names, "e"], SPEECHES)
     for speech, found in whole.items():
         kept = [name for name in more[speech] if name != "e"]
