@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import pyarrow.parquet as pq
 
 from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
@@ -38,7 +41,7 @@ def run(context: Context) -> dict[str, Any]:
         budget = Budget.of(
             context.config.budget.cost, context.config.budget.calls, answers, drawing.writers, context.shard[1]
         )
-        calls = sum(draw.ask is not None for draw in _draws(context, drawing))
+        count = _rows_in(context.files.speeches) * drawing.per_speech // context.shard[1]
         came = ask_all(
             _asks(context, drawing),
             answers,
@@ -49,7 +52,7 @@ def run(context: Context) -> dict[str, Any]:
             retries=_EMPTY_AGAIN,
         )
         with closing(came):
-            for _ in context.bar(_Counted(came, calls), "replies"):
+            for _ in context.bar(_Counted(came, count), "replies"):
                 pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
@@ -78,7 +81,7 @@ def drawing_of(context: Context) -> Drawing:
 
 @dataclass
 class _Counted(Generic[T]):
-    """Items whose number is known."""
+    """Items whose number is known, or nearly so."""
 
     items: Iterator[T]
     count: int
@@ -88,6 +91,12 @@ class _Counted(Generic[T]):
 
     def __len__(self) -> int:
         return self.count
+
+
+def _rows_in(path: Path) -> int:
+    """How many rows a table has."""
+    with pq.ParquetFile(path) as table:
+        return int(table.metadata.num_rows)
 
 
 def _draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
