@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -37,7 +37,7 @@ def ask_all(
     models: Sequence[LanguageModel],
     key: str,
     retries: int = 2,
-) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+) -> Generator[tuple[LanguageModel, Ask, Outcome[T]], None, None]:
     """What comes of each Ask, in the order in which answers come; `asks` are pulled as they are needed.
 
     What is in the journal is not asked. `models` are all that `asks` name. They are opened and checked together before the
