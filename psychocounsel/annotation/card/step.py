@@ -60,9 +60,7 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     config, files = context.config, context.files
     name = plain(config.card.get("name") or "Counselling preferences")
     rows = sum(each.rows for each in parts.values())
-    yield from front_matter(
-        name, _licences(context), _languages(parts), {split: SPLITS[split] for split in parts}, rows
-    )
+    yield from front_matter(name, _licences(context), _languages(parts), _files(parts), rows)
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
         yield from (DEMONSTRATION, "")
@@ -77,6 +75,11 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     yield from votes_section(context)
     yield from pairs_section(files, parts)
     yield from _audit(context, parts, rows)
+
+
+def _files(parts: dict[str, PairCounts]) -> dict[str, str]:
+    """The file of each split; `datasets` cannot read a file without rows."""
+    return {split: SPLITS[split] for split, found in parts.items() if found.rows}
 
 
 def _given(config: Any) -> Iterator[str]:
