@@ -11,7 +11,6 @@
 Importing this module imports no torch; `load_groups` does when it is called, the others never.
 """
 
-from functools import partial
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -29,7 +29,9 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     files = AnnotationDir(run_dir)
     if config.remove:
         if not files.speeches.exists():
-            raise UserError(f"remove={config.remove}: {run_dir} has no {files.speeches.name}, so nothing to remove from")
+            raise UserError(
+                f"remove={config.remove}: {run_dir} has no {files.speeches.name}, so nothing to remove from"
+            )
         return
     steps = planned(config, files)
     due = {each.step for each in steps if each.due}
@@ -38,7 +40,9 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     asking = [group for group in MODEL_GROUPS if _ASKS[group] in due]
     for key, variable in key_variables(config):
         if key.partition(".")[0] in asking and variable not in os.environ:
-            raise UserError(f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again")
+            raise UserError(
+                f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
+            )
     _refuse_internet(config, asking)
 
 

@@ -41,7 +41,9 @@ class Planned:
     step: str
     due: bool
     settings: Settings
-    sources: dict[str, Any]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
+    sources: dict[
+        str, Any
+    ]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
     fingerprint: str
 
 
@@ -74,7 +76,7 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
             sources = {**sources, "share": f"{config.share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and outputs(files, step).exists()
-        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record):
+        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
@@ -86,10 +88,11 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
     return found
 
 
-def _has_failed(record: dict[str, Any]) -> bool:
+def _has_failed(figures: Any) -> bool:
     """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
-    outcomes = record["figures"].get("outcomes") or {}
-    return bool(outcomes.get("failed"))
+    return isinstance(figures, dict) and bool(
+        figures.get("failed") or any(_has_failed(inner) for inner in figures.values())
+    )
 
 
 def _refuse(
@@ -128,7 +131,9 @@ def step_settings(config: DictConfig, step: str) -> Settings:
     if step == "pairs":
         for key in ("pairs.test_fraction", "pairs.split_seed"):  # of speeches
             flat.pop(key, None)
-    return {key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))}
+    return {
+        key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))
+    }
 
 
 def _of_files(key: str, value: Any) -> Any:

@@ -64,7 +64,13 @@ def _forget_shards(files: AnnotationDir) -> None:
 
 def table_rows(files: AnnotationDir) -> dict[str, int]:
     """The rows of each table that is there."""
-    tables = (files.speeches, files.replies, files.votes, files.dataset / "train.parquet", files.dataset / "test.parquet")
+    tables = (
+        files.speeches,
+        files.replies,
+        files.votes,
+        files.dataset / "train.parquet",
+        files.dataset / "test.parquet",
+    )
     found = {name: path for name, path in zip(_TABLES, tables, strict=True) if path.exists()}
     return {name: int(pq.read_metadata(path).num_rows) for name, path in found.items()}
 

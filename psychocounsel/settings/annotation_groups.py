@@ -89,4 +89,3 @@ def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     for key, _, section in model_sections(config):
         if section.get("key_variable"):
             yield f"{key}.key_variable", str(section.key_variable)
-

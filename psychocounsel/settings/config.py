@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import new_directory, slug
 from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.settings.annotation_groups import check_models
 from psychocounsel.settings.checks import (
     check_combinations,
     check_data,
@@ -27,7 +28,6 @@ from psychocounsel.settings.checks import (
     make_paths_absolute,
     require_paths,
 )
-from psychocounsel.settings.annotation_groups import check_models
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import Compositions, merged
 from psychocounsel.settings.confidential import check_confidential

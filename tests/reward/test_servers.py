@@ -1,6 +1,5 @@
 """Rewards by servers equal those of the scorer in this process, and whatever is no reward is an error."""
 
-from functools import partial
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 

@@ -32,7 +32,10 @@ def made_by(folder: Path, module: str, *overrides: str) -> None:
 def test_files_in_the_place_of_a_choice(here: Path) -> None:
     assert arguments("speeches=one.jsonl") == ["speeches=local", f"speeches.path='{here}/one.jsonl'"]
     several = arguments("""speeches=[one.jsonl,"it's two.parquet"]""")
-    assert several == ["speeches=local", f"speeches.sources=[{{path:'{here}/one.jsonl'}},{{path:'{here}/it\\'s two.parquet'}}]"]
+    assert several == [
+        "speeches=local",
+        f"speeches.sources=[{{path:'{here}/one.jsonl'}},{{path:'{here}/it\\'s two.parquet'}}]",
+    ]
     assert arguments("speeches=sample") == ["speeches=sample"], "a choice comes before a file of its name"
     assert arguments("speeches=./sample") == ["speeches=local", f"speeches.path='{here}/sample'"]
     with pytest.raises(UserError, match=r"speeches=two.jsonl: no such file"):
@@ -41,7 +44,13 @@ def test_files_in_the_place_of_a_choice(here: Path) -> None:
 
 
 def test_a_directory_is_typed_again_with_what_changes(here: Path) -> None:
-    stored = ["speeches=local", "speeches.path='/data/a.jsonl'", "annotator=openai", "annotator.model=x", "pairs.min_gap=1"]
+    stored = [
+        "speeches=local",
+        "speeches.path='/data/a.jsonl'",
+        "annotator=openai",
+        "annotator.model=x",
+        "pairs.min_gap=1",
+    ]
     made_by(here / "out", "psychocounsel.annotate", *stored)
     assert arguments("out=out") == [*stored, "out=out"]
     assert arguments("out=out", "pairs.min_gap=2")[-2:] == ["out=out", "pairs.min_gap=2"]

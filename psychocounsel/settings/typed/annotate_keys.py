@@ -23,6 +23,7 @@ class RepliesConfig:
 @dataclass
 class ScoresConfig:
     rubric: str = "builtin:en"
+    examples: bool = False
     joint: bool = False
     votes: int = option(1, at_least=1, at_most=100)
     repeat: float = option(0.0, at_least=0, at_most=1)
@@ -98,7 +99,9 @@ def check_annotate(config: DictConfig) -> None:
         raise UserError("pairs.principle_weights are all 0: give at least one principle a weight")
     rubric = config.scores.rubric
     if rubric != "builtin:en" and not Path(rubric).expanduser().is_dir():
-        raise UserError(f"scores.rubric={rubric}: no such folder; give one like psychocounsel/counsel/principles/en, or builtin:en")
+        raise UserError(
+            f"scores.rubric={rubric}: no such folder; give one like psychocounsel/counsel/principles/en, or builtin:en"
+        )
     if config.remove:
         if not config.out:
             raise UserError("remove: from which data set? add out=DIR")
@@ -109,9 +112,13 @@ def check_annotate(config: DictConfig) -> None:
 def _check_steps(steps: list[str]) -> None:
     for step in steps:
         if step not in STEPS:
-            raise UserError(f"steps: there is no step {step}; {suggestion(step, list(STEPS))} (they are {', '.join(STEPS)})")
+            raise UserError(
+                f"steps: there is no step {step}; {suggestion(step, list(STEPS))} (they are {', '.join(STEPS)})"
+            )
     ordered = [step for step in STEPS if step in steps]
     if not steps:
         raise UserError(f"steps=[]: nothing is to be done; give some of [{','.join(STEPS)}]")
     if steps != ordered:
-        raise UserError(f"steps=[{','.join(steps)}]: run in the order in which they need each other, steps=[{','.join(ordered)}]")
+        raise UserError(
+            f"steps=[{','.join(steps)}]: run in the order in which they need each other, steps=[{','.join(ordered)}]"
+        )
