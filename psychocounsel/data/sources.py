@@ -21,6 +21,8 @@ from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
+_ROWS = 1000  # of a parquet file, in memory at a time
+
 
 @dataclass
 class StandardSource(Source):
@@ -66,7 +68,7 @@ def load_examples(
         UserError: for a missing file or split, an empty dataset, or a row that cannot be used (file and row named).
     """
     source, examples = source or StandardSource(), list[Example]()
-    for where, row in _read(source, path, split, revision):
+    for where, row in read_rows(source, path, split, revision):
         try:
             if isinstance(row, UserError):
                 raise row
@@ -80,8 +82,16 @@ def load_examples(
     return examples
 
 
-def _read(source: Source, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-    """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for."""
+def read_rows(
+    source: Source, path: str | None, split: str, revision: str | None
+) -> Iterator[tuple[str, Row | UserError]]:
+    """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for.
+
+    They are streamed from JSONL and parquet files, and from what the datasets library maps from disk; JSON is read whole.
+
+    Raises:
+        UserError: for what cannot be read.
+    """
     name = f"data: {type(source).__name__}.rows"
     try:
         for number, item in enumerate(source.rows(path, split, revision), 1):
@@ -158,11 +168,14 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        rows = pq.read_table(file).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
-    yield from _numbered(rows, file.name)
+    def rows() -> Iterator[Any]:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS):
+                yield from batch.to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
+
+    yield from _numbered(rows(), file.name)
 
 
 def _load_dataset(path: str, split: str, revision: str | None) -> Any:
