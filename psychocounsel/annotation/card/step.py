@@ -1,5 +1,6 @@
 """The step `card`: README.md of the dataset, which says what it is made of, how good it is, and what nobody has said."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +61,7 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     config, files = context.config, context.files
     name = plain(config.card.get("name") or "Counselling preferences")
     rows = sum(each.rows for each in parts.values())
-    yield from front_matter(name, _licences(context), _languages(parts), _files(parts), rows)
+    yield from front_matter(name, _licences(context), _languages(parts), _files(parts), rows, _content(files, parts))
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
         yield from (DEMONSTRATION, "")
@@ -80,6 +81,15 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
 def _files(parts: dict[str, PairCounts]) -> dict[str, str]:
     """The file of each split; `datasets` cannot read a file without rows."""
     return {split: SPLITS[split] for split, found in parts.items() if found.rows}
+
+
+def _content(files: AnnotationDir, parts: dict[str, PairCounts]) -> str:
+    """sha256 of the files of all splits."""
+    digest = hashlib.sha256()
+    for split in parts:
+        with (files.dataset / SPLITS[split]).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _given(config: Any) -> Iterator[str]:

@@ -68,6 +68,10 @@ def test_datasets_reads_both_splits_by_the_front_matter(made: AnnotationDir, tmp
     assert {name: part.to_list() for name, part in loaded.items()} == {
         name: rows_of(made.dataset / f"{name}.parquet") for name in ("train", "test")
     }
+    other = annotated(tmp_path / "other" / "out", range(20, 30))
+    run(context(other))
+    again = datasets.load_dataset(str(other.dataset), cache_dir=str(tmp_path))
+    assert again["train"].to_list() == rows_of(other.dataset / "train.parquet"), "of a folder with the same name"
     front, _ = parts_of(made)
     assert front["license"] == "apache-2.0" and front["language"] == ["en"] and front["size_categories"] == ["n<1K"]
 
