@@ -36,7 +36,7 @@ def server() -> Iterator[Server]:
 
 def command(server: Server, out: str, *more: str) -> list[str]:
     given = ["annotate", "speeches=speeches.jsonl", "speeches.license=cc0-1.0", *models(server), f"out={out}"]
-    return [*given, f"replies.per_speech={PER_SPEECH}", "pairs.test_fraction=0.2", "cluster.threads=1", *more]
+    return [*given, f"replies.per_speech={PER_SPEECH}", "pairs.test_fraction=0.2", "annotator.temperature=0.7", "cluster.threads=1", *more]
 
 
 @pytest.fixture(scope="module")
