@@ -136,16 +136,19 @@ def test_unknown_ids_are_refused_before_anything_is_touched(
 def test_cached_copies_of_the_dataset_go_and_others_stay(files: AnnotationDir, tmp_path: Path) -> None:
     other = annotated(tmp_path / "out2", range(10, 14))
     cache = tmp_path / "cache"
-    for each in (files, other):
+    chat = load_chat_format(check(compose([])).model)[1]
+    for each, paths in ((files, ("", "train.parquet")), (other, ("",))):
         card.run(context(each, None))
-        for path in (each.dataset, each.dataset / "train.parquet"):
-            config = check(compose(["algo=dpo", "data=local", f"data.path={path}", f"paths.cache={cache}"]))
-            build_dataset(config, load_chat_format(config.model)[1], "pairs", lambda line: None)
-    assert len(list((cache / "tokenised").glob("*.groups"))) == 4
+        for path in paths:
+            config = check(
+                compose(["algo=dpo", "data=local", f"data.path={each.dataset / path}", f"paths.cache={cache}"])
+            )
+            build_dataset(config, chat, "pairs", lambda line: None)
+    assert len(list((cache / "tokenised").glob("*.groups"))) == 3
     assert text_of(1) in words_of(tmp_path / "hf") and text_of(1) in words_of(cache)
     counts = remove(context(files, id_file(tmp_path, GONE)))
     assert counts["copies"] == 3  # a tokenised one by each path, and one of `datasets`
-    assert len(list((cache / "tokenised").glob("*.groups"))) == 2
+    assert len(list((cache / "tokenised").glob("*.groups"))) == 1
     words = words_of(cache) + words_of(tmp_path / "hf")
     assert [client for client in (*CLIENTS, *range(10, 14)) if text_of(client) in words] == list(range(10, 14))
 
@@ -209,7 +212,7 @@ for place in {places}:
 
 
 @pytest.mark.parametrize(
-    "places", [(1, 4, 9), pytest.param(tuple(range(16)), marks=pytest.mark.slow)], ids=["some", "all"]
+    "places", [(2, 5, 8), pytest.param(tuple(range(12)), marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_a_removal_killed_anywhere_is_finished_by_the_same_command_or_by_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: tuple[int, ...]
@@ -229,7 +232,7 @@ def test_a_removal_killed_anywhere_is_finished_by_the_same_command_or_by_any_oth
     assert done.stdout.split() == ["9"] * len(places), "each was killed before its end"
     for place in places:
         files = AnnotationDir(tmp_path / str(place) / "out")
-        if place % 2:
+        if place % 2 and files.removed.exists():
             assert finish(context(files, None)), "as every other command begins"
         else:
             remove(context(files, ids))
