@@ -180,7 +180,7 @@ class _Desk(Generic[T]):
             if answer is None:
                 self._error = self._error or came.error
                 continue
-            if (outcome := outcome_of(answer, self.read, call.attempt, self.retries)) is not None:
+            if (outcome := outcome_of(call.ask, answer, self.read, call.attempt, self.retries)) is not None:
                 yield call.model, call.ask, outcome
             else:
                 self._waiting[call.model.name].appendleft(_Call(call.model, call.ask, call.attempt + 1))

@@ -169,12 +169,13 @@ def test_joint_ratings_belong_to_the_replies_as_they_were_shown(tmp_path: Path) 
     files = annotation_dir(tmp_path, speeches, replies, [])
     with serving(Script(rate)) as server:
         settings = member(server.address, "joint", max_tokens=4096)
-        run(context(files, annotator=settings, budget=BUDGET, scores={"joint": True, "seed": 4}))
+        figures = run(context(files, annotator=settings, budget=BUDGET, scores={"joint": True, "seed": 4}))
+    assert figures["unreadable"] == {"joint": {"rates fewer replies than were shown": 3}}
     rows = rows_of(files)
     assert all(row["joint"] for row in rows)
     for row in rows:
         if row["speech"] == "x":
-            assert (row["outcome"], row["safety_rating"]) == ("unparsable", None)
+            assert (row["outcome"], row["safety_rating"], row["attempts"]) == ("unparsable", None, 3)
         else:
             assert (row["outcome"], row["safety_rating"]) == ("rated", int(row["reply"][-1]))
     by_position = Counter((row["position"], row["reply"][-1]) for row in rows)
