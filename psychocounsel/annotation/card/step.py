@@ -65,8 +65,8 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
         yield from (DEMONSTRATION, "")
-    yield f"{rows:,} pairs of replies to clients of counselling, rated on seven principles by language models. Made by"
-    yield f"psychocounsel {__version__}. Not for clinical use."
+    yield f"{rows:,} pairs of replies to clients of counselling, of which the chosen one was rated higher on seven principles."
+    yield f"Made by psychocounsel {__version__}. Not for clinical use."
     yield ""
     yield from _given(config)
     yield from licence_section(context)

@@ -166,6 +166,14 @@ def test_missing_ratings_and_retest_come_from_the_record_of_scores(tmp_path: Pat
     run(context(files))
     page = parts_of(files)[1]
     assert ["self_harm", "10", "30.0 %", "refused 2, filtered 1"] in the_table(page, "risk", "votes")
+    table = pq.read_table(files.replies)
+    outcomes = ["text", "refused", "cut"] * 2
+    pq.write_table(table.set_column(table.column_names.index("outcome"), "outcome", pa.array(outcomes)), files.replies)
+    write_json(files.step("speeches"), {"figures": {"planted": {"name": {"planted": 7, "found": 6, "recall": 6 / 7}}}})
+    run(context(files))
+    page = parts_of(files)[1]
+    assert the_table(page, "risk", "calls") == [["none", "6", "66.7 %", "cut 2, refused 2"]]
+    assert the_table(page, "kind", "planted") == [["name", "7", "85.7 %"]]
     assert the_table(page, "principle", "replies") == [["safety", "3", "0.67", "0.33", "unknown"]]
 
 

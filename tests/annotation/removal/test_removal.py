@@ -78,7 +78,7 @@ def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_bee
     assert not files.identifier_sample.exists()
     (line,) = [text for text in said if text.startswith("removed: ")]
     assert line.startswith(
-        "removed: 18 rows of tables, 4 answers of the journal, 0 cached copies; 2 speeches are removed"
+        "removed: 20 rows of tables, 4 answers of the journal, 0 cached copies; 2 speeches are removed"
     )
 
 
