@@ -13,7 +13,7 @@ from psychocounsel.annotation.plan import Planned, directory, planned
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.annotation_groups import MODEL_GROUPS, key_variables
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, key_variables
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 

@@ -15,7 +15,7 @@ from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
 from psychocounsel.annotation.tables import rows_of, written
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.annotation_groups import MODEL_GROUPS
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 

@@ -21,13 +21,13 @@ from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.annotation_groups import resolve_models
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused, take_mode_from
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.sections.annotation_groups import resolve_models
 from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against

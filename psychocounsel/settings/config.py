@@ -15,7 +15,6 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import new_directory, slug
 from psychocounsel.rundir.paths import run_of_model
-from psychocounsel.settings.annotation_groups import check_models
 from psychocounsel.settings.checks import (
     check_combinations,
     check_data,
@@ -46,6 +45,7 @@ from psychocounsel.settings.schema import (
     check_limits,
     flat_keys,
 )
+from psychocounsel.settings.sections.annotation_groups import check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build

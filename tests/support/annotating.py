@@ -97,8 +97,9 @@ def calls(server: Server) -> list[str]:
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables of a data set."""
+    """All rows of all tables of a data set; a split without pairs has no table."""
     import pyarrow.parquet as pq
 
     names = ("speeches", "replies", "votes", "dataset/train", "dataset/test")
-    return {name: pq.read_table(out / f"{name}.parquet").to_pylist() for name in names}
+    found = {name: out / f"{name}.parquet" for name in names}
+    return {name: pq.read_table(path).to_pylist() if path.exists() else [] for name, path in found.items()}

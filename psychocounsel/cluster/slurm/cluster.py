@@ -7,9 +7,10 @@ from pathlib import Path
 
 from psychocounsel.cluster.base import Cluster, Standing
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.slurm import sharing, submitted, submitting
+from psychocounsel.cluster.slurm import submitted, submitting
 from psychocounsel.cluster.slurm.dry_run import describe
 from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.shards import sharing
 from psychocounsel.cluster.slurm.standings import queued_runs
 from psychocounsel.rundir.submissions import home_of
 

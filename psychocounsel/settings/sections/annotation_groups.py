@@ -56,7 +56,7 @@ def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
     if "members" in base:
         raise UserError(f"{key}: {given.use} has members itself; name these")
     own = {name: given[name] for name in given if name != "use"}
-    if unknown := sorted(set(own) - set(base)):
+    if unknown := sorted({*map(str, own)} - {*map(str, base)}):
         raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
     merged = OmegaConf.merge(base, own)
     assert isinstance(merged, DictConfig)
