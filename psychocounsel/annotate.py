@@ -8,9 +8,12 @@ if TYPE_CHECKING:
 
 def work(run: "Run") -> int:
     """What the worker process does in the data set's directory; returns its exit code. Imports torch for local models alone."""
+    import os
+
     from psychocounsel.annotation.working import annotate
     from psychocounsel.remote.hub import set_cache_directories
 
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of libraries: steps have their own
     set_cache_directories(run.config.paths.cache)
     return annotate(run)
 

@@ -36,7 +36,8 @@ class Reward(Algorithm):
         super().check_settings(config)
         if self.margin and config.data.soft_labels:
             raise UserError(
-                f"data.soft_labels=true and algo.margin={self.margin:g}: a margin takes the label for certain; leave one of them out"
+                f"data.soft_labels=true and algo.margin={self.margin:g}: a margin takes the label for certain; leave one of "
+                "them out"
             )
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:

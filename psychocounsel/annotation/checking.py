@@ -8,7 +8,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.annotation.asking.parties import is_own
+from psychocounsel.annotation.context import Context
 from psychocounsel.annotation.plan import Planned, directory, planned
+from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.annotation_groups import MODEL_GROUPS, key_variables
@@ -33,11 +35,13 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
                 f"remove={config.remove}: {run_dir} has no {files.speeches.name}, so nothing to remove from"
             )
         return
+    _refuse_conflicts(config)
     steps = planned(config, files)
     due = {each.step for each in steps if each.due}
     if "speeches" in due and not _can_make(steps[0]):
         build(config, "speeches").check()
     asking = [group for group in MODEL_GROUPS if _ASKS[group] in due]
+    _check_prompts(Context(config, files, print, iter), due)
     for key, variable in key_variables(config):
         if key.partition(".")[0] in asking and variable not in os.environ:
             raise UserError(
@@ -53,6 +57,25 @@ def nothing_due(config: DictConfig) -> bool:
 
 def _can_make(speeches: Planned) -> bool:
     return bool(speeches.sources)
+
+
+def _check_prompts(context: Context, due: set[str]) -> None:
+    """What the steps that ask would refuse at their start."""
+    if "replies" in due:
+        from psychocounsel.annotation.replies.step import drawing_of
+
+        drawing_of(context)
+    if "scores" in due:
+        from psychocounsel.annotation.scores.step import plan_of
+
+        plan_of(context)
+
+
+def _refuse_conflicts(config: DictConfig) -> None:
+    """Licences of sources and terms of writers' output, against each other and the licence that the data set is to have."""
+    licences = {source.title: source.license for source in build(config, "speeches").all_sources()}
+    terms = {model.name: model.terms for model in build(config, "writers").models()}
+    refuse_conflicts(conflicts(licences, terms, config.card.license), list(config.accept_terms))
 
 
 def _one_process(config: DictConfig) -> None:

@@ -76,7 +76,7 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
             sources = {**sources, "share": f"{config.share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and outputs(files, step).exists()
-        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record):
+        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
@@ -88,10 +88,11 @@ def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
     return found
 
 
-def _has_failed(record: dict[str, Any]) -> bool:
+def _has_failed(figures: Any) -> bool:
     """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
-    outcomes = record["figures"].get("outcomes") or {}
-    return bool(outcomes.get("failed"))
+    return isinstance(figures, dict) and bool(
+        figures.get("failed") or any(_has_failed(inner) for inner in figures.values())
+    )
 
 
 def _refuse(

@@ -42,7 +42,8 @@ def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
                     rows.clear()
 
             yield add
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+            if rows:  # `datasets` reads no empty row group
+                writer.write_table(pa.Table.from_pylist(rows, schema))
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

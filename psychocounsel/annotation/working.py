@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from psychocounsel.annotation.asking.budget import BudgetSpent
 from psychocounsel.annotation.context import Context
 from psychocounsel.annotation.plan import directory
-from psychocounsel.annotation.removal.step import remove
+from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
 from psychocounsel.annotation.showing import Showing
 from psychocounsel.annotation.steps import run_steps
@@ -47,6 +47,8 @@ def annotate(run: Run) -> int:
 
 
 def _make(context: Context, showing: Showing) -> dict[str, Any]:
+    if context.shard == (0, 1):
+        finish(context)  # a removal that was killed
     run_steps(context, showing.begin)
     counts = table_rows(context.files)
     if context.shard == (0, 1) and context.config.steps[-1] in ("pairs", "card"):

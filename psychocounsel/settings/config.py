@@ -1,7 +1,6 @@
 """Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -31,7 +30,13 @@ from psychocounsel.settings.checks import (
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import Compositions, merged
 from psychocounsel.settings.confidential import check_confidential
-from psychocounsel.settings.keys import SINGLE_LINES, refuse_control_characters, refuse_renamed, unknown_key
+from psychocounsel.settings.keys import (
+    SINGLE_LINES,
+    missing_key,
+    refuse_control_characters,
+    refuse_renamed,
+    unknown_key,
+)
 from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
 from psychocounsel.settings.schema import (
     EvaluateConfig,
@@ -249,8 +254,8 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
     except (ValidationError, OmegaConfBaseException) as error:
-        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
-            raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
+        if missing := missing_key(error):
+            raise UserError(f"{missing} is not set: add {missing}=VALUE") from error
         said = str(error).splitlines()[0]
         for form, words in _FORMS.items():
             said = words if form in said else said

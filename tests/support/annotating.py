@@ -84,7 +84,7 @@ def model_server(seconds: float = 0.0, change: Callable[[Any, int], Any] | None 
 
 def models(server: Server, writers: int = 2) -> list[str]:
     """The overrides for so many writers and an annotator at the server; its own checks are not calls of these."""
-    members = ",".join(f"{{use: local_vllm, model: writer{number}}}" for number in range(writers))
+    members = ",".join(f"{{use: local_vllm, terms: apache-2.0, model: writer{number}}}" for number in range(writers))
     address = f"[{server.address}/v1]"
     given = [f"writers.members=[{members.replace('model:', f'addresses: {address}, model:')}]"]
     return ["writers=pool", *given, "annotator=local_vllm", "annotator.model=rater", f"annotator.addresses={address}"]

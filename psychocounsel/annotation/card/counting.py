@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def _binned_lengths(texts: pa.ChunkedArray) -> np.ndarray:
 
 def in_bins(counts: Counter[Any], unit: str = "") -> dict[str, int]:
     """Bins of lengths by their names, as `100 to 199`."""
-    ends = dict(zip(_LENGTHS, _LENGTHS[1:], strict=False))
+    ends = dict(pairwise(_LENGTHS))
     names = {low: f"{low} to {ends[low] - 1}{unit}" if low in ends else f"{low} and more{unit}" for low in _LENGTHS}
     return {names[low]: counts[low] for low in _LENGTHS if counts[low]}
 

@@ -151,7 +151,8 @@ def _retest(found: dict[str, Any] | None) -> Iterator[str]:
         yield from ("Not measured: no reply was rated twice (`scores.repeat`).", "")
         return
     for annotator, each in found.items():
-        yield f"- {escaped(annotator)}: {each['rated_twice']:,} replies rated twice; {each['changed_outcome']:,} rated one time alone."
+        once = each["changed_outcome"]
+        yield f"- {escaped(annotator)}: {each['rated_twice']:,} replies rated twice, {once:,} rated one time and not the other."
         yield ""
         rows = [(name, *(at.get(key) for key in _RETEST)) for name, at in each["principles"].items()]
         yield from table(("principle", "replies", "equal", "mean difference", "weighted kappa"), rows)

@@ -46,7 +46,8 @@ def run(context: Context) -> dict[str, Any]:
     files = context.files
     parts = {split: found for split, file in SPLITS.items() if (found := pair_counts(files.dataset / file)) is not None}
     if not parts:
-        raise UserError(f"{files.dataset}: holds no {' and no '.join(SPLITS.values())}: run the step pairs first (steps=[pairs,card])")
+        names = " and no ".join(SPLITS.values())
+        raise UserError(f"{files.dataset}: holds no {names}: run the step pairs first (steps=[pairs,card])")
     text = "\n".join(_page(context, parts)) + "\n"
     write_atomically(files.dataset / "README.md", text)
     lacking = [name for name in _FIELDS if not context.config.card.get(name)]
@@ -59,7 +60,9 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     config, files = context.config, context.files
     name = plain(config.card.get("name") or "Counselling preferences")
     rows = sum(each.rows for each in parts.values())
-    yield from front_matter(name, _licences(context), _languages(parts), {split: SPLITS[split] for split in parts}, rows)
+    yield from front_matter(
+        name, _licences(context), _languages(parts), {split: SPLITS[split] for split in parts}, rows
+    )
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
         yield from (DEMONSTRATION, "")
@@ -79,7 +82,9 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
 def _given(config: Any) -> Iterator[str]:
     yield from ("## What the makers say", "")
     values = [(title, config.card.get(name)) for name, title in _FIELDS.items()]
-    yield from table(("field", "value"), [(title, value or "missing, as the makers have not said") for title, value in values])
+    yield from table(
+        ("field", "value"), [(title, value or "missing, as the makers have not said") for title, value in values]
+    )
 
 
 def _audit(context: Context, parts: dict[str, PairCounts], rows: int) -> Iterator[str]:

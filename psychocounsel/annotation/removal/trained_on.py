@@ -7,13 +7,19 @@ from typing import Any
 
 import yaml
 
-from psychocounsel.rundir.paths import ModelDir, RunDir
+from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.rundir.run_config import is_run
 
 UNDONE = (
     "Weights are not undone: models that were trained on the removed speeches keep what they learned from them. Delete them, or "
     "train them again."
 )
+_FILES = RunDir(Path())
+TEXTS_TOO = (
+    f"Their folders may hold texts of the removed speeches, too ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
+    "delete what you do not need."
+)
+_OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys whose folders a run does not learn from
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -38,15 +44,17 @@ def _runs(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if is_run(run):
             folders.clear()
-            if not (run / "answers").exists():
+            if not AnnotationDir(run).answers.exists():
                 yield run
 
 
 def _config(run: Path) -> Any:
+    """What its configuration says of what it read: folders that it writes to, or waits for, are left out."""
     try:
-        return yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
+        found = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
     except (OSError, yaml.YAMLError):
         return None
+    return {key: value for key, value in found.items() if key not in _OTHERS} if isinstance(found, dict) else None
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -66,6 +74,4 @@ def _mentions(texts: list[str], places: list[Path]) -> bool:
 
 def _weights(run: Path) -> Iterator[Path]:
     files = RunDir(run)
-    yield from (folder for folder in (files.model, files.export) if ModelDir(folder).path.is_dir())
-    if files.checkpoints.is_dir():
-        yield files.checkpoints
+    yield from (folder for folder in (files.model, files.export, files.checkpoints) if folder.is_dir())

@@ -62,16 +62,16 @@ def reply_key(place: int) -> str:
     return f"reply_{place + 1}"
 
 
-def read_answer(text: str, replies: int | None = None) -> list[Judgements]:
-    """The ratings of each reply, in the order in which they were shown; `replies` as in `answer_schema`.
+def read_answer(text: str, joint: bool = False) -> list[Judgements]:
+    """The ratings of the one reply, or of each of the `joint` ones in the order in which they were shown.
 
     Raises:
         Unreadable: for anything but the JSON that was asked for, alone or in one code fence.
     """
     found = _mapping(_parsed(text), "the answer")
-    if replies is None:
+    if not joint:
         return [_judgements(found, "")]
-    keys = [reply_key(place) for place in range(replies)]
+    keys = [reply_key(place) for place in range(max(len(found), 1))]
     _check_keys(found, keys, "")
     return [_judgements(_mapping(found[key], key), f"{key}: ") for key in keys]
 
@@ -140,7 +140,7 @@ _MARKS = str.maketrans("\u2018\u2019\u201c\u201d\u00ab\u00bb\u2013\u2014\u00a0",
 
 
 def stands_in(quote: str, reply: str) -> bool:
-    """Whether a quotation stands in the reply: letter by letter but for case, spacing and the shape of quotation marks and dashes.
+    """Whether a quotation stands in the reply, letter by letter but for case, spacing and the shape of marks and dashes.
 
     Parts around an ellipsis must stand there in this order. `absent` quotes nothing, which is always true.
     """

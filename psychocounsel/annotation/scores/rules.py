@@ -1,4 +1,4 @@
-"""`annotator=rules`: ratings by plain rules of what shows on a reply's surface. A demonstration: it reads and understands nothing.
+"""`annotator=rules`: a demonstration that rates by plain rules of what shows on a reply's surface, and understands nothing.
 
 It lets the whole way from speeches to pairs run without a model. Its ratings follow cues, so whatever is trained on them learns
 cues: never use them for anything else than trying out the commands.
@@ -137,9 +137,7 @@ class _RulesAnswerer(Answerer):
         if not isinstance(ask, RatingAsk):
             future.set_exception(UserError("annotator=rules rates replies and writes none: name another model as a writer"))
             return future
-        rated = [
-            {name: asdict(each) for name, each in rate_by_rules(ask.client, text).items()} for _, text in ask.replies
-        ]
+        rated = [{name: asdict(each) for name, each in rate_by_rules(ask.client, text).items()} for text in ask.replies]
         jointly = ask.schema is not None and reply_key(0) in ask.schema["properties"]
         answer: Any = {reply_key(place): each for place, each in enumerate(rated)} if jointly else rated[0]
         future.set_result(Answer(TEXT, json.dumps(answer), "rules"))

@@ -16,10 +16,11 @@ def vote_figures(speeches: Iterable[tuple[Row, list[Row]]]) -> dict[str, Any]:
     """Figures of votes, from each speech with its votes.
 
     Returns:
-        `annotators`: by name, `votes` by outcome, `models` (the names that servers returned, with counts), and `ratings`
-        (by principle the number of each rating, and of `not applicable`). `missing`: by `risk` and `topic`, for each value
-        the votes by outcome and `missing`, the share without a rating. `retest`: see Retest. Repeats count in `votes` and
-        `models`, and nowhere else but in `retest`.
+        outcomes: all votes by outcome.
+        annotators: by name, `votes` by outcome, `models` (the names that servers returned, with counts), and `ratings` (by
+            principle, how often each number was given, and `not applicable`).
+        missing: by `risk` and `topic`, for each value the votes by outcome and `missing`, the share without a rating.
+        retest: see Retest. Repeats count here, in `outcomes`, in `votes` and in `models`, and nowhere else.
     """
     outcomes, models = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     ratings = defaultdict[str, Counter[tuple[str, Any]]](Counter)
@@ -38,6 +39,7 @@ def vote_figures(speeches: Iterable[tuple[Row, list[Row]]]) -> dict[str, Any]:
             if row["outcome"] == RATED:
                 ratings[name].update((column, row[column]) for column in RATING_COLUMNS)
     return {
+        "outcomes": _by_outcome(sum(outcomes.values(), Counter())),
         "annotators": {
             name: {
                 "votes": _by_outcome(counts),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from psychocounsel.annotation.scores.rating_answers import Judgements
-from psychocounsel.annotation.scores.rating_asks import RatingAsk
+from psychocounsel.annotation.scores.rating_asks import RatingCall
 from psychocounsel.annotation.tables import Row
 from psychocounsel.counsel.principles import PRINCIPLES
 
@@ -35,23 +35,18 @@ VOTES = pa.schema(
 )
 
 
-def vote_rows(
-    ask: RatingAsk,
-    outcome: str,
-    judged: Sequence[Judgements] | None,
-    model: str | None,
-    attempts: int,
-    joint: bool,
-    version: str,
-) -> list[Row]:
-    """A row for each reply of a call; `judged` holds their ratings as shown, where `outcome` is `rated`."""
+def vote_rows(call: RatingCall, outcome: str, judged: Sequence[Judgements] | None, about: Row) -> list[Row]:
+    """A row for each reply of a call. `judged` holds their ratings as shown, where `outcome` is `rated`.
+
+    `about` holds what all rows share: `model`, `attempts`, `joint`, `prompt_version`.
+    """
     assert outcome in OUTCOMES and (judged is not None) == (outcome == RATED)
     rows: list[Row] = []
-    for place, (reply, _) in enumerate(ask.replies):
+    for place, (reply, _) in enumerate(call.replies):
         row: Row = dict.fromkeys(VOTES.names)
-        row |= {"speech": ask.speech, "reply": reply, "annotator": ask.annotator, "model": model}
-        row |= {"vote": ask.vote, "repeat": ask.repeat, "joint": joint, "position": place if joint else None}
-        row |= {"outcome": outcome, "attempts": attempts, "prompt_version": version}
+        row |= {"speech": call.speech["speech"], "reply": reply, "annotator": call.annotator.name}
+        row |= {"vote": call.vote, "repeat": call.repeat, "outcome": outcome, **about}
+        row["position"] = place if row["joint"] else None
         for name, each in (judged[place] if judged else {}).items():
             row |= {f"{name}_rating": each.rating, f"{name}_reason": each.reason, f"{name}_quote": each.quote}
         rows.append(row)

@@ -78,10 +78,9 @@ def measure(
     score: Score | None = None,
     is_main: bool = True,
 ) -> Measured | None:
-    """All figures of pairs, chosen first; None on other ranks than the first.
+    """All figures of pairs; None on other ranks than the first. `rated` gives rows whose ratings count, `others` other sets.
 
-    `rated` gives the rows whose ratings count, `others` the rows of other sets. Of `config` it reads `audit`,
-    `data.rating_range` and `data.system_prompt`.
+    Of `config` it reads `audit`, `data.rating_range` and `data.system_prompt`.
 
     Raises:
         UserError: if there are too few clients to hold any out.
@@ -101,10 +100,8 @@ def measure(
         return None
     margins["overlap"] = overlap_margins(pairs, other)
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    given = config.audit
-    blind = blind_baselines(
-        pairs, topics, given.folds, given.permutations, given.seed, workers, lambda names: bar(names, "baselines")
-    )
+    given, shown = config.audit, lambda names: bar(names, "baselines")
+    blind = blind_baselines(pairs, topics, given.folds, given.permutations, given.seed, workers, shown)
     verdict = judge_blind(blind.baselines, config.audit.max_blind)
     figures: Figures = {
         "counts": _counts(pairs),

@@ -23,6 +23,7 @@ class RepliesConfig:
 @dataclass
 class ScoresConfig:
     rubric: str = "builtin:en"
+    examples: bool = False
     joint: bool = False
     votes: int = option(1, at_least=1, at_most=100)
     repeat: float = option(0.0, at_least=0, at_most=1)

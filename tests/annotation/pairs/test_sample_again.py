@@ -70,7 +70,8 @@ def test_the_dataset_trains_and_loads(files: AnnotationDir) -> None:
     train, held_out = load_split(sample_config([f"data.path={files.dataset}"]), lambda text: None)
     loaded = datasets.load_dataset(str(files.dataset))
     assert len(train) + len(held_out) == len(loaded["train"])
-    assert loaded["train"].column_names[:7] == "ID prefID question chosen rejected chosen_model rejected_model".split()
+    first = ["ID", "prefID", "question", "chosen", "rejected", "chosen_model", "rejected_model"]
+    assert loaded["train"].column_names[:7] == first
     ratings = [f"{side}_{name}_rating" for side in ("chosen", "rejected") for name in PRINCIPLES]
     assert loaded["train"].column_names[7:21] == ratings
     assert {str(loaded["train"].features[name].dtype) for name in ["prefID", *ratings]} == {"int64"}

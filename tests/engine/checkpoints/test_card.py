@@ -8,8 +8,8 @@ import yaml
 from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.engine.checkpoints import card
 from psychocounsel.data.licences import strictest
+from psychocounsel.engine.checkpoints import card
 from psychocounsel.engine.checkpoints.card import model_card, model_licence
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import TINY
