@@ -94,6 +94,8 @@ def test_rows_without_the_column_are_refused(tmp_path: Path, monkeypatch: pytest
     file = write_jsonl(tmp_path / "rows.jsonl", rows)
     answer = run_here(f"train algo=dpo data=local data.path={file} data.soft_labels=true dry_run=true")
     assert answer.code == 2
-    assert "rows.jsonl line 1: data.soft_labels=true reads the column chosen_probability, which it lacks" in answer.stderr
+    assert (
+        "rows.jsonl line 1: data.soft_labels=true reads the column chosen_probability, which it lacks" in answer.stderr
+    )
     answer = run_here("train algo=dpo data=sample data.soft_labels=true dry_run=true")
     assert answer.code == 2 and "which it lacks: add it, or leave data.soft_labels out" in answer.stderr

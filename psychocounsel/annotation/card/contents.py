@@ -46,7 +46,9 @@ def _agreement(parts: Mapping[str, PairCounts]) -> Iterator[str]:
 
 def _left_out(files: AnnotationDir) -> Iterator[str]:
     figures = read_mapping(files.step("pairs")).get("figures", {})
-    dropped = {split: each["dropped"] for split, each in figures.items() if isinstance(each, dict) and "dropped" in each}
+    dropped = {
+        split: each["dropped"] for split, each in figures.items() if isinstance(each, dict) and "dropped" in each
+    }
     reasons = list(dict.fromkeys(reason for each in dropped.values() for reason in each))
     rows: list[tuple[Any, ...]] = [(reason, *(each.get(reason, 0) for each in dropped.values())) for reason in reasons]
     if rows := [row for row in rows if any(row[1:])]:
@@ -58,7 +60,9 @@ def _histograms(split: str, counts: PairCounts) -> Iterator[str]:
     yield from (f"### Histograms: {split}", "")
     ratings = sorted({rating for found in counts.ratings.values() for rating in found})
     rows = [
-        (name, side, *(counts.ratings[side, name][rating] for rating in ratings)) for name in PRINCIPLES for side in SIDES
+        (name, side, *(counts.ratings[side, name][rating] for rating in ratings))
+        for name in PRINCIPLES
+        for side in SIDES
     ]
     yield from table(("ratings, rounded", "of", *map(str, ratings)), rows)
     yield from histogram("gap of mean ratings", gap_bins(counts.gaps))

@@ -12,7 +12,9 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 _MORE_SIZES = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
 
 
-def front_matter(name: str, licences: list[str | None], languages: list[str], splits: dict[str, str], rows: int) -> list[str]:
+def front_matter(
+    name: str, licences: list[str | None], languages: list[str], splits: dict[str, str], rows: int
+) -> list[str]:
     """Lines from `---` to `---`. `splits`: file of each split; `licences` all apply, None among them for an unknown one."""
     known = [identifier(licence) for licence in licences] or [None]
     licence = strictest(known)
@@ -21,7 +23,11 @@ def front_matter(name: str, licences: list[str | None], languages: list[str], sp
         front["license_name"] = "-and-".join(sorted({each or "unknown" for each in known}))
     codes = sorted({code for each in languages if (code := str(each).lower()) and re.fullmatch("[a-z]{2,3}", code)})
     front |= {"language": codes} if codes else {}
-    front |= {"pretty_name": plain(name), "task_categories": ["text-generation"], "size_categories": [size_category(rows)]}
+    front |= {
+        "pretty_name": plain(name),
+        "task_categories": ["text-generation"],
+        "size_categories": [size_category(rows)],
+    }
     front["tags"] = ["preference", "counselling", "psychocounsel"]
     files = [{"split": split, "path": file} for split, file in splits.items()]
     front |= {"configs": [{"config_name": "default", "data_files": files}]} if files else {}

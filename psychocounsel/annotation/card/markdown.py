@@ -44,7 +44,9 @@ def histogram(what: str, counts: Mapping[Any, int]) -> list[str]:
     total, largest = sum(counts.values()), max(counts.values(), default=0)
     if not total:
         return ["Nothing to count.", ""]
-    rows = [(value, count, _percent(count / total), "█" * round(_BAR * count / largest)) for value, count in counts.items()]
+    rows = [
+        (value, count, _percent(count / total), "█" * round(_BAR * count / largest)) for value, count in counts.items()
+    ]
     return table((what, "count", "share", ""), rows)
 
 

@@ -49,7 +49,10 @@ def run(context: Context) -> dict[str, Any]:
     averaged = _several_votes(files)
     schema, number = dataset_schema(averaged), 0
     files.dataset.mkdir(exist_ok=True)
-    with written(files.dataset / "train.parquet", schema) as train, written(files.dataset / "test.parquet", schema) as test:
+    with (
+        written(files.dataset / "train.parquet", schema) as train,
+        written(files.dataset / "test.parquet", schema) as test,
+    ):
         for speech, replies, votes in context.bar(_speeches(files), "pairs"):
             split = speech["split"]
             for row in makers[split].pairs(speech, replies, votes):
@@ -109,4 +112,6 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
             if each["dropped"][name]:
                 say(f"  left out: {each['dropped'][name]} {reason}")
         if each["against_majority"]:
-            say(f"  {each['against_majority']} pairs go by the mean and against most votes: their chosen_probability is below 0.5")
+            say(
+                f"  {each['against_majority']} pairs go by the mean and against most votes: their chosen_probability is below 0.5"
+            )

@@ -33,7 +33,9 @@ def speeches_of(path: Path) -> Iterator[str]:
 
 def id_column(schema: pa.Schema) -> str | None:
     """The column with the ids of speeches, if there is one."""
-    return next((name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)), None)
+    return next(
+        (name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)), None
+    )
 
 
 def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:

@@ -136,7 +136,7 @@ def _check_keys(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
         raise Unreadable(f"{where or 'the answer '}has a key that was not asked for")
 
 
-_MARKS = str.maketrans("\u2018\u2019\u201c\u201d\u00ab\u00bb\u2013\u2014\u00a0", "''\"\"\"\"-- ")
+_MARKS = str.maketrans("\u2018\u2019\u201c\u201d\u00ab\u00bb\u2013\u2014\u00a0", '\'\'""""-- ')
 
 
 def stands_in(quote: str, reply: str) -> bool:

@@ -54,7 +54,9 @@ class RatingPrompt:
         mark = hashlib.sha256(json.dumps([speech, *replies]).encode()).hexdigest()[:8]
         names = [reply_key(place) for place in range(len(replies))] if self.joint else ["reply"]
         parts = [_marked("client", mark, speech), *map(_marked, names, [mark] * len(names), replies)]
-        request = f"Rate {'each reply' if self.joint else 'the reply'} on the principles in this order: {', '.join(order)}."
+        request = (
+            f"Rate {'each reply' if self.joint else 'the reply'} on the principles in this order: {', '.join(order)}."
+        )
         return (
             {"role": "system", "content": self.rules},
             {"role": "user", "content": "\n\n".join([*parts, request])},

@@ -78,7 +78,9 @@ def missing_table(missing: dict[str, Any]) -> list[str]:
     lines = ["Ratings that are missing, by risk and topic (they are not missing at random, and nothing replaces them):"]
     for column, values in missing.items():
         width = max(len(column), *map(len, values))
-        lines.append(f"  {column:<{width}}  {'votes':>8} " + " ".join(f"{name:>10}" for name in OUTCOMES[1:]) + "   missing")
+        lines.append(
+            f"  {column:<{width}}  {'votes':>8} " + " ".join(f"{name:>10}" for name in OUTCOMES[1:]) + "   missing"
+        )
         for value, each in values.items():
             counts = [each[outcome] for outcome in OUTCOMES]
             numbers = " ".join(f"{count:>10}" for count in counts[1:])

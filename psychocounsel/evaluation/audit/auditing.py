@@ -169,9 +169,7 @@ def _of_ratings(rows: Callable[[], Sequence[Example]], highest: float, examples:
     if not any(example.ratings for example in examples):
         return {"halo": None, "disagreement": None}
     prompts = {normalised(example.prompt) for example in examples}
-    rated: RatedReplies = rated_from(
-        [row for row in rows() if normalised(row.prompt) in prompts], list(PRINCIPLES)
-    )
+    rated: RatedReplies = rated_from([row for row in rows() if normalised(row.prompt) in prompts], list(PRINCIPLES))
     return {
         "halo": halo(rated.ratings, list(PRINCIPLES), highest),
         "disagreement": rating_disagreement(rated),

@@ -65,7 +65,9 @@ def by_definition(tables: tuple[list[Row], list[Row], list[Row]], min_gap: Fract
             if all(given.values()):
                 known[text] = ({name: Fraction(sum(ones), len(ones)) for name, ones in given.items()}, mine)
         order = sorted(known, key=lambda text: -total(known[text][0]))
-        candidates = combinations(order, 2) if each["split"] == "train" else [(order[0], order[-1])] if order[1:] else []
+        candidates = (
+            combinations(order, 2) if each["split"] == "train" else [(order[0], order[-1])] if order[1:] else []
+        )
         for chosen, rejected in candidates:
             (mean, mine), (other, theirs) = known[chosen], known[rejected]
             gap = total(mean) - total(other)
