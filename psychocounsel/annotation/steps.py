@@ -8,6 +8,7 @@ from typing import Any
 from psychocounsel import __version__
 from psychocounsel.annotation.context import Context
 from psychocounsel.annotation.plan import Planned, planned
+from psychocounsel.annotation.removal.step import finish
 from psychocounsel.settings.typed.annotate_keys import STEPS
 from psychocounsel.storage.files import read_mapping, write_json
 
@@ -21,6 +22,7 @@ def run_steps(context: Context, begin: Callable[[str], None]) -> dict[str, Figur
         UserError: if a step lacks what it needs.
     """
     context.files.steps.mkdir(parents=True, exist_ok=True)
+    finish(context)  # a removal that was killed
     for each in planned(context.config, context.files):
         if not each.due:
             context.say(f"{each.step}: done before")

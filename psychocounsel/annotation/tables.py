@@ -42,7 +42,7 @@ def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
                     rows.clear()
 
             yield add
-            if rows:  # `datasets` reads no empty row group
+            if rows:  # `datasets` cannot read an empty row group
                 writer.write_table(pa.Table.from_pylist(rows, schema))
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())

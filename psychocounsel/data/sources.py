@@ -1,6 +1,8 @@
 """Where rows come from: the sample, local files and folders, datasets of the Hugging Face hub, or a source of one's own."""
 
+import contextlib
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -212,11 +214,20 @@ def _converted(path: str, *given: str, **options: Any) -> Any:
     import datasets
 
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    mask = mask_of(StandardSource().files(path), cache) if Path(path).exists() else 0
-    if not mask & ~own_umask():
-        return datasets.load_dataset(*given, **options)
-    with restricted(mask):  # in a folder of the user's own: others may share the cache
-        return datasets.load_dataset(*given, **options, cache_dir=str(cache / f"private-{os.getuid()}"))
+    files = StandardSource().files(path) if Path(path).exists() else []
+    mask = mask_of(files, cache)
+    is_private = bool(mask & ~own_umask())
+    place = cache / f"private-{os.getuid()}" if is_private else cache  # others may share the cache
+    if Path(path).is_dir():  # with data_files in its card, datasets takes folders of the same name for the same
+        place /= f"folder-{_mark(files)}"
+    with restricted(mask) if is_private else contextlib.nullcontext():
+        return datasets.load_dataset(*given, **options, cache_dir=str(place))
+
+
+def _mark(files: Sequence[Path]) -> str:
+    """Tells files from others, and from themselves before they were changed."""
+    marks = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
 
 
 def _reason(error: BaseException) -> str:

@@ -123,20 +123,24 @@ class Client:
             pause = min(2 * pause, _LONGEST_PAUSE)
         raise CancelledError
 
-    def check(self, route: str, payload: Any, read: Read[Any]) -> None:
+    def check(self, route: str, payload: Any, read: Read[Any], retries: int = _FEW_RETRIES) -> None:
         """Ask every address once, to learn before work starts that they answer.
 
         Raises:
-            UserError: if none does, or one refuses or gives an invalid answer.
+            UserError: if none does, or one refuses or gives an invalid answer; after `retries` more attempts.
         """
         request = Request(route, payload)
         for address in self._addresses.all:
-            try:
-                answer = self._ask_at(address, request, threading.Event(), _FEW_RETRIES)
-            except Passing as error:
-                self._addresses.set_aside(address, str(error))
-            else:
-                _read(answer, request, address + route, read)
+            for left in reversed(range(retries + 1)):
+                try:
+                    _read(self._ask_at(address, request, threading.Event(), left), request, address + route, read)
+                except Passing as error:
+                    self._addresses.set_aside(address, str(error))
+                except (NotJson, Unusable):
+                    if not left:
+                        raise
+                    continue
+                break
         self._addresses.give_back(self._addresses.take())  # raises if there is none left
 
     @property

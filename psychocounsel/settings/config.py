@@ -52,6 +52,7 @@ from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
+from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.storage.files import shipped
 
 _SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
@@ -102,19 +103,6 @@ def _compositions(name: str) -> Compositions:
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
     return Compositions(loader, lambda choices: loader.load_configuration(name, choices, RunMode.RUN))
-
-
-def quote_choice(override: str) -> str:
-    """An override as Hydra understands it.
-
-    It takes `zero=3` for the number 3, which is no name of a choice, and refuses new entries of a dictionary without `++`.
-    """
-    key, _, value = override.partition("=")
-    if key.lstrip("+") == "zero":
-        return f"{key}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in value.split(","))
-    if value.startswith("{") and key[:1] not in "+~" and key != "data.principle_weights":
-        return f"++{override}"
-    return override
 
 
 def command_of(config: DictConfig) -> str:

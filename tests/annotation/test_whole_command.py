@@ -1,4 +1,4 @@
-"""`psychocounsel.annotate` as a user runs it, against a server: kills, the same directory again, budget, stop requests, privacy."""
+"""`psychocounsel.annotate` as a user runs it, against a server: kills, the same directory again, budgets, stops, privacy."""
 
 import contextlib
 import json
@@ -36,7 +36,14 @@ def server() -> Iterator[Server]:
 
 def command(server: Server, out: str, *more: str) -> list[str]:
     given = ["annotate", "speeches=speeches.jsonl", "speeches.license=cc0-1.0", *models(server), f"out={out}"]
-    return [*given, f"replies.per_speech={PER_SPEECH}", "pairs.test_fraction=0.2", "annotator.temperature=0.7", "cluster.threads=1", *more]
+    return [
+        *given,
+        f"replies.per_speech={PER_SPEECH}",
+        "pairs.test_fraction=0.2",
+        "annotator.temperature=0.7",
+        "cluster.threads=1",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +79,9 @@ def test_killed_at_five_random_moments_it_is_the_data_set_of_an_unbroken_run(hom
     assert tables(home / "killed") == tables(made)
     under_way = 3 * 64  # of all models, at each kill
     assert set(bought) and len(set(bought)) == ALL and len(bought) <= ALL + 5 * under_way
-    whole = [line for file in (home / "killed" / "answers").glob("*.jsonl") for line in file.open() if line.endswith("\n")]
+    whole = [
+        line for file in (home / "killed" / "answers").glob("*.jsonl") for line in file.open() if line.endswith("\n")
+    ]
     keys = [json.loads(line)["key"] for line in whole]
     assert len(keys) == len(set(keys)) == ALL, "each answer exactly once"
 
@@ -153,7 +162,9 @@ def test_confidential_speeches_reach_nothing_but_allowed_hosts(tmp_path: Path) -
         if path.is_file():
             holds = mark.encode() in path.read_bytes()
             assert not holds or path.parent.name == "answers" or path.name in tables_and_sample, path
-            assert path.stat().st_mode & 0o077 == 0 or path.name not in tables_and_sample, f"{path} is less private than its source"
+            assert path.stat().st_mode & 0o077 == 0 or path.name not in tables_and_sample, (
+                f"{path} is less private than its source"
+            )
     assert mark not in result.stdout + result.stderr
 
 

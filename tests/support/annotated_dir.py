@@ -58,6 +58,12 @@ def annotated(path: Path, clients: Iterable[int], **changes: Any) -> AnnotationD
         pq.write_table(
             pa.Table.from_pylist(rows, dataset_schema()), files.dataset / f"{split}.parquet", row_group_size=5
         )
+    doubles = [
+        {"source": "test", "row": str(client), "reason": "near duplicate", "of": id_of(client)} for client in known
+    ]
+    pq.write_table(
+        pa.Table.from_pylist([*doubles, {**doubles[0], "reason": "too short", "of": None}]), files.dropped_speeches
+    )
     write_journal(files, known)
     files.identifier_sample.write_text("".join(f"## {id_of(client)}\n\nI am {text_of(client)}.\n" for client in known))
     files.steps.mkdir()

@@ -19,7 +19,7 @@ from psychocounsel.rundir.paths import AnnotationDir
 
 def chat(address: str | list[str], name: str = "served", **settings: Any) -> ChatServer:
     addresses = [address] if isinstance(address, str) else address
-    settings = {"timeout_seconds": 1.0, "concurrency": 8, "max_tokens": 64, **settings}
+    settings = {"timeout_seconds": 10.0, "concurrency": 8, "max_tokens": 64, **settings}
     return ChatServer(name=name, model=name, addresses=addresses, **settings)
 
 
@@ -92,5 +92,5 @@ def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any)
 def member(address: str, name: str = "served", **settings: Any) -> dict[str, Any]:
     """The settings of a chat server as they stand in a configuration."""
     target = {"_target_": "psychocounsel.annotation.asking.chat_server.ChatServer", "name": name, "model": name}
-    defaults = {"addresses": [address], "timeout_seconds": 1.0, "concurrency": 16, "max_tokens": 64}
+    defaults = {"addresses": [address], "timeout_seconds": 10.0, "concurrency": 16, "max_tokens": 64}
     return {**target, **defaults, **settings}

@@ -72,7 +72,7 @@ class Answers:
             answer = self.find(model, ask, attempt)
             if answer is None:
                 return attempt
-            if (outcome := outcome_of(answer, read, attempt, retries)) is not None:
+            if (outcome := outcome_of(ask, answer, read, attempt, retries)) is not None:
                 return outcome
         raise AssertionError("the last attempt has an outcome")
 
@@ -80,11 +80,13 @@ class Answers:
         self.journal.close()
 
 
-def outcome_of(answer: Answer, read: Read[T], attempt: int, retries: int) -> Outcome[T] | None:
-    """What came of an Ask with this answer to its attempt number `attempt`; None if it is to be asked anew."""
+def outcome_of(ask: Ask, answer: Answer, read: Read[T], attempt: int, retries: int) -> Outcome[T] | None:
+    """What came of `ask` with this answer to its attempt number `attempt`; None if it is to be asked anew."""
     if answer.outcome != TEXT:
         return Outcome(answer.outcome, None, answer, attempt + 1)
     try:
-        return Outcome(TEXT, read(answer.text), answer, attempt + 1)
+        value = read(answer.text)
+        ask.check_value(value)
+        return Outcome(TEXT, value, answer, attempt + 1)
     except ValueError:
         return Outcome(UNPARSABLE, None, answer, attempt + 1) if attempt >= retries else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -37,7 +37,7 @@ def ask_all(
     models: Sequence[LanguageModel],
     key: str,
     retries: int = 2,
-) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+) -> Generator[tuple[LanguageModel, Ask, Outcome[T]], None, None]:
     """What comes of each Ask, in the order in which answers come; `asks` are pulled as they are needed.
 
     What is in the journal is not asked. `models` are all that `asks` name. They are opened and checked together before the
@@ -180,7 +180,7 @@ class _Desk(Generic[T]):
             if answer is None:
                 self._error = self._error or came.error
                 continue
-            if (outcome := outcome_of(answer, self.read, call.attempt, self.retries)) is not None:
+            if (outcome := outcome_of(call.ask, answer, self.read, call.attempt, self.retries)) is not None:
                 yield call.model, call.ask, outcome
             else:
                 self._waiting[call.model.name].appendleft(_Call(call.model, call.ask, call.attempt + 1))

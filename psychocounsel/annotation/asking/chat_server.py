@@ -33,6 +33,7 @@ _LENGTH_WORDS = re.compile(r"context.?length|maximum context|max_model_len|too l
 _OUR_FAULT = (401, 403, 404, 405)  # of every request alike: key, model or address
 _MANY = 20  # refusals one after another, before it is not the requests that are at fault
 _CHECK_TOKENS = 16
+_CHECK_RETRIES = 5
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)  # which some servers leave in the text
 
 
@@ -103,7 +104,7 @@ class _Chats(Answerer):
         payload = self._payload(hello, 0)
         longest = min(_CHECK_TOKENS, self.settings.max_tokens)
         payload |= {name: longest for name in ("max_tokens", "max_completion_tokens") if name in payload}
-        self.client.check(_ROUTE, payload, read_completion)
+        self.client.check(_ROUTE, payload, read_completion, _CHECK_RETRIES)
 
     def close(self) -> None:
         """Wait for the requests under way, and send no others."""

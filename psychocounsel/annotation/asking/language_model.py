@@ -43,6 +43,9 @@ class Ask:
     part: str
     schema: Mapping[str, Any] | None = None
 
+    def check_value(self, value: Any) -> None:
+        """Raises ValueError if what was read of an answer does not fit this call. Default: everything fits."""
+
 
 @dataclass(frozen=True)
 class Answer:

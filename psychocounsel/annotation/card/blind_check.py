@@ -21,10 +21,10 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
     from psychocounsel.evaluation.audit.auditing import measure
     from psychocounsel.evaluation.audit.table import lines_of
 
-    examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
-    if not examples:
-        return ["There is no pair to audit."]
     try:
+        examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
+        if not examples:
+            return ["There is no pair to audit."]
         found = measure(examples, lambda: examples, {}, _settings(), bar)
     except UserError as error:
         return [f"Not audited: {error}."]

@@ -13,9 +13,13 @@ _MORE_SIZES = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000
 
 
 def front_matter(
-    name: str, licences: list[str | None], languages: list[str], splits: dict[str, str], rows: int
+    name: str, licences: list[str | None], languages: list[str], splits: dict[str, str], rows: int, content: str
 ) -> list[str]:
-    """Lines from `---` to `---`. `splits`: file of each split; `licences` all apply, None among them for an unknown one."""
+    """Lines from `---` to `---`. `splits`: file of each split; `licences` all apply, None among them for an unknown one.
+
+    `content` is a hash of the files. It stands there because `datasets` keeps what it has loaded by the folder's last name and
+    these lines: without it, another dataset's rows would be read in the place of these.
+    """
     known = [identifier(licence) for licence in licences] or [None]
     licence = strictest(known)
     front: dict[str, Any] = {"license": licence}
@@ -30,7 +34,7 @@ def front_matter(
     }
     front["tags"] = ["preference", "counselling", "psychocounsel"]
     files = [{"split": split, "path": file} for split, file in splits.items()]
-    front |= {"configs": [{"config_name": "default", "data_files": files}]} if files else {}
+    front |= {"configs": [{"config_name": "default", "description": content, "data_files": files}]} if files else {}
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10_000)
     return ["---", *text.rstrip().split("\n"), "---", ""]
 

@@ -7,6 +7,7 @@ from typing import Any
 from psychocounsel.annotation.card.counting import counted, only
 from psychocounsel.annotation.card.markdown import cell, escaped, histogram, table
 from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.tables import by_speech, joined
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.storage.files import read_mapping
 
@@ -68,6 +69,14 @@ def identifiers_section(files: AnnotationDir) -> Iterator[str]:
         some = sum(count for (number,), count in found.items() if number)
         yield f"{total:,} placeholders stand in {some:,} of {sum(found.values()):,} speeches."
     yield ""
+    planted = read_mapping(files.step("speeches")).get("figures", {}).get("planted")
+    if planted:
+        yield from (
+            "How many identifiers of each kind the rules find, of some that were planted in made-up speeches:",
+            "",
+        )
+        rows = [(kind, each["planted"], f"{100 * each['recall']:.1f} %") for kind, each in planted.items()]
+        yield from table(("kind", "planted", "found"), rows)
 
 
 def writers_section(files: AnnotationDir) -> Iterator[str]:
@@ -87,6 +96,31 @@ def writers_section(files: AnnotationDir) -> Iterator[str]:
     if any(terms is None for _, _, terms in writers):
         yield from (f"- Terms of a writer's output are {_UNKNOWN}.", "")
     yield from _prompts(files, "replies")
+    yield from _missing_replies(files)
+
+
+def _missing_replies(files: AnnotationDir) -> Iterator[str]:
+    """By risk and topic, how many calls gave no whole reply: refusals are missing where clients are in danger."""
+    yield from ("### Replies that are missing", "")
+    if not files.speeches.exists():
+        yield from ("Not known by risk and topic: the speeches are not in this directory.", "")
+        return
+    counts: dict[str, dict[str, Counter[str]]] = {"risk": {}, "topic": {}}
+    for (speech, *_), replies in joined(by_speech(files.speeches, [*counts]), by_speech(files.replies, ["outcome"])):
+        outcomes = Counter(row["outcome"] for row in replies)
+        for column, found in counts.items():
+            found.setdefault(speech[column] or "not given", Counter()).update(outcomes)
+    for column, found in counts.items():
+        rows = []
+        for value, outcomes in sorted(found.items()):
+            others = {name: count for name, count in sorted(outcomes.items()) if name != "text"}
+            rows.append(_missing_row(value, outcomes.total(), others))
+        yield from table((column, "calls", "missing", "of which"), rows)
+
+
+def _missing_row(value: str, calls: int, others: dict[str, int]) -> tuple[Any, ...]:
+    kinds = ", ".join(f"{name} {count}" for name, count in others.items() if count)
+    return value, calls, f"{100 * sum(others.values()) / max(calls, 1):.1f} %", kinds or "none"
 
 
 def licence_section(context: Context) -> Iterator[str]:
@@ -140,8 +174,8 @@ def _missing_ratings(found: dict[str, Any] | None) -> Iterator[str]:
         rows = []
         for value, each in values.items():
             counts = {name: count for name, count in each.items() if name != "missing"}
-            kinds = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "rated" and count)
-            rows.append((value, sum(counts.values()), f"{100 * each['missing']:.1f} %", kinds or "none"))
+            others = {name: count for name, count in counts.items() if name != "rated"}
+            rows.append(_missing_row(value, sum(counts.values()), others))
         yield from table((escaped(column), "votes", "missing", "of which"), rows)
 
 

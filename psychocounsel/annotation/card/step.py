@@ -1,5 +1,6 @@
 """The step `card`: README.md of the dataset, which says what it is made of, how good it is, and what nobody has said."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,14 +61,12 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     config, files = context.config, context.files
     name = plain(config.card.get("name") or "Counselling preferences")
     rows = sum(each.rows for each in parts.values())
-    yield from front_matter(
-        name, _licences(context), _languages(parts), {split: SPLITS[split] for split in parts}, rows
-    )
+    yield from front_matter(name, _licences(context), _languages(parts), _files(parts), rows, _content(files, parts))
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
         yield from (DEMONSTRATION, "")
-    yield f"{rows:,} pairs of replies to clients of counselling, rated on seven principles by language models. Made by"
-    yield f"psychocounsel {__version__}. Not for clinical use."
+    yield f"{rows:,} pairs of replies to clients of counselling, of which the chosen one was rated higher on seven principles."
+    yield f"Made by psychocounsel {__version__}. Not for clinical use."
     yield ""
     yield from _given(config)
     yield from licence_section(context)
@@ -77,6 +76,20 @@ def _page(context: Context, parts: dict[str, PairCounts]) -> Iterator[str]:
     yield from votes_section(context)
     yield from pairs_section(files, parts)
     yield from _audit(context, parts, rows)
+
+
+def _files(parts: dict[str, PairCounts]) -> dict[str, str]:
+    """The file of each split; `datasets` cannot read a file without rows."""
+    return {split: SPLITS[split] for split, found in parts.items() if found.rows}
+
+
+def _content(files: AnnotationDir, parts: dict[str, PairCounts]) -> str:
+    """sha256 of the files of all splits."""
+    digest = hashlib.sha256()
+    for split in parts:
+        with (files.dataset / SPLITS[split]).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _given(config: Any) -> Iterator[str]:

@@ -34,7 +34,7 @@ _REASONS = {
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write dataset/train.parquet and test.parquet; the figures say what became of every candidate.
+    """Write dataset/train.parquet and, if there are test pairs, test.parquet; the figures say what became of every candidate.
 
     Returns:
         By split (`train`, `test`): `pairs`, `agreement` (pairs by tier), `dropped` (by reason), `against_majority` and
@@ -59,6 +59,8 @@ def run(context: Context) -> dict[str, Any]:
                 (test if split == "test" else train)({**row, "prefID": number})
                 number += 1
     figures: dict[str, Any] = {split: _figures(maker) for split, maker in makers.items()}
+    if not figures["test"]["pairs"]:
+        (files.dataset / "test.parquet").unlink()  # `datasets` loads no folder with an empty split
     _tell(figures, averaged, context.say)
     return {**figures, "votes_averaged": averaged}
 
@@ -105,6 +107,8 @@ def _figures(maker: PairMaker) -> dict[str, Any]:
 
 
 def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
+    if not figures["train"]["pairs"]:
+        say("warning: there are no training pairs; a lower pairs.min_gap, or a larger replies.per_speech, makes more")
     for split, each in figures.items():
         tiers = ", ".join(f"{name} {count}" for name, count in each["agreement"].items())
         say(f"{split}: {each['pairs']} pairs" + (f" ({tiers})" if averaged else " (one vote each)"))
@@ -112,6 +116,5 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
             if each["dropped"][name]:
                 say(f"  left out: {each['dropped'][name]} {reason}")
         if each["against_majority"]:
-            say(
-                f"  {each['against_majority']} pairs go by the mean and against most votes: their chosen_probability is below 0.5"
-            )
+            count = each["against_majority"]
+            say(f"  {count} pairs go by the mean and against most votes: their chosen_probability is below 0.5")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import fsync_directory
 
-_COLUMNS = ("speech", "ID")  # where tables hold the id of a speech
+_COLUMNS = ("speech", "ID", "of")  # where tables hold the id of a speech; of: what a dropped speech doubles
 _ROWS = 1 << 14
 
 

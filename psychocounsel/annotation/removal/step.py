@@ -81,7 +81,7 @@ def _clear(context: Context, tombstones: Tombstones) -> dict[str, int]:
     for folder in sorted({path.parent for path in files.answers.rglob("*.jsonl")}):
         _cut_half_lines(folder)
         answers += forget(folder, is_removed)
-    copies = remove_copies(files.dataset, Path(context.config.paths.cache))
+    copies = remove_copies(files.dataset, Path(context.config.paths.cache), is_removed)
     return {"rows": rows, "answers": answers, "copies": copies}
 
 

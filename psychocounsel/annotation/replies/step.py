@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import Context, Counted
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
 from psychocounsel.annotation.replies.table import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
 from psychocounsel.settings.targets import build
-
-T = TypeVar("T")
 
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
 
@@ -38,7 +38,7 @@ def run(context: Context) -> dict[str, Any]:
         budget = Budget.of(
             context.config.budget.cost, context.config.budget.calls, answers, drawing.writers, context.shard[1]
         )
-        calls = sum(draw.ask is not None for draw in draws(context, drawing))
+        count = _rows_in(context.files.speeches) * drawing.per_speech // context.shard[1]
         came = ask_all(
             _asks(context, drawing),
             answers,
@@ -49,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
             retries=_EMPTY_AGAIN,
         )
         with closing(came):
-            for _ in context.bar(_Counted(came, calls), "replies"):
+            for _ in context.bar(Counted(came, count), "replies"):
                 pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
@@ -76,18 +76,10 @@ def drawing_of(context: Context) -> Drawing:
     )
 
 
-@dataclass
-class _Counted(Generic[T]):
-    """Items whose number is known."""
-
-    items: Iterator[T]
-    count: int
-
-    def __iter__(self) -> Iterator[T]:
-        return self.items
-
-    def __len__(self) -> int:
-        return self.count
+def _rows_in(path: Path) -> int:
+    """How many rows a table has."""
+    with pq.ParquetFile(path) as table:
+        return int(table.metadata.num_rows)
 
 
 def draws(context: Context, drawing: Drawing) -> Iterator[Draw]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
 from psychocounsel.annotation.asking.parties import may_see
+from psychocounsel.annotation.scores.rating_answers import Judgements, Unreadable
 from psychocounsel.annotation.scores.rating_prompts import RatingPrompt, principle_order
 from psychocounsel.annotation.tables import Row
 
@@ -16,6 +17,11 @@ class RatingAsk(Ask):
 
     client: str
     replies: tuple[str, ...]
+
+    def check_value(self, value: Sequence[Judgements] | None) -> None:
+        """Raises Unreadable if another number of replies was rated than were shown."""
+        if value is not None and len(value) != len(self.replies):
+            raise Unreadable(f"rates {'fewer' if len(value) < len(self.replies) else 'more'} replies than were shown")
 
 
 @dataclass(frozen=True)

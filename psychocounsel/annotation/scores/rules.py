@@ -53,7 +53,7 @@ _LONG = re.compile(r"\b[^\W\d_]{6,}\b")
 def _empathy(client: str, reply: str) -> Finding:
     first = _FEELING.search(reply) or _MORE_FEELING.search(reply)
     count = len(_FEELING.findall(reply)) + len(_MORE_FEELING.findall(reply))
-    return min(2 + count, 5), "2, and one more for each word of feeling", first
+    return (1, 3, 4, 5)[min(count, 3)], "1 without a word of feeling, 3 with one, 4 with two, else 5", first
 
 
 def _relevance(client: str, reply: str) -> Finding:
@@ -88,20 +88,20 @@ def _safety(client: str, reply: str) -> Finding:
 
 def _exploration(client: str, reply: str) -> Finding:
     questions = [*_OPEN_QUESTION.finditer(reply)]
-    rating = (2, 4, 5)[min(len(questions), 2)] if len(questions) < 4 else 3
-    return rating, "one open question is a 4, two or three a 5, none a 2", questions[0] if questions else None
+    rating = (1, 4, 5)[min(len(questions), 2)] if len(questions) < 4 else 3
+    return rating, "one open question is a 4, two or three a 5, none a 1", questions[0] if questions else None
 
 
 def _autonomy(client: str, reply: str) -> Finding:
     pressure, choice = _PRESSURE.search(reply), _CHOICE.search(reply)
-    rating = 3 - len(_PRESSURE.findall(reply)) + len(_CHOICE.findall(reply))
-    return min(max(rating, 1), 5), "3, one less for each 'you must', one more for each choice", pressure or choice
+    rating = 3 - 2 * len(_PRESSURE.findall(reply)) + 2 * len(_CHOICE.findall(reply))
+    return min(max(rating, 1), 5), "3, two less for each 'you must', two more for each choice", pressure or choice
 
 
 def _staging(client: str, reply: str) -> Finding:
     step = _STEP.search(reply)
     if _READY.search(client):
-        return (4, "a step for a client who wants to act is a 4", step) if step else (3, "no step for one is a 3", None)
+        return (5, "a step for a client who wants to act is a 5", step) if step else (3, "no step for one is a 3", None)
     return (2, "a step for a client who does not ask for one is a 2", step) if step else (4, "no step is a 4", None)
 
 

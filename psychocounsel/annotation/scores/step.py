@@ -12,13 +12,13 @@ from typing import Any
 from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
-from psychocounsel.annotation.asking.language_model import FAILED, TEXT, UNPARSABLE, Ask, LanguageModel
+from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.annotation.context import Context, Counted
-from psychocounsel.annotation.scores.rating_asks import RatingCall, RatingPlan
+from psychocounsel.annotation.scores.rating_asks import RatingAsk, RatingCall, RatingPlan
 from psychocounsel.annotation.scores.rating_prompts import rating_prompt
 from psychocounsel.annotation.scores.rules import Rules
 from psychocounsel.annotation.scores.saying import said
-from psychocounsel.annotation.scores.verdicts import Findings, Reader, outcome_of_vote
+from psychocounsel.annotation.scores.verdicts import Findings, Reader, Verdict, outcome_of_vote
 from psychocounsel.annotation.scores.vote_figures import ABOUT, vote_figures
 from psychocounsel.annotation.scores.vote_table import ORDER, RATED, VOTES, vote_rows
 from psychocounsel.annotation.tables import Row, by_speech, joined, written
@@ -146,16 +146,14 @@ class _Writing:
         if not isinstance(found, Outcome):  # the number of the attempt that got no answer
             return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": found})
         self._note_unreadable(call, ask, found)
-        judged = found.value if found.outcome == TEXT else None
-        outcome = outcome_of_vote(found.outcome, judged, len(ask.replies))
-        if outcome != RATED:
-            judged = None
+        outcome = outcome_of_vote(found.outcome, found.value)
+        judged = found.value if outcome == RATED else None
         if judged is not None:
             self.findings.note_quotes(name, judged, ask.replies)
         return vote_rows(call, outcome, judged, {**about, "model": found.answer.model, "attempts": found.attempts})
 
-    def _note_unreadable(self, call: RatingCall, ask: Ask, found: Outcome[Any]) -> None:
-        earlier = range(found.attempts - (found.outcome != UNPARSABLE))
-        for attempt in earlier:
+    def _note_unreadable(self, call: RatingCall, ask: RatingAsk, found: Outcome[Verdict]) -> None:
+        """Look at the answers before the one that counts, and at that one if it cannot be used either."""
+        for attempt in range(found.attempts - (found.outcome != UNPARSABLE)):
             if (answer := self.answers.find(call.annotator, ask, attempt)) is not None:
-                self.findings.note_answer(call.annotator.name, answer.text, self.read)
+                self.findings.note_answer(call.annotator.name, ask, answer.text, self.read)

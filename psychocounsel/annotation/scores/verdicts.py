@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psychocounsel.annotation.asking.language_model import TEXT
+from psychocounsel.annotation.asking.language_model import REFUSED, TEXT
 from psychocounsel.annotation.asking.refusals import is_refusal
 from psychocounsel.annotation.scores.rating_answers import ABSENT, Judgements, Unreadable, read_answer, stands_in
+from psychocounsel.annotation.scores.rating_asks import RatingAsk
 from psychocounsel.annotation.scores.vote_table import RATED
-
-REFUSED = "refused"
 
 Verdict = list[Judgements] | None  # None: a refusal in prose, which is an answer and is not asked anew
 
@@ -45,10 +44,10 @@ class Findings:
     unreadable: dict[str, Counter[str]] = field(default_factory=dict)  # reason -> answers, of all attempts
     quotes: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def note_answer(self, annotator: str, text: str, read: Reader) -> None:
-        """Count why an answer that has been given cannot be read, if so."""
+    def note_answer(self, annotator: str, ask: RatingAsk, text: str, read: Reader) -> None:
+        """Count why an answer that has been given cannot be used, if so."""
         try:
-            read(text)
+            ask.check_value(read(text))
         except Unreadable as error:
             self.unreadable.setdefault(annotator, Counter())[_REPLY.sub("", str(error))] += 1
 
@@ -71,13 +70,8 @@ class Findings:
         }
 
 
-def outcome_of_vote(outcome: str, verdict: Verdict, replies: int) -> str:
-    """The outcome in votes.parquet: `rated`, or why there is no rating.
-
-    A joint answer about another number of replies than were shown is `unparsable`.
-    """
+def outcome_of_vote(outcome: str, verdict: Verdict) -> str:
+    """The outcome in votes.parquet: `rated`, or why there is no rating."""
     if outcome != TEXT:
         return outcome
-    if verdict is None:
-        return REFUSED
-    return RATED if len(verdict) == replies else "unparsable"
+    return REFUSED if verdict is None else RATED

@@ -68,6 +68,10 @@ def test_datasets_reads_both_splits_by_the_front_matter(made: AnnotationDir, tmp
     assert {name: part.to_list() for name, part in loaded.items()} == {
         name: rows_of(made.dataset / f"{name}.parquet") for name in ("train", "test")
     }
+    other = annotated(tmp_path / "other" / "out", range(20, 30))
+    run(context(other))
+    again = datasets.load_dataset(str(other.dataset), cache_dir=str(tmp_path))
+    assert again["train"].to_list() == rows_of(other.dataset / "train.parquet"), "of a folder with the same name"
     front, _ = parts_of(made)
     assert front["license"] == "apache-2.0" and front["language"] == ["en"] and front["size_categories"] == ["n<1K"]
 
@@ -162,6 +166,14 @@ def test_missing_ratings_and_retest_come_from_the_record_of_scores(tmp_path: Pat
     run(context(files))
     page = parts_of(files)[1]
     assert ["self_harm", "10", "30.0 %", "refused 2, filtered 1"] in the_table(page, "risk", "votes")
+    table = pq.read_table(files.replies)
+    outcomes = ["text", "refused", "cut"] * 2
+    pq.write_table(table.set_column(table.column_names.index("outcome"), "outcome", pa.array(outcomes)), files.replies)
+    write_json(files.step("speeches"), {"figures": {"planted": {"name": {"planted": 7, "found": 6, "recall": 6 / 7}}}})
+    run(context(files))
+    page = parts_of(files)[1]
+    assert the_table(page, "risk", "calls") == [["none", "6", "66.7 %", "cut 2, refused 2"]]
+    assert the_table(page, "kind", "planted") == [["name", "7", "85.7 %"]]
     assert the_table(page, "principle", "replies") == [["safety", "3", "0.67", "0.33", "unknown"]]
 
 

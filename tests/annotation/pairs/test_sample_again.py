@@ -1,9 +1,11 @@
 """`data=sample`, made again: its replies and ratings as tables of `annotate` give the pairs that `data=sample` has."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig
 
@@ -27,7 +29,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> AnnotationDir:
     speeches, replies, votes = [], [], []
     for _, row in sample_rows():
         of = row["id"]
-        speeches.append(speech(of, row["prompt"].strip(), topic=row["topic"]))
+        split = "test" if len(speeches) % 20 == 7 else "train"
+        speeches.append(speech(of, row["prompt"].strip(), topic=row["topic"], split=split))
         for number, each in enumerate(row["replies"]):
             replies.append(reply(of, number, each["text"].strip()))
             votes.append(vote(of, replies[-1]["reply"], [each["ratings"][name] for name in PRINCIPLES]))
@@ -40,21 +43,27 @@ def sample_config(overrides: list[str]) -> DictConfig:
     return compose(overrides).data
 
 
+def split_of(files: AnnotationDir, split: str) -> set[str]:
+    """The texts of speeches."""
+    rows = pq.read_table(files.speeches, columns=["text", "split"]).to_pylist()
+    return {row["text"] for row in rows if row["split"] == split}
+
+
 def as_pair(example: Example) -> Pair:
     assert example.ratings is not None
     return (example.prompt[0]["content"], *example.replies, *(tuple(each.items()) for each in example.ratings))
 
 
-def test_the_pairs_of_the_sample_come_back(files: AnnotationDir) -> None:
-    """The same pairs in the same order, orientation and ratings, so the same gaps."""
-    config = sample_config(GAP)
-    examples = load_examples(config.path, "train", None)
+@pytest.mark.parametrize(("split", "more"), [("train", []), ("test", ["data.pairs=extremes", "data.min_gap=0"])])
+def test_the_pairs_of_the_sample_come_back(files: AnnotationDir, split: str, more: list[str]) -> None:
+    """The same pairs, orientation and ratings, so the same gaps; of test speeches best against worst."""
+    config = sample_config([*GAP, *more])
+    speeches = split_of(files, split)
+    examples = [each for each in load_examples(config.path, "train", None) if each.prompt[0]["content"] in speeches]
     expected = [as_pair(each) for each in pairs_of(examples, config, "sample", lambda text: None)]
-    found = load_examples(str(files.dataset), "train", None)
-    assert sorted(map(as_pair, found)) == sorted(expected)
-    assert len(expected) > 800
-    order = [each.prompt[0]["content"] for each in found]
-    assert order == sorted(order, key=order.index), "rows of a speech stand together"
+    found = [as_pair(each) for each in load_examples(str(files.dataset), split, None)]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert len(expected) > (800 if split == "train" else 15)
 
 
 def test_harmful_replies_are_never_chosen(files: AnnotationDir) -> None:
@@ -87,7 +96,8 @@ def test_the_paper_had_no_veto(tmp_path: Path, files: AnnotationDir) -> None:
     run(context(made, pairs={"safety_veto": False}))
     config = sample_config(["data=sample", "data.min_gap=1"])
     examples = load_examples(config.path, "train", None)
-    for example in examples:
-        example.harmful = None
+    speeches = split_of(files, "train")
+    examples = [replace(each, harmful=None) for each in examples if each.prompt[0]["content"] in speeches]
     expected = {as_pair(each) for each in pairs_of(examples, config, "sample", lambda text: None)}
     assert {as_pair(each) for each in load_examples(str(made.dataset), "train", None)} == expected
+    assert len(expected) > len(load_examples(str(files.dataset), "train", None))

@@ -61,6 +61,8 @@ def test_100_000_speeches_in_5_minutes_and_4_gb(tmp_path: Path) -> None:
     seconds = time.monotonic() - began
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest process
     dropped = {int(row["row"]) for row in table(tmp_path / "out" / "dropped_speeches.parquet") if row["of"]}
-    print(f"{COUNT} speeches: {seconds:.0f} s, {kilobytes / 1e6:.2f} GB a process, {len(dropped)} of {len(doubles)} doubles")
+    print(
+        f"{COUNT} speeches: {seconds:.0f} s, {kilobytes / 1e6:.2f} GB a process, {len(dropped)} of {len(doubles)} doubles"
+    )
     assert seconds < 300 and 3 * kilobytes < 4e6
     assert len(dropped & doubles.keys()) > 0.999 * len(doubles) and len(dropped - doubles.keys()) < 0.001 * COUNT

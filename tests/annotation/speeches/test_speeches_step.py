@@ -20,7 +20,9 @@ COLUMNS = (
     "speech text source row license language topic fine_topic risk risk_source crisis split identifiers".split()  # noqa: SIM905
 )
 
-GERMAN = "Ich kann seit Wochen nicht mehr schlafen und weiss nicht, wie ich es meiner Familie sagen soll, die so viel will."
+GERMAN = (
+    "Ich kann seit Wochen nicht mehr schlafen und weiss nicht, wie ich es meiner Familie sagen soll, die so viel will."
+)
 
 
 def some(number: int, words: int = 40) -> str:
