@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,11 +133,3 @@ class Speeches(GroupSettings):
 def limit_of(limits: dict[str, int], script: str) -> int:
     """The number of characters for a script; a script without one has that of `default`."""
     return limits.get(script, limits["default"])
-
-
-def from_config(section: Any) -> Speeches:
-    """The settings of a checked configuration's section `speeches`."""
-    from psychocounsel.settings.targets import build_section
-
-    made: Speeches = build_section(section, "speeches")
-    return replace(made, sources=made.all_sources() if made.sources else [])

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 
 def write_speeches(path: Path) -> dict[int, int]:
-    """Speeches of sentences of the sample with every fourth word exchanged; a fifth are doubles with up to two words changed.
+    """Speeches of sentences of the sample with every fourth word exchanged; a fifth are doubles with at most one word changed.
 
     Returns the number of the speech that each double was made of.
     """
@@ -40,7 +40,7 @@ def write_speeches(path: Path) -> dict[int, int]:
             if texts and rng.random() < 0.2:
                 doubles[number] = rng.randrange(len(texts))
                 text = list(texts[doubles[number]])
-                for _ in range(rng.randint(0, 2)):
+                for _ in range(rng.randint(0, 1)):
                     text[rng.randrange(len(text))] = "else"
             else:
                 text = []
