@@ -51,9 +51,8 @@ def run(context: Context) -> dict[str, Any]:
             key="writers",
             retries=_EMPTY_AGAIN,
         )
-        with closing(came):
-            for _ in context.bar(_Counted(came, count), "replies"):
-                pass
+        for _ in context.bar(_Counted(came, count), "replies"):
+            pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
         context.say(line)
