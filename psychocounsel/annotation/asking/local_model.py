@@ -192,7 +192,7 @@ class _Engine(_LocalAnswerer):
             top_p=settings.top_p,
             max_tokens=min(settings.max_tokens, self.positions - len(group.prompt_ids)),
             seed=seed % (1 << 31),
-            structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
+            structured_outputs=StructuredOutputsParams(json=schema, disable_any_whitespace=True) if schema else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 

@@ -105,7 +105,7 @@ def vllm_server(vllm: None) -> Iterator[str]:
         f"--port {port} --host 127.0.0.1 --served-model-name tiny --enforce-eager --max-model-len 512 --dtype float32"
     )
     more = ["--max-num-seqs", "16", "--generation-config", "vllm", "--kv-cache-memory-bytes", str(1 << 28)]
-    script = "import sys; from tests.support.vllm_chat import main; main()"
+    script = "from tests.support.vllm_chat import main; main()"
     command = [sys.executable, "-c", script, "serve", str(TINY), *flags.split(), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "WARNING", "TORCHDYNAMO_DISABLE": "1"}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
@@ -116,7 +116,8 @@ def vllm_server(vllm: None) -> Iterator[str]:
             time.sleep(0.3)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def _is_up(address: str) -> bool:
