@@ -18,7 +18,7 @@ from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
 from psychocounsel.annotation.context import Context
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
-from psychocounsel.annotation.replies.table import SCHEMA, read_reply, row_of
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
 from psychocounsel.settings.targets import build
 
