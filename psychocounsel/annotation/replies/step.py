@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -15,11 +16,13 @@ from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
-from psychocounsel.annotation.context import Context, Counted
+from psychocounsel.annotation.context import Context
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
-from psychocounsel.annotation.replies.table import SCHEMA, read_reply, row_of
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
 from psychocounsel.settings.targets import build
+
+T = TypeVar("T")
 
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
 
@@ -48,9 +51,8 @@ def run(context: Context) -> dict[str, Any]:
             key="writers",
             retries=_EMPTY_AGAIN,
         )
-        with closing(came):
-            for _ in context.bar(Counted(came, count), "replies"):
-                pass
+        for _ in context.bar(_Counted(came, count), "replies"):
+            pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
         context.say(line)
@@ -76,13 +78,27 @@ def drawing_of(context: Context) -> Drawing:
     )
 
 
+@dataclass
+class _Counted(Generic[T]):
+    """Items whose number is known, or nearly so."""
+
+    items: Iterator[T]
+    count: int
+
+    def __iter__(self) -> Iterator[T]:
+        return self.items
+
+    def __len__(self) -> int:
+        return self.count
+
+
 def _rows_in(path: Path) -> int:
     """How many rows a table has."""
     with pq.ParquetFile(path) as table:
         return int(table.metadata.num_rows)
 
 
-def draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
+def _draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
     index, count = context.shard
     rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
     for row in islice(rows, index, None, count):
@@ -90,7 +106,7 @@ def draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
 
 
 def _asks(context: Context, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
-    for draw in draws(context, drawing):
+    for draw in _draws(context, drawing):
         if draw.writer is not None and draw.ask is not None:
             yield draw.writer, draw.ask
 
@@ -99,7 +115,7 @@ def _write(context: Context, drawing: Drawing, answers: Answers) -> dict[str, An
     """Write the table by the journal's answers; returns its figures."""
     outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:
-        for draw in draws(context, drawing):
+        for draw in _draws(context, drawing):
             row = row_of(draw, _outcome(draw, answers), drawing.prompt_version)
             add(row)
             outcomes[row["outcome"]] += 1

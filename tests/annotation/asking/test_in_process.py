@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from psychocounsel.annotation.asking.in_process import InProcess, Transformers
 from psychocounsel.annotation.asking.language_model import Answer, Ask, LanguageModel, open_model
-from psychocounsel.annotation.asking.local_model import InProcess, Transformers
 from psychocounsel.errors import UserError
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
@@ -105,7 +105,7 @@ def vllm_server(vllm: None) -> Iterator[str]:
         f"--port {port} --host 127.0.0.1 --served-model-name tiny --enforce-eager --max-model-len 512 --dtype float32"
     )
     more = ["--max-num-seqs", "16", "--generation-config", "vllm", "--kv-cache-memory-bytes", str(1 << 28)]
-    script = "import sys; from tests.support.vllm_chat import main; main()"
+    script = "from tests.support.vllm_chat import main; main()"
     command = [sys.executable, "-c", script, "serve", str(TINY), *flags.split(), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "WARNING", "TORCHDYNAMO_DISABLE": "1"}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
@@ -116,7 +116,8 @@ def vllm_server(vllm: None) -> Iterator[str]:
             time.sleep(0.3)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def _is_up(address: str) -> bool:
@@ -147,7 +148,7 @@ def test_a_real_vllm_server_answers_as_transformers_does_and_keeps_to_a_schema(
 
 _IN_PROCESS = """
 import json, sys
-from tests.annotation.asking.test_local_model import QUESTIONS, SCHEMA, InProcess, answers, ask
+from tests.annotation.asking.test_in_process import QUESTIONS, SCHEMA, InProcess, answers, ask
 common = {"name": "tiny", "model": "builtin:tiny", "max_length": 512, "cpu_cache_gb": 0.25, "max_tokens": 24}
 model = InProcess(**common, temperature=0.0)
 made = answers(model, [*QUESTIONS, ask("Rate this.", 0, SCHEMA), ask("word " * 2000)])
