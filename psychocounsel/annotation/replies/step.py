@@ -15,7 +15,7 @@ from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
-from psychocounsel.annotation.context import Context, Counted
+from psychocounsel.annotation.context import Context, KnownLength
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
 from psychocounsel.annotation.replies.table import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
@@ -49,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
             retries=_EMPTY_AGAIN,
         )
         with closing(came):
-            for _ in context.bar(Counted(came, count), "replies"):
+            for _ in context.bar(KnownLength(came, count), "replies"):
                 pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
