@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Group
     from psychocounsel.data.tokenise import ChatFormat
 
+_LONGEST = 4096  # tokens of prompt and answer, of a model that does not say how many it takes
+
 
 @dataclass(kw_only=True)
 class _Local(LanguageModel):
@@ -136,7 +138,8 @@ class _Writing(_LocalAnswerer):
         with _named(key):
             tokenizer, self.chat = load_chat_format(section, key)
             lm = load_causal_lm(section, model_dtype(section, device), None).to(device)
-        self.positions = settings.max_length or getattr(lm.config.get_text_config(), "max_position_embeddings", 4096)
+        longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+        self.positions = int(settings.max_length or longest or _LONGEST)
         policy = Policy(lm, str(settings.model), device=device.type)
         self.rollout = HFRollout(policy, tokenizer, [self.chat.end_token()], settings.batch_size)
         drawn = settings.temperature, settings.max_tokens, self.positions
