@@ -25,7 +25,7 @@ class Context:
 
 
 @dataclass
-class Counted(Generic[T]):
+class KnownLength(Generic[T]):
     """Items whose number is known beforehand, so that a bar can tell how long they will take."""
 
     items: Iterator[T]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -35,8 +36,14 @@ class Outcome(Generic[T]):
 
 def answer_key(model: LanguageModel, ask: Ask, attempt: int) -> str:
     """sha256 of what an answer depends on: the model's identity, messages (with the whole prompt), part, attempt and schema."""
-    parts = [model.digest, [*ask.messages], ask.part, attempt, ask.schema]
+    messages = [{**message, "content": _digest(message["content"])} for message in ask.messages]
+    parts = [model.digest, messages, ask.part, attempt, ask.schema]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1024)  # a rubric of 65,000 characters stands before every reply that is rated
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Answers:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -16,13 +15,11 @@ from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import Context, KnownLength
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
-from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
+from psychocounsel.annotation.replies.table import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
 from psychocounsel.settings.targets import build
-
-T = TypeVar("T")
 
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
 
@@ -51,8 +48,9 @@ def run(context: Context) -> dict[str, Any]:
             key="writers",
             retries=_EMPTY_AGAIN,
         )
-        for _ in context.bar(_Counted(came, count), "replies"):
-            pass
+        with closing(came):
+            for _ in context.bar(KnownLength(came, count), "replies"):
+                pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
         context.say(line)
@@ -76,20 +74,6 @@ def drawing_of(context: Context) -> Drawing:
         system_prompt(config.replies),
         config.crisis_to_third_parties,
     )
-
-
-@dataclass
-class _Counted(Generic[T]):
-    """Items whose number is known, or nearly so."""
-
-    items: Iterator[T]
-    count: int
-
-    def __iter__(self) -> Iterator[T]:
-        return self.items
-
-    def __len__(self) -> int:
-        return self.count
 
 
 def _rows_in(path: Path) -> int:

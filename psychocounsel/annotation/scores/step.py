@@ -13,7 +13,7 @@ from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
-from psychocounsel.annotation.context import Context, Counted
+from psychocounsel.annotation.context import Context, KnownLength
 from psychocounsel.annotation.scores.rating_asks import RatingAsk, RatingCall, RatingPlan
 from psychocounsel.annotation.scores.rating_prompts import rating_prompt
 from psychocounsel.annotation.scores.rules import Rules
@@ -56,7 +56,7 @@ def run(context: Context) -> dict[str, Any]:
             retries=context.config.scores.retries,
         )
         with closing(came):
-            for _ in context.bar(Counted(came, calls), "ratings"):
+            for _ in context.bar(KnownLength(came, calls), "ratings"):
                 pass
         figures = _Writing(context, plan, answers, read).table()
     figures |= {"spent": limits.spent, "bought": limits.made, "prompt_version": plan.prompt.version}
