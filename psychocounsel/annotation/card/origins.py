@@ -159,7 +159,7 @@ def votes_section(context: Context) -> Iterator[str]:
 
 
 def _prompts(files: AnnotationDir, name: str) -> Iterator[str]:
-    versions = counted(getattr(files, name), ["prompt_version"]) or {}
+    versions = counted(getattr(files, name), ["prompt_version"]) or Counter()
     yield from (f"Version of the prompt: {', '.join(sorted(cell(each) for (each,) in versions))}.", "")
 
 

@@ -1,6 +1,7 @@
 """The step `card`: README.md of the dataset, which says what it is made of, how good it is, and what nobody has said."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,7 +116,7 @@ def _licences(context: Context) -> list[str | None]:
 
 
 def _of(files: AnnotationDir, column: str) -> list[str | None]:
-    found = [counted(files.dataset / file, [column]) or {} for file in SPLITS.values()]
+    found = [counted(files.dataset / file, [column]) or Counter() for file in SPLITS.values()]
     return sorted({value for counts in found for (value,) in counts}, key=str)
 
 
