@@ -10,7 +10,7 @@ from psychocounsel.annotation.asking.language_model import TEXT
 from psychocounsel.annotation.context import Context
 from psychocounsel.annotation.plan import Planned, planned
 from psychocounsel.annotation.replies import step as replies
-from psychocounsel.annotation.replies.table import SCHEMA, reply_id
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
 from psychocounsel.annotation.tables import rows_of, written

@@ -42,7 +42,8 @@ def _do(each: Planned, context: Context) -> None:
 
 def write_record(context: Context, each: Planned, figures: Figures, seconds: float) -> None:
     """Say that a step is done: from what, and with what figures."""
-    about: dict[str, Any] = {"step": each.step, "fingerprint": each.fingerprint, "settings": each.settings, "sources": each.sources}
+    about: Figures = {"step": each.step, "fingerprint": each.fingerprint}
+    about |= {"settings": each.settings, "sources": each.sources}
     about |= {"version": __version__, "seconds": round(seconds, 1)}
     write_json(context.files.step(each.step), {**about, "figures": figures})
 

@@ -17,7 +17,7 @@ from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
 from psychocounsel.annotation.context import Context, KnownLength
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
-from psychocounsel.annotation.replies.table import SCHEMA, read_reply, row_of
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
 from psychocounsel.settings.targets import build
 
@@ -82,7 +82,7 @@ def _rows_in(path: Path) -> int:
         return int(table.metadata.num_rows)
 
 
-def _draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
+def draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
     index, count = context.shard
     rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
     for row in islice(rows, index, None, count):
@@ -90,7 +90,7 @@ def _draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
 
 
 def _asks(context: Context, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
-    for draw in _draws(context, drawing):
+    for draw in draws(context, drawing):
         if draw.writer is not None and draw.ask is not None:
             yield draw.writer, draw.ask
 
@@ -99,7 +99,7 @@ def _write(context: Context, drawing: Drawing, answers: Answers) -> dict[str, An
     """Write the table by the journal's answers; returns its figures."""
     outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:
-        for draw in _draws(context, drawing):
+        for draw in draws(context, drawing):
             row = row_of(draw, _outcome(draw, answers), drawing.prompt_version)
             add(row)
             outcomes[row["outcome"]] += 1
