@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.annotation.asking.parties import is_own
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, directory, planned
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
 from psychocounsel.errors import UserError
@@ -41,7 +41,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     if "speeches" in due and not _can_make(steps[0]):
         build(config, "speeches").check()
     asking = [group for group in MODEL_GROUPS if _ASKS[group] in due]
-    _check_prompts(Context(config, files, print, iter), due)
+    _check_prompts(StepContext(config, files, print, iter), due)
     for key, variable in key_variables(config):
         if key.partition(".")[0] in asking and variable not in os.environ:
             raise UserError(
@@ -59,7 +59,7 @@ def _can_make(speeches: Planned) -> bool:
     return bool(speeches.sources)
 
 
-def _check_prompts(context: Context, due: set[str]) -> None:
+def _check_prompts(context: StepContext, due: set[str]) -> None:
     """What the steps that ask would refuse at their start."""
     if "replies" in due:
         from psychocounsel.annotation.replies.step import drawing_of

@@ -14,7 +14,7 @@ Bar = Callable[..., Any]  # as engine/telemetry/progress.py Progress(...).bar(it
 
 
 @dataclass(frozen=True)
-class Context:
+class StepContext:
     """What a step gets: the checked configuration, the directory, and ways to tell the user."""
 
     config: DictConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.annotation.asking.language_model import TEXT
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, planned
 from psychocounsel.annotation.replies import step as replies
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
@@ -35,11 +35,11 @@ def forecast(config: DictConfig) -> list[str]:
         if files.answers.exists():
             draft.answers = files.answers
         draft.speeches, draft.replies = files.speeches, files.replies
-        context = Context(config, draft, lambda line: None, lambda items, *_, **__: items)
+        context = StepContext(config, draft, lambda line: None, lambda items, *_, **__: items)
         return [*_steps(context, due), *_receivers(config, due)]
 
 
-def _steps(context: Context, due: dict[str, Planned]) -> Iterator[str]:
+def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:
     draft = context.files
     if "speeches" in due:
         draft.speeches = draft.path / draft.speeches.name
@@ -53,7 +53,7 @@ def _steps(context: Context, due: dict[str, Planned]) -> Iterator[str]:
         yield from scores.estimate(context).lines("scores")
 
 
-def _stand_in(context: Context) -> None:
+def _stand_in(context: StepContext) -> None:
     """Replies of a usual length in the place of those that are to come."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)

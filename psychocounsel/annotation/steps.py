@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from psychocounsel import __version__
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, planned
 from psychocounsel.annotation.removal.step import finish
 from psychocounsel.settings.typed.annotate_keys import STEPS
@@ -15,7 +15,7 @@ from psychocounsel.storage.files import read_mapping, write_json
 Figures = dict[str, Any]
 
 
-def run_steps(context: Context, begin: Callable[[str], None]) -> dict[str, Figures]:
+def run_steps(context: StepContext, begin: Callable[[str], None]) -> dict[str, Figures]:
     """Do the steps that are due, in order; returns the figures of all steps that are done. `begin` hears of each.
 
     Raises:
@@ -32,7 +32,7 @@ def run_steps(context: Context, begin: Callable[[str], None]) -> dict[str, Figur
     return figures_of(context)
 
 
-def _do(each: Planned, context: Context) -> None:
+def _do(each: Planned, context: StepContext) -> None:
     record = context.files.step(each.step)
     record.unlink(missing_ok=True)  # until the step is done again, its table may be of either
     started = time.monotonic()
@@ -40,7 +40,7 @@ def _do(each: Planned, context: Context) -> None:
     write_record(context, each, figures, time.monotonic() - started)
 
 
-def write_record(context: Context, each: Planned, figures: Figures, seconds: float) -> None:
+def write_record(context: StepContext, each: Planned, figures: Figures, seconds: float) -> None:
     """Say that a step is done: from what, and with what figures."""
     about: Figures = {"step": each.step, "fingerprint": each.fingerprint}
     about |= {"settings": each.settings, "sources": each.sources}
@@ -48,7 +48,7 @@ def write_record(context: Context, each: Planned, figures: Figures, seconds: flo
     write_json(context.files.step(each.step), {**about, "figures": figures})
 
 
-def figures_of(context: Context) -> dict[str, Figures]:
+def figures_of(context: StepContext) -> dict[str, Figures]:
     """The figures of each step that is done."""
     records = {step: read_mapping(context.files.step(step)) for step in STEPS}
     return {step: record["figures"] for step, record in records.items() if record}

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from psychocounsel.annotation.asking.budget import BudgetSpent
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import directory
 from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
@@ -26,7 +26,7 @@ def annotate(run: Run) -> int:
     """Work in the run's directory; returns the exit code: 75 after a stop request, 3 where the budget is spent."""
     config, showing = run.config, Showing(run.write_state, run.say)
     share = (0, 1) if config.share is None else (config.share, config.shards)
-    context = Context(config, directory(config), run.say, showing.bar, share)
+    context = StepContext(config, directory(config), run.say, showing.bar, share)
     try:
         with stoppable(run.dir):
             if config.remove:
@@ -46,7 +46,7 @@ def annotate(run: Run) -> int:
         return CONTINUE_LATER
 
 
-def _make(context: Context, showing: Showing) -> dict[str, Any]:
+def _make(context: StepContext, showing: Showing) -> dict[str, Any]:
     if context.shard == (0, 1):
         finish(context)  # a removal that was killed
     run_steps(context, showing.begin)
@@ -77,7 +77,7 @@ def table_rows(files: AnnotationDir) -> dict[str, int]:
     return {name: int(pq.read_metadata(path).num_rows) for name, path in found.items()}
 
 
-def closing_lines(context: Context, counts: dict[str, int]) -> Iterator[str]:
+def closing_lines(context: StepContext, counts: dict[str, int]) -> Iterator[str]:
     """What there is now, what it is worth, and what to type next."""
     names = {"votes": "ratings", "train": "pairs to train on", "test": "held-out pairs (best against worst)"}
     yield ""

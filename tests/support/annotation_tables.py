@@ -1,4 +1,4 @@
-"""Tables of an annotate directory, written straight from rows, and a Context to run a step on them."""
+"""Tables of an annotate directory, written straight from rows, and a StepContext to run a step on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.scores.vote_table import VOTES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import AnnotationDir
@@ -68,9 +68,9 @@ def annotation_dir(path: Path, speeches: list[Row], replies: list[Row], votes: l
     return files
 
 
-def context(files: AnnotationDir, said: list[str] | None = None, **sections: Any) -> Context:
+def context(files: AnnotationDir, said: list[str] | None = None, **sections: Any) -> StepContext:
     """`sections` are those of conf/annotate.yaml; `scores` and `pairs` are typed, with their defaults."""
     config = OmegaConf.create({"crisis_to_third_parties": False, **sections})
     for name, kind in (("pairs", PairRules), ("scores", ScoresConfig)):
         config[name] = OmegaConf.merge(OmegaConf.structured(kind), sections.get(name, {}))
-    return Context(config, files, (said if said is not None else []).append, lambda items, what: items)
+    return StepContext(config, files, (said if said is not None else []).append, lambda items, what: items)

@@ -13,7 +13,7 @@ from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget
 from psychocounsel.annotation.asking.chat_server import ChatServer
 from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.rundir.paths import AnnotationDir
 
 
@@ -73,7 +73,7 @@ def directory(place: Path, rows: list[dict[str, Any]]) -> AnnotationDir:
     return files
 
 
-def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any) -> Context:
+def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any) -> StepContext:
     """A step's context of these writers; changes are dotted keys with `__` for dots."""
     config: DictConfig = OmegaConf.create(
         {
@@ -86,7 +86,7 @@ def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any)
     shard = changes.pop("shard", (0, 1))
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("__", "."), value)
-    return Context(config, files, lambda line: None, lambda items, what: items, shard)
+    return StepContext(config, files, lambda line: None, lambda items, what: items, shard)
 
 
 def member(address: str, name: str = "served", **settings: Any) -> dict[str, Any]:

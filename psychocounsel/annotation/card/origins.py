@@ -6,7 +6,7 @@ from typing import Any
 
 from psychocounsel.annotation.card.counting import counted, only
 from psychocounsel.annotation.card.markdown import cell, escaped, histogram, table
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.tables import by_speech, joined
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.storage.files import read_mapping
@@ -123,7 +123,7 @@ def _missing_row(value: str, calls: int, others: dict[str, int]) -> tuple[Any, .
     return value, calls, f"{100 * sum(others.values()) / max(calls, 1):.1f} %", kinds or "none"
 
 
-def licence_section(context: Context) -> Iterator[str]:
+def licence_section(context: StepContext) -> Iterator[str]:
     """What follows from licences and terms, without advice."""
     yield from ("## Licences and terms", "")
     yield (
@@ -137,7 +137,7 @@ def licence_section(context: Context) -> Iterator[str]:
         yield ""
 
 
-def votes_section(context: Context) -> Iterator[str]:
+def votes_section(context: StepContext) -> Iterator[str]:
     """Annotators, rubric, missing ratings and test-retest."""
     files = context.files
     yield from ("## Ratings", "")

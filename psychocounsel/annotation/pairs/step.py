@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.context import Context, Say
+from psychocounsel.annotation.context import Say, StepContext
 from psychocounsel.annotation.pairs.dataset_tables import SPLITS, dataset_schema
 from psychocounsel.annotation.pairs.merged_votes import TIERS
 from psychocounsel.annotation.pairs.pair_making import PairMaker
@@ -33,7 +33,7 @@ _REASONS = {
 }
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: StepContext) -> dict[str, Any]:
     """Write dataset/train.parquet and, if there are test pairs, test.parquet; the figures say what became of every candidate.
 
     Returns:

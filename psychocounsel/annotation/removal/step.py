@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.card import step as card
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.removal.cached_copies import remove_copies
 from psychocounsel.annotation.removal.records import renew_records
 from psychocounsel.annotation.removal.row_filter import drop_rows, speeches_of
@@ -25,7 +25,7 @@ RECORD = "removal"  # among the records of steps
 _ID = re.compile(r"\b[0-9a-f]{16}\b")
 
 
-def remove(context: Context) -> dict[str, Any]:
+def remove(context: StepContext) -> dict[str, Any]:
     """Remove the speeches whose ids stand in the file `config.remove`, one a line, and say what used them.
 
     Returns:
@@ -51,7 +51,7 @@ def remove(context: Context) -> dict[str, Any]:
     return finish(context)
 
 
-def finish(context: Context) -> dict[str, Any]:
+def finish(context: StepContext) -> dict[str, Any]:
     """Do what is left of a removal that was begun; nothing where none was. Every command on the directory begins with it."""
     files = context.files
     if read_mapping(files.step(RECORD)).get("done", True):
@@ -69,7 +69,7 @@ def finish(context: Context) -> dict[str, Any]:
     return found
 
 
-def _clear(context: Context, tombstones: Tombstones) -> dict[str, int]:
+def _clear(context: StepContext, tombstones: Tombstones) -> dict[str, int]:
     """Everything but records and card; the number of rows, answers and cached copies that went."""
     files, is_removed = context.files, tombstones.__contains__
     remove_unfinished(files.path)  # tables that killed steps left half written
@@ -132,7 +132,7 @@ def _ends_line(file: Any, end: int) -> bool:
     return bool(file.read(1) == b"\n")
 
 
-def _report(context: Context, found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
+def _report(context: StepContext, found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
     yield (
         f"removed: {found['rows']} rows of tables, {found['answers']} answers of the journal, {found['copies']} cached copies; "
         f"{found['removed']} speeches are removed from {context.files.path} for good"

@@ -15,7 +15,7 @@ from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
-from psychocounsel.annotation.context import Context, KnownLength
+from psychocounsel.annotation.context import KnownLength, StepContext
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.annotation.tables import rows_of, written
@@ -24,7 +24,7 @@ from psychocounsel.settings.targets import build
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: StepContext) -> dict[str, Any]:
     """Ask for the replies that are not bought yet, then write the table of this shard's speeches, in their order.
 
     The table depends on the journal alone, not on the order in which answers came.
@@ -57,14 +57,14 @@ def run(context: Context) -> dict[str, Any]:
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
 
-def estimate(context: Context) -> Estimate:
+def estimate(context: StepContext) -> Estimate:
     """What the step would ask for, of what is not bought yet; speeches.parquet must be there."""
     drawing = drawing_of(context)
     with closing(Answers(context.files.answers)) as answers:
         return Estimate.of(_asks(context, drawing), answers)
 
 
-def drawing_of(context: Context) -> Drawing:
+def drawing_of(context: StepContext) -> Drawing:
     """How replies are drawn by the configuration."""
     config = context.config
     return Drawing(
@@ -82,20 +82,20 @@ def _rows_in(path: Path) -> int:
         return int(table.metadata.num_rows)
 
 
-def draws(context: Context, drawing: Drawing) -> Iterator[Draw]:
+def draws(context: StepContext, drawing: Drawing) -> Iterator[Draw]:
     index, count = context.shard
     rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
     for row in islice(rows, index, None, count):
         yield from drawing.of(Speech(**row))
 
 
-def _asks(context: Context, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
+def _asks(context: StepContext, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
     for draw in draws(context, drawing):
         if draw.writer is not None and draw.ask is not None:
             yield draw.writer, draw.ask
 
 
-def _write(context: Context, drawing: Drawing, answers: Answers) -> dict[str, Any]:
+def _write(context: StepContext, drawing: Drawing, answers: Answers) -> dict[str, Any]:
     """Write the table by the journal's answers; returns its figures."""
     outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:

@@ -13,7 +13,7 @@ from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
 from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
-from psychocounsel.annotation.context import Context, KnownLength
+from psychocounsel.annotation.context import KnownLength, StepContext
 from psychocounsel.annotation.scores.rating_asks import RatingAsk, RatingCall, RatingPlan
 from psychocounsel.annotation.scores.rating_prompts import rating_prompt
 from psychocounsel.annotation.scores.rules import Rules
@@ -28,7 +28,7 @@ from psychocounsel.settings.targets import build
 _SPEECH = ("text", "language", "crisis", *ABOUT)
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: StepContext) -> dict[str, Any]:
     """Ask for the ratings that are not bought yet, then write the table of this shard's speeches, in their order.
 
     The table depends on the journal alone, not on the order in which answers came.
@@ -65,7 +65,7 @@ def run(context: Context) -> dict[str, Any]:
     return figures
 
 
-def estimate(context: Context) -> Estimate:
+def estimate(context: StepContext) -> Estimate:
     """What the step would ask for, of what is not bought yet; speeches.parquet and replies.parquet must be there."""
     plan = plan_of(context)
     asked = [model for model in plan.annotators if not isinstance(model, Rules)]
@@ -73,7 +73,7 @@ def estimate(context: Context) -> Estimate:
         return Estimate.of(((model, ask) for model, ask in _asks(context, plan) if model in asked), answers)
 
 
-def plan_of(context: Context) -> RatingPlan:
+def plan_of(context: StepContext) -> RatingPlan:
     """How replies are rated by the configuration.
 
     Raises:
@@ -91,7 +91,7 @@ def plan_of(context: Context) -> RatingPlan:
     return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)
 
 
-def _speeches(context: Context) -> Iterator[tuple[Row, list[Row]]]:
+def _speeches(context: StepContext) -> Iterator[tuple[Row, list[Row]]]:
     """This shard's speeches with their replies."""
     index, count = context.shard
     speeches = islice(by_speech(context.files.speeches, _SPEECH), index, None, count)
@@ -99,19 +99,19 @@ def _speeches(context: Context) -> Iterator[tuple[Row, list[Row]]]:
         yield speech, sorted(replies, key=itemgetter("number"))
 
 
-def _calls(context: Context, plan: RatingPlan) -> Iterator[RatingCall]:
+def _calls(context: StepContext, plan: RatingPlan) -> Iterator[RatingCall]:
     for speech, replies in _speeches(context):
         yield from plan.calls(speech, replies)
 
 
-def _asks(context: Context, plan: RatingPlan) -> Iterator[tuple[LanguageModel, Ask]]:
+def _asks(context: StepContext, plan: RatingPlan) -> Iterator[tuple[LanguageModel, Ask]]:
     return ((call.annotator, plan.ask(call)) for call in _calls(context, plan))
 
 
 class _Writing:
     """Writes the table by the journal's answers."""
 
-    def __init__(self, context: Context, plan: RatingPlan, answers: Answers, read: Reader) -> None:
+    def __init__(self, context: StepContext, plan: RatingPlan, answers: Answers, read: Reader) -> None:
         self.context, self.plan, self.answers, self.read = context, plan, answers, read
         self.retries = context.config.scores.retries
         self.findings, self.skipped = Findings(), dict[str, Counter[str]]()

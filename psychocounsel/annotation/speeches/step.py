@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
 from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
 from psychocounsel.annotation.speeches.settings import Speeches
@@ -26,7 +26,7 @@ _SHOWN_BAD = 20
 _DROPPED = ("bad row", "too short", "too long", "language", "same text", "near duplicate", "limit", "removed")
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: StepContext) -> dict[str, Any]:
     """Read, clean, compare and split the speeches of all sources; tables are as private as the sources' files.
 
     Raises:
@@ -97,7 +97,7 @@ def _recall(finders: tuple[Finder, ...]) -> dict[str, Any]:
     return measured_recall(lambda text: replace_identifiers(text, finders).text)
 
 
-def _said(figures: dict[str, Any], draft: Draft, context: Context) -> Iterator[str]:
+def _said(figures: dict[str, Any], draft: Draft, context: StepContext) -> Iterator[str]:
     yield from _table(figures["sources"])
     for reason in draft.bad[:_SHOWN_BAD]:
         yield f"  bad row dropped: {reason}"

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from psychocounsel.annotation.card.front_matter import size_category
 from psychocounsel.annotation.card.step import run
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
@@ -28,7 +28,7 @@ HOSTILE = "---\nlicense: mit\n# Owned | a | b <script>alert(1)</script> [x](http
 
 def context(
     files: AnnotationDir, card: dict[str, Any] = GIVEN, said: list[str] | None = None, **sections: Any
-) -> Context:
+) -> StepContext:
     return context_of(files, said, card=card, **sections)
 
 

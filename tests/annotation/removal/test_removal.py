@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.annotation.card import step as card
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.data.dataset import build_dataset
@@ -29,7 +29,7 @@ CLIENTS, GONE = range(4), (1, 2)  # too few for an audit, which is not what is t
 CARD: dict[str, Any] = {"name": None, "license": None}
 
 
-def context(files: AnnotationDir, ids: Path | None, said: list[str] | None = None) -> Context:
+def context(files: AnnotationDir, ids: Path | None, said: list[str] | None = None) -> StepContext:
     paths = {"output": str(files.path.parent / "runs"), "cache": str(files.path.parent / "cache")}
     return context_of(files, said, remove=None if ids is None else str(ids), paths=paths, card=CARD)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.annotation.context import Context
+from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.speeches.step import run
 from psychocounsel.rundir.paths import AnnotationDir
 from tests.support.harness import ROOT
@@ -34,7 +34,7 @@ def made(
         {"speeches": section(**changed), "pairs": {"test_fraction": fraction, "split_seed": seed}}
     )
     said: list[str] = []
-    figures = run(Context(config, AnnotationDir(out), said.append, lambda items, *_, **__: items))
+    figures = run(StepContext(config, AnnotationDir(out), said.append, lambda items, *_, **__: items))
     return figures, AnnotationDir(out), said
 
 
