@@ -67,6 +67,10 @@ def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
     return sample if _root_.data.path == "builtin:sample" else other
 
 
+def _if_rules(rules: Any, other: Any, *, _root_: DictConfig) -> Any:
+    return rules if _root_.annotator.get("name") == "rules" else other
+
+
 def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
     return sweep_dir or str(new_directory(output, "sweep"))
 
@@ -89,6 +93,7 @@ OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
 OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
 OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
+OmegaConf.register_new_resolver("if_rules", _if_rules, replace=True)
 OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
 
 
