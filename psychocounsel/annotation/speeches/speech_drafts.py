@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,25 @@ def _outcomes(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterato
     if not ahead:
         return
     processes = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
         waiting: deque[Future[list[_Result]]] = deque()
         while ahead or waiting:
             while ahead and len(waiting) < 2 * processes:
                 waiting.append(pool.submit(_outcomes_of, ahead, settings))
                 ahead = list(islice(rows, _ROWS))
             yield from waiting.popleft().result()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is gone: killed, it cannot say so."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _outcomes_of(rows: list[SpeechRow | BadRow], settings: Speeches) -> list[_Result]:

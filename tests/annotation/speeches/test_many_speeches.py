@@ -1,6 +1,7 @@
 """100,000 speeches are cleaned, compared and split in 5 minutes and 4 GB on two cores."""
 
 import json
+import os
 import random
 import re
 import resource
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from psychocounsel.data.sample_rows import sample_rows
@@ -57,7 +59,7 @@ def test_100_000_speeches_in_5_minutes_and_4_gb(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(RUN)
     began = time.monotonic()
     command = ["taskset", "-c", "0,1", sys.executable, "run.py", "out", "speeches.jsonl"]
-    subprocess.run(command, check=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     seconds = time.monotonic() - began
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest process
     dropped = {int(row["row"]) for row in table(tmp_path / "out" / "dropped_speeches.parquet") if row["of"]}
@@ -66,3 +68,24 @@ def test_100_000_speeches_in_5_minutes_and_4_gb(tmp_path: Path) -> None:
     )
     assert seconds < 300 and 3 * kilobytes < 4e6
     assert len(dropped & doubles.keys()) > 0.999 * len(doubles) and len(dropped - doubles.keys()) < 0.001 * COUNT
+
+
+@pytest.mark.slow
+def test_processes_that_help_end_with_a_killed_step(tmp_path: Path) -> None:
+    rows = (
+        {"id": number, "text": f"I have been lying awake since the move, {number} nights. " * 3}
+        for number in range(20_000)
+    )
+    (tmp_path / "speeches.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.py").write_text(RUN)
+    command = [sys.executable, "run.py", "out", "speeches.jsonl"]
+    step = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    helpers: list[psutil.Process] = []
+    while not helpers:
+        assert step.poll() is None
+        time.sleep(0.1)
+        helpers = [each for each in psutil.Process(step.pid).children() if "spawn_main" in " ".join(each.cmdline())]
+    time.sleep(2)  # until they have begun
+    step.kill()
+    step.wait()
+    assert not psutil.wait_procs(helpers, timeout=20)[1]
