@@ -127,6 +127,7 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(home: Path, made: Path)
     assert tables(home / "budget") == tables(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["signal", "file"])
 def test_a_stop_request_ends_it_with_code_75(home: Path, made: Path, how: str) -> None:
     def stop(payload: Any, number: int) -> None:
