@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.application import load_data_preset, load_reward_preset
+from psychocounsel.cluster.application import load_data_preset, load_preset
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import (
@@ -110,7 +111,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
                 composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
                 configs.resolve_mix(composed, load_data_preset)
                 resolve_against(composed, load_data_preset)
-            resolve_members(composed, load_reward_preset)
+            resolve_members(composed, partial(load_preset, "reward"))
         return configs.check(composed)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise UserError(one_line(error, list(overrides), name)) from error

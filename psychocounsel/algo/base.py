@@ -29,7 +29,8 @@ class Needs:
     `engine="critic"`; `Algorithm.critic_kind` says where it lives), "reference" is frozen (`Algorithm.reference_kind`);
     "reward_model" is trained in the policy's place. `rollouts` are replies of the policy itself (`Algorithm.round` says
     how many), and `reward` is what a reward model gives them. `weights`: every term of the loss multiplies a pair's
-    share by `Batch.pair_weights`, so that `data.balance` can be used.
+    share by `Batch.pair_weights`, so that `data.balance` can be used. `soft_labels`: the loss reads
+    `Batch.pair_probabilities`, so that `data.soft_labels` can be used.
     """
 
     models: frozenset[str] = frozenset({"policy"})
@@ -37,6 +38,7 @@ class Needs:
     rollouts: bool = False
     reward: bool = False
     weights: bool = False
+    soft_labels: bool = False
 
     @property
     def main(self) -> str:

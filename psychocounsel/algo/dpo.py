@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics
+from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics, soft_losses
+from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ class DPO(Algorithm):
         robust   ((1-e) (-log s(beta h)) - e (-log s(-beta h))) / (1 - 2e)      (arXiv 2403.00409)
         hinge    max(0, 1 - beta h)                                             (arXiv 2305.10425)
         ipo      (h_mean - 1/(2 beta))^2 with per-token means                   (arXiv 2310.12036, eq. 17)
+    With `data.soft_labels` a pair's chosen reply is preferred with probability p, and the loss is averaged over that:
+        sigmoid  -p log s(beta h) - (1-p) log s(-beta h)
+        ipo      (h_mean - (2p-1)/(2 beta))^2: eq. 17 averaged over its preference I(y, y') of mean p, less a constant
     `length_normalised` takes per-token means in the other losses too. `sft_weight` adds the mean negative log-likelihood
     per token of the chosen replies, which keeps them from looping or losing their end.
     """
@@ -36,7 +40,22 @@ class DPO(Algorithm):
     length_normalised: bool = False
     sft_weight: float = option(0.0, at_least=0)
 
-    needs = Needs(models=frozenset({"policy", "reference"}), data="pairs", weights=True)
+    needs = Needs(models=frozenset({"policy", "reference"}), data="pairs", weights=True, soft_labels=True)
+
+    def check_settings(self, config: DictConfig) -> None:
+        super().check_settings(config)
+        if not config.data.soft_labels:
+            return
+        if self.loss_type not in ("sigmoid", "ipo"):
+            raise UserError(
+                f"data.soft_labels=true and algo.loss_type={self.loss_type}: sigmoid and ipo alone read soft labels; use one of "
+                "them, or leave data.soft_labels out"
+            )
+        if self.label_smoothing:
+            raise UserError(
+                f"data.soft_labels=true and algo.label_smoothing={self.label_smoothing:g}: the data say how sure each label is; "
+                "leave one of them out"
+            )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
@@ -57,13 +76,13 @@ class DPO(Algorithm):
             ratios = ratios / batch.completion_lengths
         chosen, rejected = batch.pairs(ratios)
         margin = chosen - rejected
-        terms = {"loss_preference": pair_term(self.pair_losses(margin), batch)}
+        terms = {"loss_preference": pair_term(self.pair_losses(margin, batch.pair_probabilities), batch)}
         if self.sft_weight:
             terms["loss_sft"] = chosen_nll(outputs.logprobs, batch, self.sft_weight)
         return terms | reward_metrics(self.beta * chosen, self.beta * rejected)
 
-    def pair_losses(self, margin: torch.Tensor) -> torch.Tensor:
-        """Loss per pair, float[P], from the log-ratio margins h, float[P]."""
+    def pair_losses(self, margin: torch.Tensor, probabilities: torch.Tensor | None = None) -> torch.Tensor:
+        """Loss per pair, float[P], from the log-ratio margins h, float[P], and soft labels p, float[P], if there are any."""
         import torch
         from torch.nn.functional import logsigmoid
 
@@ -71,8 +90,11 @@ class DPO(Algorithm):
         if self.loss_type == "hinge":
             return torch.relu(1 - scaled)
         if self.loss_type == "ipo":
-            return (margin - 1 / (2 * self.beta)) ** 2
+            target = 1 / (2 * self.beta)
+            return (margin - (target if probabilities is None else (2 * probabilities - 1) * target)) ** 2
         if self.loss_type == "robust":
             flipped = smoothing * logsigmoid(-scaled) - (1 - smoothing) * logsigmoid(scaled)
             return flipped / (1 - 2 * smoothing)
+        if probabilities is not None:
+            return soft_losses(scaled, probabilities)
         return -(1 - smoothing) * logsigmoid(scaled) - smoothing * logsigmoid(-scaled)

@@ -21,6 +21,13 @@ def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: s
     return Term((values * batch.pair_weights).sum(), "pairs", weight, engine)
 
 
+def soft_losses(margin: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """-p log s(m) - (1-p) log s(-m) per pair, float[P]: the cross-entropy of margins m with soft labels p, float[P] each."""
+    from torch.nn.functional import logsigmoid
+
+    return -probabilities * logsigmoid(margin) - (1 - probabilities) * logsigmoid(-margin)
+
+
 def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Term]:
     """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each.
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import pair_term, reward_metrics
+from psychocounsel.algo.pair_terms import pair_term, reward_metrics, soft_losses
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np
+    from omegaconf import DictConfig
 
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
@@ -22,13 +23,22 @@ class Reward(Algorithm):
     """Bradley-Terry: -log s(r_chosen - r_rejected - margin * gap), r the score of the reply's last token.
 
     `margin` times the gap of the two mean ratings is what the rewards must differ by (arXiv 2307.09288, eq. 2). `centring`
-    adds centring * (r_chosen + r_rejected)^2, which keeps rewards around zero (arXiv 2312.09244).
+    adds centring * (r_chosen + r_rejected)^2, which keeps rewards around zero (arXiv 2312.09244). With `data.soft_labels` a
+    pair's chosen reply is preferred with probability p, and m = r_chosen - r_rejected gives -p log s(m) - (1-p) log s(-m).
     """
 
     margin: float = option(0.0, at_least=0)
     centring: float = option(0.0, at_least=0)
 
-    needs = Needs(models=frozenset({"reward_model"}), data="pairs", weights=True)
+    needs = Needs(models=frozenset({"reward_model"}), data="pairs", weights=True, soft_labels=True)
+
+    def check_settings(self, config: DictConfig) -> None:
+        super().check_settings(config)
+        if self.margin and config.data.soft_labels:
+            raise UserError(
+                f"data.soft_labels=true and algo.margin={self.margin:g}: a margin takes the label for certain; leave one of "
+                "them out"
+            )
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         replies = [completion for group in (*train, *held_out) for completion in group.completions]
@@ -47,7 +57,9 @@ class Reward(Algorithm):
         if self.margin:
             better, worse = batch.pairs(batch.rewards)
             margin = margin - self.margin * (better - worse)
-        terms = {"loss_preference": pair_term(-logsigmoid(margin), batch, engine="reward_model")}
+        soft = batch.pair_probabilities
+        losses = -logsigmoid(margin) if soft is None else soft_losses(margin, soft)
+        terms = {"loss_preference": pair_term(losses, batch, engine="reward_model")}
         if self.centring:
             squares = (chosen + rejected) ** 2
             terms["loss_centring"] = pair_term(squares, batch, self.centring, "reward_model")

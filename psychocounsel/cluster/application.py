@@ -27,7 +27,9 @@ from psychocounsel.settings.launcher import register, remove_unused, take_mode_f
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.sections.annotation_groups import resolve_models
 from psychocounsel.settings.sweep import take_sweep
+from psychocounsel.settings.typed.annotate_arguments import annotate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.early_stop import imported
 from psychocounsel.settings.typed.overrides import check_overrides, parted
@@ -74,7 +76,7 @@ def _config_name(arguments: Sequence[str]) -> str | None:
 
 
 def _run(module: str, config_name: str, act: Act) -> int:
-    rows = _read_arguments()
+    rows = _read_arguments(config_name)
     take_mode_from(sys.argv[1:])
     exit_codes: list[int] = []
     failures: list[BaseException] = []
@@ -104,7 +106,7 @@ def _run(module: str, config_name: str, act: Act) -> int:
     return max(exit_codes, default=DONE)
 
 
-def _read_arguments() -> list[list[str]]:
+def _read_arguments(config_name: str) -> list[list[str]]:
     """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep.
 
     Raises:
@@ -114,6 +116,9 @@ def _read_arguments() -> list[list[str]]:
     _use_config_dirs(options)
     refuse_lines_in_overrides(overrides)
     folders = [*map(Path, _config_dirs(options)), shipped("conf")]
+    if (_config_name(options) or config_name) == "annotate":
+        own = sorted(file.stem for folder in folders for file in (folder / "speeches").glob("*.yaml"))
+        overrides = annotate_arguments(options, overrides, own)
     arguments, rows = take_sweep([*options, *overrides], folders)
     options, overrides = parted(arguments)  # a named sweep adds -m
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
@@ -134,7 +139,8 @@ def compose_job(
         composed.code_path = _code_path(sys.argv[1:])
         configs.resolve_mix(composed, load_data_preset)
         resolve_against(composed, load_data_preset)
-    resolve_members(composed, load_reward_preset)
+    resolve_members(composed, partial(load_preset, "reward"))
+    resolve_models(composed, load_preset)
     checked = configs.check(composed)
     if checked.sweep_dir and sweep is None:
         raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")
@@ -164,14 +170,15 @@ def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
     return data
 
 
-def load_reward_preset(name: str) -> DictConfig:
-    """Return the reward group as `reward=<name>` would compose it, the user's directories included."""
-    available = GlobalHydra.instance().config_loader().get_group_options("reward")
+def load_preset(group: str, name: str) -> DictConfig:
+    """Return a group as `<group>=<name>` would compose it, the user's directories included."""
+    available = GlobalHydra.instance().config_loader().get_group_options(group)
     if name not in available:
-        raise UserError(f"reward.members: no reward config named {name}; {suggestion(name, available)}")
+        raise UserError(f"{group}.members: no {group} config named {name}; {suggestion(name, available)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # composed alone, a file's defaults would have to say _self_
-        return hydra.compose(f"reward/{name}").reward
+        section: DictConfig = hydra.compose(f"{group}/{name}")[group]
+        return section
 
 
 def _config_dirs(arguments: Sequence[str]) -> list[str]:

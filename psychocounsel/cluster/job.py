@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel import __version__
+from psychocounsel.annotation.checking import nothing_due, prepare_annotation
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import RunDir
@@ -16,6 +17,7 @@ from psychocounsel.rundir.summary import is_finished, objective, remove_summary
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
+from psychocounsel.settings.typed.annotate_arguments import lasting
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
 _CODE = [
@@ -50,6 +52,8 @@ class Job:
     @property
     def metric(self) -> str:
         """What the run is judged by."""
+        if "speeches" in self.config:
+            return "pairs"
         if "audit" in self.config:
             return "blind_accuracy"
         return self.config.checkpoint.metric if "checkpoint" in self.config else "accuracy"
@@ -58,6 +62,11 @@ class Job:
     def loads_a_model(self) -> bool:
         """Whether its processes need torch."""
         return "algo" in self.config or "reward" in self.config
+
+    @property
+    def makes_tables(self) -> bool:
+        """Whether it is an annotation: one process, whose directory may be given other settings."""
+        return "speeches" in self.config
 
     @property
     def objective(self) -> float | None:
@@ -87,7 +96,8 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
         run_dir = identity.new_directory(config.paths.output, algorithm, config.model.name)
     else:
-        name = config.data.name if "audit" in config else config.reward.name
+        section = config.speeches if "speeches" in config else config.data if "audit" in config else config.reward
+        name = section.name
         run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], name)
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     refuse_untrusted_run(run_dir)
@@ -96,14 +106,20 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
-        identity.check_same_run(config, before, run_dir)
+        if "speeches" not in config:  # its steps say themselves what they were made from
+            identity.check_same_run(config, before, run_dir)
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         raise UserError(f"run_dir={run_dir}: holds files but no run; give a new or empty folder")
-    cluster = configs.build(config, "cluster")
     after = list(config.after)
-    return Job(module, config, run_dir, index, overrides, processes=cluster.process_count(), after=after)
+    job = Job(module, config, run_dir, index, overrides, after=after)
+    if job.makes_tables:
+        prepare_annotation(job.config, run_dir)
+        job.overrides = lasting(overrides)
+    else:
+        job.processes = configs.build(config, "cluster").process_count()
+    return job
 
 
 def pin(job: Job) -> None:
@@ -116,6 +132,8 @@ def is_done(job: Job) -> bool:
     """True if the run directory holds a finished run of this length."""
     if not is_finished(job.run_dir):
         return False
+    if job.makes_tables:
+        return nothing_due(job.config)
     before = read_config(job.run_dir)
     return all(before.get(key) == job.config.get(key) for key in ("max_steps", "epochs"))
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.local_ranks import PRELOAD, WITHOUT_TORCH, run_ranks
+from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.rundir.summary import is_finished, read_summary
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
@@ -115,7 +115,8 @@ class Local(Cluster):
 
     def _run(self, job: Job) -> int:
         if job.finished:
-            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {job.files.model.name}/ in it")
+            made = AnnotationDir(job.run_dir).dataset if job.makes_tables else job.files.model
+            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {made.name}/ in it")
             return DONE
         number = next_number(job.run_dir)
         attempt = job.files.attempt(number)
@@ -128,7 +129,7 @@ class Local(Cluster):
                 environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt)
             else:
-                preload = PRELOAD if job.loads_a_model else WITHOUT_TORCH
+                preload = PRELOAD if job.loads_a_model else ANNOTATION if job.makes_tables else WITHOUT_TORCH
                 code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, preload)
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
@@ -149,6 +150,8 @@ def _remove_unbegun(job: Job) -> None:
     """A run that was refused before its first step leaves nothing: why, stands on the terminal."""
     files = job.files
     work = [files.metrics, files.checkpoints, files.rounds, files.model, files.scores, files.audit]
+    tables = AnnotationDir(job.run_dir)
+    work += [tables.speeches, tables.answers, tables.steps]
     if not any(map(_holds_something, [*work, files.counterfactuals, files.counterfactual_answers])):
         shutil.rmtree(job.run_dir)
         with contextlib.suppress(OSError):

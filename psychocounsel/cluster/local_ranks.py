@@ -23,6 +23,10 @@ WITHOUT_TORCH = (
     "psychocounsel.evaluation.audit.auditing",
     "psychocounsel.cluster.application",
 )  # those that load no model
+ANNOTATION = (
+    *(f"psychocounsel.annotation.{step}.step" for step in ("speeches", "replies", "scores", "pairs")),
+    *("psychocounsel.annotation.working", "psychocounsel.cluster.application"),
+)  # those of an annotation
 _forked_with: list[dict[str, str]] = []  # the environment of the process that ranks are forked from, if there is one
 
 

@@ -15,7 +15,7 @@ _RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
 
     `unknown` names what is there and not counted, because its size is not known.
@@ -58,7 +58,7 @@ def model_states(
     return 4 * largest + 18 * parameters / gpus
 
 
-def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
+def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     """What one of `gpus` GPUs holds during a run with a checked configuration that trains a model of `shape`."""
     algorithm, rewards, writing = configs.build(config, "algo"), _rewards(config), _writing(shape, config)
     unknown = [name for name, bytes_ in (rewards | writing).items() if bytes_ is None]
@@ -75,7 +75,7 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> Estimate:
         else:
             held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
             training["activations"] += _activations(critic, config)  # both go forward before one goes backward
-    return Estimate(held | _known(rewards), training, _known(writing), unknown)
+    return MemoryEstimate(held | _known(rewards), training, _known(writing), unknown)
 
 
 def _known(parts: dict[str, float | None]) -> dict[str, float]:

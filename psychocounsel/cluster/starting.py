@@ -32,7 +32,7 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
     cluster = check_jobs(jobs, config)
     if config.dry_run:
         described = cluster.describe(jobs)
-        print("\n".join([described, *check_rows(_to_start(jobs))]))
+        print("\n".join([described, *check_rows(_to_start(jobs)), *_to_ask(jobs)]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):
@@ -62,6 +62,16 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
         check_model_folder(Path(folder), key, weights)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster
+
+
+def _to_ask(jobs: list[Job]) -> list[str]:
+    """What annotations would ask of language models."""
+    annotations = [job for job in _to_start(jobs) if job.makes_tables]
+    if not annotations:
+        return []
+    from psychocounsel.annotation.forecast import forecast
+
+    return [line for job in annotations for line in forecast(job.config)]
 
 
 def _to_start(jobs: list[Job]) -> list[Job]:

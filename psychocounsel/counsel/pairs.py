@@ -72,6 +72,22 @@ def make_pairs(
     return made
 
 
+def preference(
+    first: Mapping[str, float | None], second: Mapping[str, float | None], weights: Mapping[str, float] | None = None
+) -> float | None:
+    """Which of two replies one vote prefers: 1.0 the first, 0.0 the second, 0.5 neither.
+
+    Principles that either reply has no rating on (None) are left out. None if no principle with a weight is left.
+    """
+    used = {name: (weights or {}).get(name, 1.0) for name in PRINCIPLES}
+    both = {name: used[name] * (first[name] is not None and second[name] is not None) for name in PRINCIPLES}
+    if not any(both.values()):
+        return None
+    scores = [score({name: each[name] or 0.0 for name in PRINCIPLES}, both) for each in (first, second)]
+    difference = scores[0] - scores[1]
+    return 0.5 if abs(difference) < _EQUAL else float(difference > 0)
+
+
 def _candidates(scores: Sequence[float], kind: str) -> Iterator[tuple[int, int]]:
     if kind == "all":
         yield from combinations(range(len(scores)), 2)

@@ -88,6 +88,15 @@ class Batch:
         weights = [group.weight for group in self.groups]
         return torch.tensor(weights, dtype=torch.float32, device=self.target_ids.device)
 
+    @cached_property
+    def pair_probabilities(self) -> torch.Tensor | None:
+        """float32[P]: how probably the chosen reply of each pair is preferred; None where no pair has a soft label."""
+        found = [group.probability for group in self.groups]
+        if all(probability is None for probability in found):
+            return None
+        known = [1.0 if probability is None else probability for probability in found]
+        return torch.tensor(known, dtype=torch.float32, device=self.target_ids.device)
+
     def _per_completion(self, values: Sequence[float | None]) -> torch.Tensor:
         present = [value for value in values if value is not None]
         if len(present) < len(values):

@@ -24,7 +24,7 @@ class Dataset:
     pairs: list[Group] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """sha256 of all token ids, rewards, labels and weights, in order."""
+        """sha256 of all token ids, rewards, labels, weights and soft labels, in order."""
         digest = hashlib.sha256()
         for group in [*self.train, *self.held_out, *self.pairs]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
@@ -32,6 +32,8 @@ class Dataset:
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
             if group.weight != 1:  # equal weights leave the fingerprint as it was without them
                 digest.update(f"weight {group.weight!r}".encode())
+            if group.probability is not None:
+                digest.update(f"probability {group.probability!r}".encode())
         return digest.hexdigest()
 
 

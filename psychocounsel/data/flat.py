@@ -18,7 +18,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
     `tokens`: int32[all], prompts and then replies, which end at `token_ends`: int64[P + C]. `texts`: uint8[bytes], the
     groups' ids, prompts, replies and the prompts' messages as JSON, which end at `text_ends`: int64[G + P + C + P].
     `prompt_of`, `counts`: int32[G], the prompt and the number of completions of each group. `rewards`: float64[C] (NaN:
-    none). `labels`: int8[C].
+    none). `labels`: int8[C]. `probabilities`: float64[G] (NaN: none).
     """
     numbers: dict[tuple[str, bytes], int] = {}
     prompt_of = [numbers.setdefault((group.prompt_text, group.prompt_ids.tobytes()), len(numbers)) for group in groups]
@@ -36,8 +36,9 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
         "text_ends": _ends(encoded),
         "prompt_of": np.array(prompt_of, np.int32),
         "counts": np.array([len(group.completions) for group in groups], np.int32),
-        "rewards": np.array([np.nan if reply.reward is None else reply.reward for reply in replies], np.float64),
+        "rewards": _or_nan([reply.reward for reply in replies]),
         "labels": np.array([_LABELS.index(reply.label) for reply in replies], np.int8),
+        "probabilities": _or_nan([group.probability for group in groups]),
     }
 
 
@@ -46,16 +47,32 @@ def unflatten(arrays: dict[str, Array]) -> list[Group]:
     count, distinct = len(arrays["counts"]), len(arrays["token_ends"]) - len(arrays["labels"])
     tokens = _cut(arrays["tokens"], arrays["token_ends"])
     texts = [piece.decode(errors="surrogatepass") for piece in _cut(arrays["texts"].tobytes(), arrays["text_ends"])]
-    rewards = [None if math.isnan(reward) else reward for reward in arrays["rewards"].tolist()]
+    rewards, probabilities = (_or_none(arrays[name]) for name in ("rewards", "probabilities"))
     labels = [_LABELS[label] for label in arrays["labels"].tolist()]
     written = texts[count + distinct : count + distinct + len(rewards)]
     replies = zip(tokens[distinct:], written, rewards, labels, strict=True)
     messages = [json.loads(text) for text in texts[count + distinct + len(rewards) :]]
     made = (Completion(ids, text, reward=reward, label=label) for ids, text, reward, label in replies)
+    prompt_of, counts = arrays["prompt_of"].tolist(), arrays["counts"].tolist()
     return [
-        Group(name, tokens[prompt], [next(made) for _ in range(size)], texts[count + prompt], messages[prompt])
-        for name, prompt, size in zip(texts, arrays["prompt_of"].tolist(), arrays["counts"].tolist(), strict=False)
+        Group(
+            name,
+            tokens[prompt],
+            [next(made) for _ in range(size)],
+            texts[count + prompt],
+            messages[prompt],
+            probability=probability,
+        )
+        for name, prompt, size, probability in zip(texts, prompt_of, counts, probabilities, strict=False)
     ]
+
+
+def _or_nan(values: Sequence[float | None]) -> Array:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _or_none(values: Array) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def _ends(pieces: Iterable[Any]) -> Array:

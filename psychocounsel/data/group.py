@@ -44,7 +44,8 @@ class Completion:
 class Group:
     """One prompt (a conversation that ends on the client's turn) with 1 reply (SFT), 2 (a pair, chosen first) or n.
 
-    `weight`: of an offline pair, how many pairs it counts for (`data.balance`). It is not written with groups of rounds.
+    `weight`: of an offline pair, how many pairs it counts for (`data.balance`). `probability`: of an offline pair, how
+    probably its first reply is preferred (`data.soft_labels`). Neither is written with groups of rounds.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Group:
         None  # the prompt as it was before the policy's template, where replies are written
     )
     weight: float = 1.0
+    probability: float | None = None
 
     def pair(self, chosen: int, rejected: int) -> "Group":
         """The prompt with two of its completions."""

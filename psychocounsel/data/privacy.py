@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.sources import StandardSource, source_of
 from psychocounsel.errors import hide_words
-from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.rundir.paths import AnnotationDir, ModelDir
 from psychocounsel.settings.confidential import check_confidential
+from psychocounsel.settings.targets import build
 from psychocounsel.storage.modes import make_shared, mask_of, own_umask, restrict
 
 # Folders in the cache where libraries keep things for all users; what they put there by a private run is private.
@@ -25,7 +26,8 @@ def paths_of(data: DictConfig) -> list[str | None]:
 
 def private_mask(config: DictConfig, place: Path) -> int:
     """The umask for what is made in `place` of a run's data, and of weights that were trained on other data before."""
-    return mask_of(_sources(config), place)
+    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []  # what it is made of may be gone
+    return mask_of([*_sources(config), *made], place)
 
 
 def protect(config: DictConfig, place: Path) -> None:
@@ -37,7 +39,7 @@ def protect(config: DictConfig, place: Path) -> None:
         UserError: if texts would go to a host that is not allowed, by the environment that this process has.
     """
     check_confidential(config)
-    hide_words(config.data.confidential)
+    hide_words(is_confidential(config))
     mask = private_mask(config, place)
     restrict(mask)
     shared = [os.environ.get(name) for name in _SHARED] if mask & ~own_umask() else []
@@ -47,8 +49,17 @@ def protect(config: DictConfig, place: Path) -> None:
                 make_shared(Path(folder))
 
 
+def is_confidential(config: DictConfig) -> bool:
+    """Whether the texts that a command reads are confidential."""
+    return bool((config.speeches if "speeches" in config else config.data).confidential)
+
+
 def _sources(config: DictConfig) -> Iterator[Path]:
     """The files of the data, as far as they are known, and one of a model that psychocounsel has trained."""
+    if "speeches" in config:
+        with contextlib.suppress(OSError):  # files that are gone were read before
+            yield from build(config, "speeches").files()
+        return
     source = source_of(config.data)
     for path in paths_of(config.data):
         with contextlib.suppress(OSError):  # loading says it better

@@ -8,6 +8,7 @@ Formats, recognised by their columns (a null counts as missing):
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
 Released rating columns (`chosen_empathy_rating`, ...) are kept, and so are who wrote a reply (`chosen_model`, `rejected_model`;
 `model` of a rated reply) and the `topic` of the prompt. `harmful: true` marks a rated reply that is never to be chosen.
+`chosen_probability`, from 0 to 1, is a soft label of a preference row: how probably its chosen reply is preferred.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ class Example:
 
     `where` names file and row, for messages that must not quote the text. `scores`: weighted mean rating per reply.
     `label`: whether the one reply is good, where the row says so. `writers`: who wrote each reply. `order`: the places of
-    the replies in a rated row, from 0. `harmful`: of each reply in a rated row, whether it is marked so.
+    the replies in a rated row, from 0. `harmful`: of each reply in a rated row, whether it is marked so. `probability`:
+    that the first reply of a pair is preferred, where the row says so.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Example:
     writers: list[str] | None = None
     order: list[int] | None = None
     harmful: list[bool] | None = None
+    probability: float | None = None
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
@@ -68,7 +71,8 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
         return _rated(row, where, identity, rating_range)
     if "chosen" in row or "rejected" in row:
         prompt, replies = _preference(row, where)
-        return Example(identity, where, prompt, replies, _pair_ratings(row, where, rating_range))
+        ratings, probability = _pair_ratings(row, where, rating_range), _probability(row, where)
+        return Example(identity, where, prompt, replies, ratings, probability=probability)
     if "messages" in row:
         messages = _messages(row["messages"], where, "messages")
         reply = _last_reply(messages, where, "messages")
@@ -163,6 +167,15 @@ def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
         raise UserError(f"{what} must be a number")
     if not low <= value <= high:
         raise UserError(f"{what} must be from {low:g} to {high:g} (data.rating_range)")
+    return float(value)
+
+
+def _probability(row: Mapping[str, Any], where: str) -> float | None:
+    value = row.get("chosen_probability")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{where}: chosen_probability must be a number from 0 to 1")
     return float(value)
 
 

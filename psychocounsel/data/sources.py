@@ -1,6 +1,8 @@
 """Where rows come from: the sample, local files and folders, datasets of the Hugging Face hub, or a source of one's own."""
 
+import contextlib
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -20,6 +22,8 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
+
+_ROWS = 1000  # of a parquet file, in memory at a time
 
 
 @dataclass
@@ -66,7 +70,7 @@ def load_examples(
         UserError: for a missing file or split, an empty dataset, or a row that cannot be used (file and row named).
     """
     source, examples = source or StandardSource(), list[Example]()
-    for where, row in _read(source, path, split, revision):
+    for where, row in read_rows(source, path, split, revision):
         try:
             if isinstance(row, UserError):
                 raise row
@@ -80,8 +84,16 @@ def load_examples(
     return examples
 
 
-def _read(source: Source, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-    """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for."""
+def read_rows(
+    source: Source, path: str | None, split: str, revision: str | None
+) -> Iterator[tuple[str, Row | UserError]]:
+    """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for.
+
+    They are streamed from JSONL and parquet files, and from what the datasets library maps from disk; JSON is read whole.
+
+    Raises:
+        UserError: for what cannot be read.
+    """
     name = f"data: {type(source).__name__}.rows"
     try:
         for number, item in enumerate(source.rows(path, split, revision), 1):
@@ -158,11 +170,14 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        rows = pq.read_table(file).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
-    yield from _numbered(rows, file.name)
+    def rows() -> Iterator[Any]:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS):
+                yield from batch.to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
+
+    yield from _numbered(rows(), file.name)
 
 
 def _load_dataset(path: str, split: str, revision: str | None) -> Any:
@@ -199,11 +214,20 @@ def _converted(path: str, *given: str, **options: Any) -> Any:
     import datasets
 
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    mask = mask_of(StandardSource().files(path), cache) if Path(path).exists() else 0
-    if not mask & ~own_umask():
-        return datasets.load_dataset(*given, **options)
-    with restricted(mask):  # in a folder of the user's own: others may share the cache
-        return datasets.load_dataset(*given, **options, cache_dir=str(cache / f"private-{os.getuid()}"))
+    files = StandardSource().files(path) if Path(path).exists() else []
+    mask = mask_of(files, cache)
+    is_private = bool(mask & ~own_umask())
+    place = cache / f"private-{os.getuid()}" if is_private else cache  # others may share the cache
+    if Path(path).is_dir():  # with data_files in its card, datasets takes folders of the same name for the same
+        place /= f"folder-{_mark(files)}"
+    with restricted(mask) if is_private else contextlib.nullcontext():
+        return datasets.load_dataset(*given, **options, cache_dir=str(place))
+
+
+def _mark(files: Sequence[Path]) -> str:
+    """Tells files from others, and from themselves before they were changed."""
+    marks = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
 
 
 def _reason(error: BaseException) -> str:

@@ -247,7 +247,14 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
             Completion(next(replies), text, reward=score, label=label)
             for text, score, label in zip(example.replies, scores, labels, strict=False)
         ]
-        yield Group(example.id, prompts[row.prompt], completions, row.prompt.text, row.messages)
+        yield Group(
+            example.id,
+            prompts[row.prompt],
+            completions,
+            row.prompt.text,
+            row.messages,
+            probability=example.probability,
+        )
 
 
 def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:

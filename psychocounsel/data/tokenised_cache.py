@@ -190,7 +190,7 @@ def _common(files: Sequence[Path]) -> Path:
 
 def _code(settings: DictConfig) -> set[Path]:
     """The files of code that read rows and tokenise them, those of a source of the user's own included."""
-    ours = {file for room in (data, counsel) for file in Path(room.__path__[0]).glob("*.py")}
+    ours = {file for room in (data, counsel) for file in Path(room.__path__[0]).rglob("*.py")}
     classes: list[type] = [each for each in type(source_of(settings)).__mro__ if issubclass(each, Source)]
     return ours | {Path(inspect.getfile(each)) for each in classes}
 

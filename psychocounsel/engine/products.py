@@ -12,7 +12,7 @@ from psychocounsel.engine.checkpoints.model_folder import Companions, export_mod
 from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Stepper, save_rows
-from psychocounsel.engine.telemetry.final_report import Outcome, report_end
+from psychocounsel.engine.telemetry.final_report import Ending, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
@@ -96,7 +96,7 @@ class Products:
             return
         metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
-        report_end(self.run, Outcome(status, state.step, self.steps, metrics, time.time() - self.started), mark)
+        report_end(self.run, Ending(status, state.step, self.steps, metrics, time.time() - self.started), mark)
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
         """Save the rows of the failed batch of `step` on the ranks that have them; says on every rank where they are."""

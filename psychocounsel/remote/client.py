@@ -1,45 +1,33 @@
 """The one HTTP client: JSON requests to one or several servers that give the same answers."""
 
-import json
-import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-
 from psychocounsel.errors import UserError
-from psychocounsel.remote import reasons
-from psychocounsel.remote.bounded import TooLong, Wire
+from psychocounsel.remote.exchange import Exchange, NotJson, Passing, Refused, Request
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.remote.server_pool import Addresses, NoServerLeft
 
 T = TypeVar("T")
 Read = Callable[[Any, Any], T]  # of an answer, and the payload that it answers
 
-_CONNECT_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts: doubled each time
 _LONGEST_WAIT = 300.0  # a server that asks for more by Retry-After counts as failed
+_FEW_FAILURES = 4  # one after another, of an address, before others take over
 _FEW_RETRIES = 2  # where another server can take over, or nothing has begun yet
 
 
-class _Passing(Exception):
-    """An attempt failed in a way that another may not; `seconds` is what the server asks to wait."""
-
-    def __init__(self, reason: str, seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.seconds = seconds
+class Unusable(UserError):
+    """A server's answer is of another form than is asked for."""
 
 
-@dataclass(frozen=True)
-class _Request:
-    route: str
-    payload: Any
-    body: bytes | None = None  # sent as it is, in place of the payload
+class Unanswered(UserError):
+    """One request has no answer after all attempts, while others are answered."""
 
 
 class Client:
@@ -68,16 +56,13 @@ class Client:
         budget: int | None = None,
         journal: Path | None = None,
         direct: bool = False,
+        patience: float = 300.0,
     ) -> None:
-        self.key, self.retries, self.budget, self.sent = key, retries, budget, 0
-        self.timeout_seconds, self.key_variable = timeout_seconds, key_variable
-        self._secret = _secret(key, key_variable)
+        self.key, self.retries, self.patience = key, retries, patience
+        self._exchange = Exchange(key, timeout_seconds, key_variable, budget, direct)
         self._addresses = Addresses(addresses, f"{key}.addresses")
         self._journal = Journal(journal) if journal else None
-        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(concurrency, "client")
-        authorization = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
-        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct)
 
     def answers(self, route: str, payloads: Sequence[Any], read: Read[T]) -> Iterator[T]:
         """What `read` makes of the answer to each payload, in their order, as they come; asks when iteration begins.
@@ -89,7 +74,7 @@ class Client:
         """
         stop = threading.Event()
         begun: dict[str, Future[T]] = {}
-        futures = [self._begin(_Request(route, payload), read, stop, begun) for payload in payloads]
+        futures = [self._begin(Request(route, payload), read, stop, begun) for payload in payloads]
         try:
             for future in futures:
                 yield future.result()
@@ -100,21 +85,68 @@ class Client:
             if self._journal is not None:
                 wait(futures)  # what is being answered is kept
 
-    def check(self, route: str, payload: Any, read: Read[Any]) -> None:
+    def ask(self, route: str, payload: Any, read: Read[T], stop: threading.Event, most: int) -> T:
+        """What `read` makes of the answer to one payload; from any thread, with at most `most` under way at an address.
+
+        What fails here need not end the work of others. As long as other requests are answered, this one is repeated
+        `retries` times, not counting a status 429. While none is answered it goes on for `patience` seconds. What is no
+        valid answer is asked again like what is none. Nothing is kept in the journal.
+
+        Raises:
+            Refused: for a status that another attempt would not change.
+            Unanswered: after all attempts.
+            NoServerLeft: if no server has answered anything for `patience` seconds.
+            CancelledError: if `stop` is set before an attempt.
+        """
+        request, began, pause, failures = Request(route, payload), time.monotonic(), _FIRST_PAUSE, 0
+        while not stop.is_set():
+            address = self._addresses.take(most)
+            try:
+                result = _read(self._exchange.send(address + route, request), request, address + route, read)
+                self._addresses.answered(address)
+                return result
+            except Refused:
+                self._addresses.answered(address)
+                raise
+            except (Passing, NotJson, Unusable) as error:
+                failure = error if isinstance(error, Passing) else Passing(str(error))
+                self._addresses.failed(address, str(failure), max(_FEW_FAILURES, most))
+            finally:
+                self._addresses.give_back(address)
+            failures += not failure.is_busy
+            last = self._addresses.last_answer
+            if failures > self.retries and last > began:
+                raise Unanswered(f"{self.key}: {address}{route}: {failure}, {failures} times")
+            if time.monotonic() - max(last, began) > self.patience:
+                raise self._addresses.none_left({address: str(failure)})
+            stop.wait(max(min(failure.seconds, _LONGEST_WAIT), pause * random.uniform(0.5, 1.0)))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        raise CancelledError
+
+    def check(self, route: str, payload: Any, read: Read[Any], retries: int = _FEW_RETRIES) -> None:
         """Ask every address once, to learn before work starts that they answer.
 
         Raises:
-            UserError: if none does, or one refuses or gives an invalid answer.
+            UserError: if none does, or one refuses or gives an invalid answer; after `retries` more attempts.
         """
-        request = _Request(route, payload)
+        request = Request(route, payload)
         for address in self._addresses.all:
-            try:
-                answer = self._ask_at(address, request, threading.Event(), _FEW_RETRIES)
-            except _Passing as error:
-                self._addresses.set_aside(address, str(error))
-            else:
-                _read(answer, request, address + route, read)
+            for left in reversed(range(retries + 1)):
+                try:
+                    _read(self._ask_at(address, request, threading.Event(), left), request, address + route, read)
+                except Passing as error:
+                    self._addresses.set_aside(address, str(error))
+                except (NotJson, Unusable):
+                    if not left:
+                        raise
+                    continue
+                break
         self._addresses.give_back(self._addresses.take())  # raises if there is none left
+
+    @property
+    def sent(self) -> int:
+        """Requests sent so far, repeated ones included."""
+        return self._exchange.sent
 
     def live(self) -> list[str]:
         """The addresses that are not left out at the moment."""
@@ -131,8 +163,8 @@ class Client:
             UserError: if it refuses.
         """
         try:
-            return self._send(address + route, _Request(route, None, body))
-        except _Passing as error:
+            return self._exchange.send(address + route, Request(route, None, body))
+        except Passing as error:
             self.set_aside(address, str(error))
             return None
 
@@ -146,28 +178,28 @@ class Client:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
-        self._wire.close()
+        self._exchange.close()
 
     # -- one request
 
-    def _begin(self, request: _Request, read: Read[T], stop: threading.Event, begun: dict[str, Future[T]]) -> Future[T]:
+    def _begin(self, request: Request, read: Read[T], stop: threading.Event, begun: dict[str, Future[T]]) -> Future[T]:
         if self._journal is None:
             return self._threads.submit(self._ask, request, read, stop, None)
         key = request_key(request.route, request.payload)
-        if key not in begun and key in self._journal:
+        if key not in begun and (line := self._journal.get(key)) is not None:
             begun[key] = Future()
-            begun[key].set_result(_read(self._journal[key], request, str(self._journal.folder), read))
+            begun[key].set_result(_read(line.answer, request, str(self._journal.folder), read))
         if key not in begun:
             begun[key] = self._threads.submit(self._ask, request, read, stop, key)
         return begun[key]
 
-    def _ask(self, request: _Request, read: Read[T], stop: threading.Event, key: str | None) -> T:
+    def _ask(self, request: Request, read: Read[T], stop: threading.Event, key: str | None) -> T:
         while True:
             address = self._addresses.take()
             retries = min(self.retries, _FEW_RETRIES) if len(self._addresses.live()) > 1 else self.retries
             try:
                 answer = self._ask_at(address, request, stop, retries)
-            except _Passing as error:
+            except Passing as error:
                 self._addresses.set_aside(address, str(error))
                 continue
             finally:
@@ -177,65 +209,25 @@ class Client:
                 self._journal.add(key, answer)
             return result
 
-    def _ask_at(self, address: str, request: _Request, stop: threading.Event, retries: int) -> Any:
+    def _ask_at(self, address: str, request: Request, stop: threading.Event, retries: int) -> Any:
         """The parsed answer of one address, after several attempts if need be."""
         pause = _FIRST_PAUSE
         for attempt in range(retries + 1):
             if stop.is_set():
                 raise CancelledError
             try:
-                return self._send(address + request.route, request)
-            except _Passing as error:
+                return self._exchange.send(address + request.route, request)
+            except Passing as error:
                 if attempt == retries or error.seconds > _LONGEST_WAIT or self._addresses.is_away(address):
                     raise
                 stop.wait(max(error.seconds, pause * random.uniform(0.5, 1.0)))
                 pause = min(2 * pause, _LONGEST_PAUSE)
         raise AssertionError("the last attempt returns or raises")
 
-    def _send(self, url: str, request: _Request) -> Any:
-        self._count()
-        body = json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
-        try:
-            response = self._wire.post(url, body)
-        except httpx.RequestError as error:
-            raise _Passing(reasons.of_error(error, self.timeout_seconds)) from error
-        except TooLong as error:
-            raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
-        if response.is_success:
-            try:
-                return response.json()
-            except (ValueError, RecursionError) as error:
-                raise UserError(
-                    f"{self.key}: {url} answers with something other than JSON: is it the right server?"
-                ) from error
-        status, reason = response.status_code, reasons.of_status(response, request.payload, self._secret)
-        if status in (408, 429) or status >= 500:
-            raise _Passing(reason, reasons.retry_after(response))
-        raise UserError(f"{self.key}: {url} refuses: {reason}; {reasons.advice(status, self.key, self.key_variable)}")
 
-    def _count(self) -> None:
-        with self._lock:
-            if self.budget is not None and self.sent >= self.budget:
-                raise UserError(
-                    f"{self.key}.budget={self.budget}: so many requests have been sent; give a larger one to go on"
-                )
-            self.sent += 1
-
-
-def _read(answer: Any, request: _Request, source: str, read: Read[T]) -> T:
+def _read(answer: Any, request: Request, source: str, read: Read[T]) -> T:
     try:
         return read(answer, request.payload)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it is of another form"
-        raise UserError(f"{source}: its answer cannot be used: {reason}") from error
-
-
-def _secret(key: str, variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    secret = os.environ.get(variable, "").strip()
-    if not secret or not (secret.isascii() and secret.isprintable()):
-        raise UserError(
-            f"{key}.key_variable={variable}: this environment variable holds no key; set it to the server's key"
-        )
-    return secret
+        raise Unusable(f"{source}: its answer cannot be used: {reason}") from error

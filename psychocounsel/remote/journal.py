@@ -1,19 +1,26 @@
 """What servers have answered, on disk: a request that was answered is not sent, or paid for, again.
 
 Each process appends to a file of its own in the folder, a line an answer, and reads those of all at the start, so that
-any number of processes on any file system may share a folder.
+any number of processes on any file system may share a folder. Memory holds where each answer lies, and no answers.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import threading
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.storage.files import fsync_directory
+from psychocounsel.remote.journal_lines import Line, lines_of
+from psychocounsel.remote.places import Places
+from psychocounsel.storage.files import fsync_directory, write_atomically
+
+_SUFFIX = ".jsonl"
+_OPEN_FILES = 64
 
 
 def request_key(route: str, payload: Any) -> str:
@@ -23,58 +30,148 @@ def request_key(route: str, payload: Any) -> str:
 
 
 class Journal:
-    """The answers in `folder`, by `request_key`. One folder is for one service: keys do not tell servers apart.
+    """The answers in `folder`, by keys: sha256, hexadecimal. One folder is for one service: keys do not tell servers apart.
+
+    `calls` and `cost` are the number of answers there, and what they cost in all. It may be used from any thread.
 
     Raises:
-        UserError: at construction if a line other than a file's last cannot be read.
+        UserError: at construction if a line other than a file's last is damaged; on reading, for damage inside of it.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self.calls, self.cost = folder, 0, 0.0
+        self._paths: list[Path] = []
+        self._places = Places()
         self._lock = threading.Lock()
-        self._file: int | None = None
-        self._answers: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.jsonl")):
-            self._answers.update(_read(path))
+        self._readers: dict[int, int] = {}
+        self._file: int | None = None  # this process's own, the last of the paths
+        self._end = 0
+        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+            self._take(path)
+        self._places.settle()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._answers
+        return self.get(key) is not None
 
     def __getitem__(self, key: str) -> Any:
-        return self._answers[key]
+        if (line := self.get(key)) is None:
+            raise KeyError(key)
+        return line.answer
 
-    def add(self, key: str, answer: Any) -> None:
-        """Keep an answer (JSON); it is on disk when this returns."""
-        line = memoryview(json.dumps({"key": key, "answer": answer}).encode() + b"\n")
+    def get(self, key: str) -> Line | None:
+        """The answer of this key with what is known of it, read from disk; None if there is none."""
+        with self._lock:
+            places = self._places.find(key)
+        for file, offset in places:
+            line = self._read(file, offset)
+            if line.key == key:
+                return line
+        return None
+
+    def add(self, key: str, answer: Any, about: str | None = None, cost: float = 0.0) -> None:
+        """Keep an answer (JSON) to a request about `about`; it is on disk when this returns."""
+        self.add_all([Line(key, answer, about, cost)])
+
+    def add_all(self, lines: Sequence[Line]) -> None:
+        """Keep several answers, by one write and one fsync; they are on disk when this returns."""
+        written = [each.written() for each in lines]
         with self._lock:
             if self._file is None:
-                self._file = self._new_file()
+                self._file, self._end = self._new_file(), 0
+            content = memoryview(b"".join(written))
             try:
-                while line:
-                    line = line[os.write(self._file, line) :]
+                while content:
+                    content = content[os.write(self._file, content) :]
                 os.fsync(self._file)
             except OSError:
                 self._file = None  # what follows must not be appended to half a line
                 raise
-            self._answers[key] = answer
+            for line, text in zip(lines, written, strict=True):
+                self._places.add(line.key, len(self._paths) - 1, self._end)
+                self._end += len(text)
+                self.calls += 1
+                self.cost += line.cost
+
+    def close(self) -> None:
+        """Close its files; it may be used again."""
+        with self._lock:
+            for descriptor in (*self._readers.values(), *([self._file] if self._file is not None else [])):
+                os.close(descriptor)
+            self._readers, self._file = {}, None
+
+    # -- files
+
+    def _take(self, path: Path) -> None:
+        """Learn where the answers of a file lie."""
+        number = len(self._paths)
+        self._paths.append(path)
+        for keys, offsets, cost in lines_of(path):
+            self._places.extend(keys, number, offsets)
+            self.calls += len(offsets)
+            self.cost += cost
 
     def _new_file(self) -> int:
-        path = self.folder / f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        path = self.folder / f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         fsync_directory(self.folder)
+        self._paths.append(path)
         return file
 
-
-def _read(path: Path) -> dict[str, Any]:
-    answers = {}
-    *whole, _ = path.read_bytes().split(b"\n")  # a writer that was killed may leave a last line without its end
-    for number, line in enumerate(whole, 1):
+    def _read(self, file: int, offset: int) -> Line:
+        with self._lock:
+            if file not in self._readers:
+                if len(self._readers) >= _OPEN_FILES:
+                    os.close(self._readers.pop(next(iter(self._readers))))
+                self._readers[file] = os.open(self._paths[file], os.O_RDONLY)
+            content, size = b"", 4096
+            while b"\n" not in content:
+                piece = os.pread(self._readers[file], size, offset + len(content))
+                if not piece:
+                    break
+                content, size = content + piece, 1 << 20
         try:
-            entry = json.loads(line)
-            answers[entry["key"]] = entry["answer"]
-        except (ValueError, TypeError, KeyError) as error:
+            return Line.of(content.partition(b"\n")[0])
+        except ValueError as error:
             raise UserError(
-                f"{path}: line {number} is damaged: remove that line, and its request is asked again"
+                f"{self._paths[file]}: the line at byte {offset} is damaged: remove that line, and its request is asked again"
             ) from error
-    return answers
+
+
+def forget(folder: Path, is_removed: Callable[[str], bool]) -> int:
+    """Take the answers out of `folder` whose `about` is removed; how many these were. No process may be writing there.
+
+    Raises:
+        UserError: for a damaged line that is not a file's last.
+    """
+    count = 0
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        gone = {number for number, content in _whole_lines(path) if is_removed(_about(path, number, content))}
+        if gone:
+            write_atomically(path, (content + b"\n" for number, content in _whole_lines(path) if number not in gone))
+        count += len(gone)
+    return count
+
+
+def _about(path: Path, number: int, content: bytes) -> str:
+    with _damage(path, number):
+        return Line.of(content).about or ""
+    raise AssertionError("it returns or raises")
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, from 1, without a last one that has no end."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield number, line[:-1]
+
+
+@contextlib.contextmanager
+def _damage(path: Path, number: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(
+            f"{path}: line {number} is damaged: remove that line, and its request is asked again"
+        ) from error

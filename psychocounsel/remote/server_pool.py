@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from psychocounsel.errors import UserError
@@ -50,30 +50,57 @@ class Addresses:
     def __init__(self, addresses: Sequence[str], key: str) -> None:
         check_addresses(addresses, key)
         self.all, self.key = [address.rstrip("/") for address in addresses], key
-        self._lock = threading.Lock()
-        self._busy = dict.fromkeys(self.all, 0)
+        self._lock = threading.Condition()
+        self._busy, self._failures = dict.fromkeys(self.all, 0), dict.fromkeys(self.all, 0)
+        self.last_answer = 0.0  # when one of them answered last, by time.monotonic
         self._away: dict[str, tuple[float, str]] = {}  # when it failed, and why
 
-    def take(self) -> str:
+    def take(self, most: int | None = None) -> str:
         """The address with the fewest requests under way, for one more; `give_back` follows.
+
+        With `most` this waits until there are fewer than so many at one of the addresses.
 
         Raises:
             NoServerLeft: if all have failed, with the reason of each.
         """
         with self._lock:
-            here = [address for address in self.all if not self._is_away(address)]
-            if not here:
-                reasons = "; ".join(f"{address}: {self._away[address][1]}" for address in self.all)
-                raise NoServerLeft(
-                    f"{self.key}: no server answers ({reasons}): start them, or give addresses that this machine can reach"
-                )
-            address = min(here, key=self._busy.__getitem__)
-            self._busy[address] += 1
-            return address
+            while True:
+                here = [address for address in self.all if not self._is_away(address)]
+                if not here:
+                    reasons = {address: self._away[address][1] for address in self.all}
+                    raise self.none_left(reasons)
+                address = min(here, key=self._busy.__getitem__)
+                if most is None or self._busy[address] < most:
+                    self._busy[address] += 1
+                    return address
+                self._lock.wait()
 
     def give_back(self, address: str) -> None:
         with self._lock:
             self._busy[address] -= 1
+            self._lock.notify()
+
+    def none_left(self, reasons: Mapping[str, str]) -> NoServerLeft:
+        """What ends a run: why each address does not answer."""
+        said = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+        return NoServerLeft(
+            f"{self.key}: no server answers ({said}): start them, or give addresses that this machine can reach"
+        )
+
+    def answered(self, address: str) -> None:
+        """Note that an address has answered."""
+        with self._lock:
+            self._failures[address], self.last_answer = 0, time.monotonic()
+
+    def failed(self, address: str, reason: str, most: int) -> None:
+        """Note that an attempt failed; an address where `most` of them fail one after another is left out if there are others."""
+        with self._lock:
+            self._failures[address] += 1
+            others = any(not self._is_away(other) for other in self.all if other != address)
+            is_dead = others and self._failures[address] >= most
+            self._failures[address] *= not is_dead
+        if is_dead:
+            self.set_aside(address, reason)
 
     def set_aside(self, address: str, reason: str) -> None:
         """Send nothing more to an address for a while."""
@@ -81,6 +108,7 @@ class Addresses:
             known = self._is_away(address)
             self._away[address] = (time.monotonic(), reason)
             others = not all(map(self._is_away, self.all))
+            self._lock.notify_all()
         if others and not known:
             print(
                 f"{self.key}: {address} is left out ({reason}); others take its requests", file=sys.stderr, flush=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, TrainedPolicy, completion
 from psychocounsel.settings.schema import option
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from psychocounsel.model.packed import PackedModel
     from psychocounsel.model.shape import Shape
 
+_Random = Union["torch.Generator", list["torch.Generator"]]  # one for all replies that are written, or one for each
 _PART = 256  # neighbouring tokens of which first the part is drawn, then one in it: cheaper than noise for every token
 
 
@@ -69,8 +70,11 @@ class HFRollout(Rollout):
     def sync(self, version: int) -> None:
         self.version = version
 
-    def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """As Rollout says; random numbers come from `sampling.seed` alone."""
+    def generate(self, groups: Sequence[Group], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[Group]:
+        """As Rollout says; random numbers come from `sampling.seed` alone.
+
+        With `seeds`, one for each group and `sampling.n` 1, those of a reply come from its own, whatever else is written.
+        """
         import torch
 
         from psychocounsel.rollout.decoding import decoding
@@ -87,7 +91,8 @@ class HFRollout(Rollout):
         with computes, decoding(self.policy, partitioned=self.together is not None):
             while self._anyone(bool(batches)):
                 members = batches.pop(0) if batches else []
-                made = self._batch([groups[index] for index in members], sampling, generator)
+                own = [torch.Generator(device).manual_seed(seeds[index]) for index in members] if seeds else generator
+                made = self._batch([groups[index] for index in members], sampling, own)
                 found |= zip(members, made, strict=True)
         self.policy.train(training)
         return [replace(group, completions=found[index]) for index, group in enumerate(groups)]
@@ -96,14 +101,19 @@ class HFRollout(Rollout):
         """Whether there is work here or, where the passes are made together, on any rank."""
         return here if self.together is None else self.together.any(here)
 
-    def _batch(self, groups: Sequence[Group], sampling: Sampling, generator: torch.Generator) -> list[list[Completion]]:
+    def _batch(self, groups: Sequence[Group], sampling: Sampling, generator: _Random) -> list[list[Completion]]:
         lm = self.policy.lm
         rows = _Rows(groups, sampling, lm, self.stop) if groups else None
         if rows is None:
             _keep_step(lm)
         while self._anyone(rows is not None and rows.alive):
             if rows is not None and rows.alive:
-                rows.write(*_draw(rows.logits, sampling, generator))
+                own = (
+                    [generator[number] for number in rows.numbers.tolist()]
+                    if isinstance(generator, list)
+                    else generator
+                )
+                rows.write(*_draw(rows.logits, sampling, own))
             if self._anyone(rows is not None and rows.alive):
                 rows.look() if rows is not None and rows.alive else _keep_step(lm)
         replies = rows.replies() if rows is not None else []
@@ -195,7 +205,7 @@ def _keep_step(lm: Any) -> None:
     lm(input_ids=token, attention_mask=token + 1, position_ids=token, logits_to_keep=1)
 
 
-def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw(logits: torch.Tensor, sampling: Sampling, generator: _Random) -> tuple[torch.Tensor, torch.Tensor]:
     """int64[rows] tokens, and their log-probabilities float32[rows] in the distribution that they are drawn from."""
     import torch
 
@@ -212,13 +222,23 @@ def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) 
     return tokens.squeeze(1), logprobs.squeeze(1)
 
 
-def _pick(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _pick(weights: torch.Tensor, generator: _Random) -> torch.Tensor:
     """int64[rows, 1]: a column of each row of float32[rows, columns], as likely as its share; never one of weight 0."""
     import torch
 
     below = weights.cumsum(-1, dtype=torch.float64)
-    drawn = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator, device=weights.device)
+    drawn = _uniform(len(weights), generator, weights.device)
     return torch.searchsorted(below, drawn * below[:, -1:], right=True).clamp_(max=weights.shape[1] - 1)
+
+
+def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tensor:
+    """float64[rows, 1] in [0, 1): all of one generator, or each row of its own."""
+    import torch
+
+    options: Any = {"dtype": torch.float64, "device": device}
+    if not isinstance(generator, list):
+        return torch.rand(rows, 1, generator=generator, **options)
+    return torch.cat([torch.rand(1, 1, generator=each, **options) for each in generator])
 
 
 def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

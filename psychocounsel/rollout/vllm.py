@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.errors import UserError, words
+from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
-from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
+from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, quiet_start, replies, request, sampling_params
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,7 +64,7 @@ class VLLMRollout(Rollout):
         self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
         self.sleeps = world.device.type == "cuda"
         self.awake, self.version = True, -1
-        with _inside_training(world):
+        with _inside_training(world), quiet_start("rollout=vllm"):
             prepare_cpu(arguments)
             from vllm import LLM
 
@@ -155,8 +154,7 @@ def _inside_training(world: World) -> Iterator[None]:
     set_num_threads = torch.set_num_threads
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        with _said_only_if_it_fails():
-            yield
+        yield
     finally:
         torch.set_num_threads = set_num_threads  # vLLM puts one there that does nothing
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
@@ -164,30 +162,3 @@ def _inside_training(world: World) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextmanager
-def _said_only_if_it_fails() -> Iterator[None]:
-    """Keep what vLLM prints while it starts off the terminal.
-
-    Raises:
-        UserError: in place of what ends the start, after all that was printed.
-    """
-    shown = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-        failure: Exception | None = None
-        try:
-            yield
-        except Exception as error:
-            failure = error
-        finally:
-            for number, descriptor in enumerate(shown, 1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-        if failure is not None:
-            said.seek(0)
-            os.write(2, said.read())
-            line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-            raise UserError(f"rollout=vllm: the engine could not start: {words(line[:300])}") from failure

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 from psychocounsel.rollout.base import RolloutSettings, Sampling
 from psychocounsel.settings.schema import option
 
@@ -76,8 +79,6 @@ def prepare_cpu(arguments: dict[str, Any]) -> None:
     Raises:
         UserError: if vLLM has no attention on CPU for the model's heads.
     """
-    import os
-
     from transformers import AutoConfig
     from vllm.platforms import current_platform
 
@@ -132,3 +133,30 @@ def replies(output: Any) -> list[Reply]:
         (list(each.token_ids), [some[token].logprob for token, some in zip(each.token_ids, each.logprobs, strict=True)])
         for each in output.outputs
     ]
+
+
+@contextmanager
+def quiet_start(what: str) -> Iterator[None]:
+    """Keep what vLLM prints while it starts off the terminal; `what` is the setting that errors name.
+
+    Raises:
+        UserError: in place of what ends the start, after all that was printed.
+    """
+    shown = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        finally:
+            for number, descriptor in enumerate(shown, 1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        if failure is not None:
+            said.seek(0)
+            os.write(2, said.read())
+            line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            raise UserError(f"{what}: the engine could not start: {words(line[:300])}") from failure

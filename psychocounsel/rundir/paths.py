@@ -93,6 +93,42 @@ class RunDir:
         return sorted(path for path in self.wandb.glob("offline-run-*") if path.is_dir())
 
 
+class AnnotationDir(RunDir):
+    """The files of an annotate directory, which is a run directory with tables."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.speeches = path / "speeches.parquet"  # what is asked about, a row a speech
+        self.dropped_speeches = path / "dropped_speeches.parquet"  # which rows of the sources fell, and why; no texts
+        self.identifier_sample = path / "identifier_sample.md"  # speeches to check by hand for identifiers
+        self.replies = path / "replies.parquet"  # every reply, or why there is none
+        self.votes = path / "votes.parquet"  # every rating that an annotator gave, with reasons
+        self.answers = path / "answers"  # the journal: every bought answer
+        self.steps = path / "steps"  # a record for each step that is done
+        self.dataset = path / "dataset"  # what training reads: train.parquet, test.parquet, README.md
+        self.removed = path / "removed.txt"  # tombstones: hashes of the ids of removed speeches
+        self.shards = path / "shards"  # run directories of the jobs that share the work
+
+    def step(self, name: str) -> Path:
+        """The record of a step: what it was made from, and its figures."""
+        return self.steps / f"{name}.json"
+
+    def shard(self, index: int) -> "ShardDir":
+        return ShardDir(self.shards / f"{index:03d}", self)
+
+
+class ShardDir(AnnotationDir):
+    """`OUT/shards/003`: replies and votes of a share of the speeches; speeches and answers are those of the whole."""
+
+    def __init__(self, path: Path, whole: AnnotationDir) -> None:
+        super().__init__(path)
+        self.whole = whole
+        self.speeches, self.answers, self.removed = whole.speeches, whole.answers, whole.removed
+
+    def step(self, name: str) -> Path:
+        return self.whole.step(name) if name == "speeches" else super().step(name)
+
+
 class AttemptDir:
     """`RUN/logs/02`: what the processes of one attempt printed."""
 

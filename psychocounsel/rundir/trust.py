@@ -27,7 +27,9 @@ def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
     """
     files = RunDir(run_dir)
     trees = (files.checkpoints, files.model) if whole else ()
-    _refuse(run_dir, [run_dir, files.config, files.job, *(path for tree in trees for path in _below(tree))])
+    _refuse(
+        run_dir, [run_dir, files.config, files.job, files.overrides, *(path for tree in trees for path in _below(tree))]
+    )
 
 
 def refuse_untrusted_model(run_dir: Path) -> None:

@@ -272,11 +272,11 @@ def check_local_path(value: str | None, key: str, folder: bool = False, must_exi
 def make_paths_absolute(config: DictConfig) -> None:
     """Jobs may start in another directory: what exists here is recorded by its absolute path."""
     models = [section for _, section in reward_sections(config)] + ([config.model] if "model" in config else [])
+    data = [config.data] if "data" in config else []
     for node, key in [
         *((model, key) for model in models for key in ("path", "chat_template") if key in model),
-        (config.data, "path"),
-        (config.data, "eval_path"),
-        *((entry, "path") for entry in config.data.mix),
+        *((each, key) for each in data for key in ("path", "eval_path")),
+        *((entry, "path") for each in data for entry in each.mix),
         *((entry, "path") for entry in (config.audit.against if "audit" in config else [])),
     ]:
         value = node[key]
@@ -286,8 +286,8 @@ def make_paths_absolute(config: DictConfig) -> None:
             node[key] = os.path.abspath(os.path.expanduser(value))
     for key in ("output", "cache"):
         config.paths[key] = os.path.abspath(os.path.expanduser(config.paths[key]))
-    for key in ("run_dir", "sweep_dir"):
-        if config[key]:
+    for key in ("run_dir", "sweep_dir", "out", "remove"):
+        if config.get(key):
             config[key] = os.path.abspath(os.path.expanduser(config[key]))
     if "after" in config:
         config.after = [os.path.abspath(os.path.expanduser(parent)) for parent in config.after]

@@ -12,29 +12,34 @@ from psychocounsel.settings.targets import build
 def check_confidential(config: DictConfig) -> None:
     """Refuse to send texts to hosts that are not in `data.allowed_hosts`, where the data are confidential.
 
+    Of an annotation the keys are `speeches.confidential` and `speeches.allowed_hosts`.
+
     Raises:
         UserError: naming the key and the host, also of a proxy on the way.
     """
-    data = config.data
-    for host in data.allowed_hosts:
+    group = "speeches" if "speeches" in config else "data"
+    texts = config[group]
+    for host in texts.allowed_hosts:
         if host.lower() != host_of(host) or not host:
-            raise UserError(f"data.allowed_hosts: {host} is no name of a host; give it alone, as reward.clinic.example")
-    if data.allowed_hosts and not data.confidential:
+            raise UserError(
+                f"{group}.allowed_hosts: {host} is no name of a host; give it alone, as reward.clinic.example"
+            )
+    if texts.allowed_hosts and not texts.confidential:
         raise UserError(
-            "data.allowed_hosts limits confidential data alone: add data.confidential=true, or leave it out"
+            f"{group}.allowed_hosts limits confidential data alone: add {group}.confidential=true, or leave it out"
         )
-    if not data.confidential:
+    if not texts.confidential:
         return
-    for group in ("tracker", "reward", "rollout"):
-        if group in config:
-            for key, address in build(config, group).receivers(group):
-                refuse_host(key, address, data.allowed_hosts)
+    for sender in ("tracker", "reward", "rollout", "writers", "annotator"):
+        if sender in config:
+            for key, address in build(config, sender).receivers(sender):
+                refuse_host(key, address, texts.allowed_hosts, group)
     for address in config.counterfactuals.addresses if "counterfactuals" in config else ():
-        refuse_host("counterfactuals.addresses", address, data.allowed_hosts)
+        refuse_host("counterfactuals.addresses", address, texts.allowed_hosts)
 
 
-def refuse_host(key: str, address: str, allowed: Sequence[str]) -> None:
-    """Refuse a receiver of texts that is not among the hosts in `allowed`.
+def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "data") -> None:
+    """Refuse a receiver of texts that is not among the hosts in `allowed`, which stand in `group`.
 
     Raises:
         UserError: naming `key` and the host.
@@ -43,8 +48,8 @@ def refuse_host(key: str, address: str, allowed: Sequence[str]) -> None:
         if host not in {name.lower() for name in allowed}:
             hosts = ",".join(f"'{name}'" if ":" in name else name for name in (*allowed, host))
             raise UserError(
-                f"{key}: would send texts to {what}{host}, which data.confidential=true does not allow: add "
-                f"data.allowed_hosts=[{hosts}] if it may see them, or give another {key}"
+                f"{key}: would send texts to {what}{host}, which {group}.confidential=true does not allow: add "
+                f"{group}.allowed_hosts=[{hosts}] if it may see them, or give another {key}"
             )
 
 

@@ -1,7 +1,6 @@
 """Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -30,7 +29,13 @@ from psychocounsel.settings.checks import (
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import Compositions, merged
 from psychocounsel.settings.confidential import check_confidential
-from psychocounsel.settings.keys import SINGLE_LINES, refuse_control_characters, refuse_renamed, unknown_key
+from psychocounsel.settings.keys import (
+    SINGLE_LINES,
+    missing_key,
+    refuse_control_characters,
+    refuse_renamed,
+    unknown_key,
+)
 from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
 from psychocounsel.settings.schema import (
     EvaluateConfig,
@@ -40,15 +45,18 @@ from psychocounsel.settings.schema import (
     check_limits,
     flat_keys,
 )
+from psychocounsel.settings.sections.annotation_groups import check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
+from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
+from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.storage.files import shipped
 
-_SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig}
-_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout")
+_SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
+_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "writers", "annotator")
 
 
 def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -57,6 +65,10 @@ def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
 
 def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
     return sample if _root_.data.path == "builtin:sample" else other
+
+
+def _if_rules(rules: Any, other: Any, *, _root_: DictConfig) -> Any:
+    return rules if _root_.annotator.get("name") == "rules" else other
 
 
 def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
@@ -81,6 +93,7 @@ OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
 OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
 OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
 OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
+OmegaConf.register_new_resolver("if_rules", _if_rules, replace=True)
 OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
 
 
@@ -97,21 +110,10 @@ def _compositions(name: str) -> Compositions:
     return Compositions(loader, lambda choices: loader.load_configuration(name, choices, RunMode.RUN))
 
 
-def quote_choice(override: str) -> str:
-    """An override as Hydra understands it.
-
-    It takes `zero=3` for the number 3, which is no name of a choice, and refuses new entries of a dictionary without `++`.
-    """
-    key, _, value = override.partition("=")
-    if key.lstrip("+") == "zero":
-        return f"{key}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in value.split(","))
-    if value.startswith("{") and key[:1] not in "+~" and key != "data.principle_weights":
-        return f"++{override}"
-    return override
-
-
 def command_of(config: DictConfig) -> str:
-    """The command that a configuration is for: train, evaluate or audit."""
+    """The command that a configuration is for: train, evaluate, audit or annotate."""
+    if "speeches" in config:
+        return "annotate"
     return "train" if "algo" in config else "audit" if "audit" in config else "evaluate"
 
 
@@ -138,6 +140,19 @@ def check(composed: DictConfig) -> DictConfig:
         refuse_control_characters(config.get(key), key)
     cluster = build(config, "cluster")
     cluster.check()
+    if "speeches" in config:
+        check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
+        check_annotate(config)
+    else:
+        _check_what_reads_pairs(config, cluster)
+    check_confidential(config)
+    make_paths_absolute(config)
+    if "data" in config:
+        _name_by_path(config)
+    return config
+
+
+def _check_what_reads_pairs(config: DictConfig, cluster: Any) -> None:
     check_data(config)
     check_counterfactuals(config)
     if "algo" in config:
@@ -156,10 +171,6 @@ def check(composed: DictConfig) -> DictConfig:
         check_reward_paths(config)
     if "audit" in config:
         check_against(config)
-    check_confidential(config)
-    make_paths_absolute(config)
-    _name_by_path(config)
-    return config
 
 
 def _leave_out_unused(plain: DictConfig) -> None:
@@ -236,8 +247,8 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
     except (ValidationError, OmegaConfBaseException) as error:
-        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
-            raise UserError(f"{missing.group(1)} is not set: add {missing.group(1)}=VALUE") from error
+        if missing := missing_key(error):
+            raise UserError(f"{missing} is not set: add {missing}=VALUE") from error
         said = str(error).splitlines()[0]
         for form, words in _FORMS.items():
             said = words if form in said else said

@@ -38,14 +38,16 @@ def missing_methods(cls: type) -> str:
     return f"{', '.join(names)} (see {' and '.join(sorted(owners))})" if names else ""
 
 
-def check_target(group: str, name: str, target: Any, base: str) -> None:
+def check_target(group: str, name: str, target: Any, base: str, also: str) -> None:
     """Hold the class `name`, which `<group>._target_` names, against the contract of its group, whose base class is `base`.
+
+    A class of the group `also` will do as well.
 
     Raises:
         UserError: if it is of another kind, lacks a method, or has a field in place of one.
     """
     said = f"{group}._target_={name}"
-    if not (isinstance(target, type) and issubclass(target, GroupSettings) and target.config_group == group):
+    if not (isinstance(target, type) and issubclass(target, GroupSettings) and target.config_group in (group, also)):
         raise UserError(f"{said}: must be a dataclass that derives from {base}")
     if lacking := missing_methods(target):
         raise UserError(f"{said}: lacks {lacking}")

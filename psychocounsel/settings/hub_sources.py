@@ -36,6 +36,8 @@ def sources(configs: Iterable[DictConfig]) -> list[HubSource]:
 
 def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     """Each source of a checked configuration with the key of its revision; what ships or is local is none."""
+    if "data" not in config:
+        return
     mix = [
         ("dataset", f"data.mix[{index}].path", f"data.mix[{index}].revision") for index in range(len(config.data.mix))
     ]

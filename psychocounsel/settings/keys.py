@@ -67,6 +67,15 @@ def refuse_unknown(group: str, values: dict[str, Any], target: Any) -> None:
             raise UserError(renamed(key, value) or unknown_key(key, fields))
 
 
+def missing_key(error: Any) -> str | None:
+    """The mandatory key that an error of OmegaConf says is not set, if it says so: also where another value is made of it."""
+    said = str(error)
+    if found := re.search(r"Missing mandatory value: (\S+)", said):
+        return found[1]
+    made_of = re.search(r"interpolation '\$\{\.(\w+)\}': Incompatible value 'None'", said)
+    return f"{str(error.full_key).rpartition('.')[0]}.{made_of[1]}" if made_of else None
+
+
 # Settings whose texts become lines of batch scripts, or of lists of files.
 SINGLE_LINES = ("cluster", "paths", "run_dir", "sweep_dir", "after", "code_path")
 

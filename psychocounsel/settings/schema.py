@@ -85,6 +85,7 @@ class DataConfig:
     rating_range: list[float] = option([1.0, 5.0])
     mix: list[MixEntry] = option([])
     swapped: float = option(0.0, at_least=0, at_most=5)
+    soft_labels: bool = False
     balance: list[str] | None = None
     confidential: bool = False
     allowed_hosts: list[str] = option([])

@@ -14,7 +14,11 @@ _BASES = {
     "reward": "psychocounsel.reward.base.RewardSettings",
     "rollout": "psychocounsel.rollout.base.RolloutSettings",
     "data": "psychocounsel.data.base.Source",
+    "writers": "psychocounsel.annotation.asking.language_model.LanguageModel",
+    "annotator": "psychocounsel.annotation.asking.language_model.LanguageModel",
+    "speeches": "psychocounsel.annotation.speeches.settings.Speeches",
 }
+_ALSO = {"annotator": "writers"}  # any model that writes may annotate
 
 
 def target_class(config: DictConfig, group: str) -> Any:
@@ -46,7 +50,7 @@ def class_of(section: Any, group: str) -> Any:
     if not dataclasses.is_dataclass(target) or fields - set(target.__dataclass_fields__):
         raise UserError(f"{group}._target_={name}: is no dataclass; write @dataclass above the class")
     if group in _BASES:
-        check_target(group, name, target, _BASES[group])
+        check_target(group, name, target, _BASES[group], _ALSO.get(group, group))
     return target
 
 

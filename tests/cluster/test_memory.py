@@ -7,7 +7,14 @@ import pytest
 import torch
 from omegaconf import DictConfig, open_dict
 
-from psychocounsel.cluster.memory import Estimate, advice, estimate, model_states, trained_parameters, trained_shape
+from psychocounsel.cluster.memory import (
+    MemoryEstimate,
+    advice,
+    estimate,
+    model_states,
+    trained_parameters,
+    trained_shape,
+)
 from psychocounsel.cluster.slurm.dry_run import _memory_line
 from psychocounsel.model.shape import Shape, shape_of
 from psychocounsel.settings.config import check, compose
@@ -94,7 +101,7 @@ def _tiny(*overrides: str) -> tuple[Shape, DictConfig]:
     return shape, config
 
 
-def _estimate(*overrides: str, gpus: int = 4) -> Estimate:
+def _estimate(*overrides: str, gpus: int = 4) -> MemoryEstimate:
     return estimate(*_tiny(*overrides), gpus)
 
 

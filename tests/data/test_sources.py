@@ -256,3 +256,21 @@ def test_what_datasets_makes_of_private_files_is_private(tmp_path: Path) -> None
     made = [private, *private.rglob("*")]
     assert any(path.suffix == ".arrow" for path in made)
     assert {path.stat().st_mode & 0o077 for path in made} == {0}
+
+
+def test_folders_of_the_same_name_and_card_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` by itself gives the rows of the first for both, and the old ones of a folder that has changed."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def written(place: str, text: str) -> str:
+        folder = tmp_path / place / "dataset"
+        folder.mkdir(parents=True, exist_ok=True)
+        row = {"prompt": text, "chosen": "Good.", "rejected": "Bad."}
+        pq.write_table(pa.Table.from_pylist([row]), folder / "train.parquet")
+        files = "configs: [{config_name: default, data_files: [{split: train, path: train.parquet}]}]"
+        (folder / "README.md").write_text(f"---\n{files}\n---\n")
+        return str(folder)
+
+    for place, text in (("one", "I am first."), ("two", "I am second."), ("one", "I have changed.")):
+        (example,) = load_examples(written(place, text), "train", None)
+        assert example.prompt[0]["content"] == text

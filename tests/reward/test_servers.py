@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from psychocounsel.cluster.application import load_reward_preset
+from psychocounsel.cluster.application import load_preset
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.load import resolve_path
@@ -76,7 +77,7 @@ def settled(*overrides: str, name: str = "evaluate") -> DictConfig:
     """The checked configuration, as a command makes it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_members(composed, load_reward_preset)
+        resolve_members(composed, partial(load_preset, "reward"))
     return configs.check(composed)
 
 

@@ -1,5 +1,6 @@
 """Confidential data: no host but the allowed ones is sent texts, and a command that would send some is refused in one line."""
 
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -7,7 +8,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from psychocounsel.cluster.application import load_reward_preset
+from psychocounsel.cluster.application import load_preset
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings.config import check
@@ -32,7 +33,7 @@ def checked(*overrides: str, name: str = "train") -> DictConfig:
     """The configuration as a command checks it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_members(composed, load_reward_preset)
+        resolve_members(composed, partial(load_preset, "reward"))
     return check(composed)
 
 

@@ -25,7 +25,7 @@ from psychocounsel.settings import command_line
 
 _parsed: dict[tuple[str, int, int, int], bytes] = {}  # of files as they are: path, inode, size and when they changed
 
-_COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate", "audit": "audit"}
+_COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate", "audit": "audit", "annotate": "annotate"}
 
 
 @dataclass(frozen=True)

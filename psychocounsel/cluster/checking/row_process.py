@@ -28,6 +28,7 @@ def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: s
         UserError: for rows that a job cannot use.
     """
     lines, ready = list[str](), list[Job]()
+    jobs = [job for job in jobs if not job.makes_tables]  # which read their sources in a step
     for job in jobs:
         if missing := _not_here(job):
             lines.append(f"rows unchecked: {missing}")

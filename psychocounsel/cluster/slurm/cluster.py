@@ -10,8 +10,14 @@ from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import submitted, submitting
 from psychocounsel.cluster.slurm.dry_run import describe
 from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.shards import sharing
 from psychocounsel.cluster.slurm.standings import queued_runs
 from psychocounsel.rundir.submissions import home_of
+
+
+def is_shared(job: Job) -> bool:
+    """Whether the job becomes several."""
+    return job.makes_tables and job.config.shards > 1 and not job.config.remove
 
 
 @dataclass
@@ -35,7 +41,7 @@ class Slurm(SlurmRequest, Cluster):
         return found
 
     def describe(self, jobs: list[Job]) -> str:
-        return describe(jobs)
+        return sharing.describe(jobs[0]) if is_shared(jobs[0]) else describe(jobs)
 
     def select(self, jobs: list[Job]) -> None:
         submitting.select(jobs)
@@ -46,6 +52,8 @@ class Slurm(SlurmRequest, Cluster):
         return super().check_rows(jobs)
 
     def submit(self, jobs: list[Job]) -> Submission:
+        if is_shared(jobs[0]) and not jobs[0].skip:
+            return sharing.submit(jobs[0])
         return submitting.submit(self, jobs)
 
     def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:

@@ -89,6 +89,7 @@ class SlurmRequest:
     server_nodes: int = option(0, at_least=0)
     servers: Servers = field(default_factory=Servers)
     snapshot_limit_mb: int = option(200, at_least=1)
+    internet: bool = False
     wait: bool = False
 
     def __post_init__(self) -> None:

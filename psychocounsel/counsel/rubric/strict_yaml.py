@@ -26,8 +26,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return mapping
 
 
-def read_file(kind: type, file: Path, problems: Problems) -> Any:
-    """The dataclass `kind` as a file holds it. None if the file has problems, which are added to the list."""
+def read_file(kind: Any, file: Path, problems: Problems) -> Any:
+    """A file as the type `kind` (see `read_part`). None if the file has problems, which are added to the list."""
     found = len(problems)
     value = _parse(file, problems)
     part = read_part(kind, value, file.name, problems) if len(problems) == found else None

@@ -13,6 +13,7 @@ from psychocounsel.data.odd_rows import report_dropped, warn
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.data.selection.shuffle import rank
+from psychocounsel.data.selection.soft_labels import with_soft_labels
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
 
@@ -57,7 +58,7 @@ def _load_one(data: DictConfig, path: str | None, split: str, revision: str | No
     examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped)
     report_dropped(dropped, len(dropped or []) + len(examples), path or data.name, report)
     warn(examples, path or data.name, report)
-    return pairs_of(examples, data, path or data.name, report)
+    return with_soft_labels(pairs_of(examples, data, path or data.name, report), data.soft_labels)
 
 
 def _load_mix(data: DictConfig, report: Report) -> list[Example]:
@@ -130,6 +131,7 @@ def _pair(example: Example, chosen: int, rejected: int) -> Example:
         order=list(sides) if example.rated else None,
         rated=False,
         harmful=None,
+        probability=None if example.probability is None else abs(chosen - example.probability),
     )
 
 

@@ -17,7 +17,7 @@ def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Call
 
     The other client is of another component of shared text, and of the same topic where the data name topics. Each chosen
     reply gets one new pair before any gets a second, in an order of `seed`, and never the same opponent twice. New
-    pairs have no ratings and no scores: nobody rated the other client's reply here.
+    pairs have no ratings and no scores: nobody rated the other client's reply here. Among soft labels theirs is 1.
 
     Raises:
         UserError: if rows are no pairs, or there are too few clients for so many pairs.
@@ -61,4 +61,14 @@ def _pair(own: Example, other: Example) -> Example:
     writers = [own.writers[0], other.writers[0]] if own.writers and other.writers else None
     replies = [own.replies[0], other.replies[0]]
     identity = f"{own.id}-swapped-{other.id}"
-    return replace(own, id=identity, replies=replies, ratings=None, scores=None, writers=writers, order=None)
+    probability = None if own.probability is None else 1.0
+    return replace(
+        own,
+        id=identity,
+        replies=replies,
+        ratings=None,
+        scores=None,
+        writers=writers,
+        order=None,
+        probability=probability,
+    )

@@ -1,22 +1,14 @@
 """The card of a trained model: what it was made of, under which licence, and how it did."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.data.licences import identifier, strictest
 from psychocounsel.model.load import resolve_path
 from psychocounsel.settings import config as configs
-
-# Identifiers of the hub, from the freest to the strictest; what is in none of these is stricter than all of them.
-_LICENCES = (
-    {"cc0-1.0", "unlicense", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0"},
-    {"cc-by-sa-4.0", "gpl-3.0", "odc-by", "openrail"},
-    {"llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma"},
-    {"cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"},
-)
 
 
 def model_card(config: DictConfig, about: dict[str, Any]) -> str:
@@ -58,23 +50,10 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
     )
 
 
-def strictest(licences: list[str | None]) -> str:
-    """The strictest of several licences; "other" if one is unknown, or two of the same strictness differ."""
-
-    def rank(licence: str | None) -> int:
-        known = [index for index, names in enumerate(_LICENCES) if licence in names]
-        return known[0] if known else len(_LICENCES)
-
-    highest = max(map(rank, licences))
-    names = {licence for licence in licences if rank(licence) == highest}
-    is_free = highest == 0  # of several permissive licences any may be named
-    return sorted(map(str, names))[0] if highest < len(_LICENCES) and (is_free or len(names) == 1) else "other"
-
-
 def model_licence(model: DictConfig) -> str | None:
     """What the config says, else the model's own card: in its folder, or in the hub's cache."""
     if model.license:
-        return _identifier(model.license)
+        return identifier(model.license)
     path = Path(resolve_path(model.path))
     card: Path | str | None = path / "README.md"
     if not path.is_dir() and not path.is_absolute():
@@ -97,20 +76,13 @@ def _licence_of(card: Path) -> str | None:
     if not isinstance(front, dict):
         return None
     licence = front.get("license")
-    return _identifier(front.get("license_name") if licence == "other" else licence)
-
-
-def _identifier(licence: Any) -> str | None:
-    """As the hub writes its licences and asks for names of others: `my-license-1.0`; several in a list all apply."""
-    names = licence if isinstance(licence, list) else [licence]
-    known = [re.sub(r"[^a-z0-9.+]+", "-", str(name).lower()).strip("-") for name in names if name is not None]
-    return "-and-".join(sorted({name for name in known if name})) or None
+    return identifier(front.get("license_name") if licence == "other" else licence)
 
 
 def _data_licences(data: DictConfig) -> list[tuple[str, str | None]]:
     if not data.mix:
-        return [(f"data {data.name}", _identifier(data.license))]
-    return [(f"data {entry.name or _public(entry.path)}", _identifier(entry.license)) for entry in data.mix]
+        return [(f"data {data.name}", identifier(data.license))]
+    return [(f"data {entry.name or _public(entry.path)}", identifier(entry.license)) for entry in data.mix]
 
 
 def _sources(config: DictConfig) -> list[str]:

@@ -26,7 +26,7 @@ _ROWS = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How far a run came: its status (finished, stopped, failed), and evaluations before training, best and last."""
 
     status: str
@@ -36,7 +36,7 @@ class Outcome:
     seconds: float
 
 
-def report_end(run: Run, outcome: Outcome, fingerprint: str) -> None:
+def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
     """Write `summary.json`, and say how the run went. On rank 0."""
     write_summary(
         run.dir,
@@ -52,7 +52,7 @@ def report_end(run: Run, outcome: Outcome, fingerprint: str) -> None:
         run.say(line)
 
 
-def _lines(run: Run, outcome: Outcome) -> list[str]:
+def _lines(run: Run, outcome: Ending) -> list[str]:
     """How the run went, where its results are and what to try next."""
     config = run.config
     target = configs.target_class(config, "algo")

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from psychocounsel.evaluation.audit.repeats import Texts, repeats, shared
 from psychocounsel.evaluation.audit.swapping import other_prompts
 from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.evaluation.audit.topics import topics_of
-from psychocounsel.evaluation.audit.verdict import judge_blind
+from psychocounsel.evaluation.audit.verdict import Verdict, judge_blind
 from psychocounsel.evaluation.flipped import flipped_figures
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
@@ -49,6 +49,42 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
         UserError: if there are no pairs, or too few clients to hold any out.
     """
     examples, others = load_pairs(config, say), load_others(config, say)
+    found = measure(examples, lambda: all_rows(config.data), others, config, bar, score, is_main)
+    if found is None:
+        return DONE
+    figures, verdict = found.figures, found.verdict
+    _write(config, folder, found.pairs, figures, FINISHED if verdict.code == DONE else verdict.word)
+    for line in lines_of(config.data.name, OmegaConf.select(config, "reward.name"), figures):
+        say(line)
+    say(f"written to {RunDir(folder).audit}")
+    return verdict.code
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an audit found, and about which pairs."""
+
+    pairs: Pairs
+    figures: Figures
+    verdict: Verdict
+
+
+def measure(
+    examples: Sequence[Example],
+    rated: Callable[[], Sequence[Example]],
+    others: Mapping[str, list[Example]],
+    config: DictConfig,
+    bar: Bar,
+    score: Score | None = None,
+    is_main: bool = True,
+) -> Measured | None:
+    """All figures of pairs; None on other ranks than the first. `rated` gives rows whose ratings count, `others` other sets.
+
+    Of `config` it reads `audit`, `data.rating_range` and `data.system_prompt`.
+
+    Raises:
+        UserError: if there are too few clients to hold any out.
+    """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
     if len(np.unique(pairs.component)) < _LEAST:
@@ -61,13 +97,11 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
     if score is not None:
         margins["reward"] = reward_margins(pairs, other, score, config.data.system_prompt)
     if not is_main:
-        return DONE
+        return None
     margins["overlap"] = overlap_margins(pairs, other)
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    given = config.audit
-    blind = blind_baselines(
-        pairs, topics, given.folds, given.permutations, given.seed, workers, lambda names: bar(names, "baselines")
-    )
+    given, shown = config.audit, lambda names: bar(names, "baselines")
+    blind = blind_baselines(pairs, topics, given.folds, given.permutations, given.seed, workers, shown)
     verdict = judge_blind(blind.baselines, config.audit.max_blind)
     figures: Figures = {
         "counts": _counts(pairs),
@@ -75,15 +109,11 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
         "blind": {**asdict(blind), "maximum": {**asdict(blind.maximum), "cue": blind.best}},
         "reading": {name: _of_reading(found, pairs, examples) for name, found in margins.items()},
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
-        **_of_ratings(config, examples),
+        **_of_ratings(rated, config.data.rating_range[1], examples),
         "contradictions": contradictions(pairs),
         **_of_texts(config, pairs, others),
     }
-    _write(config, folder, pairs, figures, FINISHED if verdict.code == DONE else verdict.word)
-    for line in lines_of(config.data.name, OmegaConf.select(config, "reward.name"), figures):
-        say(line)
-    say(f"written to {RunDir(folder).audit}")
-    return verdict.code
+    return Measured(pairs, figures, verdict)
 
 
 def _of_reading(margins: dict[str, np.ndarray], pairs: Pairs, examples: Sequence[Example]) -> Figures:
@@ -134,21 +164,19 @@ def _counts(pairs: Pairs) -> Figures:
     }
 
 
-def _of_ratings(config: DictConfig, examples: Sequence[Example]) -> Figures:
+def _of_ratings(rows: Callable[[], Sequence[Example]], highest: float, examples: Sequence[Example]) -> Figures:
     """Halo, and disagreement of ratings, of all replies of the audited prompts; None where there are no ratings."""
     if not any(example.ratings for example in examples):
         return {"halo": None, "disagreement": None}
     prompts = {normalised(example.prompt) for example in examples}
-    rated: RatedReplies = rated_from(
-        [row for row in all_rows(config.data) if normalised(row.prompt) in prompts], list(PRINCIPLES)
-    )
+    rated: RatedReplies = rated_from([row for row in rows() if normalised(row.prompt) in prompts], list(PRINCIPLES))
     return {
-        "halo": halo(rated.ratings, list(PRINCIPLES), config.data.rating_range[1]),
+        "halo": halo(rated.ratings, list(PRINCIPLES), highest),
         "disagreement": rating_disagreement(rated),
     }
 
 
-def _of_texts(config: DictConfig, pairs: Pairs, others: dict[str, list[Example]]) -> Figures:
+def _of_texts(config: DictConfig, pairs: Pairs, others: Mapping[str, list[Example]]) -> Figures:
     """Duplicates, and what is shared with other sets."""
     texts = Texts(pairs)
     found: Figures = {"repeats": repeats(pairs, texts, config.audit.near), "against": {}}

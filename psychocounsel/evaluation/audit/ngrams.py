@@ -1,16 +1,15 @@
 """Counts of word and character n-grams as sparse matrices, by hashing: no vocabulary of texts is kept."""
 
-import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from psychocounsel.data.selection.shingles import TOKEN, rolled
+
 BITS = 18  # 2**18 columns
-_TOKEN = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 _TEXTS = 400  # at a time
-_MIX, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _BREAK = np.uint64(0)  # between two texts
 Array = np.ndarray
 
@@ -20,7 +19,7 @@ def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
     known: dict[str, int] = {}
 
     def codes(text: str) -> list[int]:
-        words = _TOKEN.findall(text.lower())
+        words = TOKEN.findall(text.lower())
         return [
             known[word] if word in known else known.setdefault(word, zlib.crc32(word.encode()) + 1) for word in words
         ]
@@ -43,7 +42,7 @@ def first_words(texts: Sequence[str]) -> Any:
 
     columns, starts = list[int](), [0]
     for text in texts:
-        words = _TOKEN.findall(text[:200].lower())[:3]
+        words = TOKEN.findall(text[:200].lower())[:3]
         columns += [zlib.crc32(" ".join(words[: count + 1]).encode()) % (1 << BITS) for count in range(len(words))]
         starts.append(len(columns))
     return small_indices(csr_array((np.ones(len(columns), np.float32), columns, starts), shape=(len(texts), 1 << BITS)))
@@ -79,13 +78,6 @@ def tf_idf(counts: Any) -> Any:
     return model.transform(counts, copy=False)
 
 
-def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Array]:
-    """The set of hashed sequences of `length` words of each text, uint64 in order; of a shorter text its one sequence."""
-    for text in texts:
-        codes = np.array([zlib.crc32(word.encode()) + 1 for word in _TOKEN.findall(text.lower())], np.uint64)
-        yield np.unique(_rolled(codes, min(length, max(len(codes), 1))))
-
-
 def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
     from scipy.sparse import coo_array, csr_array, vstack
 
@@ -96,7 +88,7 @@ def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
         row = np.repeat(np.arange(len(some)), [len(code) + 1 for code in some])
         columns, rows = [], []
         for length in lengths:
-            hashed = _rolled(whole, length) >> np.uint64(64 - BITS)
+            hashed = rolled(whole, length) >> np.uint64(64 - BITS)
             last = len(whole) - length + 1
             inside = (row[:last] == row[length - 1 :]) & (whole[length - 1 :] != _BREAK)
             columns.append(hashed[inside].astype(np.int32))
@@ -111,13 +103,3 @@ def small_indices(matrix: Any) -> Any:
     """The matrix with indices of 32 bits, which scikit-learn asks for, in place."""
     matrix.indices, matrix.indptr = (each.astype(np.int32, copy=False) for each in (matrix.indices, matrix.indptr))
     return matrix
-
-
-def _rolled(codes: Array, length: int) -> Array:
-    """A hash of each sequence of `length` codes, uint64; of the length as well."""
-    count = max(len(codes) - length + 1, 0)
-    mixed = np.full(count, length, np.uint64)
-    for place in range(length):
-        mixed = mixed * _MIX + codes[place : place + count]
-    mixed ^= mixed >> np.uint64(29)
-    return mixed * _SPREAD

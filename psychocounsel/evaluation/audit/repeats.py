@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.near import Sketches, near_matches, near_pairs, sketches
 from psychocounsel.data.selection.shared_text import normalised, reply_key
 from psychocounsel.evaluation.audit.material import Pairs
-from psychocounsel.evaluation.audit.near import Sketches, near_matches, near_pairs, sketches
 
 
 class Texts:
@@ -33,7 +33,10 @@ def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, Any]:
     sides = np.stack([texts.number[pairs.chosen], texts.number[pairs.rejected]], 1)
     used = np.unique(np.column_stack([np.tile(pairs.prompt, 2), sides.T.ravel()]), axis=0)
     reused = np.flatnonzero(np.bincount(used[:, 1], minlength=len(texts.replies)) > 1)
-    prompts, replies = (list(near_pairs(each, threshold)) for each in (texts.prompt_sketches, texts.reply_sketches))
+    prompts, replies = (
+        [(first, second) for first, second, _ in near_pairs(each, threshold)]
+        for each in (texts.prompt_sketches, texts.reply_sketches)
+    )
     of_prompt = _first(pairs.prompt, pairs.component, len(texts.prompts))
     of_reply = _first(sides.ravel(), np.repeat(pairs.component, 2), len(texts.replies))
     both = {tuple(sorted(pair)) for pair in sides.tolist()} & set(replies)

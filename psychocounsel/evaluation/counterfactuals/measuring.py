@@ -17,8 +17,8 @@ from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS
 from psychocounsel.evaluation.counterfactuals.invariance import Figures, counterfactual_figures
-from psychocounsel.evaluation.counterfactuals.language_model import Writer
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread, wanted
+from psychocounsel.evaluation.counterfactuals.written_changes import Writer
 from psychocounsel.reward.base import Scorer
 from psychocounsel.reward.encoding import score_what_fits
 from psychocounsel.rundir.paths import RunDir

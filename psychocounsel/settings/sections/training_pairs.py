@@ -1,4 +1,4 @@
-"""`data.balance` and `data.swapped`: settings of training pairs, for algorithms that learn from pairs."""
+"""`data.balance`, `data.swapped` and `data.soft_labels`: settings of training pairs, for algorithms that learn from pairs."""
 
 from typing import Any
 
@@ -10,13 +10,18 @@ from psychocounsel.settings.schema import suggestion
 
 
 def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
-    """Refuse unknown cues, and an algorithm that can use neither weights of pairs nor more of them.
+    """Refuse unknown cues, and an algorithm that cannot use weights of pairs, more of them, or soft labels, if asked for.
 
     Raises:
         UserError: naming the cue, or the algorithms to use instead.
     """
     _check_balance(config, algorithm)
     _check_swapped(config, algorithm)
+    if config.data.soft_labels and not algorithm.needs.soft_labels:
+        raise UserError(
+            f"data.soft_labels=true: the loss of algo={type(algorithm).__name__} has no use for soft labels: use algo=dpo or "
+            "reward, or leave data.soft_labels out"
+        )
 
 
 def _check_balance(config: DictConfig, algorithm: Any) -> None:

@@ -92,3 +92,16 @@ def _check(text: str, override: Override, groups: Sequence[str]) -> None:
         raise UserError(f"{text}: no such choice; `--help` lists those of {key}")
     if isinstance(value, str | QuotedString) and not getattr(value, "text", value):
         raise UserError(f"{text}: names no choice; `--help` lists those of {key}")
+
+
+def quote_choice(override: str) -> str:
+    """An override as Hydra understands it.
+
+    It takes `zero=3` for the number 3, which is no name of a choice, and refuses new entries of a dictionary without `++`.
+    """
+    key, _, value = override.partition("=")
+    if key.lstrip("+") == "zero":
+        return f"{key}=" + ",".join(f"'{choice}'" if choice.isdigit() else choice for choice in value.split(","))
+    if value.startswith("{") and key[:1] not in "+~" and key != "data.principle_weights":
+        return f"++{override}"
+    return override

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
 from psychocounsel.settings.targets import build
 
@@ -77,6 +78,10 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Every option, or whole section, that is idle, with the reason."""
     cluster = build(config, "cluster")
     yield from _within("cluster", cluster.unused())
+    if "speeches" in config:
+        yield from _of_annotation(config)
+        return
+    yield "cluster.internet", "annotate alone asks servers outside"
     if "algo" in config:
         algorithm = build(config, "algo")
         name = type(algorithm).__name__
@@ -96,6 +101,15 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "counterfactuals" in config:
         yield from _within("counterfactuals", idle_counterfactuals(config))
     yield from _of_data(config)
+
+
+def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
+    for group in ("speeches", *MODEL_GROUPS):
+        yield from _within(group, build(config, group).unused())
+    if config.pairs.test_fraction == 0:
+        yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
+    if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
+        yield "shards", "cluster=slurm alone shares the work out"
 
 
 def _within(group: str, unused: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -129,6 +143,7 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "algo" not in config:
         yield "data.balance", "training alone weighs pairs"
         yield "data.swapped", "training alone adds pairs"
+        yield "data.soft_labels", "training alone reads soft labels"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
         if config.part == "held_out":

@@ -8,8 +8,9 @@ import yaml
 from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.engine.checkpoints import card
-from psychocounsel.engine.checkpoints.card import model_card, model_licence, strictest
+from psychocounsel.data import licences
+from psychocounsel.data.licences import strictest
+from psychocounsel.engine.checkpoints.card import model_card, model_licence
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import TINY
 from tests.support.hub_server import pairs
@@ -45,7 +46,7 @@ def test_strictest_licence_wins(licences: list[str | None], expected: str) -> No
 
 
 def test_every_licence_that_a_card_names_is_one_of_the_hub() -> None:
-    assert set().union(*card._LICENCES) <= HUB
+    assert set().union(*licences._LICENCES) <= HUB
 
 
 def model(path: Path | str, **more: Any) -> DictConfig:

@@ -1,11 +1,12 @@
 """Near duplicates against comparing every text with every other."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from psychocounsel.evaluation.audit.near import near_matches, near_pairs, overlap, sketches
+from psychocounsel.data.selection.near import SketchFolder, near_matches, near_pairs, overlap, sketches
 from tests.support.preferences import text
 
 
@@ -40,13 +41,13 @@ def test_every_pair_above_the_threshold_is_found_and_no_other(texts: list[str]) 
         pair for pair in itertools.combinations(range(len(texts)), 2) if jaccard(texts[pair[0]], texts[pair[1]]) >= 0.7
     }
     assert len(near) > 20
-    assert set(near_pairs(sketches(texts), 0.7)) == near
+    assert {(first, second) for first, second, _ in near_pairs(sketches(texts), 0.7)} == near
 
 
 def test_the_overlap_is_the_jaccard_index_of_word_sequences(texts: list[str]) -> None:
-    sets = sketches(texts).sets
+    found = sketches(texts)
     for first, second in ((0, 1), (0, 5), (3, 3), (len(texts) - 1, 0)):
-        assert overlap(sets[first], sets[second]) == pytest.approx(jaccard(texts[first], texts[second]))
+        assert overlap(found.set_of(first), found.set_of(second)) == pytest.approx(jaccard(texts[first], texts[second]))
 
 
 def test_matches_in_another_set(texts: list[str]) -> None:
@@ -58,4 +59,25 @@ def test_matches_in_another_set(texts: list[str]) -> None:
 def test_a_crowd_of_one_text_is_no_square_of_comparisons() -> None:
     crowd = sketches(["the very same words over again"] * 3000)
     found = list(near_pairs(crowd, 0.8))
-    assert len({number for pair in found for number in pair}) == 3000 and len(found) < 8 * 3000
+    assert len({number for *pair, _ in found for number in pair}) == 3000 and len(found) < 8 * 3000
+
+
+def test_sketches_on_disk_are_those_in_memory(texts: list[str], tmp_path: Path) -> None:
+    folder = SketchFolder(tmp_path)
+    for start in range(0, len(texts), 7):
+        folder.add(texts[start : start + 7])
+    on_disk, in_memory = folder.close(), sketches(texts)
+    assert isinstance(on_disk.hashes, np.memmap) and len(on_disk) == len(texts)
+    assert list(near_pairs(on_disk, 0.6)) == list(near_pairs(in_memory, 0.6))
+    assert near_matches(on_disk, sketches(texts[:9]), 0.7) == near_matches(in_memory, sketches(texts[:9]), 0.7)
+
+
+def test_nothing_is_near_nothing(tmp_path: Path) -> None:
+    assert list(near_pairs(sketches([]), 0.7)) == list(near_pairs(SketchFolder(tmp_path).close(), 0.7)) == []
+    assert near_matches(sketches(["a"]), sketches([]), 0.7) == set()
+
+
+def test_chinese_is_compared_by_its_characters() -> None:
+    one, other = "我最近总是睡不着,觉得自己没有用", "我最近总是睡不着,觉得自己没有力气"
+    (found,) = near_pairs(sketches([one, other]), 0.5)
+    assert 0.5 < found[2] < 1

@@ -9,9 +9,9 @@ import pytest
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS, Kind
-from psychocounsel.evaluation.counterfactuals.language_model import Writer
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual
 from psychocounsel.evaluation.counterfactuals.measuring import figures_and_rows, make_counterfactuals
+from psychocounsel.evaluation.counterfactuals.written_changes import Writer
 from psychocounsel.settings.config import check, compose
 from tests.support.answering import Reply, Server, no_proxy, serving
 from tests.support.harness import world

@@ -1,0 +1,27 @@
+"""`python -m psychocounsel.annotate`: from client speeches to a preference data set."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psychocounsel.rundir.run import Run
+
+
+def work(run: "Run") -> int:
+    """What the worker process does in the data set's directory; returns its exit code. Imports torch for local models alone."""
+    import os
+
+    from psychocounsel.annotation.working import annotate
+    from psychocounsel.remote.hub import set_cache_directories
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of libraries: steps have their own
+    set_cache_directories(run.config.paths.cache)
+    return annotate(run)
+
+
+if __name__ == "__main__":
+    from psychocounsel.settings.typed.early_stop import until_imported
+
+    until_imported()
+    from psychocounsel.cluster.application import main
+
+    main("psychocounsel.annotate", "annotate")

@@ -1,0 +1,221 @@
+"""The one way in which models are asked: any number of Asks, each answer bought once and on disk before it is given."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from psychocounsel.annotation.asking.answers import Answers, Outcome, Read, outcome_of
+from psychocounsel.annotation.asking.budget import Budget, most, paid
+from psychocounsel.annotation.asking.language_model import (
+    FAILED,
+    Answer,
+    Answerer,
+    Ask,
+    LanguageModel,
+    check_names,
+    open_model,
+)
+
+T = TypeVar("T")
+
+_WINDOW = 4096  # Asks that wait in memory; a slow model does not hold up others as long as they are fewer
+_TOGETHER = 256  # Asks that are looked up before answers that have come are given
+
+
+def ask_all(
+    asks: Iterable[tuple[LanguageModel, Ask]],
+    answers: Answers,
+    budget: Budget,
+    *,
+    read: Read[T],
+    models: Sequence[LanguageModel],
+    key: str,
+    retries: int = 2,
+) -> Generator[tuple[LanguageModel, Ask, Outcome[T]], None, None]:
+    """What comes of each Ask, in the order in which answers come; `asks` are pulled as they are needed.
+
+    What is in the journal is not asked. `models` are all that `asks` name. They are opened and checked together before the
+    first call, if there is any; `key` is where they stand in the configuration. An answer that `read` refuses (ValueError)
+    is asked anew up to `retries` times, with other random numbers. An outcome `failed` is in no journal: a later run asks
+    again.
+
+    Raises:
+        BudgetSpent: once the next call would exceed the budget, after what is under way has come and was given.
+        UserError: for a wrong key, model's name or address, or if no server is left; bought answers are kept.
+    """
+    check_names(models, key)
+    desk = _Desk(answers, budget, read, retries, models, key)
+    try:
+        yield from desk.work(iter(asks))
+    finally:
+        desk.close()
+
+
+@dataclass
+class _Call:
+    model: LanguageModel
+    ask: Ask
+    attempt: int
+    held: float = 0.0
+
+    @property
+    def seed(self) -> int:
+        """Other random numbers for each attempt."""
+        return (self.ask.seed + 0x9E3779B1 * self.attempt) % (1 << 32)
+
+
+@dataclass
+class _Came:
+    call: _Call
+    answer: Answer | None
+    error: BaseException | None = None
+
+
+class _Desk(Generic[T]):
+    """Asks that wait, are under way, and have come back; used from one thread, beside the keeper's.
+
+    The keeper is a thread that writes what has been answered to the journal, all that has come meanwhile at once.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        budget: Budget,
+        read: Read[T],
+        retries: int,
+        models: Sequence[LanguageModel],
+        key: str,
+    ) -> None:
+        self.answers, self.budget, self.read, self.retries = answers, budget, read, retries
+        self.models, self.key = models, key
+        self._open: dict[str, Answerer] = {}
+        self._waiting: dict[str, deque[_Call]] = {model.name: deque() for model in models}
+        self._under_way = dict.fromkeys(self._waiting, 0)
+        self._answered: queue.SimpleQueue[tuple[_Call, Future[Answer]] | None] = queue.SimpleQueue()
+        self._kept: queue.SimpleQueue[_Came] = queue.SimpleQueue()
+        self._keeper = threading.Thread(target=self._keep, name="journal", daemon=True)
+        self._error: BaseException | None = None
+
+    def work(self, asks: Iterator[tuple[LanguageModel, Ask]]) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+        more = True
+        while True:
+            for _ in range(_TOGETHER):
+                if not more or self._error or sum(map(len, self._waiting.values())) >= _WINDOW:
+                    break
+                pair = next(asks, None)
+                if pair is None:
+                    more = False
+                    break
+                found = self.answers.settled(*pair, self.read, self.retries)
+                if isinstance(found, Outcome):
+                    yield *pair, found
+                else:
+                    self._waiting[pair[0].name].append(_Call(*pair, found))
+            has_room = self._submit() if not self._error else False
+            under_way = sum(self._under_way.values())
+            if not under_way:
+                if self._error:
+                    raise self._error
+                if not has_room:
+                    raise self.budget.spent_out()
+                if not more and not any(self._waiting.values()):
+                    return
+            full = sum(map(len, self._waiting.values())) >= _WINDOW
+            yield from self._come(block=under_way > 0 and (full or not more or self._error is not None or not has_room))
+
+    def close(self) -> None:
+        """End what is under way; its answers are kept."""
+        for answerer in self._open.values():
+            answerer.close()
+        if self._keeper.is_alive():
+            self._answered.put(None)
+            self._keeper.join()
+
+    def _submit(self) -> bool:
+        """Give models what they have slots for; False if the budget has no room for what waits."""
+        for model in self.models:
+            waiting = self._waiting[model.name]
+            if not waiting:
+                continue
+            if not self._open:
+                self._begin()
+            while waiting and self._under_way[model.name] < self._open[model.name].slots:
+                call = waiting[0]
+                call.held = most(model, call.ask)
+                if not self.budget.hold(call.held):
+                    return False
+                waiting.popleft()
+                self._under_way[model.name] += 1
+                future = self._open[model.name].submit(call.ask, call.seed)
+                future.add_done_callback(lambda done, call=call: self._answered.put((call, done)))  # type: ignore[misc]
+        return True
+
+    def _begin(self) -> None:
+        """Open and check all models, before anything is paid for."""
+        for number, model in enumerate(self.models):
+            key = self.key if len(self.models) == 1 else f"{self.key}.members[{number}]"
+            self._open[model.name] = open_model(model, key)
+        for answerer in self._open.values():
+            answerer.check()
+        self._keeper.start()
+
+    def _come(self, block: bool) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+        """Give what has come; with `block`, wait for at least one."""
+        while True:
+            try:
+                came = self._kept.get(block=block)
+            except queue.Empty:
+                return
+            block, call = False, came.call
+            self._under_way[call.model.name] -= 1
+            answer = came.answer
+            is_bought = answer is not None and answer.outcome != FAILED
+            self.budget.release(call.held, paid(call.model, call.ask, answer) if answer and is_bought else None)
+            if answer is None:
+                self._error = self._error or came.error
+                continue
+            if (outcome := outcome_of(call.ask, answer, self.read, call.attempt, self.retries)) is not None:
+                yield call.model, call.ask, outcome
+            else:
+                self._waiting[call.model.name].appendleft(_Call(call.model, call.ask, call.attempt + 1))
+
+    # -- the keeper
+
+    def _keep(self) -> None:
+        while (first := self._answered.get()) is not None:
+            batch = [first]
+            while not self._answered.empty():
+                if (more := self._answered.get()) is None:
+                    self._answered.put(None)
+                    break
+                batch.append(more)
+            came = [_result(*each) for each in batch]
+            try:
+                self.answers.keep(
+                    [
+                        (each.call.model, each.call.ask, each.call.attempt, each.answer, self._cost(each))
+                        for each in came
+                        if each.answer is not None and each.answer.outcome != FAILED
+                    ]
+                )
+            except BaseException as error:  # a full disk: what is not kept is not given
+                came = [_Came(each.call, None, error) for each in came]
+            for each in came:
+                self._kept.put(each)
+
+    def _cost(self, came: _Came) -> float:
+        assert came.answer is not None
+        return paid(came.call.model, came.call.ask, came.answer)
+
+
+def _result(call: _Call, future: Future[Answer]) -> _Came:
+    try:
+        return _Came(call, future.result())
+    except (CancelledError, Exception) as error:
+        return _Came(call, None, error)

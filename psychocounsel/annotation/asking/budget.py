@@ -1,0 +1,164 @@
+"""What calls cost, what they may cost, and what they are likely to cost before any is made."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from psychocounsel.annotation.asking.answers import Answers
+from psychocounsel.annotation.asking.language_model import Answer, Ask, LanguageModel
+from psychocounsel.errors import UserError
+
+_CHARACTERS = 4.0  # to a token of text in letters
+_MESSAGE_TOKENS = 4  # that a chat template adds to each message
+
+
+class BudgetSpent(UserError):
+    """The budget has no room for another call; all that was bought is kept. Exit code 3."""
+
+
+def estimated_tokens(ask: Ask) -> int:
+    """About how many tokens the messages are: a token for 4 characters, or for each Chinese, Japanese or Korean one."""
+    count = 0.0
+    for message in ask.messages:
+        text = message["content"]
+        wide = 0 if text.isascii() else sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+        count += _MESSAGE_TOKENS + wide + (len(text) - wide) / _CHARACTERS
+    return round(count)
+
+
+def price(model: LanguageModel, prompt_tokens: float, completion_tokens: float) -> float:
+    """What so many tokens cost; an unknown price counts as 0."""
+    return ((model.input_price or 0.0) * prompt_tokens + (model.output_price or 0.0) * completion_tokens) / 1e6
+
+
+def most(model: LanguageModel, ask: Ask) -> float:
+    """The most that a call is likely to cost: with an answer of `max_tokens`."""
+    return price(model, estimated_tokens(ask), model.max_tokens)
+
+
+def paid(model: LanguageModel, ask: Ask, answer: Answer) -> float:
+    """What an answer has cost, by the server's counts or, where it gives none, by estimates."""
+    prompt = estimated_tokens(ask) if answer.prompt_tokens is None else answer.prompt_tokens
+    written = len(answer.text) / _CHARACTERS if answer.completion_tokens is None else answer.completion_tokens
+    return price(model, prompt, written)
+
+
+def is_priced(model: LanguageModel) -> bool:
+    """Whether the price is known: both are given, or the model is the user's own, whose calls cost nothing here."""
+    return not model.is_third_party() or None not in (model.input_price, model.output_price)
+
+
+class Budget:
+    """At most `cost`, in the currency of prices, and `calls` answered calls, beside what is under way; None: any number.
+
+    `spent` and `made` are what is bought already: in the journal, too. Attempts that fail are not counted, though a
+    provider may ask money for some of them.
+
+    Raises:
+        UserError: at construction with a limit of `cost`, if the price of one of `models` is unknown.
+    """
+
+    def __init__(
+        self,
+        cost: float | None = None,
+        calls: int | None = None,
+        spent: float = 0.0,
+        made: int = 0,
+        models: Sequence[LanguageModel] = (),
+    ) -> None:
+        self.cost, self.calls, self.spent, self.made = cost, calls, spent, made
+        self._held, self._under_way = 0.0, 0
+        unknown = [model.name for model in models if not is_priced(model)]
+        if cost is not None and unknown:
+            raise UserError(
+                f"budget.cost={cost:g}: the price of {unknown[0]} is unknown; give its input_price and output_price "
+                "(per million tokens), or limit budget.calls"
+            )
+
+    @classmethod
+    def of(
+        cls, cost: float | None, calls: int | None, answers: Answers, models: Sequence[LanguageModel], shares: int = 1
+    ) -> Budget:
+        """The budget of one of `shares` processes: its part of what the journal leaves of the limits."""
+        spent, made = answers.journal.cost, answers.journal.calls
+        left_cost = None if cost is None else spent + max(0.0, cost - spent) / shares
+        left_calls = None if calls is None else made + max(0, calls - made) // shares
+        return cls(left_cost, left_calls, spent, made, models)
+
+    def hold(self, cost: float) -> bool:
+        """Set the cost of a call aside; False if there is no room for it now."""
+        if self.calls is not None and self.made + self._under_way >= self.calls:
+            return False
+        if self.cost is not None and self.spent + self._held + cost > self.cost:
+            return False
+        self._held, self._under_way = self._held + cost, self._under_way + 1
+        return True
+
+    def release(self, held: float, cost: float | None) -> None:
+        """Settle a call that `hold` has room for: by its `cost`, or None if it has no answer."""
+        self._held, self._under_way = self._held - held, self._under_way - 1
+        if cost is not None:
+            self.spent, self.made = self.spent + cost, self.made + 1
+
+    def spent_out(self) -> BudgetSpent:
+        """What ends a run."""
+        limits = [f"budget.cost={self.cost:g} ({self.spent:.4g} spent)"] if self.cost is not None else []
+        limits += [f"budget.calls={self.calls} ({self.made} made)"] if self.calls is not None else []
+        return BudgetSpent(
+            f"{' and '.join(limits)}: the next call would exceed it; every answer is kept. Give a larger one to go on"
+        )
+
+
+@dataclass
+class Estimate:
+    """What is still to be asked, by the names of models: an estimate by characters, with answers of `max_tokens`."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: Counter[str] = field(default_factory=Counter)
+    completion_tokens: Counter[str] = field(default_factory=Counter)
+    costs: dict[str, float] = field(default_factory=dict)
+    unpriced: set[str] = field(default_factory=set)
+    bought: int = 0
+
+    @classmethod
+    def of(cls, asks: Iterable[tuple[LanguageModel, Ask]], answers: Answers) -> Estimate:
+        """Of those `asks` whose first attempt is not in the journal."""
+        found = cls()
+        for model, ask in asks:
+            if answers.find(model, ask, 0) is not None:
+                found.bought += 1
+                continue
+            tokens = estimated_tokens(ask)
+            found.calls[model.name] += 1
+            found.prompt_tokens[model.name] += tokens
+            found.completion_tokens[model.name] += model.max_tokens
+            found.costs[model.name] = found.costs.get(model.name, 0.0) + price(model, tokens, model.max_tokens)
+            found.unpriced |= set() if is_priced(model) else {model.name}
+        return found
+
+    def lines(self, what: str) -> list[str]:
+        """What a user reads: a line for each model, and one for all."""
+        said = [
+            f"{name}: {self.calls[name]:,} calls, about {self.prompt_tokens[name]:,} tokens of prompts and at most "
+            f"{self.completion_tokens[name]:,} of answers"
+            + (", price unknown" if name in self.unpriced else f", at most about {self.costs[name]:.4g}")
+            for name in sorted(self.calls)
+        ]
+        known = sum(cost for name, cost in self.costs.items() if name not in self.unpriced)
+        total = f"{what}: {sum(self.calls.values()):,} calls, {self.bought:,} bought before; at most about {known:.4g}"
+        unknown = f" beside {len(self.unpriced)} models of unknown price" if self.unpriced else ""
+        return [*said, f"{total}{unknown} (an estimate: tokens by characters, no attempt repeated)"]
+
+    def figures(self) -> dict[str, object]:
+        """The same for a program."""
+        return {
+            "calls": dict(self.calls),
+            "bought": self.bought,
+            "prompt_tokens": dict(self.prompt_tokens),
+            "completion_tokens_at_most": dict(self.completion_tokens),
+            "cost_at_most": dict(self.costs),
+            "price_unknown": sorted(self.unpriced),
+        }

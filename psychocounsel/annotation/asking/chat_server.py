@@ -1,0 +1,173 @@
+"""Models behind OpenAI-compatible endpoints: hosted ones, vLLM's and Ollama's servers."""
+
+from __future__ import annotations
+
+import re
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from psychocounsel.annotation.asking.language_model import (
+    CUT,
+    FAILED,
+    FILTERED,
+    REFUSED,
+    TEXT,
+    Answer,
+    Answerer,
+    Ask,
+    LanguageModel,
+)
+from psychocounsel.annotation.asking.parties import is_own
+from psychocounsel.errors import UserError
+from psychocounsel.remote.client import Client, Unanswered
+from psychocounsel.remote.exchange import Refused
+from psychocounsel.remote.server_pool import check_addresses
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.sections.server_access import check_key_variable
+
+_ROUTE = "/chat/completions"
+_FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.?policy|moderation|flagged", re.I)
+_LENGTH_WORDS = re.compile(r"context.?length|maximum context|max_model_len|too long|too many tokens|input length", re.I)
+_OUR_FAULT = (401, 403, 404, 405)  # of every request alike: key, model or address
+_MANY = 20  # refusals one after another, before it is not the requests that are at fault
+_CHECK_TOKENS = 16
+_CHECK_RETRIES = 5
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)  # which some servers leave in the text
+
+
+@dataclass(kw_only=True)
+class ChatServer(LanguageModel):
+    """Any endpoint with the route `/chat/completions`.
+
+    `concurrency` requests are under way at each of `addresses`, which give the same answers. `extra` are keys of the request's
+    body; one of null leaves its key out: `{max_tokens: null, max_completion_tokens: 512}`.
+    """
+
+    addresses: list[str] = option([])
+    key_variable: str | None = None
+    concurrency: int = option(16, at_least=1)
+    timeout_seconds: float = option(120.0, above=0)
+    retries: int = option(8, at_least=0)
+    extra: dict[str, Any] = option({})
+    sends_schema: bool = True
+
+    def open(self, key: str) -> Answerer:
+        return _Chats(self, key)
+
+    def identity(self) -> dict[str, Any]:
+        """With `extra`; addresses may change."""
+        return super().identity() | {"extra": self.extra, "sends_schema": self.sends_schema}
+
+    def is_third_party(self) -> bool:
+        """As `third_party` says; else whether an address, or a proxy on the way to it, may be somebody else's."""
+        return self.third_party if self.third_party is not None else not all(map(is_own, self.addresses))
+
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Every address."""
+        return [(f"{key}.addresses", address) for address in self.addresses]
+
+    def check(self, key: str) -> None:
+        """Refuse addresses that cannot be servers', a missing model, and a key in the place of its variable."""
+        check_addresses(self.addresses, f"{key}.addresses")
+        check_key_variable(self.key_variable, f"{key}.key_variable")
+        if not self.model:
+            raise UserError(f"{key}.model is not set: give the name by which the server knows its model")
+
+
+class _Chats(Answerer):
+    """Asks the servers of `settings`, in as many threads as requests may be under way."""
+
+    def __init__(self, settings: ChatServer, key: str) -> None:
+        settings.check(key)
+        self.settings, self.key, self._stop = settings, key, threading.Event()
+        workers = settings.concurrency * len(settings.addresses)
+        self.slots = workers + max(4, workers // 2)  # some wait, so that no thread does
+        self._threads = ThreadPoolExecutor(workers, "chat")
+        self._refusals = 0
+        self.client = Client(
+            settings.addresses,
+            key,
+            timeout_seconds=settings.timeout_seconds,
+            retries=settings.retries,
+            concurrency=1,
+            key_variable=settings.key_variable,
+        )
+
+    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
+        return self._threads.submit(self._answer, ask, seed)
+
+    def check(self) -> None:
+        """Ask every address for a few tokens."""
+        hello = Ask("", ({"role": "user", "content": "Hello."},), 0, "check")
+        payload = self._payload(hello, 0)
+        longest = min(_CHECK_TOKENS, self.settings.max_tokens)
+        payload |= {name: longest for name in ("max_tokens", "max_completion_tokens") if name in payload}
+        self.client.check(_ROUTE, payload, read_completion, _CHECK_RETRIES)
+
+    def close(self) -> None:
+        """Wait for the requests under way, and send no others."""
+        self._stop.set()
+        self._threads.shutdown(cancel_futures=True)
+        self.client.close()
+
+    def _answer(self, ask: Ask, seed: int) -> Answer:
+        payload = self._payload(ask, seed)
+        try:
+            answer = self.client.ask(_ROUTE, payload, read_completion, self._stop, self.settings.concurrency)
+        except Unanswered:
+            return Answer(FAILED)
+        except Refused as error:
+            return self._refused(error)
+        self._refusals = 0
+        return answer
+
+    def _refused(self, error: Refused) -> Answer:
+        """What a refusal says of this one Ask.
+
+        Raises:
+            UserError: if it says something of all.
+        """
+        if _FILTER_WORDS.search(error.said) and error.status in (400, 403, 422):
+            return Answer(FILTERED)
+        is_long = error.status == 413 or (error.status in (400, 422) and _LENGTH_WORDS.search(error.said))
+        self._refusals += not is_long
+        if error.status in _OUR_FAULT or self._refusals >= _MANY:
+            raise error
+        return Answer(FAILED)
+
+    def _payload(self, ask: Ask, seed: int) -> dict[str, Any]:
+        settings = self.settings
+        payload: dict[str, Any] = {
+            "model": settings.model,
+            "messages": [*ask.messages],
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_tokens,
+            "seed": seed % (1 << 31),
+        }
+        if ask.schema is not None and settings.sends_schema:
+            schema = {"name": "answer", "strict": True, "schema": {**ask.schema}}
+            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+        payload |= settings.extra
+        return {name: value for name, value in payload.items() if value is not None}
+
+
+def read_completion(answer: Any, payload: Any) -> Answer:
+    """The Answer in a chat completion.
+
+    Raises:
+        ValueError, or what another form gives (KeyError, TypeError, ...): if it is none.
+    """
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    message, reason = choice["message"], choice.get("finish_reason")
+    text, refusal = message.get("content"), message.get("refusal")
+    if not isinstance(text, str | None) or not isinstance(answer.get("model"), str | None):
+        raise ValueError("the content of its message is no text")
+    outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
+    text = _THOUGHTS.sub("", text or (refusal if isinstance(refusal, str) else ""))
+    text = text.encode("utf-8", errors="replace").decode()  # JSON may hold halves of characters
+    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    counts = [count if isinstance(count, int) else None for count in tokens]
+    return Answer(outcome, text, answer.get("model"), *counts)

@@ -1,0 +1,225 @@
+"""Models in this process: by transformers on CPU or GPU, or by an engine of vLLM."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.annotation.asking.batches import BatchAnswerer
+from psychocounsel.annotation.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import option
+
+if TYPE_CHECKING:
+    from psychocounsel.data.group import Group
+    from psychocounsel.data.tokenise import ChatFormat
+
+_LONGEST = 4096  # tokens of prompt and answer, of a model that does not say how many it takes
+
+
+@dataclass(kw_only=True)
+class _Local(LanguageModel):
+    """`model` is a hub id, a local folder, or builtin:tiny."""
+
+    revision: str | None = None
+    dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
+    chat_template: str | None = None
+    template_args: dict[str, Any] = option({})
+    max_length: int | None = option(None, at_least=16)
+    batch_size: int = option(64, at_least=1)
+
+    def identity(self) -> dict[str, Any]:
+        """With what makes the model's prompts; a folder counts as the same model as long as its name is."""
+        more = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
+        return super().identity() | more | {"chat_template": self.chat_template, "max_length": self.max_length}
+
+    def check(self, key: str) -> None:
+        """Refuse a missing model."""
+        if not self.model:
+            raise UserError(f"{key}.model is not set: give a folder, a model of the hub, or builtin:tiny")
+
+    def section(self) -> DictConfig:
+        """The settings as those of a model that is trained."""
+        return OmegaConf.create(
+            {
+                "path": self.model,
+                "revision": self.revision,
+                "dtype": self.dtype,
+                "chat_template": self.chat_template,
+                "template_args": self.template_args,
+                "gradient_checkpointing": False,
+            }
+        )
+
+
+@dataclass(kw_only=True)
+class Transformers(_Local):
+    """Any causal language model, by transformers: slow but for small ones. `batch_size` answers are written at once."""
+
+    def open(self, key: str) -> Answerer:
+        self.check(key)
+        return _Writing(self, key)
+
+
+@dataclass(kw_only=True)
+class InProcess(_Local):
+    """An engine of vLLM in this process. `batch_size` Asks go to it at once; it writes as many side by side as fit."""
+
+    batch_size: int = option(512, at_least=1)
+    tensor_parallel: int = option(1, at_least=1)
+    max_sequences: int = option(256, at_least=1)
+    gpu_memory: float = option(0.9, above=0, below=1)
+    cpu_cache_gb: float = option(1.0, above=0)
+    sends_schema: bool = True
+
+    def open(self, key: str) -> Answerer:
+        self.check(key)
+        return _Engine(self, key)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"sends_schema": self.sends_schema}
+
+    def check(self, key: str) -> None:
+        """Refuse a missing model, and a machine without vLLM."""
+        super().check(key)
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError(f"{key}: vLLM is not installed; see docs/online.md#vllm, or use an endpoint")
+
+
+class _LocalAnswerer(BatchAnswerer):
+    """Renders and encodes Asks by the model's chat template; an Ask that leaves no room for an answer fails."""
+
+    chat: ChatFormat
+    positions: int
+
+    def __init__(self, settings: _Local) -> None:
+        self.settings = settings
+        super().__init__(settings.batch_size)
+
+    def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
+        """As BatchAnswerer says."""
+        from psychocounsel.data.group import Group
+
+        prompts = self.chat.encode_prompts([self.chat.render([*ask.messages]) for ask in asks])
+        fit = [place for place, ids in enumerate(prompts) if len(ids) < self.positions]
+        answers = [Answer(FAILED)] * len(asks)
+        if fit:
+            groups = [Group(str(place), prompts[place]) for place in fit]
+            written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
+            for place, (text, count, ended) in zip(fit, written, strict=True):
+                outcome = TEXT if ended else CUT
+                answers[place] = Answer(outcome, text, self.settings.model, len(prompts[place]), count)
+        return answers
+
+    @abstractmethod
+    def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
+        """Text, number of tokens, and whether it ended by itself, of an answer to each prompt."""
+
+
+class _Writing(_LocalAnswerer):
+    def __init__(self, settings: Transformers, key: str) -> None:
+        import torch
+
+        from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype
+        from psychocounsel.model.policy import Policy
+        from psychocounsel.rollout.base import Sampling
+        from psychocounsel.rollout.hf import HFRollout
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        section = settings.section()
+        with _named(key):
+            tokenizer, self.chat = load_chat_format(section, key)
+            lm = load_causal_lm(section, model_dtype(section, device), None).to(device)
+        longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+        self.positions = int(settings.max_length or longest or _LONGEST)
+        policy = Policy(lm, str(settings.model), device=device.type)
+        self.rollout = HFRollout(policy, tokenizer, [self.chat.end_token()], settings.batch_size)
+        drawn = settings.temperature, settings.max_tokens, self.positions
+        self.sampling = Sampling(1, *drawn, seed=0, top_p=settings.top_p)
+        super().__init__(settings)
+
+    def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
+        made = self.rollout.generate(groups, self.sampling, seeds)
+        replies = [group.completions[0] for group in made]
+        return [(reply.text, len(reply.ids), reply.finish_reason == "stop") for reply in replies]
+
+
+class _Engine(_LocalAnswerer):
+    def __init__(self, settings: InProcess, key: str) -> None:
+        import torch
+
+        from psychocounsel.model.load import load_chat_format, model_dtype
+        from psychocounsel.rollout.vllm_engine import prepare_cpu, quiet_start
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        section = settings.section()
+        with _named(key):
+            _, self.chat = load_chat_format(section, key)
+        if device.type == "cpu":
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        arguments = self._arguments(settings, str(model_dtype(section, device)).removeprefix("torch."), device)
+        with quiet_start(key):
+            prepare_cpu(arguments)
+            from vllm import LLM
+
+            self.llm = LLM(**arguments)
+        self.positions = int(self.llm.llm_engine.model_config.max_model_len)
+        super().__init__(replace(settings))
+
+    def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
+        inputs: Any = [{"prompt_token_ids": group.prompt_ids.tolist()} for group in groups]
+        drawn = [self._params(*each) for each in zip(groups, asks, seeds, strict=True)]
+        outputs = [output.outputs[0] for output in self.llm.generate(inputs, drawn, use_tqdm=False)]
+        return [(each.text, len(each.token_ids), each.finish_reason == "stop") for each in outputs]
+
+    def _params(self, group: Group, ask: Ask, seed: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        settings: Any = self.settings
+        schema = {**ask.schema} if ask.schema is not None and settings.sends_schema else None
+        return SamplingParams(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=min(settings.max_tokens, self.positions - len(group.prompt_ids)),
+            seed=seed % (1 << 31),
+            structured_outputs=StructuredOutputsParams(json=schema, disable_any_whitespace=True) if schema else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _arguments(self, settings: InProcess, dtype: str, device: Any) -> dict[str, Any]:
+        from psychocounsel.model.load import resolve_path
+
+        memory: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory}
+        if device.type == "cpu":
+            memory = {"kv_cache_memory_bytes": int(settings.cpu_cache_gb * (1 << 30)), "enforce_eager": True}
+            if settings.tensor_parallel == 1:
+                memory["distributed_executor_backend"] = "uni"
+        return memory | {
+            "model": resolve_path(str(settings.model)),
+            "revision": settings.revision,
+            "dtype": dtype,
+            "generation_config": "vllm",
+            "max_model_len": settings.max_length,
+            "max_num_seqs": settings.max_sequences,
+            "tensor_parallel_size": settings.tensor_parallel,
+            "disable_log_stats": True,
+        }
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Let errors that name a `path` name the field `model`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(r"(?<![\w/])[\w.\[\]]+\.path=", f"{key}.model=", str(error))) from error

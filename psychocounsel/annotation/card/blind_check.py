@@ -1,0 +1,49 @@
+"""The audit of the dataset that a card shows: how well its labels are predicted without the client's speech."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.annotation.context import Bar
+from psychocounsel.data.rows import parse_row
+from psychocounsel.errors import UserError
+from psychocounsel.settings.typed.audit_keys import AuditOptions
+
+_MOST = 10_000  # pairs; rows are ordered by a hash of the speech, so the first ones are of random clients
+
+
+def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
+    """The table that `psychocounsel.audit` prints, of the first 10,000 pairs; or one line that says why there is none."""
+    from psychocounsel.evaluation.audit.auditing import measure
+    from psychocounsel.evaluation.audit.table import lines_of
+
+    try:
+        examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
+        if not examples:
+            return ["There is no pair to audit."]
+        found = measure(examples, lambda: examples, {}, _settings(), bar)
+    except UserError as error:
+        return [f"Not audited: {error}."]
+    assert found is not None
+    return "\n".join(lines_of("this data set", None, found.figures)).strip().split("\n")
+
+
+def is_partial(rows: int) -> bool:
+    """Whether the audit leaves pairs out."""
+    return rows > _MOST
+
+
+def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
+
+
+def _settings() -> DictConfig:
+    given = {"audit": OmegaConf.structured(AuditOptions), "data": {"rating_range": [1.0, 5.0], "system_prompt": None}}
+    return OmegaConf.create(given)

@@ -1,0 +1,141 @@
+"""Counts of the tables of an annotate directory, batch by batch: none of them is ever in memory as a whole."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
+
+SIDES = ("chosen", "rejected")
+
+_ROWS = 1 << 16
+_LENGTHS = (0, 100, 200, 400, 800, 1600, 3200)  # characters
+_GAP = 0.5  # width of a bin of gaps
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """A table in parts; of `columns` those that it has.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            known = [name for name in columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(_ROWS, columns=known):
+                yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
+
+
+def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | None:
+    """How many rows have each combination of values of `columns`; None where there is no such table.
+
+    A column that the table lacks counts as null.
+    """
+    if not path.exists():
+        return None
+    found = Counter[tuple[Any, ...]]()
+    for part in batches(path, columns):
+        if part.num_columns == 0:
+            found[(None,) * len(columns)] += part.num_rows
+            continue
+        for row in part.group_by(part.column_names).aggregate([([], "count_all")]).to_pylist():
+            found[tuple(row.get(name) for name in columns)] += row["count_all"]
+    return found
+
+
+def only(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
+    """The counts by one of the columns."""
+    found = Counter[Any]()
+    for values, count in counts.items():
+        found[values[place]] += count
+    return found
+
+
+@dataclass
+class PairCounts:
+    """What a part of the dataset holds.
+
+    Attributes:
+        ratings: by side and principle, how many replies have each rating, rounded to a whole number.
+        gaps: differences of mean ratings, by the lower bound of their bin.
+        lengths: of question, chosen and rejected, by the lower bound of their bin (characters).
+        probabilities: soft labels, rounded to one decimal.
+    """
+
+    rows: int = 0
+    clients: int = 0
+    ratings: dict[tuple[str, str], Counter[int]] = field(default_factory=dict)
+    gaps: Counter[float] = field(default_factory=Counter)
+    lengths: dict[str, Counter[int]] = field(default_factory=dict)
+    probabilities: Counter[float] = field(default_factory=Counter)
+    agreement: Counter[Any] = field(default_factory=Counter)
+    topic: Counter[Any] = field(default_factory=Counter)
+    risk: Counter[Any] = field(default_factory=Counter)
+    language: Counter[Any] = field(default_factory=Counter)
+
+
+def pair_counts(path: Path) -> PairCounts | None:
+    """The counts of train.parquet or test.parquet; None where it is not there."""
+    if not path.exists():
+        return None
+    found, last = PairCounts(), None
+    for part in batches(path, pq.read_schema(path).names):
+        found.rows += part.num_rows
+        speeches = part["ID"].to_numpy(zero_copy_only=False)
+        found.clients += int((speeches[1:] != speeches[:-1]).sum()) + int(len(speeches) > 0 and speeches[0] != last)
+        last = speeches[-1] if len(speeches) else last
+        _add_ratings(found, part)
+        for name in ("question", *SIDES):
+            _add(found.lengths.setdefault(name, Counter()), _binned_lengths(part[name]))
+        if "chosen_probability" in part.column_names:
+            _add(found.probabilities, np.round(part["chosen_probability"].to_numpy(zero_copy_only=False), 1))
+        for name in ("agreement", "topic", "risk", "language"):
+            if name in part.column_names:
+                getattr(found, name).update(
+                    {each["values"]: each["counts"] for each in pc.value_counts(part[name]).to_pylist()}
+                )
+    return found
+
+
+def _add_ratings(found: PairCounts, part: pa.Table) -> None:
+    means = []
+    for side in SIDES:
+        columns = [part[f"{side}_{name}_rating"].to_numpy(zero_copy_only=False) for name in PRINCIPLES]
+        for name, values in zip(PRINCIPLES, columns, strict=True):
+            _add(found.ratings.setdefault((side, name), Counter()), np.floor(values + 0.5).astype(int))
+        means.append(np.mean(columns, axis=0))
+    gaps = np.floor((means[0] - means[1]) / _GAP + 1e-6) * _GAP + 0.0  # no -0.0
+    _add(found.gaps, gaps)
+
+
+def _add(counter: Counter[Any], values: np.ndarray) -> None:
+    distinct, counts = np.unique(values, return_counts=True)
+    counter.update(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
+
+
+def _binned_lengths(texts: pa.ChunkedArray) -> np.ndarray:
+    lengths = pc.utf8_length(texts).to_numpy()
+    return np.asarray(_LENGTHS)[np.searchsorted(_LENGTHS, lengths, side="right") - 1]
+
+
+def in_bins(counts: Counter[Any], unit: str = "") -> dict[str, int]:
+    """Bins of lengths by their names, as `100 to 199`."""
+    ends = dict(pairwise(_LENGTHS))
+    names = {low: f"{low} to {ends[low] - 1}{unit}" if low in ends else f"{low} and more{unit}" for low in _LENGTHS}
+    return {names[low]: counts[low] for low in _LENGTHS if counts[low]}
+
+
+def gap_bins(counts: Counter[float]) -> dict[str, int]:
+    """Bins of gaps by their names, as `1.0 to below 1.5`."""
+    return {f"{low:.1f} to below {low + _GAP:.1f}": counts[low] for low in sorted(counts)}

@@ -1,0 +1,81 @@
+"""`dry_run=true`: what each step would ask, of whom, and at what price. Speeches are read; nobody is asked."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.annotation.asking.language_model import TEXT
+from psychocounsel.annotation.context import StepContext
+from psychocounsel.annotation.plan import Planned, planned
+from psychocounsel.annotation.replies import step as replies
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
+from psychocounsel.annotation.scores import step as scores
+from psychocounsel.annotation.speeches import step as speeches
+from psychocounsel.annotation.tables import rows_of, written
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
+from psychocounsel.settings.sections.server_access import host_of
+from psychocounsel.settings.targets import build
+
+_WORDS = 150  # of a reply that is yet to be written, for the tokens of its ratings
+
+
+def forecast(config: DictConfig) -> list[str]:
+    """Lines for the user: a step, its calls, tokens and price, and which hosts would see texts.
+
+    Raises:
+        UserError: as the step `speeches` does.
+    """
+    files = AnnotationDir(Path(config.out))
+    due = {each.step: each for each in planned(config, files) if each.due}
+    with tempfile.TemporaryDirectory(prefix="psychocounsel-") as folder:  # readable for this user alone
+        draft = AnnotationDir(Path(folder))
+        if files.answers.exists():
+            draft.answers = files.answers
+        draft.speeches, draft.replies = files.speeches, files.replies
+        context = StepContext(config, draft, lambda line: None, lambda items, *_, **__: items)
+        return [*_steps(context, due), *_receivers(config, due)]
+
+
+def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:
+    draft = context.files
+    if "speeches" in due:
+        draft.speeches = draft.path / draft.speeches.name
+        speeches.run(context)
+    yield f"speeches: {sum(1 for _ in rows_of(draft.speeches, ['speech'])):,}"
+    if "replies" in due:
+        yield from replies.estimate(context).lines("replies")
+        draft.replies = draft.path / draft.replies.name
+        _stand_in(context)
+    if "scores" in due:
+        yield from scores.estimate(context).lines("scores")
+
+
+def _stand_in(context: StepContext) -> None:
+    """Replies of a usual length in the place of those that are to come."""
+    drawing = replies.drawing_of(context)
+    text = "word " * (context.config.replies.length_limit or _WORDS)
+    with written(context.files.replies, SCHEMA) as add:
+        for draw in replies.draws(context, drawing):
+            row = dict.fromkeys(SCHEMA.names) | {"speech": draw.speech, "number": draw.number}
+            row |= {"writer": draw.writer.name if draw.writer else "", "prompt_version": drawing.prompt_version}
+            row |= {"outcome": draw.outcome or TEXT}
+            if draw.writer:
+                own = f"{draw.number} {text}"
+                row |= {"text": own, "reply": reply_id(draw.speech, own)}
+            add(row)
+
+
+def _receivers(config: DictConfig, due: dict[str, Planned]) -> Iterator[str]:
+    for group, step in zip(MODEL_GROUPS, ("replies", "scores"), strict=True):
+        if step not in due:
+            continue
+        settings = build(config, group)
+        hosts = sorted({host_of(address) for _, address in settings.receivers(group)})
+        others = [model.name for model in settings.models() if model.is_third_party()]
+        crisis = "crisis speeches, too" if config.crisis_to_third_parties else "no crisis speeches"
+        yield f"{group}: texts go to {', '.join(hosts) or 'no host: the models run here'}" + (
+            f"; {', '.join(others)} count as third parties: {crisis}" if others else ""
+        )

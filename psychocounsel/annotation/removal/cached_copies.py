@@ -1,0 +1,47 @@
+"""Copies of a dataset that caches hold: tokenised, and in the form of the `datasets` library."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from psychocounsel.annotation.removal.row_filter import id_column
+from psychocounsel.data import tokenised_cache
+
+
+def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
+    """Remove what was tokenised from files in `dataset`, and tables of `datasets` with a removed speech; how many these were."""
+    tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
+    for file in (file for entry in tokenised for file in entry.files):
+        file.unlink(missing_ok=True)
+    converted = {file.parent for file in _arrow_files() if any(map(is_removed, _speeches(file)))}
+    for folder in converted:
+        shutil.rmtree(folder)
+    return len(tokenised) + len(converted)
+
+
+def _names(text: str, dataset: Path) -> bool:
+    """Whether the description of a tokenised entry names the folder, or a file in it, as one of its sources."""
+    return re.search(rf"(^|, ){re.escape(str(dataset))}(/[^:]*)?(: |, )", text) is not None
+
+
+def _arrow_files() -> list[Path]:
+    """Tables that `datasets` keeps of what it has loaded; their folders do not say from where."""
+    import datasets
+
+    return sorted(Path(datasets.config.HF_DATASETS_CACHE).rglob("*.arrow"))
+
+
+def _speeches(file: Path) -> Iterator[str]:
+    """The ids of speeches in such a table, as far as it is whole."""
+    try:
+        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
+            if (column := id_column(reader.schema)) is None:
+                return
+            for batch in reader:
+                yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
+    except (OSError, pa.ArrowException):
+        return

@@ -1,0 +1,49 @@
+"""Records of steps after a removal: counts are those of the tables as they are now."""
+
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from psychocounsel.annotation.card.counting import pair_counts
+from psychocounsel.annotation.card.step import SPLITS
+from psychocounsel.annotation.removal.tombstones import Tombstones
+from psychocounsel.annotation.scores.vote_figures import ABOUT, COLUMNS, vote_figures
+from psychocounsel.annotation.tables import by_speech, joined
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.storage.files import read_mapping, write_json
+
+
+def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
+    """Write the record of each step that is done anew: its figures, the rows of its table, and how many speeches are removed.
+
+    Figures of speeches and replies that no table tells, as what was left out, stay as they were when the step ran.
+    """
+    tables = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
+    renewed = {"scores": _of_votes, "pairs": _of_pairs}
+    for step in (*tables, "pairs"):
+        record = read_mapping(files.step(step))
+        if not record:
+            continue
+        record["removed_speeches"] = len(tombstones)
+        if step in tables and tables[step].exists():
+            record["rows"] = int(pq.read_metadata(tables[step]).num_rows)
+        if step in renewed:
+            record["figures"] = {**record.get("figures", {}), **renewed[step](files, record.get("figures", {}))}
+        write_json(files.step(step), record)
+
+
+def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
+    if not (files.votes.exists() and files.speeches.exists()):
+        return {}
+    speeches = by_speech(files.speeches, ABOUT)
+    return vote_figures((rows[0], votes) for rows, votes in joined(speeches, by_speech(files.votes, COLUMNS)))
+
+
+def _of_pairs(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for split, name in SPLITS.items():
+        counts = pair_counts(files.dataset / name)
+        if counts is not None:
+            tiers = {tier: counts.agreement[tier] for tier in before.get(split, {}).get("agreement", {})}
+            found[split] = {**before.get(split, {}), "pairs": counts.rows, "agreement": tiers}
+    return found

@@ -1,0 +1,67 @@
+"""Rows of removed speeches, found in parquet tables and taken out, batch by batch."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from psychocounsel.errors import UserError
+from psychocounsel.storage.files import fsync_directory
+
+_COLUMNS = ("speech", "ID", "of")  # where tables hold the id of a speech; of: what a dropped speech doubles
+_ROWS = 1 << 14
+
+
+def speeches_of(path: Path) -> Iterator[str]:
+    """The ids of the speeches in a table, each at least once; none where the table holds none.
+
+    Raises:
+        UserError: if it is no whole parquet file.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            column = id_column(file.schema_arrow)
+            for batch in file.iter_batches(_ROWS, columns=[column]) if column else ():
+                yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
+
+
+def id_column(schema: pa.Schema) -> str | None:
+    """The column with the ids of speeches, if there is one."""
+    return next(
+        (name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)), None
+    )
+
+
+def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
+    """Take the rows of removed speeches out of a table; how many these were. All others keep their order and values.
+
+    A table without such rows is left as it is. The new table has the permissions of the old one.
+    """
+    if not any(map(is_removed, speeches_of(path))):
+        return 0
+    temporary, dropped = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp"), 0
+    try:
+        with pq.ParquetFile(path) as file:
+            column = id_column(file.schema_arrow)
+            with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
+                for batch in file.iter_batches(_ROWS):
+                    gone = [each for each in pc.unique(batch[column]).to_pylist() if each and is_removed(each)]
+                    kept = batch.filter(pc.invert(pc.is_in(batch[column], pa.array(gone, pa.string()))))
+                    dropped += batch.num_rows - kept.num_rows
+                    if kept.num_rows:
+                        writer.write_batch(kept)
+        os.chmod(temporary, path.stat().st_mode & 0o777)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+    return dropped

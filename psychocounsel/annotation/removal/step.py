@@ -1,0 +1,152 @@
+"""`annotate remove=ids.txt`: speeches leave every table, journal and cache of a directory, and do not come back.
+
+Tombstones are written first and everything else follows from them, so a removal that was killed is finished by the same
+command, or by the next one of any kind (`finish`).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.annotation.card import step as card
+from psychocounsel.annotation.context import StepContext
+from psychocounsel.annotation.removal.cached_copies import remove_copies
+from psychocounsel.annotation.removal.records import renew_records
+from psychocounsel.annotation.removal.row_filter import drop_rows, speeches_of
+from psychocounsel.annotation.removal.tombstones import Tombstones
+from psychocounsel.annotation.removal.trained_on import TEXTS_TOO, UNDONE, users_of
+from psychocounsel.errors import UserError
+from psychocounsel.remote.journal import forget
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.storage.files import read_mapping, remove_unfinished, write_json
+
+RECORD = "removal"  # among the records of steps
+_ID = re.compile(r"\b[0-9a-f]{16}\b")
+
+
+def remove(context: StepContext) -> dict[str, Any]:
+    """Remove the speeches whose ids stand in the file `config.remove`, one a line, and say what used them.
+
+    Returns:
+        `removed`: speeches removed so far, those of earlier removals included; `rows`, `answers`, `copies`: what went now.
+
+    Raises:
+        UserError: if an id is in no table and was not removed before; then nothing is touched.
+    """
+    files = context.files
+    asked = _read_ids(Path(context.config.remove).expanduser())
+    tombstones = Tombstones.of(files)
+    known = {speech for path in _tables(files) for speech in speeches_of(path) if speech in asked}
+    unknown = [speech for speech in asked if speech not in known and speech not in tombstones]
+    if unknown:
+        raise UserError(
+            f"remove={context.config.remove}: {len(unknown)} of {len(asked)} ids are of no speech in {files.path} (the first "
+            f"stands in line {asked[unknown[0]]}), so nothing was removed: ids are the column speech of {files.speeches.name}, "
+            "and ID of the dataset"
+        )
+    files.steps.mkdir(exist_ok=True)
+    write_json(files.step(RECORD), {"done": False})  # before the tombstones: from here on it must be finished
+    tombstones.add(asked)
+    return finish(context)
+
+
+def finish(context: StepContext) -> dict[str, Any]:
+    """Do what is left of a removal that was begun; nothing where none was. Every command on the directory begins with it."""
+    files = context.files
+    if read_mapping(files.step(RECORD)).get("done", True):
+        return {}
+    tombstones = Tombstones.of(files)
+    found = {"removed": len(tombstones), **_clear(context, tombstones)}
+    dataset_is_there = any((files.dataset / name).exists() for name in card.SPLITS.values())
+    renew_records(files, tombstones)
+    if dataset_is_there:
+        card.run(context)
+    users = users_of(files.dataset, Path(context.config.paths.output))
+    write_json(files.step(RECORD), {"done": True, "removed": len(tombstones), "used_by": users, "said": UNDONE})
+    for line in _report(context, found, users):
+        context.say(line)
+    return found
+
+
+def _clear(context: StepContext, tombstones: Tombstones) -> dict[str, int]:
+    """Everything but records and card; the number of rows, answers and cached copies that went."""
+    files, is_removed = context.files, tombstones.__contains__
+    remove_unfinished(files.path)  # tables that killed steps left half written
+    _clear_sample(files, tombstones)
+    rows = 0
+    for path in context.bar(_tables(files), "tables"):
+        rows += drop_rows(path, is_removed)
+    answers = 0
+    for folder in sorted({path.parent for path in files.answers.rglob("*.jsonl")}):
+        _cut_half_lines(folder)
+        answers += forget(folder, is_removed)
+    copies = remove_copies(files.dataset, Path(context.config.paths.cache), is_removed)
+    return {"rows": rows, "answers": answers, "copies": copies}
+
+
+def _read_ids(path: Path) -> dict[str, int]:
+    """Each id with the line that it first stands in.
+
+    Raises:
+        UserError: if the file cannot be read or holds none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"remove={path}: cannot be read as text") from error
+    found: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found.setdefault(line.strip(), number)
+    if not found:
+        raise UserError(f"remove={path}: holds no id; write one a line")
+    return found
+
+
+def _tables(files: AnnotationDir) -> list[Path]:
+    """Every table of the directory, those of shards and of parts of a step included."""
+    return sorted(path for path in files.path.rglob("*.parquet") if not path.name.startswith("."))
+
+
+def _clear_sample(files: AnnotationDir, tombstones: Tombstones) -> None:
+    """Remove the speeches that were drawn for checking by hand, if one of them is removed or they have no ids."""
+    if files.identifier_sample.exists():
+        ids = _ID.findall(files.identifier_sample.read_text())
+        if not ids or any(speech in tombstones for speech in ids):
+            files.identifier_sample.unlink()
+
+
+def _cut_half_lines(folder: Path) -> None:
+    """End each file of a journal after its last whole line: a killed writer may have left a part of an answer."""
+    for path in folder.glob("*.jsonl"):
+        with path.open("rb+") as file:
+            end = file.seek(0, 2)
+            while end and not _ends_line(file, end):
+                end -= 1
+            file.truncate(end)
+
+
+def _ends_line(file: Any, end: int) -> bool:
+    file.seek(end - 1)
+    return bool(file.read(1) == b"\n")
+
+
+def _report(context: StepContext, found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
+    yield (
+        f"removed: {found['rows']} rows of tables, {found['answers']} answers of the journal, {found['copies']} cached copies; "
+        f"{found['removed']} speeches are removed from {context.files.path} for good"
+    )
+    yield "Sources, backups and copies that you made are yours to clear: the speeches are still there."
+    yield from _users(users, context.config.paths.output)
+
+
+def _users(users: dict[str, list[str]], output: str) -> Iterable[str]:
+    if not users:
+        yield f"No run below {output} used the dataset; runs and exports elsewhere are not known here."
+        return
+    yield f"Runs below {output} that used the dataset, or a model that did ({len(users)}):"
+    for run, weights in users.items():
+        yield f"  {run}" + (f": weights in {', '.join(Path(each).name for each in weights)}" if weights else "")
+    yield TEXTS_TOO
+    yield UNDONE

@@ -1,0 +1,77 @@
+"""Runs and exports that used a dataset, or that started from weights which did: what was removed is still in their weights."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psychocounsel.rundir.paths import AnnotationDir, RunDir
+from psychocounsel.rundir.run_config import is_run
+
+UNDONE = (
+    "Weights are not undone: models that were trained on the removed speeches keep what they learned from them. Delete them, or "
+    "train them again."
+)
+_FILES = RunDir(Path())
+TEXTS_TOO = (
+    f"Their folders may hold texts of the removed speeches, too ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
+    "delete what you do not need."
+)
+_OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys whose folders a run does not learn from
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
+    """Runs below `output` that read files of `dataset`, or a model of such a run, with their weights that are there.
+
+    Runs elsewhere, and copies of the dataset, are not found.
+    """
+    configs = {run: list(_strings(_config(run))) for run in _runs(output)}
+    places, found = [dataset.resolve()], dict[str, list[str]]()
+    while new := [run for run, texts in configs.items() if str(run) not in found and _mentions(texts, places)]:
+        for run in sorted(new):
+            found[str(run)] = [str(folder) for folder in _weights(run)]
+            places.append(run.resolve())
+    return found
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    """Every run directory at or below `folder`, an annotate directory's own apart; runs hold no other runs."""
+    for place, folders, _ in os.walk(folder):
+        run = Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if is_run(run):
+            folders.clear()
+            if not AnnotationDir(run).answers.exists():
+                yield run
+
+
+def _config(run: Path) -> Any:
+    """What its configuration says of what it read: folders that it writes to, or waits for, are left out."""
+    try:
+        found = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
+    except (OSError, yaml.YAMLError):
+        return None
+    return {key: value for key, value in found.items() if key not in _OTHERS} if isinstance(found, dict) else None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def _mentions(texts: list[str], places: list[Path]) -> bool:
+    paths = [Path(os.path.realpath(text)) for text in texts if text.startswith("/")]
+    return any(path.is_relative_to(place) for path in paths for place in places)
+
+
+def _weights(run: Path) -> Iterator[Path]:
+    files = RunDir(run)
+    yield from (folder for folder in (files.model, files.export, files.checkpoints) if folder.is_dir())

@@ -1,0 +1,112 @@
+"""Which writers reply to a speech, and what they are asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
+from psychocounsel.annotation.asking.parties import who_may_see
+from psychocounsel.errors import UserError
+
+BUILTIN = "builtin:counsellor"
+WITHHELD, NO_WRITER = "withheld", "no_writer"
+COUNSELLOR = """\
+You are a counsellor. A client has written to you, and you write the reply that you would give in a session. \
+Show that you understand what the client feels and why it matters to them. Stay with what the client has said, and do not assume \
+what they have not told you. Where it helps, ask one open question, or name one small step, and leave the decision with the \
+client. Do not diagnose, judge or lecture. If the client may be in danger, take it seriously, ask about their safety directly, \
+and name help that they can reach now.
+Write to the client as "you", in plain words and short paragraphs, in the language that the client writes in. \
+Give the reply alone: no heading, no list, no notes about it."""
+_LIMIT = " Use at most {limit} words."
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What replying needs of a row of speeches.parquet."""
+
+    speech: str
+    text: str
+    language: str | None
+    crisis: bool
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Reply number `number` to a speech: by whom, and what is asked; without a writer, `outcome` says why."""
+
+    speech: str
+    number: int
+    writer: LanguageModel | None = None
+    ask: Ask | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How replies are drawn.
+
+    Attributes:
+        per_speech: replies to each speech, by different writers as far as there are so many.
+        seed: of the draw and of the writers' random numbers.
+        prompt: the system message.
+        crisis_to_third_parties: whether others may see speeches about a crisis.
+    """
+
+    writers: Sequence[LanguageModel]
+    per_speech: int
+    seed: int
+    prompt: str
+    crisis_to_third_parties: bool
+
+    @property
+    def prompt_version(self) -> str:
+        """16 hexadecimal digits that change with the prompt."""
+        return hashlib.sha256(self.prompt.encode()).hexdigest()[:16]
+
+    def of(self, speech: Speech) -> Iterator[Draw]:
+        """The replies to a speech.
+
+        Every writer has a random rank that depends on seed, speech and its name alone, and the first ranks are drawn. So
+        other speeches change nothing, a larger `per_speech` adds to what was drawn, and a new writer takes only the places
+        that it wins.
+        """
+        speaking = [writer for writer in self.writers if writer.language in (None, speech.language)]
+        allowed = who_may_see(speaking, speech.crisis, self.crisis_to_third_parties)
+        if not allowed:
+            outcome = WITHHELD if speaking else NO_WRITER
+            yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
+            return
+        ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
+        messages = ({"role": "system", "content": self.prompt}, {"role": "user", "content": speech.text})
+        for number in range(self.per_speech):
+            again, place = divmod(number, len(ranked))
+            writer = ranked[place]
+            seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
+            yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
+
+    def _random(self, *parts: str) -> int:
+        return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
+
+
+def system_prompt(replies: DictConfig) -> str:
+    """The system message of the section `replies`: the builtin one, a file's text, or the text that is given; with the limit.
+
+    Raises:
+        UserError: for a builtin prompt that there is not, and a file that cannot be read.
+    """
+    given = str(replies.system_prompt)
+    if given.startswith("builtin:") and given != BUILTIN:
+        raise UserError(f"replies.system_prompt={given}: there is only {BUILTIN}; or give a text, or a .txt file")
+    text = COUNSELLOR if given == BUILTIN else given
+    if given.endswith(".txt"):
+        try:
+            text = Path(given).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"replies.system_prompt={given}: cannot be read as UTF-8 text") from error
+    return text + (_LIMIT.format(limit=replies.length_limit) if replies.length_limit else "")

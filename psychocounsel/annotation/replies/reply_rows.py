@@ -1,0 +1,65 @@
+"""replies.parquet: a row for each reply that was drawn, or why there is none."""
+
+import hashlib
+
+import pyarrow as pa
+
+from psychocounsel.annotation.asking.answers import Outcome
+from psychocounsel.annotation.asking.language_model import CUT, FAILED, REFUSED, TEXT, UNPARSABLE
+from psychocounsel.annotation.asking.refusals import is_refusal
+from psychocounsel.annotation.replies.drawing import Draw
+from psychocounsel.annotation.tables import Row
+
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("writer", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("prompt_version", pa.string(), nullable=False),
+        pa.field("terms", pa.string()),
+    ]
+)
+
+
+def reply_id(speech: str, text: str) -> str:
+    """16 hexadecimal digits of sha256 of the speech's id and the reply's text."""
+    return hashlib.sha256(f"{speech}\0{text}".encode()).hexdigest()[:16]
+
+
+def read_reply(text: str) -> str:
+    """A reply without white space around it.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    if not (stripped := text.strip()):
+        raise ValueError("an empty reply")
+    return stripped
+
+
+def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row:
+    """The row of a reply; None as `outcome`: there is no answer yet. Only replies that are `text` or `cut` have a text.
+
+    An empty reply, after all attempts, counts as `failed`, a refusal in prose as `refused`.
+    """
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {"speech": draw.speech, "number": draw.number, "prompt_version": prompt_version}
+    if draw.writer is None:
+        return row | {"writer": "", "outcome": draw.outcome}
+    row |= {"writer": draw.writer.name, "terms": draw.writer.terms, "outcome": FAILED}
+    if outcome is None or outcome.outcome == FAILED:
+        return row
+    answer, text = outcome.answer, outcome.answer.text.strip()
+    row |= {"model": answer.model, "outcome": FAILED if outcome.outcome == UNPARSABLE else outcome.outcome}
+    row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+    if row["outcome"] in (TEXT, CUT) and text:
+        if is_refusal(text):
+            return row | {"outcome": REFUSED}
+        return row | {"text": text, "reply": reply_id(draw.speech, text)}
+    return row

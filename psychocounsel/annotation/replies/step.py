@@ -1,0 +1,140 @@
+"""The step `replies`: writers that are drawn reply to each speech; replies.parquet holds what they wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from psychocounsel.annotation.asking.answers import Answers, Outcome
+from psychocounsel.annotation.asking.asker import ask_all
+from psychocounsel.annotation.asking.budget import Budget, Estimate
+from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
+from psychocounsel.annotation.context import KnownLength, StepContext
+from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
+from psychocounsel.annotation.tables import rows_of, written
+from psychocounsel.settings.targets import build
+
+_EMPTY_AGAIN = 2  # how often an empty reply is asked anew
+
+
+def run(context: StepContext) -> dict[str, Any]:
+    """Ask for the replies that are not bought yet, then write the table of this shard's speeches, in their order.
+
+    The table depends on the journal alone, not on the order in which answers came.
+
+    Raises:
+        BudgetSpent: if the budget ends before the replies do; what was bought is in the journal.
+        UserError: for a wrong key, address or prompt, or if no server is left.
+    """
+    drawing = drawing_of(context)
+    with closing(Answers(context.files.answers)) as answers:
+        budget = Budget.of(
+            context.config.budget.cost, context.config.budget.calls, answers, drawing.writers, context.shard[1]
+        )
+        count = _rows_in(context.files.speeches) * drawing.per_speech // context.shard[1]
+        came = ask_all(
+            _asks(context, drawing),
+            answers,
+            budget,
+            read=read_reply,
+            models=drawing.writers,
+            key="writers",
+            retries=_EMPTY_AGAIN,
+        )
+        with closing(came):
+            for _ in context.bar(KnownLength(came, count), "replies"):
+                pass
+        figures = _write(context, drawing, answers)
+    for line in _said(figures):
+        context.say(line)
+    return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def estimate(context: StepContext) -> Estimate:
+    """What the step would ask for, of what is not bought yet; speeches.parquet must be there."""
+    drawing = drawing_of(context)
+    with closing(Answers(context.files.answers)) as answers:
+        return Estimate.of(_asks(context, drawing), answers)
+
+
+def drawing_of(context: StepContext) -> Drawing:
+    """How replies are drawn by the configuration."""
+    config = context.config
+    return Drawing(
+        build(config, "writers").models(),
+        config.replies.per_speech,
+        config.replies.seed,
+        system_prompt(config.replies),
+        config.crisis_to_third_parties,
+    )
+
+
+def _rows_in(path: Path) -> int:
+    """How many rows a table has."""
+    with pq.ParquetFile(path) as table:
+        return int(table.metadata.num_rows)
+
+
+def draws(context: StepContext, drawing: Drawing) -> Iterator[Draw]:
+    index, count = context.shard
+    rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
+    for row in islice(rows, index, None, count):
+        yield from drawing.of(Speech(**row))
+
+
+def _asks(context: StepContext, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
+    for draw in draws(context, drawing):
+        if draw.writer is not None and draw.ask is not None:
+            yield draw.writer, draw.ask
+
+
+def _write(context: StepContext, drawing: Drawing, answers: Answers) -> dict[str, Any]:
+    """Write the table by the journal's answers; returns its figures."""
+    outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
+    with written(context.files.replies, SCHEMA) as add:
+        for draw in draws(context, drawing):
+            row = row_of(draw, _outcome(draw, answers), drawing.prompt_version)
+            add(row)
+            outcomes[row["outcome"]] += 1
+            if row["writer"]:
+                writers.setdefault(row["writer"], Counter())[row["outcome"]] += 1
+            over += bool(limit and row["text"] and len(row["text"].split()) > limit)
+    figures = {"replies": sum(outcomes.values()), "outcomes": dict(outcomes), "prompt_version": drawing.prompt_version}
+    figures |= {"writers": {name: dict(writers[name]) for name in sorted(writers)}}
+    return figures | ({"over_length_limit": over} if limit else {})
+
+
+def _outcome(draw: Draw, answers: Answers) -> Outcome[str] | None:
+    if draw.writer is None or draw.ask is None:
+        return None
+    found = answers.settled(draw.writer, draw.ask, read_reply, _EMPTY_AGAIN)
+    return found if isinstance(found, Outcome) else None
+
+
+_ADVICE: dict[str, Callable[[int], str]] = {
+    WITHHELD: lambda count: (
+        f"{count:,} replies are withheld: their speeches may be about a crisis, and no writer is your own; add one, or give "
+        "crisis_to_third_parties=true"
+    ),
+    NO_WRITER: lambda count: f"{count:,} replies have no writer of their speech's language; add one to writers.members",
+    FAILED: lambda count: f"{count:,} replies failed; the same command with steps=[replies] asks for them again",
+}
+
+
+def _said(figures: dict[str, Any]) -> Iterator[str]:
+    outcomes = figures["outcomes"]
+    yield f"{figures['replies']:,} replies: " + ", ".join(
+        f"{count:,} {name}" for name, count in sorted(outcomes.items())
+    )
+    for name, advice in _ADVICE.items():
+        if outcomes.get(name):
+            yield advice(outcomes[name])
+    if figures.get("over_length_limit"):
+        yield f"{figures['over_length_limit']:,} replies are longer than replies.length_limit"

@@ -1,0 +1,111 @@
+"""Which ratings are asked for: each reply by each annotator, `scores.votes` times, and some of them once more."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
+from psychocounsel.annotation.asking.parties import may_see
+from psychocounsel.annotation.scores.rating_answers import Judgements, Unreadable
+from psychocounsel.annotation.scores.rating_prompts import RatingPrompt, principle_order
+from psychocounsel.annotation.tables import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingAsk(Ask):
+    """A call that rates replies to one speech; `client` is its text, `replies` their texts in the order shown."""
+
+    client: str
+    replies: tuple[str, ...]
+
+    def check_value(self, value: Sequence[Judgements] | None) -> None:
+        """Raises Unreadable if another number of replies was rated than were shown."""
+        if value is not None and len(value) != len(self.replies):
+            raise Unreadable(f"rates {'fewer' if len(value) < len(self.replies) else 'more'} replies than were shown")
+
+
+@dataclass(frozen=True)
+class RatingCall:
+    """What an annotator is to rate.
+
+    Attributes:
+        speech: a row of speeches.parquet.
+        replies: id and text of each reply, in the order in which they are shown.
+        vote: number of the annotator's vote, from 0.
+        repeat: 0, or 1 where the same is asked once more.
+    """
+
+    annotator: LanguageModel
+    speech: Row
+    replies: Sequence[tuple[str, str]]
+    vote: int
+    repeat: int
+
+    @property
+    def part(self) -> str:
+        return f"repeat {self.repeat} vote {self.vote}" if self.repeat else f"vote {self.vote}"
+
+
+@dataclass(frozen=True)
+class RatingPlan:
+    """Which calls are made.
+
+    Attributes:
+        votes: ratings of each reply by each annotator.
+        repeat: the share of replies (with a joint prompt: of speeches) that each annotator rates once more.
+        crisis_to_third_parties: whether annotators that belong to others see crisis speeches.
+    """
+
+    annotators: Sequence[LanguageModel]
+    prompt: RatingPrompt
+    votes: int
+    repeat: float
+    seed: int
+    crisis_to_third_parties: bool
+
+    def calls(self, speech: Row, replies: Sequence[Row]) -> Iterator[RatingCall]:
+        """Those about one speech (`speech`, `text`, `language`, `crisis`) and its replies (`reply`, `text`)."""
+        texts = [
+            *{row["reply"]: row["text"] for row in replies if row["text"] is not None}.items()
+        ]  # an equal one once
+        together = [texts] if self.prompt.joint and texts else [[each] for each in texts]
+        for annotator in self.annotators:
+            if self.reason_against(annotator, speech) is None:
+                for each in together:
+                    yield from self._rounds(annotator, speech, each)
+
+    def reason_against(self, annotator: LanguageModel, speech: Row) -> str | None:
+        """Why an annotator is not asked about a speech: `language` or `crisis`; None if it is."""
+        if annotator.language not in (None, speech["language"]):
+            return "language"
+        return None if may_see(annotator, speech["crisis"], self.crisis_to_third_parties) else "crisis"
+
+    def _rounds(self, annotator: LanguageModel, speech: Row, texts: list[tuple[str, str]]) -> Iterator[RatingCall]:
+        rounds = [(vote, 0) for vote in range(self.votes)]
+        about = (speech["speech"], *(identity for identity, _ in texts))
+        if _number(self.seed, "repeat", *about) < self.repeat * 2**64:
+            rounds.append((0, 1))
+        for vote, repeat in rounds:
+            draw = ("order", *about, annotator.name, str(vote), str(repeat))
+            shown = sorted(texts, key=lambda each: _number(self.seed, *draw, each[0]))
+            yield RatingCall(annotator, speech, shown, vote, repeat)
+
+    def ask(self, call: RatingCall) -> RatingAsk:
+        """The Ask of a call."""
+        speech, texts = call.speech, tuple(text for _, text in call.replies)
+        about = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
+        order = principle_order(_number(self.seed, "principles", *about))
+        return RatingAsk(
+            speech=speech["speech"],
+            messages=self.prompt.messages(speech["text"], texts, order),
+            seed=_number(self.seed, "seed", *about) >> 32,
+            part=call.part,
+            schema=self.prompt.schema(order, len(texts)),
+            client=speech["text"],
+            replies=texts,
+        )
+
+
+def _number(seed: int, *parts: str) -> int:
+    """64 bits that depend on all of this, on every machine alike."""
+    return int.from_bytes(hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()[:8])

@@ -1,0 +1,82 @@
+"""Test-retest: how far an annotator gives the same reply the same rating when it is asked once more."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from psychocounsel.annotation.scores.vote_table import RATED
+from psychocounsel.annotation.tables import Row
+from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
+
+_Cells = Counter[tuple[int | None, int | None]]  # (first rating, second rating) -> replies; None: not applicable
+
+
+class Retest:
+    """Counts pairs of ratings of one reply by one annotator; its size does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, dict[str, _Cells]] = {}
+        self.outcomes: dict[str, Counter[str]] = {}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Note the rows of votes.parquet of one speech."""
+        wanted = [row for row in rows if row["vote"] == 0]
+        first = {(row["annotator"], row["reply"]): row for row in wanted if row["repeat"] == 0}
+        for row in wanted:
+            if row["repeat"] == 0:
+                continue
+            annotator, before = row["annotator"], first[row["annotator"], row["reply"]]
+            both = before["outcome"] == row["outcome"] == RATED
+            same = before["outcome"] == row["outcome"]
+            counts = self.outcomes.setdefault(annotator, Counter())
+            counts["rated_twice" if both else "no_rating_twice" if same else "changed_outcome"] += 1
+            if both:
+                cells = self.cells.setdefault(annotator, {name: Counter() for name in PRINCIPLES})
+                for name in PRINCIPLES:
+                    cells[name][before[f"{name}_rating"], row[f"{name}_rating"]] += 1
+
+    def figures(self) -> dict[str, Any]:
+        """By annotator: how many replies were asked about twice, and the agreement on each principle.
+
+        `changed_outcome` counts replies that were rated one time and not the other; `no_rating_twice` those that came to
+        the same outcome without a rating. Figures of a principle are those of `agreement_of`.
+        """
+        return {
+            annotator: {
+                **{name: counts[name] for name in ("rated_twice", "no_rating_twice", "changed_outcome")},
+                "principles": {name: agreement_of(cells) for name, cells in self.cells.get(annotator, {}).items()},
+            }
+            for annotator, counts in self.outcomes.items()
+        }
+
+
+def agreement_of(cells: _Cells) -> dict[str, Any]:
+    """Agreement of two ratings of each reply.
+
+    Returns:
+        `replies` with two numbers; of them `exact`, the share with equal ones, `difference`, the mean absolute
+        difference, and `weighted_kappa` with squared weights (Cohen 1968), None where it is not defined: all ratings
+        are the same number. `applicable_once` counts replies with "not applicable" one time and a number the other.
+    """
+    numbers = {pair: count for pair, count in cells.items() if None not in pair}
+    total = sum(numbers.values())
+    once = sum(count for (first, second), count in cells.items() if (first is None) != (second is None))
+    if not total:
+        return {"replies": 0, "exact": None, "difference": None, "weighted_kappa": None, "applicable_once": once}
+    return {
+        "replies": total,
+        "exact": sum(count for (first, second), count in numbers.items() if first == second) / total,
+        "difference": sum(count * abs(first - second) for (first, second), count in numbers.items()) / total,  # type: ignore[operator]
+        "weighted_kappa": _weighted_kappa(numbers),
+        "applicable_once": once,
+    }
+
+
+def _weighted_kappa(numbers: dict[Any, int]) -> float | None:
+    from sklearn.metrics import cohen_kappa_score  # takes a second to import
+
+    first, second = zip(*numbers, strict=True)
+    if len({*first, *second}) < 2:
+        return None  # no disagreement could have been expected
+    counts = list(numbers.values())
+    return float(cohen_kappa_score(first, second, labels=RATINGS, weights="quadratic", sample_weight=counts))

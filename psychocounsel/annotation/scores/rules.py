@@ -1,0 +1,169 @@
+"""`annotator=rules`: a demonstration that rates by plain rules of what shows on a reply's surface, and understands nothing.
+
+It lets the whole way from speeches to pairs run without a model. Its ratings follow cues, so whatever is trained on them learns
+cues: never use them for anything else than trying out the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psychocounsel.annotation.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.annotation.scores.rating_answers import ABSENT, Judgement, Judgements, reply_key
+from psychocounsel.annotation.scores.rating_asks import RatingAsk
+from psychocounsel.counsel.cues import CUES
+from psychocounsel.counsel.principles import RATINGS
+from psychocounsel.errors import UserError
+
+WARNING = "a demonstration: plain rules of a reply's surface, no judgement of it"
+
+Finding = tuple[int, str, re.Match[str] | None]  # rating, the rule, and the words of the reply that it found
+
+
+def _any(*words: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE)
+
+
+_FEELING = _any(
+    "afraid", "alone", "angry", "anxious", "ashamed", "grie[fv]\\w*", "guilt\\w*", "heavy", "hurt\\w*", "lonel\\w+"
+)
+_MORE_FEELING = _any(
+    "overwhelm\\w+", "pain\\w*", "relie[fv]\\w*", "sad\\w*", "scared", "shame", "tired", "worr\\w+", "fear\\w*"
+)
+_DANGER = _any(
+    "die", "dying", "dead", "suicid\\w+", "kill\\w*", "end it", "not wake up", "hit me", "hits me", "overdose"
+)
+_HELP = _any("emergency", "crisis", "doctor", "ambulance", "safe", "hospital", "helpline", "call someone", "stay with")
+_BLAME = _any("your fault", "your own fault", "pull yourself together", "stop complaining", "get over it", "dramatic")
+_OPEN_QUESTION = re.compile(r"\b(?:what|how|when|where|who|which)\b[^.!?]*\?", re.IGNORECASE)
+_PRESSURE = _any("you must", "you should", "you have to", "you need to", "you ought to")
+_CHOICE = _any(
+    "if you like", "if you want", "you decide", "your choice", "up to you", "you could", "you might", "would you"
+)
+_STEP = _any("begin", "start", "try", "step", "plan", "write down", "practise", "practice")
+_READY = _any("I want to", "I've decided", "I have decided", "how do I", "how can I", "I've started", "I'm going to")
+_LONG = re.compile(r"\b[^\W\d_]{6,}\b")
+
+
+def _empathy(client: str, reply: str) -> Finding:
+    first = _FEELING.search(reply) or _MORE_FEELING.search(reply)
+    count = len(_FEELING.findall(reply)) + len(_MORE_FEELING.findall(reply))
+    return (1, 3, 4, 5)[min(count, 3)], "1 without a word of feeling, 3 with one, 4 with two, else 5", first
+
+
+def _relevance(client: str, reply: str) -> Finding:
+    theirs = {word.lower() for word in _LONG.findall(client)}
+    taken = [match for match in _LONG.finditer(reply) if match[0].lower() in theirs]
+    count = len({match[0].lower() for match in taken})
+    return (
+        min(1 + (count + 1) // 2, 5),
+        "one more for every two long words of the client's",
+        taken[0] if taken else None,
+    )
+
+
+def _clarity(client: str, reply: str) -> Finding:
+    length = CUES["sentence_length"](reply)
+    rating = sum(length <= limit for limit in (32, 24, 18, 12)) + 1
+    if CUES["words"](reply) > 200:
+        rating -= 1
+    return max(rating, 1), "short sentences are clear, more than 200 words are not", re.search(r"\S+", reply)
+
+
+def _safety(client: str, reply: str) -> Finding:
+    if blame := _BLAME.search(reply):
+        return 1, "words of blame are a 1", blame
+    if not _DANGER.search(client):
+        return 5, "without a word of danger in the speech a 5", None
+    found = _HELP.search(reply)
+    return (
+        (4, "help named beside a danger is a 4", found) if found else (1, "no help named beside a danger is a 1", None)
+    )
+
+
+def _exploration(client: str, reply: str) -> Finding:
+    questions = [*_OPEN_QUESTION.finditer(reply)]
+    rating = (1, 4, 5)[min(len(questions), 2)] if len(questions) < 4 else 3
+    return rating, "one open question is a 4, two or three a 5, none a 1", questions[0] if questions else None
+
+
+def _autonomy(client: str, reply: str) -> Finding:
+    pressure, choice = _PRESSURE.search(reply), _CHOICE.search(reply)
+    rating = 3 - 2 * len(_PRESSURE.findall(reply)) + 2 * len(_CHOICE.findall(reply))
+    return min(max(rating, 1), 5), "3, two less for each 'you must', two more for each choice", pressure or choice
+
+
+def _staging(client: str, reply: str) -> Finding:
+    step = _STEP.search(reply)
+    if _READY.search(client):
+        return (5, "a step for a client who wants to act is a 5", step) if step else (3, "no step for one is a 3", None)
+    return (2, "a step for a client who does not ask for one is a 2", step) if step else (4, "no step is a 4", None)
+
+
+_RULES: dict[str, Callable[[str, str], Finding]] = {
+    "empathy": _empathy,
+    "relevance": _relevance,
+    "clarity": _clarity,
+    "safety": _safety,
+    "exploration": _exploration,
+    "autonomy": _autonomy,
+    "staging": _staging,
+}
+
+
+def rate_by_rules(client: str, reply: str) -> Judgements:
+    """Ratings of a reply; each reason says the rule, each quotation what the rule found in the reply."""
+    found = {name: rule(client, reply) for name, rule in _RULES.items()}
+    assert all(rating in RATINGS for rating, _, _ in found.values())
+    return {
+        name: Judgement(rating, f"Demonstration rule: {rule}.", match[0] if match else ABSENT)
+        for name, (rating, rule, match) in found.items()
+    }
+
+
+@dataclass(kw_only=True)
+class Rules(LanguageModel):
+    """Rates by `rate_by_rules`, in this process."""
+
+    def open(self, key: str) -> Answerer:
+        return _RulesAnswerer()
+
+    def unused(self) -> dict[str, str]:
+        """All that is about drawing answers: nothing is drawn."""
+        names = (
+            "model",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "input_price",
+            "output_price",
+            "third_party",
+            "language",
+        )
+        return dict.fromkeys(names, "annotator=rules asks no model")
+
+    def identity(self) -> dict[str, Any]:
+        """Its name and version: the rules."""
+        return {"kind": "Rules", "name": self.name, "version": 1}
+
+
+class _RulesAnswerer(Answerer):
+    slots = 64
+
+    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        if not isinstance(ask, RatingAsk):
+            future.set_exception(
+                UserError("annotator=rules rates replies and writes none: name another model as a writer")
+            )
+            return future
+        rated = [{name: asdict(each) for name, each in rate_by_rules(ask.client, text).items()} for text in ask.replies]
+        jointly = ask.schema is not None and reply_key(0) in ask.schema["properties"]
+        answer: Any = {reply_key(place): each for place, each in enumerate(rated)} if jointly else rated[0]
+        future.set_result(Answer(TEXT, json.dumps(answer), "rules"))
+        return future

@@ -1,0 +1,159 @@
+"""The step `scores`: annotators rate each reply on the seven principles; votes.parquet holds all that they said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+from psychocounsel.annotation.asking.answers import Answers, Outcome
+from psychocounsel.annotation.asking.asker import ask_all
+from psychocounsel.annotation.asking.budget import Budget, Estimate
+from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
+from psychocounsel.annotation.context import KnownLength, StepContext
+from psychocounsel.annotation.scores.rating_asks import RatingAsk, RatingCall, RatingPlan
+from psychocounsel.annotation.scores.rating_prompts import rating_prompt
+from psychocounsel.annotation.scores.rules import Rules
+from psychocounsel.annotation.scores.saying import said
+from psychocounsel.annotation.scores.verdicts import Findings, Reader, Verdict, outcome_of_vote
+from psychocounsel.annotation.scores.vote_figures import ABOUT, vote_figures
+from psychocounsel.annotation.scores.vote_table import ORDER, RATED, VOTES, vote_rows
+from psychocounsel.annotation.tables import Row, by_speech, joined, written
+from psychocounsel.errors import UserError
+from psychocounsel.settings.targets import build
+
+_SPEECH = ("text", "language", "crisis", *ABOUT)
+
+
+def run(context: StepContext) -> dict[str, Any]:
+    """Ask for the ratings that are not bought yet, then write the table of this shard's speeches, in their order.
+
+    The table depends on the journal alone, not on the order in which answers came.
+
+    Returns:
+        The figures of `vote_figures` and of Findings; `skipped` (by annotator and reason, the replies that it was not asked
+        about); `demonstration` (annotators that are plain rules); `prompt_version`; `spent` and `bought`.
+
+    Raises:
+        BudgetSpent: if the budget ends before the ratings do; what was bought is in the journal.
+        UserError: for settings that cannot work, a wrong key or address, or if no server is left.
+    """
+    plan, budget = plan_of(context), context.config.budget
+    read = Reader(plan.prompt.joint)
+    with closing(Answers(context.files.answers)) as answers:
+        limits = Budget.of(budget.cost, budget.calls, answers, plan.annotators, context.shard[1])
+        calls = sum(1 for _ in _calls(context, plan))
+        came = ask_all(
+            _asks(context, plan),
+            answers,
+            limits,
+            read=read,
+            models=plan.annotators,
+            key="annotator",
+            retries=context.config.scores.retries,
+        )
+        with closing(came):
+            for _ in context.bar(KnownLength(came, calls), "ratings"):
+                pass
+        figures = _Writing(context, plan, answers, read).table()
+    figures |= {"spent": limits.spent, "bought": limits.made, "prompt_version": plan.prompt.version}
+    for line in said(figures):
+        context.say(line)
+    return figures
+
+
+def estimate(context: StepContext) -> Estimate:
+    """What the step would ask for, of what is not bought yet; speeches.parquet and replies.parquet must be there."""
+    plan = plan_of(context)
+    asked = [model for model in plan.annotators if not isinstance(model, Rules)]
+    with closing(Answers(context.files.answers)) as answers:
+        return Estimate.of(((model, ask) for model, ask in _asks(context, plan) if model in asked), answers)
+
+
+def plan_of(context: StepContext) -> RatingPlan:
+    """How replies are rated by the configuration.
+
+    Raises:
+        UserError: for a rubric that cannot be read, and votes that would all be alike.
+    """
+    config, scores = context.config, context.config.scores
+    annotators: list[LanguageModel] = build(config, "annotator").models()
+    fixed = [model.name for model in annotators if isinstance(model, Rules) or model.temperature == 0]
+    if scores.votes > 1 and fixed:
+        raise UserError(
+            f"scores.votes={scores.votes}: all votes of {fixed[0]} would be alike, because it draws nothing; "
+            "give it a temperature (annotator.temperature=0.7), or scores.votes=1"
+        )
+    prompt = rating_prompt(scores.rubric, scores.joint, scores.examples)
+    return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)
+
+
+def _speeches(context: StepContext) -> Iterator[tuple[Row, list[Row]]]:
+    """This shard's speeches with their replies."""
+    index, count = context.shard
+    speeches = islice(by_speech(context.files.speeches, _SPEECH), index, None, count)
+    for (speech,), replies in joined(speeches, by_speech(context.files.replies, ("number", "reply", "text"))):
+        yield speech, sorted(replies, key=itemgetter("number"))
+
+
+def _calls(context: StepContext, plan: RatingPlan) -> Iterator[RatingCall]:
+    for speech, replies in _speeches(context):
+        yield from plan.calls(speech, replies)
+
+
+def _asks(context: StepContext, plan: RatingPlan) -> Iterator[tuple[LanguageModel, Ask]]:
+    return ((call.annotator, plan.ask(call)) for call in _calls(context, plan))
+
+
+class _Writing:
+    """Writes the table by the journal's answers."""
+
+    def __init__(self, context: StepContext, plan: RatingPlan, answers: Answers, read: Reader) -> None:
+        self.context, self.plan, self.answers, self.read = context, plan, answers, read
+        self.retries = context.config.scores.retries
+        self.findings, self.skipped = Findings(), dict[str, Counter[str]]()
+
+    def table(self) -> dict[str, Any]:
+        with written(self.context.files.votes, VOTES) as add:
+
+            def speeches() -> Iterator[tuple[Row, list[Row]]]:
+                for speech, replies in _speeches(self.context):
+                    rows = sorted(self._rows(speech, replies), key=itemgetter(*ORDER))
+                    for row in rows:
+                        add(row)
+                    yield speech, rows
+
+            figures = vote_figures(speeches())
+        rules = [model.name for model in self.plan.annotators if isinstance(model, Rules)]
+        skipped = {name: dict(counts) for name, counts in sorted(self.skipped.items())}
+        return {**figures, **self.findings.figures(), "skipped": skipped, "demonstration": rules}
+
+    def _rows(self, speech: Row, replies: list[Row]) -> Iterator[Row]:
+        for annotator in self.plan.annotators:
+            if reason := self.plan.reason_against(annotator, speech):
+                texts = len({row["reply"] for row in replies if row["text"] is not None})
+                self.skipped.setdefault(annotator.name, Counter())[reason] += texts
+        for call in self.plan.calls(speech, replies):
+            yield from self._voted(call)
+
+    def _voted(self, call: RatingCall) -> list[Row]:
+        ask, name = self.plan.ask(call), call.annotator.name
+        about: Row = {"joint": self.plan.prompt.joint, "prompt_version": self.plan.prompt.version}
+        found = self.answers.settled(call.annotator, ask, self.read, self.retries)
+        if not isinstance(found, Outcome):  # the number of the attempt that got no answer
+            return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": found})
+        self._note_unreadable(call, ask, found)
+        outcome = outcome_of_vote(found.outcome, found.value)
+        judged = found.value if outcome == RATED else None
+        if judged is not None:
+            self.findings.note_quotes(name, judged, ask.replies)
+        return vote_rows(call, outcome, judged, {**about, "model": found.answer.model, "attempts": found.attempts})
+
+    def _note_unreadable(self, call: RatingCall, ask: RatingAsk, found: Outcome[Verdict]) -> None:
+        """Look at the answers before the one that counts, and at that one if it cannot be used either."""
+        for attempt in range(found.attempts - (found.outcome != UNPARSABLE)):
+            if (answer := self.answers.find(call.annotator, ask, attempt)) is not None:
+                self.findings.note_answer(call.annotator.name, ask, answer.text, self.read)

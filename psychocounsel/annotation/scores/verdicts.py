@@ -1,0 +1,77 @@
+"""From an annotator's answer to what is kept of it, and counts of what was wrong with answers."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psychocounsel.annotation.asking.language_model import REFUSED, TEXT
+from psychocounsel.annotation.asking.refusals import is_refusal
+from psychocounsel.annotation.scores.rating_answers import ABSENT, Judgements, Unreadable, read_answer, stands_in
+from psychocounsel.annotation.scores.rating_asks import RatingAsk
+from psychocounsel.annotation.scores.vote_table import RATED
+
+Verdict = list[Judgements] | None  # None: a refusal in prose, which is an answer and is not asked anew
+
+_REPLY = re.compile(r"^reply_\d+:? ")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads answers; `joint` as in RatingPrompt. A refusal in prose counts as an answer."""
+
+    joint: bool
+
+    def __call__(self, text: str) -> Verdict:
+        """The ratings of each reply as shown; None for a refusal.
+
+        Raises:
+            Unreadable: for an answer that is neither.
+        """
+        try:
+            return read_answer(text, self.joint)
+        except Unreadable:
+            if is_refusal(text):
+                return None
+            raise
+
+
+@dataclass
+class Findings:
+    """What was noticed in answers, by annotator."""
+
+    unreadable: dict[str, Counter[str]] = field(default_factory=dict)  # reason -> answers, of all attempts
+    quotes: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def note_answer(self, annotator: str, ask: RatingAsk, text: str, read: Reader) -> None:
+        """Count why an answer that has been given cannot be used, if so."""
+        try:
+            ask.check_value(read(text))
+        except Unreadable as error:
+            self.unreadable.setdefault(annotator, Counter())[_REPLY.sub("", str(error))] += 1
+
+    def note_quotes(self, annotator: str, judged: Sequence[Judgements], replies: Sequence[str]) -> None:
+        """Count quotations that stand in their reply, that do not, and those that say `absent`."""
+        counts = self.quotes.setdefault(annotator, Counter())
+        for judgements, reply in zip(judged, replies, strict=True):
+            for each in judgements.values():
+                absent = each.quote.casefold().strip("\"'. ") == ABSENT
+                counts["absent" if absent else "found" if stands_in(each.quote, reply) else "not_in_reply"] += 1
+
+    def figures(self) -> dict[str, Any]:
+        """`unreadable`: by annotator and reason. `quotes`: by annotator, `found`, `absent` and `not_in_reply`."""
+        return {
+            "unreadable": {name: dict(sorted(counts.items())) for name, counts in sorted(self.unreadable.items())},
+            "quotes": {
+                name: {kind: counts[kind] for kind in ("found", "absent", "not_in_reply")}
+                for name, counts in sorted(self.quotes.items())
+            },
+        }
+
+
+def outcome_of_vote(outcome: str, verdict: Verdict) -> str:
+    """The outcome in votes.parquet: `rated`, or why there is no rating."""
+    if outcome != TEXT:
+        return outcome
+    return REFUSED if verdict is None else RATED

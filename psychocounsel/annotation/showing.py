@@ -1,0 +1,52 @@
+"""What a user sees while steps run: a bar with the time left on a terminal, lines elsewhere; `state.json` for `jobs status`."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from psychocounsel.storage.files import readable_time
+
+T = TypeVar("T")
+
+_STATE_SECONDS = 5.0  # between two versions of state.json
+_LINE_SECONDS = 60.0  # between two lines where output goes to a file
+
+
+class Showing:
+    """Tells how far a step is. `write_state(phase, done, total)` says it in `state.json`."""
+
+    def __init__(self, write_state: Callable[[str, int, int | None], None], say: Callable[[str], None]) -> None:
+        self.write_state, self.say = write_state, say
+        self.live = sys.stderr.isatty()
+        self.step = ""
+
+    def begin(self, step: str) -> None:
+        self.step = step
+        self.write_state(step, 0, None)
+
+    def bar(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """The items, counted while they go by; `total` is known of a sequence."""
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        started = stated = said = time.monotonic()
+        shown: Any = tqdm(items, what, total=total, leave=False, disable=not self.live, dynamic_ncols=True)
+        for done, item in enumerate(shown, 1):
+            yield item
+            now = time.monotonic()
+            if now - stated >= _STATE_SECONDS:
+                stated = now
+                self.write_state(self.step, done, total)
+            if not self.live and now - said >= _LINE_SECONDS:
+                said = now
+                self.say(line(what, done, total, now - started))
+
+
+def line(what: str, done: int, total: int | None, seconds: float) -> str:
+    """`replies: 400 of 2,000, 3 min left`."""
+    if total is None:
+        return f"{what}: {done:,}"
+    left = readable_time(seconds / done * max(0, total - done))
+    return f"{what}: {done:,} of {total:,}, {left} left"

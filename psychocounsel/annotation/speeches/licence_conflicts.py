@@ -1,0 +1,135 @@
+"""Conflicts between the licences of sources, the terms of writers' output and the licence of the data set. Not legal advice."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from psychocounsel.data.licences import identifier
+from psychocounsel.errors import UserError
+
+NOT_ADVICE = "This is not legal advice: the list knows a few common licences and terms, and no law."
+
+# What a licence asks of whoever passes on the texts, or what is made of them.
+_FREE = "cc0-1.0 unlicense mit bsd-2-clause bsd-3-clause apache-2.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 odc-by pddl"
+_SHARE_ALIKE = "cc-by-sa-3.0 cc-by-sa-4.0 odbl gpl-2.0 gpl-3.0 agpl-3.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0"
+_NON_COMMERCIAL = (
+    "cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0"
+)
+_NO_DERIVATIVES = "cc-by-nd-3.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0"
+# What is given to models alone, in a writer's `terms`: words of ours, and licences of open weights.
+_NO_COMPETING = "no-competing-models no-training"
+_NAMED_MODELS = "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma"
+_NO_IMPROVING = (
+    "llama2 llama3"  # forbid to improve other models with the output; later versions ask for their name instead
+)
+_UNRESTRICTED = "none own output-is-yours"
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """`name` is what `accept_terms` takes; `sentence` says what stands against what, and what to do."""
+
+    name: str
+    sentence: str
+
+
+def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None], own: str | None) -> list[Conflict]:
+    """What stands in the way of passing on the data set, or of training on it.
+
+    Args:
+        licences: of each source by its name; None: unknown.
+        terms: of each writer's output by the writer's name: a licence, or one of no-competing-models, no-training,
+            non-commercial, output-is-yours, own, none; None: unknown.
+        own: the licence that the data set is to have (`card.license`); None: not said yet.
+    """
+    target = identifier(own)
+    return [
+        *(
+            conflict
+            for source, licence in licences.items()
+            for conflict in _of_source(source, identifier(licence), target)
+        ),
+        *(conflict for writer, said in terms.items() for conflict in _of_writer(writer, identifier(said), target)),
+    ]
+
+
+def refuse_conflicts(found: list[Conflict], accepted: list[str]) -> None:
+    """Refuse conflicts whose names are not among the accepted ones.
+
+    Raises:
+        UserError: listing them, and what to type.
+    """
+    known = {conflict.name for conflict in found}
+    if strange := sorted(set(accepted) - known):
+        there = ", ".join(sorted(known)) or "there are none"
+        raise UserError(f"accept_terms: {strange[0]} is no conflict of these sources and writers; they are: {there}")
+    left = [conflict for conflict in found if conflict.name not in accepted]
+    if left:
+        names = ",".join(sorted({*accepted, *(conflict.name for conflict in left)}))
+        sentences = " ".join(f"[{conflict.name}] {conflict.sentence}" for conflict in left)
+        raise UserError(
+            f"licences and terms: {sentences} If you have settled it, add accept_terms=[{names}]. {NOT_ADVICE}"
+        )
+
+
+def _of_source(source: str, licence: str | None, target: str | None) -> Iterator[Conflict]:
+    name = identifier(source)
+    if licence is None:
+        yield Conflict(f"unknown-{name}", f"The licence of {source} is unknown: set its `license`, or ask its authors.")
+        return
+    if not _is(licence, f"{_FREE} {_SHARE_ALIKE} {_NON_COMMERCIAL} {_NO_DERIVATIVES}"):
+        yield Conflict(
+            f"unlisted-{name}", f"The licence {licence} of {source} is not in our list: read what it allows."
+        )
+    if _is(licence, _NO_DERIVATIVES):
+        yield Conflict(
+            f"no-derivatives-{name}",
+            f"{source} is {licence}: what is made of its texts, as this set, may not be passed on.",
+        )
+    yield from _against_own(name or "", source, licence, target)
+
+
+def _against_own(name: str, what: str, licence: str, target: str | None) -> Iterator[Conflict]:
+    """What a licence of texts asks of the licence of the set, once that is known."""
+    if target is None:
+        return
+    if _is(licence, f"{_NON_COMMERCIAL} non-commercial") and not _is(target, _NON_COMMERCIAL):
+        yield Conflict(
+            f"non-commercial-{name}",
+            f"{what} is {licence}, for non-commercial use alone, and card.license={target} allows more.",
+        )
+    if _is(licence, _SHARE_ALIKE) and target != licence:
+        yield Conflict(
+            f"share-alike-{name}",
+            f"{what} is {licence}: what is made of it needs the same licence, and card.license={target}.",
+        )
+
+
+def _of_writer(writer: str, terms: str | None, target: str | None) -> Iterator[Conflict]:
+    name = identifier(writer)
+    if terms is None:
+        yield Conflict(f"unknown-{name}", f"The terms of {writer}'s output are unknown: set `terms` of this writer.")
+        return
+    whole = f"{_FREE} {_SHARE_ALIKE} {_NON_COMMERCIAL} {_NO_COMPETING} {_NAMED_MODELS} {_UNRESTRICTED} non-commercial"
+    if not _is(terms, whole):
+        yield Conflict(
+            f"unlisted-{name}", f"The terms {terms} of {writer}'s output are not in our list: read what they allow."
+        )
+    if _is(terms, _NO_COMPETING):
+        yield Conflict(
+            f"training-{name}",
+            f"The terms of {writer} ({terms}) forbid to train models on its output that compete with it.",
+        )
+    if _is(terms, _NO_IMPROVING):
+        yield Conflict(
+            f"training-{name}", f"The licence {terms} of {writer} forbids to improve other models with its output."
+        )
+    elif _is(terms, _NAMED_MODELS):
+        yield Conflict(
+            f"named-{name}",
+            f"The licence {terms} of {writer} binds models that are trained on its output, by their name or their use.",
+        )
+    yield from _against_own(name or "", f"Output of {writer}", terms, target)
+
+
+def _is(licence: str, names: str) -> bool:
+    return licence in names.split()

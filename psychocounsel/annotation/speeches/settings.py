@@ -1,0 +1,135 @@
+"""The group `speeches`: where client speeches come from, which are kept, and what is done to them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from psychocounsel.data.sources import StandardSource
+from psychocounsel.errors import UserError
+from psychocounsel.settings.contract import GroupSettings
+from psychocounsel.settings.schema import option
+
+SCRIPTS = ("default", "cjk")
+
+
+@dataclass
+class SpeechSource:
+    """One source of speeches. `name` stands in the table's column `source`; null: the last part of the path."""
+
+    name: str | None = None
+    path: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    column: str | None = None
+    license: str | None = None
+    language: str | None = None
+    topic_column: str = "topic"
+    risk_column: str = "risk"
+
+    @property
+    def title(self) -> str:
+        return self.name or (self.path if self.path == "builtin:sample" else Path(str(self.path)).name)
+
+    def files(self) -> Sequence[Path]:
+        """The files that it is read from; none of a hub dataset."""
+        return StandardSource().files(self.path)
+
+
+@dataclass
+class Speeches(GroupSettings):
+    """Each field is a key of `speeches.*`; conf/speeches/local.yaml explains them."""
+
+    config_group: ClassVar[str] = "speeches"
+
+    name: str = MISSING
+    path: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    column: str | None = None
+    license: str | None = None
+    language: str | None = None
+    topic_column: str = "topic"
+    risk_column: str = "risk"
+    sources: list[SpeechSource] = option([])
+    bad_rows: str = option("refuse", choices=("refuse", "drop"))
+    min_characters: dict[str, int] = field(default_factory=lambda: {"default": 100, "cjk": 40})
+    max_characters: dict[str, int] = field(default_factory=lambda: {"default": 1000, "cjk": 400})
+    languages: list[str] | None = None
+    near: float = option(0.8, at_least=0.5, at_most=1)
+    split_near: float = option(0.6, at_least=0.5, at_most=1)
+    limit: int | None = option(None, at_least=1)
+    identifiers: bool = True
+    presidio: str = option("installed", choices=("installed", "always", "never"))
+    presidio_model: str | None = None
+    shown: int = option(50, at_least=0, at_most=1000)
+    topics: str = "builtin:en"
+    risk_cues: str = "builtin:en"
+    rules_may_clear: bool = False
+    confidential: bool = False
+    allowed_hosts: list[str] = option([])
+
+    def all_sources(self) -> list[SpeechSource]:
+        """The sources in order: of speeches that are the same, an earlier source's stays."""
+        if not self.sources:
+            own = {item.name: getattr(self, item.name) for item in fields(SpeechSource) if item.name != "name"}
+            return [SpeechSource(name=None if self.path and self.name == "local" else self.name, **own)]
+        return [each if isinstance(each, SpeechSource) else SpeechSource(**each) for each in self.sources]
+
+    def files(self) -> list[Path]:
+        """All files that speeches are read from: what is made of them is as private as these."""
+        return [file for source in self.all_sources() for file in source.files()]
+
+    def check(self, config: Any = None) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            UserError: naming the key and what to type instead.
+        """
+        if not self.sources and not self.path:
+            raise UserError("speeches.path is not set: add speeches=FILE, or speeches.sources=[{path: FILE}, ...]")
+        for number, source in enumerate(self.all_sources() if self.sources else ()):
+            if not source.path:
+                raise UserError(f"speeches.sources[{number}].path is not set: each source needs a path")
+        titles = [source.title for source in self.all_sources()]
+        if twice := next((title for title in titles if titles.count(title) > 1), None):
+            raise UserError(f"speeches.sources: two are called {twice}; give each a name: {{name: NAME, path: ...}}")
+        for key in ("min_characters", "max_characters"):
+            given = getattr(self, key)
+            if wrong := sorted(set(given) - set(SCRIPTS)):
+                raise UserError(f"speeches.{key}.{wrong[0]}: unknown script; use {' or '.join(SCRIPTS)}")
+            if "default" not in given or any(value < 1 for value in given.values()):
+                raise UserError(
+                    f"speeches.{key} needs `default`, and whole numbers from 1, as {{default: 100, cjk: 40}}"
+                )
+        for script in SCRIPTS:
+            low, high = limit_of(self.min_characters, script), limit_of(self.max_characters, script)
+            if low > high:
+                raise UserError(f"speeches.min_characters.{script}={low} is more than max_characters ({high})")
+        if self.split_near > self.near:
+            raise UserError(f"speeches.split_near={self.split_near} must be at most speeches.near={self.near}")
+        if self.languages == []:
+            raise UserError("speeches.languages=[] keeps nothing: use null for any language, or as [en]")
+
+    def unused(self, config: Any = None) -> dict[str, str]:
+        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused."""
+        found: dict[str, str] = {}
+        if self.sources:
+            reason = "speeches.sources is given, and each source says it for itself"
+            found |= {item.name: reason for item in fields(SpeechSource) if item.name != "name"}
+        if not self.identifiers:
+            found |= dict.fromkeys(("presidio", "presidio_model", "shown"), "speeches.identifiers=false looks for none")
+        elif self.presidio == "never":
+            found["presidio_model"] = "speeches.presidio=never uses no model"
+        if not self.confidential:
+            found["allowed_hosts"] = "speeches.confidential=false limits no host"
+        return found
+
+
+def limit_of(limits: dict[str, int], script: str) -> int:
+    """The number of characters for a script; a script without one has that of `default`."""
+    return limits.get(script, limits["default"])

@@ -1,0 +1,134 @@
+"""The step `speeches`: rows of sources become speeches.parquet, and what fell stands in dropped_speeches.parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.annotation.context import StepContext
+from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
+from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
+from psychocounsel.annotation.speeches.settings import Speeches
+from psychocounsel.annotation.speeches.speech_choice import ChoiceRules, choose
+from psychocounsel.annotation.speeches.speech_cleaning import finders_of
+from psychocounsel.annotation.speeches.speech_drafts import Draft, make_draft
+from psychocounsel.annotation.speeches.speech_tables import DROPPED, write_identifier_sample, write_speeches
+from psychocounsel.annotation.tables import written
+from psychocounsel.errors import UserError
+from psychocounsel.settings.targets import build
+from psychocounsel.storage.modes import mask_of, restricted
+
+_SHOWN_BAD = 20
+_DROPPED = ("bad row", "too short", "too long", "language", "same text", "near duplicate", "limit", "removed")
+
+
+def run(context: StepContext) -> dict[str, Any]:
+    """Read, clean, compare and split the speeches of all sources; tables are as private as the sources' files.
+
+    Raises:
+        UserError: for what cannot be read or used, or if no speech is left.
+    """
+    settings: Speeches = build(context.config, "speeches")
+    settings.check()
+    files, pairs = context.files, context.config.pairs
+    gone = frozenset(files.removed.read_text().split() if files.removed.exists() else ())
+    rules = ChoiceRules(settings.near, settings.split_near, settings.limit, pairs.test_fraction, pairs.split_seed, gone)
+    with (
+        restricted(mask_of(settings.files(), files.path)),
+        tempfile.TemporaryDirectory(prefix=".speeches-", suffix=".tmp", dir=files.path) as folder,
+        written(files.dropped_speeches, DROPPED) as drop,
+    ):
+        draft = make_draft(settings, Path(folder), drop, context.bar)
+        choice = choose(draft.ids, draft.sketches, rules)
+        if not (choice.standing == 0).any():
+            raise UserError(_nothing_left(draft))
+        fell, counts, sample = write_speeches(
+            draft.table, choice, draft.ids, files.speeches, drop, settings.shown if settings.identifiers else 0
+        )
+    for source, reasons in fell.items():
+        draft.fell[source].update(reasons)
+    if sample:
+        write_identifier_sample(files.identifier_sample, sample)
+    else:
+        files.identifier_sample.unlink(missing_ok=True)
+    figures = _figures(settings, draft, counts)
+    for line in _said(figures, draft, context):
+        context.say(line)
+    return figures
+
+
+def _nothing_left(draft: Draft) -> str:
+    reasons = sum(draft.fell.values(), Counter[str]())
+    found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "the sources are empty"
+    return (
+        f"no speech is left of {draft.read.total()} rows ({found}): see speeches.min_characters, speeches.max_characters and "
+        "speeches.languages"
+    )
+
+
+def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) -> dict[str, Any]:
+    """What the step says of itself; keys of counts are texts, `null` for what is unknown."""
+    plain = {
+        name: {"null" if value is None else str(value): count for value, count in counter.most_common()}
+        for name, counter in counts.items()
+    }
+    finders = finders_of(settings)
+    return {
+        "speeches": counts["source"].total(),
+        "sources": {
+            source: {"rows": draft.read[source], "kept": counts["source"][source], "fell": dict(fell)}
+            for source, fell in draft.fell.items()
+        },
+        "licenses": {source.title: source.license for source in settings.all_sources()},
+        "identifiers": dict(draft.placeholders) if settings.identifiers else None,
+        "presidio": len(finders) > 1,
+        "planted": _recall(tuple(finders)) if finders else None,
+        "crisis": counts["crisis"][True],
+        **{f"by_{name}": plain[name] for name in plain if name not in ("source", "crisis")},
+    }
+
+
+@cache
+def _recall(finders: tuple[Finder, ...]) -> dict[str, Any]:
+    return measured_recall(lambda text: replace_identifiers(text, finders).text)
+
+
+def _said(figures: dict[str, Any], draft: Draft, context: StepContext) -> Iterator[str]:
+    yield from _table(figures["sources"])
+    for reason in draft.bad[:_SHOWN_BAD]:
+        yield f"  bad row dropped: {reason}"
+    if len(draft.bad) > _SHOWN_BAD:
+        yield f"  and {len(draft.bad) - _SHOWN_BAD} more bad rows, all in {context.files.dropped_speeches.name}"
+    if figures["planted"] is not None:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(figures["identifiers"].items())) or "none found"
+        yield f"identifiers replaced: {kinds}"
+        recalls = ", ".join(f"{kind} {each['recall']:.0%}" for kind, each in figures["planted"].items())
+        yield f"  of planted identifiers the rules find: {recalls}. {STATEMENT}"
+        yield f"  speeches to check by hand: {context.files.identifier_sample}"
+    splits, risks = figures["by_split"], figures["by_risk_source"]
+    yield f"split: {splits.get('train', 0)} train, {splits.get('test', 0)} test"
+    yield (
+        f"risk: {figures['crisis']} of {figures['speeches']} speeches count as crisis, {risks.get('unknown', 0)} of them because "
+        "their risk is unknown"
+    )
+
+
+def _table(sources: dict[str, Any]) -> Iterator[str]:
+    """A row for each source: rows read, speeches kept, and what fell for each reason that occurs."""
+    reasons = [reason for reason in _DROPPED if any(each["fell"].get(reason) for each in sources.values())]
+    heads = ["source", "rows", "kept", *reasons]
+    lines = [
+        [name, each["rows"], each["kept"], *(each["fell"].get(reason, 0) for reason in reasons)]
+        for name, each in sources.items()
+    ]
+    widths = [max(len(str(line[column])) for line in [heads, *lines]) for column in range(len(heads))]
+    for line in [heads, *lines]:
+        cells = [
+            f"{line[0]:<{widths[0]}}",
+            *(f"{cell!s:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        yield "  ".join(cells)

@@ -1,0 +1,141 @@
+"""Tables of an annotate directory: parquet, written whole or not at all, and read speech by speech.
+
+No table is ever in memory as a whole: ten million rows pass through row groups of a few thousand.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from psychocounsel.errors import UserError
+from psychocounsel.storage.files import fsync_directory
+
+Row = dict[str, Any]
+
+_ROWS = 4096  # in a row group
+
+
+def _temporary(path: Path) -> Path:
+    """As `storage.files.remove_unfinished` knows them."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextlib.contextmanager
+def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
+    """A function that adds a row to a new table; the file appears at `path` when the block ends without an error."""
+    temporary, rows = _temporary(path), list[Row]()
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+
+            def add(row: Row) -> None:
+                rows.append(row)
+                if len(rows) == _ROWS:
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    rows.clear()
+
+            yield add
+            if rows:  # `datasets` cannot read an empty row group
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+class Sorter:
+    """Rows that come in any order, given back by speech and then by `columns`.
+
+    They wait in files of the folder `beside`, one for each beginning of speech ids (two letters, 256 beginnings), of which
+    one at a time is read and sorted.
+    """
+
+    def __init__(self, beside: Path, columns: Sequence[str]) -> None:
+        self.folder, self.columns = _temporary(beside), ("speech", *columns)
+        self.files: dict[str, IO[str]] = {}
+
+    def __enter__(self) -> "Sorter":
+        self.folder.mkdir()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self.files.values():
+            file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(self, row: Row) -> None:
+        """`row` needs the columns that are sorted by, all of them set."""
+        beginning = str(row["speech"])[:2].encode().hex()
+        if beginning not in self.files:
+            self.files[beginning] = open(self.folder / beginning, "w+", encoding="utf-8")
+        self.files[beginning].write(json.dumps(row) + "\n")
+
+    def rows(self) -> Iterator[Row]:
+        """All rows so far."""
+        for beginning in sorted(self.files):
+            file = self.files[beginning]
+            file.flush()
+            file.seek(0)
+            yield from sorted(map(json.loads, file), key=lambda row: tuple(row[name] for name in self.columns))
+
+
+def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a table with these columns alone, in its order.
+
+    Raises:
+        UserError: if there is no such table, or it lacks a column.
+    """
+    try:
+        with pq.ParquetFile(path) as table:
+            if lacking := [name for name in columns if name not in table.schema_arrow.names]:
+                raise UserError(f"{path}: has no column {lacking[0]}; make the table again by its step")
+            for batch in table.iter_batches(_ROWS, columns=list(columns)):
+                yield from batch.to_pylist()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; run the step that makes it first ({path.stem})") from error
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
+
+
+def by_speech(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each speech of a table that is ordered by speech. `columns` need not name `speech`.
+
+    Raises:
+        UserError: as `rows_of`, or where speeches are out of order.
+    """
+    current, rows = "", list[Row]()
+    for row in rows_of(path, ["speech", *(name for name in columns if name != "speech")]):
+        if row["speech"] != current:
+            if row["speech"] < current:
+                raise UserError(f"{path}: is not ordered by speech; make the table again by its step")
+            if rows:
+                yield current, rows
+            current, rows = row["speech"], []
+        rows.append(row)
+    if rows:
+        yield current, rows
+
+
+def joined(
+    first: Iterable[tuple[str, list[Row]]], *others: Iterable[tuple[str, list[Row]]]
+) -> Iterator[list[list[Row]]]:
+    """For each speech of `first`: its rows there and in each of the `others`; all are ordered by speech (`by_speech`)."""
+    streams = [iter(each) for each in others]
+    ahead = [next(stream, None) for stream in streams]
+    for speech, rows in first:
+        found = [rows]
+        for place, stream in enumerate(streams):
+            while (head := ahead[place]) is not None and head[0] < speech:
+                ahead[place] = next(stream, None)
+            found.append(head[1] if head is not None and head[0] == speech else [])
+        yield found

@@ -1,0 +1,91 @@
+"""What the worker of `annotate` does: its steps or a removal, with what the user sees and reads afterwards."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from psychocounsel.annotation.asking.budget import BudgetSpent
+from psychocounsel.annotation.context import StepContext
+from psychocounsel.annotation.plan import directory
+from psychocounsel.annotation.removal.step import finish, remove
+from psychocounsel.annotation.scores.rules import WARNING, Rules
+from psychocounsel.annotation.showing import Showing
+from psychocounsel.annotation.steps import run_steps
+from psychocounsel.annotation.stopping import stoppable
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.settings.targets import build
+
+_TABLES = ("speeches", "replies", "votes", "train", "test")
+
+
+def annotate(run: Run) -> int:
+    """Work in the run's directory; returns the exit code: 75 after a stop request, 3 where the budget is spent."""
+    config, showing = run.config, Showing(run.write_state, run.say)
+    share = (0, 1) if config.share is None else (config.share, config.shards)
+    context = StepContext(config, directory(config), run.say, showing.bar, share)
+    try:
+        with stoppable(run.dir):
+            if config.remove:
+                _forget_shards(context.files)
+                figures = remove(context)
+            else:
+                figures = _make(context, showing)
+        write_summary(run.dir, FINISHED, metrics=figures)
+        return DONE
+    except BudgetSpent as spent:
+        run.say(f"{spent}; answers so far are kept: give a larger one, and the same command goes on")
+        write_summary(run.dir, "budget spent", metrics={})
+        return GATE_NO
+    except KeyboardInterrupt:
+        run.write_state("stopped", 0, None)
+        run.say(f"stopped; every answer so far is in {context.files.answers}, and the same command goes on")
+        return CONTINUE_LATER
+
+
+def _make(context: StepContext, showing: Showing) -> dict[str, Any]:
+    if context.shard == (0, 1):
+        finish(context)  # a removal that was killed
+    run_steps(context, showing.begin)
+    counts = table_rows(context.files)
+    if context.shard == (0, 1) and context.config.steps[-1] in ("pairs", "card"):
+        _forget_shards(context.files)
+        for line in closing_lines(context, counts):
+            context.say(line)
+    return {**counts, "pairs": counts.get("train", 0) + counts.get("test", 0)}
+
+
+def _forget_shards(files: AnnotationDir) -> None:
+    """Remove what shards made of the answers, which the journal has: the same texts twice would be removed once."""
+    for path in files.shards.glob("*/*.parquet"):
+        path.unlink()
+
+
+def table_rows(files: AnnotationDir) -> dict[str, int]:
+    """The rows of each table that is there."""
+    tables = (
+        files.speeches,
+        files.replies,
+        files.votes,
+        files.dataset / "train.parquet",
+        files.dataset / "test.parquet",
+    )
+    found = {name: path for name, path in zip(_TABLES, tables, strict=True) if path.exists()}
+    return {name: int(pq.read_metadata(path).num_rows) for name, path in found.items()}
+
+
+def closing_lines(context: StepContext, counts: dict[str, int]) -> Iterator[str]:
+    """What there is now, what it is worth, and what to type next."""
+    names = {"votes": "ratings", "train": "pairs to train on", "test": "held-out pairs (best against worst)"}
+    yield ""
+    for name, count in counts.items():
+        yield f"{count:>12,}  {names.get(name, name)}"
+    yield ""
+    if any(isinstance(each, Rules) for each in build(context.config, "annotator").models()):
+        yield f"annotator=rules is {WARNING}"
+    folder = context.files.dataset
+    yield f"the card: {folder / 'README.md'}"
+    yield f"train on it: python -m psychocounsel.train data=local data.path={folder}"

@@ -1,0 +1,110 @@
+"""One exchange with a server: a JSON request, and its answer, or which kind of failure it was."""
+
+import json
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from psychocounsel.errors import UserError
+from psychocounsel.remote import reasons
+from psychocounsel.remote.bounded import TooLong, Wire
+
+_CONNECT_SECONDS = 10.0
+
+
+class Passing(Exception):
+    """An attempt failed in a way that another may not; `seconds` is what the server asks to wait.
+
+    `is_busy`: it says that it is asked too often, which is no fault of the request.
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0, is_busy: bool = False) -> None:
+        super().__init__(reason)
+        self.seconds, self.is_busy = seconds, is_busy
+
+
+class Refused(UserError):
+    """A server refuses a request with this status; another attempt would not change it. `said` is its answer's text."""
+
+    def __init__(self, message: str, status: int, said: str) -> None:
+        super().__init__(message)
+        self.status, self.said = status, said
+
+
+class NotJson(UserError):
+    """A server answers with something other than JSON."""
+
+
+@dataclass(frozen=True)
+class Request:
+    route: str
+    payload: Any
+    body: bytes | None = None  # sent as it is, in place of the payload
+
+
+class Exchange:
+    """Sends requests, from any thread. `key` is the configuration's group that errors name; the rest is as Client says."""
+
+    def __init__(
+        self, key: str, timeout_seconds: float, key_variable: str | None, budget: int | None, direct: bool
+    ) -> None:
+        self.key, self.timeout_seconds, self.key_variable = key, timeout_seconds, key_variable
+        self.budget, self.sent = budget, 0
+        self._secret, self._lock = _secret(key, key_variable), threading.Lock()
+        authorization = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
+        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct)
+
+    def send(self, url: str, request: Request) -> Any:
+        """The parsed answer.
+
+        Raises:
+            Passing: if there is none, or a status 408, 429 or 5xx.
+            Refused: for any other status.
+            NotJson: if it is no JSON.
+            UserError: if it is too long, or the budget is spent.
+        """
+        self._count()
+        body = json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
+        try:
+            response = self._wire.post(url, body)
+        except httpx.RequestError as error:
+            raise Passing(reasons.of_error(error, self.timeout_seconds)) from error
+        except TooLong as error:
+            raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
+        if response.is_success:
+            try:
+                return response.json()
+            except (ValueError, RecursionError) as error:
+                raise NotJson(
+                    f"{self.key}: {url} answers with something other than JSON: is it the right server?"
+                ) from error
+        status, reason = response.status_code, reasons.of_status(response, request.payload, self._secret)
+        if status in (408, 429) or status >= 500:
+            raise Passing(reason, reasons.retry_after(response), status == 429)
+        advice = reasons.advice(status, self.key, self.key_variable)
+        raise Refused(f"{self.key}: {url} refuses: {reason}; {advice}", status, response.text)
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def _count(self) -> None:
+        with self._lock:
+            if self.budget is not None and self.sent >= self.budget:
+                raise UserError(
+                    f"{self.key}.budget={self.budget}: so many requests have been sent; give a larger one to go on"
+                )
+            self.sent += 1
+
+
+def _secret(key: str, variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    secret = os.environ.get(variable, "").strip()
+    if not secret or not (secret.isascii() and secret.isprintable()):
+        raise UserError(
+            f"{key}.key_variable={variable}: this environment variable holds no key; set it to the server's key"
+        )
+    return secret

@@ -1,0 +1,91 @@
+"""The groups `writers` and `annotator` of a configuration: from names of members to the settings of each model; no torch."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.targets import build_section
+
+MODEL_GROUPS = ("writers", "annotator")
+Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
+
+
+def model_sections(config: DictConfig) -> Iterator[tuple[str, str, DictConfig]]:
+    """Key, group and settings of each single language model: `writers`, or `writers.members[0]` and so on."""
+    for group in MODEL_GROUPS:
+        if group not in config:
+            continue
+        if "members" not in config[group]:
+            yield group, group, config[group]
+            continue
+        for index, member in enumerate(config[group].members):
+            yield f"{group}.members[{index}]", group, member
+
+
+def resolve_models(composed: DictConfig, preset: Preset) -> None:
+    """Fill in the members of a pool or a panel: from `conf/<group>/<name>.yaml` for a name.
+
+    A member is such a name, or a mapping that says by `use` which file it begins with, as {use: openai, model: NAME}. The worker
+    never composes, so names become settings here.
+
+    Raises:
+        UserError: for a member of another form.
+    """
+    for group in MODEL_GROUPS:
+        section = composed.get(group)
+        if not OmegaConf.is_dict(section) or "members" not in section:
+            continue
+        members = section.members
+        if not OmegaConf.is_list(members) or not members:
+            raise UserError(f"{group}.members: is a list of names in conf/{group}/, for instance [tiny]")
+        with open_dict(section):
+            section.members = [_resolve(group, index, each, preset) for index, each in enumerate(members)]
+
+
+def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
+    key = f"{group}.members[{index}]"
+    given = OmegaConf.create({"use": member}) if isinstance(member, str) else member
+    if not isinstance(given, DictConfig) or not ("use" in given or "_target_" in given):
+        raise UserError(f"{key}: is a name in conf/{group}/, or a mapping with one, as {{use: NAME, temperature: 0.7}}")
+    if "_target_" in given:
+        return given  # resolved before, or a model of the user's own
+    base = preset(group, str(given.use))
+    if "members" in base:
+        raise UserError(f"{key}: {given.use} has members itself; name these")
+    own = {name: given[name] for name in given if name != "use"}
+    if unknown := sorted({*map(str, own)} - {*map(str, base)}):
+        raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+    merged = OmegaConf.merge(base, own)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConfig]) -> None:
+    """Give members the types of their dataclasses, by `typed`, and let every model check its settings.
+
+    Raises:
+        UserError: naming the model's key.
+    """
+    for key, group, section in list(model_sections(config)):
+        if key == group:
+            continue
+        if not OmegaConf.is_dict(section) or "_target_" not in section:
+            raise UserError(f"{key}={section}: is not resolved to settings")
+        try:
+            index = int(key.rpartition("[")[2].rstrip("]"))
+            config[group].members[index] = typed(group, section)
+        except UserError as error:
+            said = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
+            raise UserError(f"{key}: {said}") from error
+    for group in MODEL_GROUPS:
+        build_section(config[group], group).check(group)
+
+
+def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """The name of each environment variable that holds a key, with the key of the configuration that says so."""
+    for key, _, section in model_sections(config):
+        if section.get("key_variable"):
+            yield f"{key}.key_variable", str(section.key_variable)

@@ -1,0 +1,137 @@
+"""The command line of `annotate` before Hydra reads it: `speeches=FILE`, and what its directory was made with."""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.settings.schema import suggestion
+from psychocounsel.storage.files import read_mapping
+
+MODULE = "psychocounsel.annotate"
+# Said of one command, and not of the data set.
+_OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out")
+# Last parts of keys whose values may be paths.
+_PATHS = ("path", "rubric", "remove", "model", "system_prompt", "topics", "risk_cues", "presidio_model")
+_FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
+
+
+def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """The overrides to compose: those that the directory `out` was made with, then those that are typed.
+
+    A typed key takes the place of the same key of before, and a typed choice that of all keys of its group. `choices` are
+    those of the group `speeches`; another value of it names files.
+
+    Raises:
+        UserError: for what annotate has no use for, and for an `out` that is another command's.
+    """
+    if {"-m", "--multirun"} & set(options) or any(text.startswith("sweep=") for text in overrides):
+        raise UserError(
+            "-m: annotate makes one data set a command; leave it out, and give each data set its own out=DIR"
+        )
+    typed = [each for text in overrides for each in _with_files(text, choices)]
+    out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
+    if not out or out == "null":
+        return typed
+    return merged_overrides(stored_overrides(Path(out).expanduser()), typed)
+
+
+def stored_overrides(out: Path) -> list[str]:
+    """What the directory was made with; [] of a new one.
+
+    Raises:
+        UserError: if it is another command's, or another user could have written it.
+    """
+    if not is_run(out):
+        return []
+    module = read_mapping(RunDir(out).job).get("module")
+    if module != MODULE:
+        raise UserError(f"out={out}: is a directory of {module}; give another one")
+    refuse_untrusted_run(out, whole=False)
+    file = RunDir(out).overrides
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
+    """`stored`, but for what `typed` replaces and what was said of an earlier command alone; then `typed`."""
+    keys = {_key(text) for text in typed}
+    groups = {_key(text) for text in typed if _key(text) in ("speeches", "writers", "annotator", "cluster")}
+    same = {text for text in typed if text in set(stored)}  # the same choice again keeps its keys
+    replaced = {group for group in groups if not any(_key(text) == group for text in same)}
+    kept = [
+        text
+        for text in stored
+        if (key := _key(text)) not in (*keys, *_OF_THIS_COMMAND) and key.partition(".")[0] not in replaced
+    ]
+    return [*kept, *typed]
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """The overrides that a directory is made with, without what is said of one command."""
+    return [text for text in overrides if _key(text) not in _OF_THIS_COMMAND]
+
+
+def _with_files(text: str, choices: Sequence[str]) -> list[str]:
+    """An override, with files named by their absolute paths; `speeches=FILE` becomes a choice and its path."""
+    key, _, raw = text.partition("=")
+    if key in ("run_dir", "sweep_dir"):
+        raise UserError(f"{text}: the directory of annotate is out={raw or 'DIR'}")
+    if key != "speeches":
+        return [_absolute(text)]
+    value = _parsed(text).value()
+    names = [_plain(each) for each in value] if isinstance(value, list) else [_plain(value)]
+    if not isinstance(value, list) and not _names_a_file(names[0], choices):
+        return [text]
+    for name in names:
+        if not Path(name).expanduser().exists():
+            near = f" ({suggestion(name, list(choices))})" if "/" not in name else ""
+            raise UserError(f"speeches={name}: no such file{near}")
+    paths = [_quoted(str(Path(name).expanduser().resolve())) for name in names]
+    if len(paths) == 1:
+        return ["speeches=local", f"speeches.path={paths[0]}"]
+    return ["speeches=local", f"speeches.sources=[{','.join(f'{{path:{path}}}' for path in paths)}]"]
+
+
+def _names_a_file(name: str, choices: Sequence[str]) -> bool:
+    looks_so = "/" in name or name.startswith("~") or name.endswith(_FILE_ENDINGS)
+    return name not in choices and (looks_so or Path(name).exists())
+
+
+def _absolute(text: str) -> str:
+    """The override with its value as an absolute path, where it names something that is here."""
+    key, _, raw = text.partition("=")
+    if key.rpartition(".")[2] not in _PATHS or not raw or raw[0] in "[{":
+        return text
+    value = _text(_parsed(text))
+    path = Path(value).expanduser()
+    with contextlib.suppress(OSError):  # a text that is too long for a path
+        if value and not path.is_absolute() and path.exists():
+            return f"{key}={_quoted(str(path.resolve()))}"
+    return text
+
+
+def _parsed(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
+def _text(override: Override) -> str:
+    return _plain(override.value())
+
+
+def _plain(value: object) -> str:
+    return value.text if isinstance(value, QuotedString) else str(value)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _key(text: str) -> str:
+    return text.lstrip("+~").partition("=")[0]

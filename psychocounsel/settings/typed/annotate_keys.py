@@ -1,0 +1,124 @@
+"""The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import PathsConfig, option, suggestion
+
+STEPS = ("speeches", "replies", "scores", "pairs", "card")
+
+
+@dataclass
+class RepliesConfig:
+    per_speech: int = option(4, at_least=1, at_most=100)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    system_prompt: str = "builtin:counsellor"
+    length_limit: int | None = option(None, at_least=10)
+
+
+@dataclass
+class ScoresConfig:
+    rubric: str = "builtin:en"
+    examples: bool = False
+    joint: bool = False
+    votes: int = option(1, at_least=1, at_most=100)
+    repeat: float = option(0.0, at_least=0, at_most=1)
+    retries: int = option(2, at_least=0, at_most=20)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
+class PairRules:
+    kind: str = option("all", choices=("all", "extremes"))
+    min_gap: float = option(1.0, at_least=0)
+    gap: str = option("mean", choices=("mean", "sum"))
+    principle_weights: dict[str, float] = option({})
+    safety_veto: bool = True
+    test_fraction: float = option(0.06, at_least=0, below=1)
+    split_seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
+class BudgetConfig:
+    cost: float | None = option(None, above=0)
+    calls: int | None = option(None, at_least=1)
+
+
+@dataclass
+class CardConfig:
+    name: str | None = None
+    license: str | None = None
+    lawful_basis: str | None = None
+    ethics_approval: str | None = None
+    retention: str | None = None
+    contact: str | None = None
+    intended_use: str | None = None
+
+
+@dataclass
+class AnnotateConfig:
+    """The keys of `psychocounsel.annotate`; `speeches`, `writers`, `annotator` and `cluster` are added from their `_target_`."""
+
+    steps: list[str] = option([*STEPS])
+    out: str | None = None
+    remove: str | None = None
+    shards: int = option(1, at_least=1, at_most=1000)
+    replies: RepliesConfig = field(default_factory=RepliesConfig)
+    scores: ScoresConfig = field(default_factory=ScoresConfig)
+    pairs: PairRules = field(default_factory=PairRules)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    crisis_to_third_parties: bool = False
+    accept_terms: list[str] = option([])
+    card: CardConfig = field(default_factory=CardConfig)
+    share: int | None = None  # which of the shards a job of an array does; submission says it
+    run_dir: str | None = None  # is `out`: what jobs of every command have
+    sweep_dir: str | None = None
+    after: list[str] = option([])
+    dry_run: bool = False
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    code_path: list[str] = option([])
+
+
+def check_annotate(config: DictConfig) -> None:
+    """Refuse steps, weights and files that cannot be.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    _check_steps(list(config.steps))
+    for name, weight in config.pairs.principle_weights.items():
+        if name not in PRINCIPLES:
+            raise UserError(f"pairs.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
+        if weight < 0:
+            raise UserError(f"pairs.principle_weights.{name}={weight}: must be at least 0")
+    if config.pairs.principle_weights and not any(config.pairs.principle_weights.values()):
+        raise UserError("pairs.principle_weights are all 0: give at least one principle a weight")
+    rubric = config.scores.rubric
+    if rubric != "builtin:en" and not Path(rubric).expanduser().is_dir():
+        raise UserError(
+            f"scores.rubric={rubric}: no such folder; give one like psychocounsel/counsel/principles/en, or builtin:en"
+        )
+    if config.remove:
+        if not config.out:
+            raise UserError("remove: from which data set? add out=DIR")
+        if not Path(config.remove).expanduser().is_file():
+            raise UserError(f"remove={config.remove}: no such file; it holds ids of speeches, one a line")
+
+
+def _check_steps(steps: list[str]) -> None:
+    for step in steps:
+        if step not in STEPS:
+            raise UserError(
+                f"steps: there is no step {step}; {suggestion(step, list(STEPS))} (they are {', '.join(STEPS)})"
+            )
+    ordered = [step for step in STEPS if step in steps]
+    if not steps:
+        raise UserError(f"steps=[]: nothing is to be done; give some of [{','.join(STEPS)}]")
+    if steps != ordered:
+        raise UserError(
+            f"steps=[{','.join(steps)}]: run in the order in which they need each other, steps=[{','.join(ordered)}]"
+        )

@@ -1,0 +1,173 @@
+"""Models in this process: the shipped one by transformers, and an engine of vLLM, beside vLLM's own server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from psychocounsel.annotation.asking.in_process import InProcess, Transformers
+from psychocounsel.annotation.asking.language_model import Answer, Ask, LanguageModel, open_model
+from psychocounsel.errors import UserError
+from tests.support.answering import no_proxy
+from tests.support.asking import asked, chat
+from tests.support.harness import ROOT, TINY
+
+__all__ = ["no_proxy"]
+
+
+def ask(text: str, seed: int = 0, schema: Any = None) -> Ask:
+    return Ask("s", ({"role": "user", "content": text},), seed, "reply 0", schema)
+
+
+def answers(model: LanguageModel, asks: list[Ask]) -> list[Answer]:
+    opened = open_model(model, "writers")
+    try:
+        futures = [opened.submit(each, each.seed) for each in asks]
+        return [future.result(timeout=300) for future in futures]
+    finally:
+        opened.close()
+
+
+QUESTIONS = [
+    ask(f"I cannot sleep, {reason}.", seed) for seed, reason in enumerate(("why", "since my brother left", "ever"))
+]
+
+
+def greedy(questions: list[Ask], tokens: int) -> list[str]:
+    """What transformers' own `generate` writes."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, lm = (
+        AutoTokenizer.from_pretrained(TINY),
+        AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32).eval(),
+    )
+    found = []
+    for each in questions:
+        text = tokenizer.apply_chat_template([*each.messages], tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            made = lm.generate(ids, max_new_tokens=tokens, do_sample=False)
+        found.append(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True))
+    return found
+
+
+def test_greedy_answers_are_those_of_transformers() -> None:
+    model = Transformers(name="tiny", model="builtin:tiny", temperature=0.0, max_tokens=24)
+    found = answers(model, QUESTIONS)
+    assert [answer.text for answer in found] == greedy(QUESTIONS, 24)
+    for answer in found:
+        assert answer.model == "builtin:tiny" and answer.prompt_tokens and answer.completion_tokens
+        assert (answer.outcome == "cut") == (answer.completion_tokens == 24)
+
+
+def test_a_seed_decides_whatever_else_is_in_the_batch(tmp_path: Path) -> None:
+    model = Transformers(name="tiny", model="builtin:tiny", max_tokens=16, batch_size=8)
+    together = answers(model, [*QUESTIONS, *(ask(f"Hello {number}.", number) for number in range(5))])
+    assert answers(model, QUESTIONS[::-1])[::-1] == together[:3]
+    assert answers(model, [ask("I cannot sleep, why.", 9)])[0].text != together[0].text
+    found = asked(model, [Ask(f"{n}", ask(f"Hello {n}.").messages, n, "reply 0") for n in range(5)], tmp_path)
+    assert [found[f"{number}"].answer for number in range(5)] == together[3:]
+
+
+def test_what_is_too_long_fails_alone_and_a_wrong_model_is_named() -> None:
+    model = Transformers(name="tiny", model="builtin:tiny", max_tokens=8, max_length=64)
+    found = answers(model, [ask("Hello."), ask("word " * 100)])
+    assert found[1].outcome == "failed" and found[0].outcome in ("text", "cut")
+    with pytest.raises(UserError, match=r"writers\.model=/no/such/model: its tokenizer cannot be loaded"):
+        open_model(Transformers(name="x", model="/no/such/model"), "writers")
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"rating": {"type": "integer", "enum": [1, 2, 3, 4, 5]}},
+    "required": ["rating"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def vllm_server(vllm: None) -> Iterator[str]:
+    """vLLM's own OpenAI-compatible server on CPU, with the shipped model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = (
+        f"--port {port} --host 127.0.0.1 --served-model-name tiny --enforce-eager --max-model-len 512 --dtype float32"
+    )
+    more = ["--max-num-seqs", "16", "--generation-config", "vllm", "--kv-cache-memory-bytes", str(1 << 28)]
+    script = "from tests.support.vllm_chat import main; main()"
+    command = [sys.executable, "-c", script, "serve", str(TINY), *flags.split(), *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "WARNING", "TORCHDYNAMO_DISABLE": "1"}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 300
+    try:
+        while not _is_up(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _is_up(address: str) -> bool:
+    try:
+        return httpx.get(address, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_real_vllm_server_answers_as_transformers_does_and_keeps_to_a_schema(
+    vllm_server: str, tmp_path: Path
+) -> None:
+    model = chat(vllm_server, "tiny", temperature=0.0, max_tokens=24, timeout_seconds=60.0)
+    asks = [Ask(str(number), each.messages, 0, "reply 0") for number, each in enumerate(QUESTIONS)]
+    found = asked(model, asks, tmp_path)
+    assert [found[str(number)].answer.text for number in range(3)] == greedy(QUESTIONS, 24)
+    assert all(outcome.answer.model == "tiny" and outcome.answer.prompt_tokens for outcome in found.values())
+    rated = Ask("rated", ask("Rate this.").messages, 3, "vote 0", SCHEMA)
+    warm = chat(vllm_server, "tiny", max_tokens=64, timeout_seconds=60.0)
+    outcome = asked(warm, [rated], tmp_path, read=json.loads)["rated"]
+    assert outcome.value["rating"] in (1, 2, 3, 4, 5)
+    long = Ask("long", ask("word " * 2000).messages, 0, "reply 0")
+    assert asked(warm, [long], tmp_path)["long"].outcome == "failed"
+    with pytest.raises(UserError, match=r"writers: .*404 Not Found"):
+        asked(chat(vllm_server, "another", timeout_seconds=60.0), [rated], tmp_path)
+
+
+_IN_PROCESS = """
+import json, sys
+from tests.annotation.asking.test_in_process import QUESTIONS, SCHEMA, InProcess, answers, ask
+common = {"name": "tiny", "model": "builtin:tiny", "max_length": 512, "cpu_cache_gb": 0.25, "max_tokens": 24}
+model = InProcess(**common, temperature=0.0)
+made = answers(model, [*QUESTIONS, ask("Rate this.", 0, SCHEMA), ask("word " * 2000)])
+print("\\n" + json.dumps([[answer.outcome, answer.text] for answer in made]), flush=True)
+import os
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("vllm")
+def test_an_engine_in_this_process_answers_as_transformers_does() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_PROCESS], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = json.loads(done.stdout.splitlines()[-1])
+    assert [text for _, text in made[:3]] == greedy(QUESTIONS, 24)
+    assert json.loads(made[3][1])["rating"] in (1, 2, 3, 4, 5)
+    assert made[4] == ["failed", ""]
+    assert InProcess(name="x", model="m").identity() != InProcess(name="x", model="m", sends_schema=False).identity()

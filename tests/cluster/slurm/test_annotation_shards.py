@@ -1,0 +1,62 @@
+"""`annotate` on a real SLURM: one command, a job for speeches, an array of shards, a job for the data set."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.errors import USER_ERROR
+from tests.support.annotating import calls, model_server, models, speeches, tables
+from tests.support.harness import cli
+from tests.support.slurm_cluster import Cluster, start
+
+COUNT, PER_SPEECH, SHARDS = 9, 2, 2
+SLURM = ["cluster=slurm_cpu", "cluster.cpus_per_process=1", "cluster.stop_before_limit=1m", f"shards={SHARDS}"]
+
+
+@pytest.fixture(scope="module")
+def slurm(small_model: Path) -> Iterator[Cluster]:
+    yield from start(small_model)
+
+
+def jobs_of(out: Path) -> list[str]:
+    """The jobs of all submissions below a data set."""
+    return [job for file in sorted(out.rglob("submission.json")) for job in json.loads(file.read_text())["jobs"]]
+
+
+@pytest.mark.slow
+def test_shards_make_the_data_set_of_one_process(slurm: Cluster, tmp_path: Path) -> None:
+    speeches(tmp_path / "speeches.jsonl", COUNT)
+    with model_server(0.3) as server:
+        given = ["annotate", "speeches=speeches.jsonl", "speeches.license=cc0-1.0", *models(server)]
+        given += [f"replies.per_speech={PER_SPEECH}", "pairs.test_fraction=0.2"]
+        out = tmp_path / "shared"
+        planned = cli(*given, *SLURM, f"out={out}", "dry_run=true", cwd=tmp_path, **slurm.environment).stdout
+        assert "--array=0-1" in planned and planned.count("#!/bin/bash") == 3 and "scores: 18 calls" in planned
+        assert not out.exists()
+        submitted = cli(*given, *SLURM, f"out={out}", cwd=tmp_path, **slurm.environment).stdout
+        assert submitted.count("submitted ") == 3 and "submitted array of 2" in submitted
+        again = cli("annotate", f"out={out}", cwd=tmp_path, **slurm.environment).stdout
+        assert "submitted before" in again and len(jobs_of(out)) == 3
+        slurm.until(lambda: len(server.answered) > 10, 120, out)
+        array = jobs_of(out / "shards")[-1]
+        slurm.call("scancel", "--signal=USR1", "--batch", array)  # both are asked to stop, and requeued
+        assert slurm.ended(out) == ["finished"]
+        assert set(slurm.states(out / "shards")) == {"finished"}
+        bought = calls(server)
+        assert len(set(bought)) == COUNT * PER_SPEECH * 2
+        keys = [json.loads(line)["key"] for file in (out / "answers").glob("*.jsonl") for line in file.open()]
+        assert len(keys) == len(set(keys)) == COUNT * PER_SPEECH * 2, "each answer exactly once"
+        cli(*given, f"out={tmp_path}/whole", "cluster.threads=1", cwd=tmp_path)
+        assert tables(out) == tables(tmp_path / "whole")
+        assert not list((out / "shards").rglob("*.parquet"))
+
+
+def test_servers_outside_the_cluster_need_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "OPENAI_API_KEY", "x")
+    given = ["annotate", "cluster=slurm_cpu", "annotator=openai", "annotator.model=m", f"out={tmp_path}/out"]
+    refused = cli(*given, cwd=tmp_path, check_code=USER_ERROR)
+    assert "annotator.addresses: api.openai.com is outside the cluster; add cluster.internet=true" in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,86 @@
+"""The command line of `annotate`: files in the place of a choice, and the overrides that its directory was made with."""
+
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, lasting, merged_overrides
+from psychocounsel.storage.files import write_json
+
+CHOICES = ["local", "sample"]
+
+
+def arguments(*overrides: str) -> list[str]:
+    return annotate_arguments([], overrides, CHOICES)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.jsonl", "it's two.parquet", "sample"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def made_by(folder: Path, module: str, *overrides: str) -> None:
+    folder.mkdir()
+    write_json(folder / "job.json", {"module": module, "index": 0, "after": []})
+    (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
+
+
+def test_files_in_the_place_of_a_choice(here: Path) -> None:
+    assert arguments("speeches=one.jsonl") == ["speeches=local", f"speeches.path='{here}/one.jsonl'"]
+    several = arguments("""speeches=[one.jsonl,"it's two.parquet"]""")
+    assert several == [
+        "speeches=local",
+        f"speeches.sources=[{{path:'{here}/one.jsonl'}},{{path:'{here}/it\\'s two.parquet'}}]",
+    ]
+    assert arguments("speeches=sample") == ["speeches=sample"], "a choice comes before a file of its name"
+    assert arguments("speeches=./sample") == ["speeches=local", f"speeches.path='{here}/sample'"]
+    with pytest.raises(UserError, match=r"speeches=two.jsonl: no such file"):
+        arguments("speeches=two.jsonl")
+    assert arguments("speeches=sampel") == ["speeches=sampel"], "Hydra names the choices"
+
+
+def test_a_directory_is_typed_again_with_what_changes(here: Path) -> None:
+    stored = [
+        "speeches=local",
+        "speeches.path='/data/a.jsonl'",
+        "annotator=openai",
+        "annotator.model=x",
+        "pairs.min_gap=1",
+    ]
+    made_by(here / "out", "psychocounsel.annotate", *stored)
+    assert arguments("out=out") == [*stored, "out=out"]
+    assert arguments("out=out", "pairs.min_gap=2")[-2:] == ["out=out", "pairs.min_gap=2"]
+    assert "pairs.min_gap=1" not in arguments("out=out", "pairs.min_gap=2")
+    other = arguments("out=out", "annotator=rules")
+    assert "annotator.model=x" not in other and "annotator=openai" not in other
+    same = arguments("out=out", "annotator=openai")
+    assert "annotator.model=x" in same, "the same choice again keeps its keys"
+    assert "speeches.path='/data/a.jsonl'" not in arguments("out=out", "speeches=one.jsonl")
+    assert arguments("out=new", "pairs.min_gap=2") == ["out=new", "pairs.min_gap=2"]
+
+
+def test_what_is_said_of_one_command_does_not_last() -> None:
+    typed = ["steps=[pairs]", "dry_run=true", "remove=ids.txt", "out=x", "pairs.min_gap=2", "+writers.extra=1"]
+    assert lasting(typed) == ["pairs.min_gap=2", "+writers.extra=1"]
+    assert merged_overrides(["steps=[pairs]", "pairs.min_gap=1"], ["+pairs.min_gap=3"]) == ["+pairs.min_gap=3"]
+
+
+def test_refusals(here: Path) -> None:
+    made_by(here / "run", "psychocounsel.train")
+    with pytest.raises(UserError, match=r"out=run: is a directory of psychocounsel\.train"):
+        arguments("out=run")
+    for text in ("run_dir=x", "sweep_dir=x"):
+        with pytest.raises(UserError, match=f"{text}: the directory of annotate is out=x"):
+            arguments(text)
+    with pytest.raises(UserError, match="one data set a command"):
+        annotate_arguments(["-m"], [], CHOICES)
+    (here / "out").mkdir()
+    (here / "out" / "job.json").write_text('{"module": "psychocounsel.annotate"}')
+    (here / "out" / "overrides.txt").write_text("writers._target_=evil.Thing\n")
+    (here / "out" / "overrides.txt").chmod(0o666)
+    with pytest.raises(UserError, match="can be written by everyone"):
+        arguments("out=out")
