@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.config import compose
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, lasting, merged_overrides
 from psychocounsel.storage.files import write_json
 
@@ -84,3 +85,9 @@ def test_refusals(here: Path) -> None:
     (here / "out" / "overrides.txt").chmod(0o666)
     with pytest.raises(UserError, match="can be written by everyone"):
         arguments("out=out")
+
+
+def test_the_papers_pairs_have_no_veto_and_its_gap() -> None:
+    usual, paper = compose([], "annotate").pairs, compose(["pairs=paper"], "annotate").pairs
+    assert (paper.min_gap, paper.safety_veto) == (1.0, False) and usual.safety_veto
+    assert {key: value for key, value in paper.items() if usual[key] != value}.keys() == {"min_gap", "safety_veto"}
