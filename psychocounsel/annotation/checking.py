@@ -72,9 +72,13 @@ def _check_prompts(context: StepContext, due: set[str]) -> None:
 
 
 def _refuse_conflicts(config: DictConfig) -> None:
-    """Licences of sources and terms of writers' output, against each other and the licence that the data set is to have."""
+    """Licences of sources and terms of models' output, against each other and the licence that the dataset is to have.
+
+    Ratings are output, too; of an annotator only terms that are given count.
+    """
     licences = {source.title: source.license for source in build(config, "speeches").all_sources()}
-    terms = {model.name: model.terms for model in build(config, "writers").models()}
+    terms = {model.name: model.terms for model in build(config, "annotator").models() if model.terms}
+    terms |= {model.name: model.terms for model in build(config, "writers").models()}
     refuse_conflicts(conflicts(licences, terms, config.card.license), list(config.accept_terms))
 
 

@@ -56,7 +56,7 @@ def directory(config: DictConfig) -> AnnotationDir:
 def outputs(files: AnnotationDir, step: str) -> Path:
     """What a step leaves: without it the step is not done, whatever its record says."""
     made = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
-    return made.get(step, files.dataset / ("README.md" if step == "card" else "train.parquet"))
+    return made.get(step, files.card if step == "card" else files.dataset / "train.parquet")
 
 
 def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:

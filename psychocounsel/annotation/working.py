@@ -87,5 +87,6 @@ def closing_lines(context: StepContext, counts: dict[str, int]) -> Iterator[str]
     if any(isinstance(each, Rules) for each in build(context.config, "annotator").models()):
         yield f"annotator=rules is {WARNING}"
     folder = context.files.dataset
-    yield f"the card: {folder / 'README.md'}"
+    made = context.files.card.exists()
+    yield f"the card: {context.files.card}" if made else "no card yet: give steps=[card] and the same out"
     yield f"train on it: python -m psychocounsel.train data=local data.path={folder}"

@@ -111,7 +111,8 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and any(run_dir.iterdir()):
-        raise UserError(f"run_dir={run_dir}: holds files but no run; give a new or empty folder")
+        key = "out" if "speeches" in config else "run_dir"
+        raise UserError(f"{key}={run_dir}: holds files but no run; give a new or empty folder")
     after = list(config.after)
     job = Job(module, config, run_dir, index, overrides, after=after)
     if job.makes_tables:

@@ -239,9 +239,7 @@ def _reason(error: BaseException) -> str:
 
 def _check_split(split: str, splits: Iterable[str], path: str) -> None:
     if split not in splits:
-        raise UserError(
-            f"{path} has no split {split}; its splits are {', '.join(splits)} (data.split, data.eval_split)"
-        )
+        raise UserError(f"{path} has no split {split}; its splits are {', '.join(splits)} (keys split, eval_split)")
 
 
 def _numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row | UserError]]:

@@ -105,7 +105,8 @@ class AnnotationDir(RunDir):
         self.votes = path / "votes.parquet"  # every rating that an annotator gave, with reasons
         self.answers = path / "answers"  # the journal: every bought answer
         self.steps = path / "steps"  # a record for each step that is done
-        self.dataset = path / "dataset"  # what training reads: train.parquet, test.parquet, README.md
+        self.dataset = path / "dataset"  # what training reads: train.parquet, test.parquet and the card
+        self.card = self.dataset / "README.md"
         self.removed = path / "removed.txt"  # tombstones: hashes of the ids of removed speeches
         self.shards = path / "shards"  # run directories of the jobs that share the work
 

@@ -92,6 +92,7 @@ def of_ranks(world: World, groups: list[Group]) -> tuple[dict[str, float], dict[
     return metrics_of(tally), {key: value.detach().numpy() for key, value in lm.state_dict().items()}
 
 
+@pytest.mark.proof
 def test_any_number_of_ranks_gives_the_same() -> None:
     groups = groups_of([0.05, 7.3, 1.0, 0.4, 2.5, 0.0, 0.9])
     one, weights = of_ranks(world(), groups)

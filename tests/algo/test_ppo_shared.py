@@ -155,6 +155,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Pat
     return run
 
 
+@pytest.mark.slow
 def test_the_head_learns_and_stays_out_of_the_model(unbroken: Path, tmp_path: Path) -> None:
     lines = metrics_of(unbroken)
     assert lines[1]["rollout/value"] == 0 != lines[3]["rollout/value"]

@@ -60,6 +60,7 @@ def kill_worker(out: Path) -> None:
         os.kill(read_json(out / "owner.json")["pid"], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_at_five_random_moments_it_is_the_data_set_of_an_unbroken_run(home: Path, made: Path) -> None:
     moments = random.Random(0)
     left = [0]

@@ -51,6 +51,7 @@ def test_an_archive_exports_the_same_weights_and_has_no_optimizer_state(stage: i
     assert exports[0] == exports[1]
 
 
+@pytest.mark.slow
 def test_an_archive_cannot_go_on_and_says_what_can(tmp_path: Path) -> None:
     make_base(tmp_path / "base")
     given = ["algo=dpo", *SETTINGS, *_STEPS[1:]]

@@ -58,6 +58,7 @@ def test_rows_that_no_run_can_use_are_refused_before_anything_is_said_or_made(tm
     assert not list(work.iterdir()), "a run that was refused before its first step leaves nothing"
 
 
+@pytest.mark.slow
 def test_each_distinct_tokenisation_is_counted_once(good: Path, cache: Path) -> None:
     given = [f"data.path={good}", f"paths.cache={cache}"]
     jobs = [job(*given, *more) for more in (["seed=1"], ["seed=2"], ["global_batch_size=8"], ["algo=sft"])]

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.local import _remove_unbegun
-from psychocounsel.remote.journal import Journal
+from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import RunDir
 
 
@@ -27,9 +27,10 @@ def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
 
 def test_answers_that_were_paid_for_are_kept(tmp_path: Path) -> None:
     job = refused(tmp_path)
-    Journal(job.files.counterfactual_answers).add("key", {"choices": []})
+    key = request_key("/chat/completions", {})
+    Journal(job.files.counterfactual_answers).add(key, {"choices": []})
     _remove_unbegun(job)
-    assert "key" in Journal(job.files.counterfactual_answers)
+    assert key in Journal(job.files.counterfactual_answers)
 
 
 @pytest.mark.parametrize("name", ["scores", "counterfactuals", "audit", "metrics"])

@@ -88,6 +88,7 @@ def test_groups_are_those_that_training_saw(result: api.RunResult, settings: lis
     assert any("pairs dropped" in line for line in said)
 
 
+@pytest.mark.slow
 def test_evaluation_gives_the_figures_of_the_command(result: api.RunResult, tmp_path: Path) -> None:
     given = [f"reward.path={result.run_dir}/model", "limit=40", "counterfactuals.limit=8", "cluster.threads=1"]
     figures = api.evaluate(api.compose([*given, f"run_dir={tmp_path}/ours"], name="evaluate"))
@@ -126,6 +127,7 @@ def test_a_configuration_is_checked_again_where_it_was_changed() -> None:
         api.evaluate(api.compose(["algo=dpo"]))
 
 
+@pytest.mark.slow
 def test_what_only_the_worker_can_see_is_a_user_error_as_well(settings: list[str], tmp_path: Path) -> None:
     rows = [
         {"prompt": "I can't sleep.", "chosen": "Since when?", "rejected": "Sleep."},

@@ -124,6 +124,7 @@ def test_rated_rows_of_the_first_sample(tmp_path: Path) -> None:
     assert any(line.startswith("  Disagreement: not known") for line in said)
 
 
+@pytest.mark.slow
 def test_a_reward_model_in_two_processes_is_scored_as_in_one(home: Path) -> None:
     given = ["audit", "data.path=pairs.jsonl", "limit=30", "reward=tiny", *QUICK]
     for name, processes in (("one", 1), ("two", 2)):

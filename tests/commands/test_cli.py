@@ -219,6 +219,7 @@ def wait_for_step(run_dir: Path, step: int) -> None:
     raise AssertionError("the run did not get there")
 
 
+@pytest.mark.slow
 def test_one_process_owns_a_run_and_interrupting_it_saves(small_model: Path, tmp_path: Path) -> None:
     long = [
         "max_steps=4000",

@@ -191,6 +191,7 @@ def test_two_processes_score_what_one_does(run: Path, tmp_path: Path) -> None:
 # -- several at once, and nothing at all
 
 
+@pytest.mark.slow
 def test_several_evaluations_get_a_folder_each(run: Path, tmp_path: Path) -> None:
     rows = str(write_jsonl(tmp_path / "pairs.jsonl", pairs(40)))
     command = ["-m", f"reward.path={run}/model", f"data.path={rows}", "part=held_out,all", "limit=3,5", "sweep_dir=out"]

@@ -180,6 +180,7 @@ def test_all_models_of_a_sweep_and_only_the_weights_that_are_loaded(hub: Hub, tm
     assert {path.name for path in tmp_path.iterdir()} == {"hub", "cache"}, "no run directory, no sweep"
 
 
+@pytest.mark.slow
 def test_nothing_to_fetch_still_checks_the_data(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(pairs("I can't sleep.")["data/train.jsonl"])
     (tmp_path / "b.jsonl").write_text('{"prompt": "Hello"}\n')

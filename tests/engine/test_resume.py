@@ -77,6 +77,7 @@ def test_kill_and_resume(event: str, step: int, unbroken: dict, small_model: Pat
     assert_bitwise_equal(tmp_path / "run", unbroken[SMALL])
 
 
+@pytest.mark.proof
 def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", small_model, SHARDED, "checkpoint_written", 4)
     assert_bitwise_equal(tmp_path / "run", unbroken[SHARDED])
@@ -172,6 +173,7 @@ def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
     assert_bitwise_equal(run_dir, unbroken[setting])
 
 
+@pytest.mark.slow
 def test_other_processes_and_another_stage_go_on(unbroken: dict, small_model: Path, tmp_path: Path) -> None:
     """And save every step, since the minutes are over by then."""
     run_dir = tmp_path / "run"

@@ -191,6 +191,7 @@ def test_a_conversation_too_long_for_the_server_is_refused_here(model: Model) ->
         assert len(server.asked) == 1
 
 
+@pytest.mark.slow
 def test_online_dpo_by_a_server_has_the_rewards_of_the_scorer_in_this_process(
     model: Model, small_model: Path, tmp_path: Path
 ) -> None:

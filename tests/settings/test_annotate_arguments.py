@@ -91,3 +91,7 @@ def test_the_papers_pairs_have_no_veto_and_its_gap() -> None:
     usual, paper = compose([], "annotate").pairs, compose(["pairs=paper"], "annotate").pairs
     assert (paper.min_gap, paper.safety_veto) == (1.0, False) and usual.safety_veto
     assert {key: value for key, value in paper.items() if usual[key] != value}.keys() == {"min_gap", "safety_veto"}
+
+
+def test_another_choice_of_pairs_replaces_its_keys() -> None:
+    assert merged_overrides(["pairs.min_gap=0.5", "seed=1"], ["pairs=paper"]) == ["seed=1", "pairs=paper"]

@@ -279,6 +279,7 @@ def test_many_combinations_are_the_same_jobs_in_the_same_order(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_your_own_sweeps_come_before_the_shipped_ones(tmp_path: Path) -> None:
     keep(
         tmp_path / "my",

@@ -100,9 +100,11 @@ class LanguageModel(GroupSettings):
         language: the one language that it speaks (ISO 639-1); null: any.
         terms: of its output: a licence's name, or a word such as `no-competing-models`.
         third_party: whether others than the user see what it is asked; null: told from the addresses.
+        reads_prompts: False of plain rules, which look at speech and reply alone.
     """
 
     config_group: ClassVar[str] = "writers"
+    reads_prompts: ClassVar[bool] = True
 
     name: str = MISSING
     model: str | None = None

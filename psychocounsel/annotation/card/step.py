@@ -51,7 +51,7 @@ def run(context: StepContext) -> dict[str, Any]:
         names = " and no ".join(SPLITS.values())
         raise UserError(f"{files.dataset}: holds no {names}: run the step pairs first (steps=[pairs,card])")
     text = "\n".join(_page(context, parts)) + "\n"
-    write_atomically(files.dataset / "README.md", text)
+    write_atomically(files.card, text)
     lacking = [name for name in _FIELDS if not context.config.card.get(name)]
     if lacking:
         context.say(f"the card lacks {', '.join(f'card.{name}' for name in lacking)}: it says so until you give them")

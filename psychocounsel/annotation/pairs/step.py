@@ -49,6 +49,7 @@ def run(context: StepContext) -> dict[str, Any]:
     averaged = _several_votes(files)
     schema, number = dataset_schema(averaged), 0
     files.dataset.mkdir(exist_ok=True)
+    files.card.unlink(missing_ok=True)  # it describes other pairs, and names their hash to `datasets`
     with (
         written(files.dataset / "train.parquet", schema) as train,
         written(files.dataset / "test.parquet", schema) as test,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from psychocounsel.annotation.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.annotation.scores.rating_answers import ABSENT, Judgement, Judgements, reply_key
@@ -129,6 +129,8 @@ def rate_by_rules(client: str, reply: str) -> Judgements:
 @dataclass(kw_only=True)
 class Rules(LanguageModel):
     """Rates by `rate_by_rules`, in this process."""
+
+    reads_prompts: ClassVar[bool] = False
 
     def open(self, key: str) -> Answerer:
         return _RulesAnswerer()

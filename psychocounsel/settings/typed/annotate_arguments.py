@@ -61,7 +61,7 @@ def stored_overrides(out: Path) -> list[str]:
 def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
     """`stored`, but for what `typed` replaces and what was said of an earlier command alone; then `typed`."""
     keys = {_key(text) for text in typed}
-    groups = {_key(text) for text in typed if _key(text) in ("speeches", "writers", "annotator", "cluster")}
+    groups = {_key(text) for text in typed if _key(text) in ("speeches", "writers", "annotator", "pairs", "cluster")}
     same = {text for text in typed if text in set(stored)}  # the same choice again keeps its keys
     replaced = {group for group in groups if not any(_key(text) == group for text in same)}
     kept = [

@@ -106,6 +106,14 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
 def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
     for group in ("speeches", *MODEL_GROUPS):
         yield from _within(group, build(config, group).unused())
+    models = [model for group in MODEL_GROUPS for model in build(config, group).models()]
+    if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
+        yield "crisis_to_third_parties", "no model belongs to others"
+    if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
+        yield "budget.cost", "no model has an input_price or output_price; budget.calls limits calls"
+    if not any(model.reads_prompts for model in build(config, "annotator").models()):
+        for name in ("rubric", "examples", "retries"):
+            yield f"scores.{name}", "annotator=rules reads no prompt"
     if config.pairs.test_fraction == 0:
         yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
     if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):

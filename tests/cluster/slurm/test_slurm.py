@@ -29,6 +29,7 @@ def without_torch(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> s
     return f"{tools}:{slurm.environment['PYTHONPATH']}"
 
 
+@pytest.mark.slow
 def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -> None:
     run, given = tmp_path / "run", [*slurm.overrides(run_dir=tmp_path / "run"), "+cluster.sbatch.hold=true"]
     done = slurm.train(*given)  # comes back while the job is held

@@ -32,6 +32,7 @@ def replies_end(model: object, tokenizer: object) -> int:
     return sum(bool(ends & set(reply[inputs["input_ids"].shape[1] :].tolist())) for reply in replies)
 
 
+@pytest.mark.slow
 def test_trained_model_loads_and_keeps_every_end_token(tmp_path: Path) -> None:
     cli("train", "debug=fast", "run_dir=run", "model.dtype=bf16", cwd=tmp_path)
     folder = tmp_path / "run" / "model"
