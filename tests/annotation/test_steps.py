@@ -1,0 +1,62 @@
+"""Which steps are due: after a redo that was interrupted, and after settings that change a finished step's answers."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from psychocounsel.annotation.context import StepContext
+from psychocounsel.annotation.plan import directory, planned
+from psychocounsel.annotation.steps import run_steps
+from psychocounsel.settings.config import check, compose
+from tests.support.annotating import model_server, speeches
+from tests.support.answering import Server
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with model_server() as found:
+        yield found
+
+
+@pytest.fixture
+def configured(tmp_path: Path, server: Server) -> Callable[..., DictConfig]:
+    """Gives the checked configuration of one data set, with more overrides."""
+    file, address = speeches(tmp_path / "speeches.jsonl", COUNT), f"[{server.address}/v1]"
+    given = ["speeches=local", f"speeches.path={file}", "speeches.license=cc0-1.0", f"out={tmp_path}/out"]
+    given += ["writers=local_vllm", "writers.model=w", "writers.terms=apache-2.0", f"writers.addresses={address}"]
+    given += ["annotator=local_vllm", "annotator.model=a", f"annotator.addresses={address}", f"paths.cache={tmp_path}/c"]
+    given += ["replies.per_speech=2", "steps=[speeches,replies,scores,pairs]"]
+    return lambda *more: check(compose([*given, *more], "annotate"))
+
+
+def bar(items: Iterable[Any], *_: Any) -> Iterable[Any]:
+    return items
+
+
+def run(config: DictConfig, bar: Any = bar) -> None:
+    run_steps(StepContext(config, directory(config), lambda line: None, bar), lambda step: None)
+
+
+def due(config: DictConfig) -> list[str]:
+    return [each.step for each in planned(config, directory(config)) if each.due]
+
+
+def test_steps_after_an_interrupted_redo_are_due(configured: Callable[..., DictConfig]) -> None:
+    def interrupted(items: Iterable[Any], what: str, *_: Any) -> Iterator[Any]:
+        if what == "replies":
+            raise KeyboardInterrupt
+        yield from items
+
+    run(configured())
+    assert not due(configured())
+    with pytest.raises(KeyboardInterrupt):
+        run(configured("steps=[replies]", "replies.per_speech=3"), interrupted)
+    run(configured("steps=[replies]"))  # the replies of before, by their record
+    assert due(configured()) == ["scores", "pairs"]
+    run(configured())
+    assert not due(configured())
