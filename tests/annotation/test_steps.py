@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig
 
@@ -13,6 +14,7 @@ from psychocounsel.annotation.steps import run_steps
 from psychocounsel.settings.config import check, compose
 from tests.support.annotating import model_server, speeches
 from tests.support.answering import Server
+from tests.support.harness import write_jsonl
 
 COUNT = 6
 
@@ -60,3 +62,29 @@ def test_steps_after_an_interrupted_redo_are_due(configured: Callable[..., DictC
     assert due(configured()) == ["scores", "pairs"]
     run(configured())
     assert not due(configured())
+
+
+def test_a_server_that_may_see_crises_after_all_is_asked(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
+    text = "I do not want to live any more since my brother has left, and I have told nobody about it until today."
+    write_jsonl(tmp_path / "speeches.jsonl", [{"text": text, "risk": "suicidal_thoughts"}])
+
+    def outcomes(third_party: bool, *more: str) -> list[str]:
+        config = configured("steps=[speeches,replies]", f"writers.third_party={third_party}", *more)
+        run(config)
+        assert not due(config)
+        return list(pq.read_table(directory(config).replies)["outcome"].to_pylist())
+
+    assert outcomes(True) == ["withheld"] * 2
+    assert outcomes(False) == ["text"] * 2
+    assert outcomes(True) == ["withheld"] * 2
+    assert outcomes(True, "crisis_to_third_parties=true") == ["text"] * 2
+
+
+def test_retries_of_ratings_change_a_finished_step_and_those_of_servers_do_not(
+    configured: Callable[..., DictConfig],
+) -> None:
+    run(configured())
+    of_servers = ["retries=3", "concurrency=2", "timeout_seconds=9", "input_price=1", "third_party=false"]
+    assert not due(configured(*(f"{group}.{each}" for group in ("writers", "annotator") for each in of_servers)))
+    assert due(configured("scores.retries=4")) == ["scores", "pairs"]
+    assert due(configured("annotator.third_party=true")) == ["scores", "pairs"]
