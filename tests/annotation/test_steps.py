@@ -15,14 +15,20 @@ from psychocounsel.settings.config import check, compose
 from tests.support.annotating import model_server, speeches
 from tests.support.answering import Server
 from tests.support.harness import write_jsonl
+from tests.support.scripted import completion
 
 COUNT = 6
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with model_server() as found:
+    with model_server(change=silent) as found:
         yield found
+
+
+def silent(payload: Any, number: int) -> Any:
+    """Nothing, to who asks for it."""
+    return completion(" ", payload) if "say nothing" in payload["messages"][-1]["content"] else None
 
 
 @pytest.fixture
@@ -88,3 +94,12 @@ def test_retries_of_ratings_change_a_finished_step_and_those_of_servers_do_not(
     assert not due(configured(*(f"{group}.{each}" for group in ("writers", "annotator") for each in of_servers)))
     assert due(configured("scores.retries=4")) == ["scores", "pairs"]
     assert due(configured("annotator.third_party=true")) == ["scores", "pairs"]
+
+
+def test_empty_replies_are_not_due_for_ever(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
+    text = "Please say nothing to me about my brother, who left us in the winter, and whom I have not called since then."
+    write_jsonl(tmp_path / "speeches.jsonl", [{"text": text, "risk": "none"}])
+    run(configured("steps=[speeches,replies]"))
+    replies = pq.read_table(directory(configured()).replies)
+    assert replies["outcome"].to_pylist() == ["unparsable"] * 2 and replies["text"].null_count == 2
+    assert not due(configured("steps=[replies]")), "no call of it has failed"

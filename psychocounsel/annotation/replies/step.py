@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
-from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
+from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.annotation.context import KnownLength, StepContext
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
@@ -125,6 +125,10 @@ _ADVICE: dict[str, Callable[[int], str]] = {
     ),
     NO_WRITER: lambda count: f"{count:,} replies have no writer of their speech's language; add one to writers.members",
     FAILED: lambda count: f"{count:,} replies failed; the same command with steps=[replies] asks for them again",
+    UNPARSABLE: lambda count: (
+        f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked again; other settings of their writers, as "
+        "max_tokens, ask anew"
+    ),
 }
 
 

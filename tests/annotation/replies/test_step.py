@@ -92,7 +92,7 @@ def test_what_is_no_reply_has_no_text_and_says_why(tmp_path: Path) -> None:
         files = directory(tmp_path, speeches(60))
         figures = run(context(files, [member(server.address)]))
         made = table(files)
-    assert set(figures["outcomes"]) == {"text", "refused", "filtered", "cut", "failed"}
+    assert set(figures["outcomes"]) == {"text", "refused", "filtered", "cut", "unparsable"}
     for row in made:
         assert (row["text"] is not None) == (row["outcome"] in ("text", "cut")) == (row["reply"] is not None)
         assert not row["text"] or row["text"] == row["text"].strip()
