@@ -33,7 +33,9 @@ def run_steps(context: StepContext, begin: Callable[[str], None]) -> dict[str, F
 
 
 def _do(each: Planned, context: StepContext) -> None:
-    for step in reversed(STEPS[STEPS.index(each.step) :]):  # the last first: a kill leaves none that stands on what is gone
+    for step in reversed(
+        STEPS[STEPS.index(each.step) :]
+    ):  # the last first: a kill leaves none that stands on what is gone
         context.files.step(step).unlink(missing_ok=True)  # until the step is done again, its table may be of either
     started = time.monotonic()
     figures = import_module(f"psychocounsel.annotation.{each.step}.step").run(context)

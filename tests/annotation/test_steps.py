@@ -37,7 +37,12 @@ def configured(tmp_path: Path, server: Server) -> Callable[..., DictConfig]:
     file, address = speeches(tmp_path / "speeches.jsonl", COUNT), f"[{server.address}/v1]"
     given = ["speeches=local", f"speeches.path={file}", "speeches.license=cc0-1.0", f"out={tmp_path}/out"]
     given += ["writers=local_vllm", "writers.model=w", "writers.terms=apache-2.0", f"writers.addresses={address}"]
-    given += ["annotator=local_vllm", "annotator.model=a", f"annotator.addresses={address}", f"paths.cache={tmp_path}/c"]
+    given += [
+        "annotator=local_vllm",
+        "annotator.model=a",
+        f"annotator.addresses={address}",
+        f"paths.cache={tmp_path}/c",
+    ]
     given += ["replies.per_speech=2", "steps=[speeches,replies,scores,pairs]"]
     return lambda *more: check(compose([*given, *more], "annotate"))
 
@@ -97,7 +102,9 @@ def test_retries_of_ratings_change_a_finished_step_and_those_of_servers_do_not(
 
 
 def test_empty_replies_are_not_due_for_ever(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
-    text = "Please say nothing to me about my brother, who left us in the winter, and whom I have not called since then."
+    text = (
+        "Please say nothing to me about my brother, who left us in the winter, and whom I have not called since then."
+    )
     write_jsonl(tmp_path / "speeches.jsonl", [{"text": text, "risk": "none"}])
     run(configured("steps=[speeches,replies]"))
     replies = pq.read_table(directory(configured()).replies)

@@ -34,10 +34,9 @@ def run(context: StepContext) -> dict[str, Any]:
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
     drawing = drawing_of(context)
-    with closing(Answers(context.files.answers)) as answers:
-        budget = Budget.of(
-            context.config.budget.cost, context.config.budget.calls, answers, drawing.writers, context.shard[1]
-        )
+    limits = context.config.budget
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        budget = Budget.of(limits.cost, limits.calls, answers, drawing.writers)
         count = _rows_in(context.files.speeches) * drawing.per_speech // context.shard[1]
         came = ask_all(
             _asks(context, drawing),
