@@ -12,10 +12,12 @@ from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, directory, planned
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, key_variables
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import read_mapping
 
 _ASKS = {"writers": "replies", "annotator": "scores"}  # the step that asks the models of a group
 
@@ -48,6 +50,40 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
                 f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
             )
     _refuse_internet(config, asking)
+
+
+def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
+    """Refuse to work in a data set beside its shards, or in a shard beside the whole; changes nothing.
+
+    Both would buy the same answers, and a removal would replace files that a shard appends to. Each process owns its own run
+    directory before it looks here, so of two that begin together at least one sees the other.
+
+    Raises:
+        UserError: naming host and process; for a shard, if a removal is unfinished.
+        GoOnLater: in a job, if that process does not end.
+    """
+    whole = AnnotationDir(Path(config.out))
+    if config.share is not None:
+        refuse_unfinished_removal(whole)
+    shards = sorted(path for path in whole.shards.glob("*") if path.is_dir()) if config.share is None else []
+    for other in (whole.path, *shards):
+        if other.resolve() != run_dir.resolve():
+            refuse_if_owned(other)
+
+
+def refuse_unfinished_removal(whole: AnnotationDir) -> None:
+    """Refuse to share the work of a data set that still holds speeches which are being removed.
+
+    Raises:
+        UserError: with the command that finishes the removal.
+    """
+    from psychocounsel.annotation.removal.step import RECORD
+
+    if not read_mapping(whole.step(RECORD)).get("done", True):
+        raise UserError(
+            f"{whole.path}: a removal of speeches was begun and is not finished: first give its command again, "
+            f"`python -m psychocounsel.annotate out={whole.path} remove=FILE`"
+        )
 
 
 def nothing_due(config: DictConfig) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.annotate_keys import STEPS
 from psychocounsel.storage.files import read_mapping
@@ -26,7 +27,9 @@ _READ = {
     "pairs": ("pairs",),
     "card": ("card", "accept_terms"),
 }
-# How servers are reached, what they cost and who may see texts: another value gives the same answers.
+# How servers are reached, what they cost and who may see texts: another value gives the same answers. `third_party` and
+# `addresses` decide who is asked about a crisis, which `_third_parties` tells.
+_GROUPS = ("speeches", *MODEL_GROUPS)  # the groups whose keys are meant: `scores.retries` is of another kind
 _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
@@ -131,9 +134,22 @@ def step_settings(config: DictConfig, step: str) -> Settings:
     if step == "pairs":
         for key in ("pairs.test_fraction", "pairs.split_seed"):  # of speeches
             flat.pop(key, None)
-    return {
-        key: _of_files(key, value) for key, value in flat.items() if not _LEAVES_ANSWERS_ALONE & set(key.split("."))
-    }
+    kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(key)}
+    return kept | _third_parties(config, step)
+
+
+def _leaves_answers_alone(key: str) -> bool:
+    group, *parts = key.split(".")
+    return group in _GROUPS and not _LEAVES_ANSWERS_ALONE.isdisjoint(parts)
+
+
+def _third_parties(config: DictConfig, step: str) -> Settings:
+    """The models of a step that get no crisis speeches, by their names; {} where all may see all."""
+    group = next((group for group in MODEL_GROUPS if group in _READ[step]), None)
+    if group is None or config.crisis_to_third_parties:
+        return {}
+    names = sorted(model.name for model in build(config, group).models() if model.is_third_party())
+    return {f"{group}.third_parties": names} if names else {}
 
 
 def _of_files(key: str, value: Any) -> Any:

@@ -33,8 +33,9 @@ def run_steps(context: StepContext, begin: Callable[[str], None]) -> dict[str, F
 
 
 def _do(each: Planned, context: StepContext) -> None:
-    record = context.files.step(each.step)
-    record.unlink(missing_ok=True)  # until the step is done again, its table may be of either
+    stale = STEPS[STEPS.index(each.step) :]  # until the step is done again, its table may be of either settings
+    for step in reversed(stale):  # the last first: a kill leaves no record of a step whose earlier one is gone
+        context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
     figures = import_module(f"psychocounsel.annotation.{each.step}.step").run(context)
     write_record(context, each, figures, time.monotonic() - started)

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from psychocounsel.annotation.asking.budget import BudgetSpent
+from psychocounsel.annotation.checking import refuse_others_at_work
 from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import directory
 from psychocounsel.annotation.removal.step import finish, remove
@@ -23,10 +24,15 @@ _TABLES = ("speeches", "replies", "votes", "train", "test")
 
 
 def annotate(run: Run) -> int:
-    """Work in the run's directory; returns the exit code: 75 after a stop request, 3 where the budget is spent."""
+    """Work in the run's directory; returns the exit code: 75 after a stop request, 3 where the budget is spent.
+
+    Raises:
+        UserError, GoOnLater: if another process is at work in the data set, besides what steps raise.
+    """
     config, showing = run.config, Showing(run.write_state, run.say)
     share = (0, 1) if config.share is None else (config.share, config.shards)
     context = StepContext(config, directory(config), run.say, showing.bar, share)
+    refuse_others_at_work(config, run.dir)
     try:
         with stoppable(run.dir):
             if config.remove:

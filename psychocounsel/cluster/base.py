@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from psychocounsel.annotation.checking import refuse_others_at_work
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.errors import UserError
@@ -87,6 +88,8 @@ class Cluster(ABC):
         """
         for job in jobs:
             refuse_if_owned(job.run_dir)
+            if job.makes_tables and not job.finished:
+                refuse_others_at_work(job.config, job.run_dir)
             job.skip = "finished" if job.finished else ""
 
     def check_rows(self, jobs: list[Job]) -> list[str]:

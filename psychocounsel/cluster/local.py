@@ -151,7 +151,7 @@ def _remove_unbegun(job: Job) -> None:
     files = job.files
     work = [files.metrics, files.checkpoints, files.rounds, files.model, files.scores, files.audit]
     tables = AnnotationDir(job.run_dir)
-    work += [tables.speeches, tables.answers, tables.steps]
+    work += [tables.speeches, tables.answers, tables.steps, tables.shards]
     if not any(map(_holds_something, [*work, files.counterfactuals, files.counterfactual_answers])):
         shutil.rmtree(job.run_dir)
         with contextlib.suppress(OSError):

@@ -10,7 +10,9 @@ import json
 import os
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +31,31 @@ def request_key(route: str, payload: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@dataclass
+class Bought:
+    """How many answers, and what they cost in all."""
+
+    calls: int = 0
+    cost: float = 0.0
+
+    def add(self, calls: int, cost: float) -> None:
+        self.calls, self.cost = self.calls + calls, self.cost + cost
+
+
 class Journal:
     """The answers in `folder`, by keys: sha256, hexadecimal. One folder is for one service: keys do not tell servers apart.
 
-    `calls` and `cost` are the number of answers there, and what they cost in all. It may be used from any thread.
+    `total` is what is there, `bought` the same by the labels of processes: `label`, which holds no dot, begins the name of
+    this process's file. It may be used from any thread.
 
     Raises:
         UserError: at construction if a line other than a file's last is damaged; on reading, for damage inside of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, label: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.calls, self.cost = folder, 0, 0.0
+        self.folder, self.label = folder, label
+        self.total, self.bought = Bought(), defaultdict[str, Bought](Bought)
         self._paths: list[Path] = []
         self._places = Places()
         self._lock = threading.Lock()
@@ -90,8 +105,7 @@ class Journal:
             for line, text in zip(lines, written, strict=True):
                 self._places.add(line.key, len(self._paths) - 1, self._end)
                 self._end += len(text)
-                self.calls += 1
-                self.cost += line.cost
+                self._count(self._paths[-1], 1, line.cost)
 
     def close(self) -> None:
         """Close its files; it may be used again."""
@@ -108,11 +122,15 @@ class Journal:
         self._paths.append(path)
         for keys, offsets, cost in lines_of(path):
             self._places.extend(keys, number, offsets)
-            self.calls += len(offsets)
-            self.cost += cost
+            self._count(path, len(offsets), cost)
+
+    def _count(self, path: Path, calls: int, cost: float) -> None:
+        self.total.add(calls, cost)
+        self.bought[path.name.partition(".")[0]].add(calls, cost)
 
     def _new_file(self) -> int:
-        path = self.folder / f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        path = self.folder / (f"{self.label}.{name}" if self.label else name)
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         fsync_directory(self.folder)
         self._paths.append(path)

@@ -35,7 +35,7 @@ def test_answers_of_many_processes_are_found_with_what_they_cost(tmp_path: Path)
         assert [journal[key_of(1000 + number)] for number in range(50)] == [*range(50)]
         assert key_of(5000) not in journal
     fresh = Journal(tmp_path)
-    assert (fresh.calls, fresh.cost) == (400, pytest.approx(75.0))
+    assert (fresh.total.calls, fresh.total.cost) == (400, pytest.approx(75.0))
     assert forget(tmp_path, {"s3"}.__contains__) == sum(number % 7 == 3 for number in range(300))
     fresh = Journal(tmp_path)
     assert all((key_of(number) in fresh) == (number % 7 != 3) for number in range(300))

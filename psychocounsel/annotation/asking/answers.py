@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from psychocounsel.annotation.asking.language_model import TEXT, UNPARSABLE, Answer, Ask, LanguageModel
-from psychocounsel.remote.journal import Journal
+from psychocounsel.remote.journal import Bought, Journal
 from psychocounsel.remote.journal_lines import Line
 
 T = TypeVar("T")
@@ -41,6 +41,10 @@ def answer_key(model: LanguageModel, ask: Ask, attempt: int) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _label(index: int, count: int) -> str:
+    return f"share-{index:03d}-of-{count:03d}"
+
+
 @lru_cache(maxsize=1024)  # a rubric of 65,000 characters stands before every reply that is rated
 def _digest(content: str) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
@@ -49,12 +53,22 @@ def _digest(content: str) -> str:
 class Answers:
     """The journal of answers in `folder`. Memory holds where each lies (16 bytes), and no answers.
 
+    `share` is which of how many processes this is, from 0; files of the journal name it, so that what each of them has
+    bought is known.
+
     Raises:
         UserError: if the journal is damaged; it names file and line.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.journal = Journal(folder)
+    def __init__(self, folder: Path, share: tuple[int, int] = (0, 1)) -> None:
+        self.share = share
+        self.journal = Journal(folder, _label(*share) if share[1] > 1 else "")
+
+    def of_shares(self) -> list[Bought]:
+        """What each of the processes that share the work has bought, in their order; of a single one all that is there."""
+        if self.share[1] == 1:
+            return [self.journal.total]
+        return [self.journal.bought.get(_label(index, self.share[1]), Bought()) for index in range(self.share[1])]
 
     def find(self, model: LanguageModel, ask: Ask, attempt: int) -> Answer | None:
         """The answer to an attempt, if it was bought."""

@@ -55,7 +55,7 @@ class Budget:
     """At most `cost`, in the currency of prices, and `calls` answered calls, beside what is under way; None: any number.
 
     `spent` and `made` are what is bought already: in the journal, too. Attempts that fail are not counted, though a
-    provider may ask money for some of them.
+    provider may ask money for some of them. `whose` follows both in the message that ends a run.
 
     Raises:
         UserError: at construction with a limit of `cost`, if the price of one of `models` is unknown.
@@ -68,8 +68,9 @@ class Budget:
         spent: float = 0.0,
         made: int = 0,
         models: Sequence[LanguageModel] = (),
+        whose: str = "",
     ) -> None:
-        self.cost, self.calls, self.spent, self.made = cost, calls, spent, made
+        self.cost, self.calls, self.spent, self.made, self.whose = cost, calls, spent, made, whose
         self._held, self._under_way = 0.0, 0
         unknown = [model.name for model in models if not is_priced(model)]
         if cost is not None and unknown:
@@ -79,14 +80,19 @@ class Budget:
             )
 
     @classmethod
-    def of(
-        cls, cost: float | None, calls: int | None, answers: Answers, models: Sequence[LanguageModel], shares: int = 1
-    ) -> Budget:
-        """The budget of one of `shares` processes: its part of what the journal leaves of the limits."""
-        spent, made = answers.journal.cost, answers.journal.calls
-        left_cost = None if cost is None else spent + max(0.0, cost - spent) / shares
-        left_calls = None if calls is None else made + max(0, calls - made) // shares
-        return cls(left_cost, left_calls, spent, made, models)
+    def of(cls, cost: float | None, calls: int | None, answers: Answers, models: Sequence[LanguageModel]) -> Budget:
+        """The budget of the process that `answers` is of: its share of the limits, less what it has bought before.
+
+        The share is the same whenever it is asked for, however much the others have bought meanwhile.
+        """
+        shares, total, (index, count) = answers.of_shares(), answers.journal.total, answers.share
+        own = shares[index]
+        if count == 1:
+            return cls(cost, calls, own.cost, own.calls, models)
+        others = total.cost - sum(each.cost for each in shares), total.calls - sum(each.calls for each in shares)
+        of_cost = None if cost is None else level(cost - others[0], [each.cost for each in shares])
+        of_calls = None if calls is None else int(level(calls - others[1], [each.calls for each in shares]))
+        return cls(of_cost, of_calls, own.cost, own.calls, models, f" of share {index} of {count}")
 
     def hold(self, cost: float) -> bool:
         """Set the cost of a call aside; False if there is no room for it now."""
@@ -108,8 +114,24 @@ class Budget:
         limits = [f"budget.cost={self.cost:g} ({self.spent:.4g} spent)"] if self.cost is not None else []
         limits += [f"budget.calls={self.calls} ({self.made} made)"] if self.calls is not None else []
         return BudgetSpent(
-            f"{' and '.join(limits)}: the next call would exceed it; every answer is kept. Give a larger one to go on"
+            f"{' and '.join(limits)}{self.whose}: the next call would exceed it; every answer is kept. Give a larger one to go on"
         )
+
+
+def level(limit: float, bought: Sequence[float]) -> float:
+    """How much each of several processes may have bought in all, so that together they keep `limit`.
+
+    One that already has more buys no more, and leaves the others less. What those below the level buy up to it does not
+    move it, so processes that ask at different times agree.
+    """
+    count = len(bought)
+    for most_of_all in sorted(bought, reverse=True):
+        if most_of_all <= limit / count:
+            break
+        limit, count = limit - most_of_all, count - 1
+        if not count:
+            return 0.0
+    return max(0.0, limit / count)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import hashlib
 import pyarrow as pa
 
 from psychocounsel.annotation.asking.answers import Outcome
-from psychocounsel.annotation.asking.language_model import FAILED, REFUSED, TEXT, UNPARSABLE
+from psychocounsel.annotation.asking.language_model import FAILED, REFUSED, TEXT
 from psychocounsel.annotation.asking.refusals import is_refusal
 from psychocounsel.annotation.replies.drawing import Draw
 from psychocounsel.annotation.tables import Row
@@ -47,7 +47,7 @@ def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row
     """The row of a reply; None as `outcome`: there is no answer yet. Only replies that are `text` have a text: one that was
     cut at `max_tokens` stops in the middle of a sentence, and stays in the journal alone.
 
-    An empty reply, after all attempts, counts as `failed`, a refusal in prose as `refused`.
+    An empty reply, after all attempts, is `unparsable`: its answers are in the journal. A refusal in prose counts as `refused`.
     """
     row: Row = dict.fromkeys(SCHEMA.names)
     row |= {"speech": draw.speech, "number": draw.number, "prompt_version": prompt_version}
@@ -57,7 +57,7 @@ def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row
     if outcome is None or outcome.outcome == FAILED:
         return row
     answer, text = outcome.answer, outcome.answer.text.strip()
-    row |= {"model": answer.model, "outcome": FAILED if outcome.outcome == UNPARSABLE else outcome.outcome}
+    row |= {"model": answer.model, "outcome": outcome.outcome}
     row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
     if row["outcome"] == TEXT and text:
         if is_refusal(text):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from psychocounsel.annotation.asking.answers import Answers, Outcome
 from psychocounsel.annotation.asking.asker import ask_all
 from psychocounsel.annotation.asking.budget import Budget, Estimate
-from psychocounsel.annotation.asking.language_model import FAILED, Ask, LanguageModel
+from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.annotation.context import KnownLength, StepContext
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
@@ -34,10 +34,9 @@ def run(context: StepContext) -> dict[str, Any]:
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
     drawing = drawing_of(context)
-    with closing(Answers(context.files.answers)) as answers:
-        budget = Budget.of(
-            context.config.budget.cost, context.config.budget.calls, answers, drawing.writers, context.shard[1]
-        )
+    limits = context.config.budget
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        budget = Budget.of(limits.cost, limits.calls, answers, drawing.writers)
         count = _rows_in(context.files.speeches) * drawing.per_speech // context.shard[1]
         came = ask_all(
             _asks(context, drawing),
@@ -125,6 +124,10 @@ _ADVICE: dict[str, Callable[[int], str]] = {
     ),
     NO_WRITER: lambda count: f"{count:,} replies have no writer of their speech's language; add one to writers.members",
     FAILED: lambda count: f"{count:,} replies failed; the same command with steps=[replies] asks for them again",
+    UNPARSABLE: lambda count: (
+        f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked again; other settings of their writers, as "
+        "max_tokens, ask anew"
+    ),
 }
 
 

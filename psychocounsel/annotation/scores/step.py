@@ -43,8 +43,8 @@ def run(context: StepContext) -> dict[str, Any]:
     """
     plan, budget = plan_of(context), context.config.budget
     read = Reader(plan.prompt.joint)
-    with closing(Answers(context.files.answers)) as answers:
-        limits = Budget.of(budget.cost, budget.calls, answers, plan.annotators, context.shard[1])
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        limits = Budget.of(budget.cost, budget.calls, answers, plan.annotators)
         calls = sum(1 for _ in _calls(context, plan))
         came = ask_all(
             _asks(context, plan),

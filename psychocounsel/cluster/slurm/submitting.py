@@ -16,12 +16,12 @@ from psychocounsel.cluster.slurm import scheduler, snapshot
 from psychocounsel.cluster.slurm.dependency import dependency
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
-from psychocounsel.cluster.slurm.standings import queued_runs
+from psychocounsel.cluster.slurm.standings import QueuedRun, queued_runs
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.remote import hub
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
-from psychocounsel.rundir.paths import SubmissionDir
+from psychocounsel.rundir.paths import AnnotationDir, SubmissionDir
 from psychocounsel.rundir.summary import is_finished
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import refuse_control_characters
@@ -51,11 +51,14 @@ def select(jobs: Sequence[Job]) -> None:
     """Say of every job why it is not to be submitted: it is finished, or in the queue, or ended before.
 
     Raises:
-        UserError: if SLURM cannot be asked, or a process outside of it works there.
+        UserError: if SLURM cannot be asked, a process outside of it works there, or speeches are to be removed from a data set
+            whose jobs are in the queue.
     """
     queued = queued_runs(home(jobs))
     for job in jobs:
         here = queued.get(job.run_dir)
+        if job.config.get("remove"):
+            _refuse_removal_beside(job, here)
         if job.finished:
             job.skip = "finished"
         elif here and here.is_live:
@@ -65,6 +68,23 @@ def select(jobs: Sequence[Job]) -> None:
             job.skip = "ended unfinished"
         else:
             refuse_if_owned(job.run_dir)
+
+
+def _refuse_removal_beside(job: Job, here: QueuedRun | None) -> None:
+    """Refuse to remove speeches of a data set on which jobs wait or run, those of its shards included.
+
+    Raises:
+        UserError: with the commands that cancel them.
+    """
+    shards = AnnotationDir(job.run_dir).shards
+    at_work = [job.run_dir] if here and here.is_live else []
+    at_work += [shards] if any(each.is_live for each in queued_runs(shards).values()) else []
+    if at_work:
+        commands = " and ".join(f"`python -m psychocounsel.jobs cancel {path}`" for path in at_work)
+        raise UserError(
+            f"remove={job.config.remove}: jobs on {job.run_dir} wait or run: wait for them, or give {commands} first, "
+            "then this again"
+        )
 
 
 def arrays(jobs: Sequence[Job], largest_array: int) -> list[ArrayRequest]:

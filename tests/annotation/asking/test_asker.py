@@ -179,8 +179,8 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None
             budget = Budget.of(limits.get("cost"), limits.get("calls"), answers, [model])
             with pytest.raises(BudgetSpent, match="every answer is kept"):
                 list(ask_all(((model, ask) for ask in asks), answers, budget, read=str, models=[model], key="writers"))
-            assert answers.journal.calls == budget.made == len(contents(server))
-            assert answers.journal.cost == pytest.approx(0.0003 * answers.journal.calls)
+            assert answers.journal.total.calls == budget.made == len(contents(server))
+            assert answers.journal.total.cost == pytest.approx(0.0003 * answers.journal.total.calls)
             if bought:
                 assert budget.made == bought
             else:  # of the most that the next could cost, 0.000648, there is no room any more

@@ -92,7 +92,7 @@ def test_what_is_no_reply_has_no_text_and_says_why(tmp_path: Path) -> None:
         files = directory(tmp_path, speeches(60))
         figures = run(context(files, [member(server.address)]))
         made = table(files)
-    assert set(figures["outcomes"]) == {"text", "refused", "filtered", "cut", "failed"}
+    assert set(figures["outcomes"]) == {"text", "refused", "filtered", "cut", "unparsable"}
     for row in made:
         assert (row["text"] is not None) == (row["outcome"] == "text") == (row["reply"] is not None)
         assert not row["text"] or row["text"] == row["text"].strip()
@@ -175,8 +175,8 @@ def test_shards_share_the_speeches_and_the_journal(tmp_path: Path) -> None:
 def test_a_budget_of_calls_is_shared_by_shards_and_counts_the_journal(tmp_path: Path) -> None:
     with serving(Script()) as server:
         files = directory(tmp_path, speeches(40))
-        for shard, expected in (((0, 2), 10), ((1, 2), 15)):
-            with pytest.raises(BudgetSpent):
+        for shard, expected in (((0, 2), 10), ((1, 2), 20), ((0, 2), 20)):
+            with pytest.raises(BudgetSpent, match=rf"budget.calls=10 \(10 made\) of share {shard[0]} of 2"):
                 run(context(files, [member(server.address)], budget__calls=20, shard=shard))
             assert sum(payload["max_tokens"] > 16 for _, payload in server.asked) == expected
         assert not files.replies.exists()

@@ -54,6 +54,26 @@ def test_shards_make_the_data_set_of_one_process(slurm: Cluster, tmp_path: Path)
         assert not list((out / "shards").rglob("*.parquet"))
 
 
+@pytest.mark.slow
+def test_speeches_are_not_removed_while_jobs_wait(slurm: Cluster, tmp_path: Path) -> None:
+    speeches(tmp_path / "speeches.jsonl", COUNT)
+    (tmp_path / "ids.txt").write_text("0" * 16)
+    out = tmp_path / "out"
+    given = ["annotate", "speeches=speeches.jsonl", "speeches.license=cc0-1.0", f"out={out}"]
+    cli(*given, "steps=[speeches]", cwd=tmp_path)
+    steps = "steps=[speeches,replies,scores,pairs,card]"
+    cli(*given, steps, *SLURM, "cluster.sbatch={begin: now+1hour}", cwd=tmp_path, **slurm.environment)
+    try:
+        remove = ["annotate", f"out={out}", "remove=ids.txt"]
+        refused = cli(*remove, cwd=tmp_path, check_code=USER_ERROR, **slurm.environment).stderr
+        assert f"jobs cancel {out}`" in refused and f"jobs cancel {out}/shards`" in refused
+        slurm.jobs("cancel", str(out))
+        refused = cli(*remove, cwd=tmp_path, check_code=USER_ERROR, **slurm.environment).stderr
+        assert f"jobs cancel {out}`" not in refused and f"jobs cancel {out}/shards`" in refused
+    finally:
+        slurm.jobs("cancel", str(out / "shards"), check_code=None)
+
+
 def test_servers_outside_the_cluster_need_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OPENAI_API_KEY", "x")
     given = ["annotate", "cluster=slurm_cpu", "annotator=openai", "annotator.model=m", f"out={tmp_path}/out"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
-from psychocounsel.annotation.checking import nothing_due
+from psychocounsel.annotation.checking import nothing_due, refuse_unfinished_removal
 from psychocounsel.annotation.plan import planned
 from psychocounsel.cluster.job import Job, Submission, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, scheduler, submitting
@@ -53,9 +53,10 @@ def submit(job: Job) -> Submission:
     """Submit all parts of an annotation and leave.
 
     Raises:
-        UserError: with SLURM's own words where it refuses; then nothing is left in the queue.
+        UserError: with SLURM's own words where it refuses; then nothing is left in the queue. If a removal is unfinished.
     """
     files = AnnotationDir(job.run_dir)
+    refuse_unfinished_removal(files)
     first, shards, last = stages(job)
     parts = [*first, *shards]
     files.shards.mkdir(exist_ok=True)
