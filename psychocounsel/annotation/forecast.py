@@ -14,6 +14,8 @@ from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
 from psychocounsel.annotation.tables import rows_of, written
+from psychocounsel.data.privacy import protect
+from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
@@ -26,9 +28,11 @@ def forecast(config: DictConfig) -> list[str]:
     """Lines for the user: a step, its calls, tokens and price, and which hosts would see texts.
 
     Raises:
-        UserError: as the step `speeches` does.
+        UserError: as the step `speeches` does, or if texts would go to a host that is not allowed.
     """
     files = AnnotationDir(Path(config.out))
+    set_cache_directories(config.paths.cache)
+    protect(config, files.path)  # as a worker does: this process reads speeches
     due = {each.step: each for each in planned(config, files) if each.due}
     with tempfile.TemporaryDirectory(prefix="psychocounsel-") as folder:  # readable for this user alone
         draft = AnnotationDir(Path(folder))
