@@ -20,6 +20,7 @@ from psychocounsel.annotation.asking.language_model import (
     LanguageModel,
 )
 from psychocounsel.annotation.asking.parties import is_own
+from psychocounsel.annotation.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused
@@ -34,7 +35,6 @@ _OUR_FAULT = (401, 403, 404, 405)  # of every request alike: key, model or addre
 _MANY = 20  # refusals one after another, before it is not the requests that are at fault
 _CHECK_TOKENS = 16
 _CHECK_RETRIES = 5
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)  # which some servers leave in the text
 
 
 @dataclass(kw_only=True)
@@ -155,7 +155,7 @@ class _Chats(Answerer):
 
 
 def read_completion(answer: Any, payload: Any) -> Answer:
-    """The Answer in a chat completion.
+    """The Answer in a chat completion, without thoughts that the server left in its text.
 
     Raises:
         ValueError, or what another form gives (KeyError, TypeError, ...): if it is none.
@@ -166,7 +166,7 @@ def read_completion(answer: Any, payload: Any) -> Answer:
     if not isinstance(text, str | None) or not isinstance(answer.get("model"), str | None):
         raise ValueError("the content of its message is no text")
     outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
-    text = _THOUGHTS.sub("", text or (refusal if isinstance(refusal, str) else ""))
+    text = without_thoughts(text or (refusal if isinstance(refusal, str) else ""))
     text = text.encode("utf-8", errors="replace").decode()  # JSON may hold halves of characters
     tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     counts = [count if isinstance(count, int) else None for count in tokens]

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.annotation.asking.batches import BatchAnswerer
 from psychocounsel.annotation.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.annotation.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -108,15 +109,16 @@ class _LocalAnswerer(BatchAnswerer):
         """As BatchAnswerer says."""
         from psychocounsel.data.group import Group
 
-        prompts = self.chat.encode_prompts([self.chat.render([*ask.messages]) for ask in asks])
+        rendered = [self.chat.render([*ask.messages]) for ask in asks]
+        prompts = self.chat.encode_prompts(rendered)
         fit = [place for place, ids in enumerate(prompts) if len(ids) < self.positions]
         answers = [Answer(FAILED)] * len(asks)
         if fit:
             groups = [Group(str(place), prompts[place]) for place in fit]
             written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
             for place, (text, count, ended) in zip(fit, written, strict=True):
-                outcome = TEXT if ended else CUT
-                answers[place] = Answer(outcome, text, self.settings.model, len(prompts[place]), count)
+                outcome, said = TEXT if ended else CUT, without_thoughts(text, rendered[place].text)
+                answers[place] = Answer(outcome, said, self.settings.model, len(prompts[place]), count)
         return answers
 
     @abstractmethod
