@@ -31,6 +31,7 @@ from psychocounsel.settings.sections.server_access import check_key_variable
 _ROUTE = "/chat/completions"
 _FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.?policy|moderation|flagged", re.I)
 _LENGTH_WORDS = re.compile(r"context.?length|maximum context|max_model_len|too long|too many tokens|input length", re.I)
+_IN_CLOUD = re.compile(r"[-:]cloud\Z", re.I)  # gpt-oss:120b-cloud, glm-4.6:cloud
 _OUR_FAULT = (401, 403, 404, 405)  # of every request alike: key, model or address
 _MANY = 20  # refusals one after another, before it is not the requests that are at fault
 _CHECK_TOKENS = 16
@@ -61,8 +62,13 @@ class ChatServer(LanguageModel):
         return super().identity() | {"extra": self.extra, "sends_schema": self.sends_schema}
 
     def is_third_party(self) -> bool:
-        """As `third_party` says; else whether an address, or a proxy on the way to it, may be somebody else's."""
-        return self.third_party if self.third_party is not None else not all(map(is_own, self.addresses))
+        """As `third_party` says; else whether an address, or a proxy on the way to it, may be somebody else's.
+
+        Ollama's server passes texts on to its cloud for models that it calls so, wherever it runs.
+        """
+        if self.third_party is not None:
+            return self.third_party
+        return bool(_IN_CLOUD.search(self.model or "")) or not all(map(is_own, self.addresses))
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Every address."""

@@ -47,6 +47,15 @@ def test_one_address_of_others_or_a_proxy_of_others_makes_a_third_party(monkeypa
 
 
 @pytest.mark.parametrize(
+    ("model", "passed_on"),
+    [("gpt-oss:120b-cloud", True), ("glm-4.6:cloud", True), ("gpt-oss:20b", False), ("cloud-counsel:8b", False)],
+)
+def test_a_model_of_ollamas_cloud_is_a_third_party_behind_a_loopback_address(model: str, passed_on: bool) -> None:
+    assert chat("http://127.0.0.1:11434/v1", model).is_third_party() == passed_on
+    assert not chat("http://127.0.0.1:11434/v1", model, third_party=False).is_third_party(), "the user decides"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "I'm sorry, but I can't help with that.",
