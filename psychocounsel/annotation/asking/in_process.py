@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -9,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 _LONGEST = 4096  # tokens of prompt and answer, of a model that does not say how many it takes
 
 
+def _content(file: str | None) -> str | None:
+    """sha256 of what a file holds, hexadecimal; the name itself where there is none."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else file
+
+
 @dataclass(kw_only=True)
 class _Local(LanguageModel):
     """`model` is a hub id, a local folder, or builtin:tiny."""
@@ -38,9 +45,9 @@ class _Local(LanguageModel):
     batch_size: int = option(64, at_least=1)
 
     def identity(self) -> dict[str, Any]:
-        """With what makes the model's prompts; a folder counts as the same model as long as its name is."""
+        """With what makes the model's prompts, a template by its content; a folder is the same model as long as its name is."""
         more = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
-        return super().identity() | more | {"chat_template": self.chat_template, "max_length": self.max_length}
+        return super().identity() | more | {"chat_template": _content(self.chat_template), "max_length": self.max_length}
 
     def check(self, key: str) -> None:
         """Refuse a missing model."""
