@@ -12,7 +12,7 @@ from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
 from psychocounsel.annotation.showing import Showing
 from psychocounsel.annotation.steps import run_steps
-from psychocounsel.annotation.stopping import stoppable
+from psychocounsel.annotation.stopping import grace_of, stoppable
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
@@ -28,7 +28,7 @@ def annotate(run: Run) -> int:
     share = (0, 1) if config.share is None else (config.share, config.shards)
     context = StepContext(config, directory(config), run.say, showing.bar, share)
     try:
-        with stoppable(run.dir):
+        with stoppable(run.dir, grace_of(config)):
             if config.remove:
                 _forget_shards(context.files)
                 figures = remove(context)
