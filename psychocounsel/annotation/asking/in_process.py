@@ -47,7 +47,9 @@ class _Local(LanguageModel):
     def identity(self) -> dict[str, Any]:
         """With what makes the model's prompts, a template by its content; a folder is the same model as long as its name is."""
         more = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
-        return super().identity() | more | {"chat_template": _content(self.chat_template), "max_length": self.max_length}
+        return (
+            super().identity() | more | {"chat_template": _content(self.chat_template), "max_length": self.max_length}
+        )
 
     def check(self, key: str) -> None:
         """Refuse a missing model."""
