@@ -1,6 +1,7 @@
 """`python -m psychocounsel.prepare`: fetch on a login node what jobs need, and check their data as they will.
 
-With `--config-name evaluate` for an evaluation's jobs, else for those of a training.
+With `--config-name evaluate` for an evaluation's jobs, with `--config-name annotate` for an annotation's, else for those of a
+training.
 """
 
 if __name__ == "__main__":

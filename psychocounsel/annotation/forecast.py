@@ -1,7 +1,10 @@
 """`dry_run=true`: what each step would ask, of whom, and at what price. Speeches are read; nobody is asked."""
 
+import os
+import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,6 +17,8 @@ from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
 from psychocounsel.annotation.tables import rows_of, written
+from psychocounsel.data.privacy import protect
+from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
@@ -26,17 +31,37 @@ def forecast(config: DictConfig) -> list[str]:
     """Lines for the user: a step, its calls, tokens and price, and which hosts would see texts.
 
     Raises:
-        UserError: as the step `speeches` does.
+        UserError: as the step `speeches` does, or if texts would go to a host that is not allowed.
     """
     files = AnnotationDir(Path(config.out))
+    set_cache_directories(config.paths.cache)
+    protect(config, files.path)  # as a worker does: this process reads speeches
     due = {each.step: each for each in planned(config, files) if each.due}
-    with tempfile.TemporaryDirectory(prefix="psychocounsel-") as folder:  # readable for this user alone
-        draft = AnnotationDir(Path(folder))
+    with _draft(files.path) as draft:
         if files.answers.exists():
             draft.answers = files.answers
         draft.speeches, draft.replies = files.speeches, files.replies
         context = StepContext(config, draft, lambda line: None, lambda items, *_, **__: items)
         return [*_steps(context, due), *_receivers(config, due)]
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[AnnotationDir]:
+    """A folder for tables, readable for this user alone, that goes afterwards, after SIGTERM as well.
+
+    It lies in the data set's directory if there is one: what a kill leaves there is found by a removal (remove_unfinished).
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    inside = str(out) if out.is_dir() and os.access(out, os.W_OK) else None
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".forecast-", suffix=".tmp", dir=inside) as folder:
+            yield AnnotationDir(Path(folder))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:

@@ -34,7 +34,7 @@ _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
-_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues")
+_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues", "chat_template")
 
 
 @dataclass(frozen=True)

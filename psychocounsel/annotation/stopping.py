@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and `touch OUT/stop`: whatever a step is at, it ends at once, because all that was bought is on disk."""
+"""Ctrl-C, SIGTERM and `touch OUT/stop`: whatever a step is at, it ends with what is under way."""
 
 import contextlib
 import os
@@ -7,23 +7,40 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.settings.sections.annotation_groups import model_sections
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 20.0  # for servers to be left and files to be closed
 
 
+def grace_of(config: DictConfig) -> float:
+    """Seconds after a stop request in which answers that are under way may come: they are paid for.
+
+    The longest `timeout_seconds` of a model, and some more for files. A job of SLURM has no such time before it is killed.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        return _GRACE_SECONDS
+    waits = [float(section.get("timeout_seconds") or 0.0) for _, _, section in model_sections(config)]
+    return max(waits, default=0.0) + _GRACE_SECONDS
+
+
 @contextlib.contextmanager
-def stoppable(run_dir: Path) -> Iterator[None]:
-    """While it lasts, a stop request raises KeyboardInterrupt in the main thread; a process that hangs then ends with code 75."""
+def stoppable(run_dir: Path, grace_seconds: float) -> Iterator[None]:
+    """While it lasts, a stop request raises KeyboardInterrupt in the main thread.
+
+    A process that has not left it `grace_seconds` later ends with code 75.
+    """
     file, done = RunDir(run_dir).stop, threading.Event()
     file.unlink(missing_ok=True)  # it stopped the attempt before this one
 
     def interrupt(number: int, frame: object) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # once: cleaning up is not interrupted
-        late = threading.Timer(_GRACE_SECONDS, lambda: None if done.is_set() else os._exit(CONTINUE_LATER))
+        late = threading.Timer(grace_seconds, lambda: None if done.is_set() else os._exit(CONTINUE_LATER))
         late.daemon = True
         late.start()
         raise KeyboardInterrupt

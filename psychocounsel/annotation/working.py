@@ -13,7 +13,7 @@ from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
 from psychocounsel.annotation.showing import Showing
 from psychocounsel.annotation.steps import run_steps
-from psychocounsel.annotation.stopping import stoppable
+from psychocounsel.annotation.stopping import grace_of, stoppable
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
@@ -34,7 +34,7 @@ def annotate(run: Run) -> int:
     context = StepContext(config, directory(config), run.say, showing.bar, share)
     refuse_others_at_work(config, run.dir)
     try:
-        with stoppable(run.dir):
+        with stoppable(run.dir, grace_of(config)):
             if config.remove:
                 _forget_shards(context.files)
                 figures = remove(context)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.cluster.checking.job_rows import count_rows
 from psychocounsel.cluster.job import Job, Submission, pin
+from psychocounsel.data.privacy import is_confidential
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError, hide_words
 from psychocounsel.remote import hub
 from psychocounsel.settings import hub_sources
@@ -30,7 +31,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sources = hub_sources.sources(job.config for job in jobs)
     if sources:
-        _fetch(sources, config)
+        _fetch(sources, jobs, config)
     else:
         _say("nothing to fetch: model and data ship with the package or are local")
     if not config.dry_run:
@@ -40,7 +41,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     return Submission(DONE, [None] * len(jobs))
 
 
-def _fetch(sources: list[HubSource], config: DictConfig) -> None:
+def _fetch(sources: list[HubSource], jobs: list[Job], config: DictConfig) -> None:
     repositories = []
     for source in sources:
         repositories.append(found := hub.look_up(source))
@@ -60,7 +61,7 @@ def _fetch(sources: list[HubSource], config: DictConfig) -> None:
         signal.signal(number, _stop)
     for found in repositories:
         hub.fetch(found)
-        if found.source.revision is None:
+        if found.source.revision is None and not any(job.makes_tables for job in jobs):
             hub_sources.record(config.paths.cache, found.source, found.commit)
             _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; a run that exists keeps its own")
 
@@ -81,7 +82,7 @@ def _stop(*_: object) -> None:
 
 def _check(jobs: list[Job]) -> None:
     """What a worker does before it loads a model; datasets keeps what it makes of files."""
-    hide_words(any(job.config.data.confidential for job in jobs))
+    hide_words(any(is_confidential(job.config) for job in jobs))
     for job in jobs:
         pin(job)
     for counted in count_rows(jobs, _say):

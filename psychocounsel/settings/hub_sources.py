@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.settings.reward_sections import path_is, reward_sections
+from psychocounsel.settings.sections.annotation_groups import model_sections
 from psychocounsel.storage.files import read_json, write_json
 
 _SLOTS = (  # kind, key of the path, key of the revision
@@ -31,7 +32,25 @@ class HubSource:
 
 def sources(configs: Iterable[DictConfig]) -> list[HubSource]:
     """The distinct repositories that `configs` name, in order."""
-    return list(dict.fromkeys(source for config in configs for source, _ in named(config)))
+    found = [[*(source for source, _ in named(config)), *_of_annotation(config)] for config in configs]
+    return list(dict.fromkeys(source for each in found for source in each))
+
+
+def _of_annotation(config: DictConfig) -> Iterator[HubSource]:
+    """What an annotation loads: models in its process, which alone have a `revision`, and speeches. It is not pinned."""
+    for key, _, section in model_sections(config):
+        if "revision" in section and section.get("model") and not _is_here(section.model):
+            yield HubSource("model", section.model, section.revision, f"{key}.model")
+    if "speeches" in config:
+        parts = [(f"speeches.sources[{index}]", part) for index, part in enumerate(config.speeches.sources)]
+        for key, part in parts or [("speeches", config.speeches)]:
+            if part.path and not _is_here(part.path):
+                yield HubSource("dataset", part.path, part.get("revision"), f"{key}.path")
+
+
+def _is_here(path: str) -> bool:
+    """Whether it ships with the package or is a file or folder."""
+    return path.startswith(("builtin:", "/")) or Path(path).exists()
 
 
 def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
@@ -47,7 +66,7 @@ def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     against = [("dataset", f"{key}.path", f"{key}.revision") for key in others]
     for kind, key, revision in (*_SLOTS, *rewards, *mix, *against):
         path = OmegaConf.select(config, key)
-        if not path or path.startswith(("builtin:", "/")) or Path(path).exists() or (mix and key == "data.path"):
+        if not path or _is_here(path) or (mix and key == "data.path"):
             continue
         yield HubSource(kind, path, OmegaConf.select(config, revision), key, weights=key not in served), revision
 

@@ -190,3 +190,13 @@ def test_nothing_to_fetch_still_checks_the_data(tmp_path: Path) -> None:
     assert "tiny with data=a: 18 training groups, 2 held-out groups of 2 prompts" in result.stdout
     assert "error: combination data=local data.path=b.jsonl: b.jsonl line 1: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_annotation_is_prepared_with_its_models_and_speeches(hub: Hub, tmp_path: Path) -> None:
+    given = ["--config-name", "annotate", "speeches.path=acme/pairs", "speeches.license=cc0-1.0", "out=out"]
+    writer = ["writers=tiny", "writers.model=acme/tiny-chat", "writers.terms=apache-2.0"]
+    said = prepare(hub, *given, *writer, cwd=tmp_path)
+    assert "acme/tiny-chat" in said and "acme/pairs" in said and "ready: jobs can run" in said
+    assert "new runs use" not in said, "an annotation is pinned by revision= alone"
+    assert sorted(hub.sent) == sorted(["data/train.jsonl", *(file.name for file in TINY.iterdir())])
+    assert not (tmp_path / "out").exists()

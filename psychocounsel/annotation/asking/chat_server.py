@@ -20,6 +20,7 @@ from psychocounsel.annotation.asking.language_model import (
     LanguageModel,
 )
 from psychocounsel.annotation.asking.parties import is_own
+from psychocounsel.annotation.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused
@@ -30,11 +31,11 @@ from psychocounsel.settings.sections.server_access import check_key_variable
 _ROUTE = "/chat/completions"
 _FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.?policy|moderation|flagged", re.I)
 _LENGTH_WORDS = re.compile(r"context.?length|maximum context|max_model_len|too long|too many tokens|input length", re.I)
+_IN_CLOUD = re.compile(r"[-:]cloud\Z", re.I)  # gpt-oss:120b-cloud, glm-4.6:cloud
 _OUR_FAULT = (401, 403, 404, 405)  # of every request alike: key, model or address
 _MANY = 20  # refusals one after another, before it is not the requests that are at fault
 _CHECK_TOKENS = 16
 _CHECK_RETRIES = 5
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)  # which some servers leave in the text
 
 
 @dataclass(kw_only=True)
@@ -61,8 +62,13 @@ class ChatServer(LanguageModel):
         return super().identity() | {"extra": self.extra, "sends_schema": self.sends_schema}
 
     def is_third_party(self) -> bool:
-        """As `third_party` says; else whether an address, or a proxy on the way to it, may be somebody else's."""
-        return self.third_party if self.third_party is not None else not all(map(is_own, self.addresses))
+        """As `third_party` says; else whether an address, or a proxy on the way to it, may be somebody else's.
+
+        Ollama's server passes texts on to its cloud for models that it calls so, wherever it runs.
+        """
+        if self.third_party is not None:
+            return self.third_party
+        return bool(_IN_CLOUD.search(self.model or "")) or not all(map(is_own, self.addresses))
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Every address."""
@@ -155,7 +161,7 @@ class _Chats(Answerer):
 
 
 def read_completion(answer: Any, payload: Any) -> Answer:
-    """The Answer in a chat completion.
+    """The Answer in a chat completion, without thoughts that the server left in its text.
 
     Raises:
         ValueError, or what another form gives (KeyError, TypeError, ...): if it is none.
@@ -166,7 +172,7 @@ def read_completion(answer: Any, payload: Any) -> Answer:
     if not isinstance(text, str | None) or not isinstance(answer.get("model"), str | None):
         raise ValueError("the content of its message is no text")
     outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
-    text = _THOUGHTS.sub("", text or (refusal if isinstance(refusal, str) else ""))
+    text = without_thoughts(text or (refusal if isinstance(refusal, str) else ""))
     text = text.encode("utf-8", errors="replace").decode()  # JSON may hold halves of characters
     tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     counts = [count if isinstance(count, int) else None for count in tokens]

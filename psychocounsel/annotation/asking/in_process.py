@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -9,12 +10,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.annotation.asking.batches import BatchAnswerer
 from psychocounsel.annotation.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.annotation.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     from psychocounsel.data.tokenise import ChatFormat
 
 _LONGEST = 4096  # tokens of prompt and answer, of a model that does not say how many it takes
+
+
+def _content(file: str | None) -> str | None:
+    """sha256 of what a file holds, hexadecimal; the name itself where there is none."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else file
 
 
 @dataclass(kw_only=True)
@@ -37,9 +45,11 @@ class _Local(LanguageModel):
     batch_size: int = option(64, at_least=1)
 
     def identity(self) -> dict[str, Any]:
-        """With what makes the model's prompts; a folder counts as the same model as long as its name is."""
+        """With what makes the model's prompts, a template by its content; a folder is the same model as long as its name is."""
         more = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
-        return super().identity() | more | {"chat_template": self.chat_template, "max_length": self.max_length}
+        return (
+            super().identity() | more | {"chat_template": _content(self.chat_template), "max_length": self.max_length}
+        )
 
     def check(self, key: str) -> None:
         """Refuse a missing model."""
@@ -108,15 +118,16 @@ class _LocalAnswerer(BatchAnswerer):
         """As BatchAnswerer says."""
         from psychocounsel.data.group import Group
 
-        prompts = self.chat.encode_prompts([self.chat.render([*ask.messages]) for ask in asks])
+        rendered = [self.chat.render([*ask.messages]) for ask in asks]
+        prompts = self.chat.encode_prompts(rendered)
         fit = [place for place, ids in enumerate(prompts) if len(ids) < self.positions]
         answers = [Answer(FAILED)] * len(asks)
         if fit:
             groups = [Group(str(place), prompts[place]) for place in fit]
             written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
             for place, (text, count, ended) in zip(fit, written, strict=True):
-                outcome = TEXT if ended else CUT
-                answers[place] = Answer(outcome, text, self.settings.model, len(prompts[place]), count)
+                outcome, said = TEXT if ended else CUT, without_thoughts(text, rendered[place].text)
+                answers[place] = Answer(outcome, said, self.settings.model, len(prompts[place]), count)
         return answers
 
     @abstractmethod

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psychocounsel.annotation.asking.thoughts import without_thoughts
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 
 NOT_APPLICABLE = "not applicable"
 ABSENT = "absent"  # the quotation where something is missing in the reply
 KEYS = ("quote", "reason", "rating")  # in the order in which they are written: evidence before the number
 
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)  # what reasoning models put before their answer
 _FENCED = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 
 
@@ -77,7 +77,7 @@ def read_answer(text: str, joint: bool = False) -> list[Judgements]:
 
 
 def _parsed(text: str) -> Any:
-    text = _THOUGHT.sub("", text)
+    text = without_thoughts(text)
     fenced = _FENCED.findall(text)
     if len(fenced) > 1:
         raise Unreadable("has several code blocks")

@@ -37,11 +37,16 @@ class Counted:
 def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
     """Tokenise, check and count the rows of `jobs`; jobs whose rows are tokenised alike share one pass. Imports torch.
 
+    Annotations have none: they read their sources in a step.
+
     Raises:
         UserError: for rows that a job cannot use; of several jobs it names the overrides.
     """
     from psychocounsel.engine.telemetry.progress import quiet_libraries
 
+    jobs = [job for job in jobs if not job.makes_tables]
+    if not jobs:
+        return
     quiet_libraries()
     add_code_path(folder for job in jobs for folder in job.config.code_path)
     if "algo" not in jobs[0].config:

@@ -18,7 +18,17 @@ MODULE = "psychocounsel.annotate"
 # Said of one command, and not of the data set.
 _OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out")
 # Last parts of keys whose values may be paths.
-_PATHS = ("path", "rubric", "remove", "model", "system_prompt", "topics", "risk_cues", "presidio_model")
+_PATHS = (
+    "path",
+    "rubric",
+    "remove",
+    "model",
+    "system_prompt",
+    "topics",
+    "risk_cues",
+    "presidio_model",
+    "chat_template",
+)
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
 
 

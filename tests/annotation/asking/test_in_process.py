@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from omegaconf import OmegaConf
 
 from psychocounsel.annotation.asking.in_process import InProcess, Transformers
 from psychocounsel.annotation.asking.language_model import Answer, Ask, LanguageModel, open_model
+from psychocounsel.annotation.plan import step_settings
 from psychocounsel.errors import UserError
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
@@ -85,6 +87,23 @@ def test_what_is_too_long_fails_alone_and_a_wrong_model_is_named() -> None:
     assert found[1].outcome == "failed" and found[0].outcome in ("text", "cut")
     with pytest.raises(UserError, match=r"writers\.model=/no/such/model: its tokenizer cannot be loaded"):
         open_model(Transformers(name="x", model="/no/such/model"), "writers")
+
+
+def test_a_template_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jinja", tmp_path / "second.jinja"
+    first.write_text("{{ messages }}")
+    second.write_text("{{ messages }}")
+
+    def made_from(file: Path) -> tuple[str, Any]:
+        model = Transformers(name="tiny", model="builtin:tiny", chat_template=str(file))
+        config = OmegaConf.create({"writers": {"chat_template": str(file)}, "replies": {}})
+        return model.digest, step_settings(config, "replies")
+
+    before = made_from(first)
+    assert made_from(second) == before
+    first.write_text("{{ messages }}!")
+    digest, settings = made_from(first)
+    assert digest != before[0] and settings != before[1]
 
 
 SCHEMA = {

@@ -47,6 +47,15 @@ def test_one_address_of_others_or_a_proxy_of_others_makes_a_third_party(monkeypa
 
 
 @pytest.mark.parametrize(
+    ("model", "passed_on"),
+    [("gpt-oss:120b-cloud", True), ("glm-4.6:cloud", True), ("gpt-oss:20b", False), ("cloud-counsel:8b", False)],
+)
+def test_a_model_of_ollamas_cloud_is_a_third_party_behind_a_loopback_address(model: str, passed_on: bool) -> None:
+    assert chat("http://127.0.0.1:11434/v1", model).is_third_party() == passed_on
+    assert not chat("http://127.0.0.1:11434/v1", model, third_party=False).is_third_party(), "the user decides"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "I'm sorry, but I can't help with that.",
@@ -58,6 +67,12 @@ def test_one_address_of_others_or_a_proxy_of_others_makes_a_third_party(monkeypa
         "Unfortunately, I can't engage with this topic.",
         "This request is against our content policy.",
         "I won't write that.",
+        "I'm so sorry. I can't help with that.",
+        "I'm really sorry you're feeling this way. I'm unable to give you the support that you need.",
+        "I'm sorry, but I can't answer this question.",
+        "I am not comfortable responding to your request.",
+        "I'm afraid I can't offer any advice on this topic.",
+        "I can't provide medical advice, so please see a doctor.",
     ],
 )
 def test_refusals_are_found(text: str) -> None:
@@ -74,6 +89,18 @@ def test_refusals_are_found(text: str) -> None:
         "It sounds as if you cannot help thinking about it. When does it start?",
         "You say that you can't continue like this. Are you thinking of ending your life?",
         "What you describe would worry anyone. I will not judge you for it.",
+        "I can't help but notice how tired you sound.",
+        "I can't help wondering what that evening was like for you.",
+        "I can\u2019t help him stop drinking, but I can stay with what it does to you.",
+        "I'm so sorry you are carrying this. I won't give you easy answers, because there are none.",
+        "I'm really sorry you're hurting. I can't answer for him, but I hear how much you want to know.",
+        "I can't answer that question for you. What would your sister say?",
+        "I'm sorry he left without a word. I can't offer you a reason, and I wish I could.",
+        "I will not write off what you feel as a mood.",
+        "I won't discuss that with your mother unless you wish it.",
+        "I can't give you back those years. What did you miss most?",
+        "I'm sorry they said that \"I can't help you\" at the desk. How did you get home?",
+        "Leaving early was against the school guidelines, you say, and still you went to her.",
     ],
 )
 def test_replies_that_only_sound_like_refusals_are_not(text: str) -> None:
