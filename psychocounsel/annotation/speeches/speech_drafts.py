@@ -61,7 +61,8 @@ def make_draft(settings: Speeches, folder: Path, drop: Callable[[Row], None], ba
         for source in settings.all_sources():
             draft.fell[source.title] = Counter()
             texts: list[str] = []
-            for row, outcome in bar(_outcomes(read_speeches(source), settings), f"speeches of {source.title}"):
+            rows = read_speeches(source, folder / "copies")
+            for row, outcome in bar(_outcomes(rows, settings), f"speeches of {source.title}"):
                 draft.read[source.title] += 1
                 if isinstance(outcome, CleanSpeech):
                     add(outcome.columns)

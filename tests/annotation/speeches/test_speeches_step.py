@@ -1,9 +1,11 @@
 """The step `speeches` on real files: what stays, what falls and why, and the table that is written."""
 
+import gzip
 import hashlib
 import stat
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -117,6 +119,27 @@ def test_the_same_speeches_from_every_format(tmp_path: Path) -> None:
         _, files, _ = made(tmp_path / f"out-{name}", path=str(tmp_path / name), language="en")
         found.append([(row["speech"], row["text"], row["split"]) for row in table(files.speeches)])
     assert len(found[0]) == 5 and all(each == found[0] for each in found)
+
+
+def test_what_datasets_makes_of_a_source_is_gone_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copies have the identifiers in them, and a removal does not know them."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    arrow = pa.Table.from_pylist([{"question": f"My name is Tom Baker. {LONG}"}])
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "a.csv", tmp_path / "b.tsv", tmp_path / "folder" / "train.csv"):
+        pc.write_csv(arrow, path, pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ","))
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    sources = [{"path": str(tmp_path / name)} for name in ("a.csv", "b.tsv", "c.csv.gz", "folder")]
+    killed = tmp_path / "out" / ".speeches-killed.tmp" / "copies"
+    killed.mkdir(parents=True)
+    (killed / "a.arrow").write_text("Baker")
+    figures, _, _ = made(tmp_path / "out", sources=sources)
+    assert [each["rows"] for each in figures["sources"].values()] == [1] * 4
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "folder")]
+    assert {path.name for path in left if path.parent == tmp_path} == {"a.csv", "b.tsv", "c.csv.gz"}
+    made_of_them = [path for path in left if path.parent != tmp_path]
+    assert {path.parent for path in made_of_them} == {tmp_path / "out"}, "nothing in the cache"
+    assert not any(b"Baker" in path.read_bytes() for path in made_of_them)
 
 
 def _conversation(last: str) -> dict[str, list[dict[str, str]]]:
