@@ -74,7 +74,7 @@ def make_draft(settings: Speeches, folder: Path, drop: Callable[[Row], None], ba
                         texts.clear()
                     continue
                 draft.fell[source.title][outcome] += 1
-                drop({"source": row.source, "row": row.row, "reason": outcome, "of": None})
+                drop({"source": row.source, "row": row.row, "reason": outcome, "speech": None, "of": None})
                 if isinstance(row, BadRow):
                     draft.bad.append(row.reason)
             sketched.add(texts)

@@ -9,16 +9,15 @@ from typing import Any
 import pyarrow as pa
 
 from psychocounsel.annotation.speeches.identifiers import STATEMENT
-from psychocounsel.annotation.speeches.speech_choice import REASONS, STAYS, Choice, share_of
+from psychocounsel.annotation.speeches.speech_choice import NEAR, REASONS, SAME, STAYS, Choice, share_of
 from psychocounsel.annotation.tables import Row, Sorter, rows_of, written
 from psychocounsel.storage.files import write_atomically
 
 _TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
 DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
 SCHEMA = pa.schema([*list(DRAFT)[:-1], pa.field("split", pa.string()), pa.field("identifiers", pa.int64())])
-DROPPED = pa.schema(
-    [(name, pa.string()) for name in ("source", "row", "reason", "of")]
-)  # of: the id of what it doubles
+# speech: the id of a row that is a double; of: the id of the speech that it doubles.
+DROPPED = pa.schema([(name, pa.string()) for name in ("source", "row", "reason", "speech", "of")])
 
 _ABOUT = f"""# Speeches to check by hand
 
@@ -48,10 +47,10 @@ def write_speeches(
             standing = int(choice.standing[number])
             if standing != STAYS:
                 reason = REASONS[standing]
-                first = int(choice.first[number])
                 fell.setdefault(row["source"], Counter())[reason] += 1
-                of = f"{int(ids[first]):016x}" if first != number else None
-                drop({"source": row["source"], "row": row["row"], "reason": reason, "of": of})
+                is_double = standing in (SAME, NEAR)  # removal needs the id of each
+                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_double else (None, None)
+                drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
                 continue
             row["split"] = "test" if choice.is_test[number] else "train"
             sorter.add(row)
