@@ -50,7 +50,13 @@ def run(context: StepContext) -> dict[str, Any]:
         if not (choice.standing == 0).any():
             raise UserError(_nothing_left(draft))
         fell, counts, sample = write_speeches(
-            draft.table, choice, draft.ids, files.speeches, drop, settings.shown if settings.identifiers else 0
+            draft.table,
+            choice,
+            draft.ids,
+            draft.urgencies,
+            files.speeches,
+            drop,
+            settings.shown if settings.identifiers else 0,
         )
     for source, reasons in fell.items():
         draft.fell[source].update(reasons)

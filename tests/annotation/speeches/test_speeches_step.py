@@ -201,6 +201,32 @@ def test_without_a_column_the_risk_is_unknown_and_a_crisis(tmp_path: Path) -> No
     assert found == {"none": ("rules", False), "suicidal_thoughts": ("rules", True)}
 
 
+@pytest.mark.parametrize(
+    ("kept", "double", "expected"),
+    [
+        ("none", "suicidal_thoughts", ("suicidal_thoughts", "column", True)),
+        ("minor", "overdose", ("overdose", "column", True)),
+        ("overdose", "minor", ("overdose", "column", True)),
+        (None, "abuse", ("abuse", "column", True)),
+        ("none", "bad?", ("unknown", "column", True)),
+        ("none", None, ("none", "column", False)),
+        (None, "none", ("unknown", "unknown", True)),
+    ],
+)
+def test_a_speech_takes_the_most_urgent_risk_of_its_doubles(
+    tmp_path: Path, kept: str | None, double: str | None, expected: tuple[str, str, bool]
+) -> None:
+    near = LONG.replace("the move", "my move") + some(0)
+    for name, text_of_double in (("same", (LONG + some(0)).replace(" ", "  ")), ("near", near)):
+        one = jsonl(tmp_path / "one.jsonl", [{"text": LONG + some(0), "risk": kept}, {"text": some(1), "risk": "none"}])
+        other = jsonl(tmp_path / "other.jsonl", [{"text": text_of_double, "risk": double}])
+        sources = [{"path": str(path), "language": "en"} for path in (one, other)]
+        figures, files, _ = made(tmp_path / name, sources=sources)
+        (row,) = [row for row in table(files.speeches) if row["row"] == "one.jsonl line 1"]
+        assert (row["risk"], row["risk_source"], row["crisis"]) == expected
+        assert len(table(files.speeches)) == 2 and figures["crisis"] == expected[2]
+
+
 def test_removed_speeches_stay_away_and_their_doubles_too(tmp_path: Path, two_sources: dict[str, Path]) -> None:
     sources = [{"path": str(path), "language": "en"} for path in two_sources.values()]
     _, files, _ = made(tmp_path / "out", sources=sources)
