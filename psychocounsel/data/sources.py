@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,14 +32,7 @@ class StandardSource(Source):
     """`path` is `builtin:sample`, a file, a folder, or a hub dataset."""
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-        assert path is not None
-        local = Path(path)
-        if path == "builtin:sample" or local.is_file():
-            _check_split(split, ["train"], path)
-            yield from sample_rows() if path == "builtin:sample" else _file_rows(local)
-        else:
-            name = local.name if local.exists() else path
-            yield from _numbered(_load_dataset(path, split, revision), f"{name} ({split})")
+        yield from _standard_rows(path, split, revision, None)
 
     def files(self, path: str | None) -> Sequence[Path]:
         """None of a hub dataset, which its commit tells from others."""
@@ -46,6 +40,30 @@ class StandardSource(Source):
         if path == "builtin:sample":
             return sample_files()
         return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
+
+
+class SourceWithCopies(StandardSource):
+    """As StandardSource, but the datasets library keeps its copies of local files in the folder `copies`, not in its cache."""
+
+    def __init__(self, copies: Path) -> None:
+        super().__init__()
+        self.copies = copies
+
+    def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
+        yield from _standard_rows(path, split, revision, self.copies)
+
+
+def _standard_rows(
+    path: str | None, split: str, revision: str | None, copies: Path | None
+) -> Iterator[tuple[str, Row | UserError]]:
+    assert path is not None
+    local = Path(path)
+    if path == "builtin:sample" or local.is_file():
+        _check_split(split, ["train"], path)
+        yield from sample_rows() if path == "builtin:sample" else _file_rows(local, copies)
+    else:
+        name = local.name if local.exists() else path
+        yield from _numbered(_load_dataset(path, split, revision, copies), f"{name} ({split})")
 
 
 def source_of(data: DictConfig) -> Source:
@@ -107,8 +125,9 @@ def read_rows(
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
 
 
-def _file_rows(file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": _table, ".tsv": _table}
+def _file_rows(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | UserError]]:
+    read_table = partial(_table, copies=copies)
+    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": read_table, ".tsv": read_table}
     kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
     if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
         raise UserError(
@@ -159,10 +178,10 @@ def _parse_json(text: str, where: str) -> Any:
         )
 
 
-def _table(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+def _table(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | UserError]]:
     """Lines of values, under a line of column names; read as in a folder."""
     separator = "\t" if ".tsv" in file.suffixes else ","
-    loaded = _load(str(file), lambda _: _converted(str(file), "csv", data_files=[str(file)], sep=separator))
+    loaded = _load(str(file), lambda _: _converted(str(file), copies, "csv", data_files=[str(file)], sep=separator))
     yield from _numbered(loaded["train"], file.name)
 
 
@@ -180,7 +199,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     yield from _numbered(rows(), file.name)
 
 
-def _load_dataset(path: str, split: str, revision: str | None) -> Any:
+def _load_dataset(path: str, split: str, revision: str | None, copies: Path | None) -> Any:
     """A saved `datasets` folder, a folder of data files, or a hub dataset."""
     folder = Path(path)
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
@@ -189,7 +208,7 @@ def _load_dataset(path: str, split: str, revision: str | None) -> Any:
         splits = _load(
             path,
             lambda _: _converted(
-                path, path if folder.exists() else dataset_location(path, revision), revision=revision
+                path, copies, path if folder.exists() else dataset_location(path, revision), revision=revision
             ),
         )
     _check_split(split, splits, path)
@@ -209,8 +228,11 @@ def _load(path: str, load: Callable[[Any], Any]) -> Any:
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
-def _converted(path: str, *given: str, **options: Any) -> Any:
-    """`datasets.load_dataset`, which keeps a form of its own of `path` in its cache: privately, if `path` is private."""
+def _converted(path: str, copies: Path | None, *given: str, **options: Any) -> Any:
+    """`datasets.load_dataset`, which keeps a copy of `path` in its cache: privately, if `path` is private.
+
+    With `copies`, the copy of a local `path` goes into that folder instead.
+    """
     import datasets
 
     cache = Path(datasets.config.HF_DATASETS_CACHE)
@@ -218,6 +240,8 @@ def _converted(path: str, *given: str, **options: Any) -> Any:
     mask = mask_of(files, cache)
     is_private = bool(mask & ~own_umask())
     place = cache / f"private-{os.getuid()}" if is_private else cache  # others may share the cache
+    if copies and Path(path).exists():
+        place = copies
     if Path(path).is_dir():  # with data_files in its card, datasets takes folders of the same name for the same
         place /= f"folder-{_mark(files)}"
     with restricted(mask) if is_private else contextlib.nullcontext():

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from psychocounsel.annotation.speeches.speech_tables import DROPPED
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir
@@ -21,6 +22,11 @@ SIDES = ("chosen", "rejected")
 
 def id_of(client: int) -> str:
     return hashlib.sha256(f"client {client}".encode()).hexdigest()[:16]
+
+
+def double_of(client: int) -> str:
+    """The id of a speech that was dropped as a near duplicate of the client's."""
+    return hashlib.sha256(f"double {client}".encode()).hexdigest()[:16]
 
 
 def text_of(client: int) -> str:
@@ -59,11 +65,17 @@ def annotated(path: Path, clients: Iterable[int], **changes: Any) -> AnnotationD
             pa.Table.from_pylist(rows, dataset_schema()), files.dataset / f"{split}.parquet", row_group_size=5
         )
     doubles = [
-        {"source": "test", "row": str(client), "reason": "near duplicate", "of": id_of(client)} for client in known
+        {
+            "source": "test",
+            "row": str(client),
+            "reason": "near duplicate",
+            "speech": double_of(client),
+            "of": id_of(client),
+        }
+        for client in known
     ]
-    pq.write_table(
-        pa.Table.from_pylist([*doubles, {**doubles[0], "reason": "too short", "of": None}]), files.dropped_speeches
-    )
+    short = {**doubles[0], "reason": "too short", "speech": None, "of": None}
+    pq.write_table(pa.Table.from_pylist([*doubles, short], DROPPED), files.dropped_speeches)
     write_journal(files, known)
     files.identifier_sample.write_text("".join(f"## {id_of(client)}\n\nI am {text_of(client)}.\n" for client in known))
     files.steps.mkdir()

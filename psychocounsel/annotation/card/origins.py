@@ -168,7 +168,10 @@ def _missing_ratings(found: dict[str, Any] | None) -> Iterator[str]:
     if not found:
         yield from ("Not known: the step `scores` left no record of them here.", "")
         return
-    yield "Refused, filtered and unreadable answers are missing, not at random, and nothing stands in their place."
+    yield (
+        "Refused, filtered and unreadable answers are missing, not at random, and nothing stands in their place. `not_asked` are "
+        "ratings that no annotator was asked for: replies to crisis speeches or in other languages that it must not see."
+    )
     yield ""
     for column, values in found.items():
         rows = []
@@ -176,7 +179,7 @@ def _missing_ratings(found: dict[str, Any] | None) -> Iterator[str]:
             counts = {name: count for name, count in each.items() if name != "missing"}
             others = {name: count for name, count in counts.items() if name != "rated"}
             rows.append(_missing_row(value, sum(counts.values()), others))
-        yield from table((escaped(column), "votes", "missing", "of which"), rows)
+        yield from table((escaped(column), "ratings wanted", "missing", "of which"), rows)
 
 
 def _retest(found: dict[str, Any] | None) -> Iterator[str]:

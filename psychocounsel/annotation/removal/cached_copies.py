@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from psychocounsel.annotation.removal.row_filter import id_column
+from psychocounsel.annotation.removal.row_filter import id_columns
 from psychocounsel.data import tokenised_cache
 
 
@@ -39,9 +39,9 @@ def _speeches(file: Path) -> Iterator[str]:
     """The ids of speeches in such a table, as far as it is whole."""
     try:
         with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
-            if (column := id_column(reader.schema)) is None:
-                return
-            for batch in reader:
-                yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
+            columns = id_columns(reader.schema)
+            for batch in reader if columns else ():
+                for column in columns:
+                    yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
     except (OSError, pa.ArrowException):
         return

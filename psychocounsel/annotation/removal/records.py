@@ -35,8 +35,14 @@ def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
 def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
     if not (files.votes.exists() and files.speeches.exists()):
         return {}
-    speeches = by_speech(files.speeches, ABOUT)
-    return vote_figures((rows[0], votes) for rows, votes in joined(speeches, by_speech(files.votes, COLUMNS)))
+    speeches, votes = by_speech(files.speeches, ABOUT), by_speech(files.votes, COLUMNS)
+    replies = by_speech(files.replies, ["reply"]) if files.replies.exists() else []
+    annotators = {*before.get("annotators", {}), *before.get("skipped", {})}  # one that was never asked has no vote
+    found = (
+        (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
+        for rows, texts, given in joined(speeches, replies, votes)
+    )
+    return vote_figures(found, sorted(annotators))
 
 
 def _of_pairs(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:

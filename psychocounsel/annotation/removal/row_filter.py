@@ -2,17 +2,18 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from psychocounsel.annotation.tables import rows_of
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import fsync_directory
 
-_COLUMNS = ("speech", "ID", "of")  # where tables hold the id of a speech; of: what a dropped speech doubles
+_COLUMNS = ("speech", "ID", "of")  # where tables hold ids of speeches; of: what a dropped speech doubles
 _ROWS = 1 << 14
 
 
@@ -24,18 +25,23 @@ def speeches_of(path: Path) -> Iterator[str]:
     """
     try:
         with pq.ParquetFile(path) as file:
-            column = id_column(file.schema_arrow)
-            for batch in file.iter_batches(_ROWS, columns=[column]) if column else ():
-                yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
+            columns = id_columns(file.schema_arrow)
+            for batch in file.iter_batches(_ROWS, columns=columns) if columns else ():
+                for column in columns:
+                    yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
 
 
-def id_column(schema: pa.Schema) -> str | None:
-    """The column with the ids of speeches, if there is one."""
-    return next(
-        (name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)), None
-    )
+def id_columns(schema: pa.Schema) -> list[str]:
+    """The columns with ids of speeches; most tables have one."""
+    return [name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)]
+
+
+def doubles_of(path: Path, speeches: Container[str]) -> Iterator[str]:
+    """The ids of the speeches that were dropped as doubles of `speeches`; none where the table is not about dropped ones."""
+    if {"speech", "of"} <= {*id_columns(pq.read_schema(path))}:
+        yield from (row["speech"] for row in rows_of(path, ["speech", "of"]) if row["of"] in speeches and row["speech"])
 
 
 def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
@@ -48,11 +54,13 @@ def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
     temporary, dropped = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp"), 0
     try:
         with pq.ParquetFile(path) as file:
-            column = id_column(file.schema_arrow)
+            columns = id_columns(file.schema_arrow)
             with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
                 for batch in file.iter_batches(_ROWS):
-                    gone = [each for each in pc.unique(batch[column]).to_pylist() if each and is_removed(each)]
-                    kept = batch.filter(pc.invert(pc.is_in(batch[column], pa.array(gone, pa.string()))))
+                    kept = batch
+                    for column in columns:
+                        gone = [each for each in pc.unique(kept[column]).to_pylist() if each and is_removed(each)]
+                        kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
                     dropped += batch.num_rows - kept.num_rows
                     if kept.num_rows:
                         writer.write_batch(kept)

@@ -13,7 +13,7 @@ from psychocounsel.annotation.card import step as card
 from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.removal.cached_copies import remove_copies
 from psychocounsel.annotation.removal.records import renew_records
-from psychocounsel.annotation.removal.row_filter import drop_rows, speeches_of
+from psychocounsel.annotation.removal.row_filter import doubles_of, drop_rows, speeches_of
 from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.annotation.removal.trained_on import TEXTS_TOO, UNDONE, users_of
 from psychocounsel.errors import UserError
@@ -28,8 +28,11 @@ _ID = re.compile(r"\b[0-9a-f]{16}\b")
 def remove(context: StepContext) -> dict[str, Any]:
     """Remove the speeches whose ids stand in the file `config.remove`, one a line, and say what used them.
 
+    Speeches that were dropped as near duplicates of these are removed, too: each would stay once the sources lack the other.
+
     Returns:
-        `removed`: speeches removed so far, those of earlier removals included; `rows`, `answers`, `copies`: what went now.
+        `removed`: speeches removed so far, those of earlier removals and near duplicates included; `rows`, `answers`,
+            `copies`: what went now.
 
     Raises:
         UserError: if an id is in no table and was not removed before; then nothing is touched.
@@ -47,7 +50,7 @@ def remove(context: StepContext) -> dict[str, Any]:
         )
     files.steps.mkdir(exist_ok=True)
     write_json(files.step(RECORD), {"done": False})  # before the tombstones: from here on it must be finished
-    tombstones.add(asked)
+    tombstones.add({*asked, *(double for path in _tables(files) for double in doubles_of(path, asked))})
     return finish(context)
 
 
@@ -135,7 +138,7 @@ def _ends_line(file: Any, end: int) -> bool:
 def _report(context: StepContext, found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
     yield (
         f"removed: {found['rows']} rows of tables, {found['answers']} answers of the journal, {found['copies']} cached copies; "
-        f"{found['removed']} speeches are removed from {context.files.path} for good"
+        f"{found['removed']} speeches, near duplicates included, are removed from {context.files.path} for good"
     )
     yield "Sources, backups and copies that you made are yours to clear: the speeches are still there."
     yield from _users(users, context.config.paths.output)

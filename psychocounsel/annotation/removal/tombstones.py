@@ -15,8 +15,7 @@ def _digest(speech: str) -> str:
 class Tombstones:
     """The removed speeches of a directory: `speech in tombstones` says whether the speech of this id is one of them.
 
-    The step that makes speeches.parquet asks it after it has left out near duplicates, so that no double of a removed speech
-    takes its place.
+    Near duplicates that were dropped beside a removed speech have tombstones of their own, so none takes its place.
     """
 
     def __init__(self, path: Path, digests: Iterable[str] = ()) -> None:

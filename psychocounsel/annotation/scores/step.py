@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from operator import itemgetter
@@ -119,14 +119,14 @@ class _Writing:
     def table(self) -> dict[str, Any]:
         with written(self.context.files.votes, VOTES) as add:
 
-            def speeches() -> Iterator[tuple[Row, list[Row]]]:
+            def speeches() -> Iterator[tuple[Row, Iterable[str], list[Row]]]:
                 for speech, replies in _speeches(self.context):
                     rows = sorted(self._rows(speech, replies), key=itemgetter(*ORDER))
                     for row in rows:
                         add(row)
-                    yield speech, rows
+                    yield speech, [row["reply"] for row in replies if row["text"] is not None], rows
 
-            figures = vote_figures(speeches())
+            figures = vote_figures(speeches(), [annotator.name for annotator in self.plan.annotators])
         rules = [model.name for model in self.plan.annotators if isinstance(model, Rules)]
         skipped = {name: dict(counts) for name, counts in sorted(self.skipped.items())}
         return {**figures, **self.findings.figures(), "skipped": skipped, "demonstration": rules}

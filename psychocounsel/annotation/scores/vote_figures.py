@@ -1,7 +1,8 @@
 """What the votes say of themselves: how many replies were rated, by whom, and where ratings are missing."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 from psychocounsel.annotation.scores.retest import Retest
@@ -9,25 +10,36 @@ from psychocounsel.annotation.scores.vote_table import OUTCOMES, RATED, RATING_C
 from psychocounsel.annotation.tables import Row
 
 COLUMNS = ("reply", "annotator", "model", "vote", "repeat", "outcome", *RATING_COLUMNS)  # that `vote_figures` reads
+NOT_ASKED = "not_asked"  # beside the outcomes of votes
 ABOUT = ("risk", "topic")  # columns of speeches by which missing ratings are listed
 
+_COUNTED = (*OUTCOMES, NOT_ASKED)
 
-def vote_figures(speeches: Iterable[tuple[Row, list[Row]]]) -> dict[str, Any]:
-    """Figures of votes, from each speech with its votes.
+
+def vote_figures(speeches: Iterable[tuple[Row, Iterable[str], list[Row]]], annotators: Sequence[str]) -> dict[str, Any]:
+    """Figures of votes, from each speech with the ids of its replies that have a text, and its votes.
+
+    `annotators` names all of them, so that those which were not asked about a speech are known.
 
     Returns:
         outcomes: all votes by outcome.
         annotators: by name, `votes` by outcome, `models` (the names that servers returned, with counts), and `ratings` (by
             principle, how often each number was given, and `not applicable`).
-        missing: by `risk` and `topic`, for each value the votes by outcome and `missing`, the share without a rating.
+        missing: by `risk` and `topic`, for each value the votes by outcome, `not_asked` (votes on replies that an annotator was
+            not shown) and `missing`, the share of all these without a rating.
         retest: see Retest. Repeats count here, in `outcomes`, in `votes` and in `models`, and nowhere else.
     """
     outcomes, models = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     ratings = defaultdict[str, Counter[tuple[str, Any]]](Counter)
     missing = {column: defaultdict[str, Counter[str]](Counter) for column in ABOUT}
-    retest = Retest()
-    for speech, votes in speeches:
+    not_asked = {column: Counter[str]() for column in ABOUT}
+    retest, rounds = Retest(), 1
+    for speech, replies, votes in speeches:
         retest.add(votes)
+        rounds = max([rounds, *(row["vote"] + 1 for row in votes)])
+        skipped = len({*product(annotators, replies)} - {(row["annotator"], row["reply"]) for row in votes})
+        for column, skips in not_asked.items():
+            skips[speech[column] or "not given"] += skipped
         for row in votes:
             name = row["annotator"]
             outcomes[name][row["outcome"]] += 1
@@ -40,17 +52,14 @@ def vote_figures(speeches: Iterable[tuple[Row, list[Row]]]) -> dict[str, Any]:
                 ratings[name].update((column, row[column]) for column in RATING_COLUMNS)
     return {
         "outcomes": _by_outcome(sum(outcomes.values(), Counter())),
-        "annotators": {
-            name: {
-                "votes": _by_outcome(counts),
-                "models": dict(sorted(models[name].items())),
-                "ratings": _by_rating(ratings[name]),
-            }
-            for name, counts in sorted(outcomes.items())
-        },
-        "missing": {column: _missing(counts) for column, counts in missing.items()},
+        "annotators": {name: _annotator(outcomes[name], models[name], ratings[name]) for name in sorted(outcomes)},
+        "missing": {column: _missing(missing[column], not_asked[column], rounds) for column in ABOUT},
         "retest": retest.figures(),
     }
+
+
+def _annotator(outcomes: Counter[str], models: Counter[str], ratings: Counter[tuple[str, Any]]) -> dict[str, Any]:
+    return {"votes": _by_outcome(outcomes), "models": dict(sorted(models.items())), "ratings": _by_rating(ratings)}
 
 
 def _by_outcome(counts: Counter[str]) -> dict[str, int]:
@@ -64,11 +73,13 @@ def _by_rating(counts: Counter[tuple[str, Any]]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _missing(counts: dict[str, Counter[str]]) -> dict[str, Any]:
-    return {
-        value: {**_by_outcome(outcomes), "missing": 1 - outcomes[RATED] / outcomes.total()}
-        for value, outcomes in sorted(counts.items())
-    }
+def _missing(counts: dict[str, Counter[str]], not_asked: Counter[str], rounds: int) -> dict[str, Any]:
+    """`not_asked` counts replies by annotator, each of which lacks `rounds` votes."""
+    found = {}
+    for value in sorted(counts.keys() | (+not_asked).keys()):
+        outcomes = {**_by_outcome(counts.get(value, Counter())), NOT_ASKED: not_asked[value] * rounds}
+        found[value] = {**outcomes, "missing": 1 - outcomes[RATED] / sum(outcomes.values())}
+    return found
 
 
 def missing_table(missing: dict[str, Any]) -> list[str]:
@@ -79,10 +90,10 @@ def missing_table(missing: dict[str, Any]) -> list[str]:
     for column, values in missing.items():
         width = max(len(column), *map(len, values))
         lines.append(
-            f"  {column:<{width}}  {'votes':>8} " + " ".join(f"{name:>10}" for name in OUTCOMES[1:]) + "   missing"
+            f"  {column:<{width}}  {'wanted':>8} " + " ".join(f"{name:>10}" for name in _COUNTED[1:]) + "   missing"
         )
         for value, each in values.items():
-            counts = [each[outcome] for outcome in OUTCOMES]
+            counts = [each[outcome] for outcome in _COUNTED]
             numbers = " ".join(f"{count:>10}" for count in counts[1:])
             lines.append(f"  {value:<{width}}  {sum(counts):>8} {numbers} {each['missing']:>8.1%}")
     return lines

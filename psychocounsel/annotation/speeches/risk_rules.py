@@ -31,6 +31,9 @@ KINDS = [
     "no_privacy",
 ]
 NONE, UNKNOWN = "none", "unknown"
+# What a row can say of risk, the most urgent first, with who says it: of doubles the first of these counts. Rows that name no
+# risk (none, or unknown because nobody says anything) stand after all of them.
+STATED_RISKS = [*((kind, by) for kind in KINDS for by in ("column", "rules")), (UNKNOWN, "column")]
 _SENTENCE = re.compile(r"[^.!?\n]+")
 # What takes back all cues of a sentence. A denial does not: by risk.yaml a denied risk is one that has been brought up.
 _FIGURE = re.compile(
@@ -57,6 +60,11 @@ class SpeechRisk:
     def crisis(self) -> bool:
         """Whether the speech is treated as a crisis: unknown counts as one."""
         return self.kind != NONE
+
+
+def urgency(kind: str, source: str) -> int:
+    """The place of a risk among STATED_RISKS; their number if it is none of them."""
+    return STATED_RISKS.index((kind, source)) if (kind, source) in STATED_RISKS else len(STATED_RISKS)
 
 
 @dataclass(frozen=True)

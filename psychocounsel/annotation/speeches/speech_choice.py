@@ -61,7 +61,7 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
         standing[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
     if rules.removed:  # at last: neither a double nor a speech beyond the limit takes its place
         gone = np.array([_tombstone(number) in rules.removed for number in ids.tolist()])
-        standing[gone & (standing == STAYS)] = REMOVED
+        standing[gone | gone[first]] = REMOVED
     together = connected(count, np.concatenate([sides, np.column_stack([np.arange(count), first])]))
     return Choice(standing, first, _test(ids, together, standing == STAYS, rules))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.annotation.speeches.risk_rules import urgency
 from psychocounsel.annotation.speeches.settings import Speeches
 from psychocounsel.annotation.speeches.speech_choice import number_of
 from psychocounsel.annotation.speeches.speech_cleaning import CleanSpeech, cleaned
@@ -36,12 +37,14 @@ _Result = tuple[SpeechRow | BadRow, CleanSpeech | str]
 class Draft:
     """Cleaned speeches in the order of sources, numbered from 0; texts are on disk alone.
 
-    `ids`: uint64[speeches]. `fell`: of each source, the rows that are not in the draft, by reason. `read`: rows of each source.
-    `bad`: what was wrong with bad rows. `placeholders`: of each kind.
+    `ids`: uint64[speeches]. `urgencies`: uint8[speeches], of each risk (`risk_rules.urgency`). `fell`: of each source, the rows
+    that are not in the draft, by reason. `read`: rows of each source. `bad`: what was wrong with bad rows. `placeholders`: of
+    each kind.
     """
 
     table: Path
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    urgencies: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     sketches: Sketches = field(default_factory=lambda: sketches([]))
     read: Counter[str] = field(default_factory=Counter)
     fell: dict[str, Counter[str]] = field(default_factory=dict)
@@ -55,29 +58,32 @@ def make_draft(settings: Speeches, folder: Path, drop: Callable[[Row], None], ba
     Raises:
         UserError: for a source that cannot be read, or a bad row where `bad_rows` is `refuse`.
     """
-    ids, sketched = array("Q"), SketchFolder(folder)
+    ids, urgencies, sketched = array("Q"), array("B"), SketchFolder(folder)
     draft = Draft(folder / "draft.parquet")
     with written(draft.table, DRAFT) as add:
         for source in settings.all_sources():
             draft.fell[source.title] = Counter()
             texts: list[str] = []
-            for row, outcome in bar(_outcomes(read_speeches(source), settings), f"speeches of {source.title}"):
+            rows = read_speeches(source, folder / "copies")
+            for row, outcome in bar(_outcomes(rows, settings), f"speeches of {source.title}"):
                 draft.read[source.title] += 1
                 if isinstance(outcome, CleanSpeech):
                     add(outcome.columns)
                     draft.placeholders += outcome.kinds
                     ids.append(number_of(outcome.columns["speech"]))
+                    urgencies.append(urgency(outcome.columns["risk"], outcome.columns["risk_source"]))
                     texts.append(outcome.columns["text"])
                     if len(texts) == _ROWS:
                         sketched.add(texts)
                         texts.clear()
                     continue
                 draft.fell[source.title][outcome] += 1
-                drop({"source": row.source, "row": row.row, "reason": outcome, "of": None})
+                drop({"source": row.source, "row": row.row, "reason": outcome, "speech": None, "of": None})
                 if isinstance(row, BadRow):
                     draft.bad.append(row.reason)
             sketched.add(texts)
     draft.sketches, draft.ids = sketched.close(), np.frombuffer(ids, np.uint64)
+    draft.urgencies = np.frombuffer(urgencies, np.uint8)
     return draft
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.speeches.settings import SpeechSource
-from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.data.sources import SourceWithCopies, read_rows
 from psychocounsel.errors import UserError, words
 
 _COLUMNS = ("question", "prompt", "speech", "text", "messages")
@@ -35,13 +36,16 @@ class BadRow:
     reason: str
 
 
-def read_speeches(source: SpeechSource) -> Iterator[SpeechRow | BadRow]:
+def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | BadRow]:
     """Every row of `source`, in order, without keeping any.
+
+    The datasets library copies CSV files and folders before it reads them. `copies` holds these copies, which have the
+    clients' identifiers; the caller removes the folder.
 
     Raises:
         UserError: for a source that cannot be read.
     """
-    for where, row in read_rows(StandardSource(), source.path, source.split, source.revision):
+    for where, row in read_rows(SourceWithCopies(copies), source.path, source.split, source.revision):
         try:
             if isinstance(row, UserError):
                 raise row

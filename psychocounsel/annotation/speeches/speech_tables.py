@@ -2,23 +2,25 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from psychocounsel.annotation.speeches.identifiers import STATEMENT
-from psychocounsel.annotation.speeches.speech_choice import REASONS, STAYS, Choice, share_of
+from psychocounsel.annotation.speeches.risk_rules import STATED_RISKS, SpeechRisk, urgency
+from psychocounsel.annotation.speeches.speech_choice import NEAR, REASONS, SAME, STAYS, Choice, share_of
 from psychocounsel.annotation.tables import Row, Sorter, rows_of, written
 from psychocounsel.storage.files import write_atomically
 
 _TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
 DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
 SCHEMA = pa.schema([*list(DRAFT)[:-1], pa.field("split", pa.string()), pa.field("identifiers", pa.int64())])
-DROPPED = pa.schema(
-    [(name, pa.string()) for name in ("source", "row", "reason", "of")]
-)  # of: the id of what it doubles
+# speech: the id of a row that is a double; of: the id of the speech that it doubles.
+DROPPED = pa.schema([(name, pa.string()) for name in ("source", "row", "reason", "speech", "of")])
+_COUNTED = ("source", "language", "topic", "fine_topic", "risk", "risk_source", "crisis", "split")
 
 _ABOUT = f"""# Speeches to check by hand
 
@@ -30,29 +32,37 @@ its id: `remove=FILE` with one id a line. Only you can read this file; delete it
 
 
 def write_speeches(
-    draft: Path, choice: Choice, ids: Mapping[int, str] | Any, path: Path, drop: Callable[[Row], None], shown: int
+    draft: Path,
+    choice: Choice,
+    ids: np.ndarray,
+    urgencies: np.ndarray,
+    path: Path,
+    drop: Callable[[Row], None],
+    shown: int,
 ) -> tuple[dict[str, Counter[str]], dict[str, Counter[Any]], list[Row]]:
     """Write the speeches that stay, ordered by id; `drop` gets a row for each that does not.
+
+    A speech takes the most urgent risk that its own row or the row of a double names (`urgencies` of all rows).
 
     Returns:
         reasons of each source; counts of values by column, of the speeches that stay; and `shown` of these, drawn at random.
     """
     fell: dict[str, Counter[str]] = {}
-    counts: dict[str, Counter[Any]] = {
-        name: Counter()
-        for name in ("source", "language", "topic", "fine_topic", "risk", "risk_source", "crisis", "split")
-    }
+    counts = {name: Counter[Any]() for name in _COUNTED}
     sample: list[tuple[float, str, Row]] = []
+    most_urgent = urgencies.copy()
+    np.minimum.at(most_urgent, choice.first, urgencies)
     with Sorter(path, ()) as sorter, written(path, SCHEMA) as add:
         for number, row in enumerate(rows_of(draft, DRAFT.names)):
             standing = int(choice.standing[number])
             if standing != STAYS:
                 reason = REASONS[standing]
-                first = int(choice.first[number])
                 fell.setdefault(row["source"], Counter())[reason] += 1
-                of = f"{int(ids[first]):016x}" if first != number else None
-                drop({"source": row["source"], "row": row["row"], "reason": reason, "of": of})
+                is_double = standing in (SAME, NEAR)  # removal needs the id of each
+                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_double else (None, None)
+                drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
                 continue
+            _raise_risk(row, int(most_urgent[number]))
             row["split"] = "test" if choice.is_test[number] else "train"
             sorter.add(row)
             for name, counter in counts.items():
@@ -64,6 +74,13 @@ def write_speeches(
         for row in sorter.rows():
             add(row)
     return fell, counts, [row for *_, row in sorted(sample, reverse=True)]
+
+
+def _raise_risk(row: Row, most_urgent: int) -> None:
+    """Give a speech the risk of a double, where that is more urgent than its own."""
+    if most_urgent < urgency(row["risk"], row["risk_source"]):
+        risk = SpeechRisk(*STATED_RISKS[most_urgent])
+        row |= {"risk": risk.kind, "risk_source": risk.source, "crisis": risk.crisis}
 
 
 def write_identifier_sample(path: Path, rows: list[Row]) -> None:

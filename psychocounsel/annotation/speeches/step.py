@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def run(context: StepContext) -> dict[str, Any]:
     files, pairs = context.files, context.config.pairs
     gone = frozenset(files.removed.read_text().split() if files.removed.exists() else ())
     rules = ChoiceRules(settings.near, settings.split_near, settings.limit, pairs.test_fraction, pairs.split_seed, gone)
+    for left in files.path.glob(".speeches-*.tmp"):  # by a step that was killed, with copies of the sources in it
+        shutil.rmtree(left)
     with (
         restricted(mask_of(settings.files(), files.path)),
         tempfile.TemporaryDirectory(prefix=".speeches-", suffix=".tmp", dir=files.path) as folder,
@@ -47,7 +50,13 @@ def run(context: StepContext) -> dict[str, Any]:
         if not (choice.standing == 0).any():
             raise UserError(_nothing_left(draft))
         fell, counts, sample = write_speeches(
-            draft.table, choice, draft.ids, files.speeches, drop, settings.shown if settings.identifiers else 0
+            draft.table,
+            choice,
+            draft.ids,
+            draft.urgencies,
+            files.speeches,
+            drop,
+            settings.shown if settings.identifiers else 0,
         )
     for source, reasons in fell.items():
         draft.fell[source].update(reasons)

@@ -158,14 +158,27 @@ def test_steps_that_were_not_run_here_are_said_to_be_missing(tmp_path: Path) -> 
 
 def test_missing_ratings_and_retest_come_from_the_record_of_scores(tmp_path: Path) -> None:
     files = annotated(tmp_path / "out", range(2))
-    counts = {"rated": 7, "refused": 2, "filtered": 1, "cut": 0, "unparsable": 0, "failed": 0, "missing": 0.3}
+    counts = {
+        "rated": 7,
+        "refused": 2,
+        "filtered": 1,
+        "cut": 0,
+        "unparsable": 0,
+        "failed": 0,
+        "not_asked": 0,
+        "missing": 0.3,
+    }
+    never = {**dict.fromkeys(counts, 0), "not_asked": 4, "missing": 1.0}
     agreement = {"replies": 3, "exact": 2 / 3, "difference": 1 / 3, "weighted_kappa": None, "applicable_once": 0}
     retest = {"a": {"rated_twice": 3, "no_rating_twice": 0, "changed_outcome": 1, "principles": {"safety": agreement}}}
-    figures = {"missing": {"risk": {"self_harm": counts}}, "retest": retest}
+    figures = {"missing": {"risk": {"self_harm": counts, "abuse": never}}, "retest": retest}
     write_json(files.step("scores"), {"figures": figures})
     run(context(files))
     page = parts_of(files)[1]
-    assert ["self_harm", "10", "30.0 %", "refused 2, filtered 1"] in the_table(page, "risk", "votes")
+    assert the_table(page, "risk", "ratings wanted") == [
+        ["self_harm", "10", "30.0 %", "refused 2, filtered 1"],
+        ["abuse", "4", "100.0 %", "not_asked 4"],
+    ]
     table = pq.read_table(files.replies)
     outcomes = ["text", "refused", "cut"] * 2
     pq.write_table(table.set_column(table.column_names.index("outcome"), "outcome", pa.array(outcomes)), files.replies)

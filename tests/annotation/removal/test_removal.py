@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -22,8 +23,10 @@ from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_mapping
-from tests.support.annotated_dir import annotated, id_of, rows_of, text_of, words_of
+from tests.annotation.speeches.speech_files import jsonl, made
+from tests.support.annotated_dir import annotated, double_of, id_of, rows_of, text_of, words_of
 from tests.support.annotation_tables import context as context_of
+from tests.support.preferences import text
 
 CLIENTS, GONE = range(4), (1, 2)  # too few for an audit, which is not what is tested here
 CARD: dict[str, Any] = {"name": None, "license": None}
@@ -67,7 +70,8 @@ def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_bee
     words = words_of(files.path)
     for client in CLIENTS:
         assert (text_of(client) in words) == (client not in GONE)
-        assert (id_of(client) in words) == (client not in GONE)
+        for identity in (id_of(client), double_of(client)):
+            assert (identity in words) == (client not in GONE)
     never = annotated(tmp_path / "never", [client for client in CLIENTS if client not in GONE])
     assert tables(files) == tables(never)
     assert files.replies.stat().st_mode & 0o777 == mode
@@ -78,7 +82,7 @@ def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_bee
     assert not files.identifier_sample.exists()
     (line,) = [text for text in said if text.startswith("removed: ")]
     assert line.startswith(
-        "removed: 20 rows of tables, 4 answers of the journal, 0 cached copies; 2 speeches are removed"
+        "removed: 20 rows of tables, 4 answers of the journal, 0 cached copies; 4 speeches, near duplicates included,"
     )
 
 
@@ -86,7 +90,7 @@ def test_records_and_card_are_made_anew(files: AnnotationDir, tmp_path: Path) ->
     remove(context(files, id_file(tmp_path, GONE)))
     record = read_mapping(files.step("pairs"))
     trained = len(rows_of(files.dataset / "train.parquet"))
-    assert record["fingerprint"] == "f" and record["removed_speeches"] == 2
+    assert record["fingerprint"] == "f" and record["removed_speeches"] == 4
     assert record["figures"]["train"] == {"pairs": trained, "agreement": {"unanimous": trained}}
     assert f"| train | {trained} | {trained // 2} |" in (files.dataset / "README.md").read_text()
     assert read_mapping(files.step("removal"))["done"] is True
@@ -95,7 +99,8 @@ def test_records_and_card_are_made_anew(files: AnnotationDir, tmp_path: Path) ->
 def test_tombstones_know_the_removed_and_hold_no_ids(files: AnnotationDir, tmp_path: Path) -> None:
     remove(context(files, id_file(tmp_path, GONE)))
     tombstones = Tombstones.of(files)
-    assert [client for client in CLIENTS if id_of(client) in tombstones] == list(GONE)
+    for identity in (id_of, double_of):
+        assert [client for client in CLIENTS if identity(client) in tombstones] == list(GONE)
     assert id_of(1) not in files.removed.read_text()
     assert len(Tombstones.of(AnnotationDir(tmp_path / "other"))) == 0
 
@@ -105,12 +110,31 @@ def test_a_second_removal_adds_to_the_first_and_the_same_again_changes_nothing(
 ) -> None:
     remove(context(files, id_file(tmp_path, [1])))
     first = content(files.path)
-    assert remove(context(files, tmp_path / "ids.txt"))["removed"] == 1
+    assert remove(context(files, tmp_path / "ids.txt"))["removed"] == 2
     assert content(files.path) == first
     (tmp_path / "ids.txt").write_text(id_of(2))
-    assert remove(context(files, tmp_path / "ids.txt"))["removed"] == 2
+    assert remove(context(files, tmp_path / "ids.txt"))["removed"] == 4
     never = annotated(tmp_path / "never", [client for client in CLIENTS if client not in GONE])
     assert tables(files) == tables(never)
+
+
+def test_a_near_duplicate_of_a_removed_speech_stays_away_once_the_source_is_cleaned(tmp_path: Path) -> None:
+    rng, source = np.random.default_rng(0), tmp_path / "forum.jsonl"
+    words = text(rng, 40).split()
+    near = " ".join([*words[:20], "else", *words[21:]])
+    rows = [{"id": "a", "text": " ".join(words)}, {"id": "near", "text": near}]
+    rows += [{"id": f"other{number}", "text": text(rng, 40)} for number in range(2)]
+    _, files, _ = made(tmp_path / "out", path=str(jsonl(source, rows)), language="en")
+    (gone,) = [row["speech"] for row in rows_of(files.speeches) if row["row"] == "a"]
+    (double,) = [row["speech"] for row in rows_of(files.dropped_speeches) if row["of"] == gone]
+    (tmp_path / "ids.txt").write_text(gone)
+    remove(context(files, tmp_path / "ids.txt"))
+    assert rows_of(files.dropped_speeches) == []
+    for cleaned in (rows, rows[1:]):
+        made(tmp_path / "out", path=str(jsonl(source, cleaned)), language="en")
+        assert {row["row"] for row in rows_of(files.speeches)} == {"other0", "other1"}
+        assert {row["reason"] for row in rows_of(files.dropped_speeches)} == {"removed"}
+        assert not any(identity in words_of(files.path) for identity in (gone, double))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from psychocounsel.annotation.asking.language_model import Answer
+from psychocounsel.annotation.removal.records import renew_records
+from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.annotation.scores.step import estimate, run
 from psychocounsel.annotation.scores.vote_table import RATED, VOTES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.storage.files import read_mapping, write_json
 from tests.support import scripted_annotator
 from tests.support.annotation_tables import annotation_dir, context, reply, speech
 from tests.support.answering import no_proxy, serving
@@ -114,7 +117,7 @@ def test_missing_ratings_are_counted_by_risk_and_topic(tmp_path: Path) -> None:
     speeches = [speech("a", risk="abuse", topic="family"), speech("b", topic=None)]
     files = annotation_dir(tmp_path, speeches, [reply(text[0], int(text[1]), text) for text in outcomes], [])
     figures = run(context(files, lines := [], annotator=annotator("a"), budget=BUDGET))
-    zero = {"rated": 0, "refused": 0, "filtered": 0, "cut": 0, "unparsable": 0, "failed": 0}
+    zero = {"rated": 0, "refused": 0, "filtered": 0, "cut": 0, "unparsable": 0, "failed": 0, "not_asked": 0}
     abuse = {**zero, "rated": 1, "refused": 1, "filtered": 1, "missing": pytest.approx(2 / 3)}
     others = {**zero, "rated": 4, "cut": 1, "missing": pytest.approx(1 / 5)}
     assert figures["missing"] == {
@@ -122,7 +125,29 @@ def test_missing_ratings_are_counted_by_risk_and_topic(tmp_path: Path) -> None:
         "topic": {"family": abuse, "not given": others},
     }
     (line,) = [line.split() for line in lines if line.split()[:1] == ["abuse"]]
-    assert line == ["abuse", "3", "1", "1", "0", "0", "0", "66.7%"]
+    assert line == ["abuse", "3", "1", "1", "0", "0", "0", "0", "66.7%"]
+
+
+def test_ratings_that_nobody_was_asked_for_are_missing_as_well(tmp_path: Path) -> None:
+    """The only annotator must not see crises: their risk stands in the table, with two votes for each of two replies."""
+    write("theirs", "text", *(said(judgements([number] * 7)) for number in (2, 3)))
+    write("theirs", "more", *(said(judgements([number] * 7)) for number in (2, 3)))
+    speeches = [speech("1"), speech("2", crisis=True, risk="abuse"), speech("3", crisis=True, risk="overdose")]
+    replies = [
+        reply(each["speech"], n, words) for each in speeches[:2] for n, words in enumerate(("text", "more", None))
+    ]
+    files = annotation_dir(tmp_path, speeches, replies, [])
+    settings = annotator("theirs", third_party=True, temperature=0.7)
+    figures = run(context(files, lines := [], annotator=settings, budget=BUDGET, scores={"votes": 2}))
+    by_risk = {
+        value: (each["rated"], each["not_asked"], each["missing"]) for value, each in figures["missing"]["risk"].items()
+    }
+    assert by_risk == {"none": (4, 0, 0), "abuse": (0, 4, 1)}, "a speech without replies wants no rating"
+    assert any(line.split()[:2] == ["abuse", "4"] and line.endswith("100.0%") for line in lines)
+    files.steps.mkdir(exist_ok=True)
+    write_json(files.step("scores"), {"figures": figures})
+    renew_records(files, Tombstones.of(files))
+    assert read_mapping(files.step("scores"))["figures"] == figures, "a removal counts the same"
 
 
 def test_a_panel_votes_and_repeats(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The step `speeches` on real files: what stays, what falls and why, and the table that is written."""
 
+import gzip
 import hashlib
 import stat
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -119,6 +121,27 @@ def test_the_same_speeches_from_every_format(tmp_path: Path) -> None:
     assert len(found[0]) == 5 and all(each == found[0] for each in found)
 
 
+def test_what_datasets_makes_of_a_source_is_gone_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copies have the identifiers in them, and a removal does not know them."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    arrow = pa.Table.from_pylist([{"question": f"My name is Tom Baker. {LONG}"}])
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "a.csv", tmp_path / "b.tsv", tmp_path / "folder" / "train.csv"):
+        pc.write_csv(arrow, path, pc.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ","))
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    sources = [{"path": str(tmp_path / name)} for name in ("a.csv", "b.tsv", "c.csv.gz", "folder")]
+    killed = tmp_path / "out" / ".speeches-killed.tmp" / "copies"
+    killed.mkdir(parents=True)
+    (killed / "a.arrow").write_text("Baker")
+    figures, _, _ = made(tmp_path / "out", sources=sources)
+    assert [each["rows"] for each in figures["sources"].values()] == [1] * 4
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "folder")]
+    assert {path.name for path in left if path.parent == tmp_path} == {"a.csv", "b.tsv", "c.csv.gz"}
+    made_of_them = [path for path in left if path.parent != tmp_path]
+    assert {path.parent for path in made_of_them} == {tmp_path / "out"}, "nothing in the cache"
+    assert not any(b"Baker" in path.read_bytes() for path in made_of_them)
+
+
 def _conversation(last: str) -> dict[str, list[dict[str, str]]]:
     turns = [
         ("system", "Be kind."),
@@ -176,6 +199,32 @@ def test_without_a_column_the_risk_is_unknown_and_a_crisis(tmp_path: Path) -> No
     _, files, _ = made(tmp_path / "out", path=str(path), near=1, split_near=1, rules_may_clear=True)
     found = {row["risk"]: (row["risk_source"], row["crisis"]) for row in table(files.speeches)}
     assert found == {"none": ("rules", False), "suicidal_thoughts": ("rules", True)}
+
+
+@pytest.mark.parametrize(
+    ("kept", "double", "expected"),
+    [
+        ("none", "suicidal_thoughts", ("suicidal_thoughts", "column", True)),
+        ("minor", "overdose", ("overdose", "column", True)),
+        ("overdose", "minor", ("overdose", "column", True)),
+        (None, "abuse", ("abuse", "column", True)),
+        ("none", "bad?", ("unknown", "column", True)),
+        ("none", None, ("none", "column", False)),
+        (None, "none", ("unknown", "unknown", True)),
+    ],
+)
+def test_a_speech_takes_the_most_urgent_risk_of_its_doubles(
+    tmp_path: Path, kept: str | None, double: str | None, expected: tuple[str, str, bool]
+) -> None:
+    near = LONG.replace("the move", "my move") + some(0)
+    for name, text_of_double in (("same", (LONG + some(0)).replace(" ", "  ")), ("near", near)):
+        one = jsonl(tmp_path / "one.jsonl", [{"text": LONG + some(0), "risk": kept}, {"text": some(1), "risk": "none"}])
+        other = jsonl(tmp_path / "other.jsonl", [{"text": text_of_double, "risk": double}])
+        sources = [{"path": str(path), "language": "en"} for path in (one, other)]
+        figures, files, _ = made(tmp_path / name, sources=sources)
+        (row,) = [row for row in table(files.speeches) if row["row"] == "one.jsonl line 1"]
+        assert (row["risk"], row["risk_source"], row["crisis"]) == expected
+        assert len(table(files.speeches)) == 2 and figures["crisis"] == expected[2]
 
 
 def test_removed_speeches_stay_away_and_their_doubles_too(tmp_path: Path, two_sources: dict[str, Path]) -> None:
