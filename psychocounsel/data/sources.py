@@ -127,6 +127,7 @@ def read_rows(
 
 def _file_rows(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | UserError]]:
     read_table = partial(_table, copies=copies)
+    readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
     readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": read_table, ".tsv": read_table}
     kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
     if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
