@@ -203,7 +203,7 @@ class _Engine(_LocalAnswerer):
             top_p=settings.top_p,
             max_tokens=min(settings.max_tokens, self.positions - len(group.prompt_ids)),
             seed=seed % (1 << 31),
-            structured_outputs=StructuredOutputsParams(json=schema, disable_any_whitespace=True) if schema else None,
+            structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
@@ -220,6 +220,10 @@ class _Engine(_LocalAnswerer):
             "revision": settings.revision,
             "dtype": dtype,
             "generation_config": "vllm",
+            "structured_outputs_config": {
+                "backend": "xgrammar",
+                "disable_any_whitespace": True,
+            },  # else it may pad for ever
             "max_model_len": settings.max_length,
             "max_num_seqs": settings.max_sequences,
             "tensor_parallel_size": settings.tensor_parallel,

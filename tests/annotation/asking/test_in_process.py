@@ -96,7 +96,9 @@ def test_a_template_is_known_by_what_it_holds(tmp_path: Path) -> None:
 
     def made_from(file: Path) -> tuple[str, Any]:
         model = Transformers(name="tiny", model="builtin:tiny", chat_template=str(file))
-        config = OmegaConf.create({"writers": {"chat_template": str(file)}, "replies": {}})
+        config = OmegaConf.create(
+            {"writers": {"chat_template": str(file)}, "replies": {}, "crisis_to_third_parties": True}
+        )
         return model.digest, step_settings(config, "replies")
 
     before = made_from(first)
@@ -123,7 +125,8 @@ def vllm_server(vllm: None) -> Iterator[str]:
     flags = (
         f"--port {port} --host 127.0.0.1 --served-model-name tiny --enforce-eager --max-model-len 512 --dtype float32"
     )
-    more = ["--max-num-seqs", "16", "--generation-config", "vllm", "--kv-cache-memory-bytes", str(1 << 28)]
+    more = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    more += ["--max-num-seqs", "16", "--generation-config", "vllm", "--kv-cache-memory-bytes", str(1 << 28)]
     script = "from tests.support.vllm_chat import main; main()"
     command = [sys.executable, "-c", script, "serve", str(TINY), *flags.split(), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "WARNING", "TORCHDYNAMO_DISABLE": "1"}
