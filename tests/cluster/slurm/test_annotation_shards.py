@@ -76,7 +76,8 @@ def test_speeches_are_not_removed_while_jobs_wait(slurm: Cluster, tmp_path: Path
 
 def test_servers_outside_the_cluster_need_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OPENAI_API_KEY", "x")
-    given = ["annotate", "cluster=slurm_cpu", "annotator=openai", "annotator.model=m", f"out={tmp_path}/out"]
+    given = ["annotate", "cluster=slurm_cpu", "annotator=openai", "annotator.model=m", "accept_terms=[training-m]"]
+    given += [f"out={tmp_path}/out"]
     refused = cli(*given, cwd=tmp_path, check_code=USER_ERROR)
     assert "annotator.addresses: api.openai.com is outside the cluster; add cluster.internet=true" in refused.stderr
     assert not (tmp_path / "out").exists()
