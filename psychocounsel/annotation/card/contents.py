@@ -28,11 +28,27 @@ def pairs_section(files: AnnotationDir, parts: Mapping[str, PairCounts]) -> Iter
     yield "Splits are by client. `ID` is the speech; `chosen_probability` is the share of votes that prefer the chosen reply,"
     yield "which `data.soft_labels=true` trains by. Test pairs are the best reply of a client against the worst."
     yield ""
+    yield from _made_by(files)
     yield from _agreement(parts)
     yield from _left_out(files)
     for name, each in parts.items():
         if each.rows:
             yield from _histograms(name, each)
+
+
+def _made_by(files: AnnotationDir) -> Iterator[str]:
+    """The settings by which replies were rated and pairs made of the ratings, as the steps' records hold them."""
+    found: dict[str, Any] = {}
+    for step in ("scores", "pairs"):
+        settings = read_mapping(files.step(step)).get("settings", {})
+        found |= {key: value for key, value in settings.items() if key.startswith(f"{step}.")}
+    if found:
+        yield from ("### Settings of ratings and pairs", "")
+        yield from table(("key", "value"), [(key, _shown(value)) for key, value in sorted(found.items())])
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _agreement(parts: Mapping[str, PairCounts]) -> Iterator[str]:

@@ -156,6 +156,17 @@ def test_steps_that_were_not_run_here_are_said_to_be_missing(tmp_path: Path) -> 
         run(context(files))
 
 
+def test_the_rule_of_the_pairs_stands_in_the_card(tmp_path: Path) -> None:
+    files = annotated(tmp_path / "set", range(12))
+    settings = {"pairs.min_gap": 1.0, "pairs.safety_veto": False, "pairs.principle_weights": {"safety": 2}}
+    write_json(files.step("pairs"), {"settings": settings, "figures": {}})
+    write_json(files.step("scores"), {"settings": {"scores.votes": 3, "annotator.model": "x|y"}, "figures": {}})
+    run(context(files))
+    rows = the_table(files.card.read_text(), "key", "value")
+    weights = ["pairs.principle_weights", "{'safety': 2}"]
+    assert rows == [["pairs.min_gap", "1.0"], weights, ["pairs.safety_veto", "false"], ["scores.votes", "3"]]
+
+
 def test_missing_ratings_and_retest_come_from_the_record_of_scores(tmp_path: Path) -> None:
     files = annotated(tmp_path / "out", range(2))
     counts = {
