@@ -1,0 +1,62 @@
+"""Several language models in the place of one: what a pool of writers and a panel of annotators have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import OmegaConf
+
+from psychocounsel.annotation.asking.language_model import LanguageModel, check_names
+from psychocounsel.errors import UserError
+from psychocounsel.settings.contract import GroupSettings
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build_section
+
+
+@dataclass(kw_only=True)
+class SeveralModels(GroupSettings):
+    """`members` are the settings of each model with its `_target_`, once names of files have been resolved.
+
+    A subclass sets `config_group`, and `fewest` members with an `example` of them.
+    """
+
+    several: ClassVar[bool] = True
+    fewest: ClassVar[int] = 1
+    example: ClassVar[str]
+
+    members: list[Any] = option([])
+
+    def models(self) -> list[LanguageModel]:
+        """The members.
+
+        Raises:
+            UserError: if one is no LanguageModel.
+        """
+        group = self.config_group
+        built = [build_section(OmegaConf.create(member), group) for member in self.members]
+        for number, each in enumerate(built):
+            if not isinstance(each, LanguageModel):
+                raise UserError(f"{group}.members[{number}]: must be a single model, and is {type(each).__name__}")
+        return built
+
+    def check(self, key: str) -> None:
+        """Refuse too few members, two of one name, and members that cannot work."""
+        models = self.models()
+        if len(models) < self.fewest:
+            count = "one name" if self.fewest == 1 else f"{self.fewest} names"
+            raise UserError(
+                f"{key}.members: give {count} or more of files in conf/{self.config_group}, as {self.example}"
+            )
+        check_names(models, key)
+        for number, model in enumerate(models):
+            model.check(f"{key}.members[{number}]")
+
+    def unused(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
+
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Those of the members."""
+        numbered = enumerate(self.models())
+        return [each for number, model in numbered for each in model.receivers(f"{key}.members[{number}]")]
