@@ -69,6 +69,7 @@ def test_each_distinct_tokenisation_is_counted_once(good: Path, cache: Path) -> 
     assert len(list((cache / "tokenised").glob("*.groups"))) == 2
 
 
+@pytest.mark.slow
 def test_unprepared_hub_data_stays_unchecked_and_bad_rows_are_refused(cache: Path, tmp_path: Path) -> None:
     (line,) = check_rows([job("data=psychocounsel", f"paths.cache={cache}")])
     assert line.startswith("rows unchecked: data.path=Psychotherapy-LLM/PsychoCounsel-Preference is not in ")

@@ -169,6 +169,7 @@ def test_the_system_prompt_is_read_as_in_training(run: Path, tmp_path: Path) -> 
         np.testing.assert_allclose([line["chosen"], line["rejected"]], expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_figures_are_of_unnormalised_rewards(run: Path, tmp_path: Path) -> None:
     raw, plain, _ = evaluate(run / "model", tmp_path / "raw", *SPLIT, "limit=30")
     metrics, scores, _ = evaluate(run / "model", tmp_path / "out", *SPLIT, "limit=30", "reward.normalise=true")
@@ -178,6 +179,7 @@ def test_figures_are_of_unnormalised_rewards(run: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose([line["chosen"] for line in scores], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_score_what_one_does(run: Path, tmp_path: Path) -> None:
     command = [f"reward.path={run}/model", *SPLIT, "limit=31", "run_dir=out", "cluster.processes=2"]
     cli("evaluate", *command, cwd=tmp_path)

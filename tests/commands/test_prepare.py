@@ -114,6 +114,7 @@ def test_a_newer_commit_is_for_new_runs(hub: Hub, tmp_path: Path) -> None:
     assert data[0] != data[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_one_line(hub: Hub, tmp_path: Path) -> None:
     hub.commit_folder("models/acme/licensed", TINY)
     hub.commit(DATA, pairs("I can't sleep."))

@@ -120,6 +120,7 @@ def test_a_critic_cannot_begin_as_what_a_server_runs() -> None:
     assert settled("algo=ppo", "algo.critic=policy", *served("vllm", "http://a:1"), name="train").reward.retries == 1
 
 
+@pytest.mark.slow
 def test_checks_of_servers_and_several_import_no_torch(tmp_path: Path) -> None:
     member = "{name: openrlhf_server, addresses: [http://a:1], path: org/name}"
     code = (

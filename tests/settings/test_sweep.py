@@ -267,6 +267,7 @@ def test_a_dry_run_says_every_job_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_many_combinations_are_the_same_jobs_in_the_same_order(tmp_path: Path) -> None:
     many = planned("-m", "debug=fast", "seed=range(1,26)", "algo=dpo,simpo", cwd=tmp_path)  # composed on all cores
     few = planned("-m", "debug=fast", "seed=range(1,14)", "algo=dpo,simpo", cwd=tmp_path)

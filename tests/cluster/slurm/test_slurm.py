@@ -104,6 +104,7 @@ exec {sbatch} "$@"
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_call_and_submitting_needs_no_torch(slurm: Cluster, without_torch: str, tmp_path: Path) -> None:
     sweep, tools, log = tmp_path / "sweep", tmp_path / "tools", tmp_path / "calls"
     tools.mkdir()
