@@ -46,6 +46,6 @@ def test_the_second_reward_model_sees_rated_replies_of_the_training_clients_alon
     assert seen < first
 
 
-@pytest.mark.parametrize("model, algorithm", build_tiny.ALGORITHMS.items())
+@pytest.mark.parametrize(("model", "algorithm"), build_tiny.ALGORITHMS.items())
 def test_the_recipe_is_one_that_a_run_takes(model: str, algorithm: str) -> None:
     assert check(compose([f"algo={algorithm}", "data=sample", *RECIPE[model]])).checkpoint.every == 0
