@@ -67,7 +67,7 @@ def _later(work: Path, folder: Path, recipe: Any) -> None:
 
 
 def rated_rows() -> Iterator[Row]:
-    """The rated rows of the training clients; `tiny_reward_2` splits them anew, so it sees no held-out client of `data=sample`."""
+    """The rated rows of the training clients; `tiny_reward_2` splits them anew and sees no held-out client of `data=sample`."""
     prompts = {example.prompt[-1]["content"] for example in training_clients()}
     return (row for _, row in sample_rows() if row["prompt"] in prompts)
 
