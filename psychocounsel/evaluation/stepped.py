@@ -87,6 +87,14 @@ class SteppedEvaluation(Evaluation):
             return self.to_ask(StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due)
 
 
+def replies_to_ask(context: StepContext[EvaluationDir]) -> list[str]:
+    """Lines of a dry run about the step `replies`; it writes the draft's speeches."""
+    from psychocounsel.evaluation.contestants import step
+
+    step.write_speeches(context)
+    return step.estimate(context).lines("replies")
+
+
 def models_of(config: DictConfig, groups: tuple[str, ...]) -> dict[str, list[LanguageModel]]:
     """The models of each of `groups`, by its name."""
     return {group: build(config, group).models() for group in groups}

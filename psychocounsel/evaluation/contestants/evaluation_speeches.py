@@ -1,4 +1,4 @@
-"""The speeches that contestants reply to: prompts of held-out pairs, each once, with topic, risk and nearness to training data."""
+"""The speeches that contestants reply to: prompts of held-out pairs, each once, with topic, risk and nearness to training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from omegaconf import DictConfig
 
+from psychocounsel.counsel.language import sure_language_of
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.counsel.topic_rules import read_topics
 from psychocounsel.data.rows import Example, Message
@@ -28,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("speech", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
         pa.field("messages", pa.string(), nullable=False),
+        pa.field("language", pa.string()),
         pa.field("topic", pa.string()),
         pa.field("risk", pa.string(), nullable=False),
         pa.field("risk_source", pa.string(), nullable=False),
@@ -75,6 +77,7 @@ def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
             "speech": hashlib.sha256(texts[number].encode()).hexdigest()[:16],
             "text": speech,
             "messages": json.dumps(example.prompt),
+            "language": sure_language_of(speech),
             "topic": topic.coarse or example.topic,
             "risk": risk.kind,
             "risk_source": risk.source,
@@ -90,19 +93,27 @@ def client_words(prompt: Sequence[Message]) -> str:
 
 def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
     """The normalised prompts that contestants were trained on, where their run or `trained_on` tells."""
-    found, told = set[str](), 0
+    found = set[str]()
     for path in config.trained_on:
         found |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
     for model in build(config, "contestants").models():
         run = run_of(model.model)
         if run is not None:
             found |= {normalised(example.prompt) for example in load_split(read_config(run).data, lambda line: None)[0]}
-            told += 1
+        elif str(model.model).startswith("builtin:"):
+            found |= {normalised(example.prompt) for example in _of_shipped_models(config)}
     if not found:
         say(
             "near-duplicates of training data: not looked for, as no contestant's run is known; trained_on=[FILE] names data"
         )
     return sorted(found)
+
+
+def _of_shipped_models(config: DictConfig) -> list[Example]:
+    """Shipped models know the training part of the sample."""
+    if config.data.path == "builtin:sample":
+        return load_split(config.data, lambda line: None)[0]
+    return load_examples("builtin:sample", "train", None)
 
 
 def run_of(path: str | None) -> Path | None:

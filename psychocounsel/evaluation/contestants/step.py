@@ -16,7 +16,7 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
 from psychocounsel.asking.counsellor_prompt import system_prompt
-from psychocounsel.asking.language_model import CUT, FAILED, REFUSED, TEXT, Ask
+from psychocounsel.asking.language_model import CUT, EMPTY, FAILED, REFUSED, TEXT, WITHHELD, Ask
 from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.data.tokenise import with_system_prompt
@@ -28,7 +28,6 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import KnownLength, StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
 
-WITHHELD, EMPTY = "withheld", "empty"
 SCHEMA = pa.schema(
     [
         pa.field("speech", pa.string(), nullable=False),
@@ -66,9 +65,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         BudgetSpent: if the budget ends before the replies do; the journal keeps what was bought.
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
-    with written(context.files.speeches, SPEECHES) as add:
-        for speech in evaluation_speeches(context.config, context.say):
-            add(speech)
+    write_speeches(context)
     models = build(context.config, "contestants").models()
     limits = context.config.budget
     with closing(Answers(context.files.answers)) as answers:
@@ -83,6 +80,13 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     for line in _said(figures):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def write_speeches(context: StepContext[EvaluationDir]) -> None:
+    """Choose the speeches and write speeches.parquet."""
+    with written(context.files.speeches, SPEECHES) as add:
+        for speech in evaluation_speeches(context.config, context.say):
+            add(speech)
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
