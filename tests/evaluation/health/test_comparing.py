@@ -115,8 +115,6 @@ def test_seeds_of_a_setting_have_mean_and_standard_deviation() -> None:
     (variant,) = summarise(rows, [{"speech": "a", "text": CLIENT, "language": "en"}])["variants"]
     expected = {"n": 3, "mean": (13 + 16 + 18) / 3, "sd": 2.5166}
     assert variant["settings"]["mine"]["seeds"]["words"] == pytest.approx(expected, abs=1e-4)
-        {"n": 3, "mean": (13 + 16 + 18) / 3, "sd": 2.5166}, abs=1e-4
-    )
 
 
 def test_lines_show_figures_and_no_text() -> None:
