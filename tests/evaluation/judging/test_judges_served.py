@@ -166,16 +166,12 @@ def test_a_new_contestant_buys_only_its_own_pairs_and_a_new_name_none(tmp_path: 
         directory(tmp_path, 6, ("base", "base-b"))
         figures, rows = judge_pairs(files, judge(server.address))
         assert len(bought(files)) == len(set(bought(files))) == 24 and len(rows) == figures["verdicts"] == 24
-        same = [
-            reply(f"{number:03d}", "beta", f"{'short' if number % 2 else 'much longer'} {number}")
-            for number in range(6)
-        ]
-        other = [{**row, "setting": "renamed", "text": row["text"]} for row in same]
-        turned = [
-            reply(row["speech"], "beta", f"{'much longer' if int(row['speech']) % 2 else 'short'} {int(row['speech'])}")
-            for row in same
-        ]
-        evaluation_dir(tmp_path, [speech(f"{number:03d}") for number in range(6)], [*turned, *other])
+        turned = []
+        for number in range(6):
+            mine, theirs = ("much longer", "short") if number % 2 else ("short", "much longer")
+            turned.append(reply(f"{number:03d}", "beta", f"{mine} {number}"))
+            turned.append(reply(f"{number:03d}", "renamed", f"{theirs} {number}"))
+        evaluation_dir(tmp_path, [speech(f"{number:03d}") for number in range(6)], turned)
         _, rows = judge_pairs(files, judge(server.address))
         assert len(bought(files)) == 24, "the same texts in the other place, under another name"
     for row in rows:
@@ -231,5 +227,7 @@ def test_after_a_kill_no_verdict_is_bought_twice(tmp_path: Path) -> None:
             process.wait()
             assert not files.verdicts.exists() and bought(files)
         judge_pairs(files, settings)
+        calls = [payload for payload in server.answered if len(payload["messages"]) > 1]
+        assert len(calls) <= 60 + 2 * 2, "beside those on their way at the two kills"
         judge_pairs(whole, settings)
     assert len(bought(files)) == len(set(bought(files))) == 60 and rows_of(files) == rows_of(whole)
