@@ -74,9 +74,7 @@ def test_speeches_are_kept_from_others_unless_said(tmp_path: Path) -> None:
 
 def test_speeches_near_training_data_are_marked(tmp_path: Path) -> None:
     file = replies(tmp_path / "people.jsonl", str.upper)
-    known = data(
-        tmp_path / "known", [f"{PROMPTS[3]} Sorry.", "Something else that nobody else has said to anyone."]
-    )
+    known = data(tmp_path / "known", [f"{PROMPTS[3]} Sorry.", "Something else that nobody else has said to anyone."])
     config = contest(
         "evaluation=health", *data(tmp_path), f"model.path={file}", "against=null",
         f"trained_on=[{known[0].removeprefix('data.path=')}]",
