@@ -14,8 +14,10 @@ from omegaconf import OmegaConf
 
 from psychocounsel.asking.batches import BatchAnswerer
 from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pair_prompt import FIRST, SECOND, PairAsk
+from psychocounsel.reward.base import RewardSettings
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import PACKAGE
@@ -41,7 +43,10 @@ class RewardJudge(LanguageModel):
             raise UserError(
                 f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that begins with one"
             )
-        self._settings().check(f"{key}.reward")
+        settings = self.reward_settings()
+        if settings.several:
+            raise UserError(f"{key}.reward: an ensemble is no single judge; use judge=several with its reward models")
+        settings.check(f"{key}.reward")
 
     def unused(self) -> dict[str, str]:
         """What concerns a prompt and an answer in words."""
@@ -54,9 +59,16 @@ class RewardJudge(LanguageModel):
         return {"kind": "RewardJudge", "reward": settings, "weights": _weights(str(self.reward.get("path") or ""))}
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        return list(self._settings().receivers(f"{key}.reward"))
+        return list(self.reward_settings().receivers(f"{key}.reward"))
 
-    def _settings(self) -> Any:
+    def is_third_party(self) -> bool:
+        """As `third_party` says; else whether a server of the reward model may be somebody else's."""
+        if self.third_party is not None:
+            return self.third_party
+        return not all(is_own(address) for _, address in self.receivers("judge"))
+
+    def reward_settings(self) -> RewardSettings:
+        """The settings of the reward model."""
         return build_section(OmegaConf.create(self.reward), "reward")
 
 
@@ -67,8 +79,8 @@ def _weights(path: str) -> str | None:
     )
     if not path or not folder.is_dir():
         return None
-    marks = [mark_of(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(marks).encode()).hexdigest()
+    files = sorted(file for ending in ("safetensors", "bin") for file in folder.glob(f"*.{ending}"))
+    return hashlib.sha256("".join(mark_of(file)["sha256"] for file in files).encode()).hexdigest()
 
 
 class _Scoring(BatchAnswerer):
@@ -109,5 +121,5 @@ class _Scoring(BatchAnswerer):
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             if device.type == "cpu":
                 prepare_process()
-            self.scorer = open_scorer(self.settings._settings(), device)
+            self.scorer = open_scorer(self.settings.reward_settings(), device)
         return self.scorer
