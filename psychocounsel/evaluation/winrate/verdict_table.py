@@ -11,7 +11,7 @@ import numpy as np
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.judging.verdict_rows import BACKWARD, FORWARD
-from psychocounsel.evaluation.statistics.verdicts import Verdicts
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
 
@@ -65,6 +65,7 @@ def _variant(
     sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),
+        "sample": np.array([row["sample"] for row in rows], np.int64),
         "judge": _numbers(rows, "judge", judges),
         "crisis": np.array([speeches[row["speech"]]["crisis"] for row in rows], bool),
     }
