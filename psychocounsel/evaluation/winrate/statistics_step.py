@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +13,7 @@ from psychocounsel.evaluation.statistics.measure import plain
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt_means
 from psychocounsel.evaluation.statistics.positions import bias_by_judge
 from psychocounsel.evaluation.statistics.significance import tested
-from psychocounsel.evaluation.statistics.win_rates import pair_figures, seed_figures, slices
+from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
 from psychocounsel.evaluation.winrate.winrate_lines import lines_of
 from psychocounsel.rundir.paths import EvaluationDir
@@ -29,7 +28,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     config, files = context.config, context.files
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
     found = variants(files, settings)
-    options = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
+    options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     figures = {
         "evaluation": "winrate",
         "model": settings[0],
@@ -46,7 +45,7 @@ def _near(files: EvaluationDir) -> int:
     return sum(row["near_training"] for row in rows_of(files.speeches, ["near_training"]))
 
 
-def _variant(variant: Variant, options: dict[str, int]) -> dict[str, Any]:
+def _variant(variant: Variant, options: Any) -> dict[str, Any]:
     """The figures of all opponents, and those about judges."""
     overall = variant.verdicts.get(OVERALL)
     if overall is None:
@@ -68,7 +67,7 @@ def _variant(variant: Variant, options: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _against(variant: Variant, opponent: int, options: dict[str, int]) -> dict[str, Any]:
+def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
     """The evaluated setting against one opponent."""
     pairs = {name: verdicts.between(0, opponent) for name, verdicts in variant.verdicts.items()}
     overall = pairs.pop(OVERALL)
@@ -77,15 +76,19 @@ def _against(variant: Variant, opponent: int, options: dict[str, int]) -> dict[s
         int(prompt): "crisis or unknown" if shows else "no crisis"
         for prompt, shows in zip(overall.prompt, overall.crisis, strict=True)
     }
-    figures, controlled = partial(pair_figures, **options), partial(length_controlled, **options)
+
+    def figures(verdicts: Verdicts) -> PairFigures:
+        return pair_figures(verdicts, **options)
+
     return {
         "overall": figures(overall),
         "seeds": seed_figures(overall, **options),
-        "length_controlled": controlled(overall),
-        "length_and_ending_controlled": controlled(overall, ending=True),
-        "length_and_formatting_controlled": controlled(overall, formatting=True),
+        "length_controlled": length_controlled(overall, **options),
+        "length_and_ending_controlled": length_controlled(overall, ending=True, **options),
+        "length_and_formatting_controlled": length_controlled(overall, formatting=True, **options),
         "by_judge": {
-            variant.judges[judge]: figures(overall.where(overall.judge == judge)) for judge in sorted({*overall.judge.tolist()})
+            variant.judges[judge]: figures(overall.where(overall.judge == judge))
+            for judge in sorted({*overall.judge.tolist()})
         },
         "principles": {name: figures(verdicts) for name, verdicts in pairs.items()},
         "topics": slices(overall, topics, **options),
@@ -93,7 +96,7 @@ def _against(variant: Variant, opponent: int, options: dict[str, int]) -> dict[s
     }
 
 
-def _agreements(verdicts: Verdicts, judges: list[str], options: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _agreements(verdicts: Verdicts, judges: list[str], options: Any) -> Iterator[dict[str, Any]]:
     for first, second in combinations(range(len(judges)), 2):
         yield {
             "judges": [judges[first], judges[second]],
@@ -101,7 +104,7 @@ def _agreements(verdicts: Verdicts, judges: list[str], options: dict[str, int]) 
         }
 
 
-def _ranking(variant: Variant, verdicts: Verdicts, options: dict[str, int]) -> dict[str, Any]:
+def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, Any]:
     found = bradley_terry(verdicts, **options)
     return {
         "strengths": {variant.settings[number]: strength for number, strength in found.strengths.items()},
