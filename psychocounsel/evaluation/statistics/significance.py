@@ -51,7 +51,7 @@ def holm(values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def tested(comparisons: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tested]:
+def adjusted_tests(comparisons: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tested]:
     """Both p-values of every comparison of a table; `comparisons` holds the mean scores of prompts of each."""
     raw = np.array([sign_flip(means, seed) for means in comparisons.values()])
     pairs = zip(comparisons, raw, holm(raw), strict=True)
