@@ -11,7 +11,7 @@ def work(run: "Run") -> int:
     from psychocounsel.distributed.world import World
     from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
     from psychocounsel.errors import DONE
-    from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+    from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
     from psychocounsel.model.cpu import prepare_process
     from psychocounsel.remote.hub import set_cache_directories
 

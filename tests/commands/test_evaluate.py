@@ -13,8 +13,8 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.evaluation.flipped import flipped_figures
-from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+from psychocounsel.evaluation.reward.flipped import flipped_figures
+from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
 from psychocounsel.evaluation.reward_metrics import pair_metrics
 from psychocounsel.model.load import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer

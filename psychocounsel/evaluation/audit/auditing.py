@@ -27,7 +27,7 @@ from psychocounsel.evaluation.audit.swapping import other_prompts
 from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.evaluation.audit.topics import topics_of
 from psychocounsel.evaluation.audit.verdict import Verdict, judge_blind
-from psychocounsel.evaluation.flipped import flipped_figures
+from psychocounsel.evaluation.reward.flipped import flipped_figures
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.storage.files import write_json

@@ -17,7 +17,7 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     say_counterfactuals,
     score_counterfactuals,
 )
-from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
 from psychocounsel.reward.base import Conversation, Scorer
 from psychocounsel.reward.encoding import TooManyTokens
 from psychocounsel.reward.local_model import LocalScorer

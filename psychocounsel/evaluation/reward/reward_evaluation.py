@@ -20,7 +20,7 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     say_counterfactuals,
     score_counterfactuals,
 )
-from psychocounsel.evaluation.flipped import flipped_figures, say_flipped
+from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
 from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
 from psychocounsel.rundir.paths import RunDir
