@@ -1,6 +1,6 @@
 """Risk-coverage curves against brute force over orders, and closed forms."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_risks_are_the_mean_over_all_orders_of_equal_margins(seed: int) -> None:
     margins = np.random.default_rng(seed).integers(-2, 3, 6) / 2.0
     found = []
     for order in permutations(margins.tolist()):
-        if all(abs(first) >= abs(second) for first, second in zip(order, order[1:], strict=False)):
+        if all(abs(first) >= abs(second) for first, second in pairwise(order)):
             wrong = [0.5 if margin == 0 else float(margin < 0) for margin in order]
             found.append([sum(wrong[:k]) / k for k in range(1, 7)])
     assert risks(margins).tolist() == pytest.approx(np.mean(found, axis=0).tolist())
