@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.data.group import Group, read_groups, write_groups
-from psychocounsel.evaluation.replies import reply_metrics
-from psychocounsel.evaluation.stats import bootstrap
-from psychocounsel.evaluation.winrate import win_rate
+from psychocounsel.metrics.replies import reply_metrics
+from psychocounsel.metrics.stats import bootstrap
+from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.settings import config as configs
 
 SAMPLES = 16  # replies to each prompt

@@ -21,7 +21,7 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import components_of
 from psychocounsel.evaluation.reward.flipped import flipped_figures
-from psychocounsel.evaluation.stats import mean_intervals
+from psychocounsel.metrics.stats import mean_intervals
 from psychocounsel.model import build_tiny
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.config import check, compose

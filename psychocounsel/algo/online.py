@@ -68,7 +68,7 @@ class Online(Algorithm):
         `length_penalty` is per token, `unfinished_penalty` for a reply that was cut, `repetition_penalty` times the share of
         runs of four tokens that a reply has before.
         """
-        from psychocounsel.evaluation.replies import repetition
+        from psychocounsel.metrics.replies import repetition
 
         found = []
         for reply in group.completions:

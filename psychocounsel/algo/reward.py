@@ -68,7 +68,7 @@ class Reward(Algorithm):
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
         """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts that share no reply; statistics of rewards."""
         from psychocounsel.data.selection.shared_text import components
-        from psychocounsel.evaluation.reward_metrics import pair_metrics, reward_statistics
+        from psychocounsel.metrics.reward_metrics import pair_metrics, reward_statistics
 
         numbers: dict[bytes, int] = {}
         prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]

@@ -7,16 +7,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.asking.parties import is_own
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, directory, planned
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
+from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, key_variables
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping
 
 _ASKS = {"writers": "replies", "annotator": "scores"}  # the step that asks the models of a group

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.asking.language_model import TEXT
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, planned
 from psychocounsel.annotation.replies import step as replies
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
-from psychocounsel.annotation.tables import rows_of, written
+from psychocounsel.asking.language_model import TEXT
 from psychocounsel.data.privacy import protect
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import rows_of, written
 
 _WORDS = 150  # of a reply that is yet to be written, for the tokens of its ratings
 

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import Any
 
 from psychocounsel import __version__
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import Planned, planned
 from psychocounsel.annotation.removal.step import finish
 from psychocounsel.settings.typed.annotate_keys import STEPS
+from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping, write_json
 
 Figures = dict[str, Any]

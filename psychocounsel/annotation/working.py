@@ -5,20 +5,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.asking.budget import BudgetSpent
 from psychocounsel.annotation.checking import refuse_others_at_work
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import directory
 from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
-from psychocounsel.annotation.showing import Showing
 from psychocounsel.annotation.steps import run_steps
-from psychocounsel.annotation.stopping import grace_of, stoppable
+from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.showing import Showing
+from psychocounsel.steps.stopping import grace_of, stoppable
 
 _TABLES = ("speeches", "replies", "votes", "train", "test")
 

@@ -9,7 +9,7 @@ from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.feed import Feed
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.step import Scores, Tally, metrics_of
-from psychocounsel.evaluation.health import Exceeded, exceeded, set_limits
+from psychocounsel.metrics.limits import Exceeded, exceeded, set_limits
 from psychocounsel.rundir.run import Run
 
 

@@ -14,8 +14,8 @@ _BASES = {
     "reward": "psychocounsel.reward.base.RewardSettings",
     "rollout": "psychocounsel.rollout.base.RolloutSettings",
     "data": "psychocounsel.data.base.Source",
-    "writers": "psychocounsel.annotation.asking.language_model.LanguageModel",
-    "annotator": "psychocounsel.annotation.asking.language_model.LanguageModel",
+    "writers": "psychocounsel.asking.language_model.LanguageModel",
+    "annotator": "psychocounsel.asking.language_model.LanguageModel",
     "speeches": "psychocounsel.annotation.speeches.settings.Speeches",
 }
 _ALSO = {"annotator": "writers"}  # any model that writes may annotate

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.plan import directory, planned
 from psychocounsel.annotation.steps import run_steps
 from psychocounsel.settings.config import check, compose
+from psychocounsel.steps.context import StepContext
 from tests.support.annotating import model_server, speeches
 from tests.support.answering import Server
 from tests.support.harness import write_jsonl

@@ -15,7 +15,7 @@ from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.evaluation.reward.flipped import flipped_figures
 from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
-from psychocounsel.evaluation.reward_metrics import pair_metrics
+from psychocounsel.metrics.reward_metrics import pair_metrics
 from psychocounsel.model.load import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.settings.config import check, compose

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.errors import GATE_NO, USER_ERROR, UserError
-from psychocounsel.evaluation.health import exceeded
-from psychocounsel.evaluation.samples import sample_page
-from psychocounsel.evaluation.winrate import win_rate
+from psychocounsel.metrics.limits import exceeded
+from psychocounsel.metrics.samples import sample_page
+from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.settings.config import check, compose
 from psychocounsel.settings.schema import GuardConfig
 from psychocounsel.storage.files import read_json

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.annotation.asking.answers import Answers, Outcome
-from psychocounsel.annotation.asking.asker import ask_all
-from psychocounsel.annotation.asking.budget import Budget
-from psychocounsel.annotation.asking.chat_server import ChatServer
-from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
-from psychocounsel.annotation.context import StepContext
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget
+from psychocounsel.asking.chat_server import ChatServer
+from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.context import StepContext
 
 
 def chat(address: str | list[str], name: str = "served", **settings: Any) -> ChatServer:
@@ -91,6 +91,6 @@ def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any)
 
 def member(address: str, name: str = "served", **settings: Any) -> dict[str, Any]:
     """The settings of a chat server as they stand in a configuration."""
-    target = {"_target_": "psychocounsel.annotation.asking.chat_server.ChatServer", "name": name, "model": name}
+    target = {"_target_": "psychocounsel.asking.chat_server.ChatServer", "name": name, "model": name}
     defaults = {"addresses": [address], "timeout_seconds": 10.0, "concurrency": 16, "max_tokens": 64}
     return {**target, **defaults, **settings}

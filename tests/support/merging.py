@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.asking.answers import Answers
-from psychocounsel.annotation.asking.language_model import Answer
 from psychocounsel.annotation.replies import step
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.language_model import Answer
 from psychocounsel.rundir.paths import AnnotationDir
 from tests.support.asking import context, member
 

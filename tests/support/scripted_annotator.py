@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.annotation.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.annotation.scores.rating_asks import RatingAsk
+from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.principles import PRINCIPLES
 
 script: dict[

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.annotation.context import Bar
 from psychocounsel.data.rows import parse_row
 from psychocounsel.errors import UserError
 from psychocounsel.settings.typed.audit_keys import AuditOptions
+from psychocounsel.steps.context import Bar
 
 _MOST = 10_000  # pairs; rows are ordered by a hash of the speech, so the first ones are of random clients
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from psychocounsel.annotation.card.counting import counted, only
 from psychocounsel.annotation.card.markdown import cell, escaped, histogram, table
-from psychocounsel.annotation.context import StepContext
-from psychocounsel.annotation.tables import by_speech, joined
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import by_speech, joined
 from psychocounsel.storage.files import read_mapping
 
 _RULES = "rules"  # the model that votes of annotator=rules name

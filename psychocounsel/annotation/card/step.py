@@ -20,9 +20,9 @@ from psychocounsel.annotation.card.origins import (
     votes_section,
     writers_section,
 )
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import write_atomically
 
 SPLITS = {"train": "train.parquet", "test": "test.parquet"}

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from psychocounsel.annotation.pairs.merged_votes import RatedReply, tier
-from psychocounsel.annotation.tables import Row
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.steps.tables import Row
 
 SPLITS = ("train", "test")
 SIDES = ("chosen", "rejected")

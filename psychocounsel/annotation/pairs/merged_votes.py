@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from psychocounsel.annotation.scores.vote_table import RATED
-from psychocounsel.annotation.tables import Row
 from psychocounsel.counsel.pairs import preference
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.steps.tables import Row
 
 TIERS = ("unanimous", "majority", "split")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from psychocounsel.annotation.pairs.dataset_tables import pair_row
 from psychocounsel.annotation.pairs.merged_votes import chosen_probability, rated_replies
-from psychocounsel.annotation.tables import Row
 from psychocounsel.counsel.pairs import PairRule, make_pairs
+from psychocounsel.steps.tables import Row
 
 
 @dataclass

@@ -5,16 +5,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.context import Say, StepContext
 from psychocounsel.annotation.pairs.dataset_tables import SPLITS, dataset_schema
 from psychocounsel.annotation.pairs.merged_votes import TIERS
 from psychocounsel.annotation.pairs.pair_making import PairMaker
 from psychocounsel.annotation.scores.vote_table import RATED, RATING_COLUMNS
-from psychocounsel.annotation.tables import Row, by_speech, joined, rows_of, written
 from psychocounsel.counsel.pairs import PairRule
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.context import Say, StepContext
+from psychocounsel.steps.tables import Row, by_speech, joined, rows_of, written
 
 _SPEECH = ("text", "topic", "risk", "source", "license", "language", "split")
 _REPLY = ("number", "reply", "writer", "model", "text")

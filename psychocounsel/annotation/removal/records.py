@@ -8,8 +8,8 @@ from psychocounsel.annotation.card.counting import pair_counts
 from psychocounsel.annotation.card.step import SPLITS
 from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.annotation.scores.vote_figures import ABOUT, COLUMNS, vote_figures
-from psychocounsel.annotation.tables import by_speech, joined
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.tables import by_speech, joined
 from psychocounsel.storage.files import read_mapping, write_json
 
 

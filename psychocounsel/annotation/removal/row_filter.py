@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.tables import rows_of
 from psychocounsel.errors import UserError
+from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import fsync_directory
 
 _COLUMNS = ("speech", "ID", "of")  # where tables hold ids of speeches; of: what a dropped speech doubles

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.card import step as card
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.removal.cached_copies import remove_copies
 from psychocounsel.annotation.removal.records import renew_records
 from psychocounsel.annotation.removal.row_filter import doubles_of, drop_rows, speeches_of
@@ -19,6 +18,7 @@ from psychocounsel.annotation.removal.trained_on import TEXTS_TOO, UNDONE, users
 from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import forget
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping, remove_unfinished, write_json
 
 RECORD = "removal"  # among the records of steps

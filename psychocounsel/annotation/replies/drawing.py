@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
-from psychocounsel.annotation.asking.parties import who_may_see
+from psychocounsel.asking.language_model import Ask, LanguageModel
+from psychocounsel.asking.parties import who_may_see
 from psychocounsel.errors import UserError
 
 BUILTIN = "builtin:counsellor"

@@ -4,11 +4,11 @@ import hashlib
 
 import pyarrow as pa
 
-from psychocounsel.annotation.asking.answers import Outcome
-from psychocounsel.annotation.asking.language_model import FAILED, REFUSED, TEXT
-from psychocounsel.annotation.asking.refusals import is_refusal
 from psychocounsel.annotation.replies.drawing import Draw
-from psychocounsel.annotation.tables import Row
+from psychocounsel.asking.answers import Outcome
+from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT
+from psychocounsel.asking.refusals import is_refusal
+from psychocounsel.steps.tables import Row
 
 SCHEMA = pa.schema(
     [

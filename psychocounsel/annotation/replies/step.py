@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.asking.answers import Answers, Outcome
-from psychocounsel.annotation.asking.asker import ask_all
-from psychocounsel.annotation.asking.budget import Budget, Estimate
-from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
-from psychocounsel.annotation.context import KnownLength, StepContext
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
-from psychocounsel.annotation.tables import rows_of, written
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.tables import rows_of, written
 
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from psychocounsel.annotation.asking.several_models import SeveralModels
+from psychocounsel.asking.several_models import SeveralModels
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.annotation.asking.thoughts import without_thoughts
+from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 
 NOT_APPLICABLE = "not applicable"

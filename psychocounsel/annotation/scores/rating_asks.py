@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from psychocounsel.annotation.asking.language_model import Ask, LanguageModel
-from psychocounsel.annotation.asking.parties import may_see
 from psychocounsel.annotation.scores.rating_answers import Judgements, Unreadable
 from psychocounsel.annotation.scores.rating_prompts import RatingPrompt, principle_order
-from psychocounsel.annotation.tables import Row
+from psychocounsel.asking.language_model import Ask, LanguageModel
+from psychocounsel.asking.parties import may_see
+from psychocounsel.steps.tables import Row
 
 
 @dataclass(frozen=True, kw_only=True)

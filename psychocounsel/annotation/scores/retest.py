@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from psychocounsel.annotation.scores.vote_table import RATED
-from psychocounsel.annotation.tables import Row
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
+from psychocounsel.steps.tables import Row
 
 _Cells = Counter[tuple[int | None, int | None]]  # (first rating, second rating) -> replies; None: not applicable
 

@@ -9,11 +9,6 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from psychocounsel.annotation.asking.answers import Answers, Outcome
-from psychocounsel.annotation.asking.asker import ask_all
-from psychocounsel.annotation.asking.budget import Budget, Estimate
-from psychocounsel.annotation.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
-from psychocounsel.annotation.context import KnownLength, StepContext
 from psychocounsel.annotation.scores.rating_asks import RatingAsk, RatingCall, RatingPlan
 from psychocounsel.annotation.scores.rating_prompts import rating_prompt
 from psychocounsel.annotation.scores.rules import Rules
@@ -21,9 +16,14 @@ from psychocounsel.annotation.scores.saying import said
 from psychocounsel.annotation.scores.verdicts import Findings, Reader, Verdict, outcome_of_vote
 from psychocounsel.annotation.scores.vote_figures import ABOUT, vote_figures
 from psychocounsel.annotation.scores.vote_table import ORDER, RATED, VOTES, vote_rows
-from psychocounsel.annotation.tables import Row, by_speech, joined, written
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _SPEECH = ("text", "language", "crisis", *ABOUT)
 

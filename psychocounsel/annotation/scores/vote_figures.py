@@ -7,7 +7,7 @@ from typing import Any
 
 from psychocounsel.annotation.scores.retest import Retest
 from psychocounsel.annotation.scores.vote_table import OUTCOMES, RATED, RATING_COLUMNS
-from psychocounsel.annotation.tables import Row
+from psychocounsel.steps.tables import Row
 
 COLUMNS = ("reply", "annotator", "model", "vote", "repeat", "outcome", *RATING_COLUMNS)  # that `vote_figures` reads
 NOT_ASKED = "not_asked"  # beside the outcomes of votes

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from psychocounsel.annotation.scores.rating_answers import Judgements
 from psychocounsel.annotation.scores.rating_asks import RatingCall
-from psychocounsel.annotation.tables import Row
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.steps.tables import Row
 
 RATED = "rated"
 OUTCOMES = (RATED, "refused", "filtered", "cut", "unparsable", "failed")

@@ -12,11 +12,11 @@ from typing import Any
 from psychocounsel.annotation.speeches.identifier_rules import identifiers_in
 from psychocounsel.annotation.speeches.identifiers import Finder, replace_identifiers
 from psychocounsel.annotation.speeches.presidio_finder import presidio_finder
-from psychocounsel.annotation.speeches.risk_rules import read_risk_rules
 from psychocounsel.annotation.speeches.script_limits import language_of, script_of
 from psychocounsel.annotation.speeches.settings import Speeches, limit_of
 from psychocounsel.annotation.speeches.speech_rows import SpeechRow
-from psychocounsel.annotation.speeches.topic_rules import read_topics
+from psychocounsel.counsel.risk_rules import read_risk_rules
+from psychocounsel.counsel.topic_rules import read_topics
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.annotation.speeches.risk_rules import urgency
 from psychocounsel.annotation.speeches.settings import Speeches
 from psychocounsel.annotation.speeches.speech_choice import number_of
 from psychocounsel.annotation.speeches.speech_cleaning import CleanSpeech, cleaned
 from psychocounsel.annotation.speeches.speech_rows import BadRow, SpeechRow, read_speeches
 from psychocounsel.annotation.speeches.speech_tables import DRAFT
-from psychocounsel.annotation.tables import Row, written
+from psychocounsel.counsel.risk_rules import urgency
 from psychocounsel.data.selection.near import Sketches, SketchFolder, sketches
 from psychocounsel.errors import UserError
+from psychocounsel.steps.tables import Row, written
 
 _ROWS = 250  # cleaned at a time
 _ALONE = 2000  # rows after which other processes help

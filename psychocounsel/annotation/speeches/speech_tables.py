@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from psychocounsel.annotation.speeches.identifiers import STATEMENT
-from psychocounsel.annotation.speeches.risk_rules import STATED_RISKS, SpeechRisk, urgency
 from psychocounsel.annotation.speeches.speech_choice import NEAR, REASONS, SAME, STAYS, Choice, share_of
-from psychocounsel.annotation.tables import Row, Sorter, rows_of, written
+from psychocounsel.counsel.risk_rules import STATED_RISKS, SpeechRisk, urgency
+from psychocounsel.steps.tables import Row, Sorter, rows_of, written
 from psychocounsel.storage.files import write_atomically
 
 _TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
 from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
 from psychocounsel.annotation.speeches.settings import Speeches
@@ -18,9 +17,10 @@ from psychocounsel.annotation.speeches.speech_choice import ChoiceRules, choose
 from psychocounsel.annotation.speeches.speech_cleaning import finders_of
 from psychocounsel.annotation.speeches.speech_drafts import Draft, make_draft
 from psychocounsel.annotation.speeches.speech_tables import DROPPED, write_identifier_sample, write_speeches
-from psychocounsel.annotation.tables import written
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import written
 from psychocounsel.storage.modes import mask_of, restricted
 
 _SHOWN_BAD = 20

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from psychocounsel.data.group import Array, Group, read_groups, write_groups
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.replies import reply_metrics
-from psychocounsel.evaluation.winrate import win_rate
+from psychocounsel.metrics.replies import reply_metrics
+from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.rundir.run import Run
 
 

@@ -15,8 +15,8 @@ from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.rounds.held_out import held_out_metrics
 from psychocounsel.engine.rounds.shards import Shards
 from psychocounsel.engine.schedule import round_order
-from psychocounsel.evaluation.replies import reply_metrics
-from psychocounsel.evaluation.samples import sample_page
+from psychocounsel.metrics.replies import reply_metrics
+from psychocounsel.metrics.samples import sample_page
 from psychocounsel.reward.base import open_scorer
 from psychocounsel.rollout.base import open_rollout
 from psychocounsel.rundir.run import Run

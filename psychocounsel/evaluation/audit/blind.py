@@ -20,7 +20,7 @@ from psychocounsel.evaluation.audit.ngrams import (
 )
 from psychocounsel.evaluation.audit.permutation import Maximum, best_cue
 from psychocounsel.evaluation.audit.topics import NONE, Topics
-from psychocounsel.evaluation.stats import mean_intervals
+from psychocounsel.metrics.stats import mean_intervals
 
 Array = np.ndarray
 Figures = dict[str, Any]

@@ -11,7 +11,7 @@ from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.material import Pairs
-from psychocounsel.evaluation.stats import mean_intervals
+from psychocounsel.metrics.stats import mean_intervals
 
 Array = np.ndarray
 Score = Callable[

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual
-from psychocounsel.evaluation.stats import bootstrap
+from psychocounsel.metrics.stats import bootstrap
 
 Figures = dict[str, Any]
 

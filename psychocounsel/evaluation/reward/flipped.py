@@ -9,7 +9,7 @@ import numpy as np
 
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.shared_text import components_of, normalised, same_texts
-from psychocounsel.evaluation.stats import mean_intervals
+from psychocounsel.metrics.stats import mean_intervals
 
 
 def flipped_rows(examples: Sequence[Example]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.evaluation.reward_metrics import BINS, both_orders
+from psychocounsel.metrics.reward_metrics import BINS, both_orders
 
 Figures = dict[str, Any]
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution

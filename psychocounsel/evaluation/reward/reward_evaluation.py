@@ -21,7 +21,7 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     score_counterfactuals,
 )
 from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
-from psychocounsel.evaluation.reward_metrics import accuracy, pair_metrics, reward_statistics
+from psychocounsel.metrics.reward_metrics import accuracy, pair_metrics, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary

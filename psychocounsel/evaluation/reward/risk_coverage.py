@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from psychocounsel.evaluation.stats import bootstrap
+from psychocounsel.metrics.stats import bootstrap
 
 COVERAGES = (0.5, 0.8, 0.9)
 _POINTS = 100

@@ -14,10 +14,10 @@ from markdown_it import MarkdownIt
 
 from psychocounsel.annotation.card.front_matter import size_category
 from psychocounsel.annotation.card.step import run
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import write_json
 from tests.support.annotated_dir import annotated, rows_of
 from tests.support.annotation_tables import context as context_of

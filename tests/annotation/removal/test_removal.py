@@ -13,7 +13,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.annotation.card import step as card
-from psychocounsel.annotation.context import StepContext
 from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.data.dataset import build_dataset
@@ -22,6 +21,7 @@ from psychocounsel.model.load import load_chat_format
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.config import check, compose
+from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping
 from tests.annotation.speeches.speech_files import jsonl, made
 from tests.support.annotated_dir import annotated, double_of, id_of, rows_of, text_of, words_of

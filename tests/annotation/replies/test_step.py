@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.asking.budget import BudgetSpent
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.replies.step import estimate, run
+from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.remote import client
 from psychocounsel.rundir.paths import AnnotationDir
 from tests.support.answering import Reply, no_proxy, serving

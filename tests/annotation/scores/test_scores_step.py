@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from psychocounsel.annotation.asking.language_model import Answer
 from psychocounsel.annotation.removal.records import renew_records
 from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.annotation.scores.step import estimate, run
 from psychocounsel.annotation.scores.vote_table import RATED, VOTES
+from psychocounsel.asking.language_model import Answer
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir

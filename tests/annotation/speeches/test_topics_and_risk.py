@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from psychocounsel.annotation.speeches.risk_rules import KINDS, read_risk_rules, risk_of_column
-from psychocounsel.annotation.speeches.topic_rules import read_topics
+from psychocounsel.counsel.risk_rules import KINDS, read_risk_rules, risk_of_column
+from psychocounsel.counsel.topic_rules import read_topics
 from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import PACKAGE

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from psychocounsel.evaluation.reward.calibration_line import calibration_line, logistic_fit, orientation
 from psychocounsel.evaluation.reward.reliability import adaptive_ece, reliability, wilson
-from psychocounsel.evaluation.reward_metrics import ece
+from psychocounsel.metrics.reward_metrics import ece
 
 RNG = np.random.default_rng(0)
 MARGINS = {

@@ -12,7 +12,7 @@ from psychocounsel.evaluation.reward.risk_coverage import (
     risk_coverage_curve,
     risks,
 )
-from psychocounsel.evaluation.reward_metrics import accuracy
+from psychocounsel.metrics.reward_metrics import accuracy
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from psychocounsel.annotation.asking.language_model import TEXT, UNPARSABLE, Answer, Ask, LanguageModel
+from psychocounsel.asking.language_model import TEXT, UNPARSABLE, Answer, Ask, LanguageModel
 from psychocounsel.remote.journal import Bought, Journal
 from psychocounsel.remote.journal_lines import Line
 

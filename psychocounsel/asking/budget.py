@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from psychocounsel.annotation.asking.answers import Answers
-from psychocounsel.annotation.asking.language_model import Answer, Ask, LanguageModel
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.language_model import Answer, Ask, LanguageModel
 from psychocounsel.errors import UserError
 
 _CHARACTERS = 4.0  # to a token of text in letters

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from psychocounsel.evaluation.winrate import win_rate
+from psychocounsel.metrics.winrate import win_rate
 
 
 def counted(mine: list[list[float]], theirs: list[list[float]]) -> float:

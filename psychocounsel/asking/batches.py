@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from psychocounsel.annotation.asking.language_model import Answer, Answerer, Ask
+from psychocounsel.asking.language_model import Answer, Answerer, Ask
 
 _FILLING = 0.2  # seconds in which the next Ask of a batch must come
 

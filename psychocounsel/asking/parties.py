@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from psychocounsel.annotation.asking.language_model import LanguageModel
+from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.settings.sections.server_access import host_of, proxy_of
 
 _OWN_NAMES = (".local", ".internal", ".localhost")

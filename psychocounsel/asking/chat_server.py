@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.annotation.asking.language_model import (
+from psychocounsel.asking.language_model import (
     CUT,
     FAILED,
     FILTERED,
@@ -19,8 +19,8 @@ from psychocounsel.annotation.asking.language_model import (
     Ask,
     LanguageModel,
 )
-from psychocounsel.annotation.asking.parties import is_own
-from psychocounsel.annotation.asking.thoughts import without_thoughts
+from psychocounsel.asking.parties import is_own
+from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from psychocounsel.evaluation.stats import bootstrap, mean_intervals
+from psychocounsel.metrics.stats import bootstrap, mean_intervals
 
 
 def test_they_agree_with_the_bootstrap_of_rows() -> None:

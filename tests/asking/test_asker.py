@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.annotation.asking.answers import Answers
-from psychocounsel.annotation.asking.asker import ask_all
-from psychocounsel.annotation.asking.budget import Budget, BudgetSpent, Estimate
-from psychocounsel.annotation.asking.language_model import Answer, LanguageModel
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget, BudgetSpent, Estimate
+from psychocounsel.asking.language_model import Answer, LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.remote import client
 from tests.support.answering import Reply, dead_address, no_proxy, serving

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.annotation.asking.batches import BatchAnswerer
-from psychocounsel.annotation.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
-from psychocounsel.annotation.asking.thoughts import without_thoughts
+from psychocounsel.asking.batches import BatchAnswerer
+from psychocounsel.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 

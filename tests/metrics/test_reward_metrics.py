@@ -12,8 +12,8 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 
-from psychocounsel.evaluation.reward_metrics import accuracy, auc, brier, ece, pair_metrics, reward_statistics
-from psychocounsel.evaluation.stats import bootstrap
+from psychocounsel.metrics.reward_metrics import accuracy, auc, brier, ece, pair_metrics, reward_statistics
+from psychocounsel.metrics.stats import bootstrap
 
 METRICS = [accuracy, auc, ece, brier]
 RNG = np.random.default_rng(0)

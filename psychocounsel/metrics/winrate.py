@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from psychocounsel.evaluation.stats import bootstrap
+from psychocounsel.metrics.stats import bootstrap
 
 
 def win_rate(

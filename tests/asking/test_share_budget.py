@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.annotation.asking.answers import Answers
-from psychocounsel.annotation.asking.budget import Budget, level
-from psychocounsel.annotation.asking.language_model import Answer
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.budget import Budget, level
+from psychocounsel.asking.language_model import Answer
 from tests.support.asking import chat, question
 
 SHARES, COST, CALLS = 4, 10.0, 150  # each call costs 0.1 or 0.4

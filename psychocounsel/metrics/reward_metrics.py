@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from psychocounsel.evaluation.stats import bootstrap
+from psychocounsel.metrics.stats import bootstrap
 
 BINS = 10
 

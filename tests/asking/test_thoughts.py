@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.annotation.asking.chat_server import read_completion
-from psychocounsel.annotation.asking.in_process import Transformers
-from psychocounsel.annotation.asking.language_model import Answer, Ask, open_model
-from psychocounsel.annotation.asking.thoughts import without_thoughts
+from psychocounsel.asking.chat_server import read_completion
+from psychocounsel.asking.in_process import Transformers
+from psychocounsel.asking.language_model import Answer, Ask, open_model
+from psychocounsel.asking.thoughts import without_thoughts
 from tests.support.harness import TINY
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from psychocounsel.annotation.asking.answers import Answers, Outcome, Read, outcome_of
-from psychocounsel.annotation.asking.budget import Budget, most, paid
-from psychocounsel.annotation.asking.language_model import (
+from psychocounsel.asking.answers import Answers, Outcome, Read, outcome_of
+from psychocounsel.asking.budget import Budget, most, paid
+from psychocounsel.asking.language_model import (
     FAILED,
     Answer,
     Answerer,

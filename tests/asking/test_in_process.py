@@ -15,9 +15,9 @@ import httpx
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.asking.in_process import InProcess, Transformers
-from psychocounsel.annotation.asking.language_model import Answer, Ask, LanguageModel, open_model
 from psychocounsel.annotation.plan import step_settings
+from psychocounsel.asking.in_process import InProcess, Transformers
+from psychocounsel.asking.language_model import Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
@@ -170,7 +170,7 @@ def test_a_real_vllm_server_answers_as_transformers_does_and_keeps_to_a_schema(
 
 _IN_PROCESS = """
 import json, sys
-from tests.annotation.asking.test_in_process import QUESTIONS, SCHEMA, InProcess, answers, ask
+from tests.asking.test_in_process import QUESTIONS, SCHEMA, InProcess, answers, ask
 common = {"name": "tiny", "model": "builtin:tiny", "max_length": 512, "cpu_cache_gb": 0.25, "max_tokens": 24}
 model = InProcess(**common, temperature=0.0)
 made = answers(model, [*QUESTIONS, ask("Rate this.", 0, SCHEMA), ask("word " * 2000)])

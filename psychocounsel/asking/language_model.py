@@ -167,7 +167,7 @@ def open_model(settings: LanguageModel, key: str) -> Answerer:
     if not isinstance(opened, Answerer):
         raise UserError(
             f"{key}: {type(settings).__name__}.open returned {type(opened).__name__}, which must derive from "
-            "psychocounsel.annotation.asking.language_model.Answerer"
+            "psychocounsel.asking.language_model.Answerer"
         )
     return opened
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.asking.language_model import LanguageModel, check_names
+from psychocounsel.asking.language_model import LanguageModel, check_names
 from psychocounsel.errors import UserError
 from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import option

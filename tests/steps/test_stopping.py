@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.stopping import grace_of
 from psychocounsel.errors import CONTINUE_LATER, DONE
+from psychocounsel.steps.stopping import grace_of
 from tests.support.harness import ROOT
 
 _SCRIPT = """
 import sys, time
 from pathlib import Path
-from psychocounsel.annotation.stopping import stoppable
+from psychocounsel.steps.stopping import stoppable
 try:
     with stoppable(Path(sys.argv[1]), float(sys.argv[2])):
         try:
