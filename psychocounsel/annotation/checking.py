@@ -7,19 +7,18 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.plan import Planned, directory, planned
+from psychocounsel.annotation.annotation_steps import ASKED, due_steps
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
 from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, key_variables
+from psychocounsel.settings.sections.annotation_groups import key_variables
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.plan import Planned
 from psychocounsel.storage.files import read_mapping
-
-_ASKS = {"writers": "replies", "annotator": "scores"}  # the step that asks the models of a group
 
 
 def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
@@ -38,11 +37,11 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
             )
         return
     _refuse_conflicts(config)
-    steps = planned(config, files)
+    steps = due_steps(config)
     due = {each.step for each in steps if each.due}
     if "speeches" in due and not _can_make(steps[0]):
         build(config, "speeches").check()
-    asking = [group for group in MODEL_GROUPS if _ASKS[group] in due]
+    asking = [group for step, group in ASKED.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
     for key, variable in key_variables(config):
         if key.partition(".")[0] in asking and variable not in os.environ:
@@ -88,14 +87,14 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
 
 def nothing_due(config: DictConfig) -> bool:
     """Whether every step that is asked for was done before, and nothing is to be removed."""
-    return not config.remove and not any(each.due for each in planned(config, directory(config)))
+    return not config.remove and not any(each.due for each in due_steps(config))
 
 
 def _can_make(speeches: Planned) -> bool:
     return bool(speeches.sources)
 
 
-def _check_prompts(context: StepContext, due: set[str]) -> None:
+def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:
     """What the steps that ask would refuse at their start."""
     if "replies" in due:
         from psychocounsel.annotation.replies.step import drawing_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.plan import Planned, planned
+from psychocounsel.annotation.annotation_steps import due_steps
 from psychocounsel.annotation.replies import step as replies
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
@@ -22,6 +22,7 @@ from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.plan import Planned
 from psychocounsel.steps.tables import rows_of, written
 
 _WORDS = 150  # of a reply that is yet to be written, for the tokens of its ratings
@@ -36,7 +37,7 @@ def forecast(config: DictConfig) -> list[str]:
     files = AnnotationDir(Path(config.out))
     set_cache_directories(config.paths.cache)
     protect(config, files.path)  # as a worker does: this process reads speeches
-    due = {each.step: each for each in planned(config, files) if each.due}
+    due = {each.step: each for each in due_steps(config) if each.due}
     with _draft(files.path) as draft:
         if files.answers.exists():
             draft.answers = files.answers
@@ -64,7 +65,7 @@ def _draft(out: Path) -> Iterator[AnnotationDir]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:
+def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iterator[str]:
     draft = context.files
     if "speeches" in due:
         draft.speeches = draft.path / draft.speeches.name
@@ -78,7 +79,7 @@ def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:
         yield from scores.estimate(context).lines("scores")
 
 
-def _stand_in(context: StepContext) -> None:
+def _stand_in(context: StepContext[AnnotationDir]) -> None:
     """Replies of a usual length in the place of those that are to come."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)

@@ -5,11 +5,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from psychocounsel.annotation.annotation_steps import directory, do_steps
 from psychocounsel.annotation.checking import refuse_others_at_work
-from psychocounsel.annotation.plan import directory
-from psychocounsel.annotation.removal.step import finish, remove
+from psychocounsel.annotation.removal.step import remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
-from psychocounsel.annotation.steps import run_steps
 from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
 from psychocounsel.rundir.paths import AnnotationDir
@@ -52,10 +51,8 @@ def annotate(run: Run) -> int:
         return CONTINUE_LATER
 
 
-def _make(context: StepContext, showing: Showing) -> dict[str, Any]:
-    if context.shard == (0, 1):
-        finish(context)  # a removal that was killed
-    run_steps(context, showing.begin)
+def _make(context: StepContext[AnnotationDir], showing: Showing) -> dict[str, Any]:
+    do_steps(context, showing.begin)
     counts = table_rows(context.files)
     if context.shard == (0, 1) and context.config.steps[-1] in ("pairs", "card"):
         _forget_shards(context.files)
@@ -83,7 +80,7 @@ def table_rows(files: AnnotationDir) -> dict[str, int]:
     return {name: int(pq.read_metadata(path).num_rows) for name, path in found.items()}
 
 
-def closing_lines(context: StepContext, counts: dict[str, int]) -> Iterator[str]:
+def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -> Iterator[str]:
     """What there is now, what it is worth, and what to type next."""
     names = {"votes": "ratings", "train": "pairs to train on", "test": "held-out pairs (best against worst)"}
     yield ""
