@@ -202,6 +202,8 @@ class PairsConfig:
 class EvaluateConfig(PairsConfig):
     """The keys of `psychocounsel.evaluate`."""
 
+    compare: list[Any] = option([])
+    baselines: bool | None = None
     counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
 
 

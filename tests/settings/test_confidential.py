@@ -12,7 +12,7 @@ from psychocounsel.cluster.application import load_preset
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings.config import check
-from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.storage.files import shipped
 
 SECRET = ["data.confidential=true"]
@@ -33,7 +33,7 @@ def checked(*overrides: str, name: str = "train") -> DictConfig:
     """The configuration as a command checks it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_members(composed, partial(load_preset, "reward"))
+        resolve_rewards(composed, partial(load_preset, "reward"))
     return check(composed)
 
 

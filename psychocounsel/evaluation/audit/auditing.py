@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 Bar = Callable[[Iterable[str], str], Iterable[str]]
 Figures = dict[str, Any]
 
-_LEAST = 5  # components: a fold each
+LEAST_COMPONENTS = 5  # components: a fold each
 
 
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
@@ -87,10 +87,10 @@ def measure(
     """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
-    if len(np.unique(pairs.component)) < _LEAST:
+    if len(np.unique(pairs.component)) < LEAST_COMPONENTS:
         raise UserError(
-            f"the pairs are of {len(np.unique(pairs.component))} components that share no text, and an audit needs {_LEAST}: "
-            "give rows of more clients"
+            f"the pairs are of {len(np.unique(pairs.component))} components that share no text, and an audit needs "
+            f"{LEAST_COMPONENTS}: give rows of more clients"
         )
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
     margins = {}

@@ -11,7 +11,7 @@ import numpy as np
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
-def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
+def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
     """`calibration_slope` and `calibration_intercept` with 95 % intervals (`_low`, `_high`).
 
     Each pair counts once, in an order that a hash of its id decides: over both orders the intercept would be 0 by symmetry.
@@ -24,15 +24,15 @@ def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarr
         clusters: int[n].
 
     Returns:
-        The six figures. All are None where there is no finite estimate: no pair is wrong, none is right, all margins are
+        The six figures, or {} where there is no finite estimate: no pair is wrong, none is right, all margins are
         0, or there is one cluster.
     """
     names = ("calibration_intercept", "calibration_slope")
     signs = orientation(ids)
     fitted = logistic_fit(signs * margins, (signs > 0).astype(np.float64), clusters)
     if fitted is None:
-        return {f"{name}{end}": None for name in names for end in ("", "_low", "_high")}
-    found: dict[str, float | None] = {}
+        return {}
+    found: dict[str, float] = {}
     for name, value, error in zip(names, *fitted, strict=True):
         found |= {
             name: float(value),

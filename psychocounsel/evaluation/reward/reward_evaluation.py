@@ -1,7 +1,8 @@
-"""A reward model against pairs: score both replies of each, compute the figures, write them down."""
+"""`evaluation=reward`: reward models against pairs: score both replies of each, compute the figures, write them down."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,73 +12,80 @@ from omegaconf import DictConfig
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import components_of, normalised
-from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.reading import reward_margins
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual
 from psychocounsel.evaluation.counterfactuals.measuring import (
     figures_and_rows,
     make_counterfactuals,
     say_counterfactuals,
     score_counterfactuals,
 )
+from psychocounsel.evaluation.reward.audit_baselines import (
+    Ground,
+    baseline_figures,
+    ground_of,
+    reading_of,
+    say_baselines,
+)
 from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
-from psychocounsel.metrics.reward_metrics import accuracy, pair_metrics, reward_statistics
+from psychocounsel.evaluation.reward.pair_scores import PairScores, free_memory, pair_conversations, score_shared
+from psychocounsel.evaluation.reward.pair_slices import pair_slices, say_slices
+from psychocounsel.evaluation.reward.reliability import reliability
+from psychocounsel.evaluation.reward.reward_figures import reward_figures, say_figures
+from psychocounsel.evaluation.reward.risk_coverage import risk_coverage_curve
+from psychocounsel.evaluation.reward.side_by_side import say_side_by_side, side_by_side
+from psychocounsel.metrics.reward_metrics import accuracy, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
-from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.settings.reward_sections import scorer_sections
+from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.files import write_atomically, write_json
 
-_NAMES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
+Say = Callable[[str], None]
+Bar = Callable[[range, str], Iterable[int]]
 
 
-def evaluate_reward(
-    config: DictConfig,
-    folder: Path,
-    world: World,
-    say: Callable[[str], None],
-    bar: Callable[[range, str], Iterable[int]],
-) -> None:
-    """Write `summary.json` and `scores.jsonl` to `folder` and say the table; every rank scores its share, and shows it by `bar`.
+def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
+    """Write figures and scores to `folder` and say the tables; every rank scores its share, and shows it by `bar`.
 
-    With `counterfactuals.limit` the replies of so many pairs are changed and scored, too.
+    `summary.json` holds the figures, `reliability.json` bins and curves, `scores.jsonl` rewards of each pair. With
+    `counterfactuals.limit` the replies of so many pairs are changed and scored by `reward`, too; with `compare` other reward
+    models score the same pairs.
 
     Raises:
-        UserError: if there are no pairs, or the model cannot score them.
+        UserError: if there are no pairs, or a model cannot score them.
     """
     examples = _pairs(config, say)
-    scorer = open_scorer(configs.build(config, "reward"), world.device)
-    scores = _score_pairs(examples, config.data.system_prompt, scorer, world, bar)
-    made = make_counterfactuals(config, examples, folder, world, bar) if config.counterfactuals.limit else []
-    changed = score_counterfactuals(made, examples, config.data.system_prompt, scorer, world, bar)
+    ground = ground_of(examples, config.baselines, say)
+    scores = []
+    made: list[Counterfactual] = []
+    changed = np.zeros(0, np.float32)
+    for key, section in scorer_sections(config):
+        scorer = open_scorer(build_section(section, "reward"), world.device)
+        scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
+        if key == "reward" and config.counterfactuals.limit:
+            made = make_counterfactuals(config, examples, folder, world, bar)
+            changed = score_counterfactuals(made, examples, config.data.system_prompt, scorer, world, bar)
+            changed = scorer.unnormalised(changed)
+        del scorer  # one model is in memory at a time
+        free_memory(world)
     if world.rank:
         return
-    prompts = [normalised(example.prompt) for example in examples]
-    # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
-    raw = scorer.unnormalised(scores)
-    clusters = components_of(examples).tolist()
-    metrics = pair_metrics(raw[:, 0].tolist(), raw[:, 1].tolist(), clusters) | reward_statistics(list(raw))
-    flipped = flipped_figures(examples, raw[:, 0] - raw[:, 1])
-    longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
-    counts = {"pairs": len(examples), "prompts": len(set(prompts))}
     folder.mkdir(parents=True, exist_ok=True)
-    more = {}
+    figures = _figures(config, examples, ground, scores)
     if made:
-        more["counterfactuals"] = figures_and_rows(
-            config.counterfactuals, made, scorer.unnormalised(changed), raw, examples, folder
+        figures["counterfactuals"] = figures_and_rows(
+            config.counterfactuals, made, changed, scores[0].raw, examples, folder
         )
-    _write(folder, examples, scores, {**counts, **metrics, **flipped, "longer_reply_accuracy": longer}, more)
-    say(
-        f"\nreward={config.reward.name} on {counts['pairs']} pairs of {counts['prompts']} prompts, data={config.data.name}"
-    )
-    _say_figures(metrics, longer, say)
-    say_flipped(flipped, say)
-    if made:
-        say_counterfactuals(more["counterfactuals"], say)
+    _write(folder, examples, scores, figures)
+    _say(config, figures, say)
     say(f"written to {folder}")
 
 
-def _pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
+def _pairs(config: DictConfig, say: Say) -> list[Example]:
     """The pairs that `part` and `limit` select."""
     train, held_out = load_split(config.data, say)
     examples = [*train, *held_out] if config.part == "all" else held_out
@@ -89,42 +97,85 @@ def _pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
     return examples
 
 
-def _score_pairs(
-    examples: list[Example],
-    system_prompt: str | None,
+def _score(
+    config: DictConfig,
+    name: str,
     scorer: Scorer,
+    examples: Sequence[Example],
+    ground: Ground | None,
     world: World,
-    bar: Callable[[range, str], Iterable[int]],
-) -> np.ndarray:
-    """float32[pairs, 2] rewards of chosen and rejected replies, on every rank, each of which scores its share."""
-    conversations = [
-        [*with_system_prompt(example.prompt, system_prompt), {"role": "assistant", "content": reply}]
-        for example in examples[world.rank :: world.size]
-        for reply in example.replies[:2]
-    ]
-    scores = np.empty((len(examples), 2), np.float32)
-    shares = world.gather(scorer.score(conversations, lambda steps: bar(steps, "scoring")).reshape(-1, 2))
-    for rank, share in enumerate(shares):
-        scores[rank :: world.size] = share
-    return scores
+    bar: Bar,
+    must_fit: bool,
+) -> PairScores:
+    """What a reward model gives the pairs, and where baselines are wanted, the pairs with other speeches."""
+    conversations = pair_conversations(examples, config.data.system_prompt)
+    scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
+    reading = None
+    if ground is not None:
+        score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
+        reading = reward_margins(ground.pairs, ground.other, score, config.data.system_prompt)
+    given = scores.reshape(-1, 2)
+    # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
+    return PairScores(name, given, scorer.unnormalised(given), reading)
 
 
-def _say_figures(metrics: dict[str, float], longer: float, say: Callable[[str], None]) -> None:
-    """`longer`: the accuracy of choosing the longer reply."""
-    for name, title in _NAMES.items():
-        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
-        say(
-            f"{title:<22}{metrics[name]:>7.3f}   95 % interval, by prompts that share no reply: {low:.3f} to {high:.3f}"
-        )
-    say(f"{'the longer reply wins':<22}{longer:>7.3f}   what length alone would give")
+def _figures(
+    config: DictConfig, examples: Sequence[Example], ground: Ground | None, scores: Sequence[PairScores]
+) -> dict[str, Any]:
+    """What `summary.json` holds: `metrics` and `slices` are of `reward`, the first of `scores`."""
+    first, component = scores[0], components_of(examples)
+    longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
+    metrics = {
+        **{"pairs": len(examples), "prompts": len({normalised(example.prompt) for example in examples})},
+        **reward_figures([example.id for example in examples], first.margins, component),
+        **reward_statistics(list(first.raw)),
+        **flipped_figures(examples, first.margins),
+        "longer_reply_accuracy": longer,
+    }
+    found: dict[str, Any] = {"metrics": metrics}
+    found["slices"] = pair_slices(examples, first.margins, component, config.data.rating_range)
+    if ground is not None:
+        found["baselines"] = baseline_figures(ground)
+        found["reading"] = {each.name: reading_of(ground, each.reading) for each in scores if each.reading}
+    if len(scores) > 1:
+        found["compare"] = side_by_side(examples, {each.name: each.margins for each in scores}, component)
+    return found
 
 
-def _write(
-    folder: Path, examples: list[Example], scores: np.ndarray, metrics: dict[str, float], more: dict[str, Any]
-) -> None:
-    rows = [
-        {"id": example.id, "chosen": float(pair[0]), "rejected": float(pair[1])}
-        for example, pair in zip(examples, scores, strict=True)
-    ]
-    write_atomically(RunDir(folder).scores, "".join(json.dumps(row) + "\n" for row in rows))
-    write_summary(folder, FINISHED, metrics=metrics, **more)
+def _say(config: DictConfig, figures: dict[str, Any], say: Say) -> None:
+    metrics = figures["metrics"]
+    say(
+        f"\nreward={config.reward.name} on {metrics['pairs']} pairs of {metrics['prompts']} prompts, data={config.data.name}"
+    )
+    say_figures(metrics, metrics["longer_reply_accuracy"], say)
+    say_flipped(metrics, say)
+    say_slices(figures["slices"], say)
+    if "baselines" in figures:
+        say_baselines(figures["baselines"], figures["reading"], say)
+    if "counterfactuals" in figures:
+        say_counterfactuals(figures["counterfactuals"], say)
+    if "compare" in figures:
+        say_side_by_side(figures["compare"], say)
+
+
+def _write(folder: Path, examples: Sequence[Example], scores: Sequence[PairScores], figures: dict[str, Any]) -> None:
+    """Of one model `scores.jsonl` has the columns `chosen` and `rejected`; of several each of them holds a reward by name."""
+    rows = []
+    for index, example in enumerate(examples):
+        sides = [{each.name: _number(each.given[index, side]) for each in scores} for side in (0, 1)]
+        chosen, rejected = sides if len(scores) > 1 else [next(iter(side.values())) for side in sides]
+        rows.append({"id": example.id, "chosen": chosen, "rejected": rejected})
+    files = RunDir(folder)
+    write_atomically(files.scores, "".join(json.dumps(row) + "\n" for row in rows))
+    curves = {}
+    for each in scores:
+        margins = each.margins[~np.isnan(each.margins)]
+        if len(margins):
+            curves[each.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
+    write_json(files.reliability, curves)
+    write_summary(folder, FINISHED, **figures)
+
+
+def _number(value: float) -> float | None:
+    """None for a reply that was too long to be scored."""
+    return None if np.isnan(value) else float(value)

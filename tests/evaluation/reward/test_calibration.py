@@ -103,8 +103,8 @@ def test_the_slope_tells_by_how_much_margins_are_too_large(factor: float, slope:
     margins = factor * np.where(rng.random(20_000) < expit(size), size, -size)
     found = calibration_line([str(number) for number in range(20_000)], margins, np.arange(20_000))
     assert found["calibration_slope"] == pytest.approx(slope, rel=0.1)
-    assert found["calibration_slope_low"] < slope < found["calibration_slope_high"]  # type: ignore[operator]
-    assert found["calibration_intercept_low"] < 0 < found["calibration_intercept_high"]  # type: ignore[operator]
+    assert found["calibration_slope_low"] < slope < found["calibration_slope_high"]
+    assert found["calibration_intercept_low"] < 0 < found["calibration_intercept_high"]
 
 
 def test_intervals_cover_the_true_slope_in_19_of_20_data_sets() -> None:
@@ -121,8 +121,8 @@ def test_intervals_cover_the_true_slope_in_19_of_20_data_sets() -> None:
 
 @pytest.mark.parametrize("margins", [np.full(20, 0.5), -np.full(20, 0.5), np.zeros(20), np.array([0.3])])
 def test_there_is_no_line_where_no_slope_is_the_best(margins: np.ndarray) -> None:
-    found = calibration_line([str(number) for number in range(len(margins))], margins, np.arange(len(margins)))
-    assert set(found.values()) == {None} and len(found) == 6
+    ids = [str(number) for number in range(len(margins))]
+    assert calibration_line(ids, margins, np.arange(len(margins))) == {}
 
 
 def test_the_order_of_a_pair_depends_on_its_id_alone_and_both_are_about_as_frequent() -> None:
