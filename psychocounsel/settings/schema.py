@@ -200,10 +200,9 @@ class PairsConfig:
 
 @dataclass
 class EvaluateConfig(PairsConfig):
-    """The keys of `psychocounsel.evaluate`."""
+    """The keys of `evaluate evaluation=reward`."""
 
     compare: list[Any] = option([])
-    baselines: bool | None = None
     counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
 
 

@@ -38,7 +38,7 @@ def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluation(*overrides: str) -> DictConfig:
     """Without the audit's baselines, which take seconds and have tests of their own."""
-    return check(compose(["baselines=false", *overrides], name="evaluate"))
+    return check(compose(["evaluation.baselines=false", *overrides], name="evaluate"))
 
 
 def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
@@ -91,7 +91,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
         *SPLIT,
         "run_dir=out",
         "reward.dtype=fp32",
-        "baselines=false",
+        "evaluation.baselines=false",
         cwd=tmp_path,
     )
     metrics, scores = written(tmp_path / "out")

@@ -41,14 +41,16 @@ def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Gro
     if wanted is False:
         return None
     if wanted is None and len(examples) > _MOST:
-        say(f"the audit's baselines are left out, as there are more than {_MOST:,} pairs; baselines=true computes them")
+        say(
+            f"the audit's baselines are left out, as there are more than {_MOST:,} pairs; evaluation.baselines=true computes them"
+        )
         return None
     pairs = pairs_from(examples)
     components = len(np.unique(pairs.component))
     if components < LEAST_COMPONENTS:
         if wanted:
             raise UserError(
-                f"baselines=true: the pairs are of {components} components that share no text, and {LEAST_COMPONENTS} are "
+                f"evaluation.baselines=true: the pairs are of {components} components that share no text, and {LEAST_COMPONENTS} are "
                 "needed: give pairs of more clients, or leave it out"
             )
         return None

@@ -22,7 +22,7 @@ def reliability(margins: np.ndarray) -> Figures:
     """
     p, labels = both_orders(margins)
     return {
-        "equal_width": _bins(p, labels, width_bins(p), np.linspace(0, 1, BINS + 1)),
+        "equal_width": _bins(p, labels, width_bins(p), np.arange(BINS + 1) / BINS),
         "equal_mass": _bins(p, labels, *mass_bins(p)),
     }
 

@@ -59,7 +59,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         UserError: if there are no pairs, or a model cannot score them.
     """
     examples = _pairs(config, say)
-    ground = ground_of(examples, config.baselines, say)
+    ground = ground_of(examples, config.evaluation.baselines, say)
     scores = []
     made: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)

@@ -119,11 +119,11 @@ def test_blind_baselines_find_a_planted_cue_and_noise_has_none() -> None:
 def test_many_pairs_have_baselines_only_if_asked_and_few_clients_none() -> None:
     said: list[str] = []
     many = random_pairs(1001, seed=6)
-    assert ground_of(many, None, said.append) is None and "baselines=true" in said[0]
+    assert ground_of(many, None, said.append) is None and "evaluation.baselines=true" in said[0]
     assert ground_of(many, True, said.append) is not None
     assert ground_of(many[:50], False, said.append) is None and len(said) == 1
     assert ground_of(many[:4], None, said.append) is None
-    with pytest.raises(UserError, match="baselines=true: the pairs are of 4 components"):
+    with pytest.raises(UserError, match="evaluation.baselines=true: the pairs are of 4 components"):
         ground_of(many[:4], True, said.append)
 
 
