@@ -41,17 +41,15 @@ def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Gro
     if wanted is False:
         return None
     if wanted is None and len(examples) > _MOST:
-        say(
-            f"the audit's baselines are left out, as there are more than {_MOST:,} pairs; evaluation.baselines=true computes them"
-        )
+        say(f"the audit's baselines are left out of more than {_MOST:,} pairs: evaluation.baselines=true computes them")
         return None
     pairs = pairs_from(examples)
     components = len(np.unique(pairs.component))
     if components < LEAST_COMPONENTS:
         if wanted:
             raise UserError(
-                f"evaluation.baselines=true: the pairs are of {components} components that share no text, and {LEAST_COMPONENTS} are "
-                "needed: give pairs of more clients, or leave it out"
+                f"evaluation.baselines=true: the pairs are of {components} components that share no text, and "
+                f"{LEAST_COMPONENTS} are needed: give pairs of more clients, or leave it out"
             )
         return None
     topics = topics_of(pairs, _SEED)
