@@ -28,7 +28,7 @@ from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sections.annotation_groups import resolve_models
-from psychocounsel.settings.sections.contestant_groups import resolve_contestants
+from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
 from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, evaluate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
@@ -145,6 +145,7 @@ def compose_job(
     resolve_rewards(composed, partial(load_preset, "reward"))
     resolve_contestants(composed, load_preset)
     resolve_models(composed, load_preset)
+    resolve_reward_judges(composed, load_preset)
     checked = configs.check(composed)
     if checked.sweep_dir and sweep is None:
         raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build_section
 
-MODEL_GROUPS = ("writers", "annotator", "contestants")
+MODEL_GROUPS = ("writers", "annotator", "contestants", "judge")
 Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
 
 

@@ -51,6 +51,31 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
         del composed["model"], composed["against"]
 
 
+def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
+    """Fill in the reward models of judges: from `conf/reward/<name>.yaml` for a name, or a mapping that says so by `use`.
+
+    Raises:
+        UserError: for a reward of another form.
+    """
+    judge = composed.get("judge")
+    if not OmegaConf.is_dict(judge):
+        return
+    for section in judge.members if "members" in judge else [judge]:
+        if "reward" not in section or "_target_" in section.reward:
+            continue
+        given = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
+        if not OmegaConf.is_dict(given) or "use" not in given:
+            raise UserError(
+                "judge.reward: is a name in conf/reward, or a mapping with one, as {use: local, path: RUN/model}"
+            )
+        base, own = preset("reward", str(given.use)), {str(name): given[name] for name in given if name != "use"}
+        if unknown := sorted(set(own) - {*map(str, base)}):
+            raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+        with open_dict(section):
+            section.name = section.name if isinstance(section.name, str) else own.get("name", given.use)
+            section.reward = OmegaConf.merge(base, own)
+
+
 def _places(settings: list[str], name: str) -> Iterator[int]:
     """Where each run of entries of a name begins."""
     for place, each in enumerate(settings):
