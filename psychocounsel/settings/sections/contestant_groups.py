@@ -29,7 +29,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
     Raises:
         UserError: for an entry of another form, and two of one name.
     """
-    if "contestants" in composed or "model" not in composed:
+    if "contestants" in composed or "evaluation" not in composed or "model" not in composed:
         return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
     members, settings = list[DictConfig](), list[str]()
