@@ -99,6 +99,12 @@ def test_an_evaluation_is_held_to_it_as_well() -> None:
     given = ["reward=openrlhf_server", "reward.path=builtin:tiny_reward", "reward.addresses=[http://far.example:1]"]
     with pytest.raises(UserError, match=r"^reward.addresses: would send texts to far.example"):
         checked(*given, *SECRET, name="evaluate")
+    compared = (
+        "compare=[tiny_2,{use: vllm_server, path: 'builtin:tiny_reward', addresses: ['http://far.example:8000']}]"
+    )
+    with pytest.raises(UserError, match=r"^compare\[1\].addresses: would send texts to far.example"):
+        checked(compared, *SECRET, name="evaluate")
+    checked(compared, *SECRET, "data.allowed_hosts=[far.example]", name="evaluate")
 
 
 NEEDS_VLLM = [pytest.mark.slow, pytest.mark.skipif(find_spec("vllm") is None, reason="make test-slow installs vLLM")]
