@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +110,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
                 composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
                 configs.resolve_mix(composed, load_data_preset)
                 resolve_against(composed, load_data_preset)
-            resolve_rewards(composed, partial(load_preset, "reward"))
+            resolve_rewards(composed, load_preset)
         return configs.check(composed)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise UserError(one_line(error, list(overrides), name)) from error

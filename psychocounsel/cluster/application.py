@@ -142,7 +142,7 @@ def compose_job(
         composed.code_path = _code_path(sys.argv[1:])
         configs.resolve_mix(composed, load_data_preset)
         resolve_against(composed, load_data_preset)
-    resolve_rewards(composed, partial(load_preset, "reward"))
+    resolve_rewards(composed, load_preset)
     resolve_contestants(composed, load_preset)
     resolve_models(composed, load_preset)
     resolve_reward_judges(composed, load_preset)

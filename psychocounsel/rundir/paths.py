@@ -32,6 +32,7 @@ class RunDir:
         self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite
         self.counterfactuals = path / "counterfactuals.jsonl"  # of an evaluation: changed replies and their scores
         self.counterfactual_answers = path / "counterfactual_answers"  # of a language model: the journal
+        self.ranker_answers = path / "ranker_answers"  # of language models that rank pairs: the journal
         self.profile = path / "profile"  # traces
         self.tensorboard = path / "tensorboard"
         self.wandb = path / "wandb"

@@ -14,7 +14,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build_section, class_of
 
-Preset = Callable[[str], DictConfig]
+Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
+
+
+# `use: llm`: no file of conf/reward, because a model that ranks pairs can stand in `compare` alone.
+_RANKER = {
+    "_target_": "psychocounsel.evaluation.reward.ranker.Ranker",
+    **{"name": "llm", "judge": None, "rubric": "builtin:en", "examples": False, "retries": 2},
+    "crisis_to_third_parties": False,
+}
 
 
 def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -63,8 +71,8 @@ def resolve_rewards(composed: DictConfig, preset: Preset) -> None:
     """Turn what the user writes in `compare` and as members of ensembles into settings; the worker never composes.
 
     An entry of `compare` is a path, a name in `conf/reward/`, or a mapping of keys that says by `use` which file there it
-    begins with (`local`). A member is a path, or a mapping, whose `name` is that of such a file. `preset` loads a config of
-    the reward group.
+    begins with (`local`). {use: llm, judge: ...} is a language model that ranks; `judge` is a name in `conf/judge/`, or a mapping
+    that begins with one. A member is a path, or a mapping, whose `name` is that of a file in `conf/reward/`. `preset` loads a file.
 
     Raises:
         UserError: for an entry or a member of another form.
@@ -91,11 +99,41 @@ def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
         )
     if "_target_" in entry:
         return entry  # resolved before, or a reward of the user's own
+    use = str(entry.get("use") or "local")
+    if use != "llm":
+        return _filled(key, _own(entry), _loaded(key, "reward", use, preset))
+    section = _filled(key, _own(entry), OmegaConf.create(_RANKER))
+    if section.judge is None:
+        raise UserError(f"{key}.judge is not set: give a name in conf/judge/, or a mapping that begins with one")
+    with open_dict(section):
+        section.judge = _judge(f"{key}.judge", section.judge, preset)
+    return section
+
+
+def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
+    """The settings of the language model that ranks."""
+    given = OmegaConf.create({"use": entry}) if isinstance(entry, str) else entry
+    if not OmegaConf.is_dict(given) or not ("use" in given or "_target_" in given):
+        raise UserError(f"{key}: is a name in conf/judge/, or a mapping with one, as {{use: openai, model: NAME}}")
+    if "_target_" in given:
+        return given
+    base = _loaded(key, "judge", str(given.use), preset)
+    if "members" in base:
+        raise UserError(f"{key}: {given.use} has several members; give each an entry of compare of its own")
+    return _filled(key, _own(given), base)
+
+
+def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
+    """A file of a group, for what stands at `key`."""
     try:
-        base = preset(str(entry.get("use") or "local"))
+        return preset(group, name)
     except UserError as error:
         raise UserError(f"{key}: {str(error).partition(': ')[2]}") from error
-    return _filled(key, OmegaConf.create({name: entry._get_node(name) for name in entry if name != "use"}), base)
+
+
+def _own(entry: DictConfig) -> DictConfig:
+    """What is given beside the file to begin with."""
+    return OmegaConf.create({str(name): entry._get_node(name) for name in entry if name != "use"})
 
 
 def _resolve_members(key: str, section: DictConfig, preset: Preset) -> None:
@@ -114,7 +152,7 @@ def _resolved(key: str, member: Any, ensemble: DictConfig, preset: Preset) -> Di
     given = OmegaConf.create({"path": member}) if isinstance(member, str) else member
     if not isinstance(given, DictConfig):
         raise UserError(f"{key}: is a path, or a mapping, for instance {{name: psychocounsel_8b}}")
-    base = given if "_target_" in given else preset(given.get("name", "local"))
+    base = given if "_target_" in given else preset("reward", given.get("name", "local"))
     if _is_several(base):
         raise UserError(f"{key}: an ensemble cannot be a member of another")
     if "_target_" in given:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def settled(*overrides: str, name: str = "evaluate") -> DictConfig:
     """The checked configuration, as a command makes it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_rewards(composed, partial(load_preset, "reward"))
+        resolve_rewards(composed, load_preset)
     return configs.check(composed)
 
 

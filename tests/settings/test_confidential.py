@@ -1,6 +1,5 @@
 """Confidential data: no host but the allowed ones is sent texts, and a command that would send some is refused in one line."""
 
-from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -33,7 +32,7 @@ def checked(*overrides: str, name: str = "train") -> DictConfig:
     """The configuration as a command checks it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_rewards(composed, partial(load_preset, "reward"))
+        resolve_rewards(composed, load_preset)
     return check(composed)
 
 

@@ -1,7 +1,7 @@
 """`evaluation=reward`: reward models against pairs: score both replies of each, compute the figures, write them down."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from psychocounsel.evaluation.reward.audit_baselines import (
 from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
 from psychocounsel.evaluation.reward.pair_scores import PairScores, free_memory, pair_conversations, score_shared
 from psychocounsel.evaluation.reward.pair_slices import pair_slices, say_slices
+from psychocounsel.evaluation.reward.ranker import Ranker, Ranking, rank_pairs, say_ranking
 from psychocounsel.evaluation.reward.reliability import reliability
 from psychocounsel.evaluation.reward.reward_figures import reward_figures, say_figures
 from psychocounsel.evaluation.reward.risk_coverage import risk_coverage_curve
@@ -61,10 +62,15 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     examples = _pairs(config, say)
     ground = ground_of(examples, config.evaluation.baselines, say)
     scores = []
+    rankings: dict[str, Ranking] = {}
     made: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
     for key, section in scorer_sections(config):
-        scorer = open_scorer(build_section(section, "reward"), world.device)
+        settings = build_section(section, "reward")
+        if isinstance(settings, Ranker):
+            rankings[section.name] = _rank(settings, key, examples, folder, world, bar)
+            continue
+        scorer = open_scorer(settings, world.device)
         scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
         if key == "reward" and config.counterfactuals.limit:
             made = make_counterfactuals(config, examples, folder, world, bar)
@@ -75,13 +81,15 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     if world.rank:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    figures = _figures(config, examples, ground, scores)
+    figures = _figures(config, examples, ground, scores, rankings)
     if made:
         figures["counterfactuals"] = figures_and_rows(
             config.counterfactuals, made, changed, scores[0].raw, examples, folder
         )
-    _write(folder, examples, scores, figures)
+    _write(folder, examples, scores, rankings, figures)
     _say(config, figures, say)
+    for name, ranking in rankings.items():
+        say_ranking(name, ranking, say)
     say(f"written to {folder}")
 
 
@@ -119,8 +127,31 @@ def _score(
     return PairScores(name, given, scorer.unnormalised(given), reading)
 
 
+def _rank(settings: Ranker, key: str, examples: Sequence[Example], folder: Path, world: World, bar: Bar) -> Ranking:
+    """What a language model says of the pairs; rank 0 asks it, and all have the verdicts.
+
+    Raises:
+        UserError: on every rank, if it cannot be asked.
+    """
+
+    def work() -> Ranking | str:
+        try:
+            return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, bar)
+        except UserError as error:
+            return str(error)
+
+    found: Ranking | str = world.from_main(work, lambda: None)
+    if isinstance(found, str):
+        raise UserError(found)
+    return found
+
+
 def _figures(
-    config: DictConfig, examples: Sequence[Example], ground: Ground | None, scores: Sequence[PairScores]
+    config: DictConfig,
+    examples: Sequence[Example],
+    ground: Ground | None,
+    scores: Sequence[PairScores],
+    rankings: Mapping[str, Ranking],
 ) -> dict[str, Any]:
     """What `summary.json` holds: `metrics` and `slices` are of `reward`, the first of `scores`."""
     first, component = scores[0], components_of(examples)
@@ -137,8 +168,12 @@ def _figures(
     if ground is not None:
         found["baselines"] = baseline_figures(ground)
         found["reading"] = {each.name: reading_of(ground, each.reading) for each in scores if each.reading}
-    if len(scores) > 1:
-        found["compare"] = side_by_side(examples, {each.name: each.margins for each in scores}, component)
+    if len(scores) > 1 or rankings:
+        margins = {each.name: each.margins for each in scores}
+        verdicts = {name: ranking.verdicts for name, ranking in rankings.items()}
+        found["compare"] = side_by_side(examples, margins, component, verdicts)
+        for name, ranking in rankings.items():
+            found["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
     return found
 
 
@@ -158,13 +193,25 @@ def _say(config: DictConfig, figures: dict[str, Any], say: Say) -> None:
         say_side_by_side(figures["compare"], say)
 
 
-def _write(folder: Path, examples: Sequence[Example], scores: Sequence[PairScores], figures: dict[str, Any]) -> None:
-    """Of one model `scores.jsonl` has the columns `chosen` and `rejected`; of several each of them holds a reward by name."""
+def _write(
+    folder: Path,
+    examples: Sequence[Example],
+    scores: Sequence[PairScores],
+    rankings: Mapping[str, Ranking],
+    figures: dict[str, Any],
+) -> None:
+    """Of one model `scores.jsonl` has the columns `chosen` and `rejected`; of several each of them holds a reward by name.
+
+    Verdicts of models that rank stand under `verdicts`, by name: that with the chosen reply shown first, then the other.
+    """
     rows = []
     for index, example in enumerate(examples):
         sides = [{each.name: _number(each.given[index, side]) for each in scores} for side in (0, 1)]
         chosen, rejected = sides if len(scores) > 1 else [next(iter(side.values())) for side in sides]
         rows.append({"id": example.id, "chosen": chosen, "rejected": rejected})
+        if rankings:
+            orders = {name: [_number(each) for each in ranking.orders[index]] for name, ranking in rankings.items()}
+            rows[-1]["verdicts"] = orders
     files = RunDir(folder)
     write_atomically(files.scores, "".join(json.dumps(row) + "\n" for row in rows))
     curves = {}
@@ -177,5 +224,5 @@ def _write(folder: Path, examples: Sequence[Example], scores: Sequence[PairScore
 
 
 def _number(value: float) -> float | None:
-    """None for a reply that was too long to be scored."""
+    """None for a reply that was too long to be scored, and a verdict that is missing."""
     return None if np.isnan(value) else float(value)

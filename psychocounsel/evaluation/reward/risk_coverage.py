@@ -48,7 +48,7 @@ def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples:
     metrics: dict[str, Callable[[np.ndarray], float]] = {"aurc": aurc}
     for coverage in COVERAGES:
         metrics[f"accuracy_at_{round(100 * coverage)}"] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
-    figures = {}
+    figures = dict[str, float]()
     for name, metric in metrics.items():
         low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples)  # type: ignore[misc]
         figures |= {name: metric(margins), f"{name}_low": low, f"{name}_high": high}
