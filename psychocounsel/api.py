@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ from psychocounsel.rundir.summary import FINISHED, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.storage.files import PACKAGE, shipped
 from psychocounsel.storage.modes import let_nobody_else_write
@@ -111,7 +110,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
                 composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
                 configs.resolve_mix(composed, load_data_preset)
                 resolve_against(composed, load_data_preset)
-            resolve_members(composed, partial(load_preset, "reward"))
+            resolve_rewards(composed, load_preset)
         return configs.check(composed)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise UserError(one_line(error, list(overrides), name)) from error

@@ -25,7 +25,7 @@ from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused, take_mode_from
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sections.annotation_groups import resolve_models
 from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
@@ -142,7 +142,7 @@ def compose_job(
         composed.code_path = _code_path(sys.argv[1:])
         configs.resolve_mix(composed, load_data_preset)
         resolve_against(composed, load_data_preset)
-    resolve_members(composed, partial(load_preset, "reward"))
+    resolve_rewards(composed, load_preset)
     resolve_contestants(composed, load_preset)
     resolve_models(composed, load_preset)
     resolve_reward_judges(composed, load_preset)

@@ -7,7 +7,8 @@ Formats, recognised by their columns (a null counts as missing):
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
 Released rating columns (`chosen_empathy_rating`, ...) are kept, and so are who wrote a reply (`chosen_model`, `rejected_model`;
-`model` of a rated reply) and the `topic` of the prompt. `harmful: true` marks a rated reply that is never to be chosen.
+`model` of a rated reply) and the `topic` and `risk` of the prompt. `harmful: true` marks a rated reply that is never
+to be chosen.
 `chosen_probability`, from 0 to 1, is a soft label of a preference row: how probably its chosen reply is preferred.
 """
 
@@ -34,7 +35,8 @@ class Example:
     `where` names file and row, for messages that must not quote the text. `scores`: weighted mean rating per reply.
     `label`: whether the one reply is good, where the row says so. `writers`: who wrote each reply. `order`: the places of
     the replies in a rated row, from 0. `harmful`: of each reply in a rated row, whether it is marked so. `probability`:
-    that the first reply of a pair is preferred, where the row says so.
+    that the first reply of a pair is preferred, where the row says so. `risk`: what the row says of the client's risk, as it
+    stands there.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Example:
     order: list[int] | None = None
     harmful: list[bool] | None = None
     probability: float | None = None
+    risk: Any = None
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
@@ -61,7 +64,10 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
     row = {name: value for name, value in row.items() if value is not None}
     topic = row.get("topic")
     return replace(
-        _parsed(row, where, rating_range), topic=topic if isinstance(topic, str) else None, writers=_writers(row)
+        _parsed(row, where, rating_range),
+        topic=topic if isinstance(topic, str) else None,
+        writers=_writers(row),
+        risk=row.get("risk"),
     )
 
 

@@ -54,7 +54,7 @@ def auc(margins: np.ndarray) -> float:
 
 def ece(margins: np.ndarray) -> float:
     """Expected calibration error in ten equal-width bins of p (arXiv 1706.04599, eq. 3), over both orders."""
-    p, labels = _both_orders(margins)
+    p, labels = both_orders(margins)
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, p - labels, BINS)
     return float(np.abs(gaps).sum() / len(p))
@@ -62,11 +62,11 @@ def ece(margins: np.ndarray) -> float:
 
 def brier(margins: np.ndarray) -> float:
     """Mean squared difference of p and label; both orders give the same."""
-    p, labels = _both_orders(margins)
+    p, labels = both_orders(margins)
     return float(np.mean((p - labels) ** 2))
 
 
-def _both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and labels, float64[2n]; equal margins have equal predictions, hence one bin, in either order."""
     both = np.concatenate([margins, -margins])
     return 0.5 * (1 + np.tanh(both / 2)), np.concatenate([np.ones(len(margins)), np.zeros(len(margins))])

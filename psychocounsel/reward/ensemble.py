@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class EnsembleReward(RewardSettings):
     """A reply's reward is the mean of the members' rewards, or the least of them.
 
-    `members` are the settings of rewards, each with its `_target_`; `settings.reward_sections.resolve_members` makes them
+    `members` are the settings of rewards, each with its `_target_`; `settings.reward_sections.resolve_rewards` makes them
     of what the user writes.
     """
 

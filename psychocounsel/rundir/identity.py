@@ -34,7 +34,7 @@ _MAY_DIFFER_KEYS = (
 )
 # How servers are reached, of replies, rewards and counterfactuals, and where models wait.
 _MAY_DIFFER_WITHIN = re.compile(
-    r"reward(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
+    r"(reward|compare\[\d+\])(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|counterfactuals\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
 )

@@ -25,12 +25,14 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"  # one line a step
         self.summary = path / "summary.json"  # status (finished, stopped, failed) and final figures
         self.scores = path / "scores.jsonl"  # of an evaluation: the scores of each pair
+        self.reliability = path / "reliability.json"  # of an evaluation: bins of calibration, risk at each coverage
         self.audit = path / "audit.json"  # of an audit: all its figures
         self.logs = path / "logs"  # a folder for each attempt, and the output of servers on this machine
         self.latest_attempt = self.logs / "latest"  # a link
         self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite
         self.counterfactuals = path / "counterfactuals.jsonl"  # of an evaluation: changed replies and their scores
         self.counterfactual_answers = path / "counterfactual_answers"  # of a language model: the journal
+        self.ranker_answers = path / "ranker_answers"  # of language models that rank pairs: the journal
         self.profile = path / "profile"  # traces
         self.tensorboard = path / "tensorboard"
         self.wandb = path / "wandb"

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.reward_sections import scorer_sections
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of, proxy_of
-from psychocounsel.settings.targets import build
+from psychocounsel.settings.targets import build, build_section
 
 
 def check_confidential(config: DictConfig) -> None:
@@ -31,10 +32,13 @@ def check_confidential(config: DictConfig) -> None:
         )
     if not texts.confidential:
         return
-    for sender in ("tracker", "reward", "rollout", *MODEL_GROUPS):
+    for sender in ("tracker", "rollout", *MODEL_GROUPS):
         if sender in config:
             for key, address in build(config, sender).receivers(sender):
                 refuse_host(key, address, texts.allowed_hosts, group)
+    for sender, section in scorer_sections(config):
+        for key, address in build_section(section, "reward").receivers(sender):
+            refuse_host(key, address, texts.allowed_hosts, group)
     for address in config.counterfactuals.addresses if "counterfactuals" in config else ():
         refuse_host("counterfactuals.addresses", address, texts.allowed_hosts)
 

@@ -36,7 +36,7 @@ from psychocounsel.settings.keys import (
     refuse_renamed,
     unknown_key,
 )
-from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
+from psychocounsel.settings.reward_sections import check_entries, check_rewards, name_rewards, reward_sections
 from psychocounsel.settings.schema import (
     MixEntry,
     NoKeys,
@@ -136,8 +136,8 @@ def check(composed: DictConfig) -> DictConfig:
     if "evaluation" in plain:
         leave_out_sections(plain, target_class(plain, "evaluation"))
     config = _typed(plain, _schema_of(plain))
-    check_members(config, lambda member: _typed(member, NoKeys))
-    check_reward(config)
+    check_entries(config, lambda entry: _typed(entry, NoKeys))
+    check_rewards(config)
     for key in SINGLE_LINES:
         refuse_control_characters(config.get(key), key)
     cluster = build(config, "cluster")
@@ -273,7 +273,7 @@ def _name_by_path(config: DictConfig) -> None:
             path = Path(section.path)
             telling = run_of_model(path) or path
             section.name = slug(telling.stem if path.is_file() else telling.name)
-    name_members(config)
+    name_rewards(config)
 
 
 def resolve_mix(composed: DictConfig, load_group: Any) -> None:

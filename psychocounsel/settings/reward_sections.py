@@ -1,27 +1,46 @@
-"""The members of `reward=ensemble` in a configuration: from what the user writes to the settings of each; no torch."""
+"""The reward models of a configuration, from what the user writes to the settings of each; no torch.
+
+They are `reward`, the entries of `compare`, and the members of an ensemble in either.
+"""
 
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.targets import build, class_of
+from psychocounsel.settings.targets import build_section, class_of
 
-Preset = Callable[[str], DictConfig]
+Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
+
+
+# `use: llm`: no file of conf/reward, because a model that ranks pairs can stand in `compare` alone.
+_RANKER = {
+    "_target_": "psychocounsel.evaluation.reward.ranker.Ranker",
+    **{"name": "llm", "judge": None, "rubric": "builtin:en", "examples": False, "retries": 2},
+    "crisis_to_third_parties": False,
+}
 
 
 def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """Each single reward model of a configuration with its key: `reward`, or `reward.members[0]` and so on."""
-    if "reward" not in config:
-        return
-    if not _is_several(config):
+    """Each single reward model of a configuration with its key: `reward`, `compare[0]`, `reward.members[0]` and so on."""
+    for key, section in scorer_sections(config):
+        if not _is_several(section):
+            yield key, section
+            continue
+        for index, member in enumerate(section.members):
+            yield f"{key}.members[{index}]", member
+
+
+def scorer_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """What is opened as one scorer, with its key: `reward`, then `compare[0]` and so on; an ensemble is one."""
+    if "reward" in config:
         yield "reward", config.reward
-        return
-    for index, member in enumerate(config.reward.members):
-        yield f"reward.members[{index}]", member
+    for index, section in enumerate(config.get("compare") or []):
+        yield f"compare[{index}]", section
 
 
 def path_is(section: DictConfig) -> str:
@@ -44,82 +63,160 @@ def path_is_model(key: str, section: DictConfig) -> bool:
     return key == "model" or path_is(section) != "nothing"
 
 
-def _is_several(config: DictConfig) -> bool:
-    return "reward" in config and bool(class_of(config.reward, "reward").several)
+def _is_several(section: Any) -> bool:
+    return bool(class_of(section, "reward").several)
 
 
-def resolve_members(composed: DictConfig, preset: Preset) -> None:
-    """Fill in what each member leaves out: from `conf/reward/<name>.yaml` for one with a name, else from `local.yaml`.
+def resolve_rewards(composed: DictConfig, preset: Preset) -> None:
+    """Turn what the user writes in `compare` and as members of ensembles into settings; the worker never composes.
 
-    A member is a path, or a mapping of keys. The worker never composes, so names become settings here. `preset` loads a
-    config of the reward group.
+    An entry of `compare` is a path, a name in `conf/reward/`, or a mapping of keys that says by `use` which file there it
+    begins with (`local`). {use: llm, judge: ...} is a language model that ranks; `judge` is a name in `conf/judge/`, or a mapping
+    that begins with one. A member is a path, or a mapping, whose `name` is that of a file in `conf/reward/`. `preset` loads a file.
 
     Raises:
-        UserError: for a member of another form.
+        UserError: for an entry or a member of another form.
     """
-    reward = composed.get("reward")
-    if not OmegaConf.is_dict(reward) or "members" not in reward or not _is_several(composed):
+    compared = composed.get("compare")
+    if compared is not None and not OmegaConf.is_list(compared):
+        raise UserError("compare: is a list of reward models, for instance [tiny,RUN/model]")
+    with open_dict(composed):
+        if compared:
+            composed.compare = [_compared(f"compare[{index}]", each, preset) for index, each in enumerate(compared)]
+        if OmegaConf.is_dict(composed.get("reward")):
+            _resolve_members("reward", composed.reward, preset)
+        for index, section in enumerate(composed.get("compare") or []):
+            _resolve_members(f"compare[{index}]", section, preset)
+
+
+def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
+    if isinstance(entry, str):
+        is_path = set("/.:") & set(entry) or Path(entry).exists()
+        entry = OmegaConf.create({"path" if is_path else "use": entry})
+    if not isinstance(entry, DictConfig):
+        raise UserError(
+            f"{key}: is a path, a name in conf/reward/, or a mapping, for instance {{path: RUN/model, dtype: bf16}}"
+        )
+    if "_target_" in entry:
+        return entry  # resolved before, or a reward of the user's own
+    use = str(entry.get("use") or "local")
+    if use != "llm":
+        return _filled(key, _own(entry), _loaded(key, "reward", use, preset))
+    section = _filled(key, _own(entry), OmegaConf.create(_RANKER))
+    if section.judge is None:
+        raise UserError(f"{key}.judge is not set: give a name in conf/judge/, or a mapping that begins with one")
+    with open_dict(section):
+        section.judge = _judge(f"{key}.judge", section.judge, preset)
+    return section
+
+
+def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
+    """The settings of the language model that ranks."""
+    given = OmegaConf.create({"use": entry}) if isinstance(entry, str) else entry
+    if not OmegaConf.is_dict(given) or not ("use" in given or "_target_" in given):
+        raise UserError(f"{key}: is a name in conf/judge/, or a mapping with one, as {{use: openai, model: NAME}}")
+    if "_target_" in given:
+        return given
+    base = _loaded(key, "judge", str(given.use), preset)
+    if "members" in base:
+        raise UserError(f"{key}: {given.use} has several members; give each an entry of compare of its own")
+    return _filled(key, _own(given), base)
+
+
+def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
+    """A file of a group, for what stands at `key`."""
+    try:
+        return preset(group, name)
+    except UserError as error:
+        raise UserError(f"{key}: {str(error).partition(': ')[2]}") from error
+
+
+def _own(entry: DictConfig) -> DictConfig:
+    """What is given beside the file to begin with."""
+    return OmegaConf.create({str(name): entry._get_node(name) for name in entry if name != "use"})
+
+
+def _resolve_members(key: str, section: DictConfig, preset: Preset) -> None:
+    if "members" not in section or not _is_several(section):
         return
-    members = reward.members
+    members = section.members
     if not OmegaConf.is_list(members) or len(members) < 2:
-        raise UserError("reward.members: give two or more, for instance [RUN1/model,RUN2/model]")
-    with open_dict(reward):
-        reward.members = [_resolve(index, member, reward, preset) for index, member in enumerate(members)]
+        raise UserError(f"{key}.members: give two or more, for instance [RUN1/model,RUN2/model]")
+    with open_dict(section):
+        section.members = [
+            _resolved(f"{key}.members[{index}]", member, section, preset) for index, member in enumerate(members)
+        ]
 
 
-def _resolve(index: int, member: Any, reward: DictConfig, preset: Preset) -> DictConfig:
+def _resolved(key: str, member: Any, ensemble: DictConfig, preset: Preset) -> DictConfig:
     given = OmegaConf.create({"path": member}) if isinstance(member, str) else member
     if not isinstance(given, DictConfig):
-        raise UserError(f"reward.members[{index}]: is a path, or a mapping, for instance {{name: psychocounsel_8b}}")
-    base = given if "_target_" in given else preset(given.get("name", "local"))
-    if class_of(base, "reward").several:
-        raise UserError(f"reward.members[{index}]: an ensemble cannot be a member of another")
+        raise UserError(f"{key}: is a path, or a mapping, for instance {{name: psychocounsel_8b}}")
+    base = given if "_target_" in given else preset("reward", given.get("name", "local"))
+    if _is_several(base):
+        raise UserError(f"{key}: an ensemble cannot be a member of another")
     if "_target_" in given:
         return given  # resolved before, or a reward of the user's own
     if "normalise" in base:
-        base.normalise = reward.normalise
-    unknown = sorted(set(given) - set(base))
-    if unknown:
-        raise UserError(f"reward.members[{index}]: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+        base.normalise = ensemble.normalise
+    return _filled(key, given, base)
+
+
+def _filled(key: str, given: DictConfig, base: DictConfig) -> DictConfig:
+    """The settings `base` with those that are given in their place."""
+    if unknown := sorted({*map(str, given)} - {*map(str, base)}):
+        raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
     merged = OmegaConf.merge(base, given)
     assert isinstance(merged, DictConfig)
     return merged
 
 
-def check_members(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
-    """Give the members the types of their dataclasses, by `typed`, and hold them against their limits.
+def check_entries(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
+    """Give entries of `compare` and members the types of their dataclasses, by `typed`, and hold them against their limits.
 
     Raises:
-        UserError: naming the member and its key.
+        UserError: naming the entry or member, and its key.
     """
-    if not _is_several(config):
-        return
-    for index, member in enumerate(config.reward.members):
-        if not OmegaConf.is_dict(member) or "_target_" not in member:
-            raise UserError(f"reward.members[{index}]={member}: is not resolved to settings")
+    _check_list(config, "compare", "compare", typed)
+    for key, section in scorer_sections(config):
+        if _is_several(section):
+            _check_list(section, "members", f"{key}.members", typed)
+
+
+def _check_list(holder: DictConfig, name: str, key: str, typed: Callable[[DictConfig], DictConfig]) -> None:
+    """Replace every section in the list `name` of `holder`, which stands at `key`."""
+    for index, section in enumerate(holder.get(name) or []):
+        if not OmegaConf.is_dict(section) or "_target_" not in section:
+            raise UserError(f"{key}[{index}]={section}: is not resolved to settings")
         try:
-            config.reward.members[index] = typed(OmegaConf.create({"reward": member})).reward
+            holder[name][index] = typed(OmegaConf.create({"reward": section})).reward
         except UserError as error:
             said = re.sub(r"(?<![.\w])reward[.]", "", str(error))
-            raise UserError(f"reward.members[{index}]: {said}") from error
+            raise UserError(f"{key}[{index}]: {said}") from error
 
 
-def name_members(config: DictConfig) -> None:
-    """Give each member a name of its own: metrics are called by it."""
+def name_rewards(config: DictConfig) -> None:
+    """Give each compared reward model, and each member of an ensemble, a name of its own: figures are called by it."""
+    sections = [section for _, section in scorer_sections(config)]
+    _part_names(sections)
+    for section in sections:
+        if _is_several(section):
+            _part_names(section.members)
+
+
+def _part_names(sections: Any) -> None:
     seen: dict[str, int] = {}
-    if not _is_several(config):
-        return
-    for member in config.reward.members:
-        seen[member.name] = seen.get(member.name, 0) + 1
-        if seen[member.name] > 1:
-            member.name = f"{member.name}-{seen[member.name]}"
+    for section in sections:
+        seen[section.name] = seen.get(section.name, 0) + 1
+        if seen[section.name] > 1:
+            section.name = f"{section.name}-{seen[section.name]}"
 
 
-def check_reward(config: DictConfig) -> None:
-    """Let the reward, if there is one, check its own settings.
+def check_rewards(config: DictConfig) -> None:
+    """Let each reward check its own settings.
 
     Raises:
         UserError: naming the key.
     """
-    if "reward" in config:
-        build(config, "reward").check("reward")
+    for key, section in scorer_sections(config):
+        build_section(section, "reward").check(key)

@@ -202,6 +202,7 @@ class PairsConfig:
 class EvaluateConfig(PairsConfig):
     """The keys of `evaluate evaluation=reward`."""
 
+    compare: list[Any] = option([])
     counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
 
 

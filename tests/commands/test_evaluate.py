@@ -13,8 +13,9 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.evaluation.flipped import flipped_figures
-from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+from psychocounsel.evaluation.reward.flipped import flipped_figures
+from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
+from psychocounsel.evaluation.reward.reward_figures import reward_figures
 from psychocounsel.metrics.reward_metrics import pair_metrics
 from psychocounsel.model.load import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
@@ -36,7 +37,8 @@ def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluation(*overrides: str) -> DictConfig:
-    return check(compose([*overrides], name="evaluate"))
+    """Without the audit's baselines, which take seconds and have tests of their own."""
+    return check(compose(["evaluation.baselines=false", *overrides], name="evaluate"))
 
 
 def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
@@ -83,7 +85,15 @@ def evaluated(
 
 
 def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Path, tmp_path: Path) -> None:
-    result = cli("evaluate", f"reward.path={run}/model", *SPLIT, "run_dir=out", "reward.dtype=fp32", cwd=tmp_path)
+    result = cli(
+        "evaluate",
+        f"reward.path={run}/model",
+        *SPLIT,
+        "run_dir=out",
+        "reward.dtype=fp32",
+        "evaluation.baselines=false",
+        cwd=tmp_path,
+    )
     metrics, scores = written(tmp_path / "out")
     _, held_out = split(*SPLIT)
     assert [line["id"] for line in scores] == [example.id for example in held_out]
@@ -95,6 +105,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
     assert metrics == {
         **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), components_of(held_out).tolist()),
+        **reward_figures([line["id"] for line in scores], found[:, 0] - found[:, 1], components_of(held_out)),
         **flipped_figures(held_out, found[:, 0] - found[:, 1]),
         **{"pairs": len(held_out), "prompts": len(set(prompts)), "longer_reply_accuracy": np.mean(longer)},
         **{"reward_mean": pytest.approx(found.mean()), "reward_std": pytest.approx(found.std(ddof=1))},

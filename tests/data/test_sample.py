@@ -15,7 +15,7 @@ from psychocounsel.data.sample_rows import flip_files, read, sample_files, sampl
 from psychocounsel.data.selection.select import load_split, pairs_of
 from psychocounsel.data.selection.shared_text import components_of
 from psychocounsel.data.sources import load_examples
-from psychocounsel.evaluation.flipped import flipped_rows
+from psychocounsel.evaluation.reward.flipped import flipped_rows
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli, metrics_of
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.load import resolve_path
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.storage.files import shipped
 from tests.reward.test_local_model import CONVERSATIONS
 from tests.support.answering import Reply, Server, dead_address, no_proxy, serving
@@ -77,7 +76,7 @@ def settled(*overrides: str, name: str = "evaluate") -> DictConfig:
     """The checked configuration, as a command makes it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_members(composed, partial(load_preset, "reward"))
+        resolve_rewards(composed, load_preset)
     return configs.check(composed)
 
 

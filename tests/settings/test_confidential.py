@@ -1,6 +1,5 @@
 """Confidential data: no host but the allowed ones is sent texts, and a command that would send some is refused in one line."""
 
-from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -12,7 +11,7 @@ from psychocounsel.cluster.application import load_preset
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings.config import check
-from psychocounsel.settings.reward_sections import resolve_members
+from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.storage.files import shipped
 
 SECRET = ["data.confidential=true"]
@@ -33,7 +32,7 @@ def checked(*overrides: str, name: str = "train") -> DictConfig:
     """The configuration as a command checks it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
-        resolve_members(composed, partial(load_preset, "reward"))
+        resolve_rewards(composed, load_preset)
     return check(composed)
 
 
@@ -99,6 +98,12 @@ def test_an_evaluation_is_held_to_it_as_well() -> None:
     given = ["reward=openrlhf_server", "reward.path=builtin:tiny_reward", "reward.addresses=[http://far.example:1]"]
     with pytest.raises(UserError, match=r"^reward.addresses: would send texts to far.example"):
         checked(*given, *SECRET, name="evaluate")
+    compared = (
+        "compare=[tiny_2,{use: vllm_server, path: 'builtin:tiny_reward', addresses: ['http://far.example:8000']}]"
+    )
+    with pytest.raises(UserError, match=r"^compare\[1\].addresses: would send texts to far.example"):
+        checked(compared, *SECRET, name="evaluate")
+    checked(compared, *SECRET, "data.allowed_hosts=[far.example]", name="evaluate")
 
 
 NEEDS_VLLM = [pytest.mark.slow, pytest.mark.skipif(find_spec("vllm") is None, reason="make test-slow installs vLLM")]

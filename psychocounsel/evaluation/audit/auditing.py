@@ -27,7 +27,7 @@ from psychocounsel.evaluation.audit.swapping import other_prompts
 from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.evaluation.audit.topics import topics_of
 from psychocounsel.evaluation.audit.verdict import Verdict, judge_blind
-from psychocounsel.evaluation.flipped import flipped_figures
+from psychocounsel.evaluation.reward.flipped import flipped_figures
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.storage.files import write_json
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 Bar = Callable[[Iterable[str], str], Iterable[str]]
 Figures = dict[str, Any]
 
-_LEAST = 5  # components: a fold each
+LEAST_COMPONENTS = 5  # components: a fold each
 
 
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
@@ -87,10 +87,10 @@ def measure(
     """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
-    if len(np.unique(pairs.component)) < _LEAST:
+    if len(np.unique(pairs.component)) < LEAST_COMPONENTS:
         raise UserError(
-            f"the pairs are of {len(np.unique(pairs.component))} components that share no text, and an audit needs {_LEAST}: "
-            "give rows of more clients"
+            f"the pairs are of {len(np.unique(pairs.component))} components that share no text, and an audit needs "
+            f"{LEAST_COMPONENTS}: give rows of more clients"
         )
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
     margins = {}

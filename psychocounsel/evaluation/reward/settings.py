@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class RewardEvaluation(Evaluation):
-    """Accuracy, AUC, calibration and Brier score of `reward` on the pairs of `data`."""
+    """Accuracy, AUC, calibration and Brier score of `reward`, and of those in `compare`, on the pairs of `data`."""
 
     schema: ClassVar[type] = EvaluateConfig
-    sections: ClassVar[tuple[str, ...]] = ("reward", "counterfactuals")
+    sections: ClassVar[tuple[str, ...]] = ("reward", "compare", "counterfactuals")
     metric: ClassVar[str] = "accuracy"
 
     name: str = "reward"
+    baselines: bool | None = None
 
     def work(self, run: Run, bar: Bar) -> int:
         from psychocounsel.distributed.world import World
         from psychocounsel.errors import DONE
-        from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+        from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
         from psychocounsel.model.cpu import prepare_process
 
         run.write_state("evaluating", 0, None)

@@ -34,7 +34,7 @@ class ContestConfig(PairsConfig):
 
 
 # Sections of conf/evaluate.yaml that some evaluations read, and others do not.
-OPTIONAL = ("reward", "counterfactuals", "model", "against", "contestants", "judge")
+OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge")
 _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on")
 
 

@@ -17,7 +17,7 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     say_counterfactuals,
     score_counterfactuals,
 )
-from psychocounsel.evaluation.reward_evaluation import evaluate_reward
+from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
 from psychocounsel.reward.base import Conversation, Scorer
 from psychocounsel.reward.encoding import TooManyTokens
 from psychocounsel.reward.local_model import LocalScorer
@@ -134,6 +134,6 @@ def held_out() -> list[Example]:
 def test_without_counterfactuals_all_is_as_it_was(tmp_path: Path) -> None:
     said: list[str] = []
     evaluate_reward(config_of("limit=4", "counterfactuals.limit=0"), tmp_path, world(), said.append, no_bar)
-    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "scores.jsonl"}
-    assert read_json(tmp_path / "summary.json").keys() == {"status", "metrics"}
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "scores.jsonl", "reliability.json"}
+    assert read_json(tmp_path / "summary.json").keys() == {"status", "metrics", "slices"}
     assert said[-1] == f"written to {tmp_path}" and not any("changes" in line for line in said)

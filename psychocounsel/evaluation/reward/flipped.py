@@ -45,8 +45,8 @@ def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[st
 
 
 def say_flipped(figures: dict[str, float], say: Callable[[str], None]) -> None:
-    """A line for the figures of `flipped_figures`, if there are any."""
-    if figures:
+    """A line for the figures of `flipped_figures`, if they are among `figures`."""
+    if "flipped_pairs" in figures:
         say(
             f"{'flipped pairs':<22}{figures['flipped_accuracy']:>7.3f}   95 % interval: {figures['flipped_accuracy_low']:.3f} to "
             f"{figures['flipped_accuracy_high']:.3f}, of {figures['flipped_pairs']} pairs; not reading the client gives 0.500"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from psychocounsel.evaluation.flipped import flipped_figures, flipped_rows
+from psychocounsel.evaluation.reward.flipped import flipped_figures, flipped_rows
 from tests.support.preferences import example, random_pairs, text
 
 FLIPPED = [

@@ -1,0 +1,228 @@
+"""`evaluation=reward`: reward models against pairs: score both replies of each, compute the figures, write them down."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection.shared_text import components_of, normalised
+from psychocounsel.distributed.world import World
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.reading import reward_margins
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual
+from psychocounsel.evaluation.counterfactuals.measuring import (
+    figures_and_rows,
+    make_counterfactuals,
+    say_counterfactuals,
+    score_counterfactuals,
+)
+from psychocounsel.evaluation.reward.audit_baselines import (
+    Ground,
+    baseline_figures,
+    ground_of,
+    reading_of,
+    say_baselines,
+)
+from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
+from psychocounsel.evaluation.reward.pair_scores import PairScores, free_memory, pair_conversations, score_shared
+from psychocounsel.evaluation.reward.pair_slices import pair_slices, say_slices
+from psychocounsel.evaluation.reward.ranker import Ranker, Ranking, rank_pairs, say_ranking
+from psychocounsel.evaluation.reward.reliability import reliability
+from psychocounsel.evaluation.reward.reward_figures import reward_figures, say_figures
+from psychocounsel.evaluation.reward.risk_coverage import risk_coverage_curve
+from psychocounsel.evaluation.reward.side_by_side import say_side_by_side, side_by_side
+from psychocounsel.metrics.reward_metrics import accuracy, reward_statistics
+from psychocounsel.reward.base import Scorer, open_scorer
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.settings.reward_sections import scorer_sections
+from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.files import write_atomically, write_json
+
+Say = Callable[[str], None]
+Bar = Callable[[range, str], Iterable[int]]
+
+
+def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
+    """Write figures and scores to `folder` and say the tables; every rank scores its share, and shows it by `bar`.
+
+    `summary.json` holds the figures, `reliability.json` bins and curves, `scores.jsonl` rewards of each pair. With
+    `counterfactuals.limit` the replies of so many pairs are changed and scored by `reward`, too; with `compare` other reward
+    models score the same pairs.
+
+    Raises:
+        UserError: if there are no pairs, or a model cannot score them.
+    """
+    examples = _pairs(config, say)
+    ground = ground_of(examples, config.evaluation.baselines, say)
+    scores = []
+    rankings: dict[str, Ranking] = {}
+    made: list[Counterfactual] = []
+    changed = np.zeros(0, np.float32)
+    for key, section in scorer_sections(config):
+        settings = build_section(section, "reward")
+        if isinstance(settings, Ranker):
+            rankings[section.name] = _rank(settings, key, examples, folder, world, bar)
+            continue
+        scorer = open_scorer(settings, world.device)
+        scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
+        if key == "reward" and config.counterfactuals.limit:
+            made = make_counterfactuals(config, examples, folder, world, bar)
+            changed = score_counterfactuals(made, examples, config.data.system_prompt, scorer, world, bar)
+            changed = scorer.unnormalised(changed)
+        del scorer  # one model is in memory at a time
+        free_memory(world)
+    if world.rank:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = _figures(config, examples, ground, scores, rankings)
+    if made:
+        figures["counterfactuals"] = figures_and_rows(
+            config.counterfactuals, made, changed, scores[0].raw, examples, folder
+        )
+    _write(folder, examples, scores, rankings, figures)
+    _say(config, figures, say)
+    for name, ranking in rankings.items():
+        say_ranking(name, ranking, say)
+    say(f"written to {folder}")
+
+
+def _pairs(config: DictConfig, say: Say) -> list[Example]:
+    """The pairs that `part` and `limit` select."""
+    train, held_out = load_split(config.data, say)
+    examples = [*train, *held_out] if config.part == "all" else held_out
+    examples = examples[: config.limit]
+    if not examples or any(len(example.replies) < 2 for example in examples):
+        raise UserError(
+            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
+        )
+    return examples
+
+
+def _score(
+    config: DictConfig,
+    name: str,
+    scorer: Scorer,
+    examples: Sequence[Example],
+    ground: Ground | None,
+    world: World,
+    bar: Bar,
+    must_fit: bool,
+) -> PairScores:
+    """What a reward model gives the pairs, and where baselines are wanted, the pairs with other speeches."""
+    conversations = pair_conversations(examples, config.data.system_prompt)
+    scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
+    reading = None
+    if ground is not None:
+        score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
+        reading = reward_margins(ground.pairs, ground.other, score, config.data.system_prompt)
+    given = scores.reshape(-1, 2)
+    # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
+    return PairScores(name, given, scorer.unnormalised(given), reading)
+
+
+def _rank(settings: Ranker, key: str, examples: Sequence[Example], folder: Path, world: World, bar: Bar) -> Ranking:
+    """What a language model says of the pairs; rank 0 asks it, and all have the verdicts.
+
+    Raises:
+        UserError: on every rank, if it cannot be asked.
+    """
+
+    def work() -> Ranking | str:
+        try:
+            return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, bar)
+        except UserError as error:
+            return str(error)
+
+    found: Ranking | str = world.from_main(work, lambda: None)
+    if isinstance(found, str):
+        raise UserError(found)
+    return found
+
+
+def _figures(
+    config: DictConfig,
+    examples: Sequence[Example],
+    ground: Ground | None,
+    scores: Sequence[PairScores],
+    rankings: Mapping[str, Ranking],
+) -> dict[str, Any]:
+    """What `summary.json` holds: `metrics` and `slices` are of `reward`, the first of `scores`."""
+    first, component = scores[0], components_of(examples)
+    longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
+    metrics = {
+        **{"pairs": len(examples), "prompts": len({normalised(example.prompt) for example in examples})},
+        **reward_figures([example.id for example in examples], first.margins, component),
+        **reward_statistics(list(first.raw)),
+        **flipped_figures(examples, first.margins),
+        "longer_reply_accuracy": longer,
+    }
+    found: dict[str, Any] = {"metrics": metrics}
+    found["slices"] = pair_slices(examples, first.margins, component, config.data.rating_range)
+    if ground is not None:
+        found["baselines"] = baseline_figures(ground)
+        found["reading"] = {each.name: reading_of(ground, each.reading) for each in scores if each.reading}
+    if len(scores) > 1 or rankings:
+        margins = {each.name: each.margins for each in scores}
+        verdicts = {name: ranking.verdicts for name, ranking in rankings.items()}
+        found["compare"] = side_by_side(examples, margins, component, verdicts)
+        for name, ranking in rankings.items():
+            found["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
+    return found
+
+
+def _say(config: DictConfig, figures: dict[str, Any], say: Say) -> None:
+    metrics = figures["metrics"]
+    say(
+        f"\nreward={config.reward.name} on {metrics['pairs']} pairs of {metrics['prompts']} prompts, data={config.data.name}"
+    )
+    say_figures(metrics, metrics["longer_reply_accuracy"], say)
+    say_flipped(metrics, say)
+    say_slices(figures["slices"], say)
+    if "baselines" in figures:
+        say_baselines(figures["baselines"], figures["reading"], say)
+    if "counterfactuals" in figures:
+        say_counterfactuals(figures["counterfactuals"], say)
+    if "compare" in figures:
+        say_side_by_side(figures["compare"], say)
+
+
+def _write(
+    folder: Path,
+    examples: Sequence[Example],
+    scores: Sequence[PairScores],
+    rankings: Mapping[str, Ranking],
+    figures: dict[str, Any],
+) -> None:
+    """Of one model `scores.jsonl` has the columns `chosen` and `rejected`; of several each of them holds a reward by name.
+
+    Verdicts of models that rank stand under `verdicts`, by name: that with the chosen reply shown first, then the other.
+    """
+    rows = []
+    for index, example in enumerate(examples):
+        sides = [{each.name: _number(each.given[index, side]) for each in scores} for side in (0, 1)]
+        chosen, rejected = sides if len(scores) > 1 else [next(iter(side.values())) for side in sides]
+        rows.append({"id": example.id, "chosen": chosen, "rejected": rejected})
+        if rankings:
+            orders = {name: [_number(each) for each in ranking.orders[index]] for name, ranking in rankings.items()}
+            rows[-1]["verdicts"] = orders
+    files = RunDir(folder)
+    write_atomically(files.scores, "".join(json.dumps(row) + "\n" for row in rows))
+    curves = {}
+    for each in scores:
+        margins = each.margins[~np.isnan(each.margins)]
+        if len(margins):
+            curves[each.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
+    write_json(files.reliability, curves)
+    write_summary(folder, FINISHED, **figures)
+
+
+def _number(value: float) -> float | None:
+    """None for a reply that was too long to be scored, and a verdict that is missing."""
+    return None if np.isnan(value) else float(value)

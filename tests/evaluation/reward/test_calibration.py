@@ -1,0 +1,131 @@
+"""Reliability bins, adaptive ECE and the calibration line, against scikit-learn, scipy and closed forms."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+
+from psychocounsel.evaluation.reward.calibration_line import calibration_line, logistic_fit, orientation
+from psychocounsel.evaluation.reward.reliability import adaptive_ece, reliability, wilson
+from psychocounsel.metrics.reward_metrics import ece
+
+RNG = np.random.default_rng(0)
+MARGINS = {
+    "normal": RNG.normal(0.4, 1, 400),
+    "ties": RNG.integers(-2, 5, 300) / 2,
+    "boasting": RNG.normal(2, 30, 200),
+    "all right": np.abs(RNG.normal(0, 1, 60)) + 0.01,
+    "one": np.array([0.3]),
+}
+every_case = pytest.mark.parametrize("margins", MARGINS.values(), ids=MARGINS)
+
+
+def both(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # As `both_orders` rounds them: a prediction may lie on an edge of its bin.
+    return 0.5 * (1 + np.tanh(np.concatenate([margins, -margins]) / 2)), np.repeat([1, 0], len(margins))
+
+
+@every_case
+@pytest.mark.parametrize(("name", "strategy"), [("equal_width", "uniform"), ("equal_mass", "quantile")])
+def test_bins_are_those_of_scikit_learns_calibration_curve(margins: np.ndarray, name: str, strategy: str) -> None:
+    p, labels = both(margins)
+    right, mean = calibration_curve(labels, p, n_bins=10, strategy=strategy)
+    found = reliability(margins)[name]
+    assert [each["right"] for each in found] == pytest.approx(right.tolist(), abs=1e-12)
+    assert [each["mean_p"] for each in found] == pytest.approx(mean.tolist(), abs=1e-12)
+    assert sum(each["n"] for each in found) == 2 * len(margins)
+    assert all(each["from"] - 1e-12 <= each["mean_p"] <= each["to"] + 1e-12 for each in found)
+
+
+@every_case
+def test_both_calibration_errors_are_the_weighted_gaps_of_their_bins(margins: np.ndarray) -> None:
+    found = reliability(margins)
+    for name, error in (("equal_width", ece), ("equal_mass", adaptive_ece)):
+        gaps = sum(each["n"] * abs(each["right"] - each["mean_p"]) for each in found[name]) / (2 * len(margins))
+        assert error(margins) == pytest.approx(gaps, abs=1e-12)
+
+
+def test_bins_of_equal_mass_hold_equally_many() -> None:
+    assert {each["n"] for each in reliability(RNG.normal(0, 1, 500))["equal_mass"]} == {100}
+
+
+def test_the_interval_of_a_bin_is_wilsons() -> None:
+    right, n = np.array([0, 3, 17, 40]), np.array([5, 9, 20, 40])
+    for (low, high), k, count in zip(wilson(right, n), right.tolist(), n.tolist(), strict=True):
+        expected = binomtest(k, count).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+# -- slope and intercept
+
+
+def test_the_line_is_scikit_learns_logistic_regression_without_penalty() -> None:
+    margins = RNG.normal(0.5, 2, 300)
+    ids = [f"pair {number}" for number in range(300)]
+    signs = orientation(ids)
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit((signs * margins)[:, None], signs > 0)
+    found = calibration_line(ids, margins, np.arange(300))
+    assert found["calibration_slope"] == pytest.approx(model.coef_[0, 0], rel=1e-5)
+    assert found["calibration_intercept"] == pytest.approx(model.intercept_[0], abs=1e-5)
+
+
+def test_two_values_of_the_margin_have_a_closed_form() -> None:
+    """log-odds of 3:1 at x = 1 and 1:3 at x = -1: intercept 0, slope log 3, and a robust error that follows by hand."""
+    x = np.repeat([1.0, -1.0], 40)
+    y = np.concatenate([np.repeat([1.0, 0.0], [30, 10]), np.repeat([0.0, 1.0], [30, 10])])
+    fitted = logistic_fit(x, y, np.arange(80))
+    assert fitted is not None
+    coefficients, errors = fitted
+    assert coefficients == pytest.approx([0, np.log(3)], abs=1e-8)
+    # Each row: information p(1-p) = 3/16 and squared residual of mean 3/16, so bread x meat x bread = 16/(3 x 80).
+    expected = np.sqrt(16 / (3 * 80) * (80 / 79) * (79 / 78))
+    assert errors == pytest.approx([expected, expected], rel=1e-6)
+
+
+def test_rows_of_one_cluster_count_as_one() -> None:
+    x, uniform = RNG.normal(0, 1, 200), RNG.random(200)
+    y = (uniform < expit(x)).astype(float)
+    single, fourfold = (
+        logistic_fit(x, y, np.arange(200)),
+        logistic_fit(*(np.repeat(each, 4) for each in (x, y, np.arange(200)))),
+    )
+    assert single is not None and fourfold is not None
+    assert fourfold[0] == pytest.approx(single[0], rel=1e-6)
+    assert fourfold[1] == pytest.approx(single[1], rel=0.01), "the correction for few clusters differs a little"
+
+
+@pytest.mark.parametrize(("factor", "slope"), [(1, 1.0), (4, 0.25), (0.5, 2.0)])
+def test_the_slope_tells_by_how_much_margins_are_too_large(factor: float, slope: float) -> None:
+    rng = np.random.default_rng(1)
+    size = np.abs(rng.normal(0, 1.5, 20_000))
+    margins = factor * np.where(rng.random(20_000) < expit(size), size, -size)
+    found = calibration_line([str(number) for number in range(20_000)], margins, np.arange(20_000))
+    assert found["calibration_slope"] == pytest.approx(slope, rel=0.1)
+    assert found["calibration_slope_low"] < slope < found["calibration_slope_high"]
+    assert found["calibration_intercept_low"] < 0 < found["calibration_intercept_high"]
+
+
+def test_intervals_cover_the_true_slope_in_19_of_20_data_sets() -> None:
+    """250 data sets of 60 clusters with 3 equal rows each; ignoring clusters would cover about three quarters."""
+    rng, covered = np.random.default_rng(2), 0
+    for _ in range(250):
+        x = np.repeat(rng.normal(0, 1, 60), 3)
+        y = np.repeat((rng.random(60) < expit(x[::3])).astype(float), 3)
+        fitted = logistic_fit(x, y, np.repeat(np.arange(60), 3))
+        assert fitted is not None
+        covered += abs(fitted[0][1] - 1) < 1.96 * fitted[1][1]
+    assert 0.90 <= covered / 250 <= 0.99
+
+
+@pytest.mark.parametrize("margins", [np.full(20, 0.5), -np.full(20, 0.5), np.zeros(20), np.array([0.3])])
+def test_there_is_no_line_where_no_slope_is_the_best(margins: np.ndarray) -> None:
+    ids = [str(number) for number in range(len(margins))]
+    assert calibration_line(ids, margins, np.arange(len(margins))) == {}
+
+
+def test_the_order_of_a_pair_depends_on_its_id_alone_and_both_are_about_as_frequent() -> None:
+    ids = [str(number) for number in range(4000)]
+    assert orientation(ids)[::-1].tolist() == orientation(ids[::-1]).tolist()
+    assert abs(orientation(ids).mean()) < 0.05
