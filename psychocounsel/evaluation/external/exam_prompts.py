@@ -15,7 +15,7 @@ from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.evaluation.external.exam_items import ExamItem
 
 _ONE = "Answer the question with the letter of the right choice alone, as A. Write nothing else."
-_SEVERAL = "More than one choice may be right. Answer the question with the letters of all right choices and nothing else, as A, C."
+_SEVERAL = "Several choices are right. Answer the question with the letters of all of them and nothing else, as A, C."
 PROMPT_VERSION = hashlib.sha256((_ONE + _SEVERAL).encode()).hexdigest()[:16]
 
 # "All of the above", "A and B", "both of these": such a choice names others by their places.
