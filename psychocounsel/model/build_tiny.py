@@ -1,6 +1,7 @@
 """`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped models anew from `build_tiny.yaml`, beside this file.
 
-FOLDER/tiny is the policy after supervised fine-tuning, FOLDER/tiny_reward the reward model trained from it.
+FOLDER/tiny is the policy after supervised fine-tuning; from it, on the sample's pairs, come FOLDER/tiny_reward, a reward model,
+FOLDER/tiny_reward_2, another one of other pairs and another seed, and FOLDER/tiny_dpo, the policy after DPO.
 
 Tokenizer and weights see only the training prompts of `data=sample`, so that the held-out ones stay unseen.
 """
@@ -18,7 +19,9 @@ import torch
 from omegaconf import OmegaConf
 
 from psychocounsel.counsel.pairs import score
+from psychocounsel.data.base import Row
 from psychocounsel.data.rows import Example
+from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.data.selection.select import split_by_prompt
 from psychocounsel.data.sources import load_examples
 from psychocounsel.rundir.paths import ModelDir, RunDir
@@ -26,6 +29,8 @@ from psychocounsel.settings.config import compose
 from psychocounsel.storage.files import replace_directory
 
 _SHIPPED = Path(__file__).parent / "shipped"
+# What is shipped, with its algo=; all but the first begin where the first ended.
+ALGORITHMS = {"tiny": "sft", "tiny_reward": "reward", "tiny_reward_2": "reward", "tiny_dpo": "dpo"}
 
 _SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 _TEMPLATE = (
@@ -45,11 +50,26 @@ def main() -> None:
         texts = [text for example in train for text in (example.prompt[-1]["content"], *example.replies)]
         _untrained(work / "init", texts, recipe)
         overrides = ["algo=sft", "model=local", f"model.path={work}/init", "data=local", f"data.path={work}/rows.jsonl"]
-        _train(work / "sft", *overrides, *recipe.sft)
+        _train(work / "sft", *overrides, *recipe.tiny)
         _ship(RunDir(work / "sft").model, folder / "tiny")
-        _train(work / "reward", "algo=reward", f"model.path={folder / 'tiny'}", *recipe.reward)
-        _ship(RunDir(work / "reward").model, folder / "tiny_reward")
-    print(f"wrote {folder}/tiny and {folder}/tiny_reward")
+        _later(work, folder, recipe)
+    print(f"wrote {', '.join(f'{folder}/{name}' for name in ALGORITHMS)}")
+
+
+def _later(work: Path, folder: Path, recipe: Any) -> None:
+    """The models that begin where FOLDER/tiny ended."""
+    (work / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated_rows()))
+    begin = f"model.path={folder / 'tiny'}"
+    parts = {"tiny_reward_2": ["data=local", f"data.path={work}/rated.jsonl"]}
+    for name, algorithm in list(ALGORITHMS.items())[1:]:
+        _train(work / name, f"algo={algorithm}", begin, *parts.get(name, []), *recipe[name])
+        _ship(RunDir(work / name).model, folder / name)
+
+
+def rated_rows() -> Iterator[Row]:
+    """The rated rows of the training clients; `tiny_reward_2` splits them anew and sees no held-out client of `data=sample`."""
+    prompts = {example.prompt[-1]["content"] for example in training_clients()}
+    return (row for _, row in sample_rows() if row["prompt"] in prompts)
 
 
 def training_clients() -> list[Example]:

@@ -60,7 +60,7 @@ _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "writ
 
 
 def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
-    return tiny if _root_.model.path == "builtin:tiny" else other
+    return tiny if _root_.model.path in ("builtin:tiny", "builtin:tiny_dpo") else other
 
 
 def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -258,7 +258,7 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
 
 def _name_by_path(config: DictConfig) -> None:
     """A preset for what ships, or for any path, is named by the path that was given in its place."""
-    generics = {"model": ("local", "tiny"), "reward": ("local", "tiny"), "data": ("local", "sample")}
+    generics = {"model": ("local", "tiny"), "reward": ("local", "tiny", "tiny_2"), "data": ("local", "sample")}
     sections = [(config[group], group) for group in ("model", "data") if group in config]
     sections += [(section, "reward") for _, section in reward_sections(config)]
     for section, generic in ((section, generics[group]) for section, group in sections):

@@ -12,9 +12,10 @@ from typing import Any
 from psychocounsel.annotation.speeches.identifier_rules import identifiers_in
 from psychocounsel.annotation.speeches.identifiers import Finder, replace_identifiers
 from psychocounsel.annotation.speeches.presidio_finder import presidio_finder
-from psychocounsel.annotation.speeches.script_limits import language_of, script_of
+from psychocounsel.annotation.speeches.script_limits import script_of
 from psychocounsel.annotation.speeches.settings import Speeches, limit_of
 from psychocounsel.annotation.speeches.speech_rows import SpeechRow
+from psychocounsel.counsel.language import language_of
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.counsel.topic_rules import read_topics
 

@@ -1,0 +1,85 @@
+"""Means of figures of health over prompts, two contestants paired by prompt, and the limits. No files."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.evaluation.health.figures import FIGURES, HIGHER, NEITHER, Health
+from psychocounsel.evaluation.health.thresholds import LIMITS
+from psychocounsel.metrics.stats import mean_intervals
+
+ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
+BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
+KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
+
+
+def means(replies: ByPrompt) -> dict[str, dict[str, Any]]:
+    """The mean of each figure with its interval (95 %, by prompt): `mean`, `low`, `high`, `prompts`, `replies`.
+
+    A prompt's value is the mean over its replies for which the figure can be told; a prompt without one is left out. All but
+    counts are None where no prompt is left, and the interval is where there is one prompt.
+    """
+    found = {}
+    for name in FIGURES:
+        values = _by_prompt(replies, name)
+        mean, low, high = _interval(np.array(list(values.values()))[:, None], (FIGURES[name].share,))[0]
+        told = sum(each[name] is not None for some in replies.values() for each in some)
+        found[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": told}
+    return found
+
+
+def compare(mine: ByPrompt, base: ByPrompt) -> dict[str, dict[str, Any]]:
+    """`mine` less `base`, on prompts for which both are told, for each figure: `mine`, `base` (means over these prompts),
+    `difference` with its interval (`low`, `high`), `prompts`, and `verdict`.
+
+    The verdict is `unclear` unless the interval excludes 0; then `better` or `worse`, or `differs` where neither direction is
+    better. Intervals are 95 % percentiles of a bootstrap over prompts, each on its own: none is widened for how many there are.
+    """
+    found = {}
+    for name, figure in FIGURES.items():
+        sides = [_by_prompt(each, name) for each in (mine, base)]
+        shared = [prompt for prompt in sides[0] if prompt in sides[1]]
+        values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)
+        columns = np.column_stack((values, values[:, 0] - values[:, 1]))
+        (of_mine, *_), (of_base, *_), (difference, low, high) = _interval(columns, (figure.share, figure.share, False))
+        found[name] = {"mine": of_mine, "base": of_base, "difference": difference, "low": low, "high": high}
+        found[name] |= {"prompts": len(shared), "verdict": _verdict(figure.better, low, high)}
+    return found
+
+
+def beyond(figures: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float] = LIMITS) -> list[dict[str, Any]]:
+    """Each of `limits` beside what `means` found: `name`, `limit`, `mean`, `low`, `high`, `verdict`.
+
+    `kept`: the whole interval lies at the limit or below; `exceeded`: above it; else, and where nothing can be told, `undecided`.
+    """
+    rows = []
+    for name, limit in limits.items():
+        found = {key: figures[name][key] for key in ("mean", "low", "high")}
+        verdict = UNDECIDED
+        if found["low"] is not None:
+            verdict = KEPT if found["high"] <= limit else EXCEEDED if found["low"] > limit else UNDECIDED
+        rows.append({"name": name, "limit": limit, **found, "verdict": verdict})
+    return rows
+
+
+def _by_prompt(replies: ByPrompt, name: str) -> dict[Hashable, float]:
+    told = {prompt: [value for each in some if (value := each[name]) is not None] for prompt, some in replies.items()}
+    return {prompt: sum(values) / len(values) for prompt, values in told.items() if values}
+
+
+def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float | None, float | None, float | None]]:
+    """Mean, low and high of each column of float64[prompts, columns]."""
+    if not len(columns):
+        return [(None, None, None)] * len(shares)
+    averages = columns.mean(0).tolist()
+    if len(columns) == 1:
+        return [(average, None, None) for average in averages]
+    bounds = mean_intervals(columns, np.arange(len(columns)), shares=np.array(shares)).tolist()
+    return [(average, low, high) for average, (low, high) in zip(averages, bounds, strict=True)]
+
+
+def _verdict(better: str, low: float | None, high: float | None) -> str:
+    if low is None or high is None or low <= 0 <= high:
+        return UNCLEAR
+    return DIFFERS if better == NEITHER else BETTER if (low > 0) == (better == HIGHER) else WORSE

@@ -1,0 +1,87 @@
+"""Rows of replies.parquet to what stands in health.json: figures of each setting, and one against the others."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.asking.language_model import CUT, REFUSED, TEXT, UNPARSABLE
+from psychocounsel.evaluation.health.comparing import beyond, compare, means
+from psychocounsel.evaluation.health.figures import FIGURES, Health, health_of
+
+Row = Mapping[str, Any]
+_READ = (
+    TEXT,
+    CUT,
+    REFUSED,
+    UNPARSABLE,
+)  # unparsable: empty after all attempts; others brought no reply, and are counted alone
+
+
+def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> dict[str, Any]:
+    """The figures of all replies, `{"variants": [...]}`, one variant for each limit of length.
+
+    A variant has `length_limit`; `settings`: by name `replies`, `prompts`, `outcomes` (counts), `figures` (see `means`), `limits`
+    (see `beyond`) and `seeds` (figures over the seeds of a setting with several: `n`, `mean`, `sd`); `against`: by the name of
+    each other setting, what `compare` finds of `model` less it. Nothing is compared where `model` is None.
+
+    Args:
+        rows: of replies.parquet: speech, setting, seed, length_limit, text, outcome.
+        speeches: of speeches.parquet: speech, text, language.
+        model: the setting that is compared with the others.
+    """
+    clients = {row["speech"]: (row["text"], row.get("language")) for row in speeches}
+    variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        variants[row["length_limit"]][row["setting"]].append((row, _health(row, *clients[row["speech"]])))
+    limits = sorted(variants, key=lambda limit: (limit is not None, limit or 0))
+    return {"variants": [{"length_limit": limit, **_variant(variants[limit], model)} for limit in limits]}
+
+
+def _health(row: Row, prompt: str, language: str | None) -> Health | None:
+    """None of what is no reply at all."""
+    if row["outcome"] not in _READ:
+        return None
+    return health_of(row["text"] or "", prompt, row["outcome"] == CUT, row["outcome"] == REFUSED, language)
+
+
+def _variant(settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None) -> dict[str, Any]:
+    told = {name: _grouped(measured, "speech") for name, measured in settings.items()}
+    others = [name for name in settings if name != model] if model in settings else []
+    return {
+        "settings": {name: _setting(measured, told[name]) for name, measured in settings.items()},
+        "against": {other: compare(told[str(model)], told[other]) for other in others},
+    }
+
+
+def _setting(measured: list[tuple[Row, Health | None]], told: Mapping[Hashable, list[Health]]) -> dict[str, Any]:
+    figures = means(told)
+    seeds = _grouped(measured, "seed")
+    return {
+        "replies": sum(map(len, told.values())),
+        "prompts": len(told),
+        "outcomes": dict(sorted(Counter(row["outcome"] for row, _ in measured).items())),
+        "figures": figures,
+        "limits": beyond(figures),
+        "seeds": _over_seeds(list(seeds.values())) if len(seeds) > 1 else {},
+    }
+
+
+def _grouped(measured: Iterable[tuple[Row, Health | None]], column: str) -> dict[Hashable, list[Health]]:
+    groups: dict[Hashable, list[Health]] = defaultdict(list)
+    for row, health in measured:
+        if health is not None:
+            groups[row[column]].append(health)
+    return dict(groups)
+
+
+def _over_seeds(seeds: list[list[Health]]) -> dict[str, dict[str, float]]:
+    """Of each figure: how many seeds tell it, and mean and standard deviation (n - 1) of their means over replies."""
+    found = {}
+    for name in FIGURES:
+        told = [[value for each in some if (value := each[name]) is not None] for some in seeds]
+        averages = [float(np.mean(values)) for values in told if values]
+        if len(averages) > 1:
+            found[name] = {"n": len(averages), "mean": float(np.mean(averages)), "sd": float(np.std(averages, ddof=1))}
+    return found

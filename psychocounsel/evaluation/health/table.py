@@ -1,0 +1,73 @@
+"""What a user sees of health: figures as lines of text, no text of a reply."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from psychocounsel.evaluation.health.comparing import EXCEEDED, KEPT
+from psychocounsel.evaluation.health.figures import FIGURES
+
+_TITLE, _COLUMN, _INTERVAL = 38, 10, 32  # characters
+_DIGITS = {"mtld": 1, "words": 1, "characters": 0}
+_WHOLE = ("repetition", "distinct_2")  # shown as percentages though no shares of replies
+
+
+def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of what `summarise` returned."""
+    for variant in summary["variants"]:
+        limit = variant["length_limit"]
+        yield "" if limit is None else f"\nReplies of at most {limit} words"
+        for name, found in variant["settings"].items():
+            others = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"].items())
+            yield f"{name}: {found['replies']} replies to {found['prompts']} speeches ({others})"
+            if name not in _compared(variant):
+                yield from _alone(found["figures"])
+            yield from _limits(found["limits"])
+        for other, found in variant["against"].items():
+            yield from _against(other, found)
+
+
+def _compared(variant: Mapping[str, Any]) -> set[str]:
+    """Settings whose figures stand in a comparison."""
+    return set(variant["settings"]) if variant["against"] else set()
+
+
+def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
+    for name, each in figures.items():
+        if each["mean"] is not None:
+            yield f"  {FIGURES[name].title:<{_TITLE}}{_shown(name, each['mean']):>{_COLUMN}}{_interval(name, each)}"
+
+
+def _against(other: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  {'':<{_TITLE}}{'model':>{_COLUMN}}{'base':>{_COLUMN}}  difference from {other} (95 %, by speech)"
+    for name, each in figures.items():
+        if each["difference"] is None:
+            yield f"  {FIGURES[name].title:<{_TITLE}}{'not told':>{_COLUMN}}"
+            continue
+        sides = f"{_shown(name, each['mine']):>{_COLUMN}}{_shown(name, each['base']):>{_COLUMN}}"
+        change = f"  {_shown(name, each['difference'], True)}{_interval(name, each, True)}"
+        yield f"  {FIGURES[name].title:<{_TITLE}}{sides}{change:<{_INTERVAL}}{each['verdict']}, n = {each['prompts']}"
+
+
+def _limits(limits: list[dict[str, Any]]) -> Iterator[str]:
+    for each in limits:
+        if each["verdict"] == EXCEEDED:
+            measured = f"{_shown(each['name'], each['mean'])}{_interval(each['name'], each)}"
+            yield f"  warning: {FIGURES[each['name']].title}: {measured}, above the limit of {100 * each['limit']:g} %"
+    open_ = [each for each in limits if each["verdict"] not in (EXCEEDED, KEPT) and each["mean"] is not None]
+    if open_:
+        names = ", ".join(each["name"] for each in open_)
+        yield f"  limits that so few speeches leave undecided: {names}"
+
+
+def _shown(name: str, value: float, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    if FIGURES[name].share or name in _WHOLE:
+        return f"{100 * value:{sign}.1f} %"
+    return f"{value:{sign}.{_DIGITS[name]}f}"
+
+
+def _interval(name: str, found: Mapping[str, Any], signed: bool = False) -> str:
+    if found["low"] is None:
+        return ""
+    low, high = (_shown(name, found[end], signed).removesuffix(" %") for end in ("low", "high"))
+    return f" ({low} to {high})"
