@@ -110,8 +110,8 @@ CHOICES = ("Grief", "A bond", "Sleep")
 
 @pytest.mark.parametrize(
     "text",
-    ["B", "b", " B.\n", "(B)", "**B**", "**Answer: B**", "The correct answer is B.", "B) A bond", "B. a bond.", "Answer: (b) A bond",
-     "\\boxed{B}", "<think>C? No.</think>\nB", "`B`"],
+    ["B", "b", " B.\n", "(B)", "**B**", "**Answer: B**", "The correct answer is B.", "B) A bond", "B. a bond.",
+     "Answer: (b) A bond", "\\boxed{B}", "<think>C? No.</think>\nB", "`B`"],
 )  # fmt: skip
 def test_letters_that_are_read(text: str) -> None:
     assert read_letters(text, CHOICES, several=False) == {1}

@@ -18,7 +18,7 @@ from psychocounsel.evaluation.external.rubric_items import Criterion, rubric_set
 from psychocounsel.evaluation.external.rubric_ratings import criteria_ask, read_values
 from psychocounsel.evaluation.external.set_asking import Asked, Rules, answer_exam, estimate_sets, rate_set
 from psychocounsel.evaluation.external.set_files import read_set, read_sets
-from tests.support.answering import Reply, no_proxy, serving
+from tests.support.answering import Reply, Server, no_proxy, serving
 from tests.support.asking import chat
 from tests.support.scripted import completion
 
@@ -37,8 +37,19 @@ EXAM = exam_set(
 )
 
 
+def is_greeting(payload: Any) -> bool:
+    """Whether a model is only asked if it is there."""
+    return bool(payload["messages"][-1]["content"] == "Hello.")
+
+
+def asked_of(server: Server) -> int:
+    return sum(not is_greeting(payload) for _, payload in server.asked)
+
+
 def letter_of_right(payload: Any, number: int) -> Any:
     """One model knows, one always says B, one talks."""
+    if is_greeting(payload):
+        return completion("Hello.", payload)
     lines = payload["messages"][-1]["content"].split("\n\n")[-1].split("\n")
     knows = next(line[0] for line in lines if "right" in line)
     said = {"knows": knows, "says_b": "B", "talks": f"Let me think about it. It is {knows}."}[payload["model"]]
@@ -51,8 +62,8 @@ def test_exams_are_answered_once_and_read_strictly(tmp_path: Path) -> None:
         rules = Rules(shuffles=1, seed=3)
         assert sum(estimate_sets([EXAM], contestants, rules, answers).calls.values()) == 72
         found = answer_exam(EXAM, contestants, rules, answers, Budget())
-        assert len(server.asked) == 72 == len(found)
-        assert found == answer_exam(EXAM, contestants, rules, answers, Budget()) and len(server.asked) == 72
+        assert asked_of(server) == 72 == len(found)
+        assert found == answer_exam(EXAM, contestants, rules, answers, Budget()) and asked_of(server) == 72
         assert estimate_sets([EXAM], contestants, rules, answers).bought == 72
     figures = exam_figures(EXAM, found, base="says_b")
     of = figures["settings"]
@@ -63,15 +74,15 @@ def test_exams_are_answered_once_and_read_strictly(tmp_path: Path) -> None:
     json.dumps(figures, allow_nan=False)
 
 
-def test_a_server_that_fails_is_not_scored(tmp_path: Path) -> None:
-    with serving(lambda payload, number: Reply(500)) as server, closing(Answers(tmp_path)) as answers:
+def test_a_call_that_fails_is_not_scored(tmp_path: Path) -> None:
+    def broken(payload: Any, number: int) -> Any:
+        return completion("A", payload) if is_greeting(payload) or "Question 3?" in str(payload) else Reply(500)
+
+    with serving(broken) as server, closing(Answers(tmp_path)) as answers:
         model = chat(f"{server.address}/v1", "down", retries=0)
-        try:
-            found = answer_exam(EXAM, [Asked(model, "down")], Rules(shuffles=0), answers, Budget())
-        except UserError:
-            return  # no server is left
+        found = answer_exam(EXAM, [Asked(model, "down")], Rules(shuffles=0), answers, Budget())
     mine = exam_figures(EXAM, found)["settings"]["down"]
-    assert mine["accuracy"] is None and mine["outcomes"] == {"failed": 12} and mine["scored_items"] == 0
+    assert mine["accuracy"] == 1 and mine["outcomes"] == {"failed": 11, "text": 1} and mine["scored_items"] == 1
 
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -101,6 +112,8 @@ def test_scores_are_points_over_the_most_that_can_be_reached() -> None:
 
 def judged(payload: Any, number: int) -> Any:
     """Two judges: one is strict about feelings, one refuses every third; contestants reply in their own way."""
+    if is_greeting(payload):
+        return completion("Hello.", payload)
     name, asked = payload["model"], payload["messages"][-1]["content"]
     if name in ("kind", "cold"):
         weeks = int(asked.split("my work ")[1].split(" ")[0])
@@ -123,9 +136,9 @@ def test_judges_rate_each_reply_once_and_what_is_missing_is_not_scored(tmp_path:
         contestants = [Asked(chat(f"{server.address}/v1", name), name) for name in ("kind", "cold")]
         judges = [chat(f"{server.address}/v1", name) for name in ("steady", "moody")]
         ratings = rate_set(found, contestants, judges, Rules(), answers, Budget())
-        bought = len(server.asked)
+        bought = asked_of(server)
         assert (
-            ratings == rate_set(found, contestants, judges, Rules(), answers, Budget()) and len(server.asked) == bought
+            ratings == rate_set(found, contestants, judges, Rules(), answers, Budget()) and asked_of(server) == bought
         )
         more = rate_set(
             found, [*contestants, Asked(contestants[0].model, "again", 1)][:2], judges, Rules(), answers, Budget()
