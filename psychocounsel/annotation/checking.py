@@ -1,20 +1,17 @@
 """What `annotate` looks at before anything starts, once its directory is known; no torch."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from psychocounsel.annotation.annotation_steps import ASKED, due_steps
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
-from psychocounsel.asking.parties import is_own
+from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.sections.annotation_groups import key_variables
-from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.plan import Planned
@@ -48,7 +45,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
             raise UserError(
                 f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
             )
-    _refuse_internet(config, asking)
+    refuse_internet(config, asking)
 
 
 def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
@@ -125,24 +122,3 @@ def _one_process(config: DictConfig) -> None:
             "cluster.processes, cluster.nodes: annotate runs one process a job; with cluster=slurm, shards=N shares the work out"
         )
     cluster.processes = 1
-
-
-def outside_hosts(config: DictConfig, groups: list[str]) -> Iterator[tuple[str, str]]:
-    """Key and host of each server that is neither in a private network nor named without a domain, as compute nodes are."""
-    for group in groups:
-        for key, address in build(config, group).receivers(group):
-            host = host_of(address)
-            if "." in host and not is_own(address):
-                yield key, host
-
-
-def _refuse_internet(config: DictConfig, groups: list[str]) -> None:
-    """Compute nodes often reach no host outside: a job would wait there for nothing."""
-    internet: Any = config.cluster.get("internet")
-    if internet is not False:
-        return
-    for key, host in outside_hosts(config, groups):
-        raise UserError(
-            f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
-            "there, as writers=vllm"
-        )

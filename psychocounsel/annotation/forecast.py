@@ -1,10 +1,6 @@
 """`dry_run=true`: what each step would ask, of whom, and at what price. Speeches are read; nobody is asked."""
 
-import os
-import signal
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,6 +18,7 @@ from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.drafts import draft_of
 from psychocounsel.steps.plan import Planned
 from psychocounsel.steps.tables import rows_of, written
 
@@ -38,31 +35,10 @@ def forecast(config: DictConfig) -> list[str]:
     set_cache_directories(config.paths.cache)
     protect(config, files.path)  # as a worker does: this process reads speeches
     due = {each.step: each for each in due_steps(config) if each.due}
-    with _draft(files.path) as draft:
-        if files.answers.exists():
-            draft.answers = files.answers
+    with draft_of(files) as draft:
         draft.speeches, draft.replies = files.speeches, files.replies
         context = StepContext(config, draft, lambda line: None, lambda items, *_, **__: items)
         return [*_steps(context, due), *_receivers(config, due)]
-
-
-@contextmanager
-def _draft(out: Path) -> Iterator[AnnotationDir]:
-    """A folder for tables, readable for this user alone, that goes afterwards, after SIGTERM as well.
-
-    It lies in the data set's directory if there is one: what a kill leaves there is found by a removal (remove_unfinished).
-    """
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    inside = str(out) if out.is_dir() and os.access(out, os.W_OK) else None
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".forecast-", suffix=".tmp", dir=inside) as folder:
-            yield AnnotationDir(Path(folder))
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iterator[str]:

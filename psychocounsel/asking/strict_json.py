@@ -1,4 +1,4 @@
-"""JSON that a model was asked for, read strictly: nothing is guessed or repaired."""
+"""Answers that must be JSON: the schema that is asked for, and the strict reading of what came. Nothing is guessed."""
 
 import json
 import re
@@ -14,11 +14,21 @@ class Unreadable(ValueError):
     """An answer that cannot be used; the message says why, and quotes nothing of it."""
 
 
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with just these properties, all of them needed."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
 def parsed_json(text: str) -> Any:
-    """The JSON value that is an answer, alone or in one code fence, after thoughts.
+    """The JSON of an answer that holds nothing else, alone or in one code fence.
 
     Raises:
-        Unreadable: for anything else, and for a key that stands twice in an object.
+        Unreadable: for anything else, and for a key that stands there twice.
     """
     text = without_thoughts(text)
     fenced = _FENCED.findall(text)
@@ -32,33 +42,23 @@ def parsed_json(text: str) -> Any:
         raise Unreadable("is not valid JSON") from error
 
 
-def object_of(value: Any, where: str) -> dict[str, Any]:
-    """The value, if it is a JSON object; `where` is what the message calls it."""
-    if not isinstance(value, dict):
-        raise Unreadable(f"{where} is no JSON object")
-    return value
-
-
-def check_keys_of(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
-    """Raise Unreadable if an object lacks one of `keys`, or has another; `where` begins the message, as `empathy: `."""
-    if missing := [key for key in keys if key not in found]:
-        raise Unreadable(f"{where}{missing[0]} is missing")
-    if len(found) > len(keys):
-        raise Unreadable(f"{where or 'the answer '}has a key that was not asked for")
-
-
-def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of an object with these properties, all of them required, and no others."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [*properties],
-        "additionalProperties": False,
-    }
-
-
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Python would silently keep the last of two equal keys."""
     if len(dict(pairs)) < len(pairs):
         raise Unreadable("has a key twice")
     return dict(pairs)
+
+
+def json_object(value: Any, where: str) -> dict[str, Any]:
+    """`value`, which must be an object; `where` is what messages call it. Raises Unreadable."""
+    if not isinstance(value, dict):
+        raise Unreadable(f"{where} is no JSON object")
+    return value
+
+
+def check_keys(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
+    """Refuse an object that lacks one of `keys` or has others. Raises Unreadable."""
+    if missing := [key for key in keys if key not in found]:
+        raise Unreadable(f"{where}{missing[0]} is missing")
+    if len(found) > len(keys):
+        raise Unreadable(f"{where or 'the answer '}has a key that was not asked for")

@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
+from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.counsellor_prompt import system_prompt
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
@@ -71,7 +72,7 @@ def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
         build(config, "writers").models(),
         config.replies.per_speech,
         config.replies.seed,
-        system_prompt(config.replies),
+        system_prompt(str(config.replies.system_prompt), config.replies.length_limit),
         config.crisis_to_third_parties,
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.asking.strict_json import Unreadable, check_keys_of, object_of, object_schema, parsed_json
+from psychocounsel.asking.strict_json import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 
 NOT_APPLICABLE = "not applicable"
@@ -52,21 +52,21 @@ def read_answer(text: str, joint: bool = False) -> list[Judgements]:
     Raises:
         Unreadable: for anything but the JSON that was asked for, alone or in one code fence.
     """
-    found = object_of(parsed_json(text), "the answer")
+    found = json_object(parsed_json(text), "the answer")
     if not joint:
         return [_judgements(found, "")]
     keys = [reply_key(place) for place in range(max(len(found), 1))]
-    check_keys_of(found, keys, "")
-    return [_judgements(object_of(found[key], key), f"{key}: ") for key in keys]
+    check_keys(found, keys, "")
+    return [_judgements(json_object(found[key], key), f"{key}: ") for key in keys]
 
 
 def _judgements(found: dict[str, Any], where: str) -> Judgements:
-    check_keys_of(found, PRINCIPLES, where)
-    return {name: _judgement(object_of(found[name], f"{where}{name}"), f"{where}{name}") for name in PRINCIPLES}
+    check_keys(found, PRINCIPLES, where)
+    return {name: _judgement(json_object(found[name], f"{where}{name}"), f"{where}{name}") for name in PRINCIPLES}
 
 
 def _judgement(found: dict[str, Any], where: str) -> Judgement:
-    check_keys_of(found, KEYS, f"{where}: ")
+    check_keys(found, KEYS, f"{where}: ")
     for name in ("reason", "quote"):
         if not isinstance(found[name], str) or not found[name].strip():
             raise Unreadable(f"{where}: its {name} is no text")

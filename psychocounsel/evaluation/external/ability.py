@@ -17,7 +17,7 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.metrics.stats import mean_intervals
 from psychocounsel.storage.files import read_mapping, write_json
 
-_PROCESS = "psychocounsel.evaluation.external.lm_eval_process"
+_PROCESS = "psychocounsel.evaluation.evaluation.lm_eval_process"
 Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]  # task, metric: value, stderr, higher_is_better, documents
 
 
@@ -40,7 +40,7 @@ class AbilityTasks:
     chat: bool = False
 
 
-def check_ability(asked: AbilityTasks, key: str = "external") -> None:
+def check_ability(asked: AbilityTasks, key: str = "evaluation") -> None:
     """Refuse, before anything starts, what cannot work.
 
     Raises:

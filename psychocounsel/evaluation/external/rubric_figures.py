@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.asking.language_model import TEXT
+from psychocounsel.asking.language_model import CUT, TEXT
 from psychocounsel.evaluation.external.exam_figures import sign_test
 from psychocounsel.evaluation.external.rubric_items import RubricSet
 from psychocounsel.evaluation.external.rubric_ratings import Values
@@ -131,4 +131,4 @@ def _mean(scores: np.ndarray) -> dict[str, Any]:
 
 def is_rateable(outcome: str, text: str) -> bool:
     """Whether a reply is shown to judges: one that a client would read, also where it was cut."""
-    return outcome in (TEXT, "cut") and bool(text.strip())
+    return outcome in (TEXT, CUT) and bool(text.strip())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psychocounsel.asking.language_model import Ask
-from psychocounsel.asking.strict_json import Unreadable, check_keys_of, object_of, object_schema, parsed_json
+from psychocounsel.asking.strict_json import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.evaluation.external.rubric_items import Criterion, RubricItem
 
 Values = tuple[bool | int, ...]  # of each criterion: met or not, or a rating
@@ -70,14 +70,14 @@ def read_values(text: str) -> Values:
     Raises:
         Unreadable: for anything but the JSON that was asked for.
     """
-    found = object_of(parsed_json(text), "the answer")
-    check_keys_of(found, [f"criterion_{n}" for n in range(1, max(len(found), 1) + 1)], "")
+    found = json_object(parsed_json(text), "the answer")
+    check_keys(found, [f"criterion_{n}" for n in range(1, max(len(found), 1) + 1)], "")
     values = []
     for number in range(1, len(found) + 1):
         where = f"criterion_{number}"
-        each = object_of(found[where], where)
+        each = json_object(found[where], where)
         key = "met" if "met" in each else "rating"
-        check_keys_of(each, ("reason", key), f"{where}: ")
+        check_keys(each, ("reason", key), f"{where}: ")
         if not isinstance(each["reason"], str) or not each["reason"].strip():
             raise Unreadable(f"{where}: its reason is no text")
         if type(each[key]) is not (bool if key == "met" else int):

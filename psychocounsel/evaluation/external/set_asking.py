@@ -10,7 +10,7 @@ from typing import Any
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
-from psychocounsel.asking.language_model import CUT, FAILED, TEXT, Answer, Ask, LanguageModel
+from psychocounsel.asking.language_model import CUT, FAILED, TEXT, WITHHELD, Answer, Ask, LanguageModel
 from psychocounsel.asking.parties import may_see
 from psychocounsel.evaluation.external.exam_figures import UNREADABLE, ExamAnswer
 from psychocounsel.evaluation.external.exam_items import ExamSet
@@ -19,7 +19,6 @@ from psychocounsel.evaluation.external.rubric_figures import RubricRating, is_ra
 from psychocounsel.evaluation.external.rubric_items import RubricItem, RubricSet
 from psychocounsel.evaluation.external.rubric_ratings import criteria_ask, read_values
 
-WITHHELD = "withheld"
 _RATING_RETRIES = 2  # of a judge's answer that cannot be read
 _NO_ANSWER = Outcome[Any](FAILED, None, Answer(FAILED), 0)
 

@@ -19,7 +19,7 @@ KINDS = ("exam", "rubric")
 
 @dataclass(frozen=True)
 class SetFile:
-    """An entry of `external.sets`.
+    """An entry of `evaluation.sets`.
 
     Attributes:
         path: a .jsonl, .json, .csv, .tsv or .parquet file, a folder, or a dataset of the hub.
@@ -67,7 +67,7 @@ def set_file(entry: Any, key: str) -> SetFile:
 
 
 def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
-    """The set of an entry of `external.sets`; `key` is where it stands.
+    """The set of an entry of `evaluation.sets`; `key` is where it stands.
 
     Raises:
         UserError: for a file that cannot be read, or a row that cannot be used; it names file and row.
@@ -88,7 +88,7 @@ def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
     return replace(found, items=tuple(each for each in found.items if each.item in kept))  # type: ignore[arg-type]
 
 
-def read_sets(entries: Any, key: str = "external.sets") -> list[ExamSet | RubricSet]:
+def read_sets(entries: Any, key: str = "evaluation.sets") -> list[ExamSet | RubricSet]:
     """All sets.
 
     Raises:

@@ -286,7 +286,9 @@ def test_files_of_every_kind_give_the_same_items(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(found), tmp_path / "b.parquet")
     lines = ["question,A,B,answer", *(f'"{row["question"]}",{row["A"]},{row["B"]},{row["answer"]}' for row in found)]
     (tmp_path / "c.csv").write_text("\n".join(lines) + "\n")
-    sets = [read_set({"path": str(tmp_path / name)}, "external.sets[0]") for name in ("a.jsonl", "b.parquet", "c.csv")]
+    sets = [
+        read_set({"path": str(tmp_path / name)}, "evaluation.sets[0]") for name in ("a.jsonl", "b.parquet", "c.csv")
+    ]
     assert [each.name for each in sets] == ["a", "b", "c"]
     assert sets[0].items == sets[1].items == sets[2].items and len(sets[0].items) == 5
-    assert len(read_set({"path": str(tmp_path / "a.jsonl"), "limit": 2}, "external.sets[0]").items) == 2
+    assert len(read_set({"path": str(tmp_path / "a.jsonl"), "limit": 2}, "evaluation.sets[0]").items) == 2

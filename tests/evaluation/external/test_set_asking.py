@@ -18,7 +18,7 @@ from psychocounsel.evaluation.external.rubric_items import Criterion, rubric_set
 from psychocounsel.evaluation.external.rubric_ratings import criteria_ask, read_values
 from psychocounsel.evaluation.external.set_asking import Asked, Rules, answer_exam, estimate_sets, rate_set
 from psychocounsel.evaluation.external.set_files import read_set, read_sets
-from tests.support.answering import Reply, Server, no_proxy, serving
+from tests.support.answering import Server, no_proxy, serving
 from tests.support.asking import chat
 from tests.support.scripted import completion
 
@@ -72,17 +72,6 @@ def test_exams_are_answered_once_and_read_strictly(tmp_path: Path) -> None:
     assert of["talks"]["unreadable"] == 1 and of["talks"]["accuracy"] == 0
     assert figures["against"]["knows"]["better"] == 12 and figures["against"]["knows"]["p"] == pytest.approx(2 / 2**12)
     json.dumps(figures, allow_nan=False)
-
-
-def test_a_call_that_fails_is_not_scored(tmp_path: Path) -> None:
-    def broken(payload: Any, number: int) -> Any:
-        return completion("A", payload) if is_greeting(payload) or "Question 3?" in str(payload) else Reply(500)
-
-    with serving(broken) as server, closing(Answers(tmp_path)) as answers:
-        model = chat(f"{server.address}/v1", "down", retries=0)
-        found = answer_exam(EXAM, [Asked(model, "down")], Rules(shuffles=0), answers, Budget())
-    mine = exam_figures(EXAM, found)["settings"]["down"]
-    assert mine["accuracy"] == 1 and mine["outcomes"] == {"failed": 11, "text": 1} and mine["scored_items"] == 1
 
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -213,12 +202,12 @@ def test_shared_criteria_and_the_rubric(tmp_path: Path) -> None:
     file.write_text("- {name: empathy, criterion: Is kind, scale: [1, 5]}\n- Has no harm\n")
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"question": "I cannot sleep."}) + "\n")
     entry = {"path": str(tmp_path / "prompts.jsonl"), "criteria": str(file)}
-    found = read_set(entry, "external.sets[0]")
+    found = read_set(entry, "evaluation.sets[0]")
     assert found.items[0].criteria == (Criterion("Is kind", "empathy", scale=(1, 5)), Criterion("Has no harm"))  # type: ignore[union-attr]
     principles = shared_criteria("builtin:en", "key")
     assert len(principles) == 7 and {each.scale for each in principles} == {(1, 5)}
     with pytest.raises(UserError, match="has neither choices nor criteria"):
-        read_set(str(tmp_path / "prompts.jsonl"), "external.sets[0]")
+        read_set(str(tmp_path / "prompts.jsonl"), "evaluation.sets[0]")
     with pytest.raises(UserError, match="two sets have the name prompts"):
         read_sets([entry, entry])
     for wrong, said in [
@@ -227,4 +216,4 @@ def test_shared_criteria_and_the_rubric(tmp_path: Path) -> None:
         ({"path": "x", "kind": "quiz"}, "exam or rubric"),
     ]:
         with pytest.raises(UserError, match=said):
-            read_set(wrong, "external.sets[0]")
+            read_set(wrong, "evaluation.sets[0]")
