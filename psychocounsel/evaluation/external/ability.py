@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.asking.in_process import InProcess, Transformers
+from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError, words
 from psychocounsel.metrics.stats import mean_intervals
 from psychocounsel.storage.files import read_mapping, write_json
@@ -50,6 +52,21 @@ def check_ability(asked: AbilityTasks, key: str = "evaluation") -> None:
         raise UserError(f"{key}.lm_eval: lm-eval is not installed; pip install 'psychocounsel[lm-eval]'")
     if asked.folder and not Path(asked.folder).is_dir():
         raise UserError(f"{key}.lm_eval_folder={asked.folder}: is no folder")
+
+
+def weights_of(model: LanguageModel) -> str:
+    """The folder or hub id of a contestant's weights, which lm-eval needs.
+
+    Raises:
+        UserError: for a contestant without weights here: a server or a file of replies.
+    """
+    if not isinstance(model, Transformers | InProcess) or not model.model:
+        raise UserError(
+            f"evaluation.lm_eval: {model.name} has no weights here: lm-eval needs a run, a folder or a hub id"
+        )
+    from psychocounsel.model.load import resolve_path
+
+    return resolve_path(str(model.model))
 
 
 def measure_ability(model: str, asked: AbilityTasks) -> Measured:
