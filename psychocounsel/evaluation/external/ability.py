@@ -19,7 +19,7 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.metrics.stats import mean_intervals
 from psychocounsel.storage.files import read_mapping, write_json
 
-_PROCESS = "psychocounsel.evaluation.evaluation.lm_eval_process"
+_PROCESS = "psychocounsel.evaluation.external.lm_eval_process"
 Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]  # task, metric: value, stderr, higher_is_better, documents
 
 
