@@ -137,8 +137,8 @@ def _rating_calls(
         }
         for outcome, text in sorted(replies):
             for judge in judges:
-                if is_rateable(outcome, text) and rules.may_see(judge, item) and (item, text, judge.name) not in asked:
-                    asked.add((item, text, judge.name))
+                if is_rateable(outcome, text) and rules.may_see(judge, item) and (item.item, text, judge.name) not in asked:
+                    asked.add((item.item, text, judge.name))
                     yield judge, criteria_ask(item, text, rules.seed)
 
 
