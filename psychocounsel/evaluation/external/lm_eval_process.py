@@ -16,13 +16,12 @@ def measured(order: dict[str, Any]) -> dict[str, Any]:
     """Evaluate the model of `order`; returns {task: {metric: {...}}}, a metric's filter in its name unless it is `none`."""
     import torch
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     results = simple_evaluate(
         model="hf",
         model_args={"pretrained": order["model"], "dtype": "auto"},
         tasks=order["tasks"],
-        task_manager=TaskManager(include_path=order["folder"]),
+        task_manager=_task_manager(order["folder"], order["tasks"]),
         device="cuda" if torch.cuda.is_available() else "cpu",
         batch_size=order["batch_size"],
         limit=order["limit"],
@@ -34,6 +33,17 @@ def measured(order: dict[str, Any]) -> dict[str, Any]:
         task: _of_task(figures, results.get("samples", {}).get(task, []), results["higher_is_better"].get(task, {}))
         for task, figures in results["results"].items()
     }
+
+
+def _task_manager(folder: str | None, tasks: list[str]) -> Any:
+    """What finds the tasks. Those that ship (thousands of files) are not read where the folder has all that are asked for."""
+    from lm_eval.tasks import TaskManager
+
+    if folder:
+        own = TaskManager(include_path=folder, include_defaults=False)
+        if {*tasks} <= {*own.all_tasks}:
+            return own
+    return TaskManager(include_path=folder)
 
 
 def _of_task(figures: dict[str, Any], samples: list[dict[str, Any]], directions: dict[str, Any]) -> dict[str, Any]:

@@ -34,9 +34,11 @@ def pairs(folder: Path) -> Path:
 
 def run(task: Any, folder: Path, stop: str = "stop") -> Any:
     """The log of a run in which the model says REPLIES in turn."""
-    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
     outputs = [ModelOutput.from_content("mockllm/model", text, stop_reason=stop) for text in REPLIES]
+    for output in outputs:
+        output.usage = ModelUsage()  # else it would be counted by a tokenizer from the network
     model = get_model("mockllm/model", custom_outputs=outputs)
     (log,) = inspect_ai.eval(task, model=model, log_dir=str(folder / "logs"), display="none", max_samples=1)
     assert log.status == "success", log.error
