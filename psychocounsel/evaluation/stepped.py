@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +13,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.parties import refuse_internet
+from psychocounsel.data.privacy import paths_of
+from psychocounsel.data.sources import source_of
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.rundir.paths import EvaluationDir
@@ -22,7 +25,7 @@ from psychocounsel.settings.typed.evaluate_keys import ContestConfig
 from psychocounsel.steps.at_work import work_in_steps
 from psychocounsel.steps.context import Bar, StepContext
 from psychocounsel.steps.course import Course
-from psychocounsel.steps.plan import asked_steps, planned
+from psychocounsel.steps.plan import Planned, asked_steps, planned
 from psychocounsel.steps.running import run_steps
 from psychocounsel.steps.showing import Showing
 
@@ -46,10 +49,13 @@ class SteppedEvaluation(Evaluation):
 
     def work(self, run: Run, bar: Bar) -> int:
         showing = Showing(run.write_state, run.say)
-        context = StepContext(run.config, EvaluationDir(run.dir), run.say, showing.bar)
+        share = (0, 1) if run.config.share is None else (run.config.share, run.config.shards)
+        context = StepContext(run.config, directory(run.config), run.say, showing.bar, share)
 
         def do() -> dict[str, Any]:
             figures = run_steps(self.course, context, showing.begin)
+            for path in context.files.shards.glob("*/*.parquet"):
+                path.unlink()  # the tables of the whole have the same texts
             run.say(f"written to {run.dir}")
             metrics: dict[str, Any] = figures.get(self.course.steps[-1], {}).get("metrics", {})
             return metrics
@@ -66,7 +72,7 @@ class SteppedEvaluation(Evaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         check_steps(asked_steps(self.course, config), self.course.steps)
-        due = {each.step for each in planned(self.course, config, EvaluationDir(run_dir)) if each.due}
+        due = {each.step for each in self.planned(config) if each.due}
         asking = {group for step in due for group in self.course.models(config, step)}
         for key, variable in key_variables(config):
             if key.partition(".")[0] in asking and variable not in os.environ:
@@ -76,15 +82,49 @@ class SteppedEvaluation(Evaluation):
         refuse_internet(config, sorted(asking))
 
     def nothing_due(self, config: DictConfig) -> bool:
-        return not any(each.due for each in planned(self.course, config, EvaluationDir(Path(config.run_dir))))
+        return not any(each.due for each in self.planned(config))
+
+    def planned(self, config: DictConfig) -> list[Planned]:
+        """The steps that a checked configuration asks for, each due or done in its directory."""
+        return planned(self.course, config, directory(config))
+
+    def shared_steps(self, config: DictConfig) -> list[str]:
+        """The steps that shards can do: those that ask models."""
+        return [step for step in asked_steps(self.course, config) if self.course.models(config, step)]
 
     def forecast(self, config: DictConfig) -> list[str]:
         from psychocounsel.steps.drafts import draft_of
 
-        files = EvaluationDir(Path(config.run_dir))
-        due = {each.step for each in planned(self.course, config, files) if each.due}
-        with draft_of(files) as draft:
+        due = {each.step for each in self.planned(config) if each.due}
+        with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
             return self.to_ask(StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due)
+
+
+def directory(config: DictConfig) -> EvaluationDir:
+    """The files that a job works on: of the evaluation, or of its shard, which lies in `RUN/shards/`."""
+    path = Path(config.run_dir)
+    return EvaluationDir(path) if config.share is None else EvaluationDir(path.parent.parent).shard(config.share)
+
+
+def source_marks(config: DictConfig) -> dict[str, Any]:
+    """Size and time of change of the files that speeches and replies are made from; {} if one is not there any more."""
+    found: dict[str, Any] = {}
+    try:
+        for path in _sources(config):
+            found[str(path)] = [(about := path.stat()).st_size, about.st_mtime_ns]
+    except OSError:
+        return {}
+    return found
+
+
+def _sources(config: DictConfig) -> Iterator[Path]:
+    source = source_of(config.data)
+    for path in paths_of(config.data):
+        yield from source.files(path) or ()
+    for model in build(config, "contestants").models():
+        place = Path(str(model.model))
+        if model.model and place.exists():
+            yield from [place] if place.is_file() else sorted(place.glob("*.safetensors"))
 
 
 def replies_to_ask(context: StepContext[EvaluationDir]) -> list[str]:

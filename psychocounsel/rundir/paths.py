@@ -151,6 +151,13 @@ class EvaluationDir(StepsDir):
         self.ratings = path / "ratings.parquet"  # evaluation=external: what judges said of replies by criteria
         self.ability = path / "ability.json"  # evaluation=external: what lm-eval measured, document by document
         self.figures = path / "figures.json"  # every figure with its interval, for `report`
+        self.shards = path / "shards"  # run directories of the jobs that share the work
+
+    def shard(self, index: int) -> "EvaluationDir":
+        """`RUN/shards/003`: tables of a share of the speeches; the answers are those of the whole."""
+        found = EvaluationDir(self.shards / f"{index:03d}")
+        found.answers = self.answers
+        return found
 
 
 class AttemptDir:

@@ -61,7 +61,7 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
         sources = record.get("sources", {})
         if step == course.steps[0] and asked:
             sources = course.sources(config) or sources  # sources that are gone were read before
-        elif share is not None and step != course.steps[0]:
+        if share is not None and files.step(step).parent == files.steps:  # a step of this shard, not of the whole
             sources = {**sources, "share": f"{share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and course.output(files, step).exists()

@@ -17,7 +17,7 @@ from psychocounsel.rundir.submissions import home_of
 
 def is_shared(job: Job) -> bool:
     """Whether the job becomes several."""
-    return job.makes_tables and job.config.shards > 1 and not job.config.remove
+    return job.works_in_steps and job.config.shards > 1 and not job.config.get("remove")
 
 
 @dataclass

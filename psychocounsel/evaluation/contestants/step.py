@@ -68,7 +68,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_speeches(context)
     models = build(context.config, "contestants").models()
     limits = context.config.budget
-    with closing(Answers(context.files.answers)) as answers:
+    with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = Budget.of(limits.cost, limits.calls, answers, models)
         wanted = [reply for reply in wanted_replies(context) if reply.ask is not None]
         asks = ((reply.contestant.model, reply.ask) for reply in wanted if reply.ask is not None)
@@ -85,7 +85,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def write_speeches(context: StepContext[EvaluationDir]) -> None:
     """Choose the speeches and write speeches.parquet."""
     with written(context.files.speeches, SPEECHES) as add:
-        for speech in evaluation_speeches(context.config, context.say):
+        index, count = context.shard
+        for speech in evaluation_speeches(context.config, context.say)[index::count]:
             add(speech)
 
 

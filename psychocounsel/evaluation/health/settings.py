@@ -9,7 +9,14 @@ from typing import ClassVar
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
-from psychocounsel.evaluation.stepped import READ_BY_REPLIES, REPLIES, SteppedEvaluation, models_of, replies_to_ask
+from psychocounsel.evaluation.stepped import (
+    READ_BY_REPLIES,
+    REPLIES,
+    SteppedEvaluation,
+    models_of,
+    replies_to_ask,
+    source_marks,
+)
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
@@ -35,6 +42,7 @@ class HealthEvaluation(SteppedEvaluation):
         reads={"replies": READ_BY_REPLIES, "figures": ()},
         output=_output,
         models=_models,
+        sources=source_marks,
         answering=("contestants",),
     )
 

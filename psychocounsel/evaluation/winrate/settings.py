@@ -10,7 +10,14 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.stepped import READ_BY_REPLIES, REPLIES, SteppedEvaluation, models_of, replies_to_ask
+from psychocounsel.evaluation.stepped import (
+    READ_BY_REPLIES,
+    REPLIES,
+    SteppedEvaluation,
+    models_of,
+    replies_to_ask,
+    source_marks,
+)
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -58,6 +65,7 @@ class WinRate(SteppedEvaluation):
         },
         output=_output,
         models=_models,
+        sources=source_marks,
         answering=("contestants", "judge"),
     )
 

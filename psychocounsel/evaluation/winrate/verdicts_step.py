@@ -38,7 +38,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     for line in judge_warnings(config):
         context.say(line)
     count = sum(call.ask is not None for call in _calls(context, judging))
-    with closing(Answers(context.files.answers)) as answers:
+    with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = Budget.of(config.budget.cost, config.budget.calls, answers, judging.judges)
         came = ask_all(
             _asks(_calls(context, judging)),

@@ -31,11 +31,13 @@ class ContestConfig(PairsConfig):
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     crisis_to_third_parties: bool = False
     trained_on: list[str] = option([])
+    shards: int = option(1, at_least=1, at_most=1000)
+    share: int | None = None  # which of the shards a job of an array does; submission says it
 
 
 # Sections of conf/evaluate.yaml that some evaluations read, and others do not.
 OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge")
-_OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on")
+_OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on", "shards")
 
 
 def idle_sections(evaluation: Any) -> list[str]:

@@ -115,8 +115,6 @@ def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
             yield f"scores.{name}", "annotator=rules reads no prompt"
     if config.pairs.test_fraction == 0:
         yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
-    if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
-        yield "shards", "cluster=slurm alone shares the work out"
 
 
 def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -129,6 +127,8 @@ def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "crisis_to_third_parties", "no model belongs to others"
     if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
         yield "budget.cost", "no model has an input_price or output_price; budget.calls limits calls"
+    if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
+        yield "shards", "cluster=slurm alone shares the work out"
 
 
 def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""`annotate` with `shards=N`: a job that reads speeches, an array that asks, and a job that makes the data set.
+"""`shards=N`: the jobs of a command that works in steps. An array asks models, and a last job makes tables and figures.
 
-All share the directory's journal of answers. The last job makes the tables of replies and votes as one process would, of answers
-that are all in the journal, so the data set is that of a run without shards.
+In `annotate` a first job reads the speeches. All share the directory's journal of answers. The last job does every step as one
+process would, with answers that are all in the journal, so the result is that of a run without shards.
 """
 
 import contextlib
@@ -10,28 +10,32 @@ from copy import deepcopy
 from pathlib import Path
 
 from psychocounsel.annotation.annotation_steps import due_steps
-from psychocounsel.annotation.checking import nothing_due, refuse_unfinished_removal
-from psychocounsel.cluster.job import Job, Submission, write_run_directory
+from psychocounsel.annotation.checking import refuse_unfinished_removal
+from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, scheduler, submitting
 from psychocounsel.errors import DONE
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.rundir.summary import is_finished
 from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.settings.targets import build
 
-_SHARED = ("replies", "scores")  # the steps that the array does
+_SHARED = ("replies", "scores")  # the steps of `annotate` that the array does
 
 
 def stages(job: Job) -> list[list[Job]]:
-    """The jobs of an annotation that are yet to be done: before the array, the array's, and itself."""
+    """The jobs that are yet to be done: before the array, the array's, and itself."""
     files = AnnotationDir(job.run_dir)
-    due = {each.step for each in due_steps(job.config) if each.due}
-    asked = [step for step in job.config.steps if step in _SHARED]
+    if job.makes_tables:
+        steps, asked = due_steps(job.config), [step for step in job.config.steps if step in _SHARED]
+    else:
+        evaluation = build(job.config, "evaluation")
+        steps, asked = evaluation.planned(job.config), evaluation.shared_steps(job.config)
+    due = {each.step for each in steps if each.due}
     first = [_part(job, job.config.shards, "speeches", ["speeches"])] if "speeches" in due else []
     shards = []
-    if due & {*_SHARED}:
+    if due & {*asked}:
         shards = [_part(job, index, files.shard(index).path.name, asked, index) for index in range(job.config.shards)]
-        shards = [each for each in shards if first or not (is_finished(each.run_dir) and nothing_due(each.config))]
+        shards = [each for each in shards if first or not is_done(each)]
     for each in first:
         each.after = list(job.after)
     for each in shards:
@@ -41,7 +45,7 @@ def stages(job: Job) -> list[list[Job]]:
 
 
 def _part(job: Job, index: int, name: str, steps: list[str], share: int | None = None) -> Job:
-    """A part of an annotation as a job of its own, in `OUT/shards/<name>`."""
+    """A part of the work as a job of its own, in `OUT/shards/<name>`."""
     config = deepcopy(job.config)
     folder = AnnotationDir(job.run_dir).shards
     config.steps, config.share = steps, share
@@ -50,13 +54,14 @@ def _part(job: Job, index: int, name: str, steps: list[str], share: int | None =
 
 
 def submit(job: Job) -> Submission:
-    """Submit all parts of an annotation and leave.
+    """Submit all parts of the work and leave.
 
     Raises:
         UserError: with SLURM's own words where it refuses; then nothing is left in the queue. If a removal is unfinished.
     """
     files = AnnotationDir(job.run_dir)
-    refuse_unfinished_removal(files)
+    if job.makes_tables:
+        refuse_unfinished_removal(files)
     first, shards, last = stages(job)
     parts = [*first, *shards]
     files.shards.mkdir(exist_ok=True)
@@ -79,7 +84,8 @@ def describe(job: Job) -> str:
         UserError: where submitting would fail.
     """
     said = []
-    names = ("speeches", f"replies and ratings, in {job.config.shards} shards", "tables, pairs and card")
+    answers, results = ("ratings", "pairs and card") if job.makes_tables else ("verdicts", "figures")
+    names = ("speeches", f"replies and {answers}, in {job.config.shards} shards", f"tables, {results}")
     for name, jobs in zip(names, stages(job), strict=True):
         for each in jobs:
             each.after = []  # they are not submitted
