@@ -19,10 +19,14 @@ from psychocounsel.annotation.annotation_steps import COURSE
 from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.judging.judging import Judging
+from psychocounsel.evaluation.judging.pair_prompt import PairPrompt, read_verdict
+from psychocounsel.evaluation.judging.verdict_rows import ReplyPair
 from psychocounsel.steps.plan import step_settings
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
 from tests.support.harness import ROOT, TINY
+from tests.support.judged import reply, speech
 
 __all__ = ["no_proxy"]
 
@@ -167,6 +171,25 @@ def test_a_real_vllm_server_answers_as_transformers_does_and_keeps_to_a_schema(
     assert asked(warm, [long], tmp_path)["long"].outcome == "failed"
     with pytest.raises(UserError, match=r"writers: .*404 Not Found"):
         asked(chat(vllm_server, "another", timeout_seconds=60.0), [rated], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_real_vllm_server_is_held_to_the_form_of_a_verdict(vllm_server: str, tmp_path: Path) -> None:
+    """The rubric does not fit the shipped model's window; the conversation and the schema are those of a judge."""
+    judge = chat(vllm_server, "tiny", temperature=0.0, max_tokens=64, timeout_seconds=60.0)
+    prompt, about = PairPrompt("Compare.", "v"), speech("s")
+    pair = ReplyPair(
+        {**about, "messages": json.loads(about["messages"])}, reply("s", "a", "One."), reply("s", "b", "Two.")
+    )
+    for call in Judging([judge], prompt, 0, False).calls([pair]):
+        assert call.ask and call.ask.schema
+        outcome = asked(judge, [call.ask], tmp_path, read=read_verdict, retries=0)["s"]
+        first = next(iter(call.ask.schema["properties"]))
+        assert outcome.answer.text.startswith(f'{{"{first}":{{"reason":"') or outcome.answer.text.startswith(
+            f'{{"{first}": {{"reason": "'
+        )
+        # The shipped model writes no end to its first reason: a cut answer, which is never a verdict.
+        assert (outcome.outcome, outcome.value, outcome.answer.model) == ("cut", None, "tiny")
 
 
 _IN_PROCESS = """
