@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from psychocounsel.evaluation.statistics.bradley_terry import bradley_terry
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.evaluation.statistics.weighted_logistic import RIDGE
-from tests.evaluation.statistics.simulated import judged, random_verdicts, verdicts
+from tests.evaluation.statistics.simulated import judged, near, random_verdicts, verdicts
 
 
 def test_strengths_equal_scikit_learns() -> None:
@@ -36,8 +37,8 @@ def test_of_two_settings_the_distance_is_the_log_odds_of_the_win_rate() -> None:
     assert strong.elo.value + weak.elo.value == pytest.approx(2000)
 
 
-def league(strengths: list[float], pairs: list[tuple[int, int]], prompts: int = 300) -> Verdicts:
-    rng = np.random.default_rng(11)
+def league(strengths: list[float], pairs: list[tuple[int, int]], prompts: int = 300, seed: int = 11) -> Verdicts:
+    rng = np.random.default_rng(seed)
     a, b = np.array(pairs).repeat(prompts, axis=0).T
     better = np.array(strengths)[a] - np.array(strengths)[b]
     return judged(better, rng, a=a, b=b, prompt=np.tile(np.arange(prompts), len(pairs)))
@@ -47,9 +48,19 @@ def test_known_strengths_are_found_though_not_all_pairs_met() -> None:
     strengths = [-1.0, 0.2, 0.8, 0.0]
     ranking = bradley_terry(league(strengths, [(0, 1), (2, 1), (2, 3)]))
     for setting, each in ranking.strengths.items():
-        assert each.log_odds.low < strengths[setting] < each.log_odds.high
+        assert near(each.log_odds, strengths[setting]) and each.log_odds.high - each.log_odds.low < 0.5
     gap = ranking.strengths[2].log_odds.value - ranking.strengths[0].log_odds.value  # they never met
-    assert expit(gap) == pytest.approx(expit(1.8), abs=0.05)
+    assert expit(gap) == pytest.approx(expit(1.8), abs=0.06)
+
+
+@pytest.mark.proof
+def test_intervals_of_strengths_cover_the_truth() -> None:
+    strengths = [-1.0, 0.2, 0.8, 0.0]
+    rankings = [bradley_terry(league(strengths, [(0, 1), (2, 1), (2, 3)], seed=seed), 300) for seed in range(200)]
+    for setting, truth in enumerate(strengths):
+        intervals = [ranking.strengths[setting].log_odds for ranking in rankings]
+        held = sum(each.low < truth < each.high for each in intervals)
+        assert binomtest(held, 200, 0.95).pvalue > 0.001
 
 
 def test_settings_without_a_chain_of_comparisons_have_no_order() -> None:
