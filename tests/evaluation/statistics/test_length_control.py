@@ -91,5 +91,11 @@ def test_replies_of_equal_length_keep_their_win_rate() -> None:
     assert logit(found.win_rate.value) == pytest.approx(logit(raw), rel=1e-3) and found.effects["length"].value == 0
 
 
+def test_a_side_that_always_wins_keeps_its_plain_figure() -> None:
+    rng = np.random.default_rng(1)
+    found = verdicts(np.ones(40), np.ones(40), length_a=rng.normal(200, 50, 40))
+    assert length_controlled(found).win_rate == pair_figures(found).win_rate
+
+
 def test_nothing_judged_gives_no_figure() -> None:
     assert np.isnan(length_controlled(verdicts([np.nan], [1])).win_rate.value)

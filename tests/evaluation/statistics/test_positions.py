@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from psychocounsel.evaluation.statistics.positions import bias_by_judge, position_bias
 from tests.evaluation.statistics.simulated import judged, near, verdicts
@@ -65,4 +66,5 @@ def test_a_consistent_judge_has_no_bias_and_nothing_judged_no_figure() -> None:
     scores = np.array([1, -1, 1, 0, 1])
     found = position_bias(verdicts(scores, scores))
     assert (found.inconsistent.value, found.first_place.value, found.shift.value, found.error.value) == (0, 0.5, 0, 0)
+    assert found.inconsistent.high == pytest.approx(binomtest(0, 5).proportion_ci().high), "five rows promise little"
     assert np.isnan(position_bias(verdicts([np.nan], [1])).inconsistent.value)
