@@ -8,6 +8,7 @@ import numpy as np
 
 from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
+from psychocounsel.metrics.stats import mean_intervals
 
 LABELS = (-1, 0, 1)
 
@@ -50,8 +51,9 @@ def agreement(
     [found] = _figures(counts.sum(0)[None, :])
     parts = [_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
     resampled = np.concatenate([*parts, np.empty((0, 3))])
-    measures = (measure(value, column) for value, column in zip(found, resampled.T, strict=True))
-    return Agreement(len(first), len(names), *measures)
+    low, high = mean_intervals((first == second)[:, None], rows, samples, seed=seed, shares=True)[0]
+    kappa, ac1 = (measure(float(value), column) for value, column in zip(found[1:], resampled.T[1:], strict=True))
+    return Agreement(len(first), len(names), Measure(float(found[0]), float(low), float(high)), kappa, ac1)
 
 
 def _figures(counts: np.ndarray) -> np.ndarray:

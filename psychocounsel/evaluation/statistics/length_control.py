@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
-from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, mean_interval, prompt_means
 from psychocounsel.evaluation.statistics.weighted_logistic import fit_logistic
 from psychocounsel.evaluation.statistics.win_rates import row_weights
 
@@ -34,25 +34,26 @@ def length_controlled(
 ) -> Controlled:
     """The length-controlled win rate of a against b; `verdicts` are of one pair of settings.
 
-    Dubois et al. 2024 (arXiv 2404.04475), eq. 2, without the term of the instruction's difficulty, which needs the verdicts
+    Dubois et al. 2024 (arXiv 2404.04475), without the term of the instruction's difficulty, which needs the verdicts
     of many models: logit P(a is preferred) = model + length * tanh((length_a - length_b) / SD). Scores of both orders are
     soft labels, and every prompt weighs 1. `ending` and `formatting` add the differences of "ends with a question" and of
     "has lists, headings or bold type" (each -1, 0 or 1). The ridge is `weighted_logistic.RIDGE` on every term; the SD is
-    that of all rows in every resample of prompts.
+    that of all rows in every resample of prompts. If one side won every row, length explains nothing: the figure is the plain
+    win rate with its exact interval, and effects are NaN.
     """
     judged = verdicts.judged()
     names = ["model", "length", *(["ending"] if ending else []), *(["formatting"] if formatting else [])]
-    if not len(judged.prompt):
-        nothing = Measure(math.nan, math.nan, math.nan)
-        return Controlled(nothing, dict.fromkeys(names[1:], nothing), math.nan)
+    scores, weights = judged.scores(), row_weights(judged.prompt)
+    if set(scores) <= {0.0} or set(scores) <= {1.0}:  # nothing judged, or one side won everything
+        value = float(scores[0]) if len(scores) else math.nan
+        raw = Measure(value, *mean_interval(prompt_means(judged).means, samples, seed))
+        return Controlled(raw, dict.fromkeys(names[1:], Measure(math.nan, math.nan, math.nan)), math.nan)
     longer = judged.length_a.astype(float) - judged.length_b
     unit = float(longer.std())
     terms = {"model": np.ones(len(longer)), "length": np.tanh(longer / unit) if unit else np.zeros(len(longer))}
     terms["ending"] = judged.question_a.astype(float) - judged.question_b
     terms["formatting"] = judged.formatted_a.astype(float) - judged.formatted_b
     table = np.stack([terms[name] for name in names], axis=1)
-
-    scores, weights = judged.scores(), row_weights(judged.prompt)
     [fitted] = fit_logistic(table, scores, weights[None, :])
     prompts, rows = np.unique(judged.prompt, return_inverse=True)
     drawn = [

@@ -8,6 +8,7 @@ import numpy as np
 
 from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
+from psychocounsel.metrics.stats import mean_intervals
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pos
     sums = np.stack([np.bincount(rows, each, len(prompts)) for each in columns], axis=1)
     parts = [_figures(drawn @ sums) for drawn in draws(len(prompts), samples, seed)]
     [found], resampled = _figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])
-    measures = (measure(value, column) for value, column in zip(found, resampled.T, strict=True))
-    return PositionBias(len(forward), *measures)
+    intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, samples, seed=seed, shares=True)
+    shares = (Measure(float(value), *map(float, each)) for value, each in zip(found[:3], intervals, strict=True))
+    others = (measure(float(value), column) for value, column in zip(found[3:], resampled.T[3:], strict=True))
+    return PositionBias(len(forward), *shares, *others)
 
 
 def _figures(sums: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import expit
 
+from psychocounsel.evaluation.statistics.measure import Measure
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 
 FLAGS = ("crisis", "question_a", "question_b", "formatted_a", "formatted_b")
@@ -45,3 +46,8 @@ def random_verdicts(count: int, seed: int, settings: int = 2, prompts: int = 40,
     lengths = {name: rng.integers(20, 400, count) for name in ("length_a", "length_b")}
     b = (a + rng.integers(1, settings, count)) % settings
     return verdicts(says(), says(), prompt=rng.integers(0, prompts, count), a=a, b=b, **flags, **numbers, **lengths)
+
+
+def near(found: Measure, truth: float) -> bool:
+    """The truth lies in the interval made twice as wide, of about 4 standard errors: by chance it misses once in 10,000."""
+    return 2 * found.low - found.value < truth < 2 * found.high - found.value

@@ -45,12 +45,12 @@ def test_a_setting_that_always_wins_has_the_binomial_interval() -> None:
 def test_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(5)
     held = 0
-    for trial in range(200):
+    for trial in range(100):
         truth = 0.65
         scores = np.where(rng.random(80) < truth, 1, -1)
-        found = pair_figures(verdicts(scores, scores), samples=300, seed=trial).win_rate
+        found = pair_figures(verdicts(scores, scores), samples=200, seed=trial).win_rate
         held += found.low <= truth <= found.high
-    assert stats.binomtest(held, 200, 0.95).pvalue > 0.001
+    assert stats.binomtest(held, 100, 0.95).pvalue > 0.001
 
 
 def test_nothing_judged_gives_no_figure_and_valid_json() -> None:
@@ -95,15 +95,15 @@ def test_the_two_level_interval_equals_that_of_a_plain_loop() -> None:
     found = found.where(np.arange(len(found.prompt)) % 7 != 0)  # some replies are missing
     rng, rates = np.random.default_rng(0), []
     rows = {
-        key: found.scores()[(found.seed_a == key[0]) & (found.prompt == key[1]) & (found.seed_b == key[2])]
+        key: found.scores()[(found.seed_a == key[0]) & (found.prompt == key[1]) & (found.seed_b == key[2])].tolist()
         for key in np.ndindex(4, 30, 2)
     }
-    for _ in range(1000):
+    for _ in range(600):
         mine, prompts, theirs = rng.integers(0, 4, 4), rng.integers(0, 30, 30), rng.integers(0, 2, 2)
-        cells = [[np.concatenate([rows[a, prompt, b] for b in theirs]) for prompt in prompts] for a in mine]
-        rates.append(np.mean([np.mean([each.mean() for each in cell if len(each)]) for cell in cells]))
+        cells = [[[each for b in theirs for each in rows[a, prompt, b]] for prompt in prompts] for a in mine]
+        rates.append(np.mean([np.mean([sum(each) / len(each) for each in cell if each]) for cell in cells]))
     expected = np.quantile(rates, [0.025, 0.975])
-    assert seed_figures(found, samples=2000).interval == pytest.approx(tuple(expected), abs=0.015)
+    assert seed_figures(found, samples=2000).interval == pytest.approx(tuple(expected), abs=0.02)
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
