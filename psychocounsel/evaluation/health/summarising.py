@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.asking.language_model import CUT, REFUSED, TEXT, UNPARSABLE
-from psychocounsel.evaluation.health.comparing import beyond, compare, means
-from psychocounsel.evaluation.health.figures import FIGURES, Health, health_of
+from psychocounsel.evaluation.health.health_means import beyond, compare, means
+from psychocounsel.evaluation.health.reply_health import FIGURES, Health, health_of
 
 Row = Mapping[str, Any]
 _READ = (

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from psychocounsel.evaluation.health.comparing import beyond, compare, means
-from psychocounsel.evaluation.health.figures import FIGURES, Health
-from psychocounsel.evaluation.health.summary import summarise
-from psychocounsel.evaluation.health.table import lines_of
+from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.evaluation.health.health_means import beyond, compare, means
+from psychocounsel.evaluation.health.reply_health import FIGURES, Health
+from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.evaluation.health.thresholds import LIMITS
 from psychocounsel.metrics.stats import bootstrap
 
