@@ -44,7 +44,9 @@ def test_the_two_policies_and_the_two_reward_models_differ() -> None:
     for one, other in (("tiny", "tiny_dpo"), ("tiny_reward", "tiny_reward_2")):
         first, second = (load_file(SHIPPED / name / "model.safetensors") for name in (one, other))
         assert first.keys() == second.keys()
-        assert sum(not torch.equal(each, second[name]) for name, each in first.items()) > 0.9 * len(first)
+        assert sum(not torch.equal(each, second[name]) for name, each in first.items()) > 0.5 * len(
+            first
+        )  # norms hardly move
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_they_are_found_by_name_with_the_settings_of_small_models(overrides: lis
     assert config.get("reward", {}).get("path", REWARDS[1]) == REWARDS[1]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_both_reward_models_prefer_the_replies_of_the_policy_after_dpo() -> None:
     """On held-out clients, which no shipped model has seen."""
     mine, theirs = (written(f"builtin:{name}") for name in ("tiny_dpo", "tiny"))
