@@ -36,7 +36,7 @@ def compare(mine: ByPrompt, base: ByPrompt) -> dict[str, dict[str, Any]]:
     The verdict is `unclear` unless the interval excludes 0; then `better` or `worse`, or `differs` where neither direction is
     better. Intervals are 95 % percentiles of a bootstrap over prompts, each on its own: none is widened for how many there are.
     """
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, figure in FIGURES.items():
         sides = [_by_prompt(each, name) for each in (mine, base)]
         shared = [prompt for prompt in sides[0] if prompt in sides[1]]
