@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.evaluate`: accuracy, AUC, calibration and Brier score of a reward model on held-out pairs."""
+"""`python -m psychocounsel.evaluate`: how good reward models and counsellors are; `evaluation=` names the measurement."""
 
 from typing import TYPE_CHECKING
 
@@ -8,21 +8,14 @@ if TYPE_CHECKING:
 
 def work(run: "Run") -> int:
     """What a worker process does in the run directory; returns its exit code."""
-    from psychocounsel.distributed.world import World
     from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
-    from psychocounsel.errors import DONE
-    from psychocounsel.evaluation.reward_evaluation import evaluate_reward
-    from psychocounsel.model.cpu import prepare_process
     from psychocounsel.remote.hub import set_cache_directories
+    from psychocounsel.settings.targets import build
 
     set_cache_directories(run.config.paths.cache)
     quiet_libraries()
-    run.write_state("evaluating", 0, None)
-    world = World(run.rank, run.processes)
-    if world.device.type == "cpu":
-        prepare_process()
-    evaluate_reward(run.config, run.dir, world, run.say, Progress(run.is_main).bar)
-    return DONE
+    exit_code: int = build(run.config, "evaluation").work(run, Progress(run.is_main).bar)
+    return exit_code
 
 
 if __name__ == "__main__":

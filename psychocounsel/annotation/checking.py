@@ -1,25 +1,21 @@
 """What `annotate` looks at before anything starts, once its directory is known; no torch."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.plan import Planned, directory, planned
+from psychocounsel.annotation.annotation_steps import ASKED, due_steps
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
-from psychocounsel.asking.parties import is_own
+from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, key_variables
-from psychocounsel.settings.sections.server_access import host_of
+from psychocounsel.settings.sections.annotation_groups import key_variables
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.plan import Planned
 from psychocounsel.storage.files import read_mapping
-
-_ASKS = {"writers": "replies", "annotator": "scores"}  # the step that asks the models of a group
 
 
 def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
@@ -38,18 +34,18 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
             )
         return
     _refuse_conflicts(config)
-    steps = planned(config, files)
+    steps = due_steps(config)
     due = {each.step for each in steps if each.due}
     if "speeches" in due and not _can_make(steps[0]):
         build(config, "speeches").check()
-    asking = [group for group in MODEL_GROUPS if _ASKS[group] in due]
+    asking = [group for step, group in ASKED.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
     for key, variable in key_variables(config):
         if key.partition(".")[0] in asking and variable not in os.environ:
             raise UserError(
                 f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
             )
-    _refuse_internet(config, asking)
+    refuse_internet(config, asking)
 
 
 def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
@@ -88,14 +84,14 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
 
 def nothing_due(config: DictConfig) -> bool:
     """Whether every step that is asked for was done before, and nothing is to be removed."""
-    return not config.remove and not any(each.due for each in planned(config, directory(config)))
+    return not config.remove and not any(each.due for each in due_steps(config))
 
 
 def _can_make(speeches: Planned) -> bool:
     return bool(speeches.sources)
 
 
-def _check_prompts(context: StepContext, due: set[str]) -> None:
+def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:
     """What the steps that ask would refuse at their start."""
     if "replies" in due:
         from psychocounsel.annotation.replies.step import drawing_of
@@ -126,24 +122,3 @@ def _one_process(config: DictConfig) -> None:
             "cluster.processes, cluster.nodes: annotate runs one process a job; with cluster=slurm, shards=N shares the work out"
         )
     cluster.processes = 1
-
-
-def outside_hosts(config: DictConfig, groups: list[str]) -> Iterator[tuple[str, str]]:
-    """Key and host of each server that is neither in a private network nor named without a domain, as compute nodes are."""
-    for group in groups:
-        for key, address in build(config, group).receivers(group):
-            host = host_of(address)
-            if "." in host and not is_own(address):
-                yield key, host
-
-
-def _refuse_internet(config: DictConfig, groups: list[str]) -> None:
-    """Compute nodes often reach no host outside: a job would wait there for nothing."""
-    internet: Any = config.cluster.get("internet")
-    if internet is not False:
-        return
-    for key, host in outside_hosts(config, groups):
-        raise UserError(
-            f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
-            "there, as writers=vllm"
-        )

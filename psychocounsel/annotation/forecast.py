@@ -1,15 +1,11 @@
 """`dry_run=true`: what each step would ask, of whom, and at what price. Speeches are read; nobody is asked."""
 
-import os
-import signal
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.plan import Planned, planned
+from psychocounsel.annotation.annotation_steps import due_steps
 from psychocounsel.annotation.replies import step as replies
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
@@ -22,6 +18,8 @@ from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.drafts import draft_of
+from psychocounsel.steps.plan import Planned
 from psychocounsel.steps.tables import rows_of, written
 
 _WORDS = 150  # of a reply that is yet to be written, for the tokens of its ratings
@@ -36,35 +34,14 @@ def forecast(config: DictConfig) -> list[str]:
     files = AnnotationDir(Path(config.out))
     set_cache_directories(config.paths.cache)
     protect(config, files.path)  # as a worker does: this process reads speeches
-    due = {each.step: each for each in planned(config, files) if each.due}
-    with _draft(files.path) as draft:
-        if files.answers.exists():
-            draft.answers = files.answers
+    due = {each.step: each for each in due_steps(config) if each.due}
+    with draft_of(files) as draft:
         draft.speeches, draft.replies = files.speeches, files.replies
         context = StepContext(config, draft, lambda line: None, lambda items, *_, **__: items)
         return [*_steps(context, due), *_receivers(config, due)]
 
 
-@contextmanager
-def _draft(out: Path) -> Iterator[AnnotationDir]:
-    """A folder for tables, readable for this user alone, that goes afterwards, after SIGTERM as well.
-
-    It lies in the data set's directory if there is one: what a kill leaves there is found by a removal (remove_unfinished).
-    """
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    inside = str(out) if out.is_dir() and os.access(out, os.W_OK) else None
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".forecast-", suffix=".tmp", dir=inside) as folder:
-            yield AnnotationDir(Path(folder))
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:
+def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iterator[str]:
     draft = context.files
     if "speeches" in due:
         draft.speeches = draft.path / draft.speeches.name
@@ -78,7 +55,7 @@ def _steps(context: StepContext, due: dict[str, Planned]) -> Iterator[str]:
         yield from scores.estimate(context).lines("scores")
 
 
-def _stand_in(context: StepContext) -> None:
+def _stand_in(context: StepContext[AnnotationDir]) -> None:
     """Replies of a usual length in the place of those that are to come."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)

@@ -5,20 +5,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from psychocounsel.annotation.annotation_steps import directory, do_steps
 from psychocounsel.annotation.checking import refuse_others_at_work
-from psychocounsel.annotation.plan import directory
-from psychocounsel.annotation.removal.step import finish, remove
+from psychocounsel.annotation.removal.step import remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
-from psychocounsel.annotation.steps import run_steps
-from psychocounsel.asking.budget import BudgetSpent
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.at_work import work_in_steps
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.showing import Showing
-from psychocounsel.steps.stopping import grace_of, stoppable
 
 _TABLES = ("speeches", "replies", "votes", "train", "test")
 
@@ -33,29 +29,18 @@ def annotate(run: Run) -> int:
     share = (0, 1) if config.share is None else (config.share, config.shards)
     context = StepContext(config, directory(config), run.say, showing.bar, share)
     refuse_others_at_work(config, run.dir)
-    try:
-        with stoppable(run.dir, grace_of(config)):
-            if config.remove:
-                _forget_shards(context.files)
-                figures = remove(context)
-            else:
-                figures = _make(context, showing)
-        write_summary(run.dir, FINISHED, metrics=figures)
-        return DONE
-    except BudgetSpent as spent:
-        run.say(f"{spent}; answers so far are kept: give a larger one, and the same command goes on")
-        write_summary(run.dir, "budget spent", metrics={})
-        return GATE_NO
-    except KeyboardInterrupt:
-        run.write_state("stopped", 0, None)
-        run.say(f"stopped; every answer so far is in {context.files.answers}, and the same command goes on")
-        return CONTINUE_LATER
+
+    def do() -> dict[str, Any]:
+        if config.remove:
+            _forget_shards(context.files)
+            return remove(context)
+        return _make(context, showing)
+
+    return work_in_steps(run, context.files, do)
 
 
-def _make(context: StepContext, showing: Showing) -> dict[str, Any]:
-    if context.shard == (0, 1):
-        finish(context)  # a removal that was killed
-    run_steps(context, showing.begin)
+def _make(context: StepContext[AnnotationDir], showing: Showing) -> dict[str, Any]:
+    do_steps(context, showing.begin)
     counts = table_rows(context.files)
     if context.shard == (0, 1) and context.config.steps[-1] in ("pairs", "card"):
         _forget_shards(context.files)
@@ -83,7 +68,7 @@ def table_rows(files: AnnotationDir) -> dict[str, int]:
     return {name: int(pq.read_metadata(path).num_rows) for name, path in found.items()}
 
 
-def closing_lines(context: StepContext, counts: dict[str, int]) -> Iterator[str]:
+def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -> Iterator[str]:
     """What there is now, what it is worth, and what to type next."""
     names = {"votes": "ratings", "train": "pairs to train on", "test": "held-out pairs (best against worst)"}
     yield ""

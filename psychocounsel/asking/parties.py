@@ -1,10 +1,15 @@
 """Whose the endpoints are: speeches about a crisis go to the user's own, unless the user says otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
+from typing import Any
+
+from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError
 from psychocounsel.settings.sections.server_access import host_of, proxy_of
+from psychocounsel.settings.targets import build
 
 _OWN_NAMES = (".local", ".internal", ".localhost")
 
@@ -26,6 +31,32 @@ def may_see(model: LanguageModel, crisis: bool, crisis_to_third_parties: bool) -
 def who_may_see(models: Sequence[LanguageModel], crisis: bool, crisis_to_third_parties: bool) -> list[LanguageModel]:
     """Those of `models` that may be asked about a speech."""
     return [model for model in models if may_see(model, crisis, crisis_to_third_parties)]
+
+
+def outside_hosts(config: DictConfig, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and host of each server that is neither in a private network nor named without a domain, as compute nodes are."""
+    for group in groups:
+        for key, address in build(config, group).receivers(group):
+            host = host_of(address)
+            if "." in host and not is_own(address):
+                yield key, host
+
+
+def refuse_internet(config: DictConfig, groups: Sequence[str]) -> None:
+    """Refuse servers outside the cluster: compute nodes often reach none, and a job would wait there for nothing.
+
+    Raises:
+        UserError: naming the key and the host.
+    """
+    internet: Any = config.cluster.get("internet")
+    if internet is not False:
+        return
+    for key, host in outside_hosts(config, groups):
+        group = key.partition(".")[0]
+        raise UserError(
+            f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
+            f"there, as {'use: vllm' if group == 'contestants' else f'{group}=vllm'}"
+        )
 
 
 def _is_own_host(host: str) -> bool:

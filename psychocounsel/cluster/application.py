@@ -28,8 +28,9 @@ from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_members
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sections.annotation_groups import resolve_models
+from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
 from psychocounsel.settings.sweep import take_sweep
-from psychocounsel.settings.typed.annotate_arguments import annotate_arguments
+from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, evaluate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.early_stop import imported
 from psychocounsel.settings.typed.overrides import check_overrides, parted
@@ -119,6 +120,8 @@ def _read_arguments(config_name: str) -> list[list[str]]:
     if (_config_name(options) or config_name) == "annotate":
         own = sorted(file.stem for folder in folders for file in (folder / "speeches").glob("*.yaml"))
         overrides = annotate_arguments(options, overrides, own)
+    if (_config_name(options) or config_name) == "evaluate":
+        overrides = evaluate_arguments(options, overrides)
     arguments, rows = take_sweep([*options, *overrides], folders)
     options, overrides = parted(arguments)  # a named sweep adds -m
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
@@ -140,7 +143,9 @@ def compose_job(
         configs.resolve_mix(composed, load_data_preset)
         resolve_against(composed, load_data_preset)
     resolve_members(composed, partial(load_preset, "reward"))
+    resolve_contestants(composed, load_preset)
     resolve_models(composed, load_preset)
+    resolve_reward_judges(composed, load_preset)
     checked = configs.check(composed)
     if checked.sweep_dir and sweep is None:
         raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")

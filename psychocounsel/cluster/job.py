@@ -56,17 +56,24 @@ class Job:
             return "pairs"
         if "audit" in self.config:
             return "blind_accuracy"
-        return self.config.checkpoint.metric if "checkpoint" in self.config else "accuracy"
+        if "evaluation" in self.config:
+            return str(configs.build(self.config, "evaluation").metric)
+        return str(self.config.checkpoint.metric)
 
     @property
     def loads_a_model(self) -> bool:
         """Whether its processes need torch."""
-        return "algo" in self.config or "reward" in self.config
+        return not {"algo", "reward", "contestants"}.isdisjoint(self.config)
 
     @property
     def makes_tables(self) -> bool:
-        """Whether it is an annotation: one process, whose directory may be given other settings."""
+        """Whether it is an annotation."""
         return "speeches" in self.config
+
+    @property
+    def works_in_steps(self) -> bool:
+        """Whether its steps say themselves what they were made from, so that its directory may be given other settings."""
+        return "steps" in self.config
 
     @property
     def objective(self) -> float | None:
@@ -96,9 +103,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
         run_dir = identity.new_directory(config.paths.output, algorithm, config.model.name)
     else:
-        section = config.speeches if "speeches" in config else config.data if "audit" in config else config.reward
-        name = section.name
-        run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], name)
+        run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], _subject(config))
     config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
     refuse_untrusted_run(run_dir)
     if has_config(run_dir):
@@ -106,7 +111,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
         hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
-        if "speeches" not in config:  # its steps say themselves what they were made from
+        if "steps" not in config:
             identity.check_same_run(config, before, run_dir)
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
@@ -118,9 +123,22 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     if job.makes_tables:
         prepare_annotation(job.config, run_dir)
         job.overrides = lasting(overrides)
+    elif "evaluation" in config:
+        evaluation = configs.build(config, "evaluation")
+        job.processes = evaluation.process_count(config) or configs.build(config, "cluster").process_count()
+        evaluation.prepare(config, run_dir)
+        job.overrides = lasting(overrides) if job.works_in_steps else job.overrides
     else:
         job.processes = configs.build(config, "cluster").process_count()
     return job
+
+
+def _subject(config: DictConfig) -> str:
+    """What a command looks at, for the name of its directory."""
+    if "contestants" in config:
+        return f"{config.evaluation.name}-{config.contestants.settings[0]}"
+    section = config.speeches if "speeches" in config else config.data if "audit" in config else config.reward
+    return str(section.name)
 
 
 def pin(job: Job) -> None:
@@ -135,6 +153,10 @@ def is_done(job: Job) -> bool:
         return False
     if job.makes_tables:
         return nothing_due(job.config)
+    if "evaluation" in job.config and not configs.build(job.config, "evaluation").nothing_due(job.config):
+        return False
+    if job.works_in_steps:
+        return True
     before = read_config(job.run_dir)
     return all(before.get(key) == job.config.get(key) for key in ("max_steps", "epochs"))
 

@@ -65,13 +65,16 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
 
 
 def _to_ask(jobs: list[Job]) -> list[str]:
-    """What annotations would ask of language models."""
-    annotations = [job for job in _to_start(jobs) if job.makes_tables]
-    if not annotations:
-        return []
-    from psychocounsel.annotation.forecast import forecast
+    """What annotations and evaluations would ask of language models."""
+    lines = list[str]()
+    for job in _to_start(jobs):
+        if job.makes_tables:
+            from psychocounsel.annotation.forecast import forecast
 
-    return [line for job in annotations for line in forecast(job.config)]
+            lines += forecast(job.config)
+        elif "evaluation" in job.config:
+            lines += configs.build(job.config, "evaluation").forecast(job.config)
+    return lines
 
 
 def _to_start(jobs: list[Job]) -> list[Job]:

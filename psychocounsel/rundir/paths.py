@@ -93,7 +93,20 @@ class RunDir:
         return sorted(path for path in self.wandb.glob("offline-run-*") if path.is_dir())
 
 
-class AnnotationDir(RunDir):
+class StepsDir(RunDir):
+    """The files of a command that works in steps: a run directory with a journal and a record for each step."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.answers = path / "answers"  # the journal: every bought answer
+        self.steps = path / "steps"  # a record for each step that is done
+
+    def step(self, name: str) -> Path:
+        """The record of a step: what it was made from, and its figures."""
+        return self.steps / f"{name}.json"
+
+
+class AnnotationDir(StepsDir):
     """The files of an annotate directory, which is a run directory with tables."""
 
     def __init__(self, path: Path) -> None:
@@ -103,16 +116,10 @@ class AnnotationDir(RunDir):
         self.identifier_sample = path / "identifier_sample.md"  # speeches to check by hand for identifiers
         self.replies = path / "replies.parquet"  # every reply, or why there is none
         self.votes = path / "votes.parquet"  # every rating that an annotator gave, with reasons
-        self.answers = path / "answers"  # the journal: every bought answer
-        self.steps = path / "steps"  # a record for each step that is done
         self.dataset = path / "dataset"  # what training reads: train.parquet, test.parquet and the card
         self.card = self.dataset / "README.md"
         self.removed = path / "removed.txt"  # tombstones: hashes of the ids of removed speeches
         self.shards = path / "shards"  # run directories of the jobs that share the work
-
-    def step(self, name: str) -> Path:
-        """The record of a step: what it was made from, and its figures."""
-        return self.steps / f"{name}.json"
 
     def shard(self, index: int) -> "ShardDir":
         return ShardDir(self.shards / f"{index:03d}", self)
@@ -128,6 +135,17 @@ class ShardDir(AnnotationDir):
 
     def step(self, name: str) -> Path:
         return self.whole.step(name) if name == "speeches" else super().step(name)
+
+
+class EvaluationDir(StepsDir):
+    """The files of an evaluation that asks language models: `evaluate evaluation=winrate` and the like."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.speeches = path / "speeches.parquet"  # the clients' speeches that contestants reply to
+        self.replies = path / "replies.parquet"  # every reply of every contestant, or why there is none
+        self.verdicts = path / "verdicts.parquet"  # what judges said of each pair of replies, in both orders
+        self.figures = path / "figures.json"  # every figure with its interval, for `report`
 
 
 class AttemptDir:

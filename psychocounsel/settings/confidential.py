@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of, proxy_of
 from psychocounsel.settings.targets import build
 
@@ -30,7 +31,7 @@ def check_confidential(config: DictConfig) -> None:
         )
     if not texts.confidential:
         return
-    for sender in ("tracker", "reward", "rollout", "writers", "annotator"):
+    for sender in ("tracker", "reward", "rollout", *MODEL_GROUPS):
         if sender in config:
             for key, address in build(config, sender).receivers(sender):
                 refuse_host(key, address, texts.allowed_hosts, group)

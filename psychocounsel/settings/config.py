@@ -38,25 +38,25 @@ from psychocounsel.settings.keys import (
 )
 from psychocounsel.settings.reward_sections import check_members, check_reward, name_members, reward_sections
 from psychocounsel.settings.schema import (
-    EvaluateConfig,
     MixEntry,
     NoKeys,
     TrainConfig,
     check_limits,
     flat_keys,
 )
-from psychocounsel.settings.sections.annotation_groups import check_models
+from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
+from psychocounsel.settings.typed.evaluate_keys import leave_out_sections
 from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.storage.files import shipped
 
-_SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
-_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "writers", "annotator")
+_SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
+_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", *MODEL_GROUPS)
 
 
 def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -133,15 +133,17 @@ def check(composed: DictConfig) -> DictConfig:
         _leave_out_unused(plain)
     if "audit" in plain:
         leave_out_reward(plain)
-    config = _typed(plain, _SCHEMAS[command_of(plain)])
+    if "evaluation" in plain:
+        leave_out_sections(plain, target_class(plain, "evaluation"))
+    config = _typed(plain, _schema_of(plain))
     check_members(config, lambda member: _typed(member, NoKeys))
     check_reward(config)
     for key in SINGLE_LINES:
         refuse_control_characters(config.get(key), key)
     cluster = build(config, "cluster")
     cluster.check()
+    check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
     if "speeches" in config:
-        check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
         check_annotate(config)
     else:
         _check_what_reads_pairs(config, cluster)
@@ -150,6 +152,11 @@ def check(composed: DictConfig) -> DictConfig:
     if "data" in config:
         _name_by_path(config)
     return config
+
+
+def _schema_of(plain: DictConfig) -> Any:
+    command = command_of(plain)
+    return target_class(plain, "evaluation").schema if command == "evaluate" else _SCHEMAS[command]
 
 
 def _check_what_reads_pairs(config: DictConfig, cluster: Any) -> None:

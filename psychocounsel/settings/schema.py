@@ -200,7 +200,7 @@ class PairsConfig:
 
 @dataclass
 class EvaluateConfig(PairsConfig):
-    """The keys of `psychocounsel.evaluate`."""
+    """The keys of `evaluate evaluation=reward`."""
 
     counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
 

@@ -16,9 +16,12 @@ _BASES = {
     "data": "psychocounsel.data.base.Source",
     "writers": "psychocounsel.asking.language_model.LanguageModel",
     "annotator": "psychocounsel.asking.language_model.LanguageModel",
+    "contestants": "psychocounsel.asking.language_model.LanguageModel",
+    "judge": "psychocounsel.asking.language_model.LanguageModel",
+    "evaluation": "psychocounsel.evaluation.base.Evaluation",
     "speeches": "psychocounsel.annotation.speeches.settings.Speeches",
 }
-_ALSO = {"annotator": "writers"}  # any model that writes may annotate
+_ALSO = dict.fromkeys(("annotator", "contestants", "judge"), "writers")  # any model that writes may rate and judge
 
 
 def target_class(config: DictConfig, group: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a step of `annotate` gets from the command that runs it."""
+"""What a step gets from the command that runs it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,19 +6,20 @@ from typing import Any, Generic, TypeVar
 
 from omegaconf import DictConfig
 
-from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.rundir.paths import StepsDir
 
 T = TypeVar("T")
+F = TypeVar("F", bound=StepsDir)
 Say = Callable[[str], None]
 Bar = Callable[..., Any]  # as engine/telemetry/progress.py Progress(...).bar(iterable_or_range, what)
 
 
 @dataclass(frozen=True)
-class StepContext:
+class StepContext(Generic[F]):
     """What a step gets: the checked configuration, the directory, and ways to tell the user."""
 
     config: DictConfig
-    files: AnnotationDir
+    files: F
     say: Say
     bar: Bar
     shard: tuple[int, int] = (0, 1)  # this process's share: speech numbers n with n % count == index

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.plan import directory, planned
-from psychocounsel.annotation.steps import run_steps
+from psychocounsel.annotation.annotation_steps import directory, do_steps, due_steps
 from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.context import StepContext
 from tests.support.annotating import model_server, speeches
@@ -52,11 +51,11 @@ def bar(items: Iterable[Any], *_: Any) -> Iterable[Any]:
 
 
 def run(config: DictConfig, bar: Any = bar) -> None:
-    run_steps(StepContext(config, directory(config), lambda line: None, bar), lambda step: None)
+    do_steps(StepContext(config, directory(config), lambda line: None, bar), lambda step: None)
 
 
 def due(config: DictConfig) -> list[str]:
-    return [each.step for each in planned(config, directory(config)) if each.due]
+    return [each.step for each in due_steps(config) if each.due]
 
 
 def test_steps_after_an_interrupted_redo_are_due(configured: Callable[..., DictConfig]) -> None:

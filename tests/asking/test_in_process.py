@@ -15,10 +15,11 @@ import httpx
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.plan import step_settings
+from psychocounsel.annotation.annotation_steps import COURSE
 from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
+from psychocounsel.steps.plan import step_settings
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
 from tests.support.harness import ROOT, TINY
@@ -99,7 +100,7 @@ def test_a_template_is_known_by_what_it_holds(tmp_path: Path) -> None:
         config = OmegaConf.create(
             {"writers": {"chat_template": str(file)}, "replies": {}, "crisis_to_third_parties": True}
         )
-        return model.digest, step_settings(config, "replies")
+        return model.digest, step_settings(COURSE, config, "replies")
 
     before = made_from(first)
     assert made_from(second) == before

@@ -68,7 +68,7 @@ def annotation_dir(path: Path, speeches: list[Row], replies: list[Row], votes: l
     return files
 
 
-def context(files: AnnotationDir, said: list[str] | None = None, **sections: Any) -> StepContext:
+def context(files: AnnotationDir, said: list[str] | None = None, **sections: Any) -> StepContext[AnnotationDir]:
     """`sections` are those of conf/annotate.yaml; `scores` and `pairs` are typed, with their defaults."""
     config = OmegaConf.create({"crisis_to_third_parties": False, **sections})
     for name, kind in (("pairs", PairRules), ("scores", ScoresConfig)):

@@ -73,7 +73,7 @@ def directory(place: Path, rows: list[dict[str, Any]]) -> AnnotationDir:
     return files
 
 
-def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any) -> StepContext:
+def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any) -> StepContext[AnnotationDir]:
     """A step's context of these writers; changes are dotted keys with `__` for dots."""
     config: DictConfig = OmegaConf.create(
         {

@@ -123,7 +123,7 @@ def _missing_row(value: str, calls: int, others: dict[str, int]) -> tuple[Any, .
     return value, calls, f"{100 * sum(others.values()) / max(calls, 1):.1f} %", kinds or "none"
 
 
-def licence_section(context: StepContext) -> Iterator[str]:
+def licence_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
     """What follows from licences and terms, without advice."""
     yield from ("## Licences and terms", "")
     yield (
@@ -137,7 +137,7 @@ def licence_section(context: StepContext) -> Iterator[str]:
         yield ""
 
 
-def votes_section(context: StepContext) -> Iterator[str]:
+def votes_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
     """Annotators, rubric, missing ratings and test-retest."""
     files = context.files
     yield from ("## Ratings", "")

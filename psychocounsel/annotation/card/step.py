@@ -36,7 +36,7 @@ _FIELDS = {
 }
 
 
-def run(context: StepContext) -> dict[str, Any]:
+def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Write dataset/README.md from the tables that are there; what is not there is said to be missing.
 
     Returns:
@@ -58,7 +58,7 @@ def run(context: StepContext) -> dict[str, Any]:
     return {"missing": lacking, "pairs": {split: found.rows for split, found in parts.items()}}
 
 
-def _page(context: StepContext, parts: dict[str, PairCounts]) -> Iterator[str]:
+def _page(context: StepContext[AnnotationDir], parts: dict[str, PairCounts]) -> Iterator[str]:
     config, files = context.config, context.files
     name = plain(config.card.get("name") or "Counselling preferences")
     rows = sum(each.rows for each in parts.values())
@@ -101,14 +101,14 @@ def _given(config: Any) -> Iterator[str]:
     )
 
 
-def _audit(context: StepContext, parts: dict[str, PairCounts], rows: int) -> Iterator[str]:
+def _audit(context: StepContext[AnnotationDir], parts: dict[str, PairCounts], rows: int) -> Iterator[str]:
     yield from ("## Audit: do the labels need the client?", "")
     if is_partial(rows):
         yield from ("Of the first 10,000 pairs; the order of clients is random.", "")
     yield from fenced(audit_lines([context.files.dataset / SPLITS[split] for split in parts], context.bar))
 
 
-def _licences(context: StepContext) -> list[str | None]:
+def _licences(context: StepContext[AnnotationDir]) -> list[str | None]:
     """What the makers have named, or else all licences of sources and terms of writers that are known."""
     if context.config.card.get("license"):
         return [str(context.config.card.license)]

@@ -33,7 +33,7 @@ _REASONS = {
 }
 
 
-def run(context: StepContext) -> dict[str, Any]:
+def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Write dataset/train.parquet and, if there are test pairs, test.parquet; the figures say what became of every candidate.
 
     Returns:

@@ -25,7 +25,7 @@ RECORD = "removal"  # among the records of steps
 _ID = re.compile(r"\b[0-9a-f]{16}\b")
 
 
-def remove(context: StepContext) -> dict[str, Any]:
+def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Remove the speeches whose ids stand in the file `config.remove`, one a line, and say what used them.
 
     Speeches that were dropped as near duplicates of these are removed, too: each would stay once the sources lack the other.
@@ -54,7 +54,7 @@ def remove(context: StepContext) -> dict[str, Any]:
     return finish(context)
 
 
-def finish(context: StepContext) -> dict[str, Any]:
+def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Do what is left of a removal that was begun; nothing where none was. Every command on the directory begins with it."""
     files = context.files
     if read_mapping(files.step(RECORD)).get("done", True):
@@ -72,7 +72,7 @@ def finish(context: StepContext) -> dict[str, Any]:
     return found
 
 
-def _clear(context: StepContext, tombstones: Tombstones) -> dict[str, int]:
+def _clear(context: StepContext[AnnotationDir], tombstones: Tombstones) -> dict[str, int]:
     """Everything but records and card; the number of rows, answers and cached copies that went."""
     files, is_removed = context.files, tombstones.__contains__
     remove_unfinished(files.path)  # tables that killed steps left half written
@@ -135,7 +135,7 @@ def _ends_line(file: Any, end: int) -> bool:
     return bool(file.read(1) == b"\n")
 
 
-def _report(context: StepContext, found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
+def _report(context: StepContext[AnnotationDir], found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
     yield (
         f"removed: {found['rows']} rows of tables, {found['answers']} answers of the journal, {found['copies']} cached copies; "
         f"{found['removed']} speeches, near duplicates included, are removed from {context.files.path} for good"

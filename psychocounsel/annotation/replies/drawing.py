@@ -5,25 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.asking.parties import who_may_see
-from psychocounsel.errors import UserError
 
-BUILTIN = "builtin:counsellor"
 WITHHELD, NO_WRITER = "withheld", "no_writer"
-COUNSELLOR = """\
-You are a counsellor. A client has written to you, and you write the reply that you would give in a session. \
-Show that you understand what the client feels and why it matters to them. Stay with what the client has said, and do not assume \
-what they have not told you. Where it helps, ask one open question, or name one small step, and leave the decision with the \
-client. Do not diagnose, judge or lecture. If the client may be in danger, take it seriously, ask about their safety directly, \
-and name help that they can reach now.
-Write to the client as "you", in plain words and short paragraphs, in the language that the client writes in. \
-Give the reply alone: no heading, no list, no notes about it."""
-_LIMIT = " Use at most {limit} words."
 
 
 @dataclass(frozen=True)
@@ -92,21 +78,3 @@ class Drawing:
 
     def _random(self, *parts: str) -> int:
         return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
-
-
-def system_prompt(replies: DictConfig) -> str:
-    """The system message of the section `replies`: the builtin one, a file's text, or the text that is given; with the limit.
-
-    Raises:
-        UserError: for a builtin prompt that there is not, and a file that cannot be read.
-    """
-    given = str(replies.system_prompt)
-    if given.startswith("builtin:") and given != BUILTIN:
-        raise UserError(f"replies.system_prompt={given}: there is only {BUILTIN}; or give a text, or a .txt file")
-    text = COUNSELLOR if given == BUILTIN else given
-    if given.endswith(".txt"):
-        try:
-            text = Path(given).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"replies.system_prompt={given}: cannot be read as UTF-8 text") from error
-    return text + (_LIMIT.format(limit=replies.length_limit) if replies.length_limit else "")

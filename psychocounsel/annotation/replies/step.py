@@ -11,12 +11,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech, system_prompt
+from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.counsellor_prompt import system_prompt
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
+from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import KnownLength, StepContext
 from psychocounsel.steps.tables import rows_of, written
@@ -24,7 +26,7 @@ from psychocounsel.steps.tables import rows_of, written
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
 
 
-def run(context: StepContext) -> dict[str, Any]:
+def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Ask for the replies that are not bought yet, then write the table of this shard's speeches, in their order.
 
     The table depends on the journal alone, not on the order in which answers came.
@@ -56,21 +58,21 @@ def run(context: StepContext) -> dict[str, Any]:
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
 
-def estimate(context: StepContext) -> Estimate:
+def estimate(context: StepContext[AnnotationDir]) -> Estimate:
     """What the step would ask for, of what is not bought yet; speeches.parquet must be there."""
     drawing = drawing_of(context)
     with closing(Answers(context.files.answers)) as answers:
         return Estimate.of(_asks(context, drawing), answers)
 
 
-def drawing_of(context: StepContext) -> Drawing:
+def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
     """How replies are drawn by the configuration."""
     config = context.config
     return Drawing(
         build(config, "writers").models(),
         config.replies.per_speech,
         config.replies.seed,
-        system_prompt(config.replies),
+        system_prompt(str(config.replies.system_prompt), config.replies.length_limit),
         config.crisis_to_third_parties,
     )
 
@@ -81,20 +83,20 @@ def _rows_in(path: Path) -> int:
         return int(table.metadata.num_rows)
 
 
-def draws(context: StepContext, drawing: Drawing) -> Iterator[Draw]:
+def draws(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[Draw]:
     index, count = context.shard
     rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
     for row in islice(rows, index, None, count):
         yield from drawing.of(Speech(**row))
 
 
-def _asks(context: StepContext, drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
+def _asks(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
     for draw in draws(context, drawing):
         if draw.writer is not None and draw.ask is not None:
             yield draw.writer, draw.ask
 
 
-def _write(context: StepContext, drawing: Drawing, answers: Answers) -> dict[str, Any]:
+def _write(context: StepContext[AnnotationDir], drawing: Drawing, answers: Answers) -> dict[str, Any]:
     """Write the table by the journal's answers; returns its figures."""
     outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:

@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from psychocounsel.annotation.scores.rating_answers import Judgements, Unreadable
+from psychocounsel.annotation.scores.rating_answers import Judgements
 from psychocounsel.annotation.scores.rating_prompts import RatingPrompt, principle_order
 from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.asking.parties import may_see
+from psychocounsel.asking.strict_json import Unreadable
 from psychocounsel.steps.tables import Row
 
 

@@ -21,6 +21,7 @@ from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import KnownLength, StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
@@ -28,7 +29,7 @@ from psychocounsel.steps.tables import Row, by_speech, joined, written
 _SPEECH = ("text", "language", "crisis", *ABOUT)
 
 
-def run(context: StepContext) -> dict[str, Any]:
+def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Ask for the ratings that are not bought yet, then write the table of this shard's speeches, in their order.
 
     The table depends on the journal alone, not on the order in which answers came.
@@ -65,7 +66,7 @@ def run(context: StepContext) -> dict[str, Any]:
     return figures
 
 
-def estimate(context: StepContext) -> Estimate:
+def estimate(context: StepContext[AnnotationDir]) -> Estimate:
     """What the step would ask for, of what is not bought yet; speeches.parquet and replies.parquet must be there."""
     plan = plan_of(context)
     asked = [model for model in plan.annotators if not isinstance(model, Rules)]
@@ -73,7 +74,7 @@ def estimate(context: StepContext) -> Estimate:
         return Estimate.of(((model, ask) for model, ask in _asks(context, plan) if model in asked), answers)
 
 
-def plan_of(context: StepContext) -> RatingPlan:
+def plan_of(context: StepContext[AnnotationDir]) -> RatingPlan:
     """How replies are rated by the configuration.
 
     Raises:
@@ -91,7 +92,7 @@ def plan_of(context: StepContext) -> RatingPlan:
     return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)
 
 
-def _speeches(context: StepContext) -> Iterator[tuple[Row, list[Row]]]:
+def _speeches(context: StepContext[AnnotationDir]) -> Iterator[tuple[Row, list[Row]]]:
     """This shard's speeches with their replies."""
     index, count = context.shard
     speeches = islice(by_speech(context.files.speeches, _SPEECH), index, None, count)
@@ -99,19 +100,19 @@ def _speeches(context: StepContext) -> Iterator[tuple[Row, list[Row]]]:
         yield speech, sorted(replies, key=itemgetter("number"))
 
 
-def _calls(context: StepContext, plan: RatingPlan) -> Iterator[RatingCall]:
+def _calls(context: StepContext[AnnotationDir], plan: RatingPlan) -> Iterator[RatingCall]:
     for speech, replies in _speeches(context):
         yield from plan.calls(speech, replies)
 
 
-def _asks(context: StepContext, plan: RatingPlan) -> Iterator[tuple[LanguageModel, Ask]]:
+def _asks(context: StepContext[AnnotationDir], plan: RatingPlan) -> Iterator[tuple[LanguageModel, Ask]]:
     return ((call.annotator, plan.ask(call)) for call in _calls(context, plan))
 
 
 class _Writing:
     """Writes the table by the journal's answers."""
 
-    def __init__(self, context: StepContext, plan: RatingPlan, answers: Answers, read: Reader) -> None:
+    def __init__(self, context: StepContext[AnnotationDir], plan: RatingPlan, answers: Answers, read: Reader) -> None:
         self.context, self.plan, self.answers, self.read = context, plan, answers, read
         self.retries = context.config.scores.retries
         self.findings, self.skipped = Findings(), dict[str, Counter[str]]()

@@ -18,6 +18,7 @@ from psychocounsel.annotation.speeches.speech_cleaning import finders_of
 from psychocounsel.annotation.speeches.speech_drafts import Draft, make_draft
 from psychocounsel.annotation.speeches.speech_tables import DROPPED, write_identifier_sample, write_speeches
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import written
@@ -27,7 +28,7 @@ _SHOWN_BAD = 20
 _DROPPED = ("bad row", "too short", "too long", "language", "same text", "near duplicate", "limit", "removed")
 
 
-def run(context: StepContext) -> dict[str, Any]:
+def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Read, clean, compare and split the speeches of all sources; tables are as private as the sources' files.
 
     Raises:
@@ -106,7 +107,7 @@ def _recall(finders: tuple[Finder, ...]) -> dict[str, Any]:
     return measured_recall(lambda text: replace_identifiers(text, finders).text)
 
 
-def _said(figures: dict[str, Any], draft: Draft, context: StepContext) -> Iterator[str]:
+def _said(figures: dict[str, Any], draft: Draft, context: StepContext[AnnotationDir]) -> Iterator[str]:
     yield from _table(figures["sources"])
     for reason in draft.bad[:_SHOWN_BAD]:
         yield f"  bad row dropped: {reason}"

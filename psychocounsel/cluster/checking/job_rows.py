@@ -100,7 +100,8 @@ def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
     for config in {rows_key(job): job.config for job in jobs}.values():
         train, held_out = load_split(config.data, say)
         used = [*train, *held_out] if config.part == "all" else held_out
-        if not used or any(len(example.replies) < 2 for example in used):
+        needs_pairs = "contestants" not in config  # who replies reads the prompts alone
+        if not used or (needs_pairs and any(len(example.replies) < 2 for example in used)):
             command = configs.command_of(config)
             raise UserError(
                 f"there are no pairs to {command}: data need chosen and rejected, and part=held_out a held-out part"

@@ -6,17 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.asking.language_model import CUT, REFUSED, TEXT, UNPARSABLE
+from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
 from psychocounsel.evaluation.health.health_means import beyond, compare, means
 from psychocounsel.evaluation.health.reply_health import FIGURES, Health, health_of
 
 Row = Mapping[str, Any]
-_READ = (
-    TEXT,
-    CUT,
-    REFUSED,
-    UNPARSABLE,
-)  # unparsable: empty after all attempts; others brought no reply, and are counted alone
+_READ = (TEXT, CUT, REFUSED, EMPTY)  # other outcomes brought no reply, and are counted alone
 
 
 def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> dict[str, Any]:

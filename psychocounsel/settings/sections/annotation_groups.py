@@ -1,4 +1,4 @@
-"""The groups `writers` and `annotator` of a configuration: from names of members to the settings of each model; no torch."""
+"""The groups of language models in a configuration: names of members become the settings of each model; no torch."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build_section
 
-MODEL_GROUPS = ("writers", "annotator")
+MODEL_GROUPS = ("writers", "annotator", "contestants", "judge")
 Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
 
 
@@ -81,11 +81,13 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
             said = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
             raise UserError(f"{key}: {said}") from error
     for group in MODEL_GROUPS:
-        build_section(config[group], group).check(group)
+        if group in config:
+            build_section(config[group], group).check(group)
 
 
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """The name of each environment variable that holds a key, with the key of the configuration that says so."""
     for key, _, section in model_sections(config):
-        if section.get("key_variable"):
-            yield f"{key}.key_variable", str(section.key_variable)
+        for place, each in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
+            if OmegaConf.is_dict(each) and each.get("key_variable"):
+                yield f"{place}.key_variable", str(each.key_variable)

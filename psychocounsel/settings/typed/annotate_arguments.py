@@ -1,4 +1,4 @@
-"""The command line of `annotate` before Hydra reads it: `speeches=FILE`, and what its directory was made with."""
+"""The command lines of `annotate` and `evaluate` before Hydra reads them: `speeches=FILE`, and what a directory was made with."""
 
 import contextlib
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.schema import suggestion
@@ -16,7 +16,7 @@ from psychocounsel.storage.files import read_mapping
 
 MODULE = "psychocounsel.annotate"
 # Said of one command, and not of the data set.
-_OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out")
+_OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out", "run_dir")
 # Last parts of keys whose values may be paths.
 _PATHS = (
     "path",
@@ -29,6 +29,7 @@ _PATHS = (
     "presidio_model",
     "chat_template",
 )
+_GROUPS = ("speeches", "writers", "annotator", "pairs", "cluster", "evaluation", "judge", "data")
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
 
 
@@ -68,10 +69,29 @@ def stored_overrides(out: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides to compose: those that the directory `run_dir` was made with, if it works in steps, then those typed.
+
+    Raises:
+        UserError: if another user could have written the directory.
+    """
+    typed = list(overrides)
+    out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "run_dir"), None)
+    if {"-m", "--multirun"} & set(options) or not out or out == "null":
+        return typed
+    folder = Path(out).expanduser()
+    made_by = read_mapping(RunDir(folder).job).get("module") if is_run(folder) else None
+    if made_by != "psychocounsel.evaluate" or not StepsDir(folder).steps.is_dir():
+        return typed
+    refuse_untrusted_run(folder, whole=False)
+    file = RunDir(folder).overrides
+    return merged_overrides(file.read_text().splitlines() if file.exists() else [], typed)
+
+
 def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
     """`stored`, but for what `typed` replaces and what was said of an earlier command alone; then `typed`."""
     keys = {_key(text) for text in typed}
-    groups = {_key(text) for text in typed if _key(text) in ("speeches", "writers", "annotator", "pairs", "cluster")}
+    groups = {_key(text) for text in typed if _key(text) in _GROUPS}
     same = {text for text in typed if text in set(stored)}  # the same choice again keeps its keys
     replaced = {group for group in groups if not any(_key(text) == group for text in same)}
     kept = [

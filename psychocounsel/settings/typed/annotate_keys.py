@@ -1,5 +1,6 @@
 """The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def check_annotate(config: DictConfig) -> None:
     Raises:
         UserError: naming the key and what to type instead.
     """
-    _check_steps(list(config.steps))
+    check_steps(config.steps, STEPS)
     for name, weight in config.pairs.principle_weights.items():
         if name not in PRINCIPLES:
             raise UserError(f"pairs.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
@@ -109,16 +110,21 @@ def check_annotate(config: DictConfig) -> None:
             raise UserError(f"remove={config.remove}: no such file; it holds ids of speeches, one a line")
 
 
-def _check_steps(steps: list[str]) -> None:
+def check_steps(steps: Sequence[str], all_steps: Sequence[str]) -> None:
+    """Refuse steps that are none of a command's, and another order than that of `all_steps`.
+
+    Raises:
+        UserError: with what to type instead.
+    """
     for step in steps:
-        if step not in STEPS:
+        if step not in all_steps:
             raise UserError(
-                f"steps: there is no step {step}; {suggestion(step, list(STEPS))} (they are {', '.join(STEPS)})"
+                f"steps: there is no step {step}; {suggestion(step, list(all_steps))} (they are {', '.join(all_steps)})"
             )
-    ordered = [step for step in STEPS if step in steps]
+    ordered = [step for step in all_steps if step in steps]
     if not steps:
-        raise UserError(f"steps=[]: nothing is to be done; give some of [{','.join(STEPS)}]")
-    if steps != ordered:
+        raise UserError(f"steps=[]: nothing is to be done; give some of [{','.join(all_steps)}]")
+    if list(steps) != ordered:
         raise UserError(
             f"steps=[{','.join(steps)}]: run in the order in which they need each other, steps=[{','.join(ordered)}]"
         )

@@ -15,6 +15,7 @@ from psychocounsel.settings.reward_sections import reward_sections
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
 from psychocounsel.settings.targets import build
+from psychocounsel.settings.typed.evaluate_keys import idle_sections
 
 
 def typed_unused(
@@ -81,7 +82,10 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "speeches" in config:
         yield from _of_annotation(config)
         return
-    yield "cluster.internet", "annotate alone asks servers outside"
+    if "contestants" not in config:
+        yield "cluster.internet", "annotate and evaluations with contestants alone ask servers outside"
+    if "evaluation" in config:
+        yield from _of_evaluation(config)
     if "algo" in config:
         algorithm = build(config, "algo")
         name = type(algorithm).__name__
@@ -104,13 +108,8 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
-    for group in ("speeches", *MODEL_GROUPS):
-        yield from _within(group, build(config, group).unused())
-    models = [model for group in MODEL_GROUPS for model in build(config, group).models()]
-    if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
-        yield "crisis_to_third_parties", "no model belongs to others"
-    if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
-        yield "budget.cost", "no model has an input_price or output_price; budget.calls limits calls"
+    yield from _within("speeches", build(config, "speeches").unused())
+    yield from _of_models(config)
     if not any(model.reads_prompts for model in build(config, "annotator").models()):
         for name in ("rubric", "examples", "retries"):
             yield f"scores.{name}", "annotator=rules reads no prompt"
@@ -118,6 +117,27 @@ def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
     if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
         yield "shards", "cluster=slurm alone shares the work out"
+
+
+def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Of the language models that are asked."""
+    groups = [group for group in MODEL_GROUPS if group in config]
+    for group in groups:
+        yield from _within(group, build(config, group).unused())
+    models = [model for group in groups for model in build(config, group).models()]
+    if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
+        yield "crisis_to_third_parties", "no model belongs to others"
+    if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
+        yield "budget.cost", "no model has an input_price or output_price; budget.calls limits calls"
+
+
+def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
+    evaluation = build(config, "evaluation")
+    for name in idle_sections(evaluation):
+        yield name, f"evaluation={evaluation.name} does not read it"
+    yield from _within("evaluation", evaluation.unused(config))
+    if "contestants" in config:
+        yield from _of_models(config)
 
 
 def _within(group: str, unused: dict[str, str]) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ HOSTILE = "---\nlicense: mit\n# Owned | a | b <script>alert(1)</script> [x](http
 
 def context(
     files: AnnotationDir, card: dict[str, Any] = GIVEN, said: list[str] | None = None, **sections: Any
-) -> StepContext:
+) -> StepContext[AnnotationDir]:
     return context_of(files, said, card=card, **sections)
 
 

@@ -32,7 +32,7 @@ CLIENTS, GONE = range(4), (1, 2)  # too few for an audit, which is not what is t
 CARD: dict[str, Any] = {"name": None, "license": None}
 
 
-def context(files: AnnotationDir, ids: Path | None, said: list[str] | None = None) -> StepContext:
+def context(files: AnnotationDir, ids: Path | None, said: list[str] | None = None) -> StepContext[AnnotationDir]:
     paths = {"output": str(files.path.parent / "runs"), "cache": str(files.path.parent / "cache")}
     return context_of(files, said, remove=None if ids is None else str(ids), paths=paths, card=CARD)
 

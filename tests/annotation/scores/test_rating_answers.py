@@ -9,13 +9,13 @@ import pytest
 
 from psychocounsel.annotation.scores.rating_answers import (
     Judgement,
-    Unreadable,
     answer_schema,
     read_answer,
     reply_key,
     stands_in,
 )
 from psychocounsel.annotation.scores.rating_prompts import principle_order
+from psychocounsel.asking.strict_json import Unreadable
 from psychocounsel.counsel.principles import PRINCIPLES
 from tests.support.scripted_annotator import judgements
 

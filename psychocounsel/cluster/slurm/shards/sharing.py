@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
+from psychocounsel.annotation.annotation_steps import due_steps
 from psychocounsel.annotation.checking import nothing_due, refuse_unfinished_removal
-from psychocounsel.annotation.plan import planned
 from psychocounsel.cluster.job import Job, Submission, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, scheduler, submitting
 from psychocounsel.errors import DONE
@@ -25,7 +25,7 @@ _SHARED = ("replies", "scores")  # the steps that the array does
 def stages(job: Job) -> list[list[Job]]:
     """The jobs of an annotation that are yet to be done: before the array, the array's, and itself."""
     files = AnnotationDir(job.run_dir)
-    due = {each.step for each in planned(job.config, files) if each.due}
+    due = {each.step for each in due_steps(job.config) if each.due}
     asked = [step for step in job.config.steps if step in _SHARED]
     first = [_part(job, job.config.shards, "speeches", ["speeches"])] if "speeches" in due else []
     shards = []

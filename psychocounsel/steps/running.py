@@ -1,47 +1,46 @@
-"""Running the steps of `annotate` in its directory: what is done is skipped, and what was bought is never bought again."""
+"""Doing the steps of a command in its directory: a step that is done is skipped, and no answer is bought twice."""
 
 import time
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from psychocounsel import __version__
-from psychocounsel.annotation.plan import Planned, planned
-from psychocounsel.annotation.removal.step import finish
-from psychocounsel.settings.typed.annotate_keys import STEPS
+from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+from psychocounsel.steps.plan import Planned, planned
 from psychocounsel.storage.files import read_mapping, write_json
 
 Figures = dict[str, Any]
+F = TypeVar("F", bound=StepsDir)
 
 
-def run_steps(context: StepContext, begin: Callable[[str], None]) -> dict[str, Figures]:
+def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str], None]) -> dict[str, Figures]:
     """Do the steps that are due, in order; returns the figures of all steps that are done. `begin` hears of each.
 
     Raises:
         UserError: if a step lacks what it needs.
     """
     context.files.steps.mkdir(parents=True, exist_ok=True)
-    finish(context)  # a removal that was killed
-    for each in planned(context.config, context.files):
+    for each in planned(course, context.config, context.files):
         if not each.due:
             context.say(f"{each.step}: done before")
             continue
         begin(each.step)
-        _do(each, context)
-    return figures_of(context)
+        _do(course, each, context)
+    return figures_of(course, context)
 
 
-def _do(each: Planned, context: StepContext) -> None:
-    stale = STEPS[STEPS.index(each.step) :]  # until the step is done again, its table may be of either settings
+def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:
+    stale = course.steps[course.steps.index(each.step) :]  # until it is done again, its table may be of either settings
     for step in reversed(stale):  # the last first: a kill leaves no record of a step whose earlier one is gone
         context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
-    figures = import_module(f"psychocounsel.annotation.{each.step}.step").run(context)
+    figures = course.run(each.step, context)
     write_record(context, each, figures, time.monotonic() - started)
 
 
-def write_record(context: StepContext, each: Planned, figures: Figures, seconds: float) -> None:
+def write_record(context: StepContext[F], each: Planned, figures: Figures, seconds: float) -> None:
     """Say that a step is done: from what, and with what figures."""
     about: Figures = {"step": each.step, "fingerprint": each.fingerprint}
     about |= {"settings": each.settings, "sources": each.sources}
@@ -49,7 +48,7 @@ def write_record(context: StepContext, each: Planned, figures: Figures, seconds:
     write_json(context.files.step(each.step), {**about, "figures": figures})
 
 
-def figures_of(context: StepContext) -> dict[str, Figures]:
+def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]:
     """The figures of each step that is done."""
-    records = {step: read_mapping(context.files.step(step)) for step in STEPS}
+    records = {step: read_mapping(context.files.step(step)) for step in course.steps}
     return {step: record["figures"] for step, record in records.items() if record}

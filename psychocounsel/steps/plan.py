@@ -1,35 +1,24 @@
-"""Which steps of an annotate directory are to be done, and what made those that are."""
+"""Which steps of a directory are to be done, and from what settings and files each was made."""
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
-from psychocounsel.settings.targets import build
-from psychocounsel.settings.typed.annotate_keys import STEPS
+from psychocounsel.rundir.paths import StepsDir
+from psychocounsel.steps.course import Course
 from psychocounsel.storage.files import read_mapping
 
 Settings = dict[str, Any]  # dotted key -> value
+F = TypeVar("F", bound=StepsDir)
 
-# What a step reads of the configuration besides what earlier steps read.
-_READ = {
-    "speeches": ("speeches", "pairs.test_fraction", "pairs.split_seed"),
-    "replies": ("writers", "replies", "crisis_to_third_parties"),
-    "scores": ("annotator", "scores", "crisis_to_third_parties"),
-    "pairs": ("pairs",),
-    "card": ("card", "accept_terms"),
-}
 # How servers are reached, what they cost and who may see texts: another value gives the same answers. `third_party` and
 # `addresses` decide who is asked about a crisis, which `_third_parties` tells.
-_GROUPS = ("speeches", *MODEL_GROUPS)  # the groups whose keys are meant: `scores.retries` is of another kind
 _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
@@ -39,54 +28,51 @@ _NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues", "chat_template
 
 @dataclass(frozen=True)
 class Planned:
-    """A step that a command asks for. `due`: it is to be done, else it was done from the same settings before."""
+    """A step that a command asks for.
+
+    Attributes:
+        due: it is to be done; else it was done before, from the same settings.
+        sources: what else it was made from: sizes and times of the sources' files, the share of the speeches.
+    """
 
     step: str
     due: bool
     settings: Settings
-    sources: dict[
-        str, Any
-    ]  # what else it was made from: sizes and times of the sources' files, the share of the speeches
+    sources: dict[str, Any]
     fingerprint: str
 
 
-def directory(config: DictConfig) -> AnnotationDir:
-    """The files that a job works on: of the data set, or of its shard."""
-    whole = AnnotationDir(Path(config.out))
-    return whole if config.share is None else whole.shard(config.share)
+def asked_steps(course: Course[F], config: DictConfig) -> list[str]:
+    """The steps that a configuration names; all of them where `steps` is null."""
+    return list(config.steps) if config.steps is not None else [*course.steps]
 
 
-def outputs(files: AnnotationDir, step: str) -> Path:
-    """What a step leaves: without it the step is not done, whatever its record says."""
-    made = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
-    return made.get(step, files.card if step == "card" else files.dataset / "train.parquet")
-
-
-def planned(config: DictConfig, files: AnnotationDir) -> list[Planned]:
-    """The steps of `config.steps` in their order, each due or done.
+def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
+    """The steps that `config` asks for in their order, each due or done.
 
     Raises:
         UserError: if an earlier step that is not among them is missing, or was done from other settings.
     """
     found, upstream, fresh = list[Planned](), "", set[str]()
-    for step in STEPS[: STEPS.index(config.steps[-1]) + 1]:
-        record, asked = read_mapping(files.step(step)), step in config.steps
-        settings = step_settings(config, step)
+    steps, share = asked_steps(course, config), config.get("share")
+    for step in course.steps[: course.steps.index(steps[-1]) + 1]:
+        record, asked = read_mapping(files.step(step)), step in steps
+        settings = step_settings(course, config, step)
         sources = record.get("sources", {})
-        if step == "speeches" and asked:
-            sources = source_marks(config) or sources  # sources that are gone were read before
-        elif config.share is not None and step != "speeches":
-            sources = {**sources, "share": f"{config.share} of {config.shards}"}
+        if step == course.steps[0] and asked:
+            sources = course.sources(config) or sources  # sources that are gone were read before
+        elif share is not None and step != course.steps[0]:
+            sources = {**sources, "share": f"{share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
-        is_done = record.get("fingerprint") == made_from and outputs(files, step).exists()
-        if asked and is_done and len(config.steps) < len(STEPS) and _has_failed(record["figures"]):
+        is_done = record.get("fingerprint") == made_from and course.output(files, step).exists()
+        if asked and is_done and len(steps) < len(course.steps) and _has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
             found.append(Planned(step, not is_done, settings, sources, made_from))
             fresh |= {step} if not is_done else set()
         elif not is_done:
-            _refuse(config, files, step, record, settings, fresh)
+            _refuse(course, config, files, step, record, settings, fresh)
         upstream = made_from
     return found
 
@@ -99,12 +85,19 @@ def _has_failed(figures: Any) -> bool:
 
 
 def _refuse(
-    config: DictConfig, files: AnnotationDir, step: str, record: dict[str, Any], settings: Settings, fresh: set[str]
+    course: Course[F],
+    config: DictConfig,
+    files: F,
+    step: str,
+    record: dict[str, Any],
+    settings: Settings,
+    fresh: set[str],
 ) -> None:
     """Say what to type where `step`, which is not asked for, is not done from these settings."""
-    later = next(each for each in config.steps if STEPS.index(each) > STEPS.index(step))
-    wanted = f"steps=[{','.join(each for each in STEPS if each in (*config.steps, step))}]"
-    made = outputs(files, step)
+    steps = asked_steps(course, config)
+    later = next(each for each in steps if course.steps.index(each) > course.steps.index(step))
+    wanted = f"steps=[{','.join(each for each in course.steps if each in (*steps, step))}]"
+    made = course.output(files, step)
     if not record or not made.exists():
         raise UserError(f"{later} needs {made.name} in {files.path}: add {step} to steps, {wanted}")
     before = record.get("settings", {})
@@ -125,31 +118,32 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def step_settings(config: DictConfig, step: str) -> Settings:
+def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
     """What decides a step's result, apart from earlier steps."""
     flat: Settings = {}
-    for key in _READ[step]:
+    for key in course.reads[step]:
         value = OmegaConf.select(config, key)
         _flatten(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, key, flat)
-    if step == "pairs":
-        for key in ("pairs.test_fraction", "pairs.split_seed"):  # of speeches
-            flat.pop(key, None)
-    kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(key)}
-    return kept | _third_parties(config, step)
+    for key in course.omits.get(step, ()):
+        flat.pop(key, None)
+    kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(course, key)}
+    return kept | _third_parties(course, config, step)
 
 
-def _leaves_answers_alone(key: str) -> bool:
+def _leaves_answers_alone(course: Course[F], key: str) -> bool:
     group, *parts = key.split(".")
-    return group in _GROUPS and not _LEAVES_ANSWERS_ALONE.isdisjoint(parts)
+    return group in course.answering and not _LEAVES_ANSWERS_ALONE.isdisjoint(parts)
 
 
-def _third_parties(config: DictConfig, step: str) -> Settings:
+def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings:
     """The models of a step that get no crisis speeches, by their names; {} where all may see all."""
-    group = next((group for group in MODEL_GROUPS if group in _READ[step]), None)
-    if group is None or config.crisis_to_third_parties:
+    if config.crisis_to_third_parties:
         return {}
-    names = sorted(model.name for model in build(config, group).models() if model.is_third_party())
-    return {f"{group}.third_parties": names} if names else {}
+    found = {}
+    for group, models in course.models(config, step).items():
+        if names := sorted(model.name for model in models if model.is_third_party()):
+            found[f"{group}.third_parties"] = names
+    return found
 
 
 def _of_files(key: str, value: Any) -> Any:
@@ -178,12 +172,3 @@ def _flatten(value: Any, key: str, flat: Settings) -> None:
 def fingerprint(step: str, settings: Settings, sources: dict[str, Any], upstream: str) -> str:
     content = json.dumps([step, settings, sources, upstream], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def source_marks(config: DictConfig) -> dict[str, Any]:
-    """Size and time of change of each file that speeches are read from; {} if one is not there any more."""
-    files: Iterable[Path] = build(config, "speeches").files()
-    try:
-        return {str(path): [(about := path.stat()).st_size, about.st_mtime_ns] for path in files}
-    except OSError:
-        return {}

@@ -1,0 +1,72 @@
+"""The steps of `annotate`: what they read of the configuration, which models they ask, what they leave in the directory."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.annotation.removal.step import finish
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.settings.typed.annotate_keys import STEPS
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+from psychocounsel.steps.plan import Planned, planned
+from psychocounsel.steps.running import Figures, run_steps
+
+ASKED = {"replies": "writers", "scores": "annotator"}  # the group whose models a step asks
+
+
+def directory(config: DictConfig) -> AnnotationDir:
+    """The files that a job works on: of the dataset, or of its shard."""
+    whole = AnnotationDir(Path(config.out))
+    return whole if config.share is None else whole.shard(config.share)
+
+
+def output(files: AnnotationDir, step: str) -> Path:
+    """The file that a step leaves."""
+    made = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
+    return made.get(step, files.card if step == "card" else files.dataset / "train.parquet")
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    return {ASKED[step]: build(config, ASKED[step]).models()} if step in ASKED else {}
+
+
+def _source_marks(config: DictConfig) -> dict[str, Any]:
+    files: Iterable[Path] = build(config, "speeches").files()
+    try:
+        return {str(path): [(about := path.stat()).st_size, about.st_mtime_ns] for path in files}
+    except OSError:
+        return {}
+
+
+COURSE = Course(
+    steps=STEPS,
+    modules={step: f"psychocounsel.annotation.{step}.step" for step in STEPS},
+    reads={
+        "speeches": ("speeches", "pairs.test_fraction", "pairs.split_seed"),
+        "replies": ("writers", "replies", "crisis_to_third_parties"),
+        "scores": ("annotator", "scores", "crisis_to_third_parties"),
+        "pairs": ("pairs",),
+        "card": ("card", "accept_terms"),
+    },
+    omits={"pairs": ("pairs.test_fraction", "pairs.split_seed")},  # of speeches
+    output=output,
+    models=_models,
+    sources=_source_marks,
+    answering=("speeches", "writers", "annotator"),
+)
+
+
+def due_steps(config: DictConfig) -> list[Planned]:
+    """The steps that a checked configuration asks for, each due or done in its directory."""
+    return planned(COURSE, config, directory(config))
+
+
+def do_steps(context: StepContext[AnnotationDir], begin: Callable[[str], None]) -> dict[str, Figures]:
+    """Do the steps that are due, as steps/running.py says; first finish a removal that was killed."""
+    finish(context)
+    return run_steps(COURSE, context, begin)

@@ -1,0 +1,180 @@
+"""The step `replies`: every contestant replies to every speech; replies.parquet holds the replies, or why there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.counsellor_prompt import system_prompt
+from psychocounsel.asking.language_model import CUT, EMPTY, FAILED, REFUSED, TEXT, WITHHELD, Ask
+from psychocounsel.asking.parties import may_see
+from psychocounsel.asking.refusals import is_refusal
+from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.evaluation.contestants.evaluation_speeches import SCHEMA as SPEECHES
+from psychocounsel.evaluation.contestants.evaluation_speeches import evaluation_speeches
+from psychocounsel.evaluation.contestants.settings import Contestant
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.tables import Row, rows_of, written
+
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("contestant", pa.string(), nullable=False),
+        pa.field("setting", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("length_limit", pa.int64()),
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("prompt_version", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply that is wanted; without an `ask` its speech is withheld from the contestant."""
+
+    contestant: Contestant
+    speech: Row
+    length_limit: int | None
+    sample: int
+    ask: Ask | None
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Choose the speeches, ask for the replies that are not bought yet, and write both tables.
+
+    Raises:
+        BudgetSpent: if the budget ends before the replies do; the journal keeps what was bought.
+        UserError: for a wrong key, address or prompt, or if no server is left.
+    """
+    write_speeches(context)
+    models = build(context.config, "contestants").models()
+    limits = context.config.budget
+    with closing(Answers(context.files.answers)) as answers:
+        budget = Budget.of(limits.cost, limits.calls, answers, models)
+        wanted = [reply for reply in wanted_replies(context) if reply.ask is not None]
+        asks = ((reply.contestant.model, reply.ask) for reply in wanted if reply.ask is not None)
+        came = ask_all(asks, answers, budget, read=str, models=models, key="contestants", retries=0)
+        with closing(came):
+            for _ in context.bar(KnownLength(came, len(wanted)), "replies"):
+                pass
+        figures = _write(context, answers)
+    for line in _said(figures):
+        context.say(line)
+    return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def write_speeches(context: StepContext[EvaluationDir]) -> None:
+    """Choose the speeches and write speeches.parquet."""
+    with written(context.files.speeches, SPEECHES) as add:
+        for speech in evaluation_speeches(context.config, context.say):
+            add(speech)
+
+
+def estimate(context: StepContext[EvaluationDir]) -> Estimate:
+    """What the step would ask for, of what is not bought yet; speeches.parquet must be there."""
+    with closing(Answers(context.files.answers)) as answers:
+        found = ((each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None)
+        return Estimate.of(found, answers)
+
+
+def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
+    """Every reply of every contestant to every speech, speech by speech."""
+    config = context.config
+    prompts = {limit: _prompt(config.replies.system_prompt, limit) for limit in config.replies.length_limits}
+    contestants = build(config, "contestants").all()
+    for speech in rows_of(context.files.speeches, ["speech", "messages", "crisis"]):
+        for contestant in contestants:
+            may = may_see(contestant.model, speech["crisis"], config.crisis_to_third_parties)
+            for limit, prompt in prompts.items():
+                for sample in range(config.replies.samples):
+                    ask = _ask(speech, prompt, sample, config.replies.seed) if may else None
+                    yield Reply(contestant, speech, limit, sample, ask)
+
+
+def _prompt(given: str | None, limit: int | None) -> str | None:
+    return system_prompt(given, limit) if given else None
+
+
+def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
+    """The same for every contestant, its random numbers included."""
+    messages = with_system_prompt(json.loads(speech["messages"]), prompt)
+    digest = hashlib.sha256(f"{seed}\0{speech['speech']}\0{sample}".encode()).digest()
+    return Ask(speech["speech"], tuple(messages), int.from_bytes(digest[:4]), f"reply {sample}")
+
+
+def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, Any]:
+    """Write replies.parquet by the journal's answers; returns its figures."""
+    outcomes: dict[str, Counter[str]] = {}
+    with written(context.files.replies, SCHEMA) as add:
+        for reply in wanted_replies(context):
+            row = _row(reply, answers)
+            add(row)
+            outcomes.setdefault(reply.contestant.model.name, Counter())[row["outcome"]] += 1
+    speeches = list(rows_of(context.files.speeches, ["crisis", "near_training"]))
+    return {
+        "speeches": len(speeches),
+        "crisis_speeches": sum(row["crisis"] for row in speeches),
+        "near_training": sum(row["near_training"] for row in speeches),
+        "replies": sum(count.total() for count in outcomes.values()),
+        "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
+        "failed": sum(counts[FAILED] for counts in outcomes.values()),
+    }
+
+
+def _row(reply: Reply, answers: Answers) -> Row:
+    contestant, limit = reply.contestant, reply.length_limit
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {"speech": reply.speech["speech"], "contestant": contestant.model.name, "setting": contestant.setting}
+    row |= {"seed": contestant.seed, "length_limit": limit, "sample": reply.sample, "prompt_version": ""}
+    if reply.ask is None:
+        return row | {"outcome": WITHHELD}
+    prompt = "\0".join(message["content"] for message in reply.ask.messages if message["role"] == "system")
+    row["prompt_version"] = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    found = answers.settled(contestant.model, reply.ask, str, 0)
+    if not isinstance(found, Outcome):
+        return row | {"outcome": FAILED}
+    answer, text = found.answer, found.answer.text.strip()
+    outcome = found.outcome
+    if outcome in (TEXT, CUT) and not text:
+        outcome = EMPTY
+    elif outcome == TEXT and is_refusal(text):
+        outcome = REFUSED
+    row |= {"outcome": outcome, "model": answer.model}
+    row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+    if text:
+        row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
+    return row
+
+
+def _said(figures: dict[str, Any]) -> Iterator[str]:
+    yield f"{figures['speeches']:,} speeches, {figures['replies']:,} replies"
+    for name, counts in figures["outcomes"].items():
+        odd = {outcome: count for outcome, count in counts.items() if outcome != TEXT}
+        if odd:
+            yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
+    if any(counts.get(WITHHELD) for counts in figures["outcomes"].values()):
+        yield (
+            "withheld: these speeches may be about a crisis, and the contestant belongs to others; "
+            "crisis_to_third_parties=true lets it see them"
+        )
+    if figures["failed"]:
+        yield f"{figures['failed']:,} replies failed; the same command with steps=[replies] asks for them again"

@@ -1,0 +1,25 @@
+"""The step `figures` of `evaluation=health`: from replies.parquet to figures.json."""
+
+from typing import Any
+
+from psychocounsel.evaluation.health.summarising import summarise
+from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import rows_of
+from psychocounsel.storage.files import write_json
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Measure the replies, write figures.json and say the table; the metrics are those of the evaluated setting."""
+    files = context.files
+    setting = build(context.config, "contestants").settings[0]
+    speeches = rows_of(files.speeches, ["speech", "text", "language"])
+    columns = ["speech", "setting", "seed", "length_limit", "text", "outcome"]
+    summary = summarise(rows_of(files.replies, columns), speeches, setting)
+    write_json(files.figures, {"evaluation": "health", "model": setting, **summary})
+    for line in lines_of(summary):
+        context.say(line)
+    figures = summary["variants"][0]["settings"][setting]["figures"]
+    return {"metrics": {name: each["mean"] for name, each in figures.items() if each["mean"] is not None}}

@@ -1,0 +1,44 @@
+"""`evaluation=health`: whether replies are whole, without loops or invented turns, and how they differ from the base's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.evaluation.stepped import READ_BY_REPLIES, REPLIES, SteppedEvaluation, models_of, replies_to_ask
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+
+
+def _output(files: EvaluationDir, step: str) -> Path:
+    return {"replies": files.replies, "figures": files.figures}[step]
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    return models_of(config, ("contestants",) if step == "replies" else ())
+
+
+@dataclass(kw_only=True)
+class HealthEvaluation(SteppedEvaluation):
+    """Figures of the replies' texts; no model judges them."""
+
+    sections: ClassVar[tuple[str, ...]] = ("contestants",)
+    metric: ClassVar[str] = "cut"
+    course: ClassVar[Course[EvaluationDir]] = Course(
+        steps=("replies", "figures"),
+        modules={"replies": REPLIES, "figures": "psychocounsel.evaluation.health.figures_step"},
+        reads={"replies": READ_BY_REPLIES, "figures": ()},
+        output=_output,
+        models=_models,
+        answering=("contestants",),
+    )
+
+    name: str = "health"
+
+    def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        return replies_to_ask(context) if "replies" in due else []

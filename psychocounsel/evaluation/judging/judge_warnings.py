@@ -1,0 +1,103 @@
+"""Lines that warn of a judge who is no impartial one: a contestant, one of its family, or the labeller of its training data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.evaluation.contestants.evaluation_speeches import run_of
+from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+from psychocounsel.rundir.paths import AnnotationDir, RunDir
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import read_mapping
+
+# Names by which models of one maker's line are known.
+_FAMILIES = (
+    *("gpt", "claude", "gemini", "gemma", "llama", "qwen", "mistral", "deepseek", "phi", "smollm", "olmo"),
+    *("command", "yi", "falcon", "granite", "nemotron", "kimi", "glm", "minimax", "grok"),
+)
+_ALIASES = {"mixtral": "mistral", "ministral": "mistral", "magistral": "mistral", "qwq": "qwen", "chatgpt": "gpt"}
+_WORD = re.compile(r"[a-z]+")
+
+
+def judge_warnings(config: DictConfig) -> Iterator[str]:
+    """Lines for the judges and contestants of a configuration."""
+    contestants = build(config, "contestants").models()
+    for judge in build(config, "judge").models():
+        family = family_of(judge)
+        for contestant in contestants:
+            if not isinstance(judge, RewardJudge) and same_model(judge, contestant):
+                yield f"warning: the judge {judge.name} is a contestant itself: judges prefer their own replies"
+            elif family and family == family_of(contestant):
+                yield (
+                    f"warning: the judge {judge.name} and the contestant {contestant.name} are of one family ({family}): "
+                    "judges prefer replies of their kin"
+                )
+            if of_training := trained_by(judge, contestant):
+                yield f"warning: the judge {judge.name} {of_training}: it may only recognise its own taste"
+
+
+def same_model(judge: LanguageModel, contestant: LanguageModel) -> bool:
+    """Whether both are the same weights, as far as names tell."""
+    return bool(judge.model) and judge.model == contestant.model
+
+
+def family_of(model: LanguageModel) -> str | None:
+    """The family in a model's name, or for a local folder in its config.json; None if neither tells."""
+    if isinstance(model, RewardJudge):
+        return _family(str(model.reward.get("path") or ""))
+    return _family(str(model.model or ""))
+
+
+def _family(path: str) -> str | None:
+    file = Path(path) / "config.json"
+    words = _WORD.findall(Path(path).name.lower())
+    if path and file.is_file():
+        words = [*words, *_WORD.findall(str(read_mapping(file).get("model_type", "")).lower())]
+    words = [_ALIASES.get(word, word) for word in words]
+    return next((name for name in _FAMILIES if any(_is_of(word, name) for word in words)), None)
+
+
+def _is_of(word: str, name: str) -> bool:
+    """Whether a word is a family's name or begins with it; a short one, as `yi`, begins too many words."""
+    return word == name or (len(name) > 3 and word.startswith(name))
+
+
+def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
+    """What the judge had to do with a contestant's training, where its run tells; None if nothing is known."""
+    run = run_of(contestant.model)
+    if run is None:
+        return None
+    config = read_config(run)
+    if isinstance(judge, RewardJudge):
+        rewards = {_place(section.get("path")) for section in _rewards(config)} - {None}
+        trained = _place(judge.reward.get("path")) in rewards
+        return f"gave {contestant.name} its rewards in training" if trained else None
+    labellers = _labellers(Path(str(config.data.path)))
+    return f"labelled the training data of {contestant.name}" if labellers & {judge.name, judge.model} else None
+
+
+def _place(path: str | None) -> str | None:
+    """One name for each folder; names of the hub and of shipped models are left as they are."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
+def _rewards(config: DictConfig) -> list[DictConfig]:
+    if "reward" not in config:
+        return []
+    return [*config.reward.members] if "members" in config.reward else [config.reward]
+
+
+def _labellers(data: Path) -> set[str | None]:
+    """The annotators of a dataset that `annotate` made: names, and the models that they asked."""
+    folder = next((each for each in (data, data.parent, data.parent.parent) if RunDir(each).config.exists()), None)
+    if folder is None or not AnnotationDir(folder).votes.exists():
+        return set()
+    annotator = read_config(folder).get("annotator")
+    members = [] if annotator is None else [*annotator.members] if "members" in annotator else [annotator]
+    return {str(each.get(key)) for each in members for key in ("name", "model") if each.get(key)}

@@ -1,0 +1,125 @@
+"""`judge=reward`: a reward model as the judge. It scores each reply alone, so the order of the two makes no difference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from psychocounsel.asking.batches import BatchAnswerer
+from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.parties import is_own
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.judging.pair_prompt import FIRST, SECOND, PairAsk
+from psychocounsel.reward.base import RewardSettings
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.hashes import mark_of
+
+
+@dataclass(kw_only=True)
+class RewardJudge(LanguageModel):
+    """`reward` holds the settings of a reward model; the reply with the larger reward is the better one."""
+
+    config_group: ClassVar[str] = "judge"
+    reads_prompts: ClassVar[bool] = False
+
+    reward: dict[str, Any] = option({})
+    batch_size: int = option(32, at_least=1)
+
+    def open(self, key: str) -> Answerer:
+        return _Scoring(self)
+
+    def check(self, key: str) -> None:
+        """Refuse a reward model whose settings cannot work."""
+        if not self.reward.get("_target_"):
+            raise UserError(
+                f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that begins with one"
+            )
+        settings = self.reward_settings()
+        if settings.several:
+            raise UserError(f"{key}.reward: an ensemble is no single judge; use judge=several with its reward models")
+        settings.check(f"{key}.reward")
+
+    def unused(self) -> dict[str, str]:
+        """What concerns a prompt and an answer in words."""
+        names = ("model", "temperature", "top_p", "max_tokens", "language", "terms")
+        return dict.fromkeys(names, "a reward model reads no prompt and writes no words")
+
+    def identity(self) -> dict[str, Any]:
+        """With the content of the weights: others under the same path give other scores."""
+        settings = {name: value for name, value in self.reward.items() if name not in ("name", "normalise")}
+        return {"kind": "RewardJudge", "reward": settings, "weights": _weights(str(self.reward.get("path") or ""))}
+
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        return list(self.reward_settings().receivers(f"{key}.reward"))
+
+    def is_third_party(self) -> bool:
+        """As `third_party` says; else whether a server of the reward model may be somebody else's."""
+        if self.third_party is not None:
+            return self.third_party
+        return not all(is_own(address) for _, address in self.receivers("judge"))
+
+    def reward_settings(self) -> RewardSettings:
+        """The settings of the reward model."""
+        return build_section(OmegaConf.create(self.reward), "reward")
+
+
+def _weights(path: str) -> str | None:
+    """A hash of a local model's weights; None of a hub model and of a server."""
+    folder = (
+        PACKAGE / "model" / "shipped" / path.removeprefix("builtin:") if path.startswith("builtin:") else Path(path)
+    )
+    if not path or not folder.is_dir():
+        return None
+    files = sorted(file for ending in ("safetensors", "bin") for file in folder.glob(f"*.{ending}"))
+    return hashlib.sha256("".join(mark_of(file)["sha256"] for file in files).encode()).hexdigest()
+
+
+class _Scoring(BatchAnswerer):
+    """The reward model is opened with the first pair, in the thread that uses it."""
+
+    def __init__(self, settings: RewardJudge) -> None:
+        self.settings = settings
+        self.scorer: Any = None
+        super().__init__(settings.batch_size)
+
+    def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
+        """As BatchAnswerer says; a conversation that is too long for the reward model fails."""
+        from psychocounsel.reward.encoding import score_what_fits
+
+        scorer = self._scorer()
+        conversations = [
+            [*ask.conversation, {"role": "assistant", "content": reply}]
+            for ask in asks
+            if isinstance(ask, PairAsk)
+            for reply in ask.replies
+        ]
+        scores = scorer.unnormalised(score_what_fits(scorer, conversations)).reshape(-1, 2)
+        return [self._said(pair) for pair in scores]
+
+    def _said(self, pair: np.ndarray) -> Answer:
+        if np.isnan(pair).any():
+            return Answer(FAILED)
+        scores = {FIRST: float(pair[0]), SECOND: float(pair[1])}
+        return Answer(TEXT, json.dumps(scores), self.settings.name)
+
+    def _scorer(self) -> Any:
+        if self.scorer is None:
+            import torch
+
+            from psychocounsel.model.cpu import prepare_process
+            from psychocounsel.reward.base import open_scorer
+
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            if device.type == "cpu":
+                prepare_process()
+            self.scorer = open_scorer(self.settings.reward_settings(), device)
+        return self.scorer

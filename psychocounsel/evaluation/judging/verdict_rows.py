@@ -1,0 +1,79 @@
+"""verdicts.parquet: a row for each call of a judge about two replies, or why there is no verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from psychocounsel.asking.answers import Outcome
+from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.judging.pair_prompt import Verdict
+from psychocounsel.steps.tables import Row
+
+FORWARD, BACKWARD = "forward", "backward"  # the evaluated setting's reply is shown first, or second
+EQUAL = "equal"  # the two replies are the same text: a tie that nobody is asked about
+_SIDES = [(side, kind) for side in ("first", "second") for kind in ("setting", "seed", "reply")]
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("length_limit", pa.int64()),
+        pa.field("sample", pa.int64(), nullable=False),
+        *(
+            pa.field(f"{side}_{kind}", pa.int64() if kind == "seed" else pa.string(), nullable=False)
+            for side, kind in _SIDES
+        ),
+        pa.field("judge", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("order", pa.string(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("overall", pa.int64()),
+        *(pa.field(name, pa.int64()) for name in PRINCIPLES),
+        pa.field("first_score", pa.float64()),
+        pa.field("second_score", pa.float64()),
+        pa.field("attempts", pa.int64()),
+        pa.field("prompt_version", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ReplyPair:
+    """Two replies to one speech: `first` is the evaluated setting's, `second` its opponent's; rows of replies.parquet."""
+
+    speech: Row
+    first: Row
+    second: Row
+
+
+def verdict_row(
+    pair: ReplyPair, judge: str, order: str, outcome: Outcome[Verdict | None] | str | None, version: str | None
+) -> Row:
+    """The row of a call; `outcome` is a word where nobody was asked, and None where no answer has come yet.
+
+    Verdicts are written from the side of `first`, whichever was shown first. `version` is None of a judge that reads no
+    prompt: it says nothing of the principles, not even of equal replies.
+    """
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {"speech": pair.speech["speech"], "judge": judge, "order": order, "prompt_version": version}
+    row |= {name: pair.first[name] for name in ("length_limit", "sample")}
+    for side, reply in (("first", pair.first), ("second", pair.second)):
+        row |= {f"{side}_{kind}": reply[kind] for kind in ("setting", "seed", "reply")}
+    if outcome is None:
+        return row | {"outcome": FAILED}
+    if isinstance(outcome, str):
+        said = ("overall", *PRINCIPLES) if version else ("overall",)
+        ties = dict.fromkeys(said, 0) if outcome == EQUAL else {}
+        return row | {"outcome": outcome, **ties}
+    row |= {"outcome": outcome.outcome, "model": outcome.answer.model, "attempts": outcome.attempts}
+    if outcome.outcome != TEXT:
+        return row
+    if outcome.value is None:
+        return row | {"outcome": REFUSED}
+    sign = 1 if order == FORWARD else -1
+    verdict = outcome.value
+    row |= {"overall": sign * verdict.overall, **{name: sign * side for name, side in verdict.principles.items()}}
+    if verdict.scores is not None:
+        row |= dict(zip(("first_score", "second_score"), verdict.scores, strict=True))
+    return row

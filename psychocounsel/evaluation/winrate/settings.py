@@ -1,0 +1,91 @@
+"""`evaluation=winrate`: how often judges prefer the evaluated counsellor's reply to an opponent's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.stepped import READ_BY_REPLIES, REPLIES, SteppedEvaluation, models_of, replies_to_ask
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+
+_JUDGING = ("rubric", "examples", "retries", "seed", "include_near")
+_FIGURES = ("samples", "figures_seed")
+
+
+def _output(files: EvaluationDir, step: str) -> Path:
+    return {"replies": files.replies, "verdicts": files.verdicts, "statistics": files.figures}[step]
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    return models_of(config, {"replies": ("contestants",), "verdicts": ("judge",)}.get(step, ()))
+
+
+@dataclass(kw_only=True)
+class WinRate(SteppedEvaluation):
+    """Both orders of every pair are judged; docs/winrate.md explains every figure.
+
+    Attributes:
+        rubric, examples: what judges that read a prompt are told, as `scores.rubric` of annotate.
+        retries: of a verdict that cannot be read.
+        seed: of the order of principles.
+        include_near: judge speeches that are nearly the same as training data, too.
+        samples: resamples of each interval.
+        figures_seed: of the resamples.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
+    metric: ClassVar[str] = "win_rate"
+    course: ClassVar[Course[EvaluationDir]] = Course(
+        steps=("replies", "verdicts", "statistics"),
+        modules={
+            "replies": REPLIES,
+            "verdicts": "psychocounsel.evaluation.winrate.verdicts_step",
+            "statistics": "psychocounsel.evaluation.winrate.statistics_step",
+        },
+        reads={
+            "replies": READ_BY_REPLIES,
+            "verdicts": ("judge", "crisis_to_third_parties", *(f"evaluation.{name}" for name in _JUDGING)),
+            "statistics": tuple(f"evaluation.{name}" for name in _FIGURES),
+        },
+        output=_output,
+        models=_models,
+        answering=("contestants", "judge"),
+    )
+
+    name: str = "winrate"
+    rubric: str = "builtin:en"
+    examples: bool = False
+    retries: int = option(2, at_least=0, at_most=20)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    include_near: bool = False
+    samples: int = option(1000, at_least=100, at_most=100_000)
+    figures_seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        if len(set(config.contestants.settings)) < 2:
+            raise UserError("against=null: a win rate needs an opponent; give against=PATH, or evaluation=health")
+        super().prepare(config, run_dir)
+        if any(model.reads_prompts for model in build(config, "judge").models()):
+            from psychocounsel.evaluation.judging.pair_prompt import pair_prompt
+
+            pair_prompt(self.rubric, self.examples)
+
+    def unused(self, config: Any = None) -> dict[str, str]:
+        if any(model.reads_prompts for model in build(config, "judge").models()):
+            return {}
+        return dict.fromkeys(("rubric", "examples", "retries", "seed"), "no judge reads a prompt")
+
+    def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        from psychocounsel.evaluation.winrate import verdicts_step
+
+        lines = replies_to_ask(context) if "replies" in due else []
+        return lines + (verdicts_step.to_ask(context, "replies" in due) if "verdicts" in due else [])

@@ -1,0 +1,152 @@
+"""The step `verdicts` of `evaluation=winrate`: judges compare the evaluated setting's replies with each opponent's."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.language_model import FAILED, TEXT, WITHHELD, Ask, LanguageModel
+from psychocounsel.evaluation.contestants import step as replies_step
+from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
+from psychocounsel.evaluation.judging.judging import JudgeCall, Judging, judged_pairs
+from psychocounsel.evaluation.judging.pair_prompt import pair_prompt, read_verdict
+from psychocounsel.evaluation.judging.verdict_rows import EQUAL, SCHEMA, ReplyPair, verdict_row
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.tables import Row, by_speech, joined, written
+
+_WORDS = 150  # of a reply that is yet to be written, for the tokens of its verdicts
+_SPEECH = ("speech", "messages", "crisis", "near_training")
+_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Ask for the verdicts that are not bought yet, then write verdicts.parquet in the order of the replies.
+
+    Raises:
+        BudgetSpent: if the budget ends before the verdicts do; the journal keeps what was bought.
+        UserError: for a wrong key, address or rubric, or if no server is left.
+    """
+    config, judging = context.config, judging_of(context)
+    for line in judge_warnings(config):
+        context.say(line)
+    count = sum(call.ask is not None for call in _calls(context, judging))
+    with closing(Answers(context.files.answers)) as answers:
+        budget = Budget.of(config.budget.cost, config.budget.calls, answers, judging.judges)
+        came = ask_all(
+            _asks(_calls(context, judging)),
+            answers,
+            budget,
+            read=read_verdict,
+            models=judging.judges,
+            key="judge",
+            retries=config.evaluation.retries,
+        )
+        with closing(came):
+            for _ in context.bar(KnownLength(came, count), "verdicts"):
+                pass
+        figures = _write(context, judging, answers)
+    for line in _said(figures):
+        context.say(line)
+    return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def judging_of(context: StepContext[EvaluationDir]) -> Judging:
+    """How pairs are judged by the configuration."""
+    config = context.config
+    judges: Sequence[LanguageModel] = build(config, "judge").models()
+    settings = config.evaluation
+    reads = any(judge.reads_prompts for judge in judges)
+    prompt = pair_prompt(settings.rubric, settings.examples) if reads else None
+    return Judging(judges, prompt, settings.seed, config.crisis_to_third_parties)
+
+
+def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
+    """Lines of a dry run; `without_replies`: texts of a usual length stand for replies that are yet to be written."""
+    judging = judging_of(context)
+    pairs = _imagined(context) if without_replies else _pairs(context)
+    with closing(Answers(context.files.answers)) as answers:
+        return Estimate.of(_asks(judging.calls(pairs)), answers).lines("verdicts")
+
+
+def _calls(context: StepContext[EvaluationDir], judging: Judging) -> Iterator[JudgeCall]:
+    return judging.calls(_pairs(context))
+
+
+def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
+    """The pairs of all speeches, without those whose speech is nearly the same as training data."""
+    setting = context.config.contestants.settings[0]
+    speeches = by_speech(context.files.speeches, _SPEECH)
+    for (speech,), replies in joined(speeches, by_speech(context.files.replies, _REPLY)):
+        if speech["near_training"] and not context.config.evaluation.include_near:
+            continue
+        yield from judged_pairs({**speech, "messages": json.loads(speech["messages"])}, replies, setting)
+
+
+def _imagined(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
+    """Pairs of replies that are yet to be written."""
+    rows: dict[str, list[Row]] = {}
+    for number, wanted in enumerate(replies_step.wanted_replies(context)):
+        if wanted.ask is not None:
+            row = {"setting": wanted.contestant.setting, "seed": wanted.contestant.seed, "reply": str(number)}
+            row |= {"length_limit": wanted.length_limit, "sample": wanted.sample}
+            words = wanted.length_limit or _WORDS
+            rows.setdefault(wanted.speech["speech"], []).append(row | {"text": f"{number} " + "word " * words})
+    setting = context.config.contestants.settings[0]
+    for ((speech, *_),) in joined(by_speech(context.files.speeches, _SPEECH)):
+        if context.config.evaluation.include_near or not speech["near_training"]:
+            speech = {**speech, "messages": json.loads(speech["messages"])}
+            yield from judged_pairs(speech, rows.get(speech["speech"], []), setting)
+
+
+def _asks(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
+    return ((call.judge, call.ask) for call in calls if call.ask is not None)
+
+
+def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> dict[str, Any]:
+    """Write verdicts.parquet by the journal's answers; returns its figures."""
+    outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
+    models: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
+    with written(context.files.verdicts, SCHEMA) as add:
+        for call in _calls(context, judging):
+            outcome: Outcome[Any] | str | None = call.outcome
+            if call.ask is not None:
+                found = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
+                outcome = found if isinstance(found, Outcome) else None
+            row = verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+            add(row)
+            outcomes[call.judge.name][row["outcome"]] += 1
+            if row["model"]:
+                models[call.judge.name][row["model"]] += 1
+    return {
+        "verdicts": sum(counts.total() for counts in outcomes.values()),
+        "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
+        "models": {name: dict(counts) for name, counts in models.items()},
+        "failed": sum(counts[FAILED] for counts in outcomes.values()),
+    }
+
+
+def _said(figures: dict[str, Any]) -> Iterator[str]:
+    yield f"{figures['verdicts']:,} verdicts"
+    for name, counts in figures["outcomes"].items():
+        odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL)}
+        if odd:
+            said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
+            yield f"judge {name}: no verdict from {said}; these pairs count for nobody"
+        if counts.get(WITHHELD):
+            yield (
+                f"judge {name}: speeches that may be about a crisis are withheld, as it belongs to others; "
+                "crisis_to_third_parties=true lets it see them"
+            )
+    for name, models in figures["models"].items():
+        if len(models) > 1:
+            yield f"warning: judge {name} answered as several models: {', '.join(sorted(models))}; its figures mix them"
+    if figures["failed"]:
+        yield f"{figures['failed']:,} verdicts failed; the same command with steps=[verdicts,statistics] asks for them again"

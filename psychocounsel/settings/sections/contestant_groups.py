@@ -1,0 +1,154 @@
+"""`model` and `against` of an evaluation become the group `contestants`: settings of each model that replies; no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.settings.sections.annotation_groups import Preset
+
+TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
+REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
+_TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_SAMPLING = ("temperature", "top_p", "max_tokens")
+_FORMS = "a run, a folder, a hub id, a file of replies or an address; or a mapping, as {use: openai, model: NAME}"
+
+
+def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
+    """Put `contestants` in the place of `model` and `against`. The worker never composes, so names become settings here.
+
+    Several paths of one entry are models that were trained alike with several seeds. `preset` loads a file of conf/writers.
+
+    Raises:
+        UserError: for an entry of another form, and two of one name.
+    """
+    if "contestants" in composed or "model" not in composed:
+        return
+    sampling = {key: composed.replies[key] for key in _SAMPLING}
+    members, settings, names = list[DictConfig](), list[str](), list[str]()
+    for key, entry in _entries(composed):
+        paths = entry.get("path")
+        several = list(paths) if OmegaConf.is_list(paths) else [paths]
+        if not several:
+            raise UserError(f"{key}.path=[]: give one path or more")
+        found = [_member(f"{key}.path", entry, path, sampling, preset) for path in several]
+        name = str(entry.get("name") or found[0].name)
+        names.append(name)
+        for number, member in enumerate(found):
+            member.name = name if len(found) == 1 else f"{name}-{number + 1}"
+            members.append(member)
+            settings.append(name)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"against: two contestants are called {twice}; give one a name, as {{path: PATH, name: NAME}}")
+    with open_dict(composed):
+        composed.contestants = {"_target_": TARGET, "name": "contestants", "members": members, "settings": settings}
+        del composed["model"], composed["against"]
+
+
+def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
+    """Fill in the reward models of judges: from `conf/reward/<name>.yaml` for a name, or a mapping that says so by `use`.
+
+    Raises:
+        UserError: for a reward of another form.
+    """
+    judge = composed.get("judge")
+    if not OmegaConf.is_dict(judge):
+        return
+    for section in judge.members if "members" in judge else [judge]:
+        if "reward" not in section or "_target_" in section.reward:
+            continue
+        given = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
+        if not OmegaConf.is_dict(given) or "use" not in given:
+            raise UserError(
+                "judge.reward: is a name in conf/reward, or a mapping with one, as {use: local, path: RUN/model}"
+            )
+        base, own = preset("reward", str(given.use)), {str(name): given[name] for name in given if name != "use"}
+        if unknown := sorted(set(own) - {*map(str, base)}):
+            raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+        with open_dict(section):
+            section.name = section.name if isinstance(section.name, str) else own.get("name", given.use)
+            section.reward = OmegaConf.merge(base, own)
+
+
+def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """Each contestant with its key: the model, then its opponents."""
+    yield "model", composed.model
+    against = composed.against
+    listed = list(against) if OmegaConf.is_list(against) else [] if against is None else [against]
+    for number, each in enumerate(listed):
+        entry = OmegaConf.create({"path": each}) if isinstance(each, str) else each
+        if not OmegaConf.is_dict(entry):
+            raise UserError(f"against: {each} is no contestant; give {_FORMS}")
+        yield ("against" if len(listed) == 1 else f"against[{number}]"), entry
+
+
+def _member(key: str, entry: DictConfig, path: Any, sampling: dict[str, Any], preset: Preset) -> DictConfig:
+    own = {str(name): entry[name] for name in entry if name not in ("path", "use", "name") and entry[name] is not None}
+    use = entry.get("use")
+    if path is None and not use:
+        raise UserError(f"{key} is not set: give {_FORMS}")
+    if path is not None and not isinstance(path, str):
+        raise UserError(f"{key}={path}: is no path; give {_FORMS}")
+    if path is not None and path.lower().endswith(_TABLES):
+        return _reply_file(key, path)
+    base = preset("writers", str(use) if use else _usual(path))
+    if "members" in base:
+        raise UserError(f"{key}: {use} has members itself; name these in against=[...]")
+    if path is not None:
+        own |= _placed(key, path, base, own)
+    if unknown := sorted(set(own) - {*map(str, base)}):
+        raise UserError(f"{key.removesuffix('.path')}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+    merged = OmegaConf.merge(base, sampling, own)
+    assert isinstance(merged, DictConfig)
+    with open_dict(merged):
+        merged.name = _name(path) if path and "addresses" not in own else str(own.get("model") or base.get("name"))
+    return merged
+
+
+def _usual(path: Any) -> str:
+    """The file of conf/writers for a path."""
+    return "local_vllm" if str(path).startswith(("http://", "https://")) else "transformers"
+
+
+def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any]) -> dict[str, Any]:
+    if path.startswith(("http://", "https://")):
+        if not own.get("model"):
+            raise UserError(f"{key}={path}: which model does it serve? give {{path: {path}, model: NAME}}")
+        return {"addresses": [path]}
+    if "model" in own:
+        raise UserError(f"{key}={path}: path names the model already; leave out model={own['model']}")
+    if "addresses" in base:
+        raise UserError(f"{key}={path}: a server's model is named by model=NAME; path is its address")
+    folder = Path(path).expanduser()
+    if path.startswith("builtin:") or not folder.exists():
+        if path.startswith((".", "/", "~")):
+            raise UserError(f"{key}={path}: no such file or folder")
+        return {"model": path}
+    if is_run(folder):
+        folder = RunDir(folder).model
+        if not folder.is_dir():
+            raise UserError(f"{key}={path}: the run has no model yet ({folder.name}/ comes when it ends)")
+    return {"model": str(folder.resolve())}
+
+
+def _reply_file(key: str, path: str) -> DictConfig:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{key}={path}: no such file of replies")
+    about = {"_target_": REPLY_FILE, "name": file.stem, "model": str(file.resolve())}
+    return OmegaConf.create(about)
+
+
+def _name(path: str) -> str:
+    """`beta` for runs/beta and runs/beta/model, `tiny` for builtin:tiny, `Qwen3-8B` for Qwen/Qwen3-8B."""
+    if path.startswith("builtin:"):
+        return path.removeprefix("builtin:")
+    parts = Path(os.path.abspath(os.path.expanduser(path))).parts
+    return parts[-2] if parts[-1] in ("model", "best") and len(parts) > 2 else parts[-1]

@@ -1,0 +1,52 @@
+"""The keys of `psychocounsel.evaluate`: which sections an evaluation reads, and those of evaluations that let models reply."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from psychocounsel.settings.schema import PairsConfig, option
+from psychocounsel.settings.typed.annotate_keys import BudgetConfig
+
+
+@dataclass
+class ContestReplies:
+    """How every contestant replies: the same for all."""
+
+    samples: int = option(1, at_least=1, at_most=100)
+    temperature: float = option(0.7, at_least=0)
+    top_p: float = option(1.0, above=0, at_most=1)
+    max_tokens: int = option(512, at_least=1)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    system_prompt: str | None = "builtin:counsellor"
+    length_limits: list[int | None] = option([None])
+
+
+@dataclass
+class ContestConfig(PairsConfig):
+    """The keys besides the groups `evaluation`, `contestants`, `judge` and `cluster`, which come from their `_target_`."""
+
+    steps: list[str] | None = None
+    replies: ContestReplies = field(default_factory=ContestReplies)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    crisis_to_third_parties: bool = False
+    trained_on: list[str] = option([])
+
+
+# Sections of conf/evaluate.yaml that some evaluations read, and others do not.
+OPTIONAL = ("reward", "counterfactuals", "model", "against", "contestants", "judge")
+_OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on")
+
+
+def idle_sections(evaluation: Any) -> list[str]:
+    """The sections that an evaluation, or its class, does not read."""
+    of_replies = () if "contestants" in evaluation.sections else _OF_REPLIES
+    read = {*evaluation.sections, *(("model", "against") if "contestants" in evaluation.sections else ())}
+    return [name for name in OPTIONAL if name not in read] + [*of_replies]
+
+
+def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
+    """Drop the sections that the evaluation does not read."""
+    with open_dict(plain):
+        for name in idle_sections(evaluation):
+            plain.pop(name, None)

@@ -1,0 +1,31 @@
+"""The worker of a command that works in steps: its stop requests, its budget, and how its run ends."""
+
+from collections.abc import Callable
+from typing import Any
+
+from psychocounsel.asking.budget import BudgetSpent
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
+from psychocounsel.rundir.paths import StepsDir
+from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.steps.stopping import grace_of, stoppable
+
+
+def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -> int:
+    """Do the steps by `do`, which returns the run's metrics; returns the exit code.
+
+    The code is 75 after a stop request and 3 where the budget is spent: the same command then goes on.
+    """
+    try:
+        with stoppable(run.dir, grace_of(run.config)):
+            figures = do()
+        write_summary(run.dir, FINISHED, metrics=figures)
+        return DONE
+    except BudgetSpent as spent:
+        run.say(f"{spent}; answers so far are kept: give a larger one, and the same command goes on")
+        write_summary(run.dir, "budget spent", metrics={})
+        return GATE_NO
+    except KeyboardInterrupt:
+        run.write_state("stopped", 0, None)
+        run.say(f"stopped; every answer so far is in {files.answers}, and the same command goes on")
+        return CONTINUE_LATER
