@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext

@@ -1,4 +1,4 @@
-"""Rows of replies.parquet to what stands in health.json: figures of each setting, and one against the others."""
+"""Rows of replies.parquet to what stands in figures.json: figures of each setting, and one against the others."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping

@@ -92,14 +92,14 @@ def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
     rows = [row("base", name, REPLY) for name in "abcd"]
     rows += [
         row("mine", "a", REPLY + " I hear", "cut"),
-        row("mine", "b", None, "unparsable"),
+        row("mine", "b", None, "empty"),
         row("mine", "c", None, "failed"),
     ]
     rows += [row("mine", "d", None, "refused"), row("mine", "a", REPLY, length_limit=150)]
     both, short = summarise(rows, speeches, "mine")["variants"]
     assert (both["length_limit"], short["length_limit"]) == (None, 150)
     mine = both["settings"]["mine"]
-    assert mine["outcomes"] == {"cut": 1, "failed": 1, "refused": 1, "unparsable": 1}
+    assert mine["outcomes"] == {"cut": 1, "empty": 1, "failed": 1, "refused": 1}
     assert (mine["replies"], mine["prompts"], mine["seeds"]) == (3, 3, {})
     figures = {name: (found["mean"], found["prompts"]) for name, found in mine["figures"].items()}
     assert figures["cut"] == (pytest.approx(1 / 3), 3) and figures["unfinished"] == (1, 1)
