@@ -16,7 +16,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     files = context.files
     setting = build(context.config, "contestants").settings[0]
     speeches = rows_of(files.speeches, ["speech", "text", "language"])
-    columns = ["speech", "setting", "seed", "length_limit", "text", "outcome"]
+    columns = ["speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens"]
     summary = summarise(rows_of(files.replies, columns), speeches, setting)
     write_json(files.figures, {"evaluation": "health", "model": setting, **summary})
     for line in lines_of(summary):

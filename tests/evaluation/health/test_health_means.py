@@ -84,6 +84,7 @@ def row(setting: str, speech: str, text: str | None, outcome: str = "text", **mo
         "text": text,
         "outcome": outcome,
         "length_limit": None,
+        "completion_tokens": 9,
     } | more
 
 
@@ -107,6 +108,16 @@ def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
     against = both["against"]["base"]
     assert (against["words"]["difference"], against["words"]["prompts"]) == (2, 1)
     assert against["cut"]["prompts"] == 3 and list(both["against"]) == ["base"] and short["against"] == {}
+
+
+def test_whether_replies_from_a_file_were_cut_is_not_told() -> None:
+    rows = [row("file", "a", REPLY, completion_tokens=None), row("file", "b", "I hear", completion_tokens=None)]
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    found = variant["settings"]["file"]["figures"]
+    assert found["cut"]["mean"] is None and found["unfinished"]["mean"] == 0.5
+    rows.append(row("file", "a", "I hear", "cut", completion_tokens=None))  # a server that counts no tokens
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    assert variant["settings"]["file"]["figures"]["cut"]["mean"] == 0.25
 
 
 def test_seeds_of_a_setting_have_mean_and_standard_deviation() -> None:
