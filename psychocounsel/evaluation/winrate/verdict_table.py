@@ -10,8 +10,8 @@ import numpy as np
 
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.evaluation.judging.verdict_rows import BACKWARD, FORWARD
-from psychocounsel.evaluation.statistics.verdicts import Verdicts
+from psychocounsel.evaluation.judging.verdict_rows import BACKWARD, EQUAL, FORWARD
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
 
@@ -65,6 +65,7 @@ def _variant(
     sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),
+        "sample": np.array([row["sample"] for row in rows], np.int64),
         "judge": _numbers(rows, "judge", judges),
         "crisis": np.array([speeches[row["speech"]]["crisis"] for row in rows], bool),
     }
@@ -85,9 +86,14 @@ def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) 
     """The verdicts in one order; a judge that scores has said the same in both. NaN: there is none."""
     for orders in pairs.values():
         row = orders.get(order)
-        if row is None and orders[FORWARD]["first_score"] is not None:
+        if row is None and _sees_no_order(orders[FORWARD]):
             row = orders[FORWARD]
         yield float("nan") if row is None or row[name] is None else float(row[name])
+
+
+def _sees_no_order(row: Row) -> bool:
+    """Whether the judge gave scores, or was not asked because the replies are equal."""
+    return row["first_score"] is not None or row["outcome"] == EQUAL
 
 
 def _names(rows: Sequence[Row], column: str) -> list[str]:

@@ -13,6 +13,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.settings.sections.annotation_groups import Preset
+from psychocounsel.settings.targets import target_class
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -29,7 +30,9 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
     Raises:
         UserError: for an entry of another form, and two of one name.
     """
-    if "contestants" in composed or "model" not in composed:
+    if "evaluation" not in composed or "contestants" in composed:
+        return
+    if "contestants" not in target_class(composed, "evaluation").sections:
         return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
     members, settings, names = list[DictConfig](), list[str](), list[str]()
