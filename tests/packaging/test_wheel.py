@@ -47,7 +47,9 @@ def test_wheel_holds_configurations_studies_templates_model_sample_and_rubric(in
     for name in ("conf", "launch", "slurm"):
         files = {path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*") if path.is_file()}
         assert files == {path.relative_to(package / "share" / name) for path in (package / "share" / name).rglob("*.*")}
-    assert (package / "model" / "shipped" / "tiny" / "model.safetensors").stat().st_size < 8e6
+    weights = sorted((package / "model" / "shipped").glob("*/model.safetensors"))
+    assert [file.parent.name for file in weights] == ["tiny", "tiny_dpo", "tiny_reward", "tiny_reward_2"]
+    assert all(file.stat().st_size < 8e6 for file in weights)
     assert len(list((package / "data" / "sample").rglob("*.yaml"))) == len(sample_files()) == 17
     rubric = {path.name for path in (package / "counsel" / "principles" / "en").iterdir()}
     assert rubric == {path.name for path in (ROOT / "psychocounsel" / "counsel" / "principles" / "en").iterdir()}

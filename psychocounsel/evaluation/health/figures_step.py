@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from psychocounsel.evaluation.health.summary import summarise
-from psychocounsel.evaluation.health.table import lines_of
+from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
@@ -16,7 +16,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     files = context.files
     setting = build(context.config, "contestants").settings[0]
     speeches = rows_of(files.speeches, ["speech", "text", "language"])
-    columns = ["speech", "setting", "seed", "length_limit", "text", "outcome"]
+    columns = ["speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens"]
     summary = summarise(rows_of(files.replies, columns), speeches, setting)
     write_json(files.figures, {"evaluation": "health", "model": setting, **summary})
     for line in lines_of(summary):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from psychocounsel.evaluation.health.comparing import EXCEEDED, KEPT
-from psychocounsel.evaluation.health.figures import FIGURES
+from psychocounsel.evaluation.health.health_means import EXCEEDED, KEPT
+from psychocounsel.evaluation.health.reply_health import FIGURES
 
 _TITLE, _COLUMN, _INTERVAL = 38, 10, 32  # characters
 _DIGITS = {"mtld": 1, "words": 1, "characters": 0}

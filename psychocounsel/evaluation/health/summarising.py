@@ -1,4 +1,4 @@
-"""Rows of replies.parquet to what stands in health.json: figures of each setting, and one against the others."""
+"""Rows of replies.parquet to what stands in figures.json: figures of each setting, and one against the others."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
-from psychocounsel.evaluation.health.comparing import beyond, compare, means
-from psychocounsel.evaluation.health.figures import FIGURES, Health, health_of
+from psychocounsel.evaluation.health.health_means import beyond, compare, means
+from psychocounsel.evaluation.health.reply_health import FIGURES, Health, health_of
 
 Row = Mapping[str, Any]
 _READ = (TEXT, CUT, REFUSED, EMPTY)  # other outcomes brought no reply, and are counted alone
@@ -22,23 +22,28 @@ def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = 
     each other setting, what `compare` finds of `model` less it. Nothing is compared where `model` is None.
 
     Args:
-        rows: of replies.parquet: speech, setting, seed, length_limit, text, outcome.
+        rows: of replies.parquet: speech, setting, seed, length_limit, text, outcome, completion_tokens.
         speeches: of speeches.parquet: speech, text, language.
         model: the setting that is compared with the others.
     """
     clients = {row["speech"]: (row["text"], row.get("language")) for row in speeches}
     variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
+    rows = list(rows)
+    # Replies from a file have neither tokens nor an end that was cut: nobody says whether they were.
+    telling = {row["setting"] for row in rows if row["completion_tokens"] is not None or row["outcome"] == CUT}
     for row in rows:
-        variants[row["length_limit"]][row["setting"]].append((row, _health(row, *clients[row["speech"]])))
+        measured = _health(row, *clients[row["speech"]], row["setting"] in telling)
+        variants[row["length_limit"]][row["setting"]].append((row, measured))
     limits = sorted(variants, key=lambda limit: (limit is not None, limit or 0))
     return {"variants": [{"length_limit": limit, **_variant(variants[limit], model)} for limit in limits]}
 
 
-def _health(row: Row, prompt: str, language: str | None) -> Health | None:
+def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> Health | None:
     """None of what is no reply at all."""
     if row["outcome"] not in _READ:
         return None
-    return health_of(row["text"] or "", prompt, row["outcome"] == CUT, row["outcome"] == REFUSED, language)
+    cut = row["outcome"] == CUT if tells_cuts else None
+    return health_of(row["text"] or "", prompt, cut, row["outcome"] == REFUSED, language)
 
 
 def _variant(settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None) -> dict[str, Any]:

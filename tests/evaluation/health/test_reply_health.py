@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 
 from psychocounsel.data.sample_rows import sample_rows
-from psychocounsel.evaluation.health.figures import FIGURES, health_of
+from psychocounsel.evaluation.health.reply_health import FIGURES, health_of
 
 CLIENT = "I have not slept for three weeks, and since the divorce I cry every morning before work."
 REPLY = "Three weeks without sleep, and mornings that begin with tears. What is the hardest moment of such a morning?"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.evaluation.health.figures import FIGURES, HIGHER, NEITHER, Health
+from psychocounsel.evaluation.health.reply_health import FIGURES, HIGHER, NEITHER, Health
 from psychocounsel.evaluation.health.thresholds import LIMITS
 from psychocounsel.metrics.stats import mean_intervals
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from psychocounsel.evaluation.health.comparing import beyond, compare, means
-from psychocounsel.evaluation.health.figures import FIGURES, Health
-from psychocounsel.evaluation.health.summary import summarise
-from psychocounsel.evaluation.health.table import lines_of
+from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.evaluation.health.health_means import beyond, compare, means
+from psychocounsel.evaluation.health.reply_health import FIGURES, Health
+from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.evaluation.health.thresholds import LIMITS
 from psychocounsel.metrics.stats import bootstrap
 
@@ -84,6 +84,7 @@ def row(setting: str, speech: str, text: str | None, outcome: str = "text", **mo
         "text": text,
         "outcome": outcome,
         "length_limit": None,
+        "completion_tokens": 9,
     } | more
 
 
@@ -92,14 +93,14 @@ def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
     rows = [row("base", name, REPLY) for name in "abcd"]
     rows += [
         row("mine", "a", REPLY + " I hear", "cut"),
-        row("mine", "b", None, "unparsable"),
+        row("mine", "b", None, "empty"),
         row("mine", "c", None, "failed"),
     ]
     rows += [row("mine", "d", None, "refused"), row("mine", "a", REPLY, length_limit=150)]
     both, short = summarise(rows, speeches, "mine")["variants"]
     assert (both["length_limit"], short["length_limit"]) == (None, 150)
     mine = both["settings"]["mine"]
-    assert mine["outcomes"] == {"cut": 1, "failed": 1, "refused": 1, "unparsable": 1}
+    assert mine["outcomes"] == {"cut": 1, "empty": 1, "failed": 1, "refused": 1}
     assert (mine["replies"], mine["prompts"], mine["seeds"]) == (3, 3, {})
     figures = {name: (found["mean"], found["prompts"]) for name, found in mine["figures"].items()}
     assert figures["cut"] == (pytest.approx(1 / 3), 3) and figures["unfinished"] == (1, 1)
@@ -107,6 +108,16 @@ def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
     against = both["against"]["base"]
     assert (against["words"]["difference"], against["words"]["prompts"]) == (2, 1)
     assert against["cut"]["prompts"] == 3 and list(both["against"]) == ["base"] and short["against"] == {}
+
+
+def test_whether_replies_from_a_file_were_cut_is_not_told() -> None:
+    rows = [row("file", "a", REPLY, completion_tokens=None), row("file", "b", "I hear", completion_tokens=None)]
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    found = variant["settings"]["file"]["figures"]
+    assert found["cut"]["mean"] is None and found["unfinished"]["mean"] == 0.5
+    rows.append(row("file", "a", "I hear", "cut", completion_tokens=None))  # a server that counts no tokens
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    assert variant["settings"]["file"]["figures"]["cut"]["mean"] == 0.25
 
 
 def test_seeds_of_a_setting_have_mean_and_standard_deviation() -> None:
