@@ -41,6 +41,10 @@ def _of_annotation(config: DictConfig) -> Iterator[HubSource]:
     for key, _, section in model_sections(config):
         if "revision" in section and section.get("model") and not _is_here(section.model):
             yield HubSource("model", section.model, section.revision, f"{key}.model")
+        reward = section.get("reward")  # of a judge
+        if OmegaConf.is_dict(reward) and reward.get("path") and not _is_here(reward.path):
+            loaded = path_is(reward) == "loaded"
+            yield HubSource("model", reward.path, reward.get("revision"), f"{key}.reward.path", weights=loaded)
     if "speeches" in config:
         parts = [(f"speeches.sources[{index}]", part) for index, part in enumerate(config.speeches.sources)]
         for key, part in parts or [("speeches", config.speeches)]:

@@ -18,9 +18,10 @@ from psychocounsel.storage.files import read_mapping
 
 # Names by which models of one maker's line are known.
 _FAMILIES = (
-    *("gpt", "claude", "gemini", "gemma", "llama", "qwen", "mistral", "mixtral", "deepseek", "phi", "smollm", "olmo"),
+    *("gpt", "claude", "gemini", "gemma", "llama", "qwen", "mistral", "deepseek", "phi", "smollm", "olmo"),
     *("command", "yi", "falcon", "granite", "nemotron", "kimi", "glm", "minimax", "grok"),
 )
+_ALIASES = {"mixtral": "mistral", "ministral": "mistral", "magistral": "mistral", "qwq": "qwen", "chatgpt": "gpt"}
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -58,7 +59,13 @@ def _family(path: str) -> str | None:
     words = _WORD.findall(Path(path).name.lower())
     if path and file.is_file():
         words = [*words, *_WORD.findall(str(read_mapping(file).get("model_type", "")).lower())]
-    return next((name for name in _FAMILIES if any(word == name or word.startswith(name) for word in words)), None)
+    words = [_ALIASES.get(word, word) for word in words]
+    return next((name for name in _FAMILIES if any(_is_of(word, name) for word in words)), None)
+
+
+def _is_of(word: str, name: str) -> bool:
+    """Whether a word is a family's name or begins with it; a short one, as `yi`, begins too many words."""
+    return word == name or (len(name) > 3 and word.startswith(name))
 
 
 def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
@@ -68,10 +75,16 @@ def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
         return None
     config = read_config(run)
     if isinstance(judge, RewardJudge):
-        rewards = [str(section.get("path")) for section in _rewards(config)]
-        return f"gave {contestant.name} its rewards in training" if str(judge.reward.get("path")) in rewards else None
+        rewards = {_place(section.get("path")) for section in _rewards(config)} - {None}
+        trained = _place(judge.reward.get("path")) in rewards
+        return f"gave {contestant.name} its rewards in training" if trained else None
     labellers = _labellers(Path(str(config.data.path)))
     return f"labelled the training data of {contestant.name}" if labellers & {judge.name, judge.model} else None
+
+
+def _place(path: str | None) -> str | None:
+    """One name for each folder; names of the hub and of shipped models are left as they are."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 def _rewards(config: DictConfig) -> list[DictConfig]:

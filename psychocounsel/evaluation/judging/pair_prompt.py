@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.asking.language_model import Ask
+from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.asking.strict_json import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric.rubric_folder import FILES, load_rubric, rubric_folder
@@ -58,9 +59,9 @@ class PairAsk(Ask):
     replies: tuple[str, str]
     scored: bool
 
-    def check_value(self, value: Verdict) -> None:
+    def check_value(self, value: Verdict | None) -> None:
         """Raises Unreadable for scores from a judge that is asked for a verdict, and the other way round."""
-        if (value.scores is not None) != self.scored:
+        if value is not None and (value.scores is not None) != self.scored:
             raise Unreadable("is no answer of the form that was asked for")
 
 
@@ -124,12 +125,23 @@ def verdict_schema(order: Sequence[str]) -> dict[str, Any]:
     return object_schema({**dict.fromkeys(order, side), "overall": side})
 
 
-def read_verdict(text: str) -> Verdict:
+def read_verdict(text: str) -> Verdict | None:
     """The verdict of a judge that reads a prompt, or the scores `{"first": 1.5, "second": 0.2}` of one that scores.
+
+    None stands for a refusal in prose: that is an answer, so it is not asked for anew.
 
     Raises:
         Unreadable: for anything else.
     """
+    try:
+        return _verdict(text)
+    except Unreadable:
+        if is_refusal(text):
+            return None
+        raise
+
+
+def _verdict(text: str) -> Verdict:
     found = json_object(parsed_json(text), "the answer")
     if {*found} == {FIRST, SECOND}:
         first, second = (_score(found[side]) for side in (FIRST, SECOND))

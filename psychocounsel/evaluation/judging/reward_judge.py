@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from omegaconf import OmegaConf
 
 from psychocounsel.asking.batches import BatchAnswerer
 from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pair_prompt import FIRST, SECOND, PairAsk
+from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import PACKAGE
@@ -33,7 +36,7 @@ class RewardJudge(LanguageModel):
     batch_size: int = option(32, at_least=1)
 
     def open(self, key: str) -> Answerer:
-        return _Scoring(self)
+        return _Scoring(self, key)
 
     def check(self, key: str) -> None:
         """Refuse a reward model whose settings cannot work."""
@@ -41,7 +44,10 @@ class RewardJudge(LanguageModel):
             raise UserError(
                 f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that begins with one"
             )
-        self._settings().check(f"{key}.reward")
+        settings = self.reward_settings()
+        if settings.several:
+            raise UserError(f"{key}.reward: an ensemble is no single judge; use judge=several with its reward models")
+        settings.check(f"{key}.reward")
 
     def unused(self) -> dict[str, str]:
         """What concerns a prompt and an answer in words."""
@@ -54,9 +60,16 @@ class RewardJudge(LanguageModel):
         return {"kind": "RewardJudge", "reward": settings, "weights": _weights(str(self.reward.get("path") or ""))}
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        return list(self._settings().receivers(f"{key}.reward"))
+        return list(self.reward_settings().receivers(f"{key}.reward"))
 
-    def _settings(self) -> Any:
+    def is_third_party(self) -> bool:
+        """As `third_party` says; else whether a server of the reward model may be somebody else's."""
+        if self.third_party is not None:
+            return self.third_party
+        return not all(is_own(address) for _, address in self.receivers("judge"))
+
+    def reward_settings(self) -> RewardSettings:
+        """The settings of the reward model."""
         return build_section(OmegaConf.create(self.reward), "reward")
 
 
@@ -67,47 +80,47 @@ def _weights(path: str) -> str | None:
     )
     if not path or not folder.is_dir():
         return None
-    marks = [mark_of(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(marks).encode()).hexdigest()
+    files = sorted(file for ending in ("safetensors", "bin") for file in folder.glob(f"*.{ending}"))
+    return hashlib.sha256("".join(mark_of(file)["sha256"] for file in files).encode()).hexdigest()
 
 
 class _Scoring(BatchAnswerer):
-    """The reward model is opened with the first pair, in the thread that uses it."""
+    """The reward model is loaded before the thread starts that uses it: transformers is not imported by two threads at once."""
 
-    def __init__(self, settings: RewardJudge) -> None:
-        self.settings = settings
-        self.scorer: Any = None
+    def __init__(self, settings: RewardJudge, key: str) -> None:
+        self.name, self.scorer = settings.name, _opened(settings, key)
         super().__init__(settings.batch_size)
 
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
         """As BatchAnswerer says; a conversation that is too long for the reward model fails."""
         from psychocounsel.reward.encoding import score_what_fits
 
-        scorer = self._scorer()
         conversations = [
             [*ask.conversation, {"role": "assistant", "content": reply}]
             for ask in asks
             if isinstance(ask, PairAsk)
             for reply in ask.replies
         ]
-        scores = scorer.unnormalised(score_what_fits(scorer, conversations)).reshape(-1, 2)
+        scores = self.scorer.unnormalised(score_what_fits(self.scorer, conversations)).reshape(-1, 2)
         return [self._said(pair) for pair in scores]
 
     def _said(self, pair: np.ndarray) -> Answer:
         if np.isnan(pair).any():
             return Answer(FAILED)
         scores = {FIRST: float(pair[0]), SECOND: float(pair[1])}
-        return Answer(TEXT, json.dumps(scores), self.settings.name)
+        return Answer(TEXT, json.dumps(scores), self.name)
 
-    def _scorer(self) -> Any:
-        if self.scorer is None:
-            import torch
 
-            from psychocounsel.model.cpu import prepare_process
-            from psychocounsel.reward.base import open_scorer
+def _opened(settings: RewardJudge, key: str) -> Scorer:
+    """The judge's reward model, on a GPU if there is one; errors name its `key`."""
+    import torch
 
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            if device.type == "cpu":
-                prepare_process()
-            self.scorer = open_scorer(self.settings._settings(), device)
-        return self.scorer
+    from psychocounsel.model.cpu import prepare_process
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        prepare_process()
+    try:
+        return open_scorer(settings.reward_settings(), device)
+    except UserError as error:
+        raise UserError(re.sub(r"(?<![\w.])reward(?=[.:=])", f"{key}.reward", str(error))) from error

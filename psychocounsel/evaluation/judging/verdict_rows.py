@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from psychocounsel.asking.answers import Outcome
-from psychocounsel.asking.language_model import FAILED, TEXT
+from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.judging.pair_prompt import Verdict
 from psychocounsel.steps.tables import Row
@@ -48,11 +48,12 @@ class ReplyPair:
 
 
 def verdict_row(
-    pair: ReplyPair, judge: str, order: str, outcome: Outcome[Verdict] | str | None, version: str | None
+    pair: ReplyPair, judge: str, order: str, outcome: Outcome[Verdict | None] | str | None, version: str | None
 ) -> Row:
     """The row of a call; `outcome` is a word where nobody was asked, and None where no answer has come yet.
 
-    Verdicts are written from the side of `first`, whichever was shown first.
+    Verdicts are written from the side of `first`, whichever was shown first. `version` is None of a judge that reads no
+    prompt: it says nothing of the principles, not even of equal replies.
     """
     row: Row = dict.fromkeys(SCHEMA.names)
     row |= {"speech": pair.speech["speech"], "judge": judge, "order": order, "prompt_version": version}
@@ -62,11 +63,14 @@ def verdict_row(
     if outcome is None:
         return row | {"outcome": FAILED}
     if isinstance(outcome, str):
-        ties = dict.fromkeys(("overall", *PRINCIPLES), 0) if outcome == EQUAL else {}
+        said = ("overall", *PRINCIPLES) if version else ("overall",)
+        ties = dict.fromkeys(said, 0) if outcome == EQUAL else {}
         return row | {"outcome": outcome, **ties}
     row |= {"outcome": outcome.outcome, "model": outcome.answer.model, "attempts": outcome.attempts}
-    if outcome.outcome != TEXT or outcome.value is None:
+    if outcome.outcome != TEXT:
         return row
+    if outcome.value is None:
+        return row | {"outcome": REFUSED}
     sign = 1 if order == FORWARD else -1
     verdict = outcome.value
     row |= {"overall": sign * verdict.overall, **{name: sign * side for name, side in verdict.principles.items()}}

@@ -88,5 +88,6 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """The name of each environment variable that holds a key, with the key of the configuration that says so."""
     for key, _, section in model_sections(config):
-        if section.get("key_variable"):
-            yield f"{key}.key_variable", str(section.key_variable)
+        for place, each in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
+            if OmegaConf.is_dict(each) and each.get("key_variable"):
+                yield f"{place}.key_variable", str(each.key_variable)

@@ -13,6 +13,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.settings.sections.annotation_groups import Preset
+from psychocounsel.settings.targets import target_class
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -29,10 +30,12 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
     Raises:
         UserError: for an entry of another form, and two of one name.
     """
-    if "contestants" in composed or "evaluation" not in composed or "model" not in composed:
+    if "evaluation" not in composed or "contestants" in composed:
+        return
+    if "contestants" not in target_class(composed, "evaluation").sections:
         return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
-    members, settings = list[DictConfig](), list[str]()
+    members, settings, names = list[DictConfig](), list[str](), list[str]()
     for key, entry in _entries(composed):
         paths = entry.get("path")
         several = list(paths) if OmegaConf.is_list(paths) else [paths]
@@ -40,11 +43,12 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
             raise UserError(f"{key}.path=[]: give one path or more")
         found = [_member(f"{key}.path", entry, path, sampling, preset) for path in several]
         name = str(entry.get("name") or found[0].name)
+        names.append(name)
         for number, member in enumerate(found):
             member.name = name if len(found) == 1 else f"{name}-{number + 1}"
             members.append(member)
             settings.append(name)
-    if twice := next((name for name in settings if len({*_places(settings, name)}) > 1), None):
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"against: two contestants are called {twice}; give one a name, as {{path: PATH, name: NAME}}")
     with open_dict(composed):
         composed.contestants = {"_target_": TARGET, "name": "contestants", "members": members, "settings": settings}
@@ -74,13 +78,6 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
         with open_dict(section):
             section.name = section.name if isinstance(section.name, str) else own.get("name", given.use)
             section.reward = OmegaConf.merge(base, own)
-
-
-def _places(settings: list[str], name: str) -> Iterator[int]:
-    """Where each run of entries of a name begins."""
-    for place, each in enumerate(settings):
-        if each == name and (place == 0 or settings[place - 1] != name):
-            yield place
 
 
 def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:

@@ -100,6 +100,11 @@ def test_differences_are_paired_and_on_pairs_that_all_models_read() -> None:
     width = high - low
     assert (difference["low"], difference["high"]) == pytest.approx((low, high), abs=0.15 * width)
     assert width < 0.6 * (first["brier_high"] - first["brier_low"]), "pairing makes it narrower"
+    third = np.where(np.arange(80) < 60, 1.0, -1.0)
+    several = side_by_side(rows, {"one": one, "two": two, "three": third}, component)["models"]
+    p = [several[name]["differences"]["accuracy"] for name in ("two", "three")]
+    raw, adjusted = [each["p"] for each in p], [each["p_adjusted"] for each in p]
+    assert adjusted[int(np.argmin(raw))] == pytest.approx(min(1, 2 * min(raw))), "Holm over two comparisons"
     with pytest.raises(UserError, match="no pair is short enough"):
         side_by_side(rows, {"one": np.full(80, np.nan), "two": two}, component)
 

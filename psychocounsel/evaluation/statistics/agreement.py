@@ -1,0 +1,86 @@
+"""Do two judges, or a judge and experts, say the same of the same pairs?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
+
+LABELS = (-1, 0, 1)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of two raters about the rows that both labelled.
+
+    Attributes:
+        rows, prompts: numbers of such rows, and of their prompts.
+        raw: share of equal labels.
+        kappa: Cohen's (1960): agreement beyond chance, with chance from both raters' own shares of labels.
+        ac1: Gwet's (2008): the same with a chance that stays small where one label prevails, in which case kappa falls.
+    """
+
+    rows: int
+    prompts: int
+    raw: Measure
+    kappa: Measure
+    ac1: Measure
+
+
+def agreement(
+    first: np.ndarray, second: np.ndarray, prompts: np.ndarray, samples: int = 1000, seed: int = 0
+) -> Agreement:
+    """Agreement of two arrays of labels -1, 0, 1 or NaN (float[n]), with intervals over `prompts` (int[n]).
+
+    Rows that either left unlabelled are left out. kappa is NaN where both raters gave one label alone.
+
+    Raises:
+        ValueError: if a label is another number.
+    """
+    both = ~np.isnan(first) & ~np.isnan(second)
+    first, second, prompts = first[both], second[both], prompts[both]
+    if not (np.isin(first, LABELS) & np.isin(second, LABELS)).all():
+        raise ValueError("labels are -1, 0, 1 or NaN")
+    names, rows = np.unique(prompts, return_inverse=True)
+    cells = rows * 9 + ((first + 1) * 3 + second + 1).astype(int)
+    counts = np.bincount(cells, minlength=9 * len(names)).reshape(-1, 9)
+    [found] = _figures(counts.sum(0)[None, :])
+    parts = [_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
+    resampled = np.concatenate([*parts, np.empty((0, 3))])
+    measures = (measure(value, column) for value, column in zip(found, resampled.T, strict=True))
+    return Agreement(len(first), len(names), *measures)
+
+
+def _figures(counts: np.ndarray) -> np.ndarray:
+    """Raw agreement, kappa and AC1, float64[s, 3], of the counts of label pairs, int[s, 9]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = (counts / counts.sum(1, keepdims=True)).reshape(-1, 3, 3)
+        raw = shares.trace(axis1=1, axis2=2)
+        mine, theirs = shares.sum(2), shares.sum(1)
+        by_chance = (mine * theirs).sum(1)
+        prevalence = (mine + theirs) / 2
+        for_ac1 = (prevalence * (1 - prevalence)).sum(1) / (len(LABELS) - 1)
+        kappa = np.where(by_chance < 1, (raw - by_chance) / (1 - by_chance), np.nan)
+        return np.stack([raw, kappa, (raw - for_ac1) / (1 - for_ac1)], axis=1)
+
+
+def labels(verdicts: Verdicts) -> np.ndarray:
+    """The label of each row, float64[n]: 1 where a's score is above one half, -1 where it is below, 0 at it; NaN unjudged."""
+    return np.sign(verdicts.scores() - 0.5)
+
+
+def judges_agreement(verdicts: Verdicts, judge: int, other: int, samples: int = 1000, seed: int = 0) -> Agreement:
+    """Agreement of two judges about the pairs of replies that both judged; a, b, seeds and sample name a pair."""
+    keys = np.stack([getattr(verdicts, name) for name in ("prompt", "sample", "a", "b", "seed_a", "seed_b")], axis=1)
+    _, pair = np.unique(keys, axis=0, return_inverse=True)
+    found = labels(verdicts)
+    sides = np.full((2, int(pair.max()) + 1 if len(pair) else 0), np.nan)
+    prompts = np.zeros(sides.shape[1], int)
+    for side, number in enumerate((judge, other)):
+        rows = verdicts.judge == number
+        sides[side, pair[rows]] = found[rows]
+        prompts[pair[rows]] = verdicts.prompt[rows]
+    return agreement(sides[0], sides[1], prompts, samples, seed)

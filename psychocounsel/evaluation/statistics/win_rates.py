@@ -1,0 +1,133 @@
+"""Win rates: of one setting against another, over training seeds, and by slices of the prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, mean_interval, prompt_means
+
+SMALL = 30  # prompts: below this, intervals of a bootstrap are too narrow to trust
+# The five scores that two orders can make together (paired_verdicts.Verdicts.scores).
+_SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """How `a` fared against `b`.
+
+    Attributes:
+        win_rate: mean over prompts of a's mean score, ties half.
+        shares: shares of the judged rows, each prompt counted once: won, partly_won, tied, partly_lost, lost.
+        prompts, rows: numbers of what was judged.
+        unjudged: rows in which an order is missing; they count for nothing.
+        small: fewer than 30 prompts.
+    """
+
+    win_rate: Measure
+    shares: dict[str, float]
+    prompts: int
+    rows: int
+    unjudged: int
+    small: bool
+
+
+def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PairFigures:
+    """The win rate of a against b with its interval over prompts; `verdicts` are of one pair of settings (`between`)."""
+    judged = verdicts.judged()
+    means = prompt_means(judged).means
+    value = float(means.mean()) if len(means) else math.nan
+    weights, scores = row_weights(judged.prompt), judged.scores()
+    total = weights.sum()
+    return PairFigures(
+        win_rate=Measure(value, *mean_interval(means, samples, seed)),
+        shares={
+            name: float(weights[scores == score].sum() / total) if total else math.nan
+            for name, score in _SHARES.items()
+        },
+        prompts=len(means),
+        rows=len(scores),
+        unjudged=len(verdicts.prompt) - len(scores),
+        small=len(means) < SMALL,
+    )
+
+
+def row_weights(prompts: np.ndarray) -> np.ndarray:
+    """float64[n]: one over the number of rows of a row's prompt, so that every prompt weighs 1."""
+    _, rows, counts = np.unique(prompts, return_inverse=True, return_counts=True)
+    return 1 / counts[rows]
+
+
+def slices(verdicts: Verdicts, labels: Mapping[int, str], samples: int = 1000, seed: int = 0) -> dict[str, PairFigures]:
+    """The figures of each slice; `labels` names the slice of a prompt (its topic, risk, ...), and others are left out."""
+    named = np.array([labels.get(int(prompt), "") for prompt in verdicts.prompt], dtype=object)
+    names = sorted({*named} - {""})
+    return {name: pair_figures(verdicts.where(named == name), samples, seed) for name in names}
+
+
+@dataclass(frozen=True)
+class SeedFigures:
+    """Win rates over training seeds.
+
+    Attributes:
+        mean, sd: of the win rates of a's seeds; `sd` is the sample's (n - 1), NaN of one seed.
+        n, opponent_n: numbers of seeds of a and of b.
+        interval: over seeds and prompts; of one seed on both sides over prompts alone.
+        over_seeds: whether `interval` holds the spread over seeds.
+        by_seed: win rate of each of a's seeds against all seeds of b.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    opponent_n: int
+    interval: tuple[float, float]
+    over_seeds: bool
+    by_seed: dict[int, float]
+
+
+def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> SeedFigures:
+    """Mean, SD and interval over training seeds; `verdicts` are of one pair of settings.
+
+    The interval draws seeds of a, seeds of b and prompts, each with replacement and independently, because all seeds reply to
+    the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386).
+    """
+    judged = verdicts.judged()
+    if not len(judged.prompt):
+        return SeedFigures(math.nan, math.nan, 0, 0, (math.nan, math.nan), False, {})
+    mine = np.unique(judged.seed_a)
+    rates = {int(each): float(prompt_means(judged.where(judged.seed_a == each)).means.mean()) for each in mine}
+    theirs = len(np.unique(judged.seed_b))
+    mean = float(np.mean(list(rates.values())))
+    sd = float(np.std(list(rates.values()), ddof=1)) if len(mine) > 1 else math.nan
+    if len(mine) == theirs == 1:
+        interval = mean_interval(prompt_means(judged).means, samples, seed)
+    else:
+        found = measure(mean, _two_levels(judged, samples, seed))
+        interval = found.low, found.high
+    return SeedFigures(mean, sd, len(mine), theirs, interval, len(mine) > 1 or theirs > 1, rates)
+
+
+def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
+    """Mean win rates over a's seeds, float64[samples], of resampled seeds and prompts."""
+    numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, judged.seed_b)]
+    prompts, mine, theirs = (int(each.max()) + 1 for each in numbers)
+    cells = np.ravel_multi_index((numbers[1], numbers[0], numbers[2]), (mine, prompts, theirs))
+    sums = np.bincount(cells, judged.scores(), mine * prompts * theirs).reshape(-1, theirs)
+    counts = np.bincount(cells, minlength=mine * prompts * theirs).reshape(-1, theirs)
+    rng, found = np.random.default_rng([seed, 1]), []
+    for drawn in draws(prompts, samples, seed):
+        of_a = rng.multinomial(mine, np.full(mine, 1 / mine), len(drawn))
+        of_b = rng.multinomial(theirs, np.full(theirs, 1 / theirs), len(drawn))
+        shape = (len(drawn), mine, prompts)
+        held = (of_b @ counts.T).reshape(shape)
+        scores = (of_b @ sums.T).reshape(shape) / np.maximum(held, 1)
+        weights = drawn[:, None, :] * (held > 0)
+        with np.errstate(invalid="ignore"):
+            rates = (weights * scores).sum(2) / weights.sum(2)
+        found.append(np.where(of_a > 0, of_a * rates, 0).sum(1) / mine)
+    return np.concatenate(found)

@@ -1,0 +1,126 @@
+"""The step `statistics` of `evaluation=winrate`: from verdicts.parquet to figures.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+from psychocounsel.evaluation.statistics.agreement import judges_agreement
+from psychocounsel.evaluation.statistics.bradley_terry import bradley_terry
+from psychocounsel.evaluation.statistics.length_control import length_controlled
+from psychocounsel.evaluation.statistics.measure import plain
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt_means
+from psychocounsel.evaluation.statistics.positions import bias_by_judge
+from psychocounsel.evaluation.statistics.significance import tested
+from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
+from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
+from psychocounsel.evaluation.winrate.winrate_lines import lines_of
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import rows_of
+from psychocounsel.storage.files import write_json
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Compute every figure, write figures.json and say the table; the metrics are those of the first opponent and limit."""
+    config, files = context.config, context.files
+    settings = [*dict.fromkeys(build(config, "contestants").settings)]
+    found = variants(files, settings)
+    options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
+    figures = {
+        "evaluation": "winrate",
+        "model": settings[0],
+        "left_out": 0 if config.evaluation.include_near else _near(files),
+        "variants": [_variant(each, options) for each in context.bar(found, "figures")],
+    }
+    write_json(files.figures, plain(figures))
+    for line in lines_of(plain(figures)):
+        context.say(line)
+    return {"metrics": dict(_metrics(plain(figures)))}
+
+
+def _near(files: EvaluationDir) -> int:
+    return sum(row["near_training"] for row in rows_of(files.speeches, ["near_training"]))
+
+
+def _variant(variant: Variant, options: Any) -> dict[str, Any]:
+    """The figures of all opponents, and those about judges."""
+    overall = variant.verdicts.get(OVERALL)
+    if overall is None:
+        return {"length_limit": variant.length_limit, "opponents": {}, "judges": {}, "agreement": [], "ranking": None}
+    present = sorted({*overall.b.tolist()} - {0})
+    tests = tested(
+        {variant.settings[each]: prompt_means(overall.between(0, each)).means for each in present}, options["seed"]
+    )
+    opponents = {}
+    for each in present:
+        name = variant.settings[each]
+        opponents[name] = {**_against(variant, each, options), "p": tests[name].raw, "p_adjusted": tests[name].adjusted}
+    return {
+        "length_limit": variant.length_limit,
+        "opponents": opponents,
+        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(overall, **options).items()},
+        "agreement": list(_agreements(overall, variant.judges, options)),
+        "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
+    }
+
+
+def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
+    """The evaluated setting against one opponent."""
+    pairs = {name: verdicts.between(0, opponent) for name, verdicts in variant.verdicts.items()}
+    overall = pairs.pop(OVERALL)
+    topics = {place: topic for place, topic in enumerate(variant.topics) if topic}
+    crisis = {
+        int(prompt): "crisis or unknown" if shows else "no crisis"
+        for prompt, shows in zip(overall.prompt, overall.crisis, strict=True)
+    }
+
+    def figures(verdicts: Verdicts) -> PairFigures:
+        return pair_figures(verdicts, **options)
+
+    return {
+        "overall": figures(overall),
+        "seeds": seed_figures(overall, **options),
+        "length_controlled": length_controlled(overall, **options),
+        "length_and_ending_controlled": length_controlled(overall, ending=True, **options),
+        "length_and_formatting_controlled": length_controlled(overall, formatting=True, **options),
+        "by_judge": {
+            variant.judges[judge]: figures(overall.where(overall.judge == judge))
+            for judge in sorted({*overall.judge.tolist()})
+        },
+        "principles": {name: figures(verdicts) for name, verdicts in pairs.items()},
+        "topics": slices(overall, topics, **options),
+        "risk": slices(overall, crisis, **options),
+    }
+
+
+def _agreements(verdicts: Verdicts, judges: list[str], options: Any) -> Iterator[dict[str, Any]]:
+    for first, second in combinations(range(len(judges)), 2):
+        yield {
+            "judges": [judges[first], judges[second]],
+            "agreement": judges_agreement(verdicts, first, second, **options),
+        }
+
+
+def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, Any]:
+    found = bradley_terry(verdicts, **options)
+    return {
+        "strengths": {variant.settings[number]: strength for number, strength in found.strengths.items()},
+        "groups": [[variant.settings[number] for number in group] for group in found.groups],
+        "bounded": found.bounded,
+    }
+
+
+def _metrics(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for variant in figures["variants"][:1]:
+        for place, (name, found) in enumerate(variant["opponents"].items()):
+            rate, controlled = found["overall"]["win_rate"], found["length_controlled"]["win_rate"]
+            measured = {"win_rate": rate["value"], "win_rate_low": rate["low"], "win_rate_high": rate["high"]}
+            measured |= {"win_rate_at_equal_length": controlled["value"]}
+            for key, value in measured.items():
+                if value is not None:
+                    yield f"{key}/{name}", value
+                    if place == 0:
+                        yield key, value

@@ -1,0 +1,105 @@
+"""verdicts.parquet as arrays: a row for each pair of replies and judge, with both orders beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.counsel.cues import CUES
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.judging.verdict_rows import BACKWARD, EQUAL, FORWARD
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.tables import Row, rows_of
+
+OVERALL = "overall"
+_KEY = ("speech", "sample", "first_setting", "first_seed", "second_setting", "second_seed", "judge")
+_FORMATS = ("bullets", "headings", "bold")
+_READ = (*_KEY, "length_limit", "first_reply", "second_reply", "order", "outcome", "first_score", "second_score")
+
+
+@dataclass
+class Variant:
+    """All verdicts on replies of one limit of length.
+
+    Attributes:
+        verdicts: by `overall` and by each principle that a judge spoke of. Rows are the same in all of them.
+        settings, judges, speeches: the names that numbers in the arrays stand for.
+        topics: of each speech.
+    """
+
+    length_limit: int | None
+    settings: list[str]
+    judges: list[str]
+    speeches: list[str]
+    topics: list[str | None]
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+
+
+def variants(files: EvaluationDir, settings: Sequence[str]) -> list[Variant]:
+    """The verdicts of a directory, a variant for each limit of length; `settings` are in the order of the contestants."""
+    speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "crisis"])}
+    texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
+    grouped: dict[int | None, dict[tuple[Any, ...], dict[str, Row]]] = {}
+    for row in rows_of(files.verdicts, [*_READ, OVERALL, *PRINCIPLES]):
+        pairs = grouped.setdefault(row["length_limit"], {})
+        pairs.setdefault(tuple(row[name] for name in _KEY), {})[row["order"]] = row
+    limits = sorted(grouped, key=lambda limit: (limit is not None, limit or 0))
+    return [_variant(limit, grouped[limit], list(settings), speeches, texts) for limit in limits]
+
+
+def _variant(
+    limit: int | None,
+    pairs: dict[tuple[Any, ...], dict[str, Row]],
+    settings: list[str],
+    speeches: dict[str, Row],
+    texts: dict[str, str],
+) -> Variant:
+    rows = [next(iter(orders.values())) for orders in pairs.values()]
+    judges, named = _names(rows, "judge"), _names(rows, "speech")
+    topics = [speeches[speech]["topic"] for speech in named]
+    found = Variant(limit, settings, judges, named, topics)
+    sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
+    common: dict[str, Any] = {
+        "prompt": _numbers(rows, "speech", named),
+        "sample": np.array([row["sample"] for row in rows], np.int64),
+        "judge": _numbers(rows, "judge", judges),
+        "crisis": np.array([speeches[row["speech"]]["crisis"] for row in rows], bool),
+    }
+    for letter, side, written in zip("ab", ("first", "second"), sides, strict=True):
+        common[letter] = _numbers(rows, f"{side}_setting", settings)
+        common[f"seed_{letter}"] = np.array([row[f"{side}_seed"] for row in rows], np.int64)
+        common[f"length_{letter}"] = np.array([len(text) for text in written], np.float64)
+        common[f"question_{letter}"] = np.array([CUES["ending"](text) for text in written], bool)
+        common[f"formatted_{letter}"] = np.array([any(CUES[name](text) for name in _FORMATS) for text in written], bool)
+    for name in (OVERALL, *PRINCIPLES):
+        forward, backward = (np.array([*_sides(pairs, name, order)], np.float64) for order in (FORWARD, BACKWARD))
+        if not np.isnan(forward).all() or not np.isnan(backward).all():
+            found.verdicts[name] = Verdicts(forward=forward, backward=backward, **common)
+    return found
+
+
+def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:
+    """The verdicts in one order; a judge that scores has said the same in both. NaN: there is none."""
+    for orders in pairs.values():
+        row = orders.get(order)
+        if row is None and _sees_no_order(orders[FORWARD]):
+            row = orders[FORWARD]
+        yield float("nan") if row is None or row[name] is None else float(row[name])
+
+
+def _sees_no_order(row: Row) -> bool:
+    """Whether the judge gave scores, or was not asked because the replies are equal."""
+    return row["first_score"] is not None or row["outcome"] == EQUAL
+
+
+def _names(rows: Sequence[Row], column: str) -> list[str]:
+    return [*dict.fromkeys(row[column] for row in rows)]
+
+
+def _numbers(rows: Sequence[Row], column: str, names: Sequence[str]) -> np.ndarray:
+    places = {name: place for place, name in enumerate(names)}
+    return np.array([places[row[column]] for row in rows], np.int64)

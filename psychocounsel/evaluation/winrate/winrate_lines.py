@@ -1,0 +1,104 @@
+"""What a user sees of win rates: figures as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_TITLE = 30  # characters
+_BIAS = 0.2  # share of contradicting verdicts from which on a judge is warned of
+
+
+def lines_of(figures: dict[str, Any]) -> Iterator[str]:
+    """The lines of figures.json."""
+    if figures["left_out"]:
+        yield f"left out: {figures['left_out']:,} speeches that are nearly the same as training data"
+    for variant in figures["variants"]:
+        limit = variant["length_limit"]
+        if limit is not None:
+            yield f"\nReplies of at most {limit} words"
+        if not variant["opponents"]:
+            yield "no verdicts: nothing can be said of win rates"
+        for name, found in variant["opponents"].items():
+            yield from _opponent(figures["model"], name, found)
+        yield from _ranking(variant["ranking"])
+        yield from _judges(variant)
+    yield "Agreement of these judges with people is not known: no expert has compared these replies."
+
+
+def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
+    overall, seeds = found["overall"], found["seeds"]
+    yield f"\n{model} against {name}: {overall['prompts']:,} speeches, {overall['rows']:,} judged pairs"
+    if not overall["prompts"]:
+        yield "  no pair has a verdict in both orders"
+        return
+    yield _measured("win rate", overall["win_rate"]) + _p(found)
+    yield _measured("  at equal length", found["length_controlled"]["win_rate"])
+    yield _measured("  and equal ending", found["length_and_ending_controlled"]["win_rate"])
+    yield _measured("  and equal formatting", found["length_and_formatting_controlled"]["win_rate"])
+    shares = overall["shares"]
+    won, lost = shares["won"] + shares["partly_won"], shares["lost"] + shares["partly_lost"]
+    yield f"  {'won, tied, lost':<{_TITLE}}{100 * won:6.1f} % {100 * shares['tied']:6.1f} % {100 * lost:6.1f} %"
+    if seeds["n"] > 1:
+        low, high = seeds["interval"]
+        yield (
+            f"  {'over training seeds':<{_TITLE}}{100 * seeds['mean']:6.1f} % (SD {100 * seeds['sd']:.1f}, n = {seeds['n']}; "
+            f"{100 * low:.1f} to {100 * high:.1f})"
+        )
+    else:
+        yield f"  {'training seeds':<{_TITLE}} n = 1: another seed may do better or worse"
+    for group in ("by_judge", "principles", "risk", "topics"):
+        if len(found[group]) > 1 or group == "principles":
+            yield from (_slice(label, each) for label, each in found[group].items() if each["prompts"])
+    if overall["unjudged"]:
+        yield f"  {overall['unjudged']:,} pairs without a verdict in both orders count for nobody"
+    if overall["small"]:
+        yield "  fewer than 30 speeches: the intervals are too narrow to trust"
+
+
+def _slice(label: str, found: dict[str, Any]) -> str:
+    few = ", too few to tell" if found["small"] else ""
+    return _measured(f"  {label}", found["win_rate"]) + f", n = {found['prompts']}{few}"
+
+
+def _measured(title: str, measure: dict[str, float | None]) -> str:
+    if measure["value"] is None:
+        return f"  {title:<{_TITLE}}not told"
+    interval = "" if measure["low"] is None else f" ({100 * measure['low']:.1f} to {100 * (measure['high'] or 0):.1f})"
+    return f"  {title:<{_TITLE}}{100 * measure['value']:6.1f} %{interval}"
+
+
+def _p(found: dict[str, Any]) -> str:
+    if found["p"] is None:
+        return ""
+    adjusted = f", {found['p_adjusted']:.3g} by Holm" if found["p_adjusted"] != found["p"] else ""
+    return f", p = {found['p']:.3g}{adjusted}"
+
+
+def _ranking(ranking: dict[str, Any] | None) -> Iterator[str]:
+    if ranking is None:
+        return
+    yield "\nBradley-Terry strengths (Elo scale, mean 1000)"
+    for name, each in ranking["strengths"].items():
+        elo = each["elo"]
+        interval = "" if elo["low"] is None else f" ({elo['low']:.0f} to {elo['high']:.0f})"
+        yield f"  {name:<{_TITLE}}{elo['value']:6.0f}{interval}"
+    if len(ranking["groups"]) > 1:
+        yield "  not comparable: " + " | ".join(", ".join(group) for group in ranking["groups"])
+    elif not ranking["bounded"]:
+        yield "  a setting won, or lost, all: its distance to the others is not determined by the verdicts"
+
+
+def _judges(variant: dict[str, Any]) -> Iterator[str]:
+    for name, bias in variant["judges"].items():
+        share = bias["inconsistent"]["value"]
+        if share:
+            yield _measured(f"judge {name} contradicts itself", bias["inconsistent"]) + ", counted as ties"
+            yield _measured("  prefers the first place", bias["first_place"])
+        if share is not None and share > _BIAS:
+            yield f"  warning: judge {name} follows the order of the replies more than a judge should"
+    for each in variant["agreement"]:
+        names, found = " and ".join(each["judges"]), each["agreement"]
+        if found["raw"]["value"] is not None:
+            kappa = "" if found["kappa"]["value"] is None else f", kappa {found['kappa']['value']:.2f}"
+            yield _measured(f"{names} agree", found["raw"]) + f"{kappa}, AC1 {found['ac1']['value'] or 0:.2f}"

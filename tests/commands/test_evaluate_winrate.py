@@ -1,0 +1,103 @@
+"""`evaluate evaluation=winrate` as a user runs it, against servers: kills, budgets, new opponents, the same directory again."""
+
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from psychocounsel.errors import DONE, GATE_NO, USER_ERROR
+from psychocounsel.storage.files import read_json
+from tests.support.annotating import model_server
+from tests.support.contests import PROMPTS, Recorder, data, replies, shown, verdict
+from tests.support.harness import cli
+from tests.support.scripted import completion
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for name, words in (("mine", "a long and patient reply"), ("base", "no"), ("other", "maybe")):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, words=words: f"{words} to {prompt[:13]}")  # type: ignore[misc]
+    return tmp_path
+
+
+def by_length(payload: Any, number: int) -> Any:
+    first, second = shown(payload)
+    return completion(verdict("first" if len(first) > len(second) else "second"), payload)
+
+
+def command(home: Path, address: str, *more: str) -> list[str]:
+    given = ["evaluate", "evaluation=winrate", *data(home), "model.path=mine.jsonl", "against=base.jsonl"]
+    judge = ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{address}/v1]", "judge.concurrency=2"]
+    return [*given, *judge, "run_dir=out", "cluster.threads=1", *more]
+
+
+def verdicts(folder: Path) -> list[Any]:
+    return list(pq.read_table(folder / "verdicts.parquet").to_pylist())
+
+
+def test_killed_in_the_middle_it_goes_on_and_buys_no_verdict_twice(home: Path) -> None:
+    kills = [5, 14]
+
+    def kill(payload: Any, number: int) -> Any:
+        if kills and len(asked.payloads) >= kills[0]:
+            kills.pop(0)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(read_json(home / "out" / "owner.json")["pid"], signal.SIGKILL)
+        return by_length(payload, number)
+
+    asked = Recorder(kill)
+    with model_server(0.02, asked) as server:
+        for _ in range(2):
+            assert cli(*command(home, server.address), cwd=home, check_code=None).returncode not in (DONE, USER_ERROR)
+        cli(*command(home, server.address), cwd=home)
+        kept = [line for file in (home / "out/answers").glob("*.jsonl") for line in file.open() if line.endswith("\n")]
+        keys = [json.loads(line)["key"] for line in kept if "key" in json.loads(line)]
+        assert len(keys) == len(set(keys)) == 2 * len(PROMPTS) + 2 * len(PROMPTS)
+        assert len(asked.payloads) <= 2 * len(PROMPTS) + 2 * 2, "only what was under way at a kill is asked again"
+        cli(*command(home, server.address, "run_dir=whole"), cwd=home)
+    assert verdicts(home / "out") == verdicts(home / "whole")
+    metrics = read_json(home / "out" / "summary.json")["metrics"]
+    assert metrics == read_json(home / "whole" / "summary.json")["metrics"]
+    assert metrics["win_rate"] == 1.0
+
+
+def test_a_budget_stops_and_the_directory_remembers_what_it_was_made_with(home: Path) -> None:
+    asked = Recorder(by_length)
+    with model_server(change=asked) as server:
+        stopped = cli(*command(home, server.address, "budget.calls=30"), cwd=home, check_code=GATE_NO)
+        assert "the same command goes on" in stopped.stderr
+        cli("evaluate", "run_dir=out", "budget.calls=null", cwd=home)
+        assert len(asked.payloads) == 2 * len(PROMPTS)
+        again = cli("evaluate", "run_dir=out", cwd=home)
+        assert "already finished" in again.stdout
+        figures = cli("evaluate", "run_dir=out", "steps=[statistics]", "evaluation.samples=200", cwd=home)
+        assert len(asked.payloads) == 2 * len(PROMPTS)
+    assert "win rate" in figures.stderr
+    wrong = cli("evaluate", "run_dir=out", "steps=[verdict]", cwd=home, check_code=USER_ERROR)
+    assert "there is no step verdict; did you mean verdicts?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["evaluation=winrate", "against=null"], "a win rate needs an opponent"),
+        (["evaluation=health", "judge=openai", "judge.model=x"], "evaluation=health does not read it"),
+        (["model.path=builtin:tiny"], "evaluation=reward does not read it"),
+        (["evaluation=winrate", "reward.path=builtin:tiny_reward"], "evaluation=winrate does not read it"),
+        (["evaluation=winrate", "judge=several"], "judge.members: "),
+        (["evaluation=winrate", "judge=openai", "judge.model=x"], "OPENAI_API_KEY"),
+        (["evaluation=winrate", "cluster.processes=2"], "runs one process a job"),
+        (["evaluation=winrate", "evaluation.rubric=builtin:xx"], "has no effect, because no judge reads a prompt"),
+        (["evaluation=winrat"], "did you mean"),
+    ],
+)
+def test_what_cannot_work_is_one_line_before_anything_starts(tmp_path: Path, overrides: list[str], said: str) -> None:
+    result = cli("evaluate", *overrides, "run_dir=out", cwd=tmp_path, check_code=USER_ERROR)
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,75 @@
+"""What tests of evaluations with contestants share: files of replies, servers that reply and judge, checked configurations."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from psychocounsel.cluster.application import load_preset
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.config import check, compose
+from psychocounsel.settings.sections.annotation_groups import resolve_models
+from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
+from psychocounsel.steps.context import StepContext
+from psychocounsel.storage.files import shipped
+from tests.support.harness import write_jsonl
+
+PROMPTS = [f"Since week {number} I cannot sleep, and nobody at home has noticed yet." for number in range(12)]
+
+
+def data(folder: Path, prompts: Sequence[str] = PROMPTS) -> list[str]:
+    """Overrides for data of these prompts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"prompt": prompt, "chosen": "What keeps you awake?", "rejected": "Sleep more."} for prompt in prompts]
+    return [f"data.path={write_jsonl(folder / 'data.jsonl', rows)}", "data=local", "part=all"]
+
+
+def replies(file: Path, write: Callable[[str], str], prompts: Sequence[str] = PROMPTS) -> Path:
+    """A file with a reply to each prompt."""
+    return write_jsonl(file, [{"prompt": prompt, "reply": write(prompt)} for prompt in prompts])
+
+
+def contest(*overrides: str) -> DictConfig:
+    """The checked configuration of an evaluation, as its command makes it."""
+    composed = compose([*overrides], "evaluate")
+    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
+        resolve_contestants(composed, load_preset)
+        resolve_models(composed, load_preset)
+        resolve_reward_judges(composed, load_preset)
+    return check(composed)
+
+
+class Recorder:
+    """What a server was asked, in the order in which requests came; `answer` may give another answer than the usual."""
+
+    def __init__(self, answer: Callable[[Any, int], Any] | None = None) -> None:
+        self.payloads, self.answer = list[Any](), answer
+
+    def __call__(self, payload: Any, number: int) -> Any:
+        if payload["messages"][-1]["content"] == "Hello.":  # whether anybody is there
+            return None
+        self.payloads.append(payload)
+        return self.answer(payload, number) if self.answer else None
+
+
+def context(config: DictConfig, folder: Path, said: list[str] | None = None) -> StepContext[EvaluationDir]:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = [] if said is None else said
+    return StepContext(config, EvaluationDir(folder), lines.append, lambda items, *_, **__: items)
+
+
+def verdict(side: str) -> str:
+    """What a judge answers that prefers `side` on everything."""
+    each = {"reason": "It fits.", "better": side}
+    return json.dumps({**dict.fromkeys(PRINCIPLES, each), "overall": each})
+
+
+def shown(payload: Any) -> tuple[str, str]:
+    """The two replies in the order in which a judge is shown them."""
+    parts = payload["messages"][-1]["content"].split("\n\n<")
+    first, second = (part.split(">\n", 1)[1].rsplit("\n</", 1)[0] for part in parts[1:3])
+    return first, second
