@@ -109,6 +109,18 @@ def test_differences_are_paired_and_on_pairs_that_all_models_read() -> None:
         side_by_side(rows, {"one": np.full(80, np.nan), "two": two}, component)
 
 
+def test_a_difference_in_accuracy_is_tested_as_by_mcnemar() -> None:
+    """Of 9 pairs on which they differ, the second model is right on 8: flipped signs are the exact binomial test."""
+    first = np.ones(40)
+    first[:8] = -1
+    second = np.ones(40)
+    second[8] = -1
+    found = side_by_side(random_pairs(40, seed=8), {"one": first, "two": second}, np.arange(40))
+    tested = found["models"]["two"]["differences"]["accuracy"]
+    assert tested["value"] == pytest.approx(7 / 40)
+    assert tested["p"] == tested["p_adjusted"] == pytest.approx(binomtest(8, 9).pvalue)
+
+
 # -- the audit's baselines
 
 
