@@ -134,7 +134,7 @@ def _pair(example: Example) -> ReplyPair:
 def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict] | str:
     if call.ask is None:
         return str(call.outcome)
-    found = answers.settled(call.judge, call.ask, read_verdict, retries)
+    found: Outcome[Verdict] | int = answers.settled(call.judge, call.ask, read_verdict, retries)
     return found if isinstance(found, Outcome) else "failed"
 
 
