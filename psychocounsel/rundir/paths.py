@@ -147,6 +147,9 @@ class EvaluationDir(StepsDir):
         self.speeches = path / "speeches.parquet"  # the clients' speeches that contestants reply to
         self.replies = path / "replies.parquet"  # every reply of every contestant, or why there is none
         self.verdicts = path / "verdicts.parquet"  # what judges said of each pair of replies, in both orders
+        self.exams = path / "exams.parquet"  # evaluation=external: every contestant's answer to every item
+        self.ratings = path / "ratings.parquet"  # evaluation=external: what judges said of replies by criteria
+        self.ability = path / "ability.json"  # evaluation=external: what lm-eval measured, document by document
         self.figures = path / "figures.json"  # every figure with its interval, for `report`
 
 

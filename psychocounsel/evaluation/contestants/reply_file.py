@@ -43,7 +43,7 @@ class _Reading(Answerer):
 
     def __init__(self, settings: ReplyFile, key: str) -> None:
         self.name = settings.name
-        self.replies = _read(Path(str(settings.model)), key)
+        self.replies = replies_of(Path(str(settings.model)), key)
 
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:
         found: Future[Answer] = Future()
@@ -55,8 +55,8 @@ class _Reading(Answerer):
         return found
 
 
-def _read(file: Path, key: str) -> dict[str, list[str]]:
-    """The replies to each normalised prompt.
+def replies_of(file: Path, key: str) -> dict[str, list[str]]:
+    """The replies of a file to each normalised prompt; `key` is what messages call the file.
 
     Raises:
         UserError: if the file cannot be read, or lacks a column.

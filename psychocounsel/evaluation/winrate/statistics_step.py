@@ -12,7 +12,7 @@ from psychocounsel.evaluation.statistics.length_control import length_controlled
 from psychocounsel.evaluation.statistics.measure import plain
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt_means
 from psychocounsel.evaluation.statistics.positions import bias_by_judge
-from psychocounsel.evaluation.statistics.significance import tested
+from psychocounsel.evaluation.statistics.significance import adjusted_tests
 from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
 from psychocounsel.evaluation.winrate.winrate_lines import lines_of
@@ -51,7 +51,7 @@ def _variant(variant: Variant, options: Any) -> dict[str, Any]:
     if overall is None:
         return {"length_limit": variant.length_limit, "opponents": {}, "judges": {}, "agreement": [], "ranking": None}
     present = sorted({*overall.b.tolist()} - {0})
-    tests = tested(
+    tests = adjusted_tests(
         {variant.settings[each]: prompt_means(overall.between(0, each)).means for each in present}, options["seed"]
     )
     opponents = {}

@@ -1,0 +1,132 @@
+"""General ability by lm-eval: what training has cost on tasks that have nothing to do with counselling."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.asking.in_process import InProcess, Transformers
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError, words
+from psychocounsel.metrics.stats import mean_intervals
+from psychocounsel.storage.files import read_mapping, write_json
+
+_PROCESS = "psychocounsel.evaluation.external.lm_eval_process"
+Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]  # task, metric: value, stderr, higher_is_better, documents
+
+
+@dataclass(frozen=True)
+class AbilityTasks:
+    """Tasks of lm-eval.
+
+    Attributes:
+        tasks: names, of those that lm-eval ships or that lie in `folder`.
+        folder: of YAML files with tasks of one's own; None: none.
+        limit: at most this many documents of each task; None: all.
+        batch_size: documents at once.
+        chat: whether prompts go through the model's chat template.
+    """
+
+    tasks: Sequence[str]
+    folder: str | None = None
+    limit: int | None = None
+    batch_size: int = 8
+    chat: bool = False
+
+
+def check_ability(asked: AbilityTasks, key: str = "evaluation") -> None:
+    """Refuse, before anything starts, what cannot work.
+
+    Raises:
+        UserError: if lm-eval is not installed, or the folder of tasks is not there.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UserError(f"{key}.lm_eval: lm-eval is not installed; pip install 'psychocounsel[lm-eval]'")
+    if asked.folder and not Path(asked.folder).is_dir():
+        raise UserError(f"{key}.lm_eval_folder={asked.folder}: is no folder")
+
+
+def weights_of(model: LanguageModel) -> str:
+    """The folder or hub id of a contestant's weights, which lm-eval needs.
+
+    Raises:
+        UserError: for a contestant without weights here: a server or a file of replies.
+    """
+    if not isinstance(model, Transformers | InProcess) or not model.model:
+        raise UserError(
+            f"evaluation.lm_eval: {model.name} has no weights here: lm-eval needs a run, a folder or a hub id"
+        )
+    from psychocounsel.model.load import resolve_path
+
+    return resolve_path(str(model.model))
+
+
+def measure_ability(model: str, asked: AbilityTasks) -> Measured:
+    """The figures of a model (a folder or hub id) on all tasks, from a process of its own, whose memory goes with it.
+
+    Raises:
+        UserError: if lm-eval ends with an error; the message holds its last line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        order, result = Path(folder) / "order.json", Path(folder) / "result.json"
+        write_json(order, {**asdict(asked), "tasks": [*asked.tasks], "model": model}, durable=False)
+        command = [sys.executable, "-m", _PROCESS, str(order), str(result)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode or not result.exists():
+            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+            raise UserError(f"lm-eval: {model}: {words(last[:300])}")
+        return read_mapping(result)
+
+
+def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -> dict[str, Any]:
+    """Figures of each setting (by name) and, with a `base`, what each differs from it, for JSON.
+
+    A difference is paired by document where lm-eval gives a value for each; its interval (95 %) is over resampled documents.
+    Else (a group of tasks, or a figure of a whole corpus) it has none. `worse` says whether the whole interval is a loss.
+    """
+    figures: dict[str, Any] = {
+        "settings": {
+            name: {
+                task: {
+                    metric: {"value": v["value"], "stderr": v["stderr"], "documents": len(v["documents"])}
+                    for metric, v in of.items()
+                }
+                for task, of in found.items()
+            }
+            for name, found in measured.items()
+        }
+    }
+    if base in measured:
+        figures["against"] = {
+            name: {"base": base, **_differences(found, measured[base])}
+            for name, found in measured.items()
+            if name != base
+        }
+    return figures
+
+
+def _differences(mine: Measured, base: Measured) -> dict[str, Any]:
+    return {
+        task: {metric: _difference(of[metric], base[task][metric]) for metric in of if metric in base[task]}
+        for task, of in mine.items()
+        if task in base
+    }
+
+
+def _difference(mine: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    shared = sorted({*mine["documents"]} & {*base["documents"]})
+    found = {"difference": mine["value"] - base["value"], "interval": None, "documents": len(shared), "worse": None}
+    if len(shared) < 2:
+        return found
+    change = np.array([mine["documents"][each] - base["documents"][each] for each in shared])
+    low, high = mean_intervals(change[:, None], np.arange(len(shared)))[0]
+    falls = mine["higher_is_better"] is not False
+    return found | {"interval": [float(low), float(high)], "worse": bool(high < 0 if falls else low > 0)}

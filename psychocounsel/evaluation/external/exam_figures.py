@@ -1,0 +1,228 @@
+"""Figures of exams: accuracy with intervals, baselines, what the order of choices does, and differences to the base."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.asking.language_model import FILTERED, REFUSED, TEXT
+from psychocounsel.evaluation.external.exam_items import ExamItem, ExamSet
+from psychocounsel.evaluation.external.exam_prompts import is_shuffled
+from psychocounsel.metrics.stats import mean_intervals
+
+UNREADABLE = "unreadable"
+_WRONG = (UNREADABLE, REFUSED, FILTERED)  # no letter is a wrong answer; a failed or withheld call is none at all
+
+
+@dataclass(frozen=True)
+class ExamAnswer:
+    """What a contestant answered.
+
+    Attributes:
+        setting, seed: of the contestant; models of one setting differ by their training seed.
+        order: 0 where choices stood in the file's order.
+        shown: the file's place of the choice under each letter.
+        outcome: `text` where letters were read; `unreadable` (a cut answer, too); else as of the call.
+        chosen: letters' places as shown, from 0; None where none were read.
+        text: the answer.
+    """
+
+    item: str
+    setting: str
+    seed: int
+    order: int
+    shown: tuple[int, ...]
+    outcome: str
+    chosen: frozenset[int] | None
+    text: str = ""
+
+    @property
+    def choices(self) -> frozenset[int] | None:
+        """Places of the chosen choices in the file's order."""
+        return None if self.chosen is None else frozenset(self.shown[place] for place in self.chosen)
+
+
+def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None = None) -> dict[str, Any]:
+    """All figures of a set, for JSON; `base` is the setting that others are compared with.
+
+    Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals are of 95 %, over
+    resampled contexts (items without a context by themselves).
+    """
+    settings = [*dict.fromkeys(answer.setting for answer in answers)]
+    scores = {name: item_scores(exam, [each for each in answers if each.setting == name]) for name in settings}
+    figures: dict[str, Any] = {
+        "items": len(exam.items),
+        "repeated": exam.repeated,
+        "fixed_order": sum(not is_shuffled(item) for item in exam.items),
+        "chance": _chance(exam.items),
+        "commonest_letter": _commonest_letter(exam.items),
+        "settings": {
+            name: _of_setting(exam, [each for each in answers if each.setting == name], scores[name])
+            for name in settings
+        },
+    }
+    if base in scores:
+        others = [name for name in settings if name != base]
+        figures["against"] = {name: difference(exam, scores[name], scores[base]) | {"base": base} for name in others}
+    return figures
+
+
+def is_right(item: ExamItem, answer: ExamAnswer) -> float:
+    """1 or 0; NaN for a call without an answer (failed or withheld), which is not scored."""
+    if answer.outcome == TEXT:
+        return float(answer.choices == item.right)
+    return 0.0 if answer.outcome in _WRONG else float("nan")
+
+
+def item_scores(exam: ExamSet, answers: Sequence[ExamAnswer]) -> np.ndarray:
+    """float64[items]: the mean over an item's scored answers; NaN without one."""
+    places = {item.item: number for number, item in enumerate(exam.items)}
+    sums, counts = np.zeros(len(places)), np.zeros(len(places))
+    for answer in answers:
+        number = places[answer.item]
+        value = is_right(exam.items[number], answer)
+        if not np.isnan(value):
+            sums[number], counts[number] = sums[number] + value, counts[number] + 1
+    return np.divide(sums, counts, out=np.full(len(places), np.nan), where=counts > 0)
+
+
+def difference(exam: ExamSet, mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+    """The paired difference of item scores, with its interval and an exact test.
+
+    `p` is two-sided, of the sign test on items whose scores differ; with one answer to each item it is McNemar's exact test
+    (McNemar 1947). It treats items as independent; the interval does not.
+    """
+    both = ~np.isnan(mine) & ~np.isnan(base)
+    change = (mine - base)[both]
+    better, worse = int((change > 0).sum()), int((change < 0).sum())
+    return {
+        "items": int(both.sum()),
+        "difference": _mean(change),
+        "interval": _interval(change, _clusters(exam)[both], share=False),
+        "better": better,
+        "worse": worse,
+        "p": sign_test(better, worse),
+    }
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Two-sided exact p of as uneven a split of fair coins."""
+    total, least = better + worse, min(better, worse)
+    tail = sum(comb(total, count) for count in range(least + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def _of_setting(exam: ExamSet, answers: Sequence[ExamAnswer], scores: np.ndarray) -> dict[str, Any]:
+    clusters, scored = _clusters(exam), ~np.isnan(scores)
+    in_file_order = item_scores(exam, [each for each in answers if each.order == 0])
+    kept = ~np.isnan(in_file_order)
+    outcomes = Counter(answer.outcome for answer in answers)
+    return {
+        "answers": len(answers),
+        "outcomes": dict(sorted(outcomes.items())),
+        "unreadable": outcomes[UNREADABLE] / len(answers),
+        "scored_items": int(scored.sum()),
+        "accuracy": _mean(scores[scored]),
+        "interval": _interval(scores[scored], clusters[scored]),
+        "accuracy_in_file_order": _mean(in_file_order[kept]),
+        "topics": _by_topic(exam, scores),
+        "letters": _letters(exam, answers),
+        "same_choice_in_all_orders": _consistency(answers),
+        "seeds": _over_seeds(exam, answers),
+    }
+
+
+def _by_topic(exam: ExamSet, scores: np.ndarray) -> dict[str, Any]:
+    topics = np.array([item.topic or "" for item in exam.items])
+    clusters, found = _clusters(exam), {}
+    for topic in sorted({*topics} - {""}):
+        rows = (topics == topic) & ~np.isnan(scores)
+        found[str(topic)] = {
+            "items": int(rows.sum()),
+            "accuracy": _mean(scores[rows]),
+            "interval": _interval(scores[rows], clusters[rows]),
+        }
+    return found
+
+
+def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
+    """By letter, of answers that name one: how often it was chosen, was right, and was chosen where it was right.
+
+    A model without a preference for places chooses each letter about as often as it is right.
+    """
+    items = {item.item: item for item in exam.items}
+    chosen, right, hit = Counter[int](), Counter[int](), Counter[int]()
+    read = [each for each in answers if each.chosen is not None and len(each.chosen) == 1]
+    read = [each for each in read if len(items[each.item].right) == 1]
+    for answer in read:
+        (letter,) = answer.chosen or ()
+        (where,) = (place for place, choice in enumerate(answer.shown) if choice in items[answer.item].right)
+        chosen[letter] += 1
+        right[where] += 1
+        hit[where] += letter == where
+    return {
+        ascii_uppercase[place]: {
+            "chosen": chosen[place] / len(read),
+            "right": right[place] / len(read),
+            "accuracy_where_right": hit[place] / right[place] if right[place] else None,
+        }
+        for place in sorted({*chosen, *right})
+    }
+
+
+def _consistency(answers: Sequence[ExamAnswer]) -> float | None:
+    """Of items read in several orders, the share with the same choice in all of them; None without such items."""
+    found: dict[tuple[str, int], list[frozenset[int]]] = {}
+    for answer in answers:
+        if answer.choices is not None:
+            found.setdefault((answer.item, answer.seed), []).append(answer.choices)
+    several = [choices for choices in found.values() if len(choices) > 1]
+    return sum(len({*choices}) == 1 for choices in several) / len(several) if several else None
+
+
+def _over_seeds(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) of the accuracies of models that differ by their seed."""
+    seeds = sorted({answer.seed for answer in answers})
+    scores = [item_scores(exam, [each for each in answers if each.seed == seed]) for seed in seeds]
+    means = [_mean(each[~np.isnan(each)]) for each in scores]
+    known = [each for each in means if each is not None]
+    spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return {"n": len(seeds), "accuracies": means, "sd": spread}
+
+
+def _chance(items: Sequence[ExamItem]) -> float:
+    """The mean accuracy of guessing: one choice of k, or one of the sets of at least two choices."""
+    one = [1 / len(item.choices) for item in items if len(item.right) == 1]
+    several = [1 / (2 ** len(item.choices) - len(item.choices) - 1) for item in items if len(item.right) > 1]
+    return float(np.mean(one + several))
+
+
+def _commonest_letter(items: Sequence[ExamItem]) -> dict[str, Any]:
+    """The letter that is right most often in the file's order, and the accuracy of always answering it."""
+    counts = Counter(min(item.right) for item in items if len(item.right) == 1)
+    if not counts:
+        return {"letter": None, "accuracy": 0.0}
+    place, count = min(counts.items(), key=lambda each: (-each[1], each[0]))
+    return {"letter": ascii_uppercase[place], "accuracy": count / len(items)}
+
+
+def _clusters(exam: ExamSet) -> np.ndarray:
+    _, numbers = np.unique([item.cluster for item in exam.items], return_inverse=True)
+    return np.asarray(numbers)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _interval(values: np.ndarray, clusters: np.ndarray, share: bool = True) -> list[float] | None:
+    if not len(values):
+        return None
+    low, high = mean_intervals(values[:, None], clusters, shares=share)[0]
+    return [float(low), float(high)]

@@ -1,0 +1,77 @@
+"""One model on tasks of lm-eval, in a process of its own: `python -m ...lm_eval_process ORDER.json RESULT.json`.
+
+ORDER holds `model` (a folder or hub id), `tasks`, `folder` (of further tasks, or null), `limit`, `batch_size` and `chat`.
+RESULT holds, for each task and metric: `value`, `stderr`, `higher_is_better`, and the value of each document by its number.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.storage.files import write_json
+
+
+def measured(order: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate the model of `order`; returns {task: {metric: {...}}}, a metric's filter in its name unless it is `none`."""
+    import torch
+    from lm_eval import simple_evaluate
+
+    results = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": order["model"], "dtype": "auto"},
+        tasks=order["tasks"],
+        task_manager=_task_manager(order["folder"], order["tasks"]),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        batch_size=order["batch_size"],
+        limit=order["limit"],
+        apply_chat_template=order["chat"],
+        log_samples=True,
+    )
+    assert results is not None, "the first rank gets the results"
+    return {
+        task: _of_task(figures, results.get("samples", {}).get(task, []), results["higher_is_better"].get(task, {}))
+        for task, figures in results["results"].items()
+    }
+
+
+def _task_manager(folder: str | None, tasks: list[str]) -> Any:
+    """What finds the tasks. Those that ship (thousands of files) are not read where the folder has all that are asked for."""
+    from lm_eval.tasks import TaskManager
+
+    if folder:
+        own = TaskManager(include_path=folder, include_defaults=False)
+        if {*tasks} <= {*own.all_tasks}:
+            return own
+    return TaskManager(include_path=folder)
+
+
+def _of_task(figures: dict[str, Any], samples: list[dict[str, Any]], directions: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key, value in figures.items():
+        metric, _, filtered = key.partition(",")
+        if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = figures.get(f"{metric}_stderr,{filtered}")
+        documents = {
+            str(each["doc_id"]): float(each[metric])
+            for each in samples
+            if each.get("filter", filtered) == filtered and isinstance(each.get(metric), int | float)
+        }
+        found[metric if filtered == "none" else f"{metric} ({filtered})"] = {
+            "value": float(value),
+            "stderr": float(error) if isinstance(error, int | float) else None,
+            "higher_is_better": directions.get(metric),
+            "documents": documents,
+        }
+    return found
+
+
+def main() -> None:
+    """Read the order, write the result."""
+    order, result = map(Path, sys.argv[1:])
+    write_json(result, measured(json.loads(order.read_text())))
+
+
+if __name__ == "__main__":
+    main()

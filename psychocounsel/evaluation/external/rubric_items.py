@@ -1,0 +1,189 @@
+"""Prompts whose replies a judge rates by criteria, from a user's file: each row's own criteria, or the same for all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.data.rows import Message
+from psychocounsel.errors import UserError
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "question", "messages", "input", "text"),
+    "criteria": ("criteria", "rubrics", "rubric"),
+    "topic": ("topic", "category", "theme"),
+}
+_TEXTS = ("criterion", "text", "description", "question")
+_BUILTIN = "builtin:"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a judge decides about a reply.
+
+    Attributes:
+        name: by which figures are grouped; None of a criterion that stands in one row alone.
+        text: what is asked, in words that need no other.
+        points: that a reply gets for it, or loses for meeting it where they are negative.
+        scale: lowest and highest rating; None: met or not met.
+    """
+
+    text: str
+    name: str | None = None
+    points: float = 1.0
+    scale: tuple[int, int] | None = None
+
+    def share(self, value: bool | int) -> float:
+        """The share of the points that a judge's value gives, from 0 to 1."""
+        if self.scale is None:
+            return float(value)
+        return (value - self.scale[0]) / (self.scale[1] - self.scale[0])
+
+
+@dataclass(frozen=True)
+class RubricItem:
+    """A prompt (messages that end on the client's turn) and its criteria; `item` is 16 digits of a hash of both."""
+
+    item: str
+    prompt: tuple[Message, ...]
+    criteria: tuple[Criterion, ...]
+    topic: str | None = None
+
+    def score(self, values: Sequence[bool | int]) -> float:
+        """Points over the most that can be reached; below 0 where faults outweigh, as HealthBench counts before clipping."""
+        most = sum(each.points for each in self.criteria if each.points > 0)
+        return sum(each.points * each.share(value) for each, value in zip(self.criteria, values, strict=True)) / most
+
+
+@dataclass(frozen=True)
+class RubricSet:
+    """The items of a file, each once; `repeated` is how many rows said the same again."""
+
+    name: str
+    items: tuple[RubricItem, ...]
+    repeated: int = 0
+
+
+def rubric_set(
+    name: str,
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    columns: Mapping[str, str],
+    shared: Sequence[Criterion] | None,
+) -> RubricSet:
+    """Read prompts and criteria from pairs of place and row; `shared` criteria replace those of rows.
+
+    Raises:
+        UserError: for a row without a prompt or criteria; its place is named, its text never.
+    """
+    found, count = dict[str, RubricItem](), 0
+    for where, row in rows:
+        count += 1
+        prompt = _prompt(_value(row, "prompt", columns), where)
+        if shared is None:
+            given = _value(row, "criteria", columns)
+            if given is None:
+                raise UserError(
+                    f"{where}: has neither choices nor criteria ({' or '.join(COLUMNS['criteria'])}); name the columns, or "
+                    "give {path: FILE, criteria: FILE_OR_RUBRIC} for criteria that all rows share"
+                )
+            criteria = _criteria(
+                json.loads(given) if isinstance(given, str) and given.startswith("[") else given, where
+            )
+        else:
+            criteria = tuple(shared)
+        topic = _value(row, "topic", columns)
+        identity = json.dumps([prompt, [[each.text, each.points, each.scale] for each in criteria]])
+        item = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        found[item] = RubricItem(item, prompt, criteria, None if topic is None else str(topic))
+    return RubricSet(name, tuple(found.values()), count - len(found))
+
+
+def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
+    """Criteria of all rows: those of a .json or .yaml list, or the principles of a rubric (builtin:en, or its folder).
+
+    Raises:
+        UserError: for a file or rubric that is missing or wrong.
+    """
+    if not source.endswith((".json", ".yaml", ".yml")):
+        return _principles(source)
+    try:
+        given = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{key}={source}: cannot be read as a list of criteria") from error
+    return _criteria(given, f"{key}={source}")
+
+
+def _principles(source: str) -> tuple[Criterion, ...]:
+    rubric = load_rubric(source.removeprefix(_BUILTIN) if source.startswith(_BUILTIN) else Path(source))
+    return tuple(
+        Criterion(
+            "\n".join(
+                [
+                    f"{part.title}. {part.definition}",
+                    *(f"Rate {rating}: {level.rule}" for rating, level in sorted(part.levels.items())),
+                    *(f"At most {cap.at_most} {cap.when}: {cap.because}" for cap in part.caps),
+                    *part.ties,
+                ]
+            ),
+            name,
+            scale=(min(part.levels), max(part.levels)),
+        )
+        for name, part in rubric.principles.items()
+    )
+
+
+def _criteria(given: Any, where: str) -> tuple[Criterion, ...]:
+    if not isinstance(given, list | tuple) or not given:
+        raise UserError(f"{where}: criteria must be a list of texts, or of {{criterion, points, name, scale}}")
+    found = tuple(_criterion(each, f"{where}: criterion {number}") for number, each in enumerate(given, 1))
+    if not any(each.points > 0 for each in found):
+        raise UserError(f"{where}: none of its criteria gives points")
+    return found
+
+
+def _criterion(given: Any, where: str) -> Criterion:
+    given = {"criterion": given} if isinstance(given, str) else given
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where}: must be text, or {{criterion, points, name, scale}}")
+    text = next((given[name] for name in _TEXTS if given.get(name)), None)
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where}: has no text ({' or '.join(_TEXTS)})")
+    points, scale, name = given.get("points"), given.get("scale"), given.get("name")
+    points = 1.0 if points is None else points
+    if isinstance(points, bool) or not isinstance(points, int | float) or not points:
+        raise UserError(f"{where}: its points must be a number other than 0")
+    if scale is not None:
+        whole = isinstance(scale, list | tuple) and len(scale) == 2 and all(type(each) is int for each in scale)
+        if not whole or scale[0] >= scale[1]:
+            raise UserError(f"{where}: its scale must be [LOWEST, HIGHEST], two whole numbers")
+        scale = (scale[0], scale[1])
+    return Criterion(text.strip(), None if name is None else str(name), float(points), scale)
+
+
+def _value(row: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> Any:
+    candidates = (columns[name],) if name in columns else COLUMNS[name]
+    return next((row[each] for each in candidates if row.get(each) is not None), None)
+
+
+def _prompt(value: Any, where: str) -> tuple[Message, ...]:
+    if isinstance(value, str) and value.strip():
+        return ({"role": "user", "content": value.strip()},)
+    if not isinstance(value, list | tuple) or not value:
+        raise UserError(f"{where}: has no prompt ({' or '.join(COLUMNS['prompt'])}), a text or a list of messages")
+    messages = []
+    for each in value:
+        if not isinstance(each, Mapping) or each.get("role") not in ("system", "user", "assistant"):
+            raise UserError(f"{where}: every message of its prompt needs a role: system, user or assistant")
+        if not isinstance(each.get("content"), str) or not each["content"].strip():
+            raise UserError(f"{where}: a message of its prompt has no text")
+        messages.append({"role": each["role"], "content": each["content"].strip()})
+    if messages[-1]["role"] != "user":
+        raise UserError(f"{where}: its prompt must end on the client's turn (role user)")
+    return tuple(messages)

@@ -1,0 +1,218 @@
+"""Contestants answer the items of sets, and judges rate them; each call is bought once, by the journal of `answers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
+from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.language_model import CUT, FAILED, TEXT, WITHHELD, Answer, Ask, LanguageModel
+from psychocounsel.asking.parties import may_see
+from psychocounsel.evaluation.external.exam_figures import UNREADABLE, ExamAnswer
+from psychocounsel.evaluation.external.exam_items import ExamSet
+from psychocounsel.evaluation.external.exam_prompts import ExamAsk, exam_asks, read_letters
+from psychocounsel.evaluation.external.rubric_figures import RubricRating, is_rateable
+from psychocounsel.evaluation.external.rubric_items import RubricItem, RubricSet
+from psychocounsel.evaluation.external.rubric_ratings import criteria_ask, read_values
+
+_RATING_RETRIES = 2  # of a judge's answer that cannot be read
+_NO_ANSWER = Outcome[Any](FAILED, None, Answer(FAILED), 0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that is asked as a contestant: `setting` is what tables call it, `seed` tells models of one setting apart."""
+
+    model: LanguageModel
+    setting: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How sets are asked.
+
+    Attributes:
+        shuffles: random orders of an item's choices, beside the file's own.
+        samples: replies of each contestant to a prompt of a rubric set.
+        system_prompt: of replies to prompts of rubric sets that hold no system message; None: none.
+        seed: of orders and of the models' random numbers.
+        is_crisis: whether a text may be about a crisis: third parties are not shown it.
+    """
+
+    shuffles: int = 1
+    samples: int = 1
+    system_prompt: str | None = None
+    seed: int = 0
+    is_crisis: Callable[[str], bool] = lambda text: False
+    crisis_to_third_parties: bool = False
+
+    def may_see(self, model: LanguageModel, item: RubricItem) -> bool:
+        """Whether `model` is shown the prompt of an item."""
+        return may_see(model, self.is_crisis(_spoken(item)), self.crisis_to_third_parties)
+
+
+def answer_exam(
+    exam: ExamSet, contestants: Sequence[Asked], rules: Rules, answers: Answers, budget: Budget
+) -> list[ExamAnswer]:
+    """Ask what is not bought yet, and give the answers of all contestants, in the set's order.
+
+    An answer without readable letters is not asked again: another draw would favour models that do not do as they are told.
+
+    Raises:
+        BudgetSpent, UserError: as `ask_all`.
+    """
+    _buy(_exam_calls(exam, contestants, rules), contestants, answers, budget, key="model", retries=0)
+    asks = [*exam_asks(exam.items, rules.shuffles, rules.seed)]
+    return [_exam_answer(each, ask, answers) for each in contestants for ask in asks]
+
+
+def rate_set(
+    found: RubricSet,
+    contestants: Sequence[Asked],
+    judges: Sequence[LanguageModel],
+    rules: Rules,
+    answers: Answers,
+    budget: Budget,
+) -> list[RubricRating]:
+    """Ask for replies and ratings that are not bought yet, and give the ratings of all replies by all judges.
+
+    Raises:
+        BudgetSpent, UserError: as `ask_all`.
+    """
+    _buy(_reply_calls(found, contestants, rules), contestants, answers, budget, key="model", retries=0)
+    calls = ((judge, ask) for judge, ask in _rating_calls(found, contestants, judges, rules, answers))
+    models = [Asked(judge, judge.name) for judge in judges]
+    _buy(calls, models, answers, budget, key="judge", retries=_RATING_RETRIES, read=read_values)
+    return [*_ratings(found, contestants, judges, rules, answers)]
+
+
+def estimate_sets(
+    sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Asked], rules: Rules, answers: Answers
+) -> Estimate:
+    """What contestants would be asked of what is not bought yet; ratings depend on replies, which are not there before."""
+    calls = (
+        call
+        for each in sets
+        for call in (
+            _exam_calls(each, contestants, rules)
+            if isinstance(each, ExamSet)
+            else _reply_calls(each, contestants, rules)
+        )
+    )
+    return Estimate.of(calls, answers)
+
+
+def _exam_calls(exam: ExamSet, contestants: Sequence[Asked], rules: Rules) -> Iterator[tuple[LanguageModel, Ask]]:
+    for ask in exam_asks(exam.items, rules.shuffles, rules.seed):
+        yield from ((each.model, ask) for each in contestants)
+
+
+def _reply_calls(found: RubricSet, contestants: Sequence[Asked], rules: Rules) -> Iterator[tuple[LanguageModel, Ask]]:
+    for item in found.items:
+        for each in contestants:
+            if rules.may_see(each.model, item):
+                yield from ((each.model, _reply_ask(item, rules, sample)) for sample in range(rules.samples))
+
+
+def _reply_ask(item: RubricItem, rules: Rules, sample: int) -> Ask:
+    messages = item.prompt
+    if rules.system_prompt and messages[0]["role"] != "system":
+        messages = ({"role": "system", "content": rules.system_prompt}, *messages)
+    seed = (int(item.item[:8], 16) + rules.seed + 0x9E3779B1 * sample) % (1 << 32)
+    return Ask(item.item, messages, seed, f"reply {sample}")
+
+
+def _rating_calls(
+    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: Rules, answers: Answers
+) -> Iterator[tuple[LanguageModel, Ask]]:
+    asked = set()
+    for item in found.items:
+        replies = {
+            _reply(item, each, rules, sample, answers) for each in contestants for sample in range(rules.samples)
+        }
+        for outcome, text in sorted(replies):
+            for judge in judges:
+                if is_rateable(outcome, text) and rules.may_see(judge, item) and (item.item, text, judge.name) not in asked:
+                    asked.add((item.item, text, judge.name))
+                    yield judge, criteria_ask(item, text, rules.seed)
+
+
+def _ratings(
+    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: Rules, answers: Answers
+) -> Iterator[RubricRating]:
+    for item in found.items:
+        for each in contestants:
+            for sample in range(rules.samples):
+                outcome, text = _reply(item, each, rules, sample, answers)
+                for judge in judges:
+                    said = None
+                    if is_rateable(outcome, text):
+                        said = (
+                            _WITHHELD if not rules.may_see(judge, item) else _rating(item, text, judge, rules, answers)
+                        )
+                    values = said.value if said else None
+                    yield RubricRating(
+                        item.item,
+                        each.setting,
+                        each.seed,
+                        sample,
+                        outcome,
+                        text,
+                        judge.name,
+                        said.outcome if said else None,
+                        values,
+                    )
+
+
+_WITHHELD = Outcome[Any](WITHHELD, None, Answer(WITHHELD), 0)
+
+
+def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: Rules, answers: Answers) -> Outcome[Any]:
+    settled = answers.settled(judge, criteria_ask(item, text, rules.seed), read_values, _RATING_RETRIES)
+    return settled if isinstance(settled, Outcome) else _NO_ANSWER
+
+
+def _reply(item: RubricItem, asked: Asked, rules: Rules, sample: int, answers: Answers) -> tuple[str, str]:
+    """What came of a reply, and its text."""
+    if not rules.may_see(asked.model, item):
+        return WITHHELD, ""
+    settled = answers.settled(asked.model, _reply_ask(item, rules, sample), str, 0)
+    said = settled if isinstance(settled, Outcome) else _NO_ANSWER
+    return said.outcome, said.answer.text
+
+
+def _exam_answer(asked: Asked, ask: ExamAsk, answers: Answers) -> ExamAnswer:
+    settled = answers.settled(asked.model, ask, str, 0)
+    said = settled if isinstance(settled, Outcome) else _NO_ANSWER
+    outcome, text = said.outcome, said.answer.text
+    chosen = None
+    if outcome in (TEXT, CUT):
+        choices = [ask.item.choices[place] for place in ask.shown]
+        chosen = read_letters(text, choices, len(ask.item.right) > 1)
+        outcome = UNREADABLE if chosen is None else TEXT
+    return ExamAnswer(ask.item.item, asked.setting, asked.seed, ask.order, ask.shown, outcome, chosen, text)
+
+
+def _buy(
+    calls: Iterator[tuple[LanguageModel, Ask]],
+    models: Sequence[Asked],
+    answers: Answers,
+    budget: Budget,
+    *,
+    key: str,
+    retries: int,
+    read: Callable[[str], Any] = str,
+) -> None:
+    came = ask_all(calls, answers, budget, read=read, models=[each.model for each in models], key=key, retries=retries)
+    with closing(came):
+        for _ in came:
+            pass
+
+
+def _spoken(item: RubricItem) -> str:
+    return "\n".join(each["content"] for each in item.prompt if each["role"] == "user")

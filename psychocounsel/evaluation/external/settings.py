@@ -1,0 +1,123 @@
+"""`evaluation=external`: benchmarks of others, from the user's own files, and general ability by lm-eval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.external.ability import AbilityTasks, check_ability, weights_of
+from psychocounsel.evaluation.external.rubric_items import RubricSet
+from psychocounsel.evaluation.external.set_files import read_sets, set_file
+from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+
+_ANSWERS = ("contestants", "judge", "replies", "crisis_to_third_parties")
+_OF_SETS, _OF_ABILITY = ("sets", "shuffles", "seed"), ("lm_eval", "lm_eval_folder", "lm_eval_limit", "lm_eval_chat")
+_STEPS = "psychocounsel.evaluation.external"
+
+
+def _output(files: EvaluationDir, step: str) -> Path:
+    return {"sets": files.ratings, "ability": files.ability, "figures": files.figures}[step]
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    return models_of(config, ("contestants", "judge") if step == "sets" else ())
+
+
+def _sources(config: DictConfig) -> dict[str, Any]:
+    """Size and time of change of each file of a set."""
+    found: dict[str, Any] = {}
+    for number, entry in enumerate(_plain(config.evaluation.sets)):
+        file = set_file(entry, f"evaluation.sets[{number}]")
+        for path in (Path(each) for each in (file.path, file.criteria) if each):
+            if path.is_file():
+                found[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return found
+
+
+def _plain(sets: Any) -> list[Any]:
+    return OmegaConf.to_container(sets) if OmegaConf.is_config(sets) else sets  # type: ignore[return-value]
+
+
+@dataclass(kw_only=True)
+class External(SteppedEvaluation):
+    """docs/benchmarks.md explains every figure.
+
+    Attributes:
+        sets: files, or mappings with the fields of SetFile.
+        shuffles: random orders in which the choices of an exam item stand, beside the file's own.
+        seed: of these orders.
+        lm_eval, lm_eval_folder, lm_eval_limit, lm_eval_batch, lm_eval_chat: as AbilityTasks says.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
+    metric: ClassVar[str] = "accuracy"
+    course: ClassVar[Course[EvaluationDir]] = Course(
+        steps=("sets", "ability", "figures"),
+        modules={
+            "sets": f"{_STEPS}.sets_step",
+            "ability": f"{_STEPS}.ability_step",
+            "figures": f"{_STEPS}.external_figures_step",
+        },
+        reads={
+            "sets": (*_ANSWERS, *(f"evaluation.{name}" for name in _OF_SETS)),
+            "ability": ("contestants", *(f"evaluation.{name}" for name in _OF_ABILITY)),
+            "figures": (),
+        },
+        output=_output,
+        models=_models,
+        sources=_sources,
+        answering=("contestants", "judge"),
+    )
+
+    name: str = "external"
+    sets: list[Any] = option([])
+    shuffles: int = option(1, at_least=0, at_most=20)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    lm_eval: list[str] = option([])
+    lm_eval_folder: str | None = None
+    lm_eval_limit: int | None = option(None, at_least=1)
+    lm_eval_batch: int = option(8, at_least=1)
+    lm_eval_chat: bool = False
+
+    def tasks(self) -> AbilityTasks:
+        """The tasks of lm-eval."""
+        return AbilityTasks(
+            list(self.lm_eval), self.lm_eval_folder, self.lm_eval_limit, self.lm_eval_batch, self.lm_eval_chat
+        )
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        if not self.sets and not self.lm_eval:
+            raise UserError(
+                "evaluation=external: nothing to measure; give evaluation.sets=[FILE] or evaluation.lm_eval=[TASK]"
+            )
+        if self.lm_eval:
+            check_ability(self.tasks())
+            for model in build(config, "contestants").models():
+                weights_of(model)
+        sets = read_sets(_plain(self.sets))
+        judges = build(config, "judge").models()
+        if any(isinstance(each, RubricSet) for each in sets) and not all(judge.reads_prompts for judge in judges):
+            raise UserError(
+                "judge: a reward model cannot rate by criteria; give a language model: judge=local_vllm judge.model=NAME"
+            )
+        super().prepare(config, run_dir)
+
+    def unused(self, config: Any = None) -> dict[str, str]:
+        found = {} if self.sets else dict.fromkeys(("shuffles", "seed"), "evaluation.sets is empty")
+        names = ("lm_eval_folder", "lm_eval_limit", "lm_eval_batch", "lm_eval_chat")
+        return found | ({} if self.lm_eval else dict.fromkeys(names, "evaluation.lm_eval is empty"))
+
+    def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        from psychocounsel.evaluation.external import sets_step
+
+        return sets_step.estimate(context).lines("sets (ratings of their replies not counted)") if "sets" in due else []
