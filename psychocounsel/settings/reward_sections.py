@@ -72,7 +72,7 @@ def resolve_rewards(composed: DictConfig, preset: Preset) -> None:
 
     An entry of `compare` is a path, a name in `conf/reward/`, or a mapping of keys that says by `use` which file there it
     begins with (`local`). {use: llm, judge: ...} is a language model that ranks; `judge` is a name in `conf/judge/`, or a mapping
-    that begins with one. A member is a path, or a mapping, whose `name` is that of a file in `conf/reward/`. `preset` loads a file.
+    that begins with one. A member is a path, or a mapping whose `name` is that of a file in `conf/reward/`. `preset` loads one.
 
     Raises:
         UserError: for an entry or a member of another form.

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget
-from psychocounsel.asking.language_model import TEXT, LanguageModel
+from psychocounsel.asking.language_model import REFUSED, TEXT, LanguageModel
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
@@ -104,7 +104,7 @@ def rank_pairs(settings: Ranker, key: str, examples: Sequence[Example], answers:
     answered = [found for found in settled if isinstance(found, Outcome)]
     return Ranking(
         np.array(sides, np.float64).reshape(-1, 2),
-        dict(Counter(found.outcome if isinstance(found, Outcome) else found for found in settled)),
+        dict(Counter(map(_word, settled))),
         dict(Counter(found.answer.model for found in answered if found.answer.model)),
     )
 
@@ -131,14 +131,21 @@ def _pair(example: Example) -> ReplyPair:
     return ReplyPair({"speech": example.id, "messages": example.prompt, "crisis": crisis}, chosen, rejected)
 
 
-def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict] | str:
+def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict | None] | str:
     if call.ask is None:
         return str(call.outcome)
-    found = answers.settled(call.judge, call.ask, read_verdict, retries)
+    found: Outcome[Verdict | None] | int = answers.settled(call.judge, call.ask, read_verdict, retries)
     return found if isinstance(found, Outcome) else "failed"
 
 
-def _side(call: JudgeCall, found: Outcome[Verdict] | str) -> float:
+def _word(found: Outcome[Verdict | None] | str) -> str:
+    """What became of a call; a text without a verdict is a refusal in prose."""
+    if isinstance(found, str):
+        return found
+    return REFUSED if found.outcome == TEXT and found.value is None else found.outcome
+
+
+def _side(call: JudgeCall, found: Outcome[Verdict | None] | str) -> float:
     """1 where the chosen reply is better, -1 where the other is, 0 for a tie, NaN without a verdict."""
     if isinstance(found, str):
         return 0.0 if found == EQUAL else float("nan")

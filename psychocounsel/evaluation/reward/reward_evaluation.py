@@ -204,7 +204,7 @@ def _write(
 
     Verdicts of models that rank stand under `verdicts`, by name: that with the chosen reply shown first, then the other.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
         sides = [{each.name: _number(each.given[index, side]) for each in scores} for side in (0, 1)]
         chosen, rejected = sides if len(scores) > 1 else [next(iter(side.values())) for side in sides]

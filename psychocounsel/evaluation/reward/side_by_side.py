@@ -8,8 +8,10 @@ import numpy as np
 
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.reward.flipped import flipped_figures
 from psychocounsel.evaluation.reward.reward_figures import reward_figures
+from psychocounsel.evaluation.statistics.significance import Tested, adjusted_tests
 from psychocounsel.metrics.reward_metrics import accuracy, auc, brier, ece
 from psychocounsel.metrics.stats import bootstrap, mean_intervals
 
@@ -34,7 +36,8 @@ def side_by_side(
 
     Returns:
         `pairs`, their number; `left_out`, the number of others; `models`: by name, the figures of `reward_figures` and
-        `flipped_figures`, and but for the first model `differences`: `value`, `low`, `high` for each column of the table.
+        `flipped_figures`, and but for the first model `differences`: `value`, `low`, `high` for each column of the table, and
+        of `accuracy` the p-value `p` by flipped signs of components, and `p_adjusted` by Holm over the table.
 
     Raises:
         UserError: if no pair is short enough for all models.
@@ -45,13 +48,17 @@ def side_by_side(
     rows = [examples[row] for row in kept]
     ids, component = [row.id for row in rows], component[kept]
     first, *_ = margins.values()
-    models = {}
+    models: dict[str, Figures] = {}
     for name, found in margins.items():
-        models[name] = reward_figures(ids, found[kept], component) | flipped_figures(rows, found[kept])
+        models[name] = {**reward_figures(ids, found[kept], component), **flipped_figures(rows, found[kept])}
         if found is not first:
-            models[name] |= {"differences": _differences(found[kept], first[kept], component.tolist())}
+            models[name]["differences"] = _differences(found[kept], first[kept], component.tolist())
+    right = {name: wins(found[kept]) for name, found in margins.items()}
     for name, found in rankings.items():
-        models[name] = _ranked(found[kept], first[kept], component)
+        right[name] = (1 + found[kept]) / 2
+        models[name] = _ranked(right[name], wins(first[kept]), component)
+    for name, test in _tests(right, component).items():
+        models[name]["differences"]["accuracy"] |= {"p": test.raw, "p_adjusted": test.adjusted}
     return {"pairs": len(kept), "left_out": len(examples) - len(kept), "models": models}
 
 
@@ -72,20 +79,28 @@ def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
         say(f"{name} less {first}, 95 % intervals by prompts that share no reply")
         for column, (title, _) in _COLUMNS.items():
             if found := models[name]["differences"].get(column):
-                say(f"  {title:<8}{found['value']:>+7.3f}   {found['low']:+.3f} to {found['high']:+.3f}")
+                tested = f", p {found['p']:.3f}, by Holm {found['p_adjusted']:.3f}" if "p" in found else ""
+                say(f"  {title:<8}{found['value']:>+7.3f}   {found['low']:+.3f} to {found['high']:+.3f}{tested}")
 
 
-def _ranked(verdicts: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
-    """The accuracy of a model that ranks, and how far it is from that of the margins `first`."""
-    right = (1 + verdicts) / 2
-    less = right - ((first > 0) + 0.5 * (first == 0))
-    intervals = mean_intervals(np.column_stack([right, less]), component, shares=np.array([True, False])).tolist()
-    (low, high), (least, most) = intervals
-    difference = {"value": float(less.mean()), "low": least, "high": most}
+def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
+    """The accuracy of a model that ranks, by how far it is `right` on each pair, and its difference to that of the first."""
+    columns = np.column_stack([right, right - first])
+    (low, high), (least, most) = mean_intervals(columns, component, shares=np.array([True, False])).tolist()
+    difference = {"value": float((right - first).mean()), "low": least, "high": most}
     return {
         **{"accuracy": float(right.mean()), "accuracy_low": low, "accuracy_high": high},
         "differences": {"accuracy": difference},
     }
+
+
+def _tests(right: Mapping[str, np.ndarray], component: np.ndarray) -> dict[str, Tested]:
+    """Tests of "it is right as often as the first model", by flipped signs of whole components, adjusted over the table."""
+    _, group = np.unique(component, return_inverse=True)
+    (_, first), *others = right.items()
+    # From 0 to 1, as scores of prompts are: one half where both models are right equally often.
+    largest = np.bincount(group).max()
+    return adjusted_tests({name: 0.5 + np.bincount(group, found - first) / (2 * largest) for name, found in others})
 
 
 def _differences(margins: np.ndarray, first: np.ndarray, clusters: list[int]) -> Figures:

@@ -108,14 +108,15 @@ def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:
         first, second = replies_of(payload)
         if "two" in first:
             broken = answer("first")
-            broken["choices"][0]["message"]["content"] = "The first, I think."
+            words = "The first, I think." if "good" in second else "I'm sorry, but I can't help with that."
+            broken["choices"][0]["message"]["content"] = words
             return broken
         return answer(reader(first, second))
 
     with serving(respond) as server:
         found = rank_pairs(ranker(server), "compare[0]", PAIRS[:3], tmp_path, no_bar)
     assert found.verdicts.tolist()[::2] == [1, 0] and np.isnan(found.verdicts[1])
-    assert found.outcomes["unparsable"] == 2
+    assert found.outcomes == {"text": 4, "unparsable": 1, "refused": 1}
     table = side_by_side(PAIRS[:3], {"rm": np.array([1.0, 1.0, -1.0])}, np.arange(3), {"llm": found.verdicts})
     assert (table["pairs"], table["left_out"]) == (2, 1)
     assert table["models"]["llm"]["accuracy"] == 0.75 and table["models"]["rm"]["accuracy"] == 0.5

@@ -100,8 +100,25 @@ def test_differences_are_paired_and_on_pairs_that_all_models_read() -> None:
     width = high - low
     assert (difference["low"], difference["high"]) == pytest.approx((low, high), abs=0.15 * width)
     assert width < 0.6 * (first["brier_high"] - first["brier_low"]), "pairing makes it narrower"
+    third = np.where(np.arange(80) < 60, 1.0, -1.0)
+    several = side_by_side(rows, {"one": one, "two": two, "three": third}, component)["models"]
+    p = [several[name]["differences"]["accuracy"] for name in ("two", "three")]
+    raw, adjusted = [each["p"] for each in p], [each["p_adjusted"] for each in p]
+    assert adjusted[int(np.argmin(raw))] == pytest.approx(min(1, 2 * min(raw))), "Holm over two comparisons"
     with pytest.raises(UserError, match="no pair is short enough"):
         side_by_side(rows, {"one": np.full(80, np.nan), "two": two}, component)
+
+
+def test_a_difference_in_accuracy_is_tested_as_by_mcnemar() -> None:
+    """Of 9 pairs on which they differ, the second model is right on 8: flipped signs are the exact binomial test."""
+    first = np.ones(40)
+    first[:8] = -1
+    second = np.ones(40)
+    second[8] = -1
+    found = side_by_side(random_pairs(40, seed=8), {"one": first, "two": second}, np.arange(40))
+    tested = found["models"]["two"]["differences"]["accuracy"]
+    assert tested["value"] == pytest.approx(7 / 40)
+    assert tested["p"] == tested["p_adjusted"] == pytest.approx(binomtest(8, 9).pvalue)
 
 
 # -- the audit's baselines
