@@ -137,7 +137,11 @@ def _rating_calls(
         }
         for outcome, text in sorted(replies):
             for judge in judges:
-                if is_rateable(outcome, text) and rules.may_see(judge, item) and (item.item, text, judge.name) not in asked:
+                if (
+                    is_rateable(outcome, text)
+                    and rules.may_see(judge, item)
+                    and (item.item, text, judge.name) not in asked
+                ):
                     asked.add((item.item, text, judge.name))
                     yield judge, criteria_ask(item, text, rules.seed)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.external.exam_items import COLUMNS as EXAM_COLUMNS
+from psychocounsel.evaluation.external.exam_columns import COLUMNS as EXAM_COLUMNS
 from psychocounsel.evaluation.external.exam_items import ExamSet, exam_set, is_exam_row
 from psychocounsel.evaluation.external.rubric_items import COLUMNS as RUBRIC_COLUMNS
 from psychocounsel.evaluation.external.rubric_items import RubricSet, rubric_set, shared_criteria
