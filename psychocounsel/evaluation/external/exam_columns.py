@@ -65,8 +65,7 @@ def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[
     if isinstance(value, str):
         value = _from_text(value, where)
     if isinstance(value, Mapping):
-        labels, texts = value.get("label"), value.get("text")
-        value = dict(zip(labels, texts, strict=True)) if _same_length(labels, texts) else value
+        value = _labelled(value)
         value = {str(key): text for key, text in value.items() if text not in (None, "")}
         found = [text_of(text, where, "choices") for text in value.values()]
         letters = [key.strip().upper() for key in value]
@@ -86,8 +85,12 @@ def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[
     return tuple(ascii_uppercase[: len(found)]), tuple(found)
 
 
-def _same_length(labels: Any, texts: Any) -> bool:
-    return isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts)
+def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`{label: [A, B], text: [..., ...]}` as `{A: ..., B: ...}`; other mappings as they are."""
+    labels, texts = value.get("label"), value.get("text")
+    if isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts):
+        return dict(zip(labels, texts, strict=True))
+    return value
 
 
 def _from_text(value: str, where: str) -> Any:
