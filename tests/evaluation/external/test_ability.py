@@ -75,7 +75,7 @@ def test_a_local_task_measures_the_shipped_model(tmp_path: Path) -> None:
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     (tmp_path / "feelings.yaml").write_text(json.dumps(task))
-    found = measure_ability(resolve_path("builtin:tiny"), AbilityTasks(["feelings"], str(tmp_path)))
+    found = measure_ability("builtin:tiny", AbilityTasks(["feelings"], str(tmp_path)))
     acc = found["feelings"]["acc"]
     wanted = [float(_choice(row) == row["answer"]) for row in rows]
     assert [acc["documents"][str(n)] for n in range(6)] == wanted
