@@ -55,7 +55,7 @@ def check_ability(asked: AbilityTasks, key: str = "evaluation") -> None:
 
 
 def weights_of(model: LanguageModel) -> str:
-    """The folder or hub id of a contestant's weights, which lm-eval needs.
+    """The folder, hub id or builtin: name of a contestant's weights, which lm-eval needs.
 
     Raises:
         UserError: for a contestant without weights here: a server or a file of replies.
@@ -64,9 +64,7 @@ def weights_of(model: LanguageModel) -> str:
         raise UserError(
             f"evaluation.lm_eval: {model.name} has no weights here: lm-eval needs a run, a folder or a hub id"
         )
-    from psychocounsel.model.load import resolve_path
-
-    return resolve_path(str(model.model))
+    return str(model.model)
 
 
 def measure_ability(model: str, asked: AbilityTasks) -> Measured:

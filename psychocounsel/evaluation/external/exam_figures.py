@@ -161,8 +161,8 @@ def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
     read = [each for each in answers if each.chosen is not None and len(each.chosen) == 1]
     read = [each for each in read if len(items[each.item].right) == 1]
     for answer in read:
-        (letter,) = answer.chosen or ()
-        (where,) = (place for place, choice in enumerate(answer.shown) if choice in items[answer.item].right)
+        letter = min(answer.chosen or (0,))
+        where = answer.shown.index(min(items[answer.item].right))
         chosen[letter] += 1
         right[where] += 1
         hit[where] += letter == where

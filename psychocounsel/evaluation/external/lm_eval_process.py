@@ -17,9 +17,11 @@ def measured(order: dict[str, Any]) -> dict[str, Any]:
     import torch
     from lm_eval import simple_evaluate
 
+    from psychocounsel.model.load import resolve_path
+
     results = simple_evaluate(
         model="hf",
-        model_args={"pretrained": order["model"], "dtype": "auto"},
+        model_args={"pretrained": resolve_path(order["model"]), "dtype": "auto"},
         tasks=order["tasks"],
         task_manager=_task_manager(order["folder"], order["tasks"]),
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -33,7 +33,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Rules:
+class SetRules:
     """How sets are asked.
 
     Attributes:
@@ -57,7 +57,7 @@ class Rules:
 
 
 def answer_exam(
-    exam: ExamSet, contestants: Sequence[Asked], rules: Rules, answers: Answers, budget: Budget
+    exam: ExamSet, contestants: Sequence[Asked], rules: SetRules, answers: Answers, budget: Budget
 ) -> list[ExamAnswer]:
     """Ask what is not bought yet, and give the answers of all contestants, in the set's order.
 
@@ -75,7 +75,7 @@ def rate_set(
     found: RubricSet,
     contestants: Sequence[Asked],
     judges: Sequence[LanguageModel],
-    rules: Rules,
+    rules: SetRules,
     answers: Answers,
     budget: Budget,
 ) -> list[RubricRating]:
@@ -92,7 +92,7 @@ def rate_set(
 
 
 def estimate_sets(
-    sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Asked], rules: Rules, answers: Answers
+    sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Asked], rules: SetRules, answers: Answers
 ) -> Estimate:
     """What contestants would be asked of what is not bought yet; ratings depend on replies, which are not there before."""
     calls = (
@@ -107,19 +107,21 @@ def estimate_sets(
     return Estimate.of(calls, answers)
 
 
-def _exam_calls(exam: ExamSet, contestants: Sequence[Asked], rules: Rules) -> Iterator[tuple[LanguageModel, Ask]]:
+def _exam_calls(exam: ExamSet, contestants: Sequence[Asked], rules: SetRules) -> Iterator[tuple[LanguageModel, Ask]]:
     for ask in exam_asks(exam.items, rules.shuffles, rules.seed):
         yield from ((each.model, ask) for each in contestants)
 
 
-def _reply_calls(found: RubricSet, contestants: Sequence[Asked], rules: Rules) -> Iterator[tuple[LanguageModel, Ask]]:
+def _reply_calls(
+    found: RubricSet, contestants: Sequence[Asked], rules: SetRules
+) -> Iterator[tuple[LanguageModel, Ask]]:
     for item in found.items:
         for each in contestants:
             if rules.may_see(each.model, item):
                 yield from ((each.model, _reply_ask(item, rules, sample)) for sample in range(rules.samples))
 
 
-def _reply_ask(item: RubricItem, rules: Rules, sample: int) -> Ask:
+def _reply_ask(item: RubricItem, rules: SetRules, sample: int) -> Ask:
     messages = item.prompt
     if rules.system_prompt and messages[0]["role"] != "system":
         messages = ({"role": "system", "content": rules.system_prompt}, *messages)
@@ -128,7 +130,7 @@ def _reply_ask(item: RubricItem, rules: Rules, sample: int) -> Ask:
 
 
 def _rating_calls(
-    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: Rules, answers: Answers
+    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: SetRules, answers: Answers
 ) -> Iterator[tuple[LanguageModel, Ask]]:
     asked = set()
     for item in found.items:
@@ -147,7 +149,7 @@ def _rating_calls(
 
 
 def _ratings(
-    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: Rules, answers: Answers
+    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: SetRules, answers: Answers
 ) -> Iterator[RubricRating]:
     for item in found.items:
         for each in contestants:
@@ -176,12 +178,12 @@ def _ratings(
 _WITHHELD = Outcome[Any](WITHHELD, None, Answer(WITHHELD), 0)
 
 
-def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: Rules, answers: Answers) -> Outcome[Any]:
+def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: SetRules, answers: Answers) -> Outcome[Any]:
     settled = answers.settled(judge, criteria_ask(item, text, rules.seed), read_values, _RATING_RETRIES)
     return settled if isinstance(settled, Outcome) else _NO_ANSWER
 
 
-def _reply(item: RubricItem, asked: Asked, rules: Rules, sample: int, answers: Answers) -> tuple[str, str]:
+def _reply(item: RubricItem, asked: Asked, rules: SetRules, sample: int, answers: Answers) -> tuple[str, str]:
     """What came of a reply, and its text."""
     if not rules.may_see(asked.model, item):
         return WITHHELD, ""

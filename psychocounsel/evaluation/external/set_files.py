@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.external.exam_items import COLUMNS as EXAM_COLUMNS
-from psychocounsel.evaluation.external.exam_items import ExamSet, exam_set, is_exam_row
+from psychocounsel.evaluation.external.exam_columns import COLUMNS as EXAM_COLUMNS
+from psychocounsel.evaluation.external.exam_items import ExamItem, ExamSet, exam_set, is_exam_row
 from psychocounsel.evaluation.external.rubric_items import COLUMNS as RUBRIC_COLUMNS
-from psychocounsel.evaluation.external.rubric_items import RubricSet, rubric_set, shared_criteria
+from psychocounsel.evaluation.external.rubric_items import RubricItem, RubricSet, rubric_set, shared_criteria
+
+T = TypeVar("T", ExamItem, RubricItem)
 
 KINDS = ("exam", "rubric")
 
@@ -82,10 +84,15 @@ def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
     found = (
         exam_set(file.name, rows, file.columns) if kind == "exam" else rubric_set(file.name, rows, file.columns, shared)
     )
-    if file.limit is None:
-        return found
-    kept = {each.item for each in sorted(found.items, key=lambda each: each.item)[: file.limit]}
-    return replace(found, items=tuple(each for each in found.items if each.item in kept))  # type: ignore[arg-type]
+    if isinstance(found, ExamSet):
+        return replace(found, items=_limited(found.items, file.limit))
+    return replace(found, items=_limited(found.items, file.limit))
+
+
+def _limited(items: tuple[T, ...], limit: int | None) -> tuple[T, ...]:
+    """At most `limit` items, chosen by their hashes, in the order of the file."""
+    kept = {*sorted(each.item for each in items)[:limit]}
+    return tuple(each for each in items if each.item in kept)
 
 
 def read_sets(entries: Any, key: str = "evaluation.sets") -> list[ExamSet | RubricSet]:

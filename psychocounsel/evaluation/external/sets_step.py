@@ -15,7 +15,7 @@ from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.evaluation.external.exam_figures import ExamAnswer
 from psychocounsel.evaluation.external.exam_items import ExamSet
 from psychocounsel.evaluation.external.rubric_figures import RubricRating
-from psychocounsel.evaluation.external.set_asking import Asked, Rules, answer_exam, estimate_sets, rate_set
+from psychocounsel.evaluation.external.set_asking import Asked, SetRules, answer_exam, estimate_sets, rate_set
 from psychocounsel.evaluation.external.set_files import read_sets
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -86,11 +86,11 @@ def sets_of(context: StepContext[EvaluationDir]) -> list[Any]:
     return read_sets(build(context.config, "evaluation").sets)
 
 
-def rules_of(context: StepContext[EvaluationDir]) -> Rules:
+def rules_of(context: StepContext[EvaluationDir]) -> SetRules:
     """How sets are asked, by the configuration."""
     config, risks = context.config, read_risk_rules()
     prompt = config.replies.system_prompt
-    return Rules(
+    return SetRules(
         config.evaluation.shuffles,
         config.replies.samples,
         system_prompt(prompt, None) if prompt else None,

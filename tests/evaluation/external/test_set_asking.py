@@ -16,7 +16,7 @@ from psychocounsel.evaluation.external.exam_items import exam_set
 from psychocounsel.evaluation.external.rubric_figures import rubric_figures, rubric_scores
 from psychocounsel.evaluation.external.rubric_items import Criterion, rubric_set, shared_criteria
 from psychocounsel.evaluation.external.rubric_ratings import criteria_ask, read_values
-from psychocounsel.evaluation.external.set_asking import Asked, Rules, answer_exam, estimate_sets, rate_set
+from psychocounsel.evaluation.external.set_asking import Asked, SetRules, answer_exam, estimate_sets, rate_set
 from psychocounsel.evaluation.external.set_files import read_set, read_sets
 from tests.support.answering import Server, no_proxy, serving
 from tests.support.asking import chat
@@ -59,7 +59,7 @@ def letter_of_right(payload: Any, number: int) -> Any:
 def test_exams_are_answered_once_and_read_strictly(tmp_path: Path) -> None:
     with serving(letter_of_right) as server, closing(Answers(tmp_path)) as answers:
         contestants = [Asked(chat(f"{server.address}/v1", name), name) for name in ("knows", "says_b", "talks")]
-        rules = Rules(shuffles=1, seed=3)
+        rules = SetRules(shuffles=1, seed=3)
         assert sum(estimate_sets([EXAM], contestants, rules, answers).calls.values()) == 72
         found = answer_exam(EXAM, contestants, rules, answers, Budget())
         assert asked_of(server) == 72 == len(found)
@@ -124,13 +124,14 @@ def test_judges_rate_each_reply_once_and_what_is_missing_is_not_scored(tmp_path:
     with serving(judged) as server, closing(Answers(tmp_path)) as answers:
         contestants = [Asked(chat(f"{server.address}/v1", name), name) for name in ("kind", "cold")]
         judges = [chat(f"{server.address}/v1", name) for name in ("steady", "moody")]
-        ratings = rate_set(found, contestants, judges, Rules(), answers, Budget())
+        ratings = rate_set(found, contestants, judges, SetRules(), answers, Budget())
         bought = asked_of(server)
         assert (
-            ratings == rate_set(found, contestants, judges, Rules(), answers, Budget()) and asked_of(server) == bought
+            ratings == rate_set(found, contestants, judges, SetRules(), answers, Budget())
+            and asked_of(server) == bought
         )
         more = rate_set(
-            found, [*contestants, Asked(contestants[0].model, "again", 1)][:2], judges, Rules(), answers, Budget()
+            found, [*contestants, Asked(contestants[0].model, "again", 1)][:2], judges, SetRules(), answers, Budget()
         )
         assert more == ratings
     figures = rubric_figures(found, ratings, base="cold")
@@ -189,7 +190,7 @@ def test_crisis_prompts_stay_with_ones_own_models(tmp_path: Path) -> None:
     with serving(judged) as server, closing(Answers(tmp_path)) as answers:
         own, other = chat(f"{server.address}/v1", "kind"), chat(f"{server.address}/v1", "cold", third_party=True)
         judge = chat(f"{server.address}/v1", "steady", third_party=True)
-        rules = Rules(is_crisis=lambda text: "my work 1" in text)
+        rules = SetRules(is_crisis=lambda text: "my work 1" in text)
         ratings = rate_set(found, [Asked(own, "own"), Asked(other, "other")], [judge], rules, answers, Budget())
         assert not any("my work 1" in str(payload) for _, payload in server.asked if payload["model"] != "kind")
     outcomes = {(each.setting, each.item): (each.reply_outcome, each.outcome) for each in ratings}
