@@ -50,7 +50,7 @@ def forecast(config: DictConfig) -> list[str]:
 def _draft(out: Path) -> Iterator[AnnotationDir]:
     """A folder for tables, readable for this user alone, that goes afterwards, after SIGTERM as well.
 
-    It lies in the data set's directory if there is one: what a kill leaves there is found by a removal (remove_unfinished).
+    It lies in the dataset's directory if there is one: what a kill leaves there is found by a removal (remove_unfinished).
     """
 
     def stop(*_: object) -> None:
