@@ -1,4 +1,4 @@
-"""What the worker of `annotate` does: its steps or a removal, with what the user sees and reads afterwards."""
+"""The worker of `annotate` runs the steps or a removal, and prints the closing lines."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The script and the language of a speech: how long it must be, and whether it is kept."""
+"""Detects the script of a speech, which decides its length limits, and its language."""
 
 import re
 from functools import cache
