@@ -54,7 +54,7 @@ def make_trainer(spec: Spec) -> Any:
         value_model=critic,
         train_dataset=Dataset.from_dict({"input_ids": prompts}),
     )
-    # A round is the whole data set, at whose end Accelerate would step after every micro-batch.
+    # A round is the whole dataset, at whose end Accelerate would step after every micro-batch.
     trainer.accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
     return trainer
 

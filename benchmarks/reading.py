@@ -1,7 +1,7 @@
 """`python -m benchmarks.reading FOLDER`: does a reward model read the client, and do swapped pairs help it to?
 
 From the shipped policy and with the recipe of the shipped reward model it trains, for each seed, a reward model on the pairs
-of a data set, one on the same pairs whose speeches are gone, and one for each value of `--swapped`. All are evaluated on the
+of a dataset, one on the same pairs whose speeches are gone, and one for each value of `--swapped`. All are evaluated on the
 same held-out pairs. A gain is the mean, over seeds and pairs, of what the first model wins more than the one without speeches;
 its 95 % interval is a bootstrap of components of shared text.
 """

@@ -107,7 +107,7 @@ def _weights(geometry: Geometry) -> int:
 
 
 def sweep(bench: Bench) -> list[Figure]:
-    """A sweep on one data set against as many single runs, each with a cache of its own."""
+    """A sweep on one dataset against as many single runs, each with a cache of its own."""
     name, limits = "sweep against single runs", (0.85, 0.75, True)
     epoch = {"global_batch_size": 32, "max_steps": "null", "steps": 1}
     if not _keeps_reference(bench, epoch):

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.annotate`: from client speeches to a preference data set."""
+"""`python -m psychocounsel.annotate`: from client speeches to a preference dataset."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """What the worker process does in the data set's directory; returns its exit code. Imports torch for local models alone."""
+    """What the worker process does in the dataset's directory; returns its exit code. Imports torch for local models alone."""
     import os
 
     from psychocounsel.annotation.working import annotate

@@ -217,11 +217,11 @@ class Algorithm:
         return groups
 
     def offline_groups(self, batch: int) -> int:
-        """With rollouts: how many groups of a global batch of `batch` are not of the round, but pairs of the data set."""
+        """With rollouts: how many groups of a global batch of `batch` are not of the round, but pairs of the dataset."""
         return 0
 
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """As `collect`, of groups of the data set: each becomes one, before the first step."""
+        """As `collect`, of groups of the dataset: each becomes one, before the first step."""
         return self.collect(groups, ctx)
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:

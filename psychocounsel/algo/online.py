@@ -108,7 +108,7 @@ class OnlinePairs(Online):
     "top_k" (the `top_k` of them that differ most). In any case a pair needs two different replies, different rewards, and
     a difference of at least `min_margin`.
 
-    `offline_fraction` of each global batch, rounded to whole groups, are pairs of the data set instead; the rest has as
+    `offline_fraction` of each global batch, rounded to whole groups, are pairs of the dataset instead; the rest has as
     many prompts less. Their reference is that of the policy before training.
 
     Of the round's first pairs it is noted by how much the log-probabilities of trainer and rollout differ.

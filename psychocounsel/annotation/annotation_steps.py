@@ -1,4 +1,4 @@
-"""The steps of `annotate`: what they read of the configuration, which models they ask, what they leave in the directory."""
+"""`COURSE` defines the steps of `annotate`: their configuration keys, models and output files."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -49,7 +49,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
 
 
 def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
-    """Refuse to work in a data set beside its shards, or in a shard beside the whole; changes nothing.
+    """Refuse to work in a dataset beside its shards, or in a shard beside the whole; changes nothing.
 
     Both would buy the same answers, and a removal would replace files that a shard appends to. Each process owns its own run
     directory before it looks here, so of two that begin together at least one sees the other.
@@ -68,7 +68,7 @@ def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
 
 
 def refuse_unfinished_removal(whole: AnnotationDir) -> None:
-    """Refuse to share the work of a data set that still holds speeches which are being removed.
+    """Refuse to share the work of a dataset that still holds speeches which are being removed.
 
     Raises:
         UserError: with the command that finishes the removal.

@@ -1,4 +1,4 @@
-"""What the worker of `annotate` does: its steps or a removal, with what the user sees and reads afterwards."""
+"""The worker of `annotate` runs the steps or a removal, and prints the closing lines."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def annotate(run: Run) -> int:
     """Work in the run's directory; returns the exit code: 75 after a stop request, 3 where the budget is spent.
 
     Raises:
-        UserError, GoOnLater: if another process is at work in the data set, besides what steps raise.
+        UserError, GoOnLater: if another process is at work in the dataset, besides what steps raise.
     """
     config, showing = run.config, Showing(run.write_state, run.say)
     share = (0, 1) if config.share is None else (config.share, config.shards)

@@ -1,4 +1,4 @@
-"""Bought answers in a directory's journal: an Ask finds its own, of any attempt, however often a command is run."""
+"""Looks up answers in the journal of a directory, and adds new ones. An answer is found again by a hash of its model and Ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The one way in which models are asked: any number of Asks, each answer bought once and on disk before it is given."""
+"""`ask_all` sends Asks to language models, several at a time. Answers that the journal holds are not asked for again, and a new
+answer is on disk before the caller gets it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that answer many Asks at once: what has been submitted goes to them in batches, from one thread."""
+"""`BatchAnswerer` collects Asks and hands them to a local model in batches, in a thread of its own."""
 
 import queue
 import threading

@@ -1,4 +1,4 @@
-"""What calls cost, what they may cost, and what they are likely to cost before any is made."""
+"""Prices of calls, the budget that ends a run, and the estimate that `dry_run=true` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models behind OpenAI-compatible endpoints: hosted ones, vLLM's and Ollama's servers."""
+"""Language models on servers with OpenAI's chat interface: hosted models, vLLM and Ollama."""
 
 from __future__ import annotations
 

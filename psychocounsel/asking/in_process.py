@@ -1,4 +1,4 @@
-"""Models in this process: by transformers on CPU or GPU, or by an engine of vLLM."""
+"""Language models that run in this process, by transformers or by a vLLM engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose the endpoints are: speeches about a crisis go to the user's own, unless the user says otherwise."""
+"""Tells the user's own servers from third parties'. Crisis speeches go to third parties only if the user allows it."""
 
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address

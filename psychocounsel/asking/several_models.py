@@ -1,4 +1,4 @@
-"""Several language models in the place of one: what a pool of writers and a panel of annotators have in common."""
+"""`SeveralModels` is the base of `writers=pool` and `annotator=panel`: a list of language models."""
 
 from __future__ import annotations
 

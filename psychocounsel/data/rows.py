@@ -97,7 +97,7 @@ def _identity(row: Mapping[str, Any], where: str) -> str:
 
 
 def _label(row: Mapping[str, Any]) -> bool | None:
-    """Whether the reply is good; a column of that name that holds something else is another data set's own."""
+    """Whether the reply is good; a column of that name that holds something else is another dataset's own."""
     label = row.get("label")
     return label if isinstance(label, bool) else None
 

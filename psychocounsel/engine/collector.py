@@ -12,7 +12,7 @@ from psychocounsel.storage.files import read_json
 
 
 class Collector:
-    """Implements `algo.base.Context` for the groups of rounds, or of a data set; `reference` is the one for these groups."""
+    """Implements `algo.base.Context` for the groups of rounds, or of a dataset; `reference` is the one for these groups."""
 
     def __init__(self, run: Run, stepper: Stepper, reference: Reference | None) -> None:
         self.run, self.stepper, self.reference = run, stepper, reference
@@ -76,7 +76,7 @@ class Collector:
     def collect_data(self, data: Dataset, visited: list[int], weights: str) -> None:
         """Put into `data` what the algorithm makes of the `visited` training rows and of all held-out rows.
 
-        A data set is one round, before the first step; `weights` tells the policy's weights from others.
+        A dataset is one round, before the first step; `weights` tells the policy's weights from others.
         """
         if self.reference is not None:
             self.reference.open(weights)

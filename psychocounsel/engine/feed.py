@@ -1,4 +1,4 @@
-"""What the loop trains on: the rows of a data set, or round by round what is collected of the policy's own replies."""
+"""What the loop trains on: the rows of a dataset, or round by round what is collected of the policy's own replies."""
 
 from typing import Protocol
 
@@ -33,7 +33,7 @@ class Feed(Protocol):
 
 
 class OfflineFeed:
-    """Rows of a data set, in the order of `DataOrder`."""
+    """Rows of a dataset, in the order of `DataOrder`."""
 
     def __init__(self, data: Dataset, order: DataOrder, collector: Collector) -> None:
         self.data, self.order, self.collector = data, order, collector

@@ -103,7 +103,7 @@ class Trainer:
         self.started = time.time()
 
     def _collector(self, rounds: bool) -> Collector:
-        """What collects the groups of rounds, or of a data set."""
+        """What collects the groups of rounds, or of a dataset."""
         alive = self._alive_while_collecting
         reference = choose_reference(self.run, self.stepper, self.tokenizer, alive, rounds)
         return Collector(self.run, self.stepper, reference)
@@ -121,7 +121,7 @@ class Trainer:
     # -- starting
 
     def restore(self) -> None:
-        """Collect a data set with the untouched policy, then load the newest checkpoint if there is one."""
+        """Collect a dataset with the untouched policy, then load the newest checkpoint if there is one."""
         model, cache = self.config.model, self.config.paths.cache
         weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
         self.feed.start(weights)

@@ -93,7 +93,7 @@ class Client:
         valid answer is asked again like what is none. Nothing is kept in the journal.
 
         Raises:
-            Refused: for a status that another attempt would not change.
+            Refused: for an HTTP status that a retry would not change, as 401.
             Unanswered: after all attempts.
             NoServerLeft: if no server has answered anything for `patience` seconds.
             CancelledError: if `stop` is set before an attempt.

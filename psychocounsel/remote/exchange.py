@@ -27,7 +27,7 @@ class Passing(Exception):
 
 
 class Refused(UserError):
-    """A server refuses a request with this status; another attempt would not change it. `said` is its answer's text."""
+    """The server refused a request, and would refuse it again. `status` is its HTTP status, `said` the text of its answer."""
 
     def __init__(self, message: str, status: int, said: str) -> None:
         super().__init__(message)

@@ -45,7 +45,7 @@ def _words(response: httpx.Response) -> str:
 
 
 def advice(status: int, key: str, key_variable: str | None) -> str:
-    """What to do about a status that another attempt would not change."""
+    """What the user can do about an HTTP status that a retry would not change."""
     if status in (401, 403) and key_variable:
         return f"it does not accept the key in {key_variable}"
     if status in (401, 403):

@@ -1,4 +1,4 @@
-"""What a step gets from the command that runs it."""
+"""`StepContext` is the argument of every step: configuration, directory, messages and progress bars."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

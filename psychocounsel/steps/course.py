@@ -1,4 +1,4 @@
-"""The steps of a command in their order, and what decides the result of each."""
+"""`Course` lists the steps of a command in order, and the configuration keys and files that each step depends on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ def _no_sources(config: DictConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Course(Generic[F]):
-    """What a command does in its directory.
+    """The steps of a command.
 
     Attributes:
         steps: their names, in the order in which they need each other.

@@ -1,4 +1,4 @@
-"""Which steps of a directory are to be done, and from what settings and files each was made."""
+"""Decides which steps of a directory are due: those whose settings, source files or earlier steps have changed."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Doing the steps of a command in its directory: a step that is done is skipped, and no answer is bought twice."""
+"""Runs the steps of a command that are due, and records each in the directory. A step that is already done is skipped."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=StepsDir)
 
 
 def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str], None]) -> dict[str, Figures]:
-    """Do the steps that are due, in order; returns the figures of all steps that are done. `begin` hears of each.
+    """Run the steps that are due, in order; returns the figures of every finished step. `begin` is called with each step's name.
 
     Raises:
         UserError: if a step lacks what it needs.
@@ -41,7 +41,7 @@ def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:
 
 
 def write_record(context: StepContext[F], each: Planned, figures: Figures, seconds: float) -> None:
-    """Say that a step is done: from what, and with what figures."""
+    """Record that a step is done: the settings and files that it was made from, and its figures."""
     about: Figures = {"step": each.step, "fingerprint": each.fingerprint}
     about |= {"settings": each.settings, "sources": each.sources}
     about |= {"version": __version__, "seconds": round(seconds, 1)}
@@ -49,6 +49,6 @@ def write_record(context: StepContext[F], each: Planned, figures: Figures, secon
 
 
 def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]:
-    """The figures of each step that is done."""
+    """The figures of every finished step, by its name."""
     records = {step: read_mapping(context.files.step(step)) for step in course.steps}
     return {step: record["figures"] for step, record in records.items() if record}

@@ -1,4 +1,4 @@
-"""What a user sees while steps run: a bar with the time left on a terminal, lines elsewhere; `state.json` for `jobs status`."""
+"""Shows progress: a bar with the time left on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`."""
 
 import sys
 import time

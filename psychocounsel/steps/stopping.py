@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and `touch OUT/stop`: whatever a step is at, it ends with what is under way."""
+"""Stop requests (Ctrl-C, SIGTERM, `touch OUT/stop`) end a step after the calls that are under way."""
 
 import contextlib
 import os

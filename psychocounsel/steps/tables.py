@@ -1,6 +1,7 @@
-"""Tables of an annotate directory: parquet, written whole or not at all, and read speech by speech.
+"""Reads and writes the parquet tables of a directory of steps.
 
-No table is ever in memory as a whole: ten million rows pass through row groups of a few thousand.
+A table appears under its name once it is complete, so a killed step leaves no half table. Rows pass through memory in groups of a
+few thousand, so a table of ten million rows fits.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""One process works in a data set: shards and the whole refuse each other, and no removal goes beside any of them."""
+"""One process works in a dataset: shards and the whole refuse each other, and no removal goes beside any of them."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def silent(payload: Any, number: int) -> Any:
 
 @pytest.fixture
 def configured(tmp_path: Path, server: Server) -> Callable[..., DictConfig]:
-    """Gives the checked configuration of one data set, with more overrides."""
+    """Gives the checked configuration of one dataset, with more overrides."""
     file, address = speeches(tmp_path / "speeches.jsonl", COUNT), f"[{server.address}/v1]"
     given = ["speeches=local", f"speeches.path={file}", "speeches.license=cc0-1.0", f"out={tmp_path}/out"]
     given += ["writers=local_vllm", "writers.model=w", "writers.terms=apache-2.0", f"writers.addresses={address}"]

@@ -48,7 +48,7 @@ def command(server: Server, out: str, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(home: Path, server: Server) -> Path:
-    """A data set that nothing disturbed."""
+    """A dataset that nothing disturbed."""
     result = cli(*command(server, "made"), cwd=home)
     assert len(calls(server)) == len(set(calls(server))) == ALL
     assert f"train on it: python -m psychocounsel.train data=local data.path={home}/made/dataset" in result.stderr

@@ -23,7 +23,7 @@ DAY = 86400
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Two references and a tokenised data set, last used 40 days, 3 days and 0 days ago."""
+    """Two references and a tokenised dataset, last used 40 days, 3 days and 0 days ago."""
     folder = tmp_path / "cache"
     groups = [Group("a", np.array([1], np.int32), [Completion(np.array([n], np.int32)) for n in range(5)])]
     for name, days in {"old": 40, "new": 3}.items():

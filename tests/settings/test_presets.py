@@ -33,7 +33,7 @@ MODELS = [name for name in choices("model") if name not in ("local", "tiny")]
 
 
 def rows(count: int) -> list[dict[str, Any]]:
-    """Pairs in the columns of the released data set."""
+    """Pairs in the columns of the released dataset."""
     return [
         {
             "prefID": number,

@@ -97,7 +97,7 @@ def calls(server: Server) -> list[str]:
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables of a data set; a split without pairs has no table."""
+    """All rows of all tables of a dataset; a split without pairs has no table."""
     import pyarrow.parquet as pq
 
     names = ("speeches", "replies", "votes", "dataset/train", "dataset/test")

@@ -29,7 +29,7 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
     except UserError as error:
         return [f"Not audited: {error}."]
     assert found is not None
-    return "\n".join(lines_of("this data set", None, found.figures)).strip().split("\n")
+    return "\n".join(lines_of("this dataset", None, found.figures)).strip().split("\n")
 
 
 def is_partial(rows: int) -> bool:

@@ -1,4 +1,4 @@
-"""The step `card`: README.md of the dataset, which says what it is made of, how good it is, and what nobody has said."""
+"""The step `card` writes the data card `dataset/README.md`: origins, counts, audit, and the fields that nobody has filled in."""
 
 import hashlib
 from collections import Counter

@@ -13,7 +13,7 @@ from psychocounsel.data import tokenised_cache
 
 
 def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
-    """Remove what was tokenised from files in `dataset`, and tables of `datasets` with a removed speech; how many these were."""
+    """Delete tokenised copies of `dataset`, and tables of the `datasets` library that hold a removed speech; returns their number."""
     tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
     for file in (file for entry in tokenised for file in entry.files):
         file.unlink(missing_ok=True)
@@ -24,7 +24,7 @@ def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool])
 
 
 def _names(text: str, dataset: Path) -> bool:
-    """Whether the description of a tokenised entry names the folder, or a file in it, as one of its sources."""
+    """Whether a cache entry was tokenised from `dataset` or a file in it; `text` is the entry's list of sources."""
     return re.search(rf"(^|, ){re.escape(str(dataset))}(/[^:]*)?(: |, )", text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Records of steps after a removal: counts are those of the tables as they are now."""
+"""Rewrites the records of steps after a removal, with counts of the tables as they are now."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rows of removed speeches, found in parquet tables and taken out, batch by batch."""
+"""Finds rows of given speeches in parquet tables, and rewrites the tables without them, batch by batch."""
 
 import os
 import uuid

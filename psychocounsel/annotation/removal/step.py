@@ -1,4 +1,4 @@
-"""`annotate remove=ids.txt`: speeches leave every table, journal and cache of a directory, and do not come back.
+"""`annotate remove=ids.txt` deletes speeches from every table, journal and cache of a directory, for good.
 
 Tombstones are written first and everything else follows from them, so a removal that was killed is finished by the same
 command, or by the next one of any kind (`finish`).

@@ -1,4 +1,4 @@
-"""Runs and exports that used a dataset, or that started from weights which did: what was removed is still in their weights."""
+"""Lists runs that trained on a dataset, or on weights of such a run: their weights keep what they learned from it."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which writers reply to a speech, and what they are asked."""
+"""Draws the writers of each speech, and builds the prompt for each."""
 
 from __future__ import annotations
 

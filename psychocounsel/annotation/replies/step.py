@@ -1,4 +1,4 @@
-"""The step `replies`: writers that are drawn reply to each speech; replies.parquet holds what they wrote."""
+"""The step `replies` asks writers, drawn anew for each speech, and writes their replies to replies.parquet."""
 
 from __future__ import annotations
 

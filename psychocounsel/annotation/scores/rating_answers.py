@@ -1,4 +1,4 @@
-"""What an annotator answers: the JSON that it is asked for, and how it is read. Nothing is guessed or repaired.
+"""The JSON that an annotator answers with: its schema, and a strict reader that neither guesses nor repairs.
 
 An answer holds a quotation, a reason and a rating for each principle:
 

@@ -1,4 +1,4 @@
-"""Which ratings are asked for: each reply by each annotator, `scores.votes` times, and some of them once more."""
+"""Plans the calls to annotators: each reply `scores.votes` times, and a share of replies once more for test-retest."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What an annotator is asked: the rubric, how to answer, and a client's speech with one reply, or with several."""
+"""Builds the prompt for annotators: the rubric, the form of the answer, and a client's speech with one or several replies."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a user reads when the ratings are there."""
+"""Formats the figures of the step `scores` as lines for the terminal."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ _SKIPPED = {
 
 
 def said(figures: dict[str, Any]) -> Iterator[str]:
-    """Lines about the figures of the step `scores`."""
+    """The lines for `figures`, as the step `scores` returns them."""
     for name in figures["demonstration"]:
         yield f"DEMONSTRATION: the ratings of {name} are {WARNING}"
     for name, each in figures["annotators"].items():

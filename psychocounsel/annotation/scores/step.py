@@ -1,4 +1,4 @@
-"""The step `scores`: annotators rate each reply on the seven principles; votes.parquet holds all that they said."""
+"""The step `scores` asks annotators to rate each reply on the seven principles, and writes votes.parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an annotator's answer to what is kept of it, and counts of what was wrong with answers."""
+"""Reads annotators' answers, and counts unusable answers and quotations that are not in the reply."""
 
 import re
 from collections import Counter
@@ -40,7 +40,7 @@ class Reader:
 
 @dataclass
 class Findings:
-    """What was noticed in answers, by annotator."""
+    """Counts of unusable answers and of quotations, by annotator."""
 
     unreadable: dict[str, Counter[str]] = field(default_factory=dict)  # reason -> answers, of all attempts
     quotes: dict[str, Counter[str]] = field(default_factory=dict)

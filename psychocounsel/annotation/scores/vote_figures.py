@@ -1,4 +1,4 @@
-"""What the votes say of themselves: how many replies were rated, by whom, and where ratings are missing."""
+"""Counts votes by annotator, outcome and rating, and lists where ratings are missing."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Identifiers in a speech give way to placeholders, the same one for the same identifier. This is no anonymisation."""
+"""Replaces identifiers in a speech by placeholders, equal identifiers by equal ones. This is no anonymisation."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Conflicts between the licences of sources, the terms of writers' output and the licence of the data set. Not legal advice."""
+"""Conflicts between the licences of sources, the terms of writers' output and the licence of the dataset. Not legal advice."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ class Conflict:
 
 
 def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None], own: str | None) -> list[Conflict]:
-    """What stands in the way of passing on the data set, or of training on it.
+    """What stands in the way of passing on the dataset, or of training on it.
 
     Args:
         licences: of each source by its name; None: unknown.
         terms: of each writer's output by the writer's name: a licence, or one of no-competing-models, no-training,
             non-commercial, output-is-yours, own, none; None: unknown.
-        own: the licence that the data set is to have (`card.license`); None: not said yet.
+        own: the licence that the dataset is to have (`card.license`); None: not said yet.
     """
     target = identifier(own)
     return [

@@ -1,4 +1,4 @@
-"""The script of a speech: how long it must be."""
+"""Detects the script of a speech, which decides its length limits."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The group `speeches`: where client speeches come from, which are kept, and what is done to them. Imports no torch."""
+"""Settings of the group `speeches`: sources of client speeches and the rules that clean them. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which speeches stay, and on which side of the split each stands: doubles by numbers alone, whatever the texts' size."""
+"""Drops duplicate speeches and splits the rest into train and test, from ids and MinHash sketches without the texts."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""All rows of all sources, cleaned: a draft of the table on disk, with what is needed to compare speeches."""
+"""Reads and cleans the rows of all sources into a draft table on disk, with the sketches by which speeches are compared."""
 
 from __future__ import annotations
 

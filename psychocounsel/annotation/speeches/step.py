@@ -1,4 +1,4 @@
-"""The step `speeches`: rows of sources become speeches.parquet, and what fell stands in dropped_speeches.parquet."""
+"""The step `speeches` writes speeches.parquet from the sources, and dropped_speeches.parquet with the rows left out."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ class Reference(ABC):
     """Log-probabilities under the reference. All ranks call each method together, with the same groups."""
 
     def open(self, weights: str) -> None:  # noqa: B027
-        """Get ready to collect a data set, before the first step; `weights` tells the policy's weights from others."""
+        """Get ready to collect a dataset, before the first step; `weights` tells the policy's weights from others."""
 
     @abstractmethod
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
         """float32[len] per completion of each group."""
 
     def close(self) -> None:  # noqa: B027
-        """The data set is collected, and the policy begins to change."""
+        """The dataset is collected, and the policy begins to change."""

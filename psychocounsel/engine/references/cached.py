@@ -55,7 +55,7 @@ def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, d
 
 
 class CachedReference(Reference):
-    """The reference of a data set: values from a cache on disk, or computed into it by `source` before the first step.
+    """The reference of a dataset: values from a cache on disk, or computed into it by `source` before the first step.
 
     Rank 0 holds the cache and says what to compute; all ranks compute it together, and call `alive` before each batch and
     while another job computes what is needed here.

@@ -15,9 +15,9 @@ from psychocounsel.rundir.run import Run
 def choose_reference(
     run: Run, stepper: Stepper, tokenizer: Any, alive: Callable[[], None], rounds: bool
 ) -> Reference | None:
-    """The reference for the groups of rounds, or of a data set; None for an algorithm without one.
+    """The reference for the groups of rounds, or of a dataset; None for an algorithm without one.
 
-    A data set is compared before the first step, so its values come from a cache. Groups of rounds are compared while the
+    A dataset is compared before the first step, so its values come from a cache. Groups of rounds are compared while the
     policy changes: with the policy at the round's start, with its adapters off, or with a frozen copy.
 
     `alive` is called on all ranks together, often; it may raise Stopped.

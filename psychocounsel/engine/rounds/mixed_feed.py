@@ -1,4 +1,4 @@
-"""Global batches of both: groups of the round, and beside them pairs of the data set."""
+"""Global batches of both: groups of the round, and beside them pairs of the dataset."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from psychocounsel.engine.schedule import DataOrder
 
 
 class MixedFeed:
-    """Each step's batch is the round's groups followed by pairs of the data set. All else is as in `rounds`."""
+    """Each step's batch is the round's groups followed by pairs of the dataset. All else is as in `rounds`."""
 
     def __init__(self, rounds: Feed, pairs: OfflineFeed) -> None:
         self.rounds, self.pairs, self.steps = rounds, pairs, rounds.steps

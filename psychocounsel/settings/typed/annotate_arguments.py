@@ -15,7 +15,7 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import read_mapping
 
 MODULE = "psychocounsel.annotate"
-# Said of one command, and not of the data set.
+# Said of one command, and not of the dataset.
 _OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out", "run_dir")
 # Last parts of keys whose values may be paths.
 _PATHS = (
@@ -43,9 +43,7 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
         UserError: for what annotate has no use for, and for an `out` that is another command's.
     """
     if {"-m", "--multirun"} & set(options) or any(text.startswith("sweep=") for text in overrides):
-        raise UserError(
-            "-m: annotate makes one data set a command; leave it out, and give each data set its own out=DIR"
-        )
+        raise UserError("-m: annotate makes one dataset a command; leave it out, and give each dataset its own out=DIR")
     typed = [each for text in overrides for each in _with_files(text, choices)]
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
     if not out or out == "null":

@@ -105,7 +105,7 @@ def check_annotate(config: DictConfig) -> None:
         )
     if config.remove:
         if not config.out:
-            raise UserError("remove: from which data set? add out=DIR")
+            raise UserError("remove: from which dataset? add out=DIR")
         if not Path(config.remove).expanduser().is_file():
             raise UserError(f"remove={config.remove}: no such file; it holds ids of speeches, one a line")
 

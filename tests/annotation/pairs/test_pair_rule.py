@@ -143,7 +143,7 @@ def test_replies_that_no_vote_rated_together_make_no_pair(tmp_path: Path, rate: 
 
 
 def test_a_pair_may_go_against_most_votes(tmp_path: Path, rate: Callable[..., Row]) -> None:
-    """One vote by four points, two against it by one: the mean decides, the soft label says what votes said."""
+    """One vote prefers A by four points, two prefer B by one: the mean makes A chosen, and its soft label is one third."""
     first = [rate("one", value, vote=number) for number, value in enumerate((5, 2, 2))]
     second = [rate("two", value, vote=number) for number, value in enumerate((1, 3, 3))]
     files = annotation_dir(tmp_path, [speech("s")], [reply("s", 0, "one"), reply("s", 1, "two")], first + second)

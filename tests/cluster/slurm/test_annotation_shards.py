@@ -1,4 +1,4 @@
-"""`annotate` on a real SLURM: one command, a job for speeches, an array of shards, a job for the data set."""
+"""`annotate` on a real SLURM: one command, a job for speeches, an array of shards, a job for the dataset."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 
 def jobs_of(out: Path) -> list[str]:
-    """The jobs of all submissions below a data set."""
+    """The jobs of all submissions below a dataset."""
     return [job for file in sorted(out.rglob("submission.json")) for job in json.loads(file.read_text())["jobs"]]
 
 

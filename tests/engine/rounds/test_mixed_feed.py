@@ -1,4 +1,4 @@
-"""Online SimPO, and batches that mix replies of the policy with pairs of the data set."""
+"""Online SimPO, and batches that mix replies of the policy with pairs of the dataset."""
 
 import re
 from collections import Counter
