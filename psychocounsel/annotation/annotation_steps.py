@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.removal.step import finish
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
@@ -68,5 +67,7 @@ def due_steps(config: DictConfig) -> list[Planned]:
 
 def do_steps(context: StepContext[AnnotationDir], begin: Callable[[str], None]) -> dict[str, Figures]:
     """Do the steps that are due, as steps/running.py says; first finish a removal that was killed."""
+    from psychocounsel.annotation.removal.step import finish  # it needs pyarrow, and submitting does not
+
     finish(context)
     return run_steps(COURSE, context, begin)

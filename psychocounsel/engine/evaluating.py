@@ -14,7 +14,7 @@ from psychocounsel.rundir.run import Run
 
 
 @dataclass
-class Evaluation:
+class HeldOutEvaluation:
     """Its metrics by name, and the limits of `guard` that it does not keep."""
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -36,23 +36,23 @@ class Evaluator:
         self.run, self.data, self.feed, self.collector = run, data, feed, collector
         self.tally, self.alive = tally, alive
 
-    def __call__(self, state: LoopState) -> Evaluation:
+    def __call__(self, state: LoopState) -> HeldOutEvaluation:
         """Evaluate the model as it is after `state.step` steps; without held-out data there is nothing to say."""
         if not self.data.held_out:
-            return Evaluation()
+            return HeldOutEvaluation()
         for engine in self.collector.stepper.engines.values():
             engine.train(False)
         metrics = self.feed.evaluate(state.step)
         if metrics is None:
-            return Evaluation(self._rows())
+            return HeldOutEvaluation(self._rows())
         if not state.step:  # what the policy is to begin with, no limit can change
-            return Evaluation(metrics)
+            return HeldOutEvaluation(metrics)
         over = exceeded(metrics, state.before, self.run.config.guard)
         names = {each.name for each in over}
         marks = {f"guard/{name}": float(name in names) for name in set_limits(self.run.config.guard)}
         for each in over:
             self.run.say(f"guard: after step {state.step} {each}")
-        return Evaluation(metrics | marks, over)
+        return HeldOutEvaluation(metrics | marks, over)
 
     def _rows(self) -> dict[str, float]:
         """The loss and its metrics over the held-out rows."""

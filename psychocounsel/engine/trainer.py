@@ -15,7 +15,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Callbacks
 from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.engines import build_engines
-from psychocounsel.engine.evaluating import Evaluation, Evaluator
+from psychocounsel.engine.evaluating import Evaluator, HeldOutEvaluation
 from psychocounsel.engine.feed import Feed, OfflineFeed
 from psychocounsel.engine.fit import micro_batch_tokens
 from psychocounsel.engine.loop_state import LoopState
@@ -204,7 +204,7 @@ class Trainer:
     def _finish_step(self, line: dict[str, Any]) -> None:
         """Evaluate if due, write the step's line, save a checkpoint if due."""
         is_last = self.state.step >= self.steps
-        evaluation = self.evaluate(self.state) if self._due(self.config.eval.every, is_last) else Evaluation()
+        evaluation = self.evaluate(self.state) if self._due(self.config.eval.every, is_last) else HeldOutEvaluation()
         if evaluation.metrics:
             line |= evaluation.metrics
             self._note(evaluation)
@@ -227,7 +227,7 @@ class Trainer:
     def _checkpoint_is_due(self, is_last: bool) -> bool:
         return self._due(self.config.checkpoint.every, is_last) or self.products.checkpoints.overdue()
 
-    def _note(self, evaluation: Evaluation) -> None:
+    def _note(self, evaluation: HeldOutEvaluation) -> None:
         """Keep an evaluation in mind, and the model if it is the best so far."""
         checkpoint = self.config.checkpoint
         if self.state.note(evaluation.metrics, checkpoint.metric, checkpoint.mode, not evaluation.exceeded):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.identity import new_directory, slug
+from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import run_of_model
 from psychocounsel.settings.checks import (
     check_combinations,
@@ -53,48 +53,13 @@ from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_ann
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
 from psychocounsel.settings.typed.evaluate_keys import leave_out_sections
 from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
+from psychocounsel.settings.typed.resolvers import register_resolvers
 from psychocounsel.storage.files import shipped
 
 _SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
 _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", *MODEL_GROUPS)
 
-
-def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
-    return tiny if _root_.model.path in ("builtin:tiny", "builtin:tiny_dpo") else other
-
-
-def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
-    return sample if _root_.data.path == "builtin:sample" else other
-
-
-def _if_rules(rules: Any, other: Any, *, _root_: DictConfig) -> Any:
-    return rules if _root_.annotator.get("name") == "rules" else other
-
-
-def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
-    return sweep_dir or str(new_directory(output, "sweep"))
-
-
-def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
-    return online if "rollout" in _root_ else offline
-
-
-def _rollout_server(*, _root_: DictConfig) -> list[str]:
-    """What runs on `cluster.server_nodes`, as the rollout says."""
-    return target_class(_root_, "rollout").server_command(_root_.rollout) if "rollout" in _root_ else []
-
-
-def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
-    return otherwise if value is None else then
-
-
-OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
-OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
-OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
-OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
-OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
-OmegaConf.register_new_resolver("if_rules", _if_rules, replace=True)
-OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)
+register_resolvers()
 
 
 def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:

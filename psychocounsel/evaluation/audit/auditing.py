@@ -26,7 +26,7 @@ from psychocounsel.evaluation.audit.repeats import Texts, repeats, shared
 from psychocounsel.evaluation.audit.swapping import other_prompts
 from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.evaluation.audit.topics import topics_of
-from psychocounsel.evaluation.audit.verdict import Verdict, judge_blind
+from psychocounsel.evaluation.audit.verdict import GateVerdict, judge_blind
 from psychocounsel.evaluation.reward.flipped import flipped_figures
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
@@ -66,7 +66,7 @@ class Measured:
 
     pairs: Pairs
     figures: Figures
-    verdict: Verdict
+    verdict: GateVerdict
 
 
 def measure(

@@ -102,7 +102,7 @@ def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -
             for name, found in measured.items()
         }
     }
-    if base in measured:
+    if base is not None and base in measured:
         figures["against"] = {
             name: {"base": base, **_differences(found, measured[base])}
             for name, found in measured.items()

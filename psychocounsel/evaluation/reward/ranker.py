@@ -61,7 +61,7 @@ class Ranker(RewardSettings):
 
 
 @dataclass(frozen=True)
-class Ranking:
+class JudgedPairs:
     """What a ranker says of n pairs.
 
     Attributes:
@@ -81,7 +81,7 @@ class Ranking:
         return np.asarray(self.orders.mean(1))
 
 
-def rank_pairs(settings: Ranker, key: str, examples: Sequence[Example], answers: Path, bar: Bar) -> Ranking:
+def rank_pairs(settings: Ranker, key: str, examples: Sequence[Example], answers: Path, bar: Bar) -> JudgedPairs:
     """Ask about every pair in both orders. Answers are kept in the folder `answers`, and none is bought twice.
 
     Raises:
@@ -102,14 +102,14 @@ def rank_pairs(settings: Ranker, key: str, examples: Sequence[Example], answers:
         settled = [_settled(call, kept, settings.retries) for call in calls]
     sides = [_side(call, found) for call, found in zip(calls, settled, strict=True)]
     answered = [found for found in settled if isinstance(found, Outcome)]
-    return Ranking(
+    return JudgedPairs(
         np.array(sides, np.float64).reshape(-1, 2),
         dict(Counter(map(_word, settled))),
         dict(Counter(found.answer.model for found in answered if found.answer.model)),
     )
 
 
-def say_ranking(name: str, ranking: Ranking, say: Callable[[str], None]) -> None:
+def say_ranking(name: str, ranking: JudgedPairs, say: Callable[[str], None]) -> None:
     """How consistent it is, and what it gave no verdict on."""
     both = ranking.orders[~np.isnan(ranking.verdicts)]
     if len(both):

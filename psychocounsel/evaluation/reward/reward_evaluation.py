@@ -32,7 +32,7 @@ from psychocounsel.evaluation.reward.audit_baselines import (
 from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
 from psychocounsel.evaluation.reward.pair_scores import PairScores, free_memory, pair_conversations, score_shared
 from psychocounsel.evaluation.reward.pair_slices import pair_slices, say_slices
-from psychocounsel.evaluation.reward.ranker import Ranker, Ranking, rank_pairs, say_ranking
+from psychocounsel.evaluation.reward.ranker import JudgedPairs, Ranker, rank_pairs, say_ranking
 from psychocounsel.evaluation.reward.reliability import reliability
 from psychocounsel.evaluation.reward.reward_figures import reward_figures, say_figures
 from psychocounsel.evaluation.reward.risk_coverage import risk_coverage_curve
@@ -62,7 +62,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     examples = _pairs(config, say)
     ground = ground_of(examples, config.evaluation.baselines, say)
     scores = []
-    rankings: dict[str, Ranking] = {}
+    rankings: dict[str, JudgedPairs] = {}
     made: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
     for key, section in scorer_sections(config):
@@ -127,20 +127,20 @@ def _score(
     return PairScores(name, given, scorer.unnormalised(given), reading)
 
 
-def _rank(settings: Ranker, key: str, examples: Sequence[Example], folder: Path, world: World, bar: Bar) -> Ranking:
+def _rank(settings: Ranker, key: str, examples: Sequence[Example], folder: Path, world: World, bar: Bar) -> JudgedPairs:
     """What a language model says of the pairs; rank 0 asks it, and all have the verdicts.
 
     Raises:
         UserError: on every rank, if it cannot be asked.
     """
 
-    def work() -> Ranking | str:
+    def work() -> JudgedPairs | str:
         try:
             return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, bar)
         except UserError as error:
             return str(error)
 
-    found: Ranking | str = world.from_main(work, lambda: None)
+    found: JudgedPairs | str = world.from_main(work, lambda: None)
     if isinstance(found, str):
         raise UserError(found)
     return found
@@ -151,7 +151,7 @@ def _figures(
     examples: Sequence[Example],
     ground: Ground | None,
     scores: Sequence[PairScores],
-    rankings: Mapping[str, Ranking],
+    rankings: Mapping[str, JudgedPairs],
 ) -> dict[str, Any]:
     """What `summary.json` holds: `metrics` and `slices` are of `reward`, the first of `scores`."""
     first, component = scores[0], components_of(examples)
@@ -197,7 +197,7 @@ def _write(
     folder: Path,
     examples: Sequence[Example],
     scores: Sequence[PairScores],
-    rankings: Mapping[str, Ranking],
+    rankings: Mapping[str, JudgedPairs],
     figures: dict[str, Any],
 ) -> None:
     """Of one model `scores.jsonl` has the columns `chosen` and `rejected`; of several each of them holds a reward by name.
