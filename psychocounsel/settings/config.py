@@ -51,7 +51,7 @@ from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
-from psychocounsel.settings.typed.evaluate_keys import leave_out_sections
+from psychocounsel.settings.typed.evaluate_keys import leave_out_sections, make_files_absolute
 from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.settings.typed.resolvers import register_resolvers
 from psychocounsel.storage.files import shipped
@@ -114,6 +114,8 @@ def check(composed: DictConfig) -> DictConfig:
         _check_what_reads_pairs(config, cluster)
     check_confidential(config)
     make_paths_absolute(config)
+    if "evaluation" in config:
+        make_files_absolute(config)
     if "data" in config:
         _name_by_path(config)
     return config

@@ -23,7 +23,7 @@ _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
-_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues", "chat_template")
+_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues", "chat_template", "experts", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,8 @@ def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings
 
 def _of_files(key: str, value: Any) -> Any:
     """What a file or folder that a setting names holds now, as its hash; else the value."""
+    if isinstance(value, list):
+        return [_of_files(key, each) for each in value]
     if key.rpartition(".")[2] not in _NAMES_FILES or not isinstance(value, str):
         return value
     path = Path(value)

@@ -14,7 +14,7 @@ from psychocounsel.errors import DONE, GATE_NO, USER_ERROR
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, data, replies, shown, verdict
-from tests.support.harness import cli
+from tests.support.harness import cli, write_jsonl
 from tests.support.scripted import completion
 
 
@@ -101,3 +101,26 @@ def test_what_cannot_work_is_one_line_before_anything_starts(tmp_path: Path, ove
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
+    prompts = PROMPTS[:8]
+    said = [
+        {
+            "prompt": prompt,
+            "reply_a": f"no to {prompt[:13]}",
+            "reply_b": f"a long and patient reply to {prompt[:13]}",
+            "better": "a" if place == 0 else "b",
+            "expert": "e01",
+        }
+        for place, prompt in enumerate(prompts)
+    ]
+    write_jsonl(home / "experts.jsonl", said)
+    with model_server(change=Recorder(by_length)) as server:
+        result = cli(*command(home, server.address, "evaluation.experts=[experts.jsonl]"), cwd=home)
+    [variant] = read_json(home / "out" / "figures.json")["variants"]
+    [found] = variant["experts"]
+    assert (found["expert"], found["judge"], found["agreement"]["rows"]) == ("e01", "j", 8)
+    assert found["agreement"]["raw"]["value"] == 7 / 8
+    assert "j and expert e01 agree" in result.stderr
+    assert "is not known" not in result.stderr

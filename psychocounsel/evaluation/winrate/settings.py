@@ -25,7 +25,7 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
 _JUDGING = ("rubric", "examples", "retries", "seed", "include_near")
-_FIGURES = ("samples", "figures_seed")
+_FIGURES = ("samples", "figures_seed", "experts")
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
@@ -45,6 +45,7 @@ class WinRate(SteppedEvaluation):
         retries: of a verdict that cannot be read.
         seed: of the order of principles.
         include_near: judge speeches that are nearly the same as training data, too.
+        experts: files of what experts said of pairs of replies, as winrate/expert_labels.py reads them.
         samples: resamples of each interval.
         figures_seed: of the resamples.
     """
@@ -75,6 +76,7 @@ class WinRate(SteppedEvaluation):
     retries: int = option(2, at_least=0, at_most=20)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
     include_near: bool = False
+    experts: list[str] = option([])
     samples: int = option(1000, at_least=100, at_most=100_000)
     figures_seed: int = option(0, at_least=0, at_most=2**32 - 1)
 
@@ -82,6 +84,9 @@ class WinRate(SteppedEvaluation):
         if len(set(config.contestants.settings)) < 2:
             raise UserError("against=null: a win rate needs an opponent; give against=PATH, or evaluation=health")
         super().prepare(config, run_dir)
+        for file in self.experts:
+            if not Path(file).is_file():
+                raise UserError(f"evaluation.experts={file}: no such file")
         if any(model.reads_prompts for model in build(config, "judge").models()):
             from psychocounsel.evaluation.judging.pair_prompt import pair_prompt
 

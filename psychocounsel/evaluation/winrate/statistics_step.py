@@ -14,6 +14,7 @@ from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt
 from psychocounsel.evaluation.statistics.positions import bias_by_judge
 from psychocounsel.evaluation.statistics.significance import adjusted_tests
 from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
+from psychocounsel.evaluation.winrate.expert_labels import PairKey, agreement_with_experts, read_experts
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
 from psychocounsel.evaluation.winrate.winrate_lines import lines_of
 from psychocounsel.rundir.paths import EvaluationDir
@@ -22,6 +23,8 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import write_json
 
+Experts = dict[str, dict[PairKey, float]]
+
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute every figure, write figures.json and say the table; the metrics are those of the first opponent and limit."""
@@ -29,11 +32,12 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
     found = variants(files, settings)
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
+    experts = read_experts(config.evaluation.experts)
     figures = {
         "evaluation": "winrate",
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
-        "variants": [_variant(each, options) for each in context.bar(found, "figures")],
+        "variants": [_variant(each, experts, options) for each in context.bar(found, "figures")],
     }
     write_json(files.figures, plain(figures))
     for line in lines_of(plain(figures)):
@@ -45,11 +49,12 @@ def _near(files: EvaluationDir) -> int:
     return sum(row["near_training"] for row in rows_of(files.speeches, ["near_training"]))
 
 
-def _variant(variant: Variant, options: Any) -> dict[str, Any]:
+def _variant(variant: Variant, experts: Experts, options: Any) -> dict[str, Any]:
     """The figures of all opponents, and those about judges."""
     overall = variant.verdicts.get(OVERALL)
     if overall is None:
-        return {"length_limit": variant.length_limit, "opponents": {}, "judges": {}, "agreement": [], "ranking": None}
+        nothing: dict[str, Any] = {"opponents": {}, "judges": {}, "agreement": [], "experts": [], "ranking": None}
+        return {"length_limit": variant.length_limit, **nothing}
     present = sorted({*overall.b.tolist()} - {0})
     tests = adjusted_tests(
         {variant.settings[each]: prompt_means(overall.between(0, each)).means for each in present}, options["seed"]
@@ -63,6 +68,7 @@ def _variant(variant: Variant, options: Any) -> dict[str, Any]:
         "opponents": opponents,
         "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(overall, **options).items()},
         "agreement": list(_agreements(overall, variant.judges, options)),
+        "experts": list(agreement_with_experts(variant, overall, experts, options)),
         "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
     }
 
@@ -85,6 +91,7 @@ def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
         "seeds": seed_figures(overall, **options),
         "length_controlled": length_controlled(overall, **options),
         "length_and_ending_controlled": length_controlled(overall, ending=True, **options),
+        "all_controlled": length_controlled(overall, ending=True, formatting=True, **options),
         "length_and_formatting_controlled": length_controlled(overall, formatting=True, **options),
         "by_judge": {
             variant.judges[judge]: figures(overall.where(overall.judge == judge))

@@ -29,6 +29,7 @@ class Variant:
         verdicts: by `overall` and by each principle that a judge spoke of. Rows are the same in all of them.
         settings, judges, speeches: the names that numbers in the arrays stand for.
         topics: of each speech.
+        pairs: of each row, the ids of the speech and of the replies of a and b.
     """
 
     length_limit: int | None
@@ -36,6 +37,7 @@ class Variant:
     judges: list[str]
     speeches: list[str]
     topics: list[str | None]
+    pairs: list[tuple[str, str, str]]
     verdicts: dict[str, Verdicts] = field(default_factory=dict)
 
 
@@ -61,7 +63,8 @@ def _variant(
     rows = [next(iter(orders.values())) for orders in pairs.values()]
     judges, named = _names(rows, "judge"), _names(rows, "speech")
     topics = [speeches[speech]["topic"] for speech in named]
-    found = Variant(limit, settings, judges, named, topics)
+    keys = [(row["speech"], row["first_reply"], row["second_reply"]) for row in rows]
+    found = Variant(limit, settings, judges, named, topics, keys)
     sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),
@@ -85,9 +88,9 @@ def _variant(
 def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:
     """The verdicts in one order; a judge that scores has said the same in both. NaN: there is none."""
     for orders in pairs.values():
-        row = orders.get(order)
-        if row is None and _sees_no_order(orders[FORWARD]):
-            row = orders[FORWARD]
+        row, forward = orders.get(order), orders.get(FORWARD)
+        if row is None and forward is not None and _sees_no_order(forward):
+            row = forward
         yield float("nan") if row is None or row[name] is None else float(row[name])
 
 

@@ -23,7 +23,8 @@ def lines_of(figures: dict[str, Any]) -> Iterator[str]:
             yield from _opponent(figures["model"], name, found)
         yield from _ranking(variant["ranking"])
         yield from _judges(variant)
-    yield "Agreement of these judges with people is not known: no expert has compared these replies."
+    if not any(variant["experts"] for variant in figures["variants"]):
+        yield "Agreement of these judges with people is not known: no expert has compared these replies."
 
 
 def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
@@ -36,6 +37,7 @@ def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
     yield _measured("  at equal length", found["length_controlled"]["win_rate"])
     yield _measured("  and equal ending", found["length_and_ending_controlled"]["win_rate"])
     yield _measured("  and equal formatting", found["length_and_formatting_controlled"]["win_rate"])
+    yield _measured("  and both", found["all_controlled"]["win_rate"])
     shares = overall["shares"]
     won, lost = shares["won"] + shares["partly_won"], shares["lost"] + shares["partly_lost"]
     yield f"  {'won, tied, lost':<{_TITLE}}{100 * won:6.1f} % {100 * shares['tied']:6.1f} % {100 * lost:6.1f} %"
@@ -98,7 +100,12 @@ def _judges(variant: dict[str, Any]) -> Iterator[str]:
         if share is not None and share > _BIAS:
             yield f"  warning: judge {name} follows the order of the replies more than a judge should"
     for each in variant["agreement"]:
-        names, found = " and ".join(each["judges"]), each["agreement"]
-        if found["raw"]["value"] is not None:
-            kappa = "" if found["kappa"]["value"] is None else f", kappa {found['kappa']['value']:.2f}"
-            yield _measured(f"{names} agree", found["raw"]) + f"{kappa}, AC1 {found['ac1']['value'] or 0:.2f}"
+        yield from _agreement(" and ".join(each["judges"]), each["agreement"])
+    for each in variant["experts"]:
+        yield from _agreement(f"{each['judge']} and expert {each['expert']}", each["agreement"])
+
+
+def _agreement(names: str, found: dict[str, Any]) -> Iterator[str]:
+    if found["raw"]["value"] is not None:
+        kappa = "" if found["kappa"]["value"] is None else f", kappa {found['kappa']['value']:.2f}"
+        yield _measured(f"{names} agree", found["raw"]) + f"{kappa}, AC1 {found['ac1']['value'] or 0:.2f}"

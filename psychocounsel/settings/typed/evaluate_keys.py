@@ -1,9 +1,11 @@
 """The keys of `psychocounsel.evaluate`: which sections an evaluation reads, and those of evaluations that let models reply."""
 
+import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.settings.schema import PairsConfig, option
 from psychocounsel.settings.typed.annotate_keys import BudgetConfig
@@ -52,3 +54,20 @@ def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
     with open_dict(plain):
         for name in idle_sections(evaluation):
             plain.pop(name, None)
+
+
+def make_files_absolute(config: DictConfig) -> None:
+    """Jobs may start in another directory: files that an evaluation names are recorded by their absolute paths."""
+    for key in ("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt"):
+        if (value := OmegaConf.select(config, key)) is not None:
+            OmegaConf.update(config, key, _absolute(value))
+
+
+def _absolute(value: Any) -> Any:
+    """A path, or each of several, as an absolute one if something is there; else the value."""
+    if OmegaConf.is_list(value):
+        return [_absolute(each) for each in value]
+    with contextlib.suppress(OSError):  # a text that is too long for a path
+        if isinstance(value, str) and value and Path(value).expanduser().exists():
+            return str(Path(value).expanduser().resolve())
+    return value

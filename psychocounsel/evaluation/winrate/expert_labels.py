@@ -1,0 +1,72 @@
+"""What experts said of pairs of replies that judges compared, too: a file of `evaluation.experts`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.data.selection.shared_text import normalised
+from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.statistics.agreement import agreement, labels
+from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
+from psychocounsel.evaluation.winrate.verdict_table import Variant
+
+_BETTER = {"a": 1.0, "b": -1.0, "tie": 0.0}
+_COLUMNS = ("prompt", "reply_a", "reply_b", "better")
+
+PairKey = tuple[str, str, str]  # ids of the speech and of the two replies
+
+
+def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
+    """By the expert's name, what they said of pairs of replies: 1 where the first reply of the key is better, -1, or 0.
+
+    The files have the columns prompt, reply_a, reply_b, better (`a`, `b` or `tie`) and, where there are several, expert.
+
+    Raises:
+        UserError: naming file and row, for a column that is missing or another word.
+    """
+    found: dict[str, dict[PairKey, float]] = {}
+    for file in files:
+        for where, row in read_rows(StandardSource(), file, "train", None):
+            if isinstance(row, UserError):
+                raise row
+            if lacking := [name for name in _COLUMNS if not row.get(name)]:
+                raise UserError(
+                    f"evaluation.experts: {where}: lacks {lacking[0]}; the columns are {', '.join(_COLUMNS)}"
+                )
+            if row["better"] not in _BETTER:
+                raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
+            speech, first, second = _speech_id(row["prompt"]), reply_id(row["reply_a"]), reply_id(row["reply_b"])
+            said = found.setdefault(str(row.get("expert") or Path(file).stem), {})
+            side = _BETTER[row["better"]]
+            said[speech, first, second], said[speech, second, first] = side, -side
+    return found
+
+
+def _speech_id(prompt: Any) -> str:
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return hashlib.sha256(normalised(messages).encode()).hexdigest()[:16]
+
+
+def reply_id(text: str) -> str:
+    """The id of a reply in the tables."""
+    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def agreement_with_experts(
+    variant: Variant, verdicts: Verdicts, experts: dict[str, dict[PairKey, float]], options: Any
+) -> Iterator[dict[str, Any]]:
+    """The agreement of each judge with each expert on the pairs that both compared."""
+    said = labels(verdicts)
+    for name, known in experts.items():
+        theirs = np.array([known.get(key, np.nan) for key in variant.pairs], np.float64)
+        for number, judge in enumerate(variant.judges):
+            rows = verdicts.judge == number
+            both = agreement(said[rows], theirs[rows], verdicts.prompt[rows], **options)
+            if both.rows:
+                yield {"expert": name, "judge": judge, "agreement": both}
