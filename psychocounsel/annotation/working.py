@@ -31,9 +31,14 @@ def annotate(run: Run) -> int:
     config, showing = run.config, Showing(run.write_state, run.say)
     share = (0, 1) if config.share is None else (config.share, config.shards)
     context = StepContext(config, directory(config), run.say, showing.bar, share)
+
+    def stopped() -> None:
+        run.write_state("stopped", 0, None)
+        run.say(f"stopped; every answer so far is in {context.files.answers}, and the same command goes on")
+
     refuse_others_at_work(config, run.dir)
     try:
-        with stoppable(run.dir, grace_of(config)):
+        with stoppable(run.dir, grace_of(config), stopped):
             if config.remove:
                 _forget_shards(context.files)
                 figures = remove(context)
@@ -46,8 +51,7 @@ def annotate(run: Run) -> int:
         write_summary(run.dir, "budget spent", metrics={})
         return GATE_NO
     except KeyboardInterrupt:
-        run.write_state("stopped", 0, None)
-        run.say(f"stopped; every answer so far is in {context.files.answers}, and the same command goes on")
+        stopped()
         return CONTINUE_LATER
 
 

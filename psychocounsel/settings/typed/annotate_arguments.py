@@ -24,6 +24,7 @@ _PATHS = (
     "remove",
     "model",
     "system_prompt",
+    "prompt",
     "topics",
     "risk_cues",
     "presidio_model",
@@ -42,9 +43,7 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
         UserError: for what annotate has no use for, and for an `out` that is another command's.
     """
     if {"-m", "--multirun"} & set(options) or any(text.startswith("sweep=") for text in overrides):
-        raise UserError(
-            "-m: annotate makes one dataset a command; leave it out, and give each dataset its own out=DIR"
-        )
+        raise UserError("-m: annotate makes one dataset a command; leave it out, and give each dataset its own out=DIR")
     typed = [each for text in overrides for each in _with_files(text, choices)]
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
     if not out or out == "null":

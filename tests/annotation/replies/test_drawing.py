@@ -4,9 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from psychocounsel.annotation.replies.drawing import COUNSELLOR, Drawing, Speech, system_prompt
+from psychocounsel.annotation.replies.drawing import COUNSELLOR, Drawing, Speech, prompt_text
 from psychocounsel.errors import UserError
 from tests.support.asking import chat
 
@@ -47,7 +46,7 @@ def test_equal_calls_of_a_speech_differ_in_part_and_seed() -> None:
 
 def test_the_system_prompt_is_ours_a_text_or_a_file(tmp_path: Path) -> None:
     def prompt(given: str, limit: int | None = None) -> str:
-        return system_prompt(OmegaConf.create({"system_prompt": given, "length_limit": limit}))
+        return prompt_text(given, "replies.system_prompt", limit)
 
     assert prompt("builtin:counsellor") == COUNSELLOR
     assert prompt("Be kind.", 80) == "Be kind. Use at most 80 words."
