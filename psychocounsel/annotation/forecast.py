@@ -62,7 +62,10 @@ def _stand_in(context: StepContext[AnnotationDir]) -> None:
     with written(context.files.replies, SCHEMA) as add:
         for draw in replies.draws(context, drawing):
             row = dict.fromkeys(SCHEMA.names) | {"speech": draw.speech, "number": draw.number}
-            row |= {"writer": draw.writer.name if draw.writer else "", "prompt_version": drawing.prompt_version}
+            row |= {
+                "writer": draw.writer.name if draw.writer else "",
+                "prompt_version": drawing.prompt_version(draw.writer),
+            }
             row |= {"outcome": draw.outcome or TEXT}
             if draw.writer:
                 own = f"{draw.number} {text}"

@@ -21,6 +21,7 @@ from psychocounsel.asking.language_model import (
     Ask,
     LanguageModel,
     check_names,
+    keys_of,
     open_model,
 )
 
@@ -160,8 +161,7 @@ class _Desk(Generic[T]):
 
     def _begin(self) -> None:
         """Open and check all models, before anything is paid for."""
-        for number, model in enumerate(self.models):
-            key = self.key if len(self.models) == 1 else f"{self.key}.members[{number}]"
+        for key, model in zip(keys_of(self.models, self.key), self.models, strict=True):
             self._open[model.name] = open_model(model, key)
         for answerer in self._open.values():
             answerer.check()

@@ -173,14 +173,3 @@ class Estimate:
         total = f"{what}: {sum(self.calls.values()):,} calls, {self.bought:,} bought before; at most about {known:.4g}"
         unknown = f" beside {len(self.unpriced)} models of unknown price" if self.unpriced else ""
         return [*said, f"{total}{unknown} (an estimate: tokens by characters, no attempt repeated)"]
-
-    def figures(self) -> dict[str, object]:
-        """The same for a program."""
-        return {
-            "calls": dict(self.calls),
-            "bought": self.bought,
-            "prompt_tokens": dict(self.prompt_tokens),
-            "completion_tokens_at_most": dict(self.completion_tokens),
-            "cost_at_most": dict(self.costs),
-            "price_unknown": sorted(self.unpriced),
-        }

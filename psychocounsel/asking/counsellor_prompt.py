@@ -16,18 +16,18 @@ Give the reply alone: no heading, no list, no notes about it."""
 _LIMIT = " Use at most {limit} words."
 
 
-def system_prompt(given: str, length_limit: int | None) -> str:
-    """The system message for replies: `given`, which is builtin:counsellor, a .txt file or a text, with a limit in words.
+def prompt_text(given: str, key: str, length_limit: int | None) -> str:
+    """The system message that `key` gives: the builtin one, the text of a .txt file, or the text itself; then the limit in words.
 
     Raises:
-        UserError: for a builtin prompt that there is not, and a file that cannot be read.
+        UserError: for an unknown builtin prompt, and for a file that cannot be read.
     """
     if given.startswith("builtin:") and given != BUILTIN:
-        raise UserError(f"replies.system_prompt={given}: there is only {BUILTIN}; or give a text, or a .txt file")
+        raise UserError(f"{key}={given}: there is only {BUILTIN}; or give a text, or a .txt file")
     text = COUNSELLOR if given == BUILTIN else given
     if given.endswith(".txt"):
         try:
             text = Path(given).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"replies.system_prompt={given}: cannot be read as UTF-8 text") from error
+            raise UserError(f"{key}={given}: cannot be read as UTF-8 text") from error
     return text + (_LIMIT.format(limit=length_limit) if length_limit else "")

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.batches import BatchAnswerer
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.local_weights import content_of
 from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
@@ -45,11 +46,15 @@ class _Local(LanguageModel):
     batch_size: int = option(64, at_least=1)
 
     def identity(self) -> dict[str, Any]:
-        """With what makes the model's prompts, a template by its content; a folder is the same model as long as its name is."""
-        more = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
-        return (
-            super().identity() | more | {"chat_template": _content(self.chat_template), "max_length": self.max_length}
-        )
+        """With the weights of a local folder and the chat template by their contents, and what else makes prompts."""
+        more: dict[str, Any] = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
+        more |= {"chat_template": _content(self.chat_template), "max_length": self.max_length}
+        here = self.content()
+        return super().identity() | more | ({"content": here} if here else {})
+
+    def content(self) -> str | None:
+        """As LanguageModel says."""
+        return content_of(self.model)
 
     def check(self, key: str) -> None:
         """Refuse a missing model."""
@@ -191,6 +196,11 @@ class _Engine(_LocalAnswerer):
         drawn = [self._params(*each) for each in zip(groups, asks, seeds, strict=True)]
         outputs = [output.outputs[0] for output in self.llm.generate(inputs, drawn, use_tqdm=False)]
         return [(each.text, len(each.token_ids), each.finish_reason == "stop") for each in outputs]
+
+    def close(self) -> None:
+        """End the engine and free its memory: the next step may start another one."""
+        super().close()
+        self.llm.llm_engine.engine_core.shutdown()
 
     def _params(self, group: Group, ask: Ask, seed: int) -> Any:
         from vllm import SamplingParams

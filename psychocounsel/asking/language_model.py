@@ -96,6 +96,7 @@ class LanguageModel(GroupSettings):
     Attributes:
         name: what tables and messages call it. It is a part of the answers' keys.
         model: what the server calls it, or a path.
+        prompt: the system message of a writer: a text, a .txt file, or builtin:counsellor; null: `replies.system_prompt`.
         temperature, top_p, max_tokens: how its answers are drawn; `max_tokens` is the longest answer.
         input_price, output_price: per million tokens, in the currency of `budget.cost`; null: unknown.
         language: the one language that it speaks (ISO 639-1); null: any.
@@ -109,6 +110,7 @@ class LanguageModel(GroupSettings):
 
     name: str = MISSING
     model: str | None = None
+    prompt: str | None = None
     temperature: float = option(1.0, at_least=0)
     top_p: float = option(1.0, above=0, at_most=1)
     max_tokens: int = option(512, at_least=1)
@@ -136,6 +138,10 @@ class LanguageModel(GroupSettings):
             "top_p": float(self.top_p),
             "max_tokens": self.max_tokens,
         }
+
+    def content(self) -> str | None:
+        """Hash of the model's files, where they lie in a folder here; None for a model of a server or of the hub."""
+        return None
 
     @cached_property
     def digest(self) -> str:
@@ -171,6 +177,11 @@ def open_model(settings: LanguageModel, key: str) -> Answerer:
             "psychocounsel.asking.language_model.Answerer"
         )
     return opened
+
+
+def keys_of(models: Sequence[LanguageModel], key: str) -> list[str]:
+    """Where each of `models` stands in the configuration: at `key` a single one, else among its members."""
+    return [key] if len(models) == 1 else [f"{key}.members[{number}]" for number in range(len(models))]
 
 
 def check_names(models: Sequence[LanguageModel], key: str) -> None:

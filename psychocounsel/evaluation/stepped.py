@@ -107,7 +107,7 @@ def directory(config: DictConfig) -> EvaluationDir:
 
 
 def source_marks(config: DictConfig) -> dict[str, Any]:
-    """Size and time of change of the files that speeches and replies are made from; {} if one is not there any more."""
+    """Size and time of change of the files that speeches are read from; {} if one is not there any more."""
     found: dict[str, Any] = {}
     try:
         for path in _sources(config):
@@ -121,10 +121,6 @@ def _sources(config: DictConfig) -> Iterator[Path]:
     source = source_of(config.data)
     for path in paths_of(config.data):
         yield from source.files(path) or ()
-    for model in build(config, "contestants").models():
-        place = Path(str(model.model))
-        if model.model and place.exists():
-            yield from [place] if place.is_file() else sorted(place.glob("*.safetensors"))
 
 
 def replies_to_ask(context: StepContext[EvaluationDir]) -> list[str]:

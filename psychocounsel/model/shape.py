@@ -112,9 +112,14 @@ def _read(folder: Path) -> Shape | None:
         return None
 
 
+def builtin_folder(path: str) -> Path:
+    """The folder of a `builtin:NAME`, whether it is there or not."""
+    return Path(__file__).parent / "shipped" / path.partition(":")[2]
+
+
 def _folder(config: DictConfig, key: str, path: str) -> Path | None:
     if path.startswith("builtin:"):
-        return Path(__file__).parent / "shipped" / path.partition(":")[2]
+        return builtin_folder(path)
     if Path(path).is_absolute():
         return Path(path)
     return next((folder for source, folder in hub.folders(config) if source.key == f"{key}.path"), None)

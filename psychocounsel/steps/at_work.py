@@ -16,8 +16,13 @@ def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -
 
     The code is 75 after a stop request and 3 where the budget is spent: the same command then goes on.
     """
+
+    def stopped() -> None:
+        run.write_state("stopped", 0, None)
+        run.say(f"stopped; every answer so far is in {files.answers}, and the same command goes on")
+
     try:
-        with stoppable(run.dir, grace_of(run.config)):
+        with stoppable(run.dir, grace_of(run.config), stopped):
             figures = do()
         write_summary(run.dir, FINISHED, metrics=figures)
         return DONE
@@ -26,6 +31,5 @@ def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -
         write_summary(run.dir, "budget spent", metrics={})
         return GATE_NO
     except KeyboardInterrupt:
-        run.write_state("stopped", 0, None)
-        run.say(f"stopped; every answer so far is in {files.answers}, and the same command goes on")
+        stopped()
         return CONTINUE_LATER

@@ -23,7 +23,8 @@ _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
-_NAMES_FILES = ("system_prompt", "rubric", "topics", "risk_cues", "chat_template", "experts", "trained_on")
+_WEIGHTS = "local_weights"  # between group and name of a model that lies in a folder here
+_NAMES_FILES = ("system_prompt", "prompt", "rubric", "topics", "risk_cues", "chat_template", "experts", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
     for step in course.steps[: course.steps.index(steps[-1]) + 1]:
         record, asked = read_mapping(files.step(step)), step in steps
         settings = step_settings(course, config, step)
+        settings |= _weights_of_before(record.get("settings", {}), settings)
         sources = record.get("sources", {})
         if step == course.steps[0] and asked:
             sources = course.sources(config) or sources  # sources that are gone were read before
@@ -127,7 +129,7 @@ def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
     for key in course.omits.get(step, ()):
         flat.pop(key, None)
     kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(course, key)}
-    return kept | _third_parties(course, config, step)
+    return kept | _third_parties(course, config, step) | _weights(course, config, step)
 
 
 def _leaves_answers_alone(course: Course[F], key: str) -> bool:
@@ -144,6 +146,21 @@ def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings
         if names := sorted(model.name for model in models if model.is_third_party()):
             found[f"{group}.third_parties"] = names
     return found
+
+
+def _weights(course: Course[F], config: DictConfig, step: str) -> Settings:
+    """A hash of each model in a local folder that a step asks: other weights under the same path make the step due."""
+    return {
+        f"{group}.{_WEIGHTS}.{model.name}": content
+        for group, models in course.models(config, step).items()
+        for model in models
+        if (content := model.content())
+    }
+
+
+def _weights_of_before(before: Settings, settings: Settings) -> Settings:
+    """The recorded hashes of models whose folders are gone: a step that is done does not need them any more."""
+    return {key: value for key, value in before.items() if f".{_WEIGHTS}." in key and key not in settings}
 
 
 def _of_files(key: str, value: Any) -> Any:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -29,18 +29,23 @@ def grace_of(config: DictConfig) -> float:
 
 
 @contextlib.contextmanager
-def stoppable(run_dir: Path, grace_seconds: float) -> Iterator[None]:
+def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
     """While it lasts, a stop request raises KeyboardInterrupt in the main thread.
 
-    A process that has not left it `grace_seconds` later ends with code 75.
+    A process that has not left it `grace_seconds` later calls `last_words`, and ends with code 75.
     """
     file, done = RunDir(run_dir).stop, threading.Event()
     file.unlink(missing_ok=True)  # it stopped the attempt before this one
 
+    def end() -> None:
+        if not done.is_set():
+            last_words()
+            os._exit(CONTINUE_LATER)
+
     def interrupt(number: int, frame: object) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # once: cleaning up is not interrupted
-        late = threading.Timer(grace_seconds, lambda: None if done.is_set() else os._exit(CONTINUE_LATER))
+        late = threading.Timer(grace_seconds, end)
         late.daemon = True
         late.start()
         raise KeyboardInterrupt

@@ -15,9 +15,10 @@ from tests.support.harness import ROOT, cli
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from psychocounsel.annotation.forecast import _draft
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.drafts import draft_of
 try:
-    with _draft(Path(sys.argv[1])) as draft:
+    with draft_of(AnnotationDir(Path(sys.argv[1]))) as draft:
         draft.speeches.write_text("speech")
         print(draft.path, flush=True)
         os.kill(os.getpid(), int(sys.argv[2]))

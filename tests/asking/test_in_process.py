@@ -2,27 +2,34 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
 
 from psychocounsel.annotation.annotation_steps import COURSE
+from psychocounsel.asking.answers import answer_key
 from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.judging import Judging
 from psychocounsel.evaluation.judging.pair_prompt import PairPrompt, read_verdict
 from psychocounsel.evaluation.judging.verdict_rows import ReplyPair
-from psychocounsel.steps.plan import step_settings
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.steps.course import Course
+from psychocounsel.steps.plan import planned, step_settings
+from psychocounsel.storage.files import write_json
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
 from tests.support.harness import ROOT, TINY
@@ -94,6 +101,47 @@ def test_what_is_too_long_fails_alone_and_a_wrong_model_is_named() -> None:
         open_model(Transformers(name="x", model="/no/such/model"), "writers")
 
 
+def config_of(model: LanguageModel) -> DictConfig:
+    """The configuration of a command that asks a writer, as far as a step's settings depend on it."""
+    target = f"{type(model).__module__}.{type(model).__name__}"
+    writers = {"_target_": target, **asdict(model)}
+    return OmegaConf.create({"writers": writers, "replies": {}, "crisis_to_third_parties": True, "steps": ["replies"]})
+
+
+def test_other_weights_in_the_same_folder_are_another_model(tmp_path: Path) -> None:
+    """Their answers are asked for anew, and the step is due; a folder that is gone leaves a finished step as it is."""
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    files = AnnotationDir(tmp_path / "out")
+    files.steps.mkdir(parents=True)
+    files.replies.touch()
+    reads = {"replies": ("writers",)}
+    course = Course(("replies",), {}, reads, output=lambda files, step: files.replies, models=COURSE.models)
+
+    def model() -> Transformers:
+        return Transformers(name="mine", model=str(folder), temperature=0.0, max_tokens=4)
+
+    def is_due() -> bool:
+        (step,) = planned(course, config_of(model()), files)
+        return step.due
+
+    (first,) = planned(course, config_of(model()), files)
+    record = {"fingerprint": first.fingerprint, "settings": first.settings, "figures": {}}
+    write_json(files.step("replies"), record)
+    assert first.due and not is_due()
+    before = asked(model(), [QUESTIONS[0]], tmp_path / "answers")["s"].answer
+    key = answer_key(model(), QUESTIONS[0], 0)
+
+    (folder / "README.md").write_text("Only words about the model.")
+    assert answer_key(model(), QUESTIONS[0], 0) == key and not is_due()
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: -each for name, each in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert answer_key(model(), QUESTIONS[0], 0) != key and is_due()
+    assert asked(model(), [QUESTIONS[0]], tmp_path / "answers")["s"].answer != before
+    shutil.rmtree(folder)
+    assert not is_due()
+
+
 def test_a_template_is_known_by_what_it_holds(tmp_path: Path) -> None:
     first, second = tmp_path / "first.jinja", tmp_path / "second.jinja"
     first.write_text("{{ messages }}")
@@ -101,10 +149,7 @@ def test_a_template_is_known_by_what_it_holds(tmp_path: Path) -> None:
 
     def made_from(file: Path) -> tuple[str, Any]:
         model = Transformers(name="tiny", model="builtin:tiny", chat_template=str(file))
-        config = OmegaConf.create(
-            {"writers": {"chat_template": str(file)}, "replies": {}, "crisis_to_third_parties": True}
-        )
-        return model.digest, step_settings(COURSE, config, "replies")
+        return model.digest, step_settings(COURSE, config_of(model), "replies")
 
     before = made_from(first)
     assert made_from(second) == before
@@ -198,6 +243,7 @@ from tests.asking.test_in_process import QUESTIONS, SCHEMA, InProcess, answers, 
 common = {"name": "tiny", "model": "builtin:tiny", "max_length": 512, "cpu_cache_gb": 0.25, "max_tokens": 24}
 model = InProcess(**common, temperature=0.0)
 made = answers(model, [*QUESTIONS, ask("Rate this.", 0, SCHEMA), ask("word " * 2000)])
+made += answers(model, QUESTIONS)  # by a second engine, after the first was closed
 print("\\n" + json.dumps([[answer.outcome, answer.text] for answer in made]), flush=True)
 import os
 os._exit(0)
@@ -216,4 +262,5 @@ def test_an_engine_in_this_process_answers_as_transformers_does() -> None:
     assert [text for _, text in made[:3]] == greedy(QUESTIONS, 24)
     assert json.loads(made[3][1])["rating"] in (1, 2, 3, 4, 5)
     assert made[4] == ["failed", ""]
+    assert made[5:] == made[:3]
     assert InProcess(name="x", model="m").identity() != InProcess(name="x", model="m", sends_schema=False).identity()

@@ -18,7 +18,7 @@ import sys, time
 from pathlib import Path
 from psychocounsel.steps.stopping import stoppable
 try:
-    with stoppable(Path(sys.argv[1]), float(sys.argv[2])):
+    with stoppable(Path(sys.argv[1]), float(sys.argv[2]), lambda: print("too late", flush=True)):
         try:
             print("ready", flush=True)
             time.sleep(60)
@@ -30,7 +30,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("seconds", "said", "code"), [(30.0, "kept\n", DONE), (0.2, "", CONTINUE_LATER)])
+@pytest.mark.parametrize(("seconds", "said", "code"), [(30.0, "kept\n", DONE), (0.2, "too late\n", CONTINUE_LATER)])
 def test_what_is_under_way_is_kept_within_the_time_for_it(tmp_path: Path, seconds: float, said: str, code: int) -> None:
     command = [sys.executable, "-c", _SCRIPT, str(tmp_path), str(seconds)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

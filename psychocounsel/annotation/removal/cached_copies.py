@@ -13,7 +13,7 @@ from psychocounsel.data import tokenised_cache
 
 
 def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
-    """Delete copies of `dataset`: tokenised ones, and tables of `datasets` with a removed speech; returns their number."""
+    """Delete tokenised copies of `dataset`, and tables of `datasets` that hold a removed speech; returns their number."""
     tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
     for file in (file for entry in tokenised for file in entry.files):
         file.unlink(missing_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.asking.parties import who_may_see
@@ -40,8 +40,9 @@ class Drawing:
     Attributes:
         per_speech: replies to each speech, by different writers as far as there are so many.
         seed: of the draw and of the writers' random numbers.
-        prompt: the system message.
+        prompt: the system message of writers without one of their own.
         crisis_to_third_parties: whether others may see speeches about a crisis.
+        own_prompts: the system messages of the other writers, by their names.
     """
 
     writers: Sequence[LanguageModel]
@@ -49,11 +50,15 @@ class Drawing:
     seed: int
     prompt: str
     crisis_to_third_parties: bool
+    own_prompts: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def prompt_version(self) -> str:
-        """16 hexadecimal digits that change with the prompt."""
-        return hashlib.sha256(self.prompt.encode()).hexdigest()[:16]
+    def prompt_of(self, writer: LanguageModel | None) -> str:
+        """The system message for a writer; None: a reply without a writer."""
+        return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
+
+    def prompt_version(self, writer: LanguageModel | None) -> str:
+        """16 hexadecimal digits that change with the writer's prompt."""
+        return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
 
     def of(self, speech: Speech) -> Iterator[Draw]:
         """The replies to a speech.
@@ -69,11 +74,12 @@ class Drawing:
             yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
             return
         ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
-        messages = ({"role": "system", "content": self.prompt}, {"role": "user", "content": speech.text})
         for number in range(self.per_speech):
             again, place = divmod(number, len(ranked))
             writer = ranked[place]
             seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
+            system = {"role": "system", "content": self.prompt_of(writer)}
+            messages = (system, {"role": "user", "content": speech.text})
             yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
 
     def _random(self, *parts: str) -> int:

@@ -16,8 +16,8 @@ from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
-from psychocounsel.asking.counsellor_prompt import system_prompt
-from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
+from psychocounsel.asking.counsellor_prompt import prompt_text
+from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import KnownLength, StepContext
@@ -66,15 +66,20 @@ def estimate(context: StepContext[AnnotationDir]) -> Estimate:
 
 
 def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
-    """How replies are drawn by the configuration."""
-    config = context.config
-    return Drawing(
-        build(config, "writers").models(),
-        config.replies.per_speech,
-        config.replies.seed,
-        system_prompt(str(config.replies.system_prompt), config.replies.length_limit),
-        config.crisis_to_third_parties,
-    )
+    """The Drawing that the configuration describes.
+
+    Raises:
+        UserError: for a prompt that cannot be read.
+    """
+    config, replies = context.config, context.config.replies
+    writers: list[LanguageModel] = build(config, "writers").models()
+    own = {
+        writer.name: prompt_text(writer.prompt, f"{key}.prompt", replies.length_limit)
+        for key, writer in zip(keys_of(writers, "writers"), writers, strict=True)
+        if writer.prompt is not None
+    }
+    prompt = prompt_text(str(replies.system_prompt), "replies.system_prompt", replies.length_limit)
+    return Drawing(writers, replies.per_speech, replies.seed, prompt, config.crisis_to_third_parties, own)
 
 
 def _rows_in(path: Path) -> int:
@@ -98,16 +103,18 @@ def _asks(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[tup
 
 def _write(context: StepContext[AnnotationDir], drawing: Drawing, answers: Answers) -> dict[str, Any]:
     """Write the table by the journal's answers; returns its figures."""
-    outcomes, writers, over, limit = Counter[str](), dict[str, Counter[str]](), 0, context.config.replies.length_limit
+    outcomes, writers, versions = Counter[str](), dict[str, Counter[str]](), set[str]()
+    over, limit = 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:
         for draw in draws(context, drawing):
-            row = row_of(draw, _outcome(draw, answers), drawing.prompt_version)
+            row = row_of(draw, _outcome(draw, answers), drawing.prompt_version(draw.writer))
             add(row)
             outcomes[row["outcome"]] += 1
+            versions.add(row["prompt_version"])
             if row["writer"]:
                 writers.setdefault(row["writer"], Counter())[row["outcome"]] += 1
             over += bool(limit and row["text"] and len(row["text"].split()) > limit)
-    figures = {"replies": sum(outcomes.values()), "outcomes": dict(outcomes), "prompt_version": drawing.prompt_version}
+    figures = {"replies": sum(outcomes.values()), "outcomes": dict(outcomes), "prompt_versions": sorted(versions)}
     figures |= {"writers": {name: dict(writers[name]) for name in sorted(writers)}}
     return figures | ({"over_length_limit": over} if limit else {})
 

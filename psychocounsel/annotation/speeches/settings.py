@@ -15,6 +15,7 @@ from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import option
 
 SCRIPTS = ("default", "cjk")
+_NO_REVISION = "path is no dataset of the hub"
 
 
 @dataclass
@@ -36,8 +37,12 @@ class SpeechSource:
         return self.name or (self.path if self.path == "builtin:sample" else Path(str(self.path)).name)
 
     def files(self) -> Sequence[Path]:
-        """The files that it is read from; none of a hub dataset."""
+        """The local files of the source; empty for a dataset of the hub."""
         return StandardSource().files(self.path)
+
+    def is_on_hub(self) -> bool:
+        """Whether the path is the id of a dataset of the hub."""
+        return not (self.path is None or self.path.startswith("builtin:") or Path(self.path).expanduser().exists())
 
 
 @dataclass
@@ -95,6 +100,11 @@ class Speeches(GroupSettings):
         for number, source in enumerate(self.all_sources() if self.sources else ()):
             if not source.path:
                 raise UserError(f"speeches.sources[{number}].path is not set: each source needs a path")
+            if source.revision is not None and not source.is_on_hub():
+                key = f"speeches.sources[{number}]"
+                raise UserError(
+                    f"{key}.revision={source.revision}: has no effect, because {_NO_REVISION}; leave it out"
+                )
         titles = [source.title for source in self.all_sources()]
         if twice := next((title for title in titles if titles.count(title) > 1), None):
             raise UserError(f"speeches.sources: two are called {twice}; give each a name: {{name: NAME, path: ...}}")
@@ -121,6 +131,8 @@ class Speeches(GroupSettings):
         if self.sources:
             reason = "speeches.sources is given, and each source says it for itself"
             found |= {item.name: reason for item in fields(SpeechSource) if item.name != "name"}
+        elif not self.all_sources()[0].is_on_hub():
+            found["revision"] = f"speeches.{_NO_REVISION}"
         if not self.identifiers:
             found |= dict.fromkeys(("presidio", "presidio_model", "shown"), "speeches.identifiers=false looks for none")
         elif self.presidio == "never":

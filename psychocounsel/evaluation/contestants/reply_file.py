@@ -35,7 +35,12 @@ class ReplyFile(LanguageModel):
 
     def identity(self) -> dict[str, Any]:
         """With the file's content: another file of the same name gives other answers."""
-        return {"kind": "ReplyFile", "name": self.name, "content": mark_of(Path(str(self.model)))["sha256"]}
+        return {"kind": "ReplyFile", "name": self.name, "content": self.content()}
+
+    def content(self) -> str | None:
+        """Hash of the file; None where it is gone."""
+        file = Path(str(self.model))
+        return mark_of(file)["sha256"] if file.is_file() else None
 
 
 class _Reading(Answerer):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
-from psychocounsel.asking.counsellor_prompt import system_prompt
+from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import CUT, EMPTY, FAILED, REFUSED, TEXT, WITHHELD, Ask
 from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.refusals import is_refusal
@@ -112,7 +112,7 @@ def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
 
 
 def _prompt(given: str | None, limit: int | None) -> str | None:
-    return system_prompt(given, limit) if given else None
+    return prompt_text(given, "replies.system_prompt", limit) if given else None
 
 
 def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:

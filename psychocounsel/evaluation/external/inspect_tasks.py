@@ -17,7 +17,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, mean, 
 from inspect_ai.solver import TaskState, generate
 from omegaconf import OmegaConf
 
-from psychocounsel.asking.counsellor_prompt import BUILTIN, system_prompt
+from psychocounsel.asking.counsellor_prompt import BUILTIN, prompt_text
 from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.counsel.language import sure_language_of
@@ -76,7 +76,7 @@ def _speeches(data: str, part: str, limit: int | None, prompt: str | None) -> Me
     found: dict[str, Example] = {}
     for example in [*train, *held_out] if part == "all" else held_out:
         found.setdefault(normalised(example.prompt), example)
-    system = system_prompt(prompt, None) if prompt else None
+    system = prompt_text(prompt, "prompt", None) if prompt else None
     samples = [_sample(number, each, system) for number, each in enumerate([*found.values()][:limit], 1)]
     return MemoryDataset(samples, name=Path(data).name)
 

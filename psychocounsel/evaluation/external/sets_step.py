@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Budget, Estimate
-from psychocounsel.asking.counsellor_prompt import system_prompt
+from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.evaluation.external.exam_figures import ExamAnswer
 from psychocounsel.evaluation.external.exam_items import ExamSet
@@ -93,7 +93,7 @@ def rules_of(context: StepContext[EvaluationDir]) -> SetRules:
     return SetRules(
         config.evaluation.shuffles,
         config.replies.samples,
-        system_prompt(prompt, None) if prompt else None,
+        prompt_text(prompt, "replies.system_prompt", None) if prompt else None,
         config.evaluation.seed,
         lambda text: risks.of(text).crisis,
         config.crisis_to_third_parties,

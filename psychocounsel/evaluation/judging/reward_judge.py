@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,14 +13,13 @@ from omegaconf import OmegaConf
 
 from psychocounsel.asking.batches import BatchAnswerer
 from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.local_weights import content_of
 from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pair_prompt import FIRST, SECOND, PairAsk
 from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
-from psychocounsel.storage.files import PACKAGE
-from psychocounsel.storage.hashes import mark_of
 
 
 @dataclass(kw_only=True)
@@ -57,7 +54,11 @@ class RewardJudge(LanguageModel):
     def identity(self) -> dict[str, Any]:
         """With the content of the weights: others under the same path give other scores."""
         settings = {name: value for name, value in self.reward.items() if name not in ("name", "normalise")}
-        return {"kind": "RewardJudge", "reward": settings, "weights": _weights(str(self.reward.get("path") or ""))}
+        return {"kind": "RewardJudge", "reward": settings, "weights": self.content()}
+
+    def content(self) -> str | None:
+        """As LanguageModel says, of the reward model."""
+        return content_of(self.reward.get("path"))
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         return list(self.reward_settings().receivers(f"{key}.reward"))
@@ -71,17 +72,6 @@ class RewardJudge(LanguageModel):
     def reward_settings(self) -> RewardSettings:
         """The settings of the reward model."""
         return build_section(OmegaConf.create(self.reward), "reward")
-
-
-def _weights(path: str) -> str | None:
-    """A hash of a local model's weights; None of a hub model and of a server."""
-    folder = (
-        PACKAGE / "model" / "shipped" / path.removeprefix("builtin:") if path.startswith("builtin:") else Path(path)
-    )
-    if not path or not folder.is_dir():
-        return None
-    files = sorted(file for ending in ("safetensors", "bin") for file in folder.glob(f"*.{ending}"))
-    return hashlib.sha256("".join(mark_of(file)["sha256"] for file in files).encode()).hexdigest()
 
 
 class _Scoring(BatchAnswerer):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -70,6 +71,9 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
         UserError: naming the model's key.
     """
     for key, group, section in list(model_sections(config)):
+        if group == "annotator" and section.get("prompt") is not None:
+            raise UserError(f"{key}.prompt: an annotator is asked by scores.rubric; leave it null")
+        _make_absolute(section)
         if key == group:
             continue
         if not OmegaConf.is_dict(section) or "_target_" not in section:
@@ -83,6 +87,14 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
     for group in MODEL_GROUPS:
         if group in config:
             build_section(config[group], group).check(group)
+
+
+def _make_absolute(section: DictConfig) -> None:
+    """Name a model's files by absolute paths: a job may start in another directory."""
+    for name in ("prompt", "chat_template"):
+        value = section.get(name)
+        if value and value.endswith((".txt", ".jinja")) and Path(value).expanduser().is_file():
+            section[name] = str(Path(value).expanduser().resolve())
 
 
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ _PATHS = (
     "remove",
     "model",
     "system_prompt",
+    "prompt",
     "topics",
     "risk_cues",
     "presidio_model",

@@ -113,6 +113,8 @@ def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
     if not any(model.reads_prompts for model in build(config, "annotator").models()):
         for name in ("rubric", "examples", "retries"):
             yield f"scores.{name}", "annotator=rules reads no prompt"
+    if all(model.prompt is not None for model in build(config, "writers").models()):
+        yield "replies.system_prompt", "every writer has a prompt of its own"
     if config.pairs.test_fraction == 0:
         yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
 

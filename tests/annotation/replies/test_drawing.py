@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from psychocounsel.annotation.replies.drawing import COUNSELLOR, Drawing, Speech, system_prompt
+from psychocounsel.annotation.replies.drawing import Drawing, Speech
+from psychocounsel.asking.counsellor_prompt import COUNSELLOR, prompt_text
 from psychocounsel.errors import UserError
 from tests.support.asking import chat
 
@@ -45,9 +45,24 @@ def test_equal_calls_of_a_speech_differ_in_part_and_seed() -> None:
     assert len({ask.part for ask in asks if ask}) == len({ask.seed for ask in asks if ask}) == 4
 
 
+def test_a_writer_with_a_prompt_of_its_own_is_asked_by_it() -> None:
+    writers = [chat("http://127.0.0.1:1", name) for name in ("a", "b")]
+    plain = Drawing(writers, 2, 0, "Reply.", False)
+    own = Drawing(writers, 2, 0, "Reply.", False, {"b": "Reply in verse."})
+    shown = {
+        draw.writer.name: draw.ask.messages[0]["content"] for draw in own.of(SPEECHES[0]) if draw.writer and draw.ask
+    }
+    assert shown == {"a": "Reply.", "b": "Reply in verse."}
+    assert own.prompt_version(writers[0]) == plain.prompt_version(writers[0]) == own.prompt_version(None)
+    assert own.prompt_version(writers[1]) != plain.prompt_version(writers[1])
+    assert [draw.ask for draw in own.of(SPEECHES[0]) if draw.writer is writers[0]] == [
+        draw.ask for draw in plain.of(SPEECHES[0]) if draw.writer is writers[0]
+    ], "answers of the other writers are not asked for anew"
+
+
 def test_the_system_prompt_is_ours_a_text_or_a_file(tmp_path: Path) -> None:
     def prompt(given: str, limit: int | None = None) -> str:
-        return system_prompt(OmegaConf.create({"system_prompt": given, "length_limit": limit}))
+        return prompt_text(given, "replies.system_prompt", limit)
 
     assert prompt("builtin:counsellor") == COUNSELLOR
     assert prompt("Be kind.", 80) == "Be kind. Use at most 80 words."

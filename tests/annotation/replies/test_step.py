@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
-from psychocounsel.annotation.replies.step import estimate, run
+from psychocounsel.annotation.replies.step import drawing_of, estimate, run
 from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.remote import client
 from psychocounsel.rundir.paths import AnnotationDir
@@ -150,10 +150,7 @@ def test_the_length_limit_is_asked_for_and_counted(tmp_path: Path) -> None:
     assert prompt.endswith("Use at most 50 words.")
     assert figures["over_length_limit"] == sum(len(row["text"].split()) > 50 for row in made) > 0
     plain = context(directory(tmp_path / "plain", speeches(1)), [member(server.address)])
-    assert (
-        figures["prompt_version"]
-        != __import__("psychocounsel.annotation.replies.step", fromlist=["drawing_of"]).drawing_of(plain).prompt_version
-    )
+    assert drawing_of(plain).prompt_version(None) not in figures["prompt_versions"]
 
 
 def test_shards_share_the_speeches_and_the_journal(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_it_goes_the_way_of_any_annotator_and_says_what_it_is(tmp_path: Path, jo
     replies = [reply("s", n, text) for n, text in enumerate(("What is it like?", "You must sleep."))]
     files = annotation_dir(tmp_path, [speech("s", "I am tired.")], replies, [])
     step = context(files, said := [], annotator=RULES, budget={"cost": None, "calls": None}, scores={"joint": joint})
-    assert estimate(step).figures()["calls"] == {}, "nothing is bought"
+    assert estimate(step).calls == {}, "nothing is bought"
     figures = run(step)
     assert figures["demonstration"] == ["rules"]
     assert said[0].startswith("DEMONSTRATION: ")

@@ -98,7 +98,7 @@ def test_the_same_again_asks_only_what_failed(tmp_path: Path) -> None:
     figures = run(first)
     before, table = Counter(scripted_annotator.asked), rows_of(files)
     assert before == {("a", text): max(attempts, 1) for text, (_, _, attempts) in SCRIPT.items()}
-    assert estimate(first).figures()["calls"] == {"a": 1}, "what failed is all that is left to buy"
+    assert estimate(first).calls == {"a": 1}, "what failed is all that is left to buy"
     write("a", "failed", said(judgements([1] * 7)))
     again = run(first)
     assert scripted_annotator.asked - before == {("a", "failed"): 1}

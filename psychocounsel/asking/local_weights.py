@@ -1,0 +1,31 @@
+"""Tells the weights of a local model from other weights under the same path."""
+
+import os
+from pathlib import Path
+
+from psychocounsel.errors import UserError
+from psychocounsel.model.shape import builtin_folder
+from psychocounsel.storage.hashes import content_id
+
+_READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # weights, configuration, tokenizer, template
+
+
+def content_of(model: str | None) -> str | None:
+    """`sha256:...` of a model's files in a local folder, or of one that ships with the package; None for any other model.
+
+    The hash is kept in the user's cache by sizes and times of the files, so large weights are read once.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    if not model:
+        return None
+    folder = builtin_folder(model) if model.startswith("builtin:") else Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted(file for file in folder.iterdir() if file.suffix in _READ and file.is_file())
+    cache = Path(os.environ.get("PSYCHOCOUNSEL_CACHE") or "~/.cache/psychocounsel").expanduser()
+    try:
+        return content_id(folder, files, str(cache))
+    except OSError as error:
+        raise UserError(f"{folder}: a file of this model cannot be read; check its permissions") from error
