@@ -11,6 +11,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build_section
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge")
+_ASKED_BY = {  # whose models have no prompt of their own
+    "annotator": "an annotator is asked by scores.rubric",
+    "judge": "a judge is asked by evaluation.rubric",
+    "contestants": "all contestants get replies.system_prompt",
+}
 Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
 
 
@@ -71,8 +76,8 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
         UserError: naming the model's key.
     """
     for key, group, section in list(model_sections(config)):
-        if group == "annotator" and section.get("prompt") is not None:
-            raise UserError(f"{key}.prompt: an annotator is asked by scores.rubric; leave it null")
+        if group in _ASKED_BY and section.get("prompt") is not None:
+            raise UserError(f"{key}.prompt: {_ASKED_BY[group]}; leave it null")
         _make_absolute(section)
         if key == group:
             continue
