@@ -18,15 +18,20 @@ PYTEST := $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadsc
 test test-slow proofs: export OMP_NUM_THREADS := 1
 test test-slow proofs: export OMP_WAIT_POLICY := passive
 
-test: lint
+# Hundreds of processes begin in the tests. Where PYTHONDONTWRITEBYTECODE is set, each would compile the package anew.
+.PHONY: bytecode
+bytecode: $(VENV)/.installed-dev
+	@$(BIN)/python -m compileall -q psychocounsel tests/support
+
+test: lint bytecode
 	$(PYTEST) -m "not slow and not proof"
 
-test-slow: $(VENV)/.installed-dev
+test-slow: bytecode
 	@$(MAKE) --no-print-directory vllm || echo "vLLM could not be installed: its tests will be skipped" >&2
 	$(PYTEST) -m "slow and not proof"
 
 # Long proofs that no commit needs.
-proofs: $(VENV)/.installed-dev
+proofs: bytecode
 	$(PYTEST) -m proof
 
 lint: $(VENV)/.installed-dev
