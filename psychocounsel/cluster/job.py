@@ -137,8 +137,9 @@ def _subject(config: DictConfig) -> str:
     """What a command looks at, for the name of its directory."""
     if "contestants" in config:
         return f"{config.evaluation.name}-{config.contestants.settings[0]}"
-    section = config.speeches if "speeches" in config else config.data if "audit" in config else config.reward
-    return str(section.name)
+    if "reward" in config and "audit" not in config:
+        return str(config.reward.name)
+    return str((config.speeches if "speeches" in config else config.data).name)
 
 
 def pin(job: Job) -> None:
