@@ -24,6 +24,7 @@ from psychocounsel.settings.schema import option
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 UNPARSABLE = "unparsable"  # an Outcome's, after all attempts; an Answer never has it
 EMPTY, WITHHELD = "empty", "withheld"  # of rows: a reply without a word; a speech that a model is not to see
+OTHER_LANGUAGE = "other_language"  # likewise: a speech in a language that a model does not speak
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,8 @@ def _is_made_before(config: DictConfig, path: str) -> bool:
     return not place.exists() and any(place.is_relative_to(parent) for parent in parents)
 
 
-def _check_shipped(value: str, key: str) -> None:
+def check_shipped(value: str, key: str) -> None:
+    """Raises UserError for a `builtin:` name of nothing that ships with the package."""
     models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
     names = ["builtin:sample"] if key.startswith(("data.", "audit.")) else models
     if value not in names:
@@ -258,7 +259,7 @@ def check_local_path(value: str | None, key: str, folder: bool = False, must_exi
     if not value:
         return
     if value.startswith("builtin:"):
-        _check_shipped(value, key)
+        check_shipped(value, key)
         return
     path = Path(value).expanduser()
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):

@@ -16,7 +16,17 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
 from psychocounsel.asking.counsellor_prompt import prompt_text
-from psychocounsel.asking.language_model import CUT, EMPTY, FAILED, REFUSED, TEXT, WITHHELD, Ask
+from psychocounsel.asking.language_model import (
+    CUT,
+    EMPTY,
+    FAILED,
+    OTHER_LANGUAGE,
+    REFUSED,
+    TEXT,
+    WITHHELD,
+    Ask,
+    LanguageModel,
+)
 from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.data.tokenise import with_system_prompt
@@ -49,13 +59,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply that is wanted; without an `ask` its speech is withheld from the contestant."""
+    """A reply that is wanted; without an `ask`, `outcome` says why the contestant is not asked."""
 
     contestant: Contestant
     speech: Row
     length_limit: int | None
     sample: int
     ask: Ask | None
+    outcome: str | None = None
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -102,13 +113,20 @@ def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
     config = context.config
     prompts = {limit: _prompt(config.replies.system_prompt, limit) for limit in config.replies.length_limits}
     contestants = build(config, "contestants").all()
-    for speech in rows_of(context.files.speeches, ["speech", "messages", "crisis"]):
+    for speech in rows_of(context.files.speeches, ["speech", "messages", "language", "crisis"]):
         for contestant in contestants:
-            may = may_see(contestant.model, speech["crisis"], config.crisis_to_third_parties)
+            reason = _reason_against(contestant.model, speech, config.crisis_to_third_parties)
             for limit, prompt in prompts.items():
                 for sample in range(config.replies.samples):
-                    ask = _ask(speech, prompt, sample, config.replies.seed) if may else None
-                    yield Reply(contestant, speech, limit, sample, ask)
+                    ask = None if reason else _ask(speech, prompt, sample, config.replies.seed)
+                    yield Reply(contestant, speech, limit, sample, ask, reason)
+
+
+def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: bool) -> str | None:
+    """Why a contestant is not asked about a speech; None if it is."""
+    if model.language not in (None, speech["language"]):
+        return OTHER_LANGUAGE
+    return None if may_see(model, speech["crisis"], crisis_to_third_parties) else WITHHELD
 
 
 def _prompt(given: str | None, limit: int | None) -> str | None:
@@ -147,7 +165,7 @@ def _row(reply: Reply, answers: Answers) -> Row:
     row |= {"speech": reply.speech["speech"], "contestant": contestant.model.name, "setting": contestant.setting}
     row |= {"seed": contestant.seed, "length_limit": limit, "sample": reply.sample, "prompt_version": ""}
     if reply.ask is None:
-        return row | {"outcome": WITHHELD}
+        return row | {"outcome": reply.outcome}
     prompt = "\0".join(message["content"] for message in reply.ask.messages if message["role"] == "system")
     row["prompt_version"] = hashlib.sha256(prompt.encode()).hexdigest()[:16]
     found = answers.settled(contestant.model, reply.ask, str, 0)

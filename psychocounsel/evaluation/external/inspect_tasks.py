@@ -28,7 +28,7 @@ from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.evaluation_speeches import client_words
 from psychocounsel.evaluation.contestants.reply_file import replies_of
-from psychocounsel.evaluation.health.figures import health_of
+from psychocounsel.evaluation.health.reply_health import health_of
 from psychocounsel.settings.schema import DataConfig
 
 _ROLES: dict[str, Any] = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}

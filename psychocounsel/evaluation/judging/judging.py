@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from psychocounsel.asking.language_model import WITHHELD, LanguageModel
+from psychocounsel.asking.language_model import OTHER_LANGUAGE, WITHHELD, LanguageModel
 from psychocounsel.asking.parties import may_see
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.judging.pair_prompt import PairAsk, PairPrompt, verdict_schema
@@ -51,6 +51,8 @@ class Judging:
                 orders = (FORWARD, BACKWARD) if judge.reads_prompts else (FORWARD,)
                 if pair.first["text"] == pair.second["text"]:
                     yield from (JudgeCall(pair, judge, order, outcome=EQUAL) for order in orders)
+                elif judge.language not in (None, pair.speech.get("language")):
+                    yield from (JudgeCall(pair, judge, order, outcome=OTHER_LANGUAGE) for order in orders)
                 elif not may_see(judge, pair.speech["crisis"], self.crisis_to_third_parties):
                     yield from (JudgeCall(pair, judge, order, outcome=WITHHELD) for order in orders)
                 else:

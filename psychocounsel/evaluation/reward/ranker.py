@@ -16,6 +16,7 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget
 from psychocounsel.asking.language_model import REFUSED, TEXT, LanguageModel
+from psychocounsel.counsel.language import sure_language_of
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
@@ -128,7 +129,11 @@ def _pair(example: Example) -> ReplyPair:
     speech = "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
     crisis = read_risk_rules().of(speech, example.risk).crisis
     chosen, rejected = ({"text": reply} for reply in example.replies[:2])
-    return ReplyPair({"speech": example.id, "messages": example.prompt, "crisis": crisis}, chosen, rejected)
+    return ReplyPair(
+        {"speech": example.id, "messages": example.prompt, "language": sure_language_of(speech), "crisis": crisis},
+        chosen,
+        rejected,
+    )
 
 
 def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict | None] | str:

@@ -23,7 +23,7 @@ from psychocounsel.steps.context import KnownLength, StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _WORDS = 150  # of a reply that is yet to be written, for the tokens of its verdicts
-_SPEECH = ("speech", "messages", "crisis", "near_training")
+_SPEECH = ("speech", "messages", "language", "crisis", "near_training")
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import is_run
+from psychocounsel.settings.checks import check_shipped
 from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.targets import target_class
-from psychocounsel.storage.files import PACKAGE
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -131,9 +131,8 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any]) -> dict[
     if "addresses" in base:
         raise UserError(f"{key}={path}: a server's model is named by model=NAME; path is its address")
     folder = Path(path).expanduser()
-    if path.startswith("builtin:") and not (PACKAGE / "model" / "shipped" / path.removeprefix("builtin:")).is_dir():
-        names = ", ".join(f"builtin:{child.name}" for child in sorted((PACKAGE / "model" / "shipped").iterdir()))
-        raise UserError(f"{key}={path}: does not ship with the package; there is {names}")
+    if path.startswith("builtin:"):
+        check_shipped(path, key)
     if path.startswith("builtin:") or not folder.exists():
         if path.startswith((".", "/", "~")):
             raise UserError(f"{key}={path}: no such file or folder")

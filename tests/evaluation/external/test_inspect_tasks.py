@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from psychocounsel.evaluation.health.figures import FIGURES, health_of
 
+from psychocounsel.evaluation.health.reply_health import FIGURES, health_of
 from tests.support.harness import ROOT
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="Inspect is an extra: pip install 'psychocounsel[inspect]'")

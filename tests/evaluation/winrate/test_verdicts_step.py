@@ -170,3 +170,11 @@ def test_a_dry_run_foresees_the_calls(tmp_path: Path, reads: bool) -> None:
     lines = build(config, "evaluation").forecast(config)
     assert any(line.startswith(f"replies: {2 * len(PROMPTS)} calls") for line in lines)
     assert any(line.startswith(f"verdicts: {(1 + reads) * len(PROMPTS)} calls") for line in lines)
+
+
+def test_a_judge_is_asked_about_speeches_in_its_language_alone(tmp_path: Path) -> None:
+    asked = Recorder(by_length)
+    with model_server(change=asked) as server:
+        found = judged(tmp_path, server.address, "judge.language=de", against="@base.jsonl")
+    assert {row["outcome"] for row in found} == {"other_language"}
+    assert not asked.payloads
