@@ -29,7 +29,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.application import load_data_preset, load_preset
+from psychocounsel.cluster.application import load_data_preset, resolve_entries
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import (
@@ -48,7 +48,6 @@ from psychocounsel.rundir.summary import FINISHED, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.storage.files import PACKAGE, shipped
 from psychocounsel.storage.modes import let_nobody_else_write
@@ -110,7 +109,7 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
                 composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
                 configs.resolve_mix(composed, load_data_preset)
                 resolve_against(composed, load_data_preset)
-            resolve_rewards(composed, load_preset)
+            resolve_entries(composed)
         return configs.check(composed)
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise UserError(one_line(error, list(overrides), name)) from error

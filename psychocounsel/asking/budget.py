@@ -113,9 +113,7 @@ class Budget:
         """What ends a run."""
         limits = [f"budget.cost={self.cost:g} ({self.spent:.4g} spent)"] if self.cost is not None else []
         limits += [f"budget.calls={self.calls} ({self.made} made)"] if self.calls is not None else []
-        return BudgetSpent(
-            f"{' and '.join(limits)}{self.whose}: the next call would exceed it; every answer is kept. Give a larger one to go on"
-        )
+        return BudgetSpent(f"{' and '.join(limits)}{self.whose}: the next call would exceed it; every answer is kept")
 
 
 def level(limit: float, bought: Sequence[float]) -> float:

@@ -142,10 +142,7 @@ def compose_job(
         composed.code_path = _code_path(sys.argv[1:])
         configs.resolve_mix(composed, load_data_preset)
         resolve_against(composed, load_data_preset)
-    resolve_rewards(composed, load_preset)
-    resolve_contestants(composed, load_preset)
-    resolve_models(composed, load_preset)
-    resolve_reward_judges(composed, load_preset)
+    resolve_entries(composed)
     checked = configs.check(composed)
     if checked.sweep_dir and sweep is None:
         raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")
@@ -173,6 +170,18 @@ def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
         {"data": node.get("data", node)}
     ).data  # values that depend on data.path find it
     return data
+
+
+def resolve_entries(composed: DictConfig) -> None:
+    """Turn names of rewards, contestants, models and judges into settings: the worker never composes.
+
+    Raises:
+        UserError: for an entry of another form.
+    """
+    resolve_rewards(composed, load_preset)
+    resolve_contestants(composed, load_preset)
+    resolve_models(composed, load_preset)
+    resolve_reward_judges(composed, load_preset)
 
 
 def load_preset(group: str, name: str) -> DictConfig:

@@ -18,7 +18,7 @@ from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number
-from psychocounsel.rundir.paths import AnnotationDir, RunDir
+from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.rundir.summary import is_finished, read_summary
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
@@ -115,8 +115,7 @@ class Local(Cluster):
 
     def _run(self, job: Job) -> int:
         if job.finished:
-            made = AnnotationDir(job.run_dir).dataset if job.makes_tables else job.files.model
-            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {made.name}/ in it")
+            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {_made(job)} in it")
             return DONE
         number = next_number(job.run_dir)
         attempt = job.files.attempt(number)
@@ -144,6 +143,15 @@ class Local(Cluster):
         allocation = around()
         cores = allocation.cpus * len(allocation.nodes) if allocation else len(os.sched_getaffinity(0))
         return str(self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes))
+
+
+def _made(job: Job) -> str:
+    """What a finished run is looked at for."""
+    if job.makes_tables:
+        return f"{AnnotationDir(job.run_dir).dataset.name}/"
+    if "evaluation" in job.config:
+        return (EvaluationDir(job.run_dir).figures if job.works_in_steps else job.files.scores).name
+    return job.files.audit.name if "audit" in job.config else f"{job.files.model.name}/"
 
 
 def _remove_unbegun(job: Job) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.parties import refuse_internet
@@ -18,6 +20,7 @@ from psychocounsel.data.sources import source_of
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.settings.sections.annotation_groups import key_variables
 from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.annotate_keys import check_steps
@@ -53,7 +56,8 @@ class SteppedEvaluation(Evaluation):
         context = StepContext(run.config, directory(run.config), run.say, showing.bar, share)
 
         def do() -> dict[str, Any]:
-            figures = run_steps(self.course, context, showing.begin)
+            with _in_the_users_words(run.config):
+                figures = run_steps(self.course, context, showing.begin)
             for path in context.files.shards.glob("*/*.parquet"):
                 path.unlink()  # the tables of the whole have the same texts
             run.say(f"written to {run.dir}")
@@ -72,10 +76,15 @@ class SteppedEvaluation(Evaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         check_steps(asked_steps(self.course, config), self.course.steps)
+        before = OmegaConf.select(read_config(run_dir), "evaluation.name") if has_config(run_dir) else self.name
+        if before != self.name:
+            raise UserError(
+                f"run_dir={run_dir}: holds evaluation={before}; give evaluation={self.name} another run_dir"
+            )
         due = {each.step for each in self.planned(config) if each.due}
         asking = {group for step in due for group in self.course.models(config, step)}
         for key, variable in key_variables(config):
-            if key.partition(".")[0] in asking and variable not in os.environ:
+            if key.partition(".")[0] in asking and variable not in os.environ and not config.dry_run:
                 raise UserError(
                     f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
                 )
@@ -96,8 +105,25 @@ class SteppedEvaluation(Evaluation):
         from psychocounsel.steps.drafts import draft_of
 
         due = {each.step for each in self.planned(config) if each.due}
+        if not due:
+            return ["nothing is due: every step is done"]
         with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
             return self.to_ask(StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due)
+
+
+@contextmanager
+def _in_the_users_words(config: DictConfig) -> Iterator[None]:
+    """Let errors name the keys that were typed: `model` and `against`, which became `contestants`."""
+    try:
+        yield
+    except UserError as error:
+        mine = config.contestants.settings.count(config.contestants.settings[0])
+
+        def typed(match: re.Match[str]) -> str:
+            return "model" if int(match[1]) < mine else "against"
+
+        said = re.sub(r"contestants\.members\[(\d+)\](?:\.model)?", typed, str(error))
+        raise type(error)(said) from error
 
 
 def directory(config: DictConfig) -> EvaluationDir:

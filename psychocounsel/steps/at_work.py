@@ -27,7 +27,7 @@ def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -
         write_summary(run.dir, FINISHED, metrics=figures)
         return DONE
     except BudgetSpent as spent:
-        run.say(f"{spent}; answers so far are kept: give a larger one, and the same command goes on")
+        run.say(f"{spent}. Give a larger one, and the same command goes on")
         write_summary(run.dir, "budget spent", metrics={})
         return GATE_NO
     except KeyboardInterrupt:

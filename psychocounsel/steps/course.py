@@ -31,6 +31,7 @@ class Course(Generic[F]):
         output: the file that a step leaves. Without it the step is not done, whatever its record says.
         models: the language models that a step asks, by the key where they stand in the configuration.
         sources: size and time of change of each file that the first step reads; {} if one is not there any more.
+        redone: steps that ask nobody, and are done again where they are asked for by name.
         answering: groups whose models' addresses and prices change no answer.
     """
 
@@ -42,6 +43,7 @@ class Course(Generic[F]):
     sources: Callable[[DictConfig], dict[str, Any]] = _no_sources
     omits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     answering: tuple[str, ...] = ()
+    redone: tuple[str, ...] = ()
 
     def run(self, step: str, context: StepContext[F]) -> dict[str, Any]:
         """Do a step; returns its figures."""

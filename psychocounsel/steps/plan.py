@@ -67,7 +67,10 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
             sources = {**sources, "share": f"{share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and course.output(files, step).exists()
-        if asked and is_done and len(steps) < len(course.steps) and _has_failed(record["figures"]):
+        by_name = asked and len(steps) < len(course.steps)
+        if by_name and step in course.redone:
+            is_done = False
+        if by_name and is_done and _has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:

@@ -26,9 +26,23 @@ def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str],
         if not each.due:
             context.say(f"{each.step}: done before")
             continue
+        _say_what_changed(each, context)
         begin(each.step)
         _do(course, each, context)
     return figures_of(course, context)
+
+
+def _say_what_changed(each: Planned, context: StepContext[F]) -> None:
+    """A table that other settings made is about to be replaced."""
+    before = read_mapping(context.files.step(each.step)).get("settings")
+    if before is not None:
+        keys = before.keys() | each.settings.keys()
+        changed = sorted(key for key in keys if before.get(key) != each.settings.get(key))
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            context.say(
+                f"{each.step}: made anew, because {', '.join(changed[:3])}{more} changed; bought answers are kept"
+            )
 
 
 def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,31 @@ def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
     assert found["agreement"]["raw"]["value"] == 7 / 8
     assert "j and expert e01 agree" in result.stderr
     assert "is not known" not in result.stderr
+
+
+def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> None:
+    with model_server(change=Recorder(by_length)) as server:
+        cli(*command(home, server.address), cwd=home)
+        done = cli("evaluate", "run_dir=out", cwd=home).stdout
+        assert "already finished: see summary.json and figures.json in it" in done
+        again = cli("evaluate", "run_dir=out", "steps=[statistics]", cwd=home)
+        assert "win rate" in again.stderr, "a step that is asked for by name says its figures again"
+        dry = cli("evaluate", "run_dir=out", "against=other.jsonl", "dry_run=true", cwd=home).stdout
+        assert f"verdicts: {2 * len(PROMPTS)} calls" in dry
+        changed = cli("evaluate", "run_dir=out", "against=[base.jsonl,other.jsonl]", cwd=home)
+        assert "replies: made anew, because contestants." in changed.stderr
+        dry = cli("evaluate", "run_dir=out", "against=other.jsonl", "dry_run=true", cwd=home).stdout
+        assert f"verdicts: 0 calls, {2 * len(PROMPTS)} bought before" in dry
+    other = cli("evaluate", "run_dir=out", "evaluation=health", cwd=home, check_code=USER_ERROR)
+    assert "holds evaluation=winrate; give evaluation=health another run_dir" in other.stderr
+
+
+def test_from_python_it_is_the_same(home: Path) -> None:
+    code = "from psychocounsel import api; print(api.evaluate({overrides!r}))"
+    for evaluation in ("winrate", "health"):
+        overrides = [f"evaluation={evaluation}", *data(home), "model.path=mine.jsonl", "against=base.jsonl"]
+        more = [f"run_dir={evaluation}", "cluster.threads=1", *(["judge=reward"] if evaluation == "winrate" else [])]
+        script = code.format(overrides=[*overrides, *more])
+        result = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert read_json(home / evaluation / "summary.json")["status"] == "finished"

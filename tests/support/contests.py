@@ -8,12 +8,10 @@ from typing import Any
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from psychocounsel.cluster.application import load_preset
+from psychocounsel.cluster.application import resolve_entries
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.sections.annotation_groups import resolve_models
-from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
 from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import shipped
 from tests.support.harness import write_jsonl
@@ -37,9 +35,7 @@ def contest(*overrides: str) -> DictConfig:
     """The checked configuration of an evaluation, as its command makes it."""
     composed = compose([*overrides], "evaluate")
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        resolve_contestants(composed, load_preset)
-        resolve_models(composed, load_preset)
-        resolve_reward_judges(composed, load_preset)
+        resolve_entries(composed)
     return check(composed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.language import sure_language_of
 from psychocounsel.counsel.risk_rules import read_risk_rules
@@ -72,7 +72,7 @@ def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
     topics, risks = read_topics(), read_risk_rules()
     for number, example in enumerate(examples):
         speech = client_words(example.prompt)
-        topic, risk = topics.of(speech, example.topic), risks.of(speech)
+        topic, risk = topics.of(speech, example.topic), risks.of(speech, example.risk)
         yield {
             "speech": hashlib.sha256(texts[number].encode()).hexdigest()[:16],
             "text": speech,
@@ -96,15 +96,19 @@ def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
     found = set[str]()
     for path in config.trained_on:
         found |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
+    unknown = []
     for model in build(config, "contestants").models():
-        run = run_of(model.model)
-        if run is not None:
+        runs = runs_of(model.model)
+        for run in runs:
             found |= {normalised(example.prompt) for example in load_split(read_config(run).data, lambda line: None)[0]}
-        elif str(model.model).startswith("builtin:"):
+        base = read_config(runs[-1]).model.path if runs else model.model
+        if str(base).startswith("builtin:"):
             found |= {normalised(example.prompt) for example in _of_shipped_models(config)}
-    if not found:
+        elif not runs:
+            unknown.append(model.name)
+    if unknown and not config.trained_on:
         say(
-            "near-duplicates of training data: not looked for, as no contestant's run is known; trained_on=[FILE] names data"
+            f"training data of {', '.join(unknown)}: unknown, so speeches near it are not left out; trained_on=[FILE] names it"
         )
     return sorted(found)
 
@@ -114,6 +118,15 @@ def _of_shipped_models(config: DictConfig) -> list[Example]:
     if config.data.path == "builtin:sample":
         return load_split(config.data, lambda line: None)[0]
     return load_examples("builtin:sample", "train", None)
+
+
+def runs_of(path: str | None) -> list[Path]:
+    """The runs that weights went through, the last one first: a DPO run began with the model of an SFT run, and so on."""
+    found = list[Path]()
+    while (run := run_of(path)) is not None and run not in found:
+        found.append(run)
+        path = OmegaConf.select(read_config(run), "model.path")
+    return found
 
 
 def run_of(path: str | None) -> Path | None:

@@ -137,7 +137,7 @@ def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
     """The same for every contestant, its random numbers included."""
     messages = with_system_prompt(json.loads(speech["messages"]), prompt)
     digest = hashlib.sha256(f"{seed}\0{speech['speech']}\0{sample}".encode()).digest()
-    return Ask(speech["speech"], tuple(messages), int.from_bytes(digest[:4]), f"reply {sample}")
+    return Ask(speech["speech"], tuple(messages), int.from_bytes(digest[:4]), f"seed {seed} reply {sample}")
 
 
 def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _row(reply: Reply, answers: Answers) -> Row:
         outcome = REFUSED
     row |= {"outcome": outcome, "model": answer.model}
     row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
-    if text:
+    if text and found.outcome in (TEXT, CUT):  # words of an API's refusal or filter are no reply
         row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
     return row
 

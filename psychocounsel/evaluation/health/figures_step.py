@@ -3,6 +3,7 @@
 from typing import Any
 
 from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.evaluation.health.health_means import EXCEEDED
 from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -21,5 +22,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_json(files.figures, {"evaluation": "health", "model": setting, **summary})
     for line in lines_of(summary):
         context.say(line)
-    figures = summary["variants"][0]["settings"][setting]["figures"]
-    return {"metrics": {name: each["mean"] for name, each in figures.items() if each["mean"] is not None}}
+    found = summary["variants"][0]["settings"][setting]
+    figures = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
+    exceeded = sum(each["verdict"] == EXCEEDED for each in found["limits"])
+    return {"metrics": {"limits_exceeded": exceeded, **figures}}

@@ -5,6 +5,7 @@ from typing import Any
 
 from psychocounsel.evaluation.health.health_means import EXCEEDED, KEPT
 from psychocounsel.evaluation.health.reply_health import FIGURES
+from psychocounsel.evaluation.statistics.win_rates import SMALL
 
 _TITLE, _COLUMN, _INTERVAL = 38, 10, 32  # characters
 _DIGITS = {"mtld": 1, "words": 1, "characters": 0}
@@ -22,6 +23,8 @@ def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
             if name not in _compared(variant):
                 yield from _alone(found["figures"])
             yield from _limits(found["limits"])
+            if found["prompts"] < SMALL:
+                yield f"  fewer than {SMALL} speeches: the intervals are too narrow to trust"
         for other, found in variant["against"].items():
             yield from _against(other, found)
 

@@ -35,7 +35,7 @@ class HealthEvaluation(SteppedEvaluation):
     """Figures of the replies' texts; no model judges them."""
 
     sections: ClassVar[tuple[str, ...]] = ("contestants",)
-    metric: ClassVar[str] = "cut"
+    metric: ClassVar[str] = "limits_exceeded"
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "figures"),
         modules={"replies": REPLIES, "figures": "psychocounsel.evaluation.health.figures_step"},
@@ -43,6 +43,7 @@ class HealthEvaluation(SteppedEvaluation):
         output=_output,
         models=_models,
         sources=source_marks,
+        redone=("figures",),
         answering=("contestants",),
     )
 

@@ -1,4 +1,4 @@
-"""Lines that warn of a judge who is no impartial one: a contestant, one of its family, or the labeller of its training data."""
+"""Lines that warn of a judge that may be partial: a contestant, one of its family, or the labeller of its training data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
-from psychocounsel.evaluation.contestants.evaluation_speeches import run_of
+from psychocounsel.data.privacy import paths_of
+from psychocounsel.evaluation.contestants.evaluation_speeches import runs_of
 from psychocounsel.evaluation.judging.reward_judge import RewardJudge
 from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.rundir.run_config import read_config
@@ -36,10 +37,13 @@ def judge_warnings(config: DictConfig) -> Iterator[str]:
             elif family and family == family_of(contestant):
                 yield (
                     f"warning: the judge {judge.name} and the contestant {contestant.name} are of one family ({family}): "
-                    "judges prefer replies of their kin"
+                    "judges tend to prefer their own family"
                 )
             if of_training := trained_by(judge, contestant):
-                yield f"warning: the judge {judge.name} {of_training}: it may only recognise its own taste"
+                yield (
+                    f"warning: the judge {judge.name} {of_training}: a high win rate may only show that it learned to please "
+                    "this judge"
+                )
 
 
 def same_model(judge: LanguageModel, contestant: LanguageModel) -> bool:
@@ -70,15 +74,13 @@ def _is_of(word: str, name: str) -> bool:
 
 def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
     """What the judge had to do with a contestant's training, where its run tells; None if nothing is known."""
-    run = run_of(contestant.model)
-    if run is None:
-        return None
-    config = read_config(run)
+    configs = [read_config(run) for run in runs_of(contestant.model)]
     if isinstance(judge, RewardJudge):
-        rewards = {_place(section.get("path")) for section in _rewards(config)} - {None}
+        rewards = {_place(section.get("path")) for config in configs for section in _rewards(config)} - {None}
         trained = _place(judge.reward.get("path")) in rewards
         return f"gave {contestant.name} its rewards in training" if trained else None
-    labellers = _labellers(Path(str(config.data.path)))
+    data = {path for config in configs for path in paths_of(config.data) if path}
+    labellers = {name for path in data for name in _labellers(Path(path))}
     return f"labelled the training data of {contestant.name}" if labellers & {judge.name, judge.model} else None
 
 

@@ -13,6 +13,7 @@ from psychocounsel.evaluation.judging.pair_prompt import Verdict
 from psychocounsel.steps.tables import Row
 
 FORWARD, BACKWARD = "forward", "backward"  # the evaluated setting's reply is shown first, or second
+OTHER_MODEL = "other_model"  # the server answered as another model than it mostly did
 EQUAL = "equal"  # the two replies are the same text: a tie that nobody is asked about
 _SIDES = [(side, kind) for side in ("first", "second") for kind in ("setting", "seed", "reply")]
 SCHEMA = pa.schema(
@@ -77,3 +78,9 @@ def verdict_row(
     if verdict.scores is not None:
         row |= dict(zip(("first_score", "second_score"), verdict.scores, strict=True))
     return row
+
+
+def without_verdict(row: Row, outcome: str) -> Row:
+    """The row with another outcome, and nothing of its verdict."""
+    told = ("overall", *PRINCIPLES, "first_score", "second_score")
+    return row | dict.fromkeys(told) | {"outcome": outcome}

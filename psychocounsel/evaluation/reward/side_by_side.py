@@ -73,7 +73,7 @@ def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
         cells += [f"{found[column]:.3f}" if column in found else "-" for column in columns]
         say(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
     if figures["left_out"]:
-        say(f"{figures['left_out']} pairs are left out, as one of the models scored or ranked them not")
+        say(f"{figures['left_out']} pairs are left out, because one of the models gave them no score or verdict")
     first, *others = models
     for name in others:
         say(f"{name} less {first}, 95 % intervals by prompts that share no reply")

@@ -114,7 +114,9 @@ def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Seed
 
 def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
     """Mean win rates over a's seeds, float64[samples], of resampled seeds and prompts."""
-    numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, judged.seed_b)]
+    # Seeds that meet one by one are drawn together: apart, most draws would hold seeds that never met.
+    opponents = np.zeros_like(judged.seed_b) if (judged.seed_a == judged.seed_b).all() else judged.seed_b
+    numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, opponents)]
     prompts, mine, theirs = (int(each.max()) + 1 for each in numbers)
     cells = np.ravel_multi_index((numbers[1], numbers[0], numbers[2]), (mine, prompts, theirs))
     sums = np.bincount(cells, judged.scores(), mine * prompts * theirs).reshape(-1, theirs)

@@ -67,6 +67,7 @@ class WinRate(SteppedEvaluation):
         output=_output,
         models=_models,
         sources=source_marks,
+        redone=("statistics",),
         answering=("contestants", "judge"),
     )
 

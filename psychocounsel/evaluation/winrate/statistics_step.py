@@ -15,6 +15,7 @@ from psychocounsel.evaluation.statistics.positions import bias_by_judge
 from psychocounsel.evaluation.statistics.significance import adjusted_tests
 from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
 from psychocounsel.evaluation.winrate.expert_labels import PairKey, agreement_with_experts, read_experts
+from psychocounsel.evaluation.winrate.replied import replies_of_contestants
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
 from psychocounsel.evaluation.winrate.winrate_lines import lines_of
 from psychocounsel.rundir.paths import EvaluationDir
@@ -32,12 +33,13 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
     found = variants(files, settings)
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
+    replied = replies_of_contestants(files, config.evaluation.include_near)
     experts = read_experts(config.evaluation.experts)
     figures = {
         "evaluation": "winrate",
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
-        "variants": [_variant(each, experts, options) for each in context.bar(found, "figures")],
+        "variants": [_variant(each, replied, experts, options) for each in context.bar(found, "figures")],
     }
     write_json(files.figures, plain(figures))
     for line in lines_of(plain(figures)):
@@ -49,13 +51,14 @@ def _near(files: EvaluationDir) -> int:
     return sum(row["near_training"] for row in rows_of(files.speeches, ["near_training"]))
 
 
-def _variant(variant: Variant, experts: Experts, options: Any) -> dict[str, Any]:
+def _variant(variant: Variant, replied: dict[int | None, Any], experts: Experts, options: Any) -> dict[str, Any]:
     """The figures of all opponents, and those about judges."""
     overall = variant.verdicts.get(OVERALL)
     if overall is None:
         nothing: dict[str, Any] = {"opponents": {}, "judges": {}, "agreement": [], "experts": [], "ranking": None}
         return {"length_limit": variant.length_limit, **nothing}
-    present = sorted({*overall.b.tolist()} - {0})
+    present = range(1, len(variant.settings))  # those without a verdict, too
+    asked = overall.where(variant.asked)  # of equal replies a judge says nothing
     tests = adjusted_tests(
         {variant.settings[each]: prompt_means(overall.between(0, each)).means for each in present}, options["seed"]
     )
@@ -66,8 +69,9 @@ def _variant(variant: Variant, experts: Experts, options: Any) -> dict[str, Any]
     return {
         "length_limit": variant.length_limit,
         "opponents": opponents,
-        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(overall, **options).items()},
-        "agreement": list(_agreements(overall, variant.judges, options)),
+        "contestants": replied[variant.length_limit],
+        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(asked, **options).items()},
+        "agreement": list(_agreements(asked, variant.judges, options)),
         "experts": list(agreement_with_experts(variant, overall, experts, options)),
         "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
     }
@@ -78,10 +82,8 @@ def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
     pairs = {name: verdicts.between(0, opponent) for name, verdicts in variant.verdicts.items()}
     overall = pairs.pop(OVERALL)
     topics = {place: topic for place, topic in enumerate(variant.topics) if topic}
-    crisis = {
-        int(prompt): "crisis or unknown" if shows else "no crisis"
-        for prompt, shows in zip(overall.prompt, overall.crisis, strict=True)
-    }
+    names = {"none": "no risk", "unknown": "risk unknown"}
+    risks = {place: names.get(kind, "risk") for place, kind in enumerate(variant.risks)}
 
     def figures(verdicts: Verdicts) -> PairFigures:
         return pair_figures(verdicts, **options)
@@ -99,7 +101,7 @@ def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
         },
         "principles": {name: figures(verdicts) for name, verdicts in pairs.items()},
         "topics": slices(overall, topics, **options),
-        "risk": slices(overall, crisis, **options),
+        "risk": slices(overall, risks, **options),
     }
 
 

@@ -29,6 +29,8 @@ class Variant:
         verdicts: by `overall` and by each principle that a judge spoke of. Rows are the same in all of them.
         settings, judges, speeches: the names that numbers in the arrays stand for.
         topics: of each speech.
+        risks: of each speech, `none`, `unknown` or a kind of risk.
+        asked: bool[rows]; False where both replies are the same text, so that nobody was asked.
         pairs: of each row, the ids of the speech and of the replies of a and b.
     """
 
@@ -38,12 +40,14 @@ class Variant:
     speeches: list[str]
     topics: list[str | None]
     pairs: list[tuple[str, str, str]]
+    risks: list[str]
+    asked: np.ndarray
     verdicts: dict[str, Verdicts] = field(default_factory=dict)
 
 
 def variants(files: EvaluationDir, settings: Sequence[str]) -> list[Variant]:
     """The verdicts of a directory, a variant for each limit of length; `settings` are in the order of the contestants."""
-    speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "crisis"])}
+    speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "risk", "crisis"])}
     texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
     grouped: dict[int | None, dict[tuple[Any, ...], dict[str, Row]]] = {}
     for row in rows_of(files.verdicts, [*_READ, OVERALL, *PRINCIPLES]):
@@ -64,7 +68,9 @@ def _variant(
     judges, named = _names(rows, "judge"), _names(rows, "speech")
     topics = [speeches[speech]["topic"] for speech in named]
     keys = [(row["speech"], row["first_reply"], row["second_reply"]) for row in rows]
-    found = Variant(limit, settings, judges, named, topics, keys)
+    risks = [speeches[speech]["risk"] for speech in named]
+    asked = np.array([row["outcome"] != EQUAL for row in rows], bool)
+    found = Variant(limit, settings, judges, named, topics, keys, risks, asked)
     sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
 from psychocounsel.asking.language_model import FAILED, TEXT, WITHHELD, Ask, LanguageModel
@@ -16,7 +16,14 @@ from psychocounsel.evaluation.contestants import step as replies_step
 from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
 from psychocounsel.evaluation.judging.judging import JudgeCall, Judging, judged_pairs
 from psychocounsel.evaluation.judging.pair_prompt import pair_prompt, read_verdict
-from psychocounsel.evaluation.judging.verdict_rows import EQUAL, SCHEMA, ReplyPair, verdict_row
+from psychocounsel.evaluation.judging.verdict_rows import (
+    EQUAL,
+    OTHER_MODEL,
+    SCHEMA,
+    ReplyPair,
+    verdict_row,
+    without_verdict,
+)
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import KnownLength, StepContext
@@ -71,8 +78,8 @@ def judging_of(context: StepContext[EvaluationDir]) -> Judging:
 def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
     """Lines of a dry run; `without_replies`: texts of a usual length stand for replies that are yet to be written."""
     judging = judging_of(context)
-    pairs = _imagined(context) if without_replies else _pairs(context)
     with closing(Answers(context.files.answers)) as answers:
+        pairs = _imagined(context, answers) if without_replies else _pairs(context)
         return Estimate.of(_asks(judging.calls(pairs)), answers).lines("verdicts")
 
 
@@ -90,15 +97,17 @@ def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
         yield from judged_pairs({**speech, "messages": json.loads(speech["messages"])}, replies, setting)
 
 
-def _imagined(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
-    """Pairs of replies that are yet to be written."""
+def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator[ReplyPair]:
+    """Pairs of replies, of which those that are not bought yet have a usual length."""
     rows: dict[str, list[Row]] = {}
     for number, wanted in enumerate(replies_step.wanted_replies(context)):
         if wanted.ask is not None:
             row = {"setting": wanted.contestant.setting, "seed": wanted.contestant.seed, "reply": str(number)}
             row |= {"length_limit": wanted.length_limit, "sample": wanted.sample}
-            words = wanted.length_limit or _WORDS
-            rows.setdefault(wanted.speech["speech"], []).append(row | {"text": f"{number} " + "word " * words})
+            bought = answers.settled(wanted.contestant.model, wanted.ask, str, 0)
+            text = f"{number} " + "word " * (wanted.length_limit or _WORDS)
+            text = bought.answer.text.strip() if isinstance(bought, Outcome) else text
+            rows.setdefault(wanted.speech["speech"], []).append(row | {"text": text})
     setting = context.config.contestants.settings[0]
     for ((speech, *_),) in joined(by_speech(context.files.speeches, _SPEECH)):
         if context.config.evaluation.include_near or not speech["near_training"]:
@@ -107,24 +116,27 @@ def _imagined(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
 
 
 def _asks(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
-    return ((call.judge, call.ask) for call in calls if call.ask is not None)
+    """Each call once: replies of two contestants, or of two samples, may be the same text."""
+    seen = set[str]()
+    for call in calls:
+        if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
+            seen.add(key)
+            yield call.judge, call.ask
 
 
 def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> dict[str, Any]:
     """Write verdicts.parquet by the journal's answers; returns its figures."""
     outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
     models: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
+    for row in _rows(context, judging, answers):
+        if row["model"]:
+            models[row["judge"]][row["model"]] += 1
+    scored = {name: counts.most_common(1)[0][0] for name, counts in models.items() if counts}
     with written(context.files.verdicts, SCHEMA) as add:
-        for call in _calls(context, judging):
-            outcome: Outcome[Any] | str | None = call.outcome
-            if call.ask is not None:
-                found = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
-                outcome = found if isinstance(found, Outcome) else None
-            row = verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+        for row in _rows(context, judging, answers):
+            row = row if row["model"] in (None, scored.get(row["judge"])) else without_verdict(row, OTHER_MODEL)
             add(row)
-            outcomes[call.judge.name][row["outcome"]] += 1
-            if row["model"]:
-                models[call.judge.name][row["model"]] += 1
+            outcomes[row["judge"]][row["outcome"]] += 1
     return {
         "verdicts": sum(counts.total() for counts in outcomes.values()),
         "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
@@ -133,13 +145,23 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
     }
 
 
+def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> Iterator[Row]:
+    """A row for each call, by the journal's answers."""
+    for call in _calls(context, judging):
+        outcome: Outcome[Any] | str | None = call.outcome
+        if call.ask is not None:
+            found = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
+            outcome = found if isinstance(found, Outcome) else None
+        yield verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+
+
 def _said(figures: dict[str, Any]) -> Iterator[str]:
     yield f"{figures['verdicts']:,} verdicts"
     for name, counts in figures["outcomes"].items():
         odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL)}
         if odd:
             said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
-            yield f"judge {name}: no verdict from {said}; these pairs count for nobody"
+            yield f"judge {name}: no verdict from {said}; they are in no figure"
         if counts.get(WITHHELD):
             yield (
                 f"judge {name}: speeches that may be about a crisis are withheld, as it belongs to others; "
@@ -147,6 +169,9 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             )
     for name, models in figures["models"].items():
         if len(models) > 1:
-            yield f"warning: judge {name} answered as several models: {', '.join(sorted(models))}; its figures mix them"
+            yield (
+                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); verdicts of all "
+                "but the most frequent one are not scored"
+            )
     if figures["failed"]:
         yield f"{figures['failed']:,} verdicts failed; the same command with steps=[verdicts,statistics] asks for them again"

@@ -21,6 +21,7 @@ def lines_of(figures: dict[str, Any]) -> Iterator[str]:
             yield "no verdicts: nothing can be said of win rates"
         for name, found in variant["opponents"].items():
             yield from _opponent(figures["model"], name, found)
+        yield from _replied(variant.get("contestants", {}))
         yield from _ranking(variant["ranking"])
         yield from _judges(variant)
     if not any(variant["experts"] for variant in figures["variants"]):
@@ -37,7 +38,7 @@ def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
     yield _measured("  at equal length", found["length_controlled"]["win_rate"])
     yield _measured("  and equal ending", found["length_and_ending_controlled"]["win_rate"])
     yield _measured("  and equal formatting", found["length_and_formatting_controlled"]["win_rate"])
-    yield _measured("  and both", found["all_controlled"]["win_rate"])
+    yield _measured("  and equal in both", found["all_controlled"]["win_rate"])
     shares = overall["shares"]
     won, lost = shares["won"] + shares["partly_won"], shares["lost"] + shares["partly_lost"]
     yield f"  {'won, tied, lost':<{_TITLE}}{100 * won:6.1f} % {100 * shares['tied']:6.1f} % {100 * lost:6.1f} %"
@@ -48,12 +49,13 @@ def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
             f"{100 * low:.1f} to {100 * high:.1f})"
         )
     else:
-        yield f"  {'training seeds':<{_TITLE}} n = 1: another seed may do better or worse"
+        yield f"  {'training seeds':<{_TITLE}} n = 1: the spread over training seeds is unknown"
     for group in ("by_judge", "principles", "risk", "topics"):
         if len(found[group]) > 1 or group == "principles":
-            yield from (_slice(label, each) for label, each in found[group].items() if each["prompts"])
+            kind = {"by_judge": "judge ", "topics": "topic "}.get(group, "")
+            yield from (_slice(kind + label, each) for label, each in found[group].items() if each["prompts"])
     if overall["unjudged"]:
-        yield f"  {overall['unjudged']:,} pairs without a verdict in both orders count for nobody"
+        yield f"  {overall['unjudged']:,} pairs lack a verdict in one order or both; they are in no figure"
     if overall["small"]:
         yield "  fewer than 30 speeches: the intervals are too narrow to trust"
 
@@ -65,7 +67,7 @@ def _slice(label: str, found: dict[str, Any]) -> str:
 
 def _measured(title: str, measure: dict[str, float | None]) -> str:
     if measure["value"] is None:
-        return f"  {title:<{_TITLE}}not told"
+        return f"  {title:<{_TITLE}}cannot be computed"
     interval = "" if measure["low"] is None else f" ({100 * measure['low']:.1f} to {100 * (measure['high'] or 0):.1f})"
     return f"  {title:<{_TITLE}}{100 * measure['value']:6.1f} %{interval}"
 
@@ -77,6 +79,16 @@ def _p(found: dict[str, Any]) -> str:
     return f", p = {found['p']:.3g}{adjusted}"
 
 
+def _replied(contestants: dict[str, Any]) -> Iterator[str]:
+    """Replies that are in no comparison, and those that are too long."""
+    for name, counts in contestants.items():
+        if missing := sum(counts["without_text"].values()):
+            said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts["without_text"].items()))
+            yield f"{name}: {missing:,} of {counts['wanted']:,} replies have no text ({said}); their speeches are not compared"
+        if counts["over_limit"]:
+            yield f"{name}: {counts['over_limit']:,} of {counts['wanted']:,} replies are longer than the limit"
+
+
 def _ranking(ranking: dict[str, Any] | None) -> Iterator[str]:
     if ranking is None:
         return
@@ -86,9 +98,11 @@ def _ranking(ranking: dict[str, Any] | None) -> Iterator[str]:
         interval = "" if elo["low"] is None else f" ({elo['low']:.0f} to {elo['high']:.0f})"
         yield f"  {name:<{_TITLE}}{elo['value']:6.0f}{interval}"
     if len(ranking["groups"]) > 1:
-        yield "  not comparable: " + " | ".join(", ".join(group) for group in ranking["groups"])
+        yield "  no chain of comparisons links these groups: " + " | ".join(
+            ", ".join(group) for group in ranking["groups"]
+        )
     elif not ranking["bounded"]:
-        yield "  a setting won, or lost, all: its distance to the others is not determined by the verdicts"
+        yield "  one setting won, or lost, every comparison: the verdicts limit its distance to the others on one side only"
 
 
 def _judges(variant: dict[str, Any]) -> Iterator[str]:

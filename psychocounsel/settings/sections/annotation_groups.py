@@ -46,7 +46,9 @@ def resolve_models(composed: DictConfig, preset: Preset) -> None:
             continue
         members = section.members
         if not OmegaConf.is_list(members) or not members:
-            raise UserError(f"{group}.members: is a list of names in conf/{group}/, for instance [tiny]")
+            raise UserError(
+                f"{group}.members: is a list of names in conf/{group}/, or of mappings, as [{{use: local_vllm, model: NAME}}]"
+            )
         with open_dict(section):
             section.members = [_resolve(group, index, each, preset) for index, each in enumerate(members)]
 

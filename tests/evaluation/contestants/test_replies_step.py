@@ -1,12 +1,16 @@
 """Every contestant replies to every speech, once: the same request to all, nothing asked twice, nothing made up."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from psychocounsel.evaluation.contestants import step
+from psychocounsel.rundir.run_config import write_config, write_job
+from psychocounsel.settings.config import check, compose
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies
+from tests.support.harness import TINY, write_jsonl
 from tests.support.scripted import completion
 
 
@@ -45,6 +49,8 @@ def test_what_is_no_reply_is_told_apart_and_kept(tmp_path: Path) -> None:
 
     def odd(payload: dict[str, list[dict[str, str]]], number: int) -> object:
         place = PROMPTS.index(payload["messages"][-1]["content"])
+        if place == 3:
+            return completion(None, payload, refusal="I will not talk about this.")
         return completion(says[place], payload, "length" if place == 2 else "stop") if place < len(says) else None
 
     with model_server(change=Recorder(odd)) as server:
@@ -52,7 +58,12 @@ def test_what_is_no_reply_is_told_apart_and_kept(tmp_path: Path) -> None:
             "evaluation=health", *data(tmp_path), f"model.path={server.address}/v1", "model.model=m", "against=null"
         )
         figures = step.run(context(config, tmp_path / "out"))
-    assert figures["outcomes"] == {"m": {"empty": 1, "refused": 1, "cut": 1, "text": len(PROMPTS) - 3}}
+    assert figures["outcomes"] == {"m": {"empty": 1, "refused": 2, "cut": 1, "text": len(PROMPTS) - 4}}
+    texts = {row["speech"]: row["text"] for row in rows(tmp_path / "out", "speeches")}
+    refused = {texts[row["speech"]]: row["text"] for row in rows(tmp_path / "out") if row["outcome"] == "refused"}
+    assert refused == {PROMPTS[1]: says[1], PROMPTS[3]: None}, (
+        "in prose, as a client reads it; by the API there is no reply"
+    )
     by_outcome = {row["outcome"]: row for row in rows(tmp_path / "out")}
     assert by_outcome["empty"]["text"] is None
     assert by_outcome["cut"]["text"] == says[2]
@@ -82,3 +93,54 @@ def test_speeches_near_training_data_are_marked(tmp_path: Path) -> None:
     step.run(context(config, tmp_path / "out"))
     near = {row["text"]: row["near_training"] for row in rows(tmp_path / "out", "speeches")}
     assert [prompt for prompt in PROMPTS if near[prompt]] == [PROMPTS[3]]
+
+
+def test_another_seed_asks_anew_and_the_first_one_finds_its_own_again(tmp_path: Path) -> None:
+    asked = Recorder()
+    with model_server(change=asked) as server:
+        given = [
+            "evaluation=health",
+            *data(tmp_path),
+            f"model.path={server.address}/v1",
+            "model.model=m",
+            "against=null",
+        ]
+        for seed, calls in ((0, 1), (1, 2), (0, 2)):
+            step.run(context(contest(*given, f"replies.seed={seed}"), tmp_path / "out"))
+            assert len(asked.payloads) == calls * len(PROMPTS)
+
+
+def test_a_column_of_risk_decides_who_may_see_a_speech(tmp_path: Path) -> None:
+    kinds = ["none", "suicidal_thoughts", "none"]
+    rows_of_data = [
+        {"prompt": prompt, "chosen": "What keeps you awake?", "rejected": "Sleep more.", "risk": kind}
+        for prompt, kind in zip(PROMPTS, kinds, strict=False)
+    ]
+    file = write_jsonl(tmp_path / "data.jsonl", rows_of_data)
+    asked = Recorder()
+    with model_server(change=asked) as server:
+        config = contest(
+            "evaluation=health", "data=local", f"data.path={file}", "part=all", "against=null",
+            f"model={{path: '{server.address}/v1', model: m, third_party: true}}",
+        )  # fmt: skip
+        step.run(context(config, tmp_path / "out"))
+    assert sorted(each["messages"][-1]["content"] for each in asked.payloads) == sorted([PROMPTS[0], PROMPTS[2]])
+
+
+def test_speeches_of_the_runs_before_the_last_one_are_known_too(tmp_path: Path) -> None:
+    """A DPO run that began with the model of an SFT run knows the data of both."""
+    base = "builtin:tiny"
+    for name, prompt in (("sft", PROMPTS[1]), ("dpo", PROMPTS[7])):
+        shutil.copytree(TINY, tmp_path / name / "model")
+        given = [
+            *data(tmp_path / name, [prompt, "A text that nobody else has written here before."]),
+            "data.dev_fraction=0",
+        ]
+        config = check(compose([*(each for each in given if each != "part=all"), f"model.path={base}"], "train"))
+        write_config(tmp_path / name, config)
+        write_job(tmp_path / name, "psychocounsel.train", 0, [])
+        base = str(tmp_path / name / "model")
+    config = contest("evaluation=health", *data(tmp_path), f"model.path={tmp_path}/dpo", "against=null")
+    step.write_speeches(context(config, tmp_path / "out"))
+    near = {row["text"]: row["near_training"] for row in rows(tmp_path / "out", "speeches")}
+    assert [prompt for prompt in PROMPTS if near[prompt]] == [PROMPTS[1], PROMPTS[7]]

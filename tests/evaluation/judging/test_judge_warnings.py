@@ -1,4 +1,4 @@
-"""Warnings of judges that are no impartial ones."""
+"""Warnings of judges that may be partial."""
 
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from psychocounsel.storage.files import write_json
 
 CHAT = "psychocounsel.asking.chat_server.ChatServer"
 LOCAL = "psychocounsel.reward.local_model.LocalReward"
+
+ALONE = {"mix": [], "eval_path": None}
 
 
 def warned(contestants: dict[str, str], judge: dict[str, Any]) -> list[str]:
@@ -71,7 +73,7 @@ def test_a_contestant_its_kin_and_strangers() -> None:
     lines = warned({"mine": "me/own", "theirs": "gpt-4o", "kin": "gpt-4o-mini"}, chat("gpt-4o"))
     assert lines == [
         "warning: the judge judge is a contestant itself: judges prefer their own replies",
-        "warning: the judge judge and the contestant kin are of one family (gpt): judges prefer replies of their kin",
+        "warning: the judge judge and the contestant kin are of one family (gpt): judges tend to prefer their own family",
     ]
     assert warned({"mine": "me/own", "theirs": "qwen3"}, chat("gpt-4o")) == []
     several = {
@@ -93,8 +95,12 @@ def test_a_judge_that_labelled_or_rewarded_the_training(tmp_path: Path, monkeypa
     data = a_run(tmp_path / "data", annotator={**chat("gpt-4o", "labeller"), "name": "labeller"})
     AnnotationDir(data).votes.touch()
     (data / "dataset").mkdir()
-    run = a_run(tmp_path / "run", data={"path": str(data / "dataset")}, reward={"_target_": LOCAL, "path": "rm"})
-    other = a_run(tmp_path / "other", data={"path": "some/hub"})
+    run = a_run(
+        tmp_path / "run",
+        data={"path": str(data / "dataset"), **ALONE},
+        reward={"_target_": LOCAL, "path": "rm"},
+    )
+    other = a_run(tmp_path / "other", data={"path": "some/hub", **ALONE})
     models = {"mine": str(run / "model"), "theirs": str(other / "model")}
     (line,) = warned(models, chat("gpt-4o"))
     assert "the judge judge labelled the training data of mine" in line
@@ -109,6 +115,10 @@ def test_a_judge_that_labelled_or_rewarded_the_training(tmp_path: Path, monkeypa
 
 
 def test_rewards_without_a_path_are_not_taken_for_one_another(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "run", data={"path": "some/hub"}, reward={"_target_": "own.Reward", "name": "own"})
+    run = a_run(
+        tmp_path / "run",
+        data={"path": "some/hub", **ALONE},
+        reward={"_target_": "own.Reward", "name": "own"},
+    )
     judge = {**scorer("x"), "reward": {"_target_": LOCAL, "name": "rm"}}
     assert warned({"mine": str(run / "model")}, judge) == []

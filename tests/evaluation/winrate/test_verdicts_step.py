@@ -110,13 +110,26 @@ def test_what_is_no_verdict_is_counted_and_scores_nobody(tmp_path: Path) -> None
     assert "no verdict from 2 filtered, 2 refused, 6 unparsable" in said
 
 
-def test_a_judge_that_changes_its_models_name_is_warned_of(tmp_path: Path) -> None:
+def test_verdicts_of_another_model_than_the_judge_mostly_was_are_shown_and_not_scored(tmp_path: Path) -> None:
     def changing(payload: Any, number: int) -> Any:
-        return by_length(payload, number) | {"model": f"j-{number % 2}"}
+        other = any(prompt in payload["messages"][-1]["content"] for prompt in PROMPTS[4:6])
+        return by_length(payload, number) | {"model": "j-2" if other else "j-1"}
 
     with model_server(change=Recorder(changing)) as server:
-        judged(tmp_path, server.address, against="@base.jsonl")
-    assert "answered as several models: j-0, j-1" in (tmp_path / "said.txt").read_text()
+        found = judged(tmp_path, server.address, against="@base.jsonl")
+    assert "answered as several models (j-1, j-2)" in (tmp_path / "said.txt").read_text()
+    other = [row for row in found if row["model"] == "j-2"]
+    assert len(other) == 4
+    assert {(row["outcome"], row["overall"], row["empathy"]) for row in other} == {("other_model", None, None)}
+
+
+def test_two_contestants_that_reply_alike_are_judged_once(tmp_path: Path) -> None:
+    asked = Recorder(by_length)
+    replies(tmp_path / "twin.jsonl", lambda prompt: f"ba {len(prompt)}")
+    with model_server(change=asked) as server:
+        found = judged(tmp_path, server.address, against="[@base.jsonl,@twin.jsonl]")
+    assert len(asked.payloads) == 2 * len(PROMPTS)
+    assert len(found) == 4 * len(PROMPTS)
 
 
 def test_words_in_a_reply_that_give_orders_stay_between_its_marks(tmp_path: Path) -> None:
