@@ -33,6 +33,7 @@ from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, evaluate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.early_stop import imported
+from psychocounsel.settings.typed.help_page import asks_for_help, help_page
 from psychocounsel.settings.typed.overrides import check_overrides, parted
 from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
 from psychocounsel.storage.files import shipped
@@ -77,6 +78,10 @@ def _config_name(arguments: Sequence[str]) -> str | None:
 
 
 def _run(module: str, config_name: str, act: Act) -> int:
+    if asks_for_help(sys.argv[1:]):
+        folders = [*map(Path, _config_dirs(sys.argv[1:])), shipped("conf")]
+        print(help_page(_config_name(sys.argv[1:]) or config_name, folders))
+        return DONE
     rows = _read_arguments(config_name)
     take_mode_from(sys.argv[1:])
     exit_codes: list[int] = []

@@ -60,4 +60,4 @@ def test_the_demonstration_needs_nothing() -> None:
     rules.check("annotator")
     assert rules.models() == [rules]
     assert not rules.is_third_party()
-    assert set(rules.unused()) == set(settings("rules").annotator) - {"_target_", "name", "terms"}
+    assert set(rules.unused()) == set(settings("rules").annotator) - {"_target_", "name", "terms", "prompt"}
