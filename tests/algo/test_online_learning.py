@@ -51,8 +51,8 @@ def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[d
     "algo",
     [
         "online_dpo",
-        *("ppo", "grpo"),
-        *(pytest.param(each, marks=pytest.mark.proof) for each in ("rloo", "ppo shared", "online_simpo")),
+        "ppo",
+        *(pytest.param(each, marks=pytest.mark.proof) for each in ("grpo", "rloo", "ppo shared", "online_simpo")),
     ],
 )
 def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path) -> None:

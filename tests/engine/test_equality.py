@@ -67,7 +67,7 @@ def test_split_changes_nothing(overrides: list[str], reference: Path, small_mode
     assert_same_training(train(tmp_path / "run", small_model, *overrides), reference)
 
 
-USUAL = [(1, 2, 600), (2, 3, 600)]  # the others are proofs
+USUAL = [(2, 3, 600)]  # the others are proofs
 MATRIX = [(stage, count, budget) for stage in range(4) for count in (1, 2, 3) for budget in (600, 8192)]
 
 
@@ -88,7 +88,7 @@ def test_full_matrix(
     "algorithm",
     [
         pytest.param("algo=reward algo.margin=0.3 algo.centring=0.01", marks=pytest.mark.slow),
-        pytest.param("algo=kto", marks=pytest.mark.slow),
+        pytest.param("algo=kto", marks=pytest.mark.proof),
         pytest.param("algo=reward model.lora.rank=4", marks=pytest.mark.proof),
         pytest.param("algo=sft", marks=pytest.mark.proof),
         pytest.param("algo=simpo algo.sft_weight=0.5", marks=pytest.mark.proof),

@@ -27,7 +27,7 @@ def choices(group: str) -> list[str]:
 
 
 EXPERIMENTS, SWEEPS, REWARDS = choices("experiment"), choices("sweep"), choices("reward")
-USUAL = ("paper_dpo_iter_8b", "paper_reward_8b", "simpo_llama3_instruct_v2")  # the others are trained as proofs
+USUAL = ("paper_dpo_iter_8b", "paper_reward_8b")  # the others are trained as proofs
 REWARDS.remove("ensemble")  # it has no members of its own; tests/test_reward_ensemble.py gives it some
 MODELS = [name for name in choices("model") if name not in ("local", "tiny", "tiny_dpo")]
 

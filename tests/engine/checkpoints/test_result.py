@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.support.harness import ARCHITECTURES, ROOT, TINY, cli, metrics_of, small_lm
 from tests.support.preferences import FIRST_SAMPLE
 
-OTHERS = [kind for kind in ARCHITECTURES if kind not in ("llama", "qwen3", "gemma3_text")]
+OTHERS = [kind for kind in ARCHITECTURES if kind not in ("llama", "qwen3")]
 COUNSEL_CHAT = ROOT.parent / "shared" / "data" / "counsel_chat"
 
 
@@ -64,9 +64,7 @@ def test_end_of_turn_token_of_the_template_joins_the_end_tokens(tmp_path: Path) 
     assert set(generation["eos_token_id"]) == {2, tokenizer.convert_tokens_to_ids("<|turn|>")}
 
 
-@pytest.mark.parametrize(
-    "kind", ["qwen3", "gemma3_text", *(pytest.param(kind, marks=pytest.mark.proof) for kind in OTHERS)]
-)
+@pytest.mark.parametrize("kind", ["qwen3", *(pytest.param(kind, marks=pytest.mark.proof) for kind in OTHERS)])
 @pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.proof), 3])
 @pytest.mark.slow
 def test_other_architectures_train_and_save(kind: str, stage: int, tmp_path: Path) -> None:

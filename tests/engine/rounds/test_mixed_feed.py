@@ -134,7 +134,7 @@ def test_the_datas_pairs_are_learned_from_where_a_round_has_none(unbroken: tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["online_dpo", "online_simpo"])
+@pytest.mark.parametrize("algo", ["online_dpo", pytest.param("online_simpo", marks=pytest.mark.proof)])
 def test_killed_it_goes_on_with_the_same_pairs(
     algo: str, unbroken: tuple[Path, str], small_model: Path, tmp_path: Path
 ) -> None:
