@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.annotation_steps import due_steps
+from psychocounsel.annotation.annotation_steps import ASKED, due_steps
 from psychocounsel.annotation.replies import step as replies
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
 from psychocounsel.annotation.scores import step as scores
@@ -14,7 +14,6 @@ from psychocounsel.asking.language_model import TEXT
 from psychocounsel.data.privacy import protect
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
@@ -74,7 +73,7 @@ def _stand_in(context: StepContext[AnnotationDir]) -> None:
 
 
 def _receivers(config: DictConfig, due: dict[str, Planned]) -> Iterator[str]:
-    for group, step in zip(MODEL_GROUPS, ("replies", "scores"), strict=True):
+    for step, group in ASKED.items():
         if step not in due:
             continue
         settings = build(config, group)

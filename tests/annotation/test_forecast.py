@@ -69,3 +69,13 @@ def test_a_killed_dry_run_leaves_speeches_nowhere_but_in_the_directory_of_the_da
     assert not draft.exists()
     if number == signal.SIGTERM:
         assert not folder(tmp_path / "new").exists()
+
+
+def test_a_dry_run_says_what_would_be_asked_and_who_would_see_texts(tmp_path: Path) -> None:
+    given = ["annotate", "speeches.limit=3", "replies.per_speech=2", "annotator=local_vllm", "annotator.model=m"]
+    said = cli(*given, "out=out", "dry_run=true", cwd=tmp_path).stdout
+    assert "replies: 6 calls" in said
+    assert "scores: 6 calls" in said
+    assert "writers: texts go to no host: the models run here" in said
+    assert "annotator: texts go to 127.0.0.1" in said
+    assert not (tmp_path / "out").exists()
