@@ -1,4 +1,4 @@
-"""Tells the weights of a local model from other weights under the same path."""
+"""A content hash of a local model, so that new weights under the same path count as another model."""
 
 import os
 from pathlib import Path

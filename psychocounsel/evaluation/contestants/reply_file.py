@@ -78,6 +78,22 @@ def replies_of(file: Path, key: str) -> dict[str, list[str]]:
             raise UserError(
                 f"{key}: {where}: lacks a prompt or a reply; the columns are {_PROMPTS[0]} and {_REPLIES[0]}"
             )
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        found.setdefault(normalised(messages), []).append(reply)
+        found.setdefault(normalised(messages_of(prompt, f"{key}: {where}")), []).append(reply)
     return found
+
+
+def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
+    """The messages of a prompt column: a text is the client's one turn.
+
+    Raises:
+        UserError: naming `where`, for anything but a text or a list of messages.
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    is_chat = isinstance(prompt, list) and all(
+        isinstance(each, dict) and isinstance(each.get("role"), str) and isinstance(each.get("content"), str)
+        for each in prompt
+    )
+    if not is_chat:
+        raise UserError(f"{where}: its prompt is neither a text nor a list of {{role, content}} messages")
+    return list(prompt)

@@ -86,5 +86,5 @@ def _told(text: str, cut: bool, client: str | None) -> Health:
 
 
 def _refusal(text: str, language: str | None) -> float | None:
-    """Phrases of refusal are known in English alone; a text too short for its language to be told is read as English."""
+    """Whether a reply refuses. Only English phrases are known; a text too short for language detection counts as English."""
     return 1.0 if is_refusal(text) else 0.0 if language in ("en", None) else None

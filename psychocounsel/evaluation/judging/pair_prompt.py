@@ -1,4 +1,4 @@
-"""What a judge is asked about two replies to one speech, and the strict reading of its verdict."""
+"""The prompt by which a judge compares two replies to one speech, and the strict parsing of its verdict."""
 
 from __future__ import annotations
 

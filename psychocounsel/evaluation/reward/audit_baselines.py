@@ -1,4 +1,4 @@
-"""The audit's baselines on the pairs of an evaluation: what is reached without the client's speech, or by shared words."""
+"""The audit's baselines on the pairs of an evaluation: accuracy without the client's speech, and by word overlap with it."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence

@@ -12,6 +12,7 @@ import numpy as np
 from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.reply_file import messages_of
 from psychocounsel.evaluation.statistics.agreement import agreement, labels
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.evaluation.winrate.verdict_table import Variant
@@ -39,18 +40,23 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
                 raise UserError(
                     f"evaluation.experts: {where}: lacks {lacking[0]}; the columns are {', '.join(_COLUMNS)}"
                 )
+            if not all(isinstance(row[name], str) for name in _COLUMNS[1:]):
+                raise UserError(f"evaluation.experts: {where}: {', '.join(_COLUMNS[1:])} must be texts")
             if row["better"] not in _BETTER:
                 raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
-            speech, first, second = _speech_id(row["prompt"]), reply_id(row["reply_a"]), reply_id(row["reply_b"])
+            speech, first, second = (
+                _speech_id(row["prompt"], f"evaluation.experts: {where}"),
+                reply_id(row["reply_a"]),
+                reply_id(row["reply_b"]),
+            )
             said = found.setdefault(str(row.get("expert") or Path(file).stem), {})
             side = _BETTER[row["better"]]
             said[speech, first, second], said[speech, second, first] = side, -side
     return found
 
 
-def _speech_id(prompt: Any) -> str:
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return hashlib.sha256(normalised(messages).encode()).hexdigest()[:16]
+def _speech_id(prompt: Any, where: str) -> str:
+    return hashlib.sha256(normalised(messages_of(prompt, where)).encode()).hexdigest()[:16]
 
 
 def reply_id(text: str) -> str:

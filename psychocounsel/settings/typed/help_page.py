@@ -1,4 +1,4 @@
-"""`--help` of a command that Hydra composes, from `conf/hydra/help/`: Hydra's own would read its files anew for each group."""
+"""Prints `--help` from `conf/hydra/help/`. Hydra would print the same, but it copies its file index for every config group."""
 
 from collections.abc import Sequence
 from pathlib import Path

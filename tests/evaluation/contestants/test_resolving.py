@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.reply_file import ReplyFile
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.settings.targets import build
 from tests.support.contests import contest, replies
+from tests.support.harness import write_jsonl
 
 
 def contestants(*overrides: str) -> list[tuple[str, int, str, str]]:
@@ -72,3 +74,10 @@ def test_a_run_without_a_model_yet_is_refused(tmp_path: Path) -> None:
     write_job(tmp_path, "psychocounsel.train", 0, [])
     with pytest.raises(UserError, match="has no model yet"):
         contest("evaluation=health", f"model.path={tmp_path}")
+
+
+@pytest.mark.parametrize("prompt", [3, ["a text"], [{"role": "user"}]])
+def test_a_prompt_of_another_form_in_a_file_of_replies_is_one_line(tmp_path: Path, prompt: object) -> None:
+    file = write_jsonl(tmp_path / "odd.jsonl", [{"prompt": prompt, "reply": "Yes."}])
+    with pytest.raises(UserError, match=r"odd.jsonl.*neither a text nor a list"):
+        ReplyFile(name="odd", model=str(file)).open("against")
