@@ -239,6 +239,13 @@ class Algorithm:
         """Metrics that are no sums: from the scores, float32[completions] per group, of all held-out groups."""
         return {}
 
+    def figure_names(self) -> tuple[str, ...] | None:
+        """The names of what `loss` and `evaluation` give for held-out data, without prefixes; None: not known beforehand.
+
+        A subclass with a `loss` or an `evaluation` of its own says its own names, or none are known. Not asked with rollouts.
+        """
+        return None
+
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the loss terms and metrics of one micro-batch by name.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics, soft_losses
+from psychocounsel.algo.pair_terms import PAIR_FIGURES, chosen_nll, pair_term, reward_metrics, soft_losses
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -67,6 +67,9 @@ class DPO(Algorithm):
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         return collect_reference(groups, ctx)
+
+    def figure_names(self) -> tuple[str, ...]:
+        return (*PAIR_FIGURES, *(("loss_preference", "loss_sft") if self.sft_weight else ()))
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms per pair; metrics are implicit rewards beta * log(pi/ref), ties count half in the accuracy."""

@@ -62,6 +62,9 @@ class KTO(Algorithm):
         self._kl = 0.0 if mean < 0 else mean  # NaN stays, and stops the run
         return [_labelled(group, True) for group in groups]
 
+    def figure_names(self) -> tuple[str, ...]:
+        return ("loss", "accuracy", "margin", "kl")
+
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms per completion. A reward is beta (h - z), or its negative for a bad reply; `kl` is z."""
         import torch

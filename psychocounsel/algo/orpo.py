@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics
+from psychocounsel.algo.pair_terms import PAIR_FIGURES, chosen_nll, pair_term, reward_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class ORPO(Algorithm):
     beta: float = option(0.1, above=0)
 
     needs = Needs(data="pairs", weights=True)
+
+    def figure_names(self) -> tuple[str, ...]:
+        return (*PAIR_FIGURES, "loss_preference", "loss_sft")
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """The preference term per pair, the likelihood per chosen token; rewards are beta * log p."""

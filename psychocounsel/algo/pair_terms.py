@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch
 
 
+PAIR_FIGURES = ("loss", "accuracy", "margin", "chosen")  # of held-out pairs: the loss, and those of `reward_metrics`
+
+
 def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: str = "policy") -> Term:
     """The mean over pairs of values, float[P], each times its weight in `batch.pair_weights`.
 

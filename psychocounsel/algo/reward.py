@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import pair_term, reward_metrics, soft_losses
+from psychocounsel.algo.pair_terms import PAIR_FIGURES, pair_term, reward_metrics, soft_losses
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -46,6 +46,11 @@ class Reward(Algorithm):
             raise UserError(
                 f"algo.margin={self.margin}: rows lack ratings (chosen_empathy_rating, ...): use algo.margin=0 or rated data"
             )
+
+    def figure_names(self) -> tuple[str, ...]:
+        intervals = (f"{name}{end}" for name in ("accuracy", "auc", "ece", "brier") for end in ("", "_low", "_high"))
+        terms = ("loss_preference", "loss_centring") if self.centring else ()
+        return (*dict.fromkeys((*PAIR_FIGURES, *terms, *intervals)), "reward_mean", "reward_std")
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms per pair; rewards are the scores themselves."""

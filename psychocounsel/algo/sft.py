@@ -17,6 +17,9 @@ class SFT(Algorithm):
 
     needs = Needs(data="completions")
 
+    def figure_names(self) -> tuple[str, ...]:
+        return ("loss",)
+
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Mean negative log-likelihood per completion token, over the global batch."""
         assert outputs.logprobs is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Needs, Outputs, Term
-from psychocounsel.algo.pair_terms import chosen_nll, pair_term, reward_metrics
+from psychocounsel.algo.pair_terms import PAIR_FIGURES, chosen_nll, pair_term, reward_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class SimPO(Algorithm):
     sft_weight: float = option(0.0, at_least=0)
 
     needs = Needs(data="pairs", weights=True)
+
+    def figure_names(self) -> tuple[str, ...]:
+        return (*PAIR_FIGURES, *(("loss_preference", "loss_sft") if self.sft_weight else ()))
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms per pair; with e = label_smoothing, -(1-e) log s(m) - e log s(-m) of the margin m."""

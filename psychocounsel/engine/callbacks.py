@@ -24,10 +24,20 @@ Announce = Callable[[str], None]  # tells the callbacks one of EVENTS
 
 
 class Callback:
-    """Base class: override `on`. Events are those of EVENTS; every rank is told, but of shards only the one that made it."""
+    """Base class: override `on`, `eval_end` or both.
+
+    Events are those of EVENTS; every rank is told, but of shards only the one that made it.
+    """
 
     def on(self, event: str, step: int, run: Run) -> None:
         """Called at `event` after `step` optimizer steps."""
+
+    def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
+        """Called on every rank after an evaluation, with its figures by name (`eval/loss`); `model/` is up to date.
+
+        A text ends the run in good order, as if `step` had been its last: it says why. One rank's answer is enough.
+        """
+        return None
 
 
 class Callbacks:
@@ -44,6 +54,15 @@ class Callbacks:
     def announce(self, event: str, step: int) -> None:
         for callback in self.each:
             callback.on(event, step, self.run)
+
+    def eval_end(self, metrics: dict[str, float], step: int, gather: Callable[[str], list[str]]) -> str:
+        """Why the run is to end after this evaluation, the same on all ranks, whose texts `gather` collects; "" if it goes on."""
+        if not self.each:
+            return ""
+        reasons = [
+            callback.eval_end(metrics, step, self.run) for callback in self.each if hasattr(callback, "eval_end")
+        ]
+        return next(filter(None, gather(next(filter(None, reasons), ""))), "")
 
 
 def _instantiate(name: str, callback: Any) -> Any:

@@ -42,9 +42,7 @@ class Evaluator:
             return HeldOutEvaluation()
         for engine in self.collector.stepper.engines.values():
             engine.train(False)
-        metrics = self.feed.evaluate(state.step)
-        if metrics is None:
-            return HeldOutEvaluation(self._rows())
+        metrics = (self._rows() if self.feed.holds_rows else {}) | self.feed.evaluate(state.step)
         if not state.step:  # what the policy is to begin with, no limit can change
             return HeldOutEvaluation(metrics)
         over = exceeded(metrics, state.before, self.run.config.guard)

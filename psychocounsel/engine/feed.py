@@ -5,6 +5,7 @@ from typing import Protocol
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group
 from psychocounsel.engine.collector import Collector
+from psychocounsel.engine.rounds.held_out import HeldOutReplies
 from psychocounsel.engine.schedule import DataOrder
 
 
@@ -12,6 +13,7 @@ class Feed(Protocol):
     """All ranks call each method together."""
 
     steps: int
+    holds_rows: bool  # whether the loss of held-out rows is measured, too
 
     def start(self, weights: str) -> None:
         """Collect what is collected before the first step; `weights` tells the policy's weights from others."""
@@ -22,8 +24,8 @@ class Feed(Protocol):
     def metrics(self, step: int) -> dict[str, float]:
         """What there is to say of a round with its first step."""
 
-    def evaluate(self, step: int) -> dict[str, float] | None:
-        """Metrics of held-out prompts after `step` steps; None where held-out rows are judged by the loss."""
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Metrics of replies to held-out prompts after `step` steps; none where the policy writes none."""
 
     def sample(self, step: int) -> str | None:
         """Some replies to show with the line of step `step` (from 1), as Markdown; None where there is nothing new."""
@@ -33,10 +35,14 @@ class Feed(Protocol):
 
 
 class OfflineFeed:
-    """Rows of a dataset, in the order of `DataOrder`."""
+    """Rows of a dataset, in the order of `DataOrder`; `replies` measures the policy's own replies at evaluations."""
 
-    def __init__(self, data: Dataset, order: DataOrder, collector: Collector) -> None:
-        self.data, self.order, self.collector = data, order, collector
+    holds_rows = True
+
+    def __init__(
+        self, data: Dataset, order: DataOrder, collector: Collector, replies: HeldOutReplies | None = None
+    ) -> None:
+        self.data, self.order, self.collector, self.replies = data, order, collector, replies
         self.steps = order.steps
 
     def start(self, weights: str) -> None:
@@ -48,8 +54,8 @@ class OfflineFeed:
     def metrics(self, step: int) -> dict[str, float]:
         return {}
 
-    def evaluate(self, step: int) -> dict[str, float] | None:
-        return None
+    def evaluate(self, step: int) -> dict[str, float]:
+        return self.replies.metrics(step) if self.replies else {}
 
     def sample(self, step: int) -> str | None:
         return None

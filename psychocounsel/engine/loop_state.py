@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.summary import smaller_is_better
 
 
 @dataclass
@@ -12,7 +13,7 @@ class LoopState:
 
     `before`, `last`: evaluations before training and the newest; `best`: that of the model kept, with its step.
     `minibatch`: how many steps `round` has had; `peaks`: the highest value of each metric in them. `skipped`: steps that
-    left the main model as it was because the algorithm said so.
+    left the main model as it was because the algorithm said so. `ended_early`: why, once a callback has ended the run.
     """
 
     step: int = 0
@@ -24,6 +25,7 @@ class LoopState:
     minibatch: int = 0
     peaks: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
+    ended_early: str = ""
 
     def enter(self, number: int) -> None:
         """Begin a step of round `number`; a new round has no peaks yet."""
@@ -58,7 +60,7 @@ class LoopState:
             return False
         if not eligible:
             return False
-        smaller = mode == "min" or (mode == "auto" and "loss" in metric)
+        smaller = smaller_is_better(metric, mode)
         if self.best and not (
             evaluation[metric] < self.best[metric] if smaller else evaluation[metric] > self.best[metric]
         ):

@@ -1,5 +1,6 @@
 """Imported once by the process that ranks on CPU are forked from: what every one of them would import."""
 
+import gc
 import os
 import signal
 
@@ -17,3 +18,5 @@ import transformers.models.llama.modeling_llama  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402, F401
 
 import psychocounsel.engine.trainer  # noqa: E402, F401
+
+gc.freeze()  # ranks need not look through what will live anyway, nor copy its pages to mark it

@@ -16,6 +16,7 @@ from psychocounsel.engine.telemetry.final_report import Ending, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.summary import is_finished
 
 
 class Products:
@@ -57,7 +58,9 @@ class Products:
                 f"{self.run.dir}: the {' and the '.join(changed)} changed since this run began: "
                 "restore them, or use another run_dir"
             )
-        state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState)})
+        state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState) if item.name in loop})
+        if is_finished(self.run.dir):  # and is to be longer now
+            state.ended_early = ""
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
         kept = kept_model(self.files.model)
@@ -96,7 +99,11 @@ class Products:
             return
         metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
-        report_end(self.run, Ending(status, state.step, self.steps, metrics, time.time() - self.started), mark)
+        report_end(
+            self.run,
+            Ending(status, state.step, self.steps, metrics, time.time() - self.started, state.ended_early),
+            mark,
+        )
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
         """Save the rows of the failed batch of `step` on the ranks that have them; says on every rank where they are."""

@@ -22,6 +22,7 @@ from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.optimizer_step import OptimizerStep
 from psychocounsel.engine.products import Products
 from psychocounsel.engine.references.choosing import choose_reference
+from psychocounsel.engine.rounds.held_out import open_held_out
 from psychocounsel.engine.rounds.mixed_feed import mixed
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
@@ -111,7 +112,9 @@ class Trainer:
     def _feed(self) -> Feed:
         config = self.config
         if not self.algorithm.needs.rollouts:
-            return OfflineFeed(self.data, data_order(config, len(self.data.train)), self.collector)
+            prompts, order = self.data.held_out_prompts, data_order(config, len(self.data.train))
+            asked = (self.run, prompts, self.stepper, self.tokenizer, self.chat, self._stop_if_asked)
+            return OfflineFeed(self.data, order, self.collector, open_held_out(*asked) if prompts else None)
         more = (self.tokenizer, self.chat, self._announce, self._alive_in_round)
         rounds = open_rounds(self.run, self.data, self.collector, *more)
         if not self.algorithm.offline_groups(config.global_batch_size):
@@ -180,7 +183,7 @@ class Trainer:
         while True:
             if self.state.line is not None:
                 self._finish_step(self.state.line)
-            if self.state.step >= self.steps:
+            if self.state.step >= self.steps or self.state.ended_early:
                 break
             self._stop_if_asked()
             self._train_step()
@@ -208,6 +211,9 @@ class Trainer:
         if evaluation.metrics:
             line |= evaluation.metrics
             self._note(evaluation)
+            said = self.callbacks.eval_end(evaluation.metrics, self.state.step, self.world.gather)
+            self.state.ended_early = "" if is_last else said
+        is_last = is_last or bool(self.state.ended_early)
         self.state.line = None
         self.records.write(line)
         self.progress.update(self.state.step, line)

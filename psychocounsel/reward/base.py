@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import MISSING
 
 from psychocounsel.data.rows import Message
-from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import Contract, GroupSettings
+from psychocounsel.settings.contract import Contract, GroupSettings, refuse_another_kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,9 +95,5 @@ def open_scorer(settings: RewardSettings, device: torch.device) -> Scorer:
         UserError: as `open` does, or if it gives no Scorer.
     """
     scorer = settings.open(device)
-    if not isinstance(scorer, Scorer):
-        raise UserError(
-            f"reward={settings.name}: open returned {type(scorer).__name__}, which must derive from "
-            "psychocounsel.reward.base.Scorer"
-        )
+    refuse_another_kind(scorer, Scorer, f"reward={settings.name}: open")
     return scorer

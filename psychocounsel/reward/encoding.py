@@ -62,16 +62,26 @@ def encode_conversations(
 def score_what_fits(
     scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
 ) -> Array:
-    """Rewards, float32[conversations]; NaN where a conversation is too long for the reward model. None are asked of none."""
+    """Rewards, float32[conversations]; NaN where a conversation is too long for the reward model. None are asked of none.
+
+    Raises:
+        UserError: for a reward that is not finite.
+    """
     if not conversations:
         return np.zeros(0, np.float32)
     try:
-        return scorer.score(conversations, progress)
+        return _finite(scorer.score(conversations, progress))
     except TooManyTokens:
         rewards = np.full(len(conversations), np.nan, np.float32)
         for number, conversation in enumerate(conversations):
             try:
-                rewards[number] = scorer.score([conversation])[0]
+                rewards[number] = _finite(scorer.score([conversation]))[0]
             except TooManyTokens:
                 continue
         return rewards
+
+
+def _finite(rewards: Array) -> Array:
+    if not np.isfinite(rewards).all():
+        raise UserError("the reward model gives rewards that are not finite: try reward.dtype=fp32, or another model")
+    return rewards

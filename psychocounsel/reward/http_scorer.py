@@ -71,13 +71,14 @@ class ServerScorer(Scorer):
     def __init__(self, settings: ServerReward) -> None:
         from transformers import AutoConfig
 
-        from psychocounsel.model.load import load_chat_format, loading, resolve_path
+        from psychocounsel.model.load import load_chat_format, loading, require_model, resolve_path
         from psychocounsel.model.reward_head import is_openrlhf
         from psychocounsel.remote.client import Client
         from psychocounsel.reward.scale import Scale
 
         self.settings = settings
         section: Any = OmegaConf.create(asdict(settings))
+        require_model(settings.path, settings.revision, "reward")
         with loading(settings.path, "reward"):
             config = AutoConfig.from_pretrained(resolve_path(settings.path, "reward"), revision=settings.revision)
         self.tokenizer, self.chat = load_chat_format(section, "reward")

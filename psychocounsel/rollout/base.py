@@ -41,6 +41,16 @@ class Sampling:
     top_k: int = 0
 
 
+def sampling_of(config: DictConfig, samples: int, number: int, shard: int) -> Sampling:
+    """How `samples` replies to each prompt of a shard are drawn, by the settings of a run: seeded by the round's `number`."""
+    import numpy as np
+
+    rollout = config.rollout
+    seed = int(np.random.SeedSequence([config.seed, number, shard]).generate_state(1)[0])
+    limits = (samples, rollout.temperature, rollout.max_tokens, config.max_length, seed)
+    return Sampling(*limits, rollout.top_p, rollout.top_k)
+
+
 class TrainedPolicy(Protocol):
     """What a rollout may know of the policy that training changes; the engine of the policy is one."""
 

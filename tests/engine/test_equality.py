@@ -59,7 +59,6 @@ _SHARDED = ["cluster.processes=2", "zero=3", "zero.persistence_elements=0"]
         [*_SHARDED, "micro_batch_tokens=600"],
         pytest.param([*_SHARDED, "model.attention=dense"], marks=pytest.mark.slow),
         pytest.param([*_SHARDED, "model.gradient_checkpointing=true"], marks=pytest.mark.slow),
-        ["zero=2", "micro_batch_tokens=1500"],
     ],
     ids=" ".join,
 )

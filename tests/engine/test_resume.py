@@ -40,13 +40,22 @@ def command(run_dir: Path, model: Path, setting: tuple[str, ...], *more: str) ->
     return ["train", f"run_dir={run_dir}", f"model.path={model}", *BASE, *setting, *more]
 
 
+class Unbroken(dict[tuple[str, ...], Path]):
+    """Finished runs by their settings. Each is trained when a test first asks for it."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model = folder, model
+
+    def __missing__(self, setting: tuple[str, ...]) -> Path:
+        run = self.folder / str(len(self))
+        cli(*command(run, self.model, setting), cwd=ROOT)
+        self[setting] = run
+        return run
+
+
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[tuple[str, ...], Path]:
-    runs = {}
-    for name, setting in {"small": SMALL, "sharded": SHARDED}.items():
-        runs[setting] = tmp_path_factory.mktemp("resume") / name
-        cli(*command(runs[setting], small_model, setting), cwd=ROOT)
-    return runs
+def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Unbroken:
+    return Unbroken(tmp_path_factory.mktemp("resume"), small_model)
 
 
 def assert_bitwise_equal(run_dir: Path, unbroken: Path) -> None:
@@ -72,13 +81,13 @@ def kill_and_resume(run_dir: Path, model: Path, setting: tuple[str, ...], event:
 @pytest.mark.parametrize(
     ("event", "step"), [DEATHS[1], *(pytest.param(*DEATHS[each], marks=mark) for each, mark in SELDOM)]
 )
-def test_kill_and_resume(event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path) -> None:
+def test_kill_and_resume(event: str, step: int, unbroken: Unbroken, small_model: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", small_model, SMALL, event, step)
     assert_bitwise_equal(tmp_path / "run", unbroken[SMALL])
 
 
 @pytest.mark.proof
-def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Path) -> None:
+def test_kill_and_resume_sharded(unbroken: Unbroken, small_model: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", small_model, SHARDED, "checkpoint_written", 4)
     assert_bitwise_equal(tmp_path / "run", unbroken[SHARDED])
 
@@ -89,7 +98,7 @@ def test_kill_and_resume_sharded(unbroken: dict, small_model: Path, tmp_path: Pa
 )
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.proof)])
 def test_kill_and_resume_sharded_matrix(
-    event: str, step: int, rank: int, unbroken: dict, small_model: Path, tmp_path: Path
+    event: str, step: int, rank: int, unbroken: Unbroken, small_model: Path, tmp_path: Path
 ) -> None:
     death = f"+callbacks.kill={{_target_: tests.support.killer.Kill, event: {event}, step: {step}, rank: {rank}}}"
     cli(*command(tmp_path / "run", small_model, SHARDED, death), cwd=ROOT, check_code=137)
@@ -116,7 +125,7 @@ def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small
 
 @pytest.mark.parametrize(("event", "step"), [("step_end", 3), pytest.param("eval_batch", 4, marks=pytest.mark.proof)])
 def test_stop_file_saves_and_the_same_command_goes_on(
-    event: str, step: int, unbroken: dict, small_model: Path, tmp_path: Path
+    event: str, step: int, unbroken: Unbroken, small_model: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     touch = f"+callbacks.touch={{_target_: tests.support.killer.Touch, event: {event}, step: {step}}}"
@@ -140,7 +149,7 @@ def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) ->
     assert "may grow but not shrink" in shrunk.stderr
 
 
-def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: dict, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: Unbroken, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     kept = command(run_dir, small_model, SMALL, "checkpoint.keep_last=3")
     death = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 5}"
@@ -156,7 +165,7 @@ def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: dict, tm
 
 @pytest.mark.parametrize("setting", [SMALL, pytest.param(SHARDED, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
-    setting: tuple[str, ...], unbroken: dict, small_model: Path, tmp_path: Path
+    setting: tuple[str, ...], unbroken: Unbroken, small_model: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     full = "+callbacks.full={_target_: tests.support.killer.FullDisk, step: 3}"
@@ -174,7 +183,7 @@ def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_other_processes_and_another_stage_go_on(unbroken: dict, small_model: Path, tmp_path: Path) -> None:
+def test_other_processes_and_another_stage_go_on(unbroken: Unbroken, small_model: Path, tmp_path: Path) -> None:
     """And save every step, since the minutes are over by then."""
     run_dir = tmp_path / "run"
     touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"

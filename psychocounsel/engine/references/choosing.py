@@ -25,16 +25,25 @@ def choose_reference(
     Raises:
         UserError: if the copy cannot be loaded.
     """
-    config: Any = run.config
-    algorithm, world, batch = stepper.algorithm, stepper.world, config.global_batch_size
+    algorithm, batch = stepper.algorithm, run.config.global_batch_size
     if algorithm.reference_kind == "none":
         return None
-    before_training = AdaptersOff(stepper, batch)
     if not rounds:
-        return CachedReference(run, stepper, before_training, alive)
+        return CachedReference(run, stepper, AdaptersOff(stepper, batch), alive)
     if algorithm.reference_kind == "round":
         return RoundStart(stepper, batch)
+    return before_training(run, stepper, tokenizer)
+
+
+def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
+    """The policy before training, to be asked at any time: the policy with its adapters off, or a frozen copy.
+
+    Raises:
+        UserError: if the copy cannot be loaded.
+    """
+    config: Any = run.config
+    world, batch = stepper.world, config.global_batch_size
     if stepper.main.module.adapter is not None:
-        return before_training
-    model = build_reference(config, algorithm, world, tokenizer)
+        return AdaptersOff(stepper, batch)
+    model = build_reference(config, stepper.algorithm, world, tokenizer)
     return FrozenCopy(stepper, batch, model, resident([model], world.device, config.rollout.offload_idle))

@@ -1,12 +1,84 @@
-"""What the policy says to held-out prompts, and how it compares with what it said before training."""
+"""The policy's replies to held-out prompts, and how they compare with its replies before training."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.data.group import Array, Group, read_groups, write_groups
+from psychocounsel.data.tokenise import ChatFormat
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.references.base import Reference
+from psychocounsel.engine.references.choosing import before_training
+from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
+from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics
 from psychocounsel.metrics.winrate import win_rate
+from psychocounsel.rollout.base import Rollout, open_rollout, sampling_of
 from psychocounsel.rundir.run import Run
+from psychocounsel.settings import config as configs
+
+_ROUND = 1 << 20  # in the place of a round's number in seeds
+
+
+class HeldOutReplies:
+    """Writes a reply to each of `prompts` at an evaluation, scores it, and compares it with `reference`, if there is one.
+
+    The reference is the policy before training. `alive` is called on all ranks together, often; it may raise Stopped.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        prompts: Sequence[Group],
+        rollout: Rollout,
+        scoring: Scoring,
+        reference: Reference | None,
+        world: World,
+        alive: Callable[[], None],
+    ) -> None:
+        self.run, self.prompts, self.rollout, self.scoring = run, prompts, rollout, scoring
+        self.reference, self.world, self.alive = reference, world, alive
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """`eval/...` of the replies after `step` steps. All ranks together.
+
+        Raises:
+            UserError: if the replies before training are gone, with which these compare.
+        """
+        replies = self.write(step)
+        reference = self.reference.logprobs(replies) if self.reference else None
+        return held_out_metrics(self.run, step, replies, reference)
+
+    def write(self, step: int) -> list[Group]:
+        """A scored reply to each prompt by the weights after `step` steps, always drawn with the same seed."""
+        self.rollout.sync(step)
+        count, size = len(self.prompts), self.run.config.rollout.shard_prompts
+        mine = self.prompts[self.world.rank :: self.world.size]
+        written: list[Group] = []
+        for start in range(0, count, size * self.world.size):
+            self.alive()
+            first = start // self.world.size
+            settings = sampling_of(self.run.config, 1, _ROUND, start + self.world.rank)
+            written += self.rollout.generate(mine[first : first + size], settings)
+        self.rollout.rest()
+        parts = self.world.gather(self.scoring(written))
+        return [parts[index % self.world.size][index // self.world.size] for index in range(count)]
+
+
+def open_held_out(
+    run: Run, prompts: Sequence[Group], stepper: Stepper, tokenizer: Any, chat: ChatFormat, alive: Callable[[], None]
+) -> HeldOutReplies:
+    """What replies to `prompts` at evaluations of a run without rounds, with its rollout, reward and reference.
+
+    Raises:
+        UserError: if one of them cannot be loaded.
+    """
+    config: Any = run.config
+    world, settings = stepper.world, configs.build(config, "rollout")
+    rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
+    reference = before_training(run, stepper, tokenizer)
+    return HeldOutReplies(run, prompts, rollout, open_scoring(config, world), reference, world, alive)
 
 
 def held_out_metrics(run: Run, step: int, groups: list[Group], reference: list[list[Array]] | None) -> dict[str, float]:

@@ -12,6 +12,8 @@ from psychocounsel.engine.schedule import DataOrder
 class MixedFeed:
     """Each step's batch is the round's groups followed by pairs of the dataset. All else is as in `rounds`."""
 
+    holds_rows = False
+
     def __init__(self, rounds: Feed, pairs: OfflineFeed) -> None:
         self.rounds, self.pairs, self.steps = rounds, pairs, rounds.steps
         self.metrics, self.evaluate = rounds.metrics, rounds.evaluate

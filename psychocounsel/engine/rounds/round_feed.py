@@ -12,12 +12,12 @@ from psychocounsel.data.group import Group, read_groups, reference_of, write_gro
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.collector import Collector
-from psychocounsel.engine.rounds.held_out import held_out_metrics
+from psychocounsel.engine.rounds.held_out import HeldOutReplies
+from psychocounsel.engine.rounds.scoring import open_scoring
 from psychocounsel.engine.rounds.shards import Shards
 from psychocounsel.engine.schedule import round_order
 from psychocounsel.metrics.replies import reply_metrics
 from psychocounsel.metrics.samples import sample_page
-from psychocounsel.reward.base import open_scorer
 from psychocounsel.rollout.base import open_rollout
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
@@ -27,8 +27,13 @@ from psychocounsel.storage.files import read_json, write_atomically, write_json
 class RoundFeed:
     """The groups of each round, made when its first step asks for them, or read where they were made before."""
 
-    def __init__(self, run: Run, shards: Shards, collector: Collector, announce: Announce) -> None:
+    holds_rows = False
+
+    def __init__(
+        self, run: Run, shards: Shards, held_out: HeldOutReplies, collector: Collector, announce: Announce
+    ) -> None:
         self.run, self.shards, self.order, self.collector = run, shards, shards.order, collector
+        self.held_out = held_out
         self.world, self.announce = shards.world, announce
         self.steps = self.order.steps
         self._round: int | None = None
@@ -56,12 +61,9 @@ class RoundFeed:
         file = self.run.files.round(number).samples
         return file.read_text() if not place and number >= 0 and file.exists() else None
 
-    def evaluate(self, step: int) -> dict[str, float] | None:
-        """Figures of one reply to each held-out prompt."""
-        replies = self.shards.held_out(step)
-        initial = self.collector.algorithm.reference_kind == "initial"
-        reference = self.collector.logprobs("reference", replies) if initial else None
-        return held_out_metrics(self.run, step, replies, reference)
+    def evaluate(self, step: int) -> dict[str, float]:
+        self.shards.wait_for_ahead()
+        return self.held_out.metrics(step)
 
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
         files = self.run.files.round(number)
@@ -110,6 +112,8 @@ def open_rounds(
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
     rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
-    scorer = open_scorer(configs.build(config, "reward"), world.device)
-    shards = Shards(run, data, order, plan.samples, rollout, scorer, world, announce, alive)
-    return RoundFeed(run, shards, collector, announce)
+    scoring = open_scoring(config, world)
+    shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive)
+    initial = collector.reference if algorithm.reference_kind == "initial" else None
+    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, initial, world, alive)
+    return RoundFeed(run, shards, held_out, collector, announce)

@@ -7,21 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Announce
-from psychocounsel.engine.rounds.resident import resident
+from psychocounsel.engine.rounds.scoring import Scoring
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
-from psychocounsel.reward.base import Scorer
-from psychocounsel.rollout.base import Rollout, Sampling
+from psychocounsel.rollout.base import Rollout, Sampling, sampling_of
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import read_json, write_json
-
-_HELD_OUT = 1 << 20  # in the place of a round's number in seeds
 
 
 class Shards:
@@ -37,14 +32,13 @@ class Shards:
         order: RoundOrder,
         samples: int,
         rollout: Rollout,
-        scorer: Scorer,
+        scoring: Scoring,
         world: World,
         announce: Announce,
         alive: Callable[[], None],
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
-        self.samples, self.rollout, self.scorer = samples, rollout, scorer
-        self.resident = resident(scorer.models, world.device, run.config.rollout.offload_idle)
+        self.samples, self.rollout, self.scoring = samples, rollout, scoring
         self.announce, self.alive = announce, alive
         self.config: Any = run.config
         self.ahead: _Ahead | None = None
@@ -53,8 +47,7 @@ class Shards:
     def make(self, number: int, step: int) -> list[Group]:
         """The scored replies of a round that begins at `step`; what is on disk stays, the rest is written now."""
         started = time.perf_counter()
-        if self.ahead is not None:
-            self.ahead.join()
+        self.wait_for_ahead()
         self.rollout.sync(step)
         self.announce("sync_done")
         synced = time.perf_counter()
@@ -75,22 +68,10 @@ class Shards:
             self.ahead = _Ahead(self._missing(number + 1), self.rollout)
         return replies
 
-    def held_out(self, step: int) -> list[Group]:
-        """A scored reply to each held-out prompt by the weights after `step` steps, always drawn with the same seed."""
+    def wait_for_ahead(self) -> None:
+        """Let the rollout end what it writes of the next round, before its weights change."""
         if self.ahead is not None:
             self.ahead.join()
-        self.rollout.sync(step)
-        count, size = len(self.data.held_out), self.config.rollout.shard_prompts
-        mine = self.data.held_out[self.world.rank :: self.world.size]
-        written: list[Group] = []
-        for start in range(0, count, size * self.world.size):
-            self.alive()
-            first = start // self.world.size
-            settings = self._sampling(1, _HELD_OUT, start + self.world.rank)
-            written += self.rollout.generate(mine[first : first + size], settings)
-        self.rollout.rest()
-        parts = self.world.gather(self._score(written))
-        return [parts[index % self.world.size][index // self.world.size] for index in range(count)]
 
     # -- small parts
 
@@ -123,7 +104,8 @@ class Shards:
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return [
-            (files.shard(index), part, self._sampling(self.samples, number, index)) for index, part in enumerate(cut)
+            (files.shard(index), part, sampling_of(self.config, self.samples, number, index))
+            for index, part in enumerate(cut)
         ]
 
     def _missing(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:
@@ -149,28 +131,8 @@ class Shards:
         for file in files:
             groups = read_groups(file)
             if any(completion.reward is None for group in groups for completion in group.completions):
-                write_groups(file, self._score(groups))
+                write_groups(file, self.scoring(groups))
                 self.announce("scored")
-
-    def _score(self, groups: list[Group]) -> list[Group]:
-        conversations = [
-            [*(group.messages or []), {"role": "assistant", "content": completion.text}]
-            for group in groups
-            for completion in group.completions
-        ]
-        with self.resident:
-            rewards = self.scorer.score(conversations).tolist() if conversations else []
-        for index, completion in enumerate(completion for group in groups for completion in group.completions):
-            completion.reward = rewards[index]
-            completion.reward_parts = {name: float(values[index]) for name, values in self.scorer.parts.items()} or None
-        return groups
-
-    def _sampling(self, samples: int, number: int, shard: int) -> Sampling:
-        config = self.config
-        seed = int(np.random.SeedSequence([config.seed, number, shard]).generate_state(1)[0])
-        rollout = config.rollout
-        limits = (samples, rollout.temperature, rollout.max_tokens, config.max_length, seed)
-        return Sampling(*limits, rollout.top_p, rollout.top_k)
 
 
 class _Ahead:

@@ -34,6 +34,7 @@ class Ending:
     total: int
     metrics: dict[str, Any]
     seconds: float
+    early: str = ""  # why a callback ended the run
 
 
 def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
@@ -46,6 +47,7 @@ def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
         metrics=outcome.metrics,
         fingerprint=fingerprint,
         seconds=round(outcome.seconds, 3),
+        **({"ended_early": outcome.early} if outcome.early else {}),
     )
     run.write_state(outcome.status, outcome.step, outcome.total)
     for line in _lines(run, outcome):
@@ -59,7 +61,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     algorithm = target.__name__
     what = f"{algorithm} on {config.model.name} with data={config.data.name}"
     ended = f"{outcome.status} at step {outcome.step} of {outcome.total}, {_duration(outcome.seconds)}"
-    lines = ["", f"{what}: {ended}"]
+    lines = ["", f"{what}: {ended}" + (f" ({outcome.early})" if outcome.early else "")]
     before, best, last = (outcome.metrics[name] for name in ("before", "best", "last"))
     if best:
         lines.append(f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']})")

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import ONLY_CELL, RunDir
 from psychocounsel.settings.schema import option
 
 
@@ -77,7 +77,7 @@ class Wandb(NoTracker):
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,
-            name=self.name or run_dir.name,
+            name=self.name or _name(run_dir, config),
             id=hashlib.sha256(str(run_dir).encode()).hexdigest()[:16],
             resume="allow",
             group=Path(config.sweep_dir).name if config.sweep_dir else None,
@@ -98,6 +98,12 @@ class Wandb(NoTracker):
 
     def finish(self) -> None:
         self.run.finish()
+
+
+def _name(run_dir: Path, config: DictConfig) -> str:
+    """What tells the run from others: of the only one of its sweep, or stage, the sweep's name."""
+    is_alone = config.sweep_dir and run_dir.name == ONLY_CELL
+    return Path(config.sweep_dir).name if is_alone else run_dir.name
 
 
 def server_address() -> str:

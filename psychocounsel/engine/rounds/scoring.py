@@ -1,0 +1,43 @@
+"""Rewards of replies."""
+
+from collections.abc import Sequence
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.data.group import Group
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.rounds.resident import resident
+from psychocounsel.reward.base import Scorer, open_scorer
+from psychocounsel.settings import config as configs
+
+
+class Scoring:
+    """Gives replies the rewards of `scorer`, whose models are on `device` for that time alone with `offload`."""
+
+    def __init__(self, scorer: Scorer, device: torch.device, offload: bool) -> None:
+        self.scorer, self.resident = scorer, resident(scorer.models, device, offload)
+
+    def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
+        """The same groups, each completion with its `reward` and, of several reward models, `reward_parts`."""
+        replies = [(group, completion) for group in groups for completion in group.completions]
+        conversations = [
+            [*(group.messages or []), {"role": "assistant", "content": completion.text}]
+            for group, completion in replies
+        ]
+        with self.resident:
+            rewards = self.scorer.score(conversations).tolist() if conversations else []
+        for index, (_, completion) in enumerate(replies):
+            completion.reward = rewards[index]
+            completion.reward_parts = {name: float(values[index]) for name, values in self.scorer.parts.items()} or None
+        return groups
+
+
+def open_scoring(config: DictConfig, world: World) -> Scoring:
+    """The scoring of a run with replies.
+
+    Raises:
+        UserError: if the reward model cannot be loaded.
+    """
+    scorer = open_scorer(configs.build(config, "reward"), world.device)
+    return Scoring(scorer, world.device, config.rollout.offload_idle)
