@@ -218,7 +218,7 @@ def _job(module: str, checked: DictConfig, given: DictConfig | Overrides) -> Job
     """The job of a checked configuration; its run directory is chosen, and not yet made."""
     if checked.dry_run:
         raise UserError("dry_run=true starts nothing: leave it out, or use compose() to check a configuration")
-    return make_job(module, checked, [] if isinstance(given, DictConfig) else list(given), 0, None)
+    return make_job(module, checked, [] if isinstance(given, DictConfig) else list(given))
 
 
 def _run(job: Job, say: Say) -> tuple[int, list[str]]:
@@ -283,7 +283,7 @@ def _submit_from_pipe() -> int:
     given = json.load(sys.stdin)
     try:
         config = configs.check(OmegaConf.create(given["config"]))
-        return submit([make_job(given["module"], config, given["overrides"], 0, None)], config).exit_code
+        return submit([make_job(given["module"], config, given["overrides"])], config).exit_code
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)
         return CONTINUE_LATER

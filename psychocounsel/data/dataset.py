@@ -17,11 +17,16 @@ from psychocounsel.errors import UserError
 
 @dataclass
 class Dataset:
-    """`pairs`: those of the training part, where an algorithm learns from them beside replies of the policy to `train`."""
+    """What a run trains on and is evaluated by.
+
+    `pairs`: those of the training part, where an algorithm learns from them beside replies of the policy to `train`.
+    `held_out_prompts`: the prompts of `held_out`, each once, where `eval.replies` asks for replies to them.
+    """
 
     train: list[Group]
     held_out: list[Group]
     pairs: list[Group] = field(default_factory=list)
+    held_out_prompts: list[Group] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """sha256 of all token ids, rewards, labels, weights and soft labels, in order."""
@@ -41,7 +46,8 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
     """Load, select and tokenise the training and held-out groups of a run; `kind` is what the algorithm needs.
 
     Training pairs get the weights of `data.balance`; held-out ones count equally. With `pairs` also those of the training
-    part, whatever the kind. What was tokenised before comes from `paths.cache`, and is reported again.
+    part, whatever the kind. With `eval.replies` also the held-out prompts alone. What was tokenised before comes from
+    `paths.cache`, and is reported again.
 
     Raises:
         UserError: for unusable data; the message names file and row.
@@ -52,6 +58,9 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
     if config.data.balance:
         train = weigh_pairs(train, config.data.balance, report)
     found = Dataset(train, held_out[: config.eval.limit])
+    if config.eval.replies and kind != "prompts":
+        _, prompts = through_cache(config, chat, "prompts", report, partial(_tokenise, chat, "prompts"))
+        found.held_out_prompts = prompts[: config.eval.limit]
     if pairs:
         found.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))
         if not found.pairs:

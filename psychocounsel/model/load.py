@@ -1,5 +1,6 @@
 """Loading tokenizers and models: shipped, local or from the hub."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ from safetensors import SafetensorError
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError, is_disk_full
+from psychocounsel.remote.hub import require_known
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import check_model_folder
 
 _SHIPPED = Path(__file__).parent / "shipped"
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def resolve_path(path: str, key: str = "model") -> str:
@@ -28,6 +31,16 @@ def resolve_path(path: str, key: str = "model") -> str:
     return str(folder)
 
 
+def require_model(path: str, revision: str | None, key: str) -> None:
+    """Refuse at once a hub id that neither the cache nor the hub knows, which may be a folder with a typing error.
+
+    Raises:
+        UserError: naming `key`.
+    """
+    if _HUB_ID.fullmatch(path) and not Path(path).exists():
+        require_known(path, revision, f"{key}.path")
+
+
 def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False) -> tuple[Any, ChatFormat]:
     """Return the tokenizer and its chat format; `key` is the config group that errors name.
 
@@ -38,6 +51,7 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     """
     from transformers import AutoTokenizer
 
+    require_model(model.path, model.revision, key)
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
     except Exception as error:  # a damaged tokenizer.json has no type of error of its own
@@ -111,6 +125,7 @@ def load_weights(
         UserError: if it cannot be loaded.
     """
     path = resolve_path(model.path, key)
+    require_model(model.path, model.revision, key)
     if Path(path).is_dir():
         check_model_folder(Path(path), f"{key}.path")
     with loading(model.path, key):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.rundir.paths import outputs_of, run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.settings.reward_sections import path_is, reward_sections
@@ -65,30 +65,6 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
     check_model_paths(config, "model", config.model)
 
 
-def check_guard(config: DictConfig, algorithm: Any) -> None:
-    """Refuse limits on what is not measured, and a stop without limits.
-
-    Raises:
-        UserError: naming the key and what to type instead.
-    """
-    guard = config.guard
-    limits = [name for name, value in guard.items() if name != "stop" and value is not None]
-    if (limits or guard.stop) and not algorithm.needs.rollouts:
-        name = limits[0] if limits else "stop"
-        raise UserError(
-            f"guard.{name}={guard[name]}: guards look at replies of the policy, and this algorithm has none; leave it out, "
-            "or use one with rollouts (online_dpo, ppo, rloo, grpo)"
-        )
-    if guard.stop and not limits:
-        raise UserError("guard.stop=true stops at a limit, and there is none: give guard.repetition=0.2, for instance")
-    if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
-        raise UserError(
-            f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
-        )
-    if guard.kl is not None and algorithm.reference_kind != "initial":
-        raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
-
-
 def check_needs(algorithm: Any) -> None:
     """Refuse an algorithm whose `needs` this engine cannot meet."""
     name, needs = type(algorithm).__name__, algorithm.needs
@@ -106,24 +82,6 @@ def check_needs(algorithm: Any) -> None:
             f"algo={name}: needs.rollouts={needs.rollouts} contradicts its round, which is {algorithm.round}; an algorithm "
             "with rollouts is a subclass of psychocounsel.algo.online.Online"
         )
-
-
-def check_rollouts(config: DictConfig, algorithm: Any) -> None:
-    """Refuse what an algorithm cannot do that learns from the policy's own replies.
-
-    Raises:
-        UserError: naming the key and what to type instead.
-    """
-    check_reward_paths(config)
-    batch, wanted = config.global_batch_size, algorithm.round.prompts
-    prompts = batch - algorithm.offline_groups(batch)
-    if wanted and wanted % prompts:
-        less = "" if prompts == batch else f" less {batch - prompts} by algo.offline_fraction"
-        raise UserError(
-            f"algo.prompts_per_round={wanted} must be a multiple of global_batch_size={batch}{less}, the prompts of a step"
-        )
-    if config.micro_batch_tokens == "auto":
-        raise UserError("micro_batch_tokens=auto measures rows, and here they are yet to be written: give a number")
 
 
 def _check_callbacks(config: DictConfig) -> None:
@@ -196,7 +154,8 @@ def check_data(config: DictConfig) -> None:
             raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
         if not entry.path:
             raise UserError(f"data.mix[{index}]: {entry.name} has no path of its own; give path=FILE_OR_FOLDER as well")
-        check_local_path(entry.path, f"data.mix[{index}].path")
+        if not is_made_before(config, entry.path):
+            check_local_path(entry.path, f"data.mix[{index}].path")
     if len({bool(entry.weight) for entry in data.mix}) > 1:
         raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
     source = data.eval_path or ("data.mix" if data.mix else data.path)
@@ -205,7 +164,8 @@ def check_data(config: DictConfig) -> None:
     if data.split != "train" and not own_source and not data.mix and _is_one_part(data.path):
         raise UserError(f"data.split={data.split}: {data.path} has no splits; leave it out")
     for key in ("path", "eval_path"):
-        check_local_path(data[key], f"data.{key}")
+        if not (data[key] and is_made_before(config, data[key])):
+            check_local_path(data[key], f"data.{key}")
 
 
 def _is_one_part(path: str) -> bool:
@@ -221,7 +181,7 @@ def check_reward_paths(config: DictConfig) -> None:
 
 def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
     """`section` stands at `group`; only a reward model may be an adapter, because it is not trained on."""
-    if section.path and _is_made_before(config, section.path):
+    if section.path and is_made_before(config, section.path):
         return
     check_local_path(section.path, f"{group}.path", folder=True)
     if section.path and (run := run_of_model(Path(section.path).expanduser().absolute())) and is_run(run):
@@ -236,11 +196,16 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
         check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
 
 
-def _is_made_before(config: DictConfig, path: str) -> bool:
-    """Whether a folder that is not there yet lies in a run that `after` waits for."""
-    place = Path(path).expanduser().absolute()
-    parents = [Path(each).expanduser().absolute() for each in (config.after if "after" in config else [])]
-    return not place.exists() and any(place.is_relative_to(parent) for parent in parents)
+def is_made_before(config: DictConfig, path: str) -> bool:
+    """Whether what is not there yet lies in a run that `after` waits for, or is the best run that it chooses."""
+    return not Path(path).expanduser().exists() and is_of_earlier_run(config, path)
+
+
+def is_of_earlier_run(config: DictConfig, path: str) -> bool:
+    """Whether a path lies in what a run makes that `after` names."""
+    named = config.get("after") if OmegaConf.is_list(config.get("after")) else []  # not checked yet
+    place, *parents = (Path(os.path.abspath(os.path.expanduser(str(each)))) for each in (path, *named))
+    return any(place.is_relative_to(made) for parent in parents for made in outputs_of(parent))
 
 
 def check_shipped(value: str, key: str) -> None:
@@ -281,14 +246,13 @@ def make_paths_absolute(config: DictConfig) -> None:
         *((entry, "path") for entry in (config.audit.against if "audit" in config else [])),
     ]:
         value = node[key]
-        if value and not value.startswith("builtin:") and Path(value).expanduser().exists():
-            node[key] = str(Path(value).expanduser().resolve())
-        elif value and _is_made_before(config, value):
+        if value and is_of_earlier_run(config, value):  # by its name: the best run of a stage is a link
             node[key] = os.path.abspath(os.path.expanduser(value))
+        elif value and not value.startswith("builtin:") and Path(value).expanduser().exists():
+            node[key] = str(Path(value).expanduser().resolve())
     for key in ("output", "cache"):
         config.paths[key] = os.path.abspath(os.path.expanduser(config.paths[key]))
-    for key in ("run_dir", "sweep_dir", "out", "remove"):
-        if config.get(key):
-            config[key] = os.path.abspath(os.path.expanduser(config[key]))
+    for key in filter(config.get, ("run_dir", "sweep_dir", "out", "remove")):
+        config[key] = os.path.abspath(os.path.expanduser(config[key]))
     if "after" in config:
         config.after = [os.path.abspath(os.path.expanduser(parent)) for parent in config.after]

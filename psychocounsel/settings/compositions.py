@@ -2,10 +2,18 @@
 
 import contextlib
 import pickle
+import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
+import hydra.version
+import omegaconf._utils
+import omegaconf.base
+from hydra._internal import defaults_list
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +22,52 @@ _Values = dict[tuple[Any, ...], Any]
 _last: dict[
     int, tuple[DictConfig, _Values, bytes]
 ] = {}  # by id of a schema: itself, what was merged into it, the result
+
+
+def spare_work() -> None:
+    """Let Hydra and OmegaConf leave out what they do again and again; what they compose stays the same.
+
+    All compositions read one `ConfigStore`. Hydra copies its search path whenever it composes or lists a group, and with it
+    the store, which takes 6 ms. The store needs no copy, since it hands out copies of its nodes.
+
+    Hydra makes a map of all choices for each file, to resolve the interpolations in its defaults list. Only files with
+    such an interpolation get it here. OmegaConf parses an interpolation whenever it reads it, and Hydra a version
+    whenever it asks for its own: each text is parsed once here.
+    """
+    ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
+    setattr(defaults_list, "_create_interpolation_map", _choices_if_read)  # noqa: B010
+    setattr(hydra.version, "_get_version", lru_cache(hydra.version._get_version))  # noqa: B010
+    for module in (omegaconf.base, omegaconf._utils):  # their trees are only read; what is refused is not kept
+        setattr(module, "parse", lru_cache(maxsize=4096)(module.parse))  # noqa: B010
+
+
+_choices_of = defaults_list._create_interpolation_map
+
+
+def _choices_if_read(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig:
+    """The choices that an interpolation in `defaults` may name; an empty map if there is none."""
+    entries = [each for each in defaults if not each.is_self() and not each.is_override()]
+    if any(each.is_interpolation() for each in entries):
+        return _choices_of(overrides, defaults, self_added)
+    return OmegaConf.create()
+
+
+def compose_alone(loader: Any, name: str) -> DictConfig:
+    """What `hydra.compose(name)` returns of Hydra's `loader`, without composing its own group `hydra` only to drop it.
+
+    Raises:
+        HydraException: if the file, or one that it names, is not there or does not fit.
+    """
+    try:
+        _, files = loader._parse_overrides_and_create_caching_repo(name, [])
+        found = defaults_list.create_defaults_list(
+            files, name, overrides_list=[], prepend_hydra=False, skip_missing=False
+        )
+        config: DictConfig = loader._compose_config_from_defaults_list(defaults=found.defaults, repo=files)
+    except OmegaConfBaseException as error:
+        raise ConfigCompositionException().with_traceback(sys.exc_info()[2]) from error
+    OmegaConf.set_struct(config, True)
+    return config
 
 
 class Compositions:

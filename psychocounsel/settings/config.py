@@ -1,7 +1,7 @@
 """Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,18 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
-from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.rundir.paths import run_of_model, telling_name
 from psychocounsel.settings.checks import (
     check_combinations,
     check_data,
-    check_guard,
     check_length,
     check_needs,
     check_reward_paths,
-    check_rollouts,
     make_paths_absolute,
     require_paths,
 )
 from psychocounsel.settings.code_path import add_code_path
-from psychocounsel.settings.compositions import Compositions, merged
+from psychocounsel.settings.compositions import Compositions, merged, spare_work
 from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.settings.keys import (
     SINGLE_LINES,
@@ -46,6 +44,8 @@ from psychocounsel.settings.schema import (
 )
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
+from psychocounsel.settings.sections.figure_names import check_checkpoint_metric
+from psychocounsel.settings.sections.reply_checks import check_guard, check_held_out_replies, check_rollouts
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
@@ -60,6 +60,7 @@ _SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConf
 _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", *MODEL_GROUPS)
 
 register_resolvers()
+spare_work()
 
 
 def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
@@ -121,6 +122,19 @@ def check(composed: DictConfig) -> DictConfig:
     return config
 
 
+def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    """A checked configuration with other values at dotted keys, which are held against types and limits.
+
+    Raises:
+        UserError: for a key that there is not, or a value that it cannot have.
+    """
+    plain = OmegaConf.create(OmegaConf.to_container(config))
+    assert isinstance(plain, DictConfig)
+    for key, value in values.items():
+        OmegaConf.update(plain, key, value)
+    return _typed(plain, _schema_of(plain))
+
+
 def _schema_of(plain: DictConfig) -> Any:
     command = command_of(plain)
     return target_class(plain, "evaluation").schema if command == "evaluate" else _SCHEMAS[command]
@@ -137,8 +151,11 @@ def _check_what_reads_pairs(config: DictConfig, cluster: Any) -> None:
         check_combinations(config, cluster)
         check_guard(config, algorithm)
         algorithm.check_settings(config)
+        check_held_out_replies(config, algorithm)
+        check_checkpoint_metric(config)
         if algorithm.needs.rollouts:
             check_rollouts(config, algorithm)
+        if "rollout" in config:
             build(config, "rollout").check(config, cluster.process_count())
         build(config, "tracker").check()
     else:
@@ -148,11 +165,12 @@ def _check_what_reads_pairs(config: DictConfig, cluster: Any) -> None:
 
 
 def _leave_out_unused(plain: DictConfig) -> None:
-    """Drop the groups of reward and rollout where the algorithm has no use for them."""
+    """Drop the groups of reward and rollout where neither the algorithm nor its evaluation has a use for them."""
     needs = target_class(plain, "algo").needs
+    evaluated = str(OmegaConf.select(plain, "eval.replies")).lower() in ("true", "yes", "on", "1", "y")
     with open_dict(plain):
         for group, needed in (("reward", needs.reward), ("rollout", needs.rollouts)):
-            if not needed:
+            if not needed and not evaluated:
                 plain.pop(group, None)
 
 
@@ -238,8 +256,7 @@ def _name_by_path(config: DictConfig) -> None:
     for section, generic in ((section, generics[group]) for section, group in sections):
         if section.get("name") in generic and section.get("path") and not section.path.startswith("builtin:"):
             path = Path(section.path)
-            telling = run_of_model(path) or path
-            section.name = slug(telling.stem if path.is_file() else telling.name)
+            section.name = slug(path.stem if path.is_file() else telling_name(run_of_model(path) or path))
     name_rewards(config)
 
 

@@ -54,3 +54,15 @@ def check_target(group: str, name: str, target: Any, base: str, also: str) -> No
     for item in dataclasses.fields(target):  # type: ignore[arg-type]
         if any(callable(vars(each).get(item.name)) for each in target.__mro__[1:]):
             raise UserError(f"{said}: its field {item.name} has the name of a method of {base}; rename the field")
+
+
+def refuse_another_kind(found: Any, base: type, said: str) -> None:
+    """Hold what a method of a user's class gave against the class that it must be of; `said` names the method.
+
+    Raises:
+        UserError: if it does not derive from `base`.
+    """
+    if not isinstance(found, base):
+        raise UserError(
+            f"{said} returned {type(found).__name__}, which must derive from {base.__module__}.{base.__qualname__}"
+        )

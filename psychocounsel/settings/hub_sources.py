@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.settings.reward_sections import path_is, reward_sections
+from psychocounsel.settings.reward_sections import path_is, ranker_models, reward_sections
 from psychocounsel.settings.sections.annotation_groups import model_sections
 from psychocounsel.storage.files import read_json, write_json
 
@@ -38,7 +38,8 @@ def sources(configs: Iterable[DictConfig]) -> list[HubSource]:
 
 def _of_annotation(config: DictConfig) -> Iterator[HubSource]:
     """What an annotation loads: models in its process, which alone have a `revision`, and speeches. It is not pinned."""
-    for key, _, section in model_sections(config):
+    asked = [(key, section) for key, _, section in model_sections(config)]
+    for key, section in (*asked, *ranker_models(config)):
         if "revision" in section and section.get("model") and not _is_here(section.model):
             yield HubSource("model", section.model, section.revision, f"{key}.model")
         reward = section.get("reward")  # of a judge

@@ -20,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.run_names import namings
+from psychocounsel.rundir.sweep_folder import Place, SweepFolder
 from psychocounsel.rundir.sweep_table import is_unused
 from psychocounsel.settings.compositions import Compositions
 from psychocounsel.settings.messages import one_line
@@ -43,16 +45,17 @@ class SweepResult(Protocol):
 
 
 def register(
-    make_job: Callable[[DictConfig, list[str], int, Path], LaunchedJob],
+    make_job: Callable[[DictConfig, list[str], int, Place], LaunchedJob],
     act: Callable[[list[Any], DictConfig], SweepResult],
     rows: list[Row],
     exit_codes: list[int],
+    *sweepers: type,
 ) -> None:
     """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only.
 
-    `make_job` turns (composed configuration, overrides, index, sweep directory) into a checked job; `act` gets all jobs
+    `make_job` turns (composed configuration, overrides, index, place in the sweep) into a checked job; `act` gets all jobs
     and the configuration of the first. Every combination of a sweep runs with each of `rows`, overrides that go
-    together. The exit code of a sweep is added to `exit_codes`.
+    together. The exit code of a sweep is added to `exit_codes`. `sweepers` are made known, too.
     """
     JobLauncher.make_job, JobLauncher.act = staticmethod(make_job), staticmethod(act)
     JobLauncher.rows, JobLauncher.exit_codes = rows, exit_codes
@@ -63,7 +66,7 @@ def register(
         sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
     home = ModuleType(JobLauncher.__module__)
     sys.modules[home.__name__] = home
-    for plugin in (JobLauncher, _sweeper()):
+    for plugin in (JobLauncher, _sweeper(), *sweepers):
         setattr(home, plugin.__name__, plugin)
         plugins.register(plugin)
 
@@ -119,20 +122,41 @@ class JobLauncher(Launcher):
         self.sweeps.append((self.sweep, [path for path in self.sweep.parents if not path.exists()]))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        combinations = list(map(list, with_rows(job_overrides, self.rows)))
+        folder = SweepFolder(self.sweep)
+        places = [Place(folder, naming) for naming in namings(combinations)]
+        indices = range(initial_job_idx, initial_job_idx + len(places))
+        return self.start(self.make_all(list(zip(indices, combinations, places, strict=True))))
+
+    def make_all(self, numbered: Sequence[tuple[Any, ...]]) -> list[LaunchedJob]:
+        """Compose and check many: of each its index, overrides and place, and what is to be done to the composed configuration.
+
+        Raises:
+            UserError: for the first that cannot work.
+        """
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
-        numbered = list(enumerate(map(list, with_rows(job_overrides, self.rows)), initial_job_idx))
-        jobs = in_parallel(self.make, numbered)
+        return in_parallel(lambda each: self.make(*each), numbered)
+
+    def start(self, jobs: list[LaunchedJob]) -> list[JobReturn]:
+        """Hand over checked jobs, all at once.
+
+        Raises:
+            UserError: if two of them would work in the same folder.
+        """
         _refuse_shared_directories(jobs)
         submission = self.act(jobs, jobs[0].config)
         self.exit_codes.append(submission.exit_code)
         return [_result(job.overrides, objective) for job, objective in zip(jobs, submission.objectives, strict=True)]
 
-    def make(self, numbered: tuple[int, list[str]]) -> LaunchedJob:
+    def make(
+        self, index: int, overrides: list[str], place: Place, change: Callable[[DictConfig], None] = lambda _: None
+    ) -> LaunchedJob:
         """Compose and check one combination."""
-        index, overrides = numbered
         try:
-            return self.make_job(self._compose(overrides), overrides, index, self.sweep)
+            composed = self._compose(overrides)
+            change(composed)
+            return self.make_job(composed, overrides, index, place)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             message = one_line(error, overrides)
             advice = "; sweep in two commands what differs in its keys" if "unknown key" in message else ""

@@ -43,6 +43,13 @@ def scorer_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
         yield f"compare[{index}]", section
 
 
+def ranker_models(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """The settings of each language model that ranks pairs, with its key, as `compare[0].judge`."""
+    for key, section in scorer_sections(config):
+        if section.get("_target_") == _RANKER["_target_"]:
+            yield f"{key}.judge", section.judge
+
+
 def path_is(section: DictConfig) -> str:
     """What `path` of a reward's section names, as RewardSettings says: loaded, served or nothing."""
     return str(class_of(section, "reward").path_is)

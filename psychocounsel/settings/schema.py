@@ -110,6 +110,7 @@ class PathsConfig:
 class EvalConfig:
     every: int = option(10, at_least=0)
     limit: int | None = option(None, at_least=1)
+    replies: bool = False
 
 
 @dataclass
@@ -165,6 +166,7 @@ class TrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     callbacks: dict[str, Any] = option({})
     code_path: list[str] = option([])
+    settled: dict[str, Any] = option({})  # keys whose values the job finds when it begins: see psychocounsel/search
 
 
 @dataclass
@@ -196,14 +198,7 @@ class PairsConfig:
     data: DataConfig = field(default_factory=DataConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])
-
-
-@dataclass
-class EvaluateConfig(PairsConfig):
-    """The keys of `evaluate evaluation=reward`."""
-
-    compare: list[Any] = option([])
-    counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
+    settled: dict[str, Any] = option({})
 
 
 def flat_keys(node: Any, prefix: str = "") -> list[str]:

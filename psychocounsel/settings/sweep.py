@@ -37,8 +37,8 @@ def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[
     if taken := sorted(given.keys() & set(map(_key, pair))):
         raise UserError(f"{taken[0]}: sweep={names[0]} sets it in rows with other keys ({path}); leave it out")
     # Runs are named by their overrides, so a key keeps its place wherever its values come from.
-    crossed = [given.get(_key(key), f"{key}={','.join(map(_written, values))}") for key, values in cross.items()]
-    lists = [[f"{key}={_written(value)}" for value in values] for key, values in pair.items()]
+    crossed = [given.get(_key(key), f"{key}={','.join(map(written, values))}") for key, values in cross.items()]
+    lists = [[f"{key}={written(value)}" for value in values] for key, values in pair.items()]
     flag = [] if "-m" in rest or "--multirun" in rest else ["-m"]
     others = [text for text in rest if _key(text) not in set(map(_key, cross))]
     return [*flag, *others, *crossed], [list(row) for row in zip(*lists, strict=True)] or [[]]
@@ -60,7 +60,7 @@ def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]
         available = ", ".join(sorted(files))
         raise UserError(f"sweep={name}: no such choice; {suggestion(name, list(files))} (sweep is one of {available})")
     path = files[name]
-    content: Any = _read(path)
+    content: Any = read_yaml(path)
     if not isinstance(content, dict) or not content or set(content) - {"cross", "pair"}:
         raise UserError(f"{path}: holds cross: and pair:, each with KEY: [VALUES]")
     for part, lists in content.items():
@@ -78,7 +78,7 @@ def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]
     return path, content
 
 
-def _read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     """What the file holds, read as the other configurations are: 1e-6 is a number, and no key stands twice."""
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
@@ -89,16 +89,16 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value in the grammar of Hydra's command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
+        return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_written(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{written(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, str) and not _is_plain(value):
         # Backslashes are taken as they are, but before a quote.
         escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)

@@ -184,7 +184,7 @@ def test_a_reward_model_learns_from_the_sample_what_its_looks_do_not_tell(tmp_pa
     """Over five seeds: an epoch from the shipped policy, which has seen no held-out client either."""
     settings = ["epochs=1", "eval.every=0", "checkpoint.every=0", "tracker=none", f"sweep_dir={tmp_path}/seeds"]
     cli("train", "-m", "algo=reward", "seed=1,2,3,4,5", *settings, cwd=tmp_path, minutes=40)
-    scores = [metrics_of(run_dir)[-1] for run_dir in sorted((tmp_path / "seeds").glob("algo-reward_seed-*"))]
+    scores = [metrics_of(run_dir)[-1] for run_dir in sorted((tmp_path / "seeds").glob("seed-*"))]
     accuracies = [line["eval/accuracy"] for line in scores]
     spread = 2.776 * statistics.stdev(accuracies) / len(accuracies) ** 0.5  # Student's t, four degrees of freedom
     print(f"held-out accuracies {accuracies}, lower bounds {[line['eval/accuracy_low'] for line in scores]}")

@@ -5,11 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings import compositions
 from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import shipped
 from tests.support.harness import ROOT
 from tests.support.in_process import run_here
 
@@ -52,6 +57,24 @@ def test_no_shipped_file_makes_a_run_a_sweep_and_a_users_own_may(
     assert refused not in run_here("train seed=-1 run_dir=x").stderr
 
 
+@pytest.mark.parametrize(("chosen", "tone"), [([], "warm"), (["colour=blue"], "cold"), (["tone=of_red"], "warm")])
+def test_a_users_own_defaults_may_name_other_choices(chosen: list[str], tone: str, tmp_path: Path) -> None:
+    """Choices are collected for a defaults list with an interpolation, and for no other."""
+    (tmp_path / "own.yaml").write_text("defaults: [{colour: red}, {tone: 'of_${colour}'}, _self_]\n")
+    for name, text in {
+        "colour/red": "a: 1",
+        "colour/blue": "a: 2",
+        "tone/of_red": "is: warm",
+        "tone/of_blue": "is: cold",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert hydra_compose("own", chosen).tone["is"] == tone
+        assert hydra_compose("own", chosen).colour.a == 1 + ("colour=blue" in chosen)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -92,3 +115,27 @@ def test_a_configuration_is_not_changed_by_the_next() -> None:
     second.algo.beta = 0.9
     assert OmegaConf.to_yaml(first) == before
     assert check(compose([*_BASE, "algo.beta=0.7"])).algo.beta == 0.7
+
+
+def test_a_file_composed_alone_is_what_hydra_composes(tmp_path: Path) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for name in ("reward/tiny", "reward/ensemble", "judge/several", "writers/pool", "annotator/local_vllm"):
+            expected, found = hydra_compose(name), compositions.compose_alone(loader, name)
+            assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
+            assert OmegaConf.is_struct(found) == OmegaConf.is_struct(expected)
+    (tmp_path / "reward").mkdir()
+    (tmp_path / "reward" / "plain.yaml").write_text("path: here\nseed: 3\n")
+    (tmp_path / "reward" / "mine.yaml").write_text("defaults: [plain, _self_]\nseed: 4\nagain: ${reward.path}\n")
+    (tmp_path / "reward" / "odd.yaml").write_text("defaults: [absent, _self_]\n")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        mine = compositions.compose_alone(loader, "reward/mine")
+        assert mine == hydra_compose("reward/mine") == {"reward": {"path": "here", "seed": 4, "again": "here"}}
+        with pytest.raises(MissingConfigException) as by_hydra:
+            hydra_compose("reward/odd")
+        with pytest.raises(MissingConfigException) as alone:
+            compositions.compose_alone(loader, "reward/odd")
+        assert str(alone.value) == str(by_hydra.value)

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.rundir.identity import run_name
+from psychocounsel.rundir.run_names import cell_name
 from psychocounsel.settings.compositions import Compositions
 from psychocounsel.settings.config import compose, quote_choice
 from psychocounsel.settings.sweep import take_sweep, with_rows
@@ -46,7 +46,7 @@ def expand(arguments: Sequence[str], *folders: Path) -> list[list[str]]:
 
 
 def names(jobs: list[list[str]]) -> list[str]:
-    return list(map(run_name, jobs))
+    return list(map(cell_name, jobs))
 
 
 def values(job: list[str]) -> list[Any]:
@@ -291,7 +291,7 @@ def test_your_own_sweeps_come_before_the_shipped_ones(tmp_path: Path) -> None:
     own = planned("--config-dir=my", "sweep=zeros", cwd=tmp_path)
     assert set(own) == {"zero-2", "zero-3"}
     assert "+callbacks.note={_target_:json.X,text:'a b'}" in own["zero-3"]
-    assert set(planned("--config-dir", "my", "-m", "sweep=algorithms", cwd=tmp_path)) == {"algo-kto"}
+    assert set(planned("--config-dir", "my", "-m", "sweep=algorithms", cwd=tmp_path)) == {"run"}, "nothing is swept"
     assert len(planned("--config-dir=my", "sweep=dpo_beta", "seed=1", cwd=tmp_path)) == 4
 
 
@@ -299,8 +299,8 @@ def test_a_sweep_in_a_file_is_the_same_as_one_that_is_typed(tmp_path: Path) -> N
     """And one that is typed is what it was, rows or not."""
     kept = planned("sweep=dpo_beta", "seed=2,3", "algo.beta=0.05,1e-1", cwd=tmp_path)
     typed = planned("-m", "algo=dpo", "algo.beta=0.05,1e-1", "seed=2,3", cwd=tmp_path)
-    assert list(kept) == list(typed) == [f"algo-dpo_algo.beta-{beta}_seed-{s}" for beta in (0.05, 0.1) for s in (2, 3)]
-    assert list(planned("seed=2", "-m", "zero=0,1", cwd=tmp_path)) == ["seed-2_zero-0", "seed-2_zero-1"]
+    assert list(kept) == list(typed) == [f"beta-{beta}_seed-{s}" for beta in (0.05, 0.1) for s in (2, 3)]
+    assert list(planned("seed=2", "-m", "zero=0,1", cwd=tmp_path)) == ["zero-0", "zero-1"]
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """The groups of language models in a configuration: names of members become the settings of each model; no torch."""
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.reward_sections import ranker_models
 from psychocounsel.settings.targets import build_section
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge")
@@ -91,6 +93,8 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
         except UserError as error:
             said = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
             raise UserError(f"{key}: {said}") from error
+    for _, section in ranker_models(config):
+        _make_absolute(section)
     for group in MODEL_GROUPS:
         if group in config:
             build_section(config[group], group).check(group)
@@ -104,9 +108,23 @@ def _make_absolute(section: DictConfig) -> None:
             section[name] = str(Path(value).expanduser().resolve())
 
 
+def require_keys(config: DictConfig, groups: Collection[str]) -> None:
+    """Refuse to start without the keys of the servers that models of `groups` are asked at.
+
+    Raises:
+        UserError: naming the environment variable that is missing.
+    """
+    for key, variable in key_variables(config):
+        if re.split(r"[.\[]", key)[0] in groups and variable not in os.environ:
+            raise UserError(
+                f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
+            )
+
+
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """The name of each environment variable that holds a key, with the key of the configuration that says so."""
-    for key, _, section in model_sections(config):
+    asked = [(key, section) for key, _, section in model_sections(config)]
+    for key, section in (*asked, *ranker_models(config)):
         for place, each in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
             if OmegaConf.is_dict(each) and each.get("key_variable"):
                 yield f"{place}.key_variable", str(each.key_variable)

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import RunDir, telling_name
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.settings.checks import check_shipped
+from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
 from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.targets import target_class
 
@@ -42,7 +42,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
         several = list(paths) if OmegaConf.is_list(paths) else [paths]
         if not several:
             raise UserError(f"{key}.path=[]: give one path or more")
-        found = [_member(f"{key}.path", entry, path, sampling, preset) for path in several]
+        found = [_member(f"{key}.path", entry, path, sampling, preset, composed) for path in several]
         name = str(entry.get("name") or found[0].name)
         names.append(name)
         for number, member in enumerate(found):
@@ -93,7 +93,9 @@ def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
         yield ("against" if len(listed) == 1 else f"against[{number}]"), entry
 
 
-def _member(key: str, entry: DictConfig, path: Any, sampling: dict[str, Any], preset: Preset) -> DictConfig:
+def _member(
+    key: str, entry: DictConfig, path: Any, sampling: dict[str, Any], preset: Preset, composed: DictConfig
+) -> DictConfig:
     own = {str(name): entry[name] for name in entry if name not in ("path", "use", "name") and entry[name] is not None}
     use = entry.get("use")
     if path is None and not use:
@@ -106,7 +108,7 @@ def _member(key: str, entry: DictConfig, path: Any, sampling: dict[str, Any], pr
     if "members" in base:
         raise UserError(f"{key}: {use} has members itself; name these in against=[...]")
     if path is not None:
-        own |= _placed(key, path, base, own)
+        own |= _placed(key, path, base, own, composed)
     if unknown := sorted(set(own) - {*map(str, base)}):
         raise UserError(f"{key.removesuffix('.path')}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
     merged = OmegaConf.merge(base, sampling, own)
@@ -121,7 +123,7 @@ def _usual(path: Any) -> str:
     return "local_vllm" if str(path).startswith(("http://", "https://")) else "transformers"
 
 
-def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any]) -> dict[str, Any]:
+def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed: DictConfig) -> dict[str, Any]:
     if path.startswith(("http://", "https://")):
         if not own.get("model"):
             raise UserError(f"{key}={path}: which model does it serve? give {{path: {path}, model: NAME}}")
@@ -131,6 +133,8 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any]) -> dict[
     if "addresses" in base:
         raise UserError(f"{key}={path}: a server's model is named by model=NAME; path is its address")
     folder = Path(path).expanduser()
+    if is_of_earlier_run(composed, path):  # which need not be there yet
+        return {"model": os.path.abspath(folder)}
     if path.startswith("builtin:"):
         check_shipped(path, key)
     if path.startswith("builtin:") or not folder.exists():
@@ -156,5 +160,4 @@ def _name(path: str) -> str:
     """`beta` for runs/beta and runs/beta/model, `tiny` for builtin:tiny, `Qwen3-8B` for Qwen/Qwen3-8B."""
     if path.startswith("builtin:"):
         return path.removeprefix("builtin:")
-    parts = Path(os.path.abspath(os.path.expanduser(path))).parts
-    return parts[-2] if parts[-1] in ("model", "best") and len(parts) > 2 else parts[-1]
+    return telling_name(Path(os.path.abspath(os.path.expanduser(path))))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -82,6 +83,7 @@ class AnnotateConfig:
     dry_run: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])
+    settled: dict[str, Any] = option({})
 
 
 def check_annotate(config: DictConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.checks import check_local_path
+from psychocounsel.settings.checks import check_local_path, is_made_before
 from psychocounsel.settings.schema import PairsConfig, option
 
 
@@ -53,7 +53,8 @@ def check_against(config: DictConfig) -> None:
         UserError: naming the first.
     """
     for entry in config.audit.against:
-        check_local_path(entry.path, "audit.against")
+        if not is_made_before(config, entry.path):
+            check_local_path(entry.path, "audit.against")
 
 
 def resolve_against(composed: DictConfig, load_group: Callable[[str, str], DictConfig]) -> None:

@@ -7,8 +7,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.settings.schema import PairsConfig, option
+from psychocounsel.settings.reward_sections import scorer_sections
+from psychocounsel.settings.schema import CounterfactualConfig, PairsConfig, option
 from psychocounsel.settings.typed.annotate_keys import BudgetConfig
+
+
+@dataclass
+class EvaluateConfig(PairsConfig):
+    """The keys of `evaluate evaluation=reward`."""
+
+    compare: list[Any] = option([])
+    counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
 @dataclass
@@ -44,9 +54,8 @@ _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained
 
 def idle_sections(evaluation: Any) -> list[str]:
     """The sections that an evaluation, or its class, does not read."""
-    of_replies = () if "contestants" in evaluation.sections else _OF_REPLIES
-    read = {*evaluation.sections, *(("model", "against") if "contestants" in evaluation.sections else ())}
-    return [name for name in OPTIONAL if name not in read] + [*of_replies]
+    of_contests = ("model", "against", *_OF_REPLIES) if "contestants" in evaluation.sections else ()
+    return [name for name in (*OPTIONAL, *_OF_REPLIES) if name not in (*evaluation.sections, *of_contests)]
 
 
 def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
@@ -61,6 +70,9 @@ def make_files_absolute(config: DictConfig) -> None:
     for key in ("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt"):
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))
+    for _, section in scorer_sections(config):
+        if "rubric" in section:  # of a language model that ranks
+            section.rubric = _absolute(section.rubric)
 
 
 def _absolute(value: Any) -> Any:

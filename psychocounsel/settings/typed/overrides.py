@@ -18,9 +18,10 @@ _MAY_BE_NULL = ("experiment", "debug")
 _OURS = {
     "hydra.run.dir": "use run_dir",
     "hydra.sweep.dir": "use sweep_dir",
-    "hydra.sweep.subdir": "runs are named by their overrides",
+    "hydra.sweep.subdir": "runs are named by what is swept",
     "hydra.job.chdir": "runs begin in the folder where you type",
     "hydra.output_subdir": "use run_dir",
+    "settled": "studies and searches fill it in",
     "code_path": "it is filled from --config-dir and the current folder",
 }
 # Where a user's own entries stand, which may be taken out again.
@@ -75,8 +76,8 @@ def _check(text: str, override: Override, groups: Sequence[str]) -> None:
     key, value = override.key_or_group, override.value()
     if not key:
         raise UserError(f"{text}: has no key; it is written KEY=VALUE")
-    if key in _OURS:
-        raise UserError(f"{text}: {_OURS[key]}")
+    if (ours := "settled" if key.startswith("settled.") else key) in _OURS:
+        raise UserError(f"{text}: {_OURS[ours]}")
     if override.is_delete() and not _ENTRIES.fullmatch(key):
         raise UserError(f"{text}: a setting cannot be left out, it has a default: give {key}=VALUE")
     if key not in groups or override.is_delete() or isinstance(value, dict):

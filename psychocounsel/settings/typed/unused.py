@@ -11,11 +11,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.reward_sections import reward_sections
+from psychocounsel.settings.reward_sections import ranker_models, reward_sections
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
 from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.evaluate_keys import idle_sections
+
+_NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
 
 
 def typed_unused(
@@ -82,18 +84,23 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "speeches" in config:
         yield from _of_annotation(config)
         return
-    if "contestants" not in config:
-        yield "cluster.internet", "annotate and evaluations with contestants alone ask servers outside"
+    if "contestants" not in config and not [*ranker_models(config)]:
+        yield (
+            "cluster.internet",
+            "annotate, evaluations with contestants and rankers in compare alone ask servers outside",
+        )
     if "evaluation" in config:
         yield from _of_evaluation(config)
     if "algo" in config:
         algorithm = build(config, "algo")
         name = type(algorithm).__name__
-        if not algorithm.needs.reward:
-            yield "reward", f"{name} asks no reward model"
-        if not algorithm.needs.rollouts:
-            yield "rollout", f"{name} learns from the data alone, and writes no replies"
+        if "reward" not in config:
+            yield "reward", f"{name} asks no reward model (eval.replies=true would)"
+        if "rollout" not in config:
+            yield "rollout", f"{name} learns from the data alone, and writes no replies (eval.replies=true would)"
         else:
+            if not algorithm.needs.rollouts:
+                yield "rollout.shown_prompts", f"{name} has no rounds, of which replies would be shown"
             yield from _within("rollout", build(config, "rollout").unused(config))
         yield from _within("algo", algorithm.unused(config))
         yield from _of_model(config)
@@ -128,7 +135,7 @@ def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:
     if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
         yield "crisis_to_third_parties", "no model belongs to others"
     if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
-        yield "budget.cost", "no model has an input_price or output_price; budget.calls limits calls"
+        yield "budget.cost", _NO_PRICE
     if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
         yield "shards", "cluster=slurm alone shares the work out"
 
@@ -140,6 +147,12 @@ def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
     yield from _within("evaluation", evaluation.unused(config))
     if "contestants" in config:
         yield from _of_models(config)
+    elif "budget" in evaluation.sections:
+        rankers = [section for _, section in ranker_models(config)]
+        if not rankers:
+            yield "budget", "compare has no language model that ranks, as {use: llm, judge: ...}"
+        elif not any(section.get("input_price") or section.get("output_price") for section in rankers):
+            yield "budget.cost", _NO_PRICE
 
 
 def _within(group: str, unused: dict[str, str]) -> Iterator[tuple[str, str]]:

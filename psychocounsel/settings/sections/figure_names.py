@@ -1,0 +1,98 @@
+"""Which figures a run will have, by their names in its summary, as far as that is known before it begins. No torch."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.targets import build
+
+_EVALUATED = "eval/"
+_OF_REPLIES = ("reward", "length", "unfinished", "repetition", "win_rate", "win_rate_low", "win_rate_high")
+_OF_AUDITS = ("blind_accuracy", "blind_low", "blind_high", "*_accuracy", "*_reads")
+_NOTHING_HELD_OUT = "data.dev_fraction=0 holds nothing out to measure it on: give it, or data.eval_path"
+
+
+def figures_of(config: DictConfig) -> list[str] | None:
+    """The names of a run's figures; * stands for what the data name. None where they are known only when it has ended.
+
+    `config` is a checked one of train, evaluate, audit or annotate.
+    """
+    if "algo" in config:
+        return _of_training(config)
+    if "audit" in config:
+        return [*_OF_AUDITS]
+    if "evaluation" not in config:
+        return None
+    evaluation = build(config, "evaluation")
+    return _ordered(evaluation.figure_names(config)) if _says_its_own(evaluation, ("work", "course")) else None
+
+
+def refuse_unknown_figure(said: str, name: str, config: DictConfig) -> None:
+    """Hold `name`, which `said` gives, against the figures that a run will have.
+
+    Raises:
+        UserError: if it will have none of that name.
+    """
+    known = figures_of(config)
+    if known is None or any(fnmatchcase(name, each) for each in known):
+        return
+    if not known:
+        raise UserError(f"{said}: {_NOTHING_HELD_OUT}")
+    near = suggestion(name, known)
+    near = f"; {near}" if near.startswith("did you") else ""
+    raise UserError(f"{said}: no such figure{near} (there will be {', '.join(known)})")
+
+
+def check_checkpoint_metric(config: DictConfig) -> None:
+    """Refuse a `checkpoint.metric` that no evaluation of this training gives; without held-out data there are none.
+
+    Raises:
+        UserError: naming the nearest one.
+    """
+    if figures_of(config) != []:
+        refuse_unknown_figure(f"checkpoint.metric={config.checkpoint.metric}", config.checkpoint.metric, config)
+
+
+def _of_training(config: DictConfig) -> list[str] | None:
+    data = config.data
+    if not (data.dev_fraction or data.eval_path or data.eval_split):
+        return []
+    algorithm = build(config, "algo")
+    names = list[str]()
+    if "rollout" in config:  # replies are measured, whatever the loss
+        names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
+    if not algorithm.needs.rollouts:
+        own = algorithm.figure_names() if _says_its_own(algorithm, ("loss", "evaluation")) else None
+        if own is None:
+            return None
+        names += own
+    limits = [name for name, value in config.guard.items() if name != "stop" and value is not None]
+    return _ordered([*(f"{_EVALUATED}{name}" for name in names), *(f"guard/{name}" for name in limits)])
+
+
+def _of_reference(algorithm: Any) -> list[str]:
+    return ["kl"] if algorithm.reference_kind == "initial" or not algorithm.needs.rollouts else []
+
+
+def _of_rewards(config: DictConfig) -> list[str]:
+    """The rewards of members; one of a user's own may have parts of any name."""
+    own = not str(OmegaConf.select(config, "reward._target_")).startswith("psychocounsel.")
+    members = config.reward.get("members") or [] if "reward" in config else []
+    return ["reward_*"] if own else [f"reward_{member.name}" for member in members]
+
+
+def _says_its_own(made: Any, makers: tuple[str, ...]) -> bool:
+    """Whether no subclass has other figures than the class that names them, by one of the methods `makers` of its own."""
+    order = type(made).__mro__
+    first = {
+        name: next((place for place, each in enumerate(order) if name in vars(each)), len(order)) for name in makers
+    }
+    return next(place for place, each in enumerate(order) if "figure_names" in vars(each)) <= min(first.values())
+
+
+def _ordered(names: Iterable[str] | None) -> list[str] | None:
+    return None if names is None else list(dict.fromkeys(names))
