@@ -20,14 +20,17 @@ from omegaconf.errors import OmegaConfBaseException
 from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full
+from psychocounsel.rundir.sweep_folder import Place
+from psychocounsel.search.search_sweeper import SearchSweeper
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
+from psychocounsel.settings.compositions import compose_alone
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused, take_mode_from
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.settings.sections.annotation_groups import resolve_models
+from psychocounsel.settings.sections.annotation_groups import Preset, resolve_models
 from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
 from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, evaluate_arguments
@@ -93,7 +96,7 @@ def _run(module: str, config_name: str, act: Act) -> int:
         refuse_unused([job.unused for job in jobs])
         return act(jobs, config)
 
-    register(partial(compose_job, module), checked_act, rows, exit_codes)
+    register(partial(compose_job, module), checked_act, rows, exit_codes, SearchSweeper)
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
     def run(composed: DictConfig) -> None:
@@ -136,7 +139,7 @@ def _read_arguments(config_name: str) -> list[list[str]]:
 
 
 def compose_job(
-    module: str, composed: DictConfig, overrides: Sequence[str], index: int = 0, sweep: Path | None = None
+    module: str, composed: DictConfig, overrides: Sequence[str], index: int = 0, place: Place | None = None
 ) -> Job:
     """Check a composed configuration and make its job.
 
@@ -149,9 +152,9 @@ def compose_job(
         resolve_against(composed, load_data_preset)
     resolve_entries(composed)
     checked = configs.check(composed)
-    if checked.sweep_dir and sweep is None:
+    if checked.sweep_dir and place is None:
         raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")
-    job = make_job(module, checked, list(overrides), index, sweep)
+    job = make_job(module, checked, list(overrides), index, place)
     job.unused = typed_unused(checked, job.overrides, load_choice)
     return job
 
@@ -177,27 +180,28 @@ def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
     return data
 
 
-def resolve_entries(composed: DictConfig) -> None:
+def load_preset(group: str, name: str) -> DictConfig:
+    """Return a group as `<group>=<name>` would compose it, the user's directories included."""
+    loader = GlobalHydra.instance().config_loader()
+    available = loader.get_group_options(group)
+    if name not in available:
+        raise UserError(f"{group}.members: no {group} config named {name}; {suggestion(name, available)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # composed alone, a file's defaults would have to say _self_
+        section: DictConfig = compose_alone(loader, f"{group}/{name}")[group]
+        return section
+
+
+def resolve_entries(composed: DictConfig, preset: Preset = load_preset) -> None:
     """Turn names of rewards, contestants, models and judges into settings: the worker never composes.
 
     Raises:
         UserError: for an entry of another form.
     """
-    resolve_rewards(composed, load_preset)
-    resolve_contestants(composed, load_preset)
-    resolve_models(composed, load_preset)
-    resolve_reward_judges(composed, load_preset)
-
-
-def load_preset(group: str, name: str) -> DictConfig:
-    """Return a group as `<group>=<name>` would compose it, the user's directories included."""
-    available = GlobalHydra.instance().config_loader().get_group_options(group)
-    if name not in available:
-        raise UserError(f"{group}.members: no {group} config named {name}; {suggestion(name, available)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # composed alone, a file's defaults would have to say _self_
-        section: DictConfig = hydra.compose(f"{group}/{name}")[group]
-        return section
+    resolve_rewards(composed, preset)
+    resolve_contestants(composed, preset)
+    resolve_models(composed, preset)
+    resolve_reward_judges(composed, preset)
 
 
 def _config_dirs(arguments: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.annotation.checking import refuse_others_at_work
 from psychocounsel.cluster.checking.row_process import check_rows
@@ -107,6 +108,25 @@ class Cluster(ABC):
         Raises:
             UserError: if they cannot be started; then nothing is left behind.
         """
+
+    # -- asked by `psychocounsel.launch`
+
+    def submit_study(self, groups: list[list[Job]]) -> Submission:
+        """Start the jobs of a study, each when those that it comes `after` have ended well, and leave.
+
+        `groups` are in an order in which each job stands behind those that it needs. Jobs with `finished` are not started; what
+        waits or runs is left as it is, and what ended unfinished goes on. The run directories are yet to be written.
+
+        Raises:
+            UserError: if they cannot be started; then nothing is left behind.
+        """
+        raise UserError(
+            f"cluster={type(self).__name__}: runs no studies; launch runs them with cluster=local or cluster=slurm"
+        )
+
+    def light(self) -> dict[str, Any]:
+        """The keys of `cluster.*` with other values for a job of seconds that only reads and writes small files."""
+        return {}
 
     # -- asked by `psychocounsel.jobs`
 

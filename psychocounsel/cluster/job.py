@@ -11,10 +11,13 @@ from psychocounsel import __version__
 from psychocounsel.annotation.checking import nothing_due, prepare_annotation
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import RunDir, cell_record
 from psychocounsel.rundir.run_config import has_config, read_config, write_config, write_job
 from psychocounsel.rundir.summary import is_finished, objective, remove_summary
+from psychocounsel.rundir.sweep_folder import Place
 from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.search.settling import keep_settled
+from psychocounsel.search.trial_journal import name_journal
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.typed.annotate_arguments import lasting
@@ -40,6 +43,7 @@ class Job:
     overrides: list[str] = field(default_factory=list)
     processes: int = 1
     after: list[str] = field(default_factory=list)
+    after_any: bool = False  # it begins when all of `after` have ended, however they did
     finished: bool = False  # the run directory already holds this run, done
     skip: str = ""  # why the cluster is not to start it
     unused: dict[str, str] = field(default_factory=dict)  # overrides that this run has no use for, with the reasons
@@ -58,6 +62,8 @@ class Job:
             return "blind_accuracy"
         if "evaluation" in self.config:
             return str(configs.build(self.config, "evaluation").metric)
+        if "study" in self.config:  # a study's own: it chooses the best cell of a stage, or writes tables
+            return str(self.config.study.metric or "")
         return str(self.config.checkpoint.metric)
 
     @property
@@ -76,6 +82,13 @@ class Job:
         return "steps" in self.config
 
     @property
+    def when_stopped(self) -> str:
+        """What a stop request does to it, for the terminal."""
+        if self.works_in_steps:
+            return "stopping: every answer so far is kept"
+        return "stopping at the next step" if "algo" in self.config else "stopping"
+
+    @property
     def objective(self) -> float | None:
         """The best value of `metric`, or None before the run has ended."""
         return objective(self.run_dir, self.metric)
@@ -89,35 +102,31 @@ class Submission:
     objectives: list[float | None]
 
 
-def make_job(module: str, config: DictConfig, overrides: list[str], index: int, sweep: Path | None) -> Job:
+def make_job(module: str, config: DictConfig, overrides: list[str], index: int = 0, place: Place | None = None) -> Job:
     """Choose the run directory and hold it against what is there; nothing is written yet.
+
+    `place` is that of a job of a sweep, or of a study; without it `run_dir` names the directory, or it is a new one.
 
     Raises:
         UserError: if the directory belongs to another configuration or user, or cannot be one.
     """
-    if sweep is not None:
-        run_dir = sweep / identity.run_name(overrides)
-    elif config.run_dir:
-        run_dir = Path(config.run_dir)
-    elif "algo" in config:
-        algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
-        run_dir = identity.new_directory(config.paths.output, algorithm, config.model.name)
-    else:
-        run_dir = identity.new_directory(config.paths.output, module.rpartition(".")[2], _subject(config))
-    config.run_dir, config.sweep_dir = str(run_dir), str(sweep) if sweep else None
+    run_dir = place.choose(config) if place else _directory(module, config)
+    config.run_dir, config.sweep_dir = str(run_dir), str(place.folder.path) if place else None
     refuse_untrusted_run(run_dir)
     if has_config(run_dir):
         before = read_config(run_dir)
         hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
+        keep_settled(config, before)
         if "steps" not in config:
             identity.check_same_run(config, before, run_dir)
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
-    elif run_dir.is_dir() and any(run_dir.iterdir()):
+    elif run_dir.is_dir() and set(run_dir.iterdir()) - {cell_record(run_dir)}:
         key = "out" if "speeches" in config else "run_dir"
         raise UserError(f"{key}={run_dir}: holds files but no run; give a new or empty folder")
+    name_journal(config)
     after = list(config.after)
     job = Job(module, config, run_dir, index, overrides, after=after)
     if job.makes_tables:
@@ -131,6 +140,16 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int, 
     else:
         job.processes = configs.build(config, "cluster").process_count()
     return job
+
+
+def _directory(module: str, config: DictConfig) -> Path:
+    """Where a run works that is of no sweep."""
+    if config.run_dir:
+        return Path(config.run_dir)
+    if "algo" in config:
+        algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
+        return identity.new_directory(config.paths.output, algorithm, config.model.name)
+    return identity.new_directory(config.paths.output, module.rpartition(".")[2], _subject(config))
 
 
 def _subject(config: DictConfig) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
@@ -71,7 +72,7 @@ class Local(Cluster):
         Raises:
             UserError: if a live process owns a job's directory, or what it is to come after is not finished.
         """
-        for parent in (Path(parent) for job in jobs for parent in job.after):
+        for parent in (Path(parent) for job in jobs if not job.after_any for parent in job.after):
             if not all(is_finished(run.run_dir) for run in runs_of(parent)):
                 raise UserError(f"after={parent}: has not finished, and cluster=local waits for nothing: run it first")
         super().select(jobs)
@@ -103,6 +104,9 @@ class Local(Cluster):
             _print_table(jobs, codes, objectives)
         return Submission(worst(codes), objectives)
 
+    def light(self) -> dict[str, Any]:
+        return {"processes": 1, "device": "cpu"}
+
     def cancel(self, runs: Sequence[Path]) -> None:
         files = " ".join(str(RunDir(run).stop) for run in runs)
         raise UserError(f"these runs are on one machine, not in a queue: `touch {files}` lets them save and stop")
@@ -126,10 +130,10 @@ class Local(Cluster):
             environment = worker_environment(job, number, rendezvous, self._threads(job), gpu)
             if allocation := around():
                 environment |= allocation.rendezvous()
-                code, rank = allocation.run(job.run_dir, job.processes, environment, attempt)
+                code, rank = allocation.run(job.run_dir, job.processes, environment, attempt, job.when_stopped)
             else:
                 preload = PRELOAD if job.loads_a_model else ANNOTATION if job.makes_tables else WITHOUT_TORCH
-                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, preload)
+                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, job.when_stopped, preload)
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)
@@ -160,7 +164,9 @@ def _remove_unbegun(job: Job) -> None:
     work = [files.metrics, files.checkpoints, files.rounds, files.model, files.scores, files.audit]
     tables = AnnotationDir(job.run_dir)
     work += [tables.speeches, tables.answers, tables.steps, tables.shards]
-    if not any(map(_holds_something, [*work, files.counterfactuals, files.counterfactual_answers])):
+    if not any(
+        map(_holds_something, [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers])
+    ):
         shutil.rmtree(job.run_dir)
         with contextlib.suppress(OSError):
             job.run_dir.parent.rmdir()  # goes only if it is empty
@@ -178,8 +184,14 @@ def _word(job: Job, code: int | None) -> str:
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
-    print(f"\n{'result':<10}{jobs[0].metric:>14}  overrides")
+    metrics = [job.metric for job in jobs]
+    several = len(set(metrics)) > 1  # as of evaluation=winrate,health
+    width = max(map(len, metrics)) + 2 if several else 0
+    title, names = ("figure", f"{'of':<{width}}") if several else (metrics[0], "")
+    print(f"\n{'result':<10}{title:>14}  {names}overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = _word(job, code)
-        print(f"{word:<10}{'' if value is None else format(value, '14.4f'):>14}  {' '.join(job.overrides)}")
+        shown = "" if value is None else format(value, "14.4f")
+        name = f"{job.metric:<{width}}" if several else ""
+        print(f"{word:<10}{shown:>14}  {name}{' '.join(job.overrides)}")

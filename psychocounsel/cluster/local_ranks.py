@@ -36,12 +36,13 @@ def run_ranks(
     environment: dict[str, str],
     attempt: AttemptDir,
     gpus: bool,
+    when_stopped: str,
     preload: Sequence[str] = PRELOAD,
 ) -> tuple[int, int]:
     """Run `count` processes, whose environment is this process's with `environment` and their rank.
 
-    Rank 0 writes to the terminal and the others to files of `attempt`. Signals are passed on as stop requests. Returns the
-    exit code of the rank that failed first, and its number (0, 0 if none did).
+    Rank 0 writes to the terminal and the others to files of `attempt`. Signals are passed on as stop requests, and the first
+    prints `when_stopped`. Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
     """
     context, ranks = _context(environment, gpus, preload), list[BaseProcess]()
 
@@ -51,7 +52,7 @@ def run_ranks(
         _send(ranks, number)
 
     try:
-        with passed_on(send) as requests:
+        with passed_on(send, when_stopped) as requests:
             for rank in range(count):
                 ranked = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
                 output = str(attempt.output(rank)) if rank else None

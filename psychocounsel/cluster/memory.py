@@ -131,9 +131,11 @@ def _activations(shape: Shape, config: DictConfig) -> float:
 def _has_reference(config: DictConfig, algorithm: Algorithm) -> bool:
     """Whether a frozen copy stands beside the policy.
 
-    With adapters it is the policy without them; offline its values are computed before the first step, by the policy.
+    With adapters it is the policy without them. Offline its values are computed before the first step, by the policy;
+    a copy is then held for `eval.replies` alone.
     """
-    return algorithm.reference_kind == "initial" and algorithm.needs.rollouts and not config.model.lora.rank
+    kept = algorithm.reference_kind == "initial" if algorithm.needs.rollouts else config.eval.replies
+    return bool(kept) and not config.model.lora.rank
 
 
 def _rewards(config: DictConfig) -> dict[str, float | None]:
@@ -148,7 +150,8 @@ def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
     """What writing replies takes besides, as the rollout says."""
     if "rollout" not in config:
         return {}
-    samples = configs.build(config, "algo").round.samples
+    plan = configs.build(config, "algo").round
+    samples = plan.samples if plan else 1  # one to each held-out prompt
     found: dict[str, float | None] = configs.build(config, "rollout").memory(shape, config, samples)
     return found
 

@@ -61,13 +61,14 @@ def _work(run_dir: Path) -> int:
     from psychocounsel.rundir.run import Run
     from psychocounsel.rundir.run_config import read_run
     from psychocounsel.rundir.trust import refuse_untrusted_run
+    from psychocounsel.search.settling import settled_work
 
     _check_code()
     refuse_untrusted_run(run_dir, whole=os.environ.get("RANK", "0") == "0")  # of many ranks one walks the checkpoints
     job, config = read_run(run_dir)
     protect(config, run_dir)
     with Run.open(run_dir, config) as run:
-        return int(importlib.import_module(job["module"]).work(run))
+        return int(settled_work(run, importlib.import_module(job["module"]).work))
 
 
 def _check_code() -> None:

@@ -32,7 +32,12 @@ def cancel(folder: Path, indices: Sequence[int]) -> None:
     Raises:
         UserError: if a cluster refuses.
     """
-    live = [row.run_dir for row in _chosen(rows(folder), indices) if row.is_live]
+    end(_chosen(rows(folder), indices))
+
+
+def end(found: Sequence[Row]) -> None:
+    """Ask the clusters to end those of the runs that wait or run. Raises as `cancel`."""
+    live = [row.run_dir for row in found if row.is_live]
     for cluster, runs in by_cluster(live):
         cluster.cancel(runs)
     print(f"cancelled {len(live)} runs" if live else "nothing waits or runs")
@@ -83,7 +88,7 @@ def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
 
 
 def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
-    if unknown := set(indices) - {row.index for row in found}:
+    if unknown := set(indices) - {row.index for row in found if row.index is not None}:
         raise UserError(f"there is no index {min(unknown)}: they go from 0 to {len(found) - 1}")
     return [row for row in found if not indices or row.index in indices]
 
@@ -101,7 +106,8 @@ def _job(row: Row, overrides: Sequence[str]) -> Job:
     if config.sweep_dir:
         config.sweep_dir = str(row.run_dir.parent)
     processes = cluster.process_count()
-    job = Job(about["module"], config, row.run_dir, row.index, processes=processes, after=about.get("after", []))
+    after = about.get("after", [])
+    job = Job(about["module"], config, row.run_dir, row.index or 0, processes=processes, after=after)
     check_can_go_on(row.run_dir)
     return job
 

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def passed_on(send: Callable[[int], None]) -> Iterator[list[int]]:
+def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
     """While it lasts, the first SIGINT, SIGTERM or SIGUSR1 becomes a stop request (SIGTERM), the next ones SIGKILL.
 
-    Yields the list of those that came.
+    `said` is what the first does. Yields the list of those that came.
     """
     came: list[int] = []
 
     def pass_on(number: int, frame: object) -> None:
         came.append(number)
         if len(came) == 1:
-            print("stopping at the next step (once more: at once)", file=sys.stderr, flush=True)
+            print(f"{said} (once more: at once)", file=sys.stderr, flush=True)
         send(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

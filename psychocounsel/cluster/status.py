@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from psychocounsel.rundir.attempts import attempts, next_number
 from psychocounsel.rundir.metrics import last_metrics
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.run_config import has_config, read_section
+from psychocounsel.rundir.run_config import has_config, module_of, read_section
 from psychocounsel.rundir.summary import is_finished, read_state, read_summary
 from psychocounsel.rundir.sweep_table import ListedRun, runs_of
 from psychocounsel.storage.files import DamagedFile, readable_time
@@ -24,11 +24,13 @@ from psychocounsel.storage.files import DamagedFile, readable_time
 class Row:
     """A run as `jobs status` shows it; `elapsed` and `remaining` in seconds."""
 
-    index: int
+    index: int | None
     run_dir: Path
     overrides: str
     state: str = "not submitted"
     task: str = ""
+    trains: bool = True
+    phase: str = ""  # of what does not train
     step: int = 0
     total: int | None = None
     loss: float | None = None
@@ -49,7 +51,11 @@ def rows(folder: Path) -> list[Row]:
     Raises:
         UserError: if it holds no runs, or a cluster does not answer.
     """
-    listed = runs_of(folder)
+    return rows_of(runs_of(folder))
+
+
+def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
+    """How these runs stand. Raises as `rows`."""
     standings: dict[Path, Standing] = {}
     for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
         standings |= cluster.standings(runs)
@@ -77,8 +83,9 @@ def _marked(run: ListedRun, here: Standing | None) -> Row:
 
 def _row(run: ListedRun, here: Standing | None) -> Row:
     state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
-    row = Row(run.index, run.run_dir, run.overrides, step=state.get("step", 0), total=state.get("total"))
+    row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step", 0), total=state.get("total"))
     row.attempts = next_number(run.run_dir) - 1
+    row.trains, row.phase = module_of(run.run_dir).endswith(".train"), state.get("phase", "")
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
@@ -101,6 +108,15 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
     elif state:
         row.state = "ended"
     return row
+
+
+def _with_settled(run: ListedRun) -> str:
+    """Its overrides, and in the place of those whose values it has found when it began, these."""
+    found = {
+        key: each["value"] for key, each in (read_section(run.run_dir, "settled") or {}).items() if "value" in each
+    }
+    kept = [text for text in run.overrides.split(" ") if text.lstrip("+").partition("=")[0] not in found]
+    return " ".join([*kept, *(f"{key}={value}" for key, value in found.items())])
 
 
 def _of_live(row: Row, here: Standing, last: dict[str, Any]) -> None:
@@ -143,35 +159,64 @@ def _read_metrics(row: Row) -> None:
 # -- as a table
 
 _TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", "job", "node", "overrides")
+_OF_TRAININGS = ("loss", "left")  # columns that are left out where no run trains
+ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
 
 
 def table(found: Sequence[Row], folder: Path) -> str:
     """One line a run, then how many are in which state, and what to type."""
+    names = ["" if row.index is None else str(row.index) for row in found]
+    lines = [*lines_of(found, names, telling(found)), "", *reasons(found, names), counted(found)]
+    if any(row.state in ENDED for row in found):
+        lines.append(f"go on with them: python -m psychocounsel.jobs resubmit {short(folder)}")
+    return "\n".join(lines)
+
+
+def telling(found: Sequence[Row]) -> list[str]:
+    """The overrides of each run that not all of them have."""
     given = [row.overrides.split(" ") for row in found]
     common = set.intersection(*map(set, given)) if len(given) > 1 else set()
-    telling = [" ".join(text for text in each if text not in common) for each in given]
-    cells = [_TITLES, *((*_cells(row), text) for row, text in zip(found, telling, strict=True))]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_TITLES) - 1)]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(line, [*widths, 0], strict=True)).rstrip() for line in cells
+    return [" ".join(text for text in each if text not in common) for each in given]
+
+
+def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index") -> list[str]:
+    """The titles, and a line a run: its name, how it stands, and its overrides."""
+    trains = any(row.trains for row in found)
+    titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
+    rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
+    shown = [column for column, title in enumerate(titles) if trains or title not in _OF_TRAININGS]
+    return aligned([[line[column] for column in shown] for line in (titles, *rows)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of equally many texts, one below another."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Why runs wait or have ended, a line each."""
+    return [
+        f"{name}: {row.state}: {row.reason}".removeprefix(": ")
+        for name, row in zip(names, found, strict=True)
+        if row.reason
     ]
+
+
+def counted(found: Sequence[Row]) -> str:
+    """As "2 finished, 1 running"."""
     counts: dict[str, int] = {}
     for row in found:
         counts[row.state] = counts.get(row.state, 0) + 1
-    lines.append("")
-    lines += [f"{row.index}: {row.state}: {row.reason}" for row in found if row.reason]
-    lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
-    if any(row.state in ("failed", "stopped", "lost", "cancelled", "ended") for row in found):
-        lines.append(f"go on with them: python -m psychocounsel.jobs resubmit {_short(folder)}")
-    return "\n".join(lines)
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     total = "" if row.total is None else f"/{row.total}"
+    at = f"{row.step}{total}" if row.trains or row.step else ""
     return (
-        str(row.index),
         row.state,
-        f"{row.step}{total}" if row.attempts else "",
+        " ".join(filter(None, ("" if row.trains or row.state != "running" else row.phase, at))) if row.attempts else "",
         "" if row.loss is None else f"{row.loss:.4f}",
         str(row.attempts or ""),
         "" if row.elapsed is None else readable_time(row.elapsed),
@@ -181,16 +226,16 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _short(folder: Path) -> str:
+def short(folder: Path) -> str:
     relative = os.path.relpath(folder)
     return relative if len(relative) < len(str(folder)) else str(folder)
 
 
-def watch(folder: Path, seconds: float) -> None:
-    """Show the table again and again until nothing runs or waits."""
+def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
+    """Show again and again what `show` returns: a text, and whether anything runs or waits. Until nothing does."""
     while True:
-        found = rows(folder)
-        print(f"\033[2J\033[H{time.strftime('%H:%M:%S')}  {folder}\n\n{table(found, folder)}", flush=True)
-        if not any(row.is_live for row in found):
+        text, is_live = show()
+        print(f"\033[2J\033[H{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
+        if not is_live:
             return
         time.sleep(seconds)

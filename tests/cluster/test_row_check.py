@@ -24,7 +24,7 @@ def good(tmp_path: Path) -> Path:
 
 
 def job(*overrides: str) -> Job:
-    return make_job("psychocounsel.train", check(compose([*overrides])), list(overrides), 0, None)
+    return make_job("psychocounsel.train", check(compose([*overrides])), list(overrides))
 
 
 def test_dry_run_prints_groups_prompts_and_steps_and_the_run_reads_what_it_made(good: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def rows_key(job: Job) -> str:
     lengths = [config[key] for key in ("max_length", "max_prompt_length")]
     algorithm = configs.build(job.config, "algo")
     needs, mixes = algorithm.needs, algorithm.offline_groups(job.config.global_batch_size) > 0
-    rows = [config["data"], lengths, config["eval"]["limit"], needs.data, mixes]
+    rows = [config["data"], lengths, config["eval"]["limit"], config["eval"]["replies"], needs.data, mixes]
     return json.dumps([model, rows, needs.main], sort_keys=True)
 
 

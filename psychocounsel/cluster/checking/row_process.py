@@ -11,6 +11,7 @@ from psychocounsel.cluster.checking.job_rows import count_rows, rows_key
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.local_ranks import forked
 from psychocounsel.cluster.worker_environment import worker_environment
+from psychocounsel.data.privacy import paths_of
 from psychocounsel.errors import UserError, hide_words, words
 from psychocounsel.remote import hub
 
@@ -44,6 +45,9 @@ def _not_here(job: Job) -> str:
     model = job.config.get("model")
     if model is not None and Path(model.path).is_absolute() and not Path(model.path).exists():
         return f"model.path={model.path} is yet to be made"
+    for path in paths_of(job.config.data):
+        if path and Path(path).is_absolute() and not Path(path).exists():
+            return f"{path} is yet to be made"
     for source, folder in hub.folders(job.config):
         if folder is None and source.key.startswith(_TOKENISED):
             return (

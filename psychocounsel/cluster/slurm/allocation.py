@@ -14,7 +14,7 @@ from pathlib import Path
 from psychocounsel.cluster.signals import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
 from psychocounsel.cluster.slurm.ports import free_port
-from psychocounsel.cluster.slurm.scheduler import call
+from psychocounsel.cluster.slurm.queue.scheduler import call
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AttemptDir
 
@@ -50,8 +50,12 @@ class Allocation:
         found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", self.nodes[0]))
         return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{free_port()}"}
 
-    def run(self, run_dir: Path, processes: int, environment: dict[str, str], attempt: AttemptDir) -> tuple[int, int]:
+    def run(
+        self, run_dir: Path, processes: int, environment: dict[str, str], attempt: AttemptDir, when_stopped: str
+    ) -> tuple[int, int]:
         """Run the ranks and show what rank 0 prints; all of it is in the files of `attempt`.
+
+        The first stop request that is passed on prints `when_stopped`.
 
         Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
         """
@@ -66,7 +70,7 @@ class Allocation:
                 command, env={**os.environ, **environment}, stderr=errors, preexec_fn=_end_with_this_process
             )
         shown = 0
-        with passed_on(lambda number: srun.send_signal(number)) as requests:
+        with passed_on(lambda number: srun.send_signal(number), when_stopped) as requests:
             while srun.poll() is None:
                 shown = _show(attempt.output(0), shown)
                 time.sleep(0.1)

@@ -4,20 +4,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.cluster.base import Cluster, Standing
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import submitted, submitting
+from psychocounsel.cluster.slurm.chain import study_chain
 from psychocounsel.cluster.slurm.dry_run import describe
+from psychocounsel.cluster.slurm.queue.standings import queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shards import sharing
-from psychocounsel.cluster.slurm.standings import queued_runs
 from psychocounsel.rundir.submissions import home_of
-
-
-def is_shared(job: Job) -> bool:
-    """Whether the job becomes several."""
-    return job.works_in_steps and job.config.shards > 1 and not job.config.get("remove")
 
 
 @dataclass
@@ -41,7 +38,7 @@ class Slurm(SlurmRequest, Cluster):
         return found
 
     def describe(self, jobs: list[Job]) -> str:
-        return sharing.describe(jobs[0]) if is_shared(jobs[0]) else describe(jobs)
+        return sharing.describe(jobs[0]) if sharing.is_shared(jobs[0]) else describe(jobs)
 
     def select(self, jobs: list[Job]) -> None:
         submitting.select(jobs)
@@ -52,15 +49,31 @@ class Slurm(SlurmRequest, Cluster):
         return super().check_rows(jobs)
 
     def submit(self, jobs: list[Job]) -> Submission:
-        if is_shared(jobs[0]) and not jobs[0].skip:
+        if sharing.is_shared(jobs[0]) and not jobs[0].skip:
             return sharing.submit(jobs[0])
         return submitting.submit(self, jobs)
+
+    def submit_study(self, groups: list[list[Job]]) -> Submission:
+        return study_chain.submit_study(groups)
+
+    def light(self) -> dict[str, Any]:
+        """One CPU and no GPU for some minutes; account, partition, modules and all else are as for other jobs."""
+        one = {"nodes": 1, "gpus_per_node": 0, "gpu_type": None, "device": "cpu", "processes": 1, "cpus_per_process": 1}
+        one |= {
+            "threads": 1,
+            "memory": "2G",
+            "time": "20m",
+            "stop_before_limit": "1m",
+            "exclusive": False,
+            "segments": 1,
+        }
+        return one | {"server_nodes": 0, "max_parallel": None, "runs_per_job": None, "runs_side_by_side": 1}
 
     def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:
         """Nothing where there is no SLURM: on the machine to which a sweep was copied."""
         if not shutil.which("squeue"):
             return {}
-        queued = queued_runs(home_of(runs[0]))
+        queued = queued_runs(*dict.fromkeys(map(home_of, runs)))
         return {run: queued[run].standing() for run in runs if run in queued}
 
     def cancel(self, runs: Sequence[Path]) -> None:

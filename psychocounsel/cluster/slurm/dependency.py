@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.slurm.standings import queued_runs
+from psychocounsel.cluster.slurm.queue.standings import queued_runs
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.submissions import home_of

@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from psychocounsel.cluster import memory
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import submitting
+from psychocounsel.cluster.slurm.array_request import ArrayRequest, home, job_name
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
-from psychocounsel.cluster.slurm.submitting import ArrayRequest
 from psychocounsel.model.shape import Shape
 from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.storage.files import readable_size, readable_time
@@ -25,7 +25,7 @@ def describe(jobs: Sequence[Job]) -> str:
     """
     submitting.select(jobs)
     new = [job for job in jobs if not job.skip]
-    place = submitting.home(jobs)
+    place = home(jobs)
     lines = [f"{job.index:>5}  {job.skip or 'new':<12}  {' '.join(job.overrides) or 'defaults'}" for job in jobs]
     if not new:
         return "\n".join(["index  would be     overrides", *lines])
@@ -33,7 +33,7 @@ def describe(jobs: Sequence[Job]) -> str:
     for number, array in enumerate(todo, 1):
         folder = SubmissionHome(place).submission(f"NNN{number}").path
         code = [SubmissionHome(place).code / "COPY"]
-        script = render(array.cluster, submitting.job_name(place), folder, len(array.tasks), code, [], array.dependency)
+        script = render(array.cluster, job_name(place), folder, len(array.tasks), code, [], array.dependency)
         runs = sum(map(len, array.tasks))
         lines += ["", f"-- script {number} of {len(todo)}, for {runs} runs", script.rstrip()]
     lines += ["", *(_demand(array) for array in todo), *_memory(todo), _disk(place, new)]

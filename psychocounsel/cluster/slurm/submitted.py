@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import scheduler
-from psychocounsel.cluster.slurm.standings import QueuedRun, queued_runs
-from psychocounsel.cluster.slurm.submitting import submit_jobs
+from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm.queue.standings import queued_runs
+from psychocounsel.cluster.slurm.submitting import report_skipped, submit_jobs
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
 from psychocounsel.rundir.submissions import home_of
@@ -14,21 +14,16 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 
 
 def cancel(runs: Sequence[Path]) -> None:
-    """Ask SLURM to end runs of one folder.
+    """Ask SLURM to end runs of one folder, a study's included.
 
     Raises:
         UserError: if SLURM refuses, or does not have one of them.
     """
-    queued = queued_runs(home_of(runs[0]), ask=False)
+    queued = queued_runs(*{home_of(run) for run in runs}, ask=False)
     for run in runs:
         if run not in queued:
             raise UserError(f"{run}: was not submitted to SLURM; `touch {RunDir(run).stop}` lets it save and stop")
-    scheduler.cancel(sorted({name for run in runs for name in _names(queued[run])}))
-
-
-def _names(here: QueuedRun) -> list[str]:
-    """The run's task in every segment of its chain."""
-    return [f"{job}_{here.index}" if here.record.is_array else job for job in here.record.jobs]
+    scheduler.cancel(sorted({name for run in runs for name in queued[run].names()}))
 
 
 def resubmit(jobs: list[Job], code: str) -> None:
@@ -39,6 +34,7 @@ def resubmit(jobs: list[Job], code: str) -> None:
     """
     home = home_of(jobs[0].run_dir)
     submit_jobs(home, jobs, _code(home, jobs) if code == "same" else None)
+    report_skipped(jobs, home)
 
 
 def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:

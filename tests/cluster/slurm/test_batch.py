@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import attempt, ports, scheduler
+from psychocounsel.cluster.slurm import attempt, ports
+from psychocounsel.cluster.slurm.array_request import arrays
+from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import directives, render
-from psychocounsel.cluster.slurm.submitting import arrays
 from psychocounsel.cluster.slurm.units import megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose

@@ -12,7 +12,9 @@ from pathlib import Path
 from psychocounsel.annotation.annotation_steps import due_steps
 from psychocounsel.annotation.checking import refuse_unfinished_removal
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
-from psychocounsel.cluster.slurm import dry_run, scheduler, submitting
+from psychocounsel.cluster.slurm import dry_run, submitting
+from psychocounsel.cluster.slurm.array_request import home
+from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.errors import DONE
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AnnotationDir
@@ -20,6 +22,31 @@ from psychocounsel.rundir.sweep_table import add_to_table
 from psychocounsel.settings.targets import build
 
 _SHARED = ("replies", "scores")  # the steps of `annotate` that the array does
+
+
+def is_shared(job: Job) -> bool:
+    """Whether the job becomes several."""
+    return job.works_in_steps and job.config.shards > 1 and not job.config.get("remove")
+
+
+def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs of a study's stage, with those in front that share the work of one; each names in `after` what it needs.
+
+    Raises:
+        UserError: if a removal from a data set is unfinished.
+    """
+    first, shared = list[Job](), list[Job]()
+    for job in jobs:
+        if job.finished or not is_shared(job):
+            continue
+        if job.makes_tables:
+            refuse_unfinished_removal(AnnotationDir(job.run_dir))
+        speeches, shards, _ = stages(job)
+        if parts := [*speeches, *shards]:
+            _list_parts(job, parts)
+            job.after = [str(each.run_dir) for each in shards or speeches]
+        first, shared = [*first, *speeches], [*shared, *shards]
+    return [group for group in (first, shared, [*jobs]) if group]
 
 
 def stages(job: Job) -> list[list[Job]]:
@@ -64,17 +91,23 @@ def submit(job: Job) -> Submission:
         refuse_unfinished_removal(files)
     first, shards, last = stages(job)
     parts = [*first, *shards]
-    files.shards.mkdir(exist_ok=True)
-    add_to_table(files.shards, [(each.run_dir, each.overrides) for each in parts])
+    _list_parts(job, parts)
     _leave_out_live(parts)
     with _all_or_nothing([files.shards, files.path]):
         for jobs in (first, shards, last):
             if new := [each for each in jobs if not each.skip]:
                 for each in new:
                     write_run_directory(each)
-                submitting.submit_jobs(submitting.home(new), new)
+                submitting.submit_jobs(home(new), new)
     print(f"how it stands: python -m psychocounsel.jobs status {files.shards if parts else files.path}", flush=True)
     return Submission(DONE, [None])
+
+
+def _list_parts(job: Job, parts: Sequence[Job]) -> None:
+    """Make the folder of the parts a sweep's, which lists them."""
+    shards = AnnotationDir(job.run_dir).shards
+    shards.mkdir(parents=True, exist_ok=True)
+    add_to_table(shards, [(each.run_dir, each.overrides) for each in parts])
 
 
 def describe(job: Job) -> str:

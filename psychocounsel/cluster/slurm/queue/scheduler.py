@@ -1,12 +1,15 @@
 """The few SLURM commands we call, and their refusals in one line. No sacct: many sites have no accounting."""
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.cluster.slurm.units import parse_slurm_time
 from psychocounsel.errors import UserError
@@ -14,6 +17,7 @@ from psychocounsel.errors import UserError
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
 LIVE |= {"RESIZING", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _SECONDS = 60  # a controller under load answers late
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,9 @@ def call(command: str, *arguments: str, stdin: str | None = None) -> str:
         )
     # What a job's own shell has of SLURM would count as options of the new job.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    options: dict[str, Any] = {"input": stdin, "env": environment, "preexec_fn": _end_with_this_process}
     try:
-        done = subprocess.run(
-            [command, *arguments], input=stdin, env=environment, capture_output=True, text=True, timeout=_SECONDS
-        )
+        done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_SECONDS, **options)
     except subprocess.TimeoutExpired as error:
         raise UserError(
             f"{command} gave no answer for {_SECONDS} s: is SLURM's controller up? (`scontrol ping`)"
@@ -61,6 +64,11 @@ def call(command: str, *arguments: str, stdin: str | None = None) -> str:
         words = [line for line in words if ": fatal: " in line] or words  # what comes before it only leads there
         raise UserError(f"{command} refused: {'; '.join(words)[:500] or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def _end_with_this_process() -> None:
+    """In the command, before it begins: an sbatch that outlived us would submit what the next command takes for lost."""
+    _LIBC.prctl(1, signal.SIGKILL)
 
 
 def submit(script: Path, *arguments: str) -> str:
@@ -96,6 +104,15 @@ def tasks(jobs: Iterable[str]) -> list[Task]:
             number = int(index) if index.isdigit() else None
             found.append(Task(job, number, state, reason, nodes, parse_slurm_time(elapsed)))
     return found
+
+
+def jobs_of_scripts() -> dict[str, list[str]]:
+    """The ids of this user's jobs that SLURM still knows, by the path of the script that they run."""
+    found: dict[str, set[str]] = {}
+    for line in call("squeue", "-h", "-t", "all", "-u", _user(), "-o", "%F|%o").splitlines():
+        job, _, script = line.partition("|")
+        found.setdefault(script.strip(), set()).add(job)
+    return {script: sorted(jobs, key=int) for script, jobs in found.items()}
 
 
 def _user() -> str:

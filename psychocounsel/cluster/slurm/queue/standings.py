@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psychocounsel.cluster.base import Standing
-from psychocounsel.cluster.slurm import scheduler
+from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm.queue.lost import find_lost
 from psychocounsel.rundir.submissions import Record, read
 
 _ENDED_BY_SLURM = {
@@ -31,6 +32,15 @@ class QueuedRun:
     def is_live(self) -> bool:
         return self.task is not None and self.task.is_live
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun, and would when it may."""
+        return self.task is not None and self.task.state == "PENDING"
+
+    def names(self) -> list[str]:
+        """Its task in every segment of its chain."""
+        return [f"{job}_{self.index}" if self.record.is_array else job for job in self.record.jobs]
+
     def standing(self) -> Standing:
         """In the words that every cluster uses."""
         task = self.task
@@ -43,9 +53,11 @@ class QueuedRun:
         return Standing(task.name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM)
 
 
-def queued_runs(home: Path, ask: bool = True) -> dict[Path, QueuedRun]:
-    """Where every submitted run below `home` stands, by one call of squeue; without `ask` no task is known."""
-    records = read(home)
+def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
+    """Where every run submitted from `homes` stands, by one call of squeue; without `ask` no task is known."""
+    if ask:
+        find_lost(homes)
+    records = [record for home in homes for record in read(home)]
     known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if ask and records else {}
     result = {}
     for record in records:

@@ -1,0 +1,125 @@
+"""One call of sbatch: the runs of each array index, what it waits for, and sending it with a record of what was sent."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.script import render
+from psychocounsel.rundir import submissions
+from psychocounsel.rundir.paths import StudyDir, SubmissionDir
+from psychocounsel.settings import config as configs
+from psychocounsel.settings.schema import flat_keys
+from psychocounsel.storage.files import write_atomically
+
+
+@dataclass
+class ArrayRequest:
+    """What one sbatch call asks for: `tasks` are the runs of each array index; one task is a job without an array.
+
+    `ids` are the jobs of its segments, as far as they are submitted.
+    """
+
+    cluster: SlurmRequest
+    tasks: list[list[Job]]
+    files: SubmissionDir | None = None
+    dependency: str = ""
+    ids: list[str] = field(default_factory=list)
+
+
+def home(jobs: Sequence[Job]) -> Path:
+    """Where submissions are kept: the sweep's folder, or that of the one run (or of the sweep that it is of)."""
+    sweep = jobs[0].config.sweep_dir
+    return Path(sweep) if sweep else submissions.home_of(jobs[0].run_dir)
+
+
+def arrays(jobs: Sequence[Job], largest_array: int) -> list[ArrayRequest]:
+    """Group jobs by what they ask for, and cut at the site's largest array."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        asked = OmegaConf.to_container(job.config.cluster), list(job.after)
+        groups.setdefault(repr(asked), []).append(job)
+    result = []
+    for members in groups.values():
+        cluster = cluster_of(members[0])
+        tasks = [members[start : start + cluster.group] for start in range(0, len(members), cluster.group)]
+        result += [
+            ArrayRequest(cluster, tasks[start : start + largest_array]) for start in range(0, len(tasks), largest_array)
+        ]
+    return result
+
+
+def cluster_of(job: Job) -> SlurmRequest:
+    cluster: SlurmRequest = configs.build(job.config, "cluster")
+    return cluster
+
+
+def send(array: ArrayRequest, place: Path, code: Sequence[Path]) -> None:
+    """Submit an array whose run directories are written. The record names its runs first, and its jobs once there are any.
+
+    Raises:
+        UserError: with SLURM's own words where it refuses.
+    """
+    array.files = submissions.new_submission(place)
+    runs = [[job.run_dir for job in task] for task in array.tasks]
+    write_atomically(array.files.tasks, "".join("\t".join(map(str, task)) + "\n" for task in runs))
+    write_atomically(array.files.script, script_of(array, place, code))
+    submissions.write(array.files, place, [], runs, code)
+    for _ in range(array.cluster.segments):  # each link begins when the one before has ended, however it did
+        link = [f"--dependency=afterany:{array.ids[-1]}", "--kill-on-invalid-dep=yes"] if array.ids else []
+        array.ids.append(scheduler.submit(array.files.script, *link))
+    submissions.write(array.files, place, array.ids, runs, code)
+
+
+def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
+    paths = array.tasks[0][0].config.paths
+    binds = [os.path.commonpath([place, *code]), str(paths.output), str(paths.cache)]  # of a stage, its whole study
+    assert array.files is not None
+    return render(array.cluster, job_name(place), array.files.path, len(array.tasks), code, binds, array.dependency)
+
+
+def job_name(place: Path) -> str:
+    return place.name if code_home(place) == place else f"{place.parent.name}-{place.name}"
+
+
+def code_home(place: Path) -> Path:
+    """The folder that keeps copies of the code: a study's for all its stages, or `place` itself."""
+    return place.parent if StudyDir(place.parent).study.exists() else place
+
+
+def targets(jobs: Sequence[Job]) -> set[str]:
+    """Every dotted name that a configuration asks to be imported."""
+    return {
+        str(OmegaConf.select(job.config, key))
+        for job in jobs
+        for key in flat_keys(job.config)
+        if key.endswith("._target_")
+    }
+
+
+@contextmanager
+def undone(todo: Sequence[ArrayRequest]) -> Iterator[None]:
+    """Cancel what was submitted and remove its folders if the block fails: all is submitted, or nothing."""
+    try:
+        yield
+    except BaseException:
+        scheduler.cancel([job for array in todo for job in array.ids])
+        for array in todo:
+            if array.files is not None:
+                shutil.rmtree(array.files.path, ignore_errors=True)
+        raise
+
+
+def announce(array: ArrayRequest, name: str = "") -> None:
+    runs = sum(map(len, array.tasks))
+    throttle = f", {array.cluster.max_parallel} at a time" if array.cluster.max_parallel else ""
+    what = f"array of {len(array.tasks)}{throttle}" if len(array.tasks) > 1 else "job"
+    counted = f"{runs} runs" if runs > 1 else str(array.tasks[0][0].run_dir)
+    print(f"{name}submitted {what} {' '.join(array.ids)}: {counted}", flush=True)

@@ -1,0 +1,191 @@
+"""A study on SLURM: all its jobs in the queue at once, each waiting for those that it needs."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from psychocounsel.cluster.job import Job, Submission, write_run_directory
+from psychocounsel.cluster.slurm import snapshot
+from psychocounsel.cluster.slurm.array_request import (
+    ArrayRequest,
+    announce,
+    cluster_of,
+    code_home,
+    home,
+    send,
+    targets,
+    undone,
+)
+from psychocounsel.cluster.slurm.chain.links import Link, Place, TaskBatch, parts
+from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm.queue.standings import QueuedRun, queued_runs
+from psychocounsel.cluster.slurm.shards import sharing
+from psychocounsel.cluster.slurm.submitting import note_live, refuse_too_long, refuse_unfetched, wait
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.rundir import submissions
+from psychocounsel.rundir.owner import refuse_if_owned
+from psychocounsel.rundir.summary import is_finished
+from psychocounsel.settings.keys import refuse_control_characters
+from psychocounsel.settings.parallel import in_parallel
+
+
+@dataclass
+class PlannedArray:
+    """An array of a study, what it waits for, and the batch that others wait for."""
+
+    request: ArrayRequest
+    place: Path
+    links: list[Link]
+    batch: TaskBatch
+
+
+def submit_study(groups: Sequence[Sequence[Job]]) -> Submission:
+    """Submit every job that is neither finished nor in the queue, and leave; with `cluster.wait` until all have ended.
+
+    A job that ended unfinished is submitted again. One that waits in the queue for what is now submitted anew is replaced.
+
+    Raises:
+        UserError: with SLURM's own words where it refuses; then nothing of this call is in the queue. If a job needs another
+            that is neither finished, nor in the queue, nor among these.
+    """
+    study = code_home(home([groups[0][0]]))
+    expanded = [group for given in groups for group in sharing.in_parts(given)]
+    jobs = [job for group in expanded for job in group]
+    refuse_control_characters([str(job.run_dir) for job in jobs], "run_dir")  # lines of tasks.txt
+    places = list(dict.fromkeys(home([job]) for job in jobs))
+    with submissions.submitting(study):
+        queued = queued_runs(*places)
+        replaced = _select(expanded, queued)
+        new = [[job for job in group if not job.skip] for group in expanded]
+        if todo := [job for group in new for job in group]:
+            _submit(study, new, todo, queued, replaced)
+    _report(jobs, study)
+    if cluster_of(jobs[0]).wait:
+        return wait(jobs, *places)
+    return Submission(DONE, [None] * len(jobs))
+
+
+def _submit(
+    study: Path,
+    new: Sequence[Sequence[Job]],
+    todo: Sequence[Job],
+    queued: dict[Path, QueuedRun],
+    replaced: Sequence[str],
+) -> None:
+    refuse_unfetched(todo)
+    planned = plan(new, queued, scheduler.max_array_size())
+    refuse_too_long([each.request for each in planned])
+    in_parallel(write_run_directory, [*todo])
+    with undone([each.request for each in planned]):
+        limit = planned[0].request.cluster.snapshot_limit_mb
+        code = snapshot.take(study, todo[0].config.code_path, targets(todo), limit)
+        scheduler.cancel(replaced)
+        for each in planned:
+            each.request.dependency = ",".join(link.text() for link in each.links)
+            send(each.request, each.place, code)
+            each.batch.ids = each.request.ids
+            announce(each.request, f"{os.path.relpath(each.place, study)}: ")
+
+
+def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> list[str]:
+    """Set `skip` of each job that is not to be submitted; returns tasks that wait for what will never succeed now.
+
+    Raises:
+        UserError: if a process outside of the queue works in a run directory.
+    """
+    new, replaced = set[str](), list[str]()
+    for group in groups:
+        waiting = {here.task.name for job in group if (here := _waits_for(job, queued, new)) and here.task}
+        for job in group:
+            here = queued.get(job.run_dir)
+            job.skip = "finished" if job.finished else ""
+            if here and here.task and here.task.name in waiting and not job.finished:
+                replaced += here.names()
+            elif not job.finished:
+                note_live(job, here)
+                if not job.skip:
+                    refuse_if_owned(job.run_dir)
+            if not job.skip:
+                new.add(str(job.run_dir))
+    return list(dict.fromkeys(replaced))
+
+
+def _waits_for(job: Job, queued: dict[Path, QueuedRun], new: set[str]) -> QueuedRun | None:
+    """The job in the queue, if it waits there for tasks in whose place there will be new ones."""
+    here = queued.get(job.run_dir)
+    return here if here and here.waits and not new.isdisjoint(job.after) else None
+
+
+def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest_array: int) -> list[PlannedArray]:
+    """The arrays of all jobs in an order in which each stands behind what it waits for; nothing is asked or written.
+
+    Raises:
+        UserError: if a job needs another that is not finished, in the queue or among these.
+    """
+    places, found = _places(queued), list[PlannedArray]()
+    for job in (job for group in groups for job in group):
+        places.pop(job.run_dir, None)  # it takes the place of what ended, or is replaced
+    for group in groups:
+        asked: dict[str, list[Job]] = {}
+        for job in group:
+            alike = OmegaConf.to_container(job.config.cluster), str(home([job])), job.after_any
+            asked.setdefault(repr(alike), []).append(job)
+        made = [each for jobs in asked.values() for each in _planned(jobs, places, largest_array)]
+        found += made
+        for each in made:
+            places |= {
+                job.run_dir: (each.batch, index) for index, task in enumerate(each.request.tasks) for job in task
+            }
+    return found
+
+
+def _planned(jobs: Sequence[Job], places: dict[Path, Place], largest_array: int) -> list[PlannedArray]:
+    """The arrays of jobs that ask for the same."""
+    cluster, found = cluster_of(jobs[0]), list[PlannedArray]()
+    needs = [_needs(job, places) for job in jobs]
+    for part in parts(needs, cluster.group, jobs[0].after_any):
+        for start in range(0, len(part.tasks), largest_array):
+            tasks = [[jobs[position] for position in task] for task in part.tasks[start : start + largest_array]]
+            found.append(PlannedArray(ArrayRequest(cluster, tasks), home(jobs), part.links, TaskBatch(len(tasks))))
+    return found
+
+
+def _places(queued: dict[Path, QueuedRun]) -> dict[Path, Place]:
+    """The task of every run that waits or runs."""
+    batches: dict[int, TaskBatch] = {}
+    live = {run: here for run, here in queued.items() if here.is_live}
+    for here in live.values():
+        batches.setdefault(id(here.record), TaskBatch(len(here.record.tasks), here.record.jobs, is_new=False))
+    return {run: (batches[id(here.record)], here.index) for run, here in live.items()}
+
+
+def _needs(job: Job, places: dict[Path, Place]) -> set[Place]:
+    """The tasks that have to end before the job; what is finished needs no waiting for.
+
+    Raises:
+        UserError: if it needs what nothing will finish.
+    """
+    found = set()
+    for parent in map(Path, job.after):
+        if parent in places:
+            found.add(places[parent])
+        elif not job.after_any and not is_finished(parent):
+            raise UserError(
+                f"{job.run_dir}: needs {parent}, which has not finished and does not wait or run: "
+                "launch the study from that stage on"
+            )
+    return found
+
+
+def _report(jobs: Iterable[Job], study: Path) -> None:
+    counts: dict[str, int] = {}
+    for job in jobs:
+        reason = "in the queue before" if job.skip.startswith("submitted") else job.skip
+        counts[reason] = counts.get(reason, 0) + 1
+    if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
+        print(f"not submitted: {said}", flush=True)
+    print(f"how it stands: python -m psychocounsel.jobs status {study}", file=sys.stderr)

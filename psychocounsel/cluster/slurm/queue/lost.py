@@ -1,0 +1,36 @@
+"""Submissions of a command that was killed between SLURM's answer and the record of it.
+
+A submission's folder is made before sbatch is called, with its script and a record of its runs that names no job. A folder
+that stays so belongs to a command that died: SLURM tells which jobs run its script, if any.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.rundir import submissions
+
+
+def find_lost(homes: Sequence[Path]) -> None:
+    """Note the jobs of submissions that lack them, and remove submissions that never reached the queue.
+
+    Nothing is done in a folder from which a live process submits.
+
+    Raises:
+        UserError: if there is such a folder, and SLURM does not answer.
+    """
+    for home in homes:
+        if submissions.unsubmitted(home) and not submissions.is_being_submitted(home):
+            _find_lost(home)
+
+
+def _find_lost(home: Path) -> None:
+    with submissions.submitting(home):
+        lost = submissions.unsubmitted(home)  # another command may have found them meanwhile
+        known = scheduler.jobs_of_scripts() if lost else {}
+        for each in lost:
+            jobs = {*known.get(str(each.script), []), *each.begun_jobs()}
+            if not jobs:
+                submissions.remove(each)
+            elif each.record.exists():
+                submissions.adopt(each, sorted(jobs, key=int))

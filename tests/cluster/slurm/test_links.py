@@ -1,0 +1,98 @@
+"""How the jobs of a study are parted into arrays: against what SLURM's dependencies mean, without SLURM."""
+
+import random
+
+import pytest
+
+from psychocounsel.cluster.slurm.chain.links import Link, Part, Place, TaskBatch, parts
+
+
+def waits_for(part: Part, index: int) -> set[Place]:
+    """The tasks that SLURM lets a task of an array wait for."""
+    found: set[Place] = set()
+    for link in part.links:
+        if link.kind == "aftercorr":
+            assert len(part.tasks) == link.batch.size, "arrays of equal length"
+            found.add((link.batch, index))
+        else:
+            tasks = link.tasks or range(link.batch.size)
+            assert link.tasks or link.batch.is_new, "others of an earlier array may have failed"
+            found |= {(link.batch, task) for task in tasks}
+    return found
+
+
+def submitted(size: int, job: int = 7, new: bool = True) -> TaskBatch:
+    return TaskBatch(size, [str(job)], new)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_task_waits_for_what_its_jobs_need_and_for_nothing_else(seed: int) -> None:
+    draw = random.Random(seed)
+    batches = [submitted(draw.choice([1, 2, 3, 6]), new=draw.random() < 0.7) for _ in range(draw.randint(1, 4))]
+    every = [(batch, task) for batch in batches for task in range(batch.size)]
+    regular = draw.random() < 0.5  # as for_each gives it, in any order
+    count = draw.randint(1, 12)
+    needs = [
+        ({every[job % len(every)]} if regular else set(draw.sample(every, draw.randint(0, min(3, len(every))))))
+        for job in range(count)
+    ]
+    draw.shuffle(needs)
+    group, after_any = draw.choice([1, 1, 2, 3]), draw.random() < 0.3
+    found = parts(needs, group, after_any)
+    assert sorted(job for part in found for task in part.tasks for job in task) == list(range(count))
+    for part in found:
+        assert {link.kind for link in part.links} <= ({"afterany"} if after_any else {"afterok", "aftercorr"})
+        for index, task in enumerate(part.tasks):
+            assert len(task) <= group
+            assert waits_for(part, index) == set().union(*(needs[job] for job in task))
+
+
+def test_a_stage_over_the_cells_of_another_waits_index_by_index_in_one_array() -> None:
+    cells, base = submitted(9, 12), submitted(1, 11)
+    needs: list[set[Place]] = [{(cells, 8 - number), (base, 0)} for number in range(9)]
+    (part,) = parts(needs)
+    assert [job for (job,) in part.tasks] == [8, 7, 6, 5, 4, 3, 2, 1, 0], "in the order of the tasks that they need"
+    assert {link.text() for link in part.links} == {"aftercorr:12", "afterok:11"}
+
+
+def test_several_settings_for_each_cell_are_an_array_each_and_few_cells_are_not_split_further() -> None:
+    cells = submitted(6)
+    assert [len(part.tasks) for part in parts([{(cells, job // 2)} for job in range(12)])] == [6, 6]
+    two = submitted(2)
+    assert [[link.text() for link in part.links] for part in parts([{(two, job // 3)} for job in range(6)])] == [
+        ["afterok:7_0"],
+        ["afterok:7_1"],
+    ]
+
+
+def test_jobs_that_need_the_same_are_one_array() -> None:
+    first, second = submitted(3, 4), submitted(2, 5)
+    every: set[Place] = {(first, 0), (first, 1), (first, 2), (second, 1)}
+    (part,) = parts([every] * 5)
+    assert len(part.tasks) == 5 and [link.text() for link in part.links] == ["afterok:4", "afterok:5_1"]
+    (table,) = parts([every], after_any=True)
+    assert [link.text() for link in table.links] == ["afterany:4", "afterany:5_1"]
+    (free,) = parts([set(), set()])
+    assert len(free.tasks) == 2 and not free.links
+
+
+def test_what_an_earlier_command_submitted_is_named_by_its_tasks() -> None:
+    earlier = submitted(3, 9, new=False)
+    (part,) = parts([{(earlier, 0), (earlier, 1), (earlier, 2)}])
+    assert [link.text() for link in part.links] == ["afterok:9_0:9_1:9_2"]
+    (corresponding,) = parts([{(earlier, task)} for task in range(3)])
+    assert [link.text() for link in corresponding.links] == ["aftercorr:9"]
+    rest = parts([{(earlier, 0)}, {(earlier, 2)}, set()])
+    assert sorted(link.text() for part in rest for link in part.links) == ["afterok:9_0", "afterok:9_2"]
+
+
+def test_runs_that_share_jobs_wait_for_jobs_that_are_shared_alike() -> None:
+    shared = submitted(3)  # of four runs each
+    (part,) = parts([{(shared, job // 4)} for job in range(12)], group=4)
+    assert part.tasks == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [link.kind for link in part.links] == ["aftercorr"]
+
+
+def test_a_link_names_the_last_of_a_chain_of_segments() -> None:
+    assert Link("afterok", TaskBatch(2, ["5", "6", "7"]), (1,)).text() == "afterok:7_1"
+    assert Link("afterok", TaskBatch(1, ["5", "6"]), (0,)).text() == "afterok:6"
