@@ -1,11 +1,12 @@
-"""What makes two runs the same, and what their directories are called."""
+"""What makes two runs the same, and what the directory of a single run is called (of a sweep: `run_names.py`)."""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,19 @@ _MAY_DIFFER = (
     "engine",
     "guard",
     "callbacks",
+    "budget",
     "run_dir",
     "sweep_dir",
+    "out",
     "after",
     "dry_run",
     "code_path",
+    # Of commands that work in steps, whose steps say themselves what they were made from.
+    "steps",
+    "budget",
+    "shards",
+    "share",
+    "remove",
 )
 _MAY_DIFFER_KEYS = (
     "data.allowed_hosts",
@@ -35,15 +44,73 @@ _MAY_DIFFER_KEYS = (
 # How servers are reached, of replies, rewards and counterfactuals, and where models wait.
 _MAY_DIFFER_WITHIN = re.compile(
     r"(reward|compare\[\d+\])(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
+    r"|compare\[\d+\]\.judge\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price|currency)"
     r"|counterfactuals\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
+    r"|(judge|annotator|writers|contestants)(\.\w+(\[\d+\])?)*"
+    r"\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price)"
 )
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any
 _MAY_GROW = ("max_steps", "epochs")
+# What a run fills in where its command leaves it open: commits of the hub, and a measured size.
+_FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
+_OPEN = (None, "auto")
+# What is noted in a recipe of `settled` once a job has begun.
+_NOTED = ("value", "journal")
 
 
-def identity(config: DictConfig) -> dict[str, Any]:
-    """The flat keys that define a run: two configurations with equal identity give the same training."""
+def identity(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """The flat keys that define a run: two configurations with equal identity give the same training.
+
+    A key that a job settles when it begins (`settled`) holds how, as JSON, and not the value that comes of it.
+    """
+    return {key: value for key, value in _flat(config).items() if _defines(key)}
+
+
+def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> dict[str, Any]:
+    """The identity of a run among those of a sweep: with its length, and with the keys (or groups) that are swept.
+
+    A swept key that the checked configuration does not have became others, as `model.path=http://...` of an evaluation did: then
+    addresses count as well.
+    """
+    keys = tuple(swept)
+    flat = _flat(config)
+    became_others = any(not any(is_of(key, each) for key in flat) for each in keys)
+    return {
+        key: value
+        for key, value in flat.items()
+        if defines(key) or any(is_of(key, each) for each in keys) or (became_others and key.endswith(".addresses"))
+    }
+
+
+def is_of(key: str, other: str) -> bool:
+    """Whether a flat key is `other` or lies in it."""
+    return key == other or key.startswith((f"{other}.", f"{other}["))
+
+
+def defines(key: str) -> bool:
+    """Whether another value of this key, or group, makes another run; of a length, among the runs of a sweep."""
+    return _defines(key) or key in _MAY_GROW
+
+
+def differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """The flat keys in which a run of `new` would not be the one of `old`, which may have filled in what `new` leaves open."""
+    return sorted(_differing(new, old))
+
+
+def is_same(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether nothing is `differing`; told sooner."""
+    return next(_differing(new, old), None) is None
+
+
+def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
+    for key in (*new, *(key for key in old if key not in new)):
+        if new.get(key) != old.get(key) and not (_FILLED_IN.fullmatch(key) and new.get(key) in _OPEN):
+            yield key
+
+
+def _flat(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """Every value by its dotted key, in the order of keys; a list without mappings is one value."""
     flat: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:
@@ -56,15 +123,21 @@ def identity(config: DictConfig) -> dict[str, Any]:
         else:
             flat[prefix] = node
 
-    walk(OmegaConf.to_container(config), "")
-    return {
-        key: value
-        for key, value in sorted(flat.items())
-        if key.split(".")[0] not in _MAY_DIFFER
+    content: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
+    walk({key: value for key, value in content.items() if key != "settled"}, "")
+    for key, recipe in (content.get("settled") or {}).items():
+        flat[key] = json.dumps({name: recipe[name] for name in sorted(recipe) if name not in _NOTED})
+    return dict(sorted(flat.items()))
+
+
+@cache
+def _defines(key: str) -> bool:
+    return (
+        key.split(".")[0] not in _MAY_DIFFER
         and key not in (*_MAY_DIFFER_KEYS, *_MAY_GROW)
         and not _MAY_DIFFER_WITHIN.fullmatch(key)
         and not _MAY_RESHARD.fullmatch(key)
-    }
+    )
 
 
 def fingerprint(config: DictConfig, **more: Any) -> str:
@@ -80,10 +153,10 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
         UserError: naming the keys that differ, with both values of the first.
     """
     new, old = identity(config), identity(existing)
-    differing = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
-    if differing:
-        first = differing[0]
-        shown = ", ".join(differing[:6]) + (f" and {len(differing) - 6} more" if len(differing) > 6 else "")
+    keys = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
+    if keys:
+        first = keys[0]
+        shown = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
         raise UserError(
             f"{run_dir} belongs to a run with another {shown} ({first} was {old.get(first)}, now {new.get(first)}): "
             "use another run_dir, or the same values"
@@ -117,9 +190,3 @@ def new_directory(output: str, *names: str) -> Path:
     """A new name under `output`: `names` and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
     return Path(os.path.abspath(os.path.expanduser(output))) / slug("-".join([*names, stamp]))
-
-
-def run_name(overrides: Sequence[str]) -> str:
-    """The folder of a sweep's job: its overrides, without those that do not define the run."""
-    telling = [text for text in overrides if text.lstrip("+~").partition("=")[0].split(".")[0] not in _MAY_DIFFER]
-    return slug("_".join(telling) or "default")

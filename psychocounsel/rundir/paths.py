@@ -6,7 +6,10 @@ Making such an object touches no disk. Paths inside the files are relative, so t
 import re
 from pathlib import Path
 
-_CHECKPOINT = r"step-([0-9]{6}|[1-9][0-9]{6,})"
+from psychocounsel.rundir.run_parts import CHECKPOINT_NAME
+from psychocounsel.rundir.run_parts import AttemptDir as AttemptDir
+from psychocounsel.rundir.run_parts import CheckpointDir as CheckpointDir
+from psychocounsel.rundir.run_parts import RoundDir as RoundDir
 
 
 class RunDir:
@@ -50,27 +53,27 @@ class RunDir:
         self.servers = path / "servers"
         self.server_key = self.servers / "key"  # the secret that they and the run share
 
-    def attempt(self, number: int) -> "AttemptDir":
+    def attempt(self, number: int) -> AttemptDir:
         return AttemptDir(self.logs / f"{number:02d}")
 
     def attempt_numbers(self) -> list[int]:
         """The attempts so far, oldest first."""
         return sorted(int(path.name) for path in self.logs.glob("[0-9]*") if path.name.isdigit())
 
-    def checkpoint(self, step: int) -> "CheckpointDir":
+    def checkpoint(self, step: int) -> CheckpointDir:
         return CheckpointDir(self.checkpoints / f"step-{step:06d}")
 
-    def checkpoint_dirs(self) -> list["CheckpointDir"]:
+    def checkpoint_dirs(self) -> list[CheckpointDir]:
         """The checkpoints, whole or not, oldest first."""
-        named = (path for path in self.checkpoints.glob("step-*") if re.fullmatch(_CHECKPOINT, path.name))
+        named = (path for path in self.checkpoints.glob("step-*") if re.fullmatch(CHECKPOINT_NAME, path.name))
         return sorted((CheckpointDir(path) for path in named if path.is_dir()), key=lambda each: each.step)
 
     def checkpoint_leftovers(self) -> list[Path]:
         """What killed writers of checkpoints left: drafts, and checkpoints that were moved aside."""
         hidden = self.checkpoints.glob(".step-*")
-        return [path for path in hidden if re.fullmatch(rf"\.{_CHECKPOINT}\.(tmp|old)", path.name)]
+        return [path for path in hidden if re.fullmatch(rf"\.{CHECKPOINT_NAME}\.(tmp|old)", path.name)]
 
-    def round(self, number: int) -> "RoundDir":
+    def round(self, number: int) -> RoundDir:
         return RoundDir(self.rounds / f"{number:04d}")
 
     def failed_rows(self, step: int, rank: int) -> Path:
@@ -160,76 +163,6 @@ class EvaluationDir(StepsDir):
         return found
 
 
-class AttemptDir:
-    """`RUN/logs/02`: what the processes of one attempt printed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.record = path / "attempt.json"  # under SLURM: job, nodes, start, end and verdict
-        self.srun_errors = path / "srun.err"  # what srun said of the ranks
-        self.failure = path / "failure.txt"  # the last lines of the rank that failed
-
-    def log(self, rank: int) -> Path:
-        """What the run says, with the tracebacks of this rank."""
-        return self.path / f"rank-{rank}.log"
-
-    def output(self, rank: int | str) -> Path:
-        """Standard output and errors of a rank; `%t` is the rank in an argument of srun."""
-        return self.path / f"rank-{rank}.out"
-
-    def output_names(self) -> list[str]:
-        """Names of the logs and outputs that are there."""
-        return sorted(path.name for path in self.path.glob("rank-*"))
-
-
-class RoundDir:
-    """`RUN/rounds/0003`: the replies of one round, in shards of prompts, and what became of them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.plan = path / "plan.json"  # prompts, prompts per shard, seed
-        self.groups = path / "groups.parquet"  # what the algorithm trains on in this round
-        self.collected = path / "collected.json"  # figures of the round
-        self.samples = path / "samples.md"  # a few replies, to be read
-
-    def shard(self, index: int) -> Path:
-        return self.path / f"shard-{index:02d}.parquet"
-
-
-class CheckpointDir:
-    """`RUN/checkpoints/step-000100`: the state of every engine, and of the loop."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.manifest = path / "manifest.json"  # size and hash of every file; written last
-        self.loop = path / "loop.json"  # the state of the loop
-
-    @property
-    def step(self) -> int:
-        return int(self.path.name.partition("-")[2])
-
-    @property
-    def draft(self) -> "CheckpointDir":
-        """The same while it is written."""
-        return CheckpointDir(self.path.with_name(f".{self.path.name}.tmp"))
-
-    def description(self, engine: str) -> Path:
-        """The parameters of an engine, and which part of each the files of a rank hold."""
-        return self.path / engine / "engine.json"
-
-    def weights(self, engine: str, rank: int) -> Path:
-        """A rank's part of the weights of an engine."""
-        return self.path / engine / f"weights-{rank:05d}.safetensors"
-
-    def optimizer(self, engine: str, rank: int) -> Path:
-        """A rank's part of the optimizer's state, which an archive does not have."""
-        return self.path / engine / f"optimizer-{rank:05d}.safetensors"
-
-    def is_optimizer(self, name: str) -> bool:
-        """Whether the file of this relative path holds optimizer state."""
-        return Path(name).match("*/optimizer-*.safetensors")
-
-
 class ModelDir:
     """A trained model: `RUN/model`, or an export. Its other files are those of Hugging Face."""
 
@@ -245,6 +178,77 @@ class SweepDir:
         self.path = path
         self.table = path / "sweep.jsonl"  # index, overrides and folder of each run
         self.multirun = path / "multirun.yaml"  # which Hydra writes
+        self.best = path / "best"  # of a search, or a study's stage that chooses: a link to the best run
+        self.best_record = path / "best.json"  # the metric, and what was chosen from what
+
+    def journal(self, mark: str) -> Path:
+        """What a search has tried, in the form of optuna's journals; `mark` tells it from others of the same folder."""
+        return self.path / f"search-{mark}.journal"
+
+
+class StudyDir:
+    """The files of a study: a folder for each stage, which is that of a sweep, and the study's tables."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path / "study.yaml"  # the study as it was launched, values filled in
+        self.cells = path / "cells.json"  # the run directories that the study has now, stage by stage
+        self.forced = path / "forced.json"  # how often each stage was made anew by force=[STAGE]
+        self.owner = path / "owner.json"  # the lock of the process that launches it
+        self.table = path / "table"  # the run directory of the job that writes the tables
+
+    def stage(self, name: str) -> "StageDir":
+        return StageDir(self.path / name)
+
+    def written_table(self, name: str, ending: str) -> Path:
+        """A table of results: `table.csv`, `table.md`, `table.tex`, or of another name."""
+        return self.path / f"{name}.{ending}"
+
+
+class StageDir(SweepDir):
+    """`STUDY/STAGE`: a sweep's folder, also where the stage is one run."""
+
+    def selection(self, fingerprint: str) -> "SelectionDir":
+        """Where the best of these cells is chosen: each choice has a folder and a link of its own, which no other changes."""
+        return SelectionDir(self.path / f"select-{fingerprint[:8]}")
+
+    def cell(self, name: str) -> Path:
+        """The run directory of a cell."""
+        return self.path / name
+
+
+class SelectionDir:
+    """`STUDY/STAGE/select-1a2b3c4d`: the run directory of the job that chooses a stage's best cell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best = path.with_name(path.name.replace("select", "best", 1))  # a link, which later stages name
+        self.record = path / "best.json"  # the metric, and what was chosen from what
+
+
+def is_selection(folder: Path) -> bool:
+    return re.fullmatch(r"select-[0-9a-f]{8}", folder.name) is not None
+
+
+ONLY_CELL = "run"  # the run directory where nothing is swept
+
+
+def cell_record(run_dir: Path) -> Path:
+    """`study.json` in a run directory: the stage, and the fingerprint of the cell that it is for."""
+    return run_dir / "study.json"
+
+
+def outputs_of(parent: Path) -> list[Path]:
+    """The folders that a run makes: its own, and the link `best-...` if the run chooses a stage's best cell. By names alone."""
+    return [parent, SelectionDir(parent).best] if is_selection(parent) else [parent]
+
+
+def telling_name(path: Path) -> str:
+    """What tells a run's folder or model from others: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model."""
+    parts = [*path.parts]
+    while len(parts) > 2 and (parts[-1] in ("model", "best", ONLY_CELL) or re.fullmatch("best-[0-9a-f]{8}", parts[-1])):
+        parts.pop()
+    return parts[-1]
 
 
 class SubmissionHome:
@@ -254,6 +258,7 @@ class SubmissionHome:
         self.path = path
         self.submissions = path / "submissions"
         self.code = path / "code"  # copies of the code, named by their content
+        self.lock = path / "submitting.json"  # of the command that submits from here
 
     def submission(self, number: int | str) -> "SubmissionDir":
         return SubmissionDir(self.submissions / f"{number:0>4}")
@@ -274,6 +279,11 @@ class SubmissionDir:
         self.record = path / "submission.json"  # the ids of its jobs, and their runs
         self.tasks = path / "tasks.txt"  # a line for each index of the array: its runs, parted by tabs
         self.script = path / "job.sbatch"
+
+    def begun_jobs(self) -> list[str]:
+        """The ids of jobs that have begun, by the names of their outputs."""
+        names = (re.fullmatch(r"slurm-(\d+)(_\d+)?\.out", path.name) for path in self.path.glob("slurm-*.out"))
+        return sorted({match[1] for match in names if match}, key=int)
 
 
 def run_of_model(path: Path) -> Path | None:

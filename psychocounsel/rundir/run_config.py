@@ -6,12 +6,19 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import DamagedFile, read_mapping, write_atomically, write_json
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it
+
+
+class _PlainLoader(_Loader):  # type: ignore[misc, valid-type]
+    """Takes the same texts for numbers as OmegaConf, and none for a date."""
+
+    yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
 
 
 def is_run(folder: Path) -> bool:
@@ -41,6 +48,18 @@ def read_config(run_dir: Path) -> DictConfig:
     return loaded
 
 
+def read_plain(run_dir: Path) -> dict[str, Any] | None:
+    """The configuration of a run as plain mappings and lists, in a tenth of the time of `read_config`.
+
+    None where there is none, or it cannot be read.
+    """
+    try:
+        content = yaml.load(RunDir(run_dir).config.read_text(), _PlainLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) and content else None
+
+
 def read_section(run_dir: Path, key: str) -> Any:
     """What stands at a top-level key of `config.yaml`, without the time it takes to read all of it; None if nothing.
 
@@ -65,6 +84,11 @@ def write_config(run_dir: Path, config: DictConfig) -> None:
 def write_job(run_dir: Path, module: str, index: int, after: list[str]) -> None:
     """Write `job.json`: the module that works in the run directory, its index in the sweep, what it comes after."""
     write_json(RunDir(run_dir).job, {"module": module, "index": index, "after": after})
+
+
+def module_of(run_dir: Path) -> str:
+    """The module that works in a run directory; "" before it is written."""
+    return str(read_mapping(RunDir(run_dir).job).get("module", ""))
 
 
 def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:

@@ -1,14 +1,21 @@
 """What was submitted to a queue: `submissions/NNNN/` in a sweep's folder, or in a run's own."""
 
 import contextlib
+import os
+import shutil
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.rundir.paths import SubmissionDir, SubmissionHome, SweepDir
-from psychocounsel.storage.files import DamagedFile, read_json, write_json
+from psychocounsel.rundir.paths import StudyDir, SubmissionDir, SubmissionHome, SweepDir
+from psychocounsel.storage.files import DamagedFile, read_json, read_mapping, write_json
+from psychocounsel.storage.locks import Lock, holder
+
+_POLL_SECONDS = 0.5
+_held: set[Path] = set()  # the locks that this process has
 
 
 @dataclass
@@ -43,9 +50,9 @@ def new_submission(home: Path) -> SubmissionDir:
 def write(
     submission: SubmissionDir, home: Path, jobs: Sequence[str], tasks: Sequence[Sequence[Path]], code: Sequence[Path]
 ) -> None:
-    """Note the jobs that SLURM has given ids to; runs and code relative to `home`, which may be moved."""
+    """Note the jobs that SLURM has given ids to, none before; runs and code relative to `home`, which may be moved."""
     relative = [[str(run.relative_to(home)) for run in runs] for runs in tasks]
-    paths = [str(path.relative_to(home)) for path in code]
+    paths = [os.path.relpath(path, home) for path in code]  # a study's lies above its stages
     content = {"jobs": [*jobs], "submitted": time.time(), "code": paths, "tasks": relative}
     write_json(submission.record, content)
 
@@ -55,13 +62,64 @@ def read(home: Path) -> list[Record]:
     found = []
     for submission in SubmissionHome(home).submission_dirs():
         content: Any = read_json(submission.record)
-        if content:
-            try:
-                tasks = [[home / run for run in runs] for runs in content["tasks"]]
-                found.append(Record(content["jobs"], tasks, content["code"]))
-            except (KeyError, TypeError) as error:
-                raise DamagedFile(f"{submission.record}: lacks its jobs or runs; restore it") from error
+        if not content:
+            continue
+        try:
+            tasks = [[home / run for run in runs] for runs in content["tasks"]]
+            record = Record(content["jobs"], tasks, content["code"])
+        except (KeyError, TypeError) as error:
+            raise DamagedFile(f"{submission.record}: lacks its jobs or runs; restore it") from error
+        found += [record] if record.jobs else []
     return found
+
+
+def unsubmitted(home: Path) -> list[SubmissionDir]:
+    """This user's submissions without a job, where they can be changed: being made, or lost by a command that was killed."""
+    found = [each for each in SubmissionHome(home).submission_dirs() if not read_mapping(each.record).get("jobs")]
+    return [each for each in found if each.path.stat().st_uid == os.geteuid() and os.access(home, os.W_OK)]
+
+
+def adopt(submission: SubmissionDir, jobs: Sequence[str]) -> None:
+    """Note the jobs of a script whose command was killed before it could."""
+    write_json(submission.record, {**read_mapping(submission.record), "jobs": [*jobs]})
+
+
+def remove(submission: SubmissionDir) -> None:
+    """Remove what never reached the queue. A job that reaches it late finds no runs to work on, and ends at once."""
+    shutil.rmtree(submission.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def submitting(home: Path) -> Iterator[None]:
+    """Hold the right to submit from `home` while the block runs; wait for a live process that has it."""
+    lock = Lock(path := _lock_of(home))
+    if path in _held:
+        yield
+        return
+    told = False
+    while not lock.take():
+        if not told and (other := holder(path)):
+            words = f"waiting: process {other['pid']} on {other['host']} is submitting from {path.parent}"
+            print(f"{words} (Ctrl-C leaves everything as it is)", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(_POLL_SECONDS)
+    _held.add(path)
+    try:
+        yield
+    finally:
+        _held.discard(path)
+        lock.release()
+
+
+def is_being_submitted(home: Path) -> bool:
+    """Whether another live process submits from `home` now."""
+    path = _lock_of(home)
+    return path not in _held and holder(path) is not None
+
+
+def _lock_of(home: Path) -> Path:
+    """Stages of a study share the study's lock, because one command submits them all."""
+    return SubmissionHome(home.parent if StudyDir(home.parent).study.exists() else home).lock
 
 
 def home_of(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """`summary.json` and `state.json`: how a run ended, or how far it is."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,11 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
+
+_SMALLER = re.compile(r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded)(_low|_high)?")
+_LARGER = re.compile(
+    r"(accuracy|auc|margin|win_rate|reward|reward_mean|reward_(?!std).+|accuracy_.+|pairs)(_low|_high)?"
+)
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -36,6 +42,19 @@ def objective(run_dir: Path, metric: str) -> float | None:
     if not isinstance(metrics, dict):
         return None
     return (metrics["best"] or {}).get(metric) if "best" in metrics else metrics.get(metric)
+
+
+def smaller_is_better(metric: str, mode: str) -> bool:
+    """Whether the smallest value of a metric is the best; `mode` is min, max, or auto: by its name, else the largest."""
+    return (known_mode(metric) if mode == "auto" else mode) == "min"
+
+
+def known_mode(metric: str) -> str | None:
+    """Whether the smallest (min) or the largest (max) value of a metric is the best, by its name; None of an unknown one."""
+    name = metric.rpartition("/")[2]
+    if "loss" in name or _SMALLER.fullmatch(name):
+        return "min"
+    return "max" if _LARGER.fullmatch(name) else None
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from psychocounsel.storage.files import write_atomically
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run as its sweep lists it; `overrides` as on the command line."""
+    """A run as its sweep lists it; `overrides` as on the command line. The jobs that a study adds have no index."""
 
-    index: int
+    index: int | None
     run_dir: Path
     overrides: str
 

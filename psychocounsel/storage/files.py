@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,26 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside `path`, which `remove_unfinished` knows; processes of other hosts may write the same file."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write a file under. It takes the place of `path` when the block ends without an error, synced."""
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
 def write_atomically(
     path: Path,
     content: str | Iterable[bytes | memoryview],
@@ -42,7 +62,7 @@ def write_atomically(
     `durable=False` skips fsync: for heartbeats, which a crash may lose. `mode` are the file's permissions; by
     default the umask decides.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # processes of other hosts may write it as well
+    temporary = temporary_name(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
@@ -101,7 +121,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def shared_secret(path: Path) -> str:
     """A random key that all who ask for this file share, made by the first; its owner alone can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    mine = temporary_name(path)
     write_atomically(mine, secrets.token_urlsafe(32), mode=0o600)
     with contextlib.suppress(FileExistsError):
         os.link(mine, path)

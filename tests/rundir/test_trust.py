@@ -58,7 +58,7 @@ def test_what_a_run_loads_is_for_its_user_alone_to_write_whatever_the_umask(made
 
 
 def resume(run: Path) -> None:
-    make_job("psychocounsel.train", check(compose([f"run_dir={run}"])), [], 0, None)
+    make_job("psychocounsel.train", check(compose([f"run_dir={run}"])), [])
 
 
 def evaluate(run: Path) -> None:

@@ -1,0 +1,110 @@
+"""What the runs of a sweep are called: `beta-0.3_seed-2`, the swept keys by their shortest unambiguous names."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from psychocounsel.rundir.identity import slug
+from psychocounsel.rundir.paths import ONLY_CELL, run_of_model
+
+_SCIENTIFIC = re.compile(r"([+-]?[0-9.]+)[eE]\+?(-?)0*([0-9]+)")
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+_STRUCTURED = re.compile(r"[\[\]{},:]")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What one job of several may be called.
+
+    `swept`: its overrides in which the jobs differ; `fixed`: its others; `shown`: those swept, with paths shortened; `mark`:
+    what tells it from a job of the same name.
+    """
+
+    swept: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    mark: str = ""
+
+    @property
+    def swept_keys(self) -> list[str]:
+        return list(map(key_of, self.swept))
+
+    @property
+    def name(self) -> str:
+        return self.joined([])
+
+    def joined(self, fixed: Sequence[str]) -> str:
+        """The name with some of the fixed overrides before the swept ones."""
+        name = cell_name([*fixed, *self.shown])
+        return slug(f"{name}-{self.mark}") if self.mark else name
+
+
+def namings(jobs: Sequence[Sequence[str]]) -> list[Naming]:
+    """How each job of one command is named, from the overrides of all of them."""
+    counts = Counter(text for job in jobs for text in set(job))
+    parts = [_parted(job, {text for text in job if counts[text] < len(jobs)}) for job in jobs]
+    short = _short_values([swept for swept, _ in parts])
+    made = [Naming(swept, fixed, tuple(short[text] for text in swept)) for swept, fixed in parts]
+    owners: dict[str, set[tuple[str, ...]]] = {}
+    for each in made:
+        owners.setdefault(each.name, set()).add(each.swept)
+    return [each if len(owners[each.name]) == 1 else replace(each, mark=_mark(each.swept)) for each in made]
+
+
+def cell_name(overrides: Sequence[str]) -> str:
+    """A folder's name: `algo.beta=0.3 seed=2` becomes `beta-0.3_seed-2`; without overrides `run`.
+
+    A key stands by its last part, or whole where two keys end alike.
+    """
+    keys = list(map(key_of, overrides))
+    last = [key.rpartition(".")[2] for key in keys]
+    shown = [end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)]
+    texts = [slug(f"{key}-{_value(text)}") for key, text in zip(shown, overrides, strict=True)]
+    return slug("_".join(texts)) if texts else ONLY_CELL
+
+
+def key_of(override: str) -> str:
+    """The dotted key of an override, or of a group."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
+
+
+def _parted(job: Sequence[str], telling: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Swept and fixed overrides; what is said to Hydra is none."""
+    own = [text for text in job if not key_of(text).startswith("hydra.")]
+    return tuple(text for text in own if text in telling), tuple(text for text in own if text not in telling)
+
+
+def _value(override: str) -> str:
+    """The value as a name shows it: 1e-06 as 1e-6, without quotes."""
+    text = override.partition("=")[2].strip("'\"")
+    if found := _SCIENTIFIC.fullmatch(text):
+        return f"{found[1]}e{found[2]}{found[3]}"
+    return _WORDS.get(text, text).lstrip("/")
+
+
+def _short_values(jobs: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Each override with a path shortened to the last part that tells, where no other value of its key has the same."""
+    texts: dict[str, dict[str, str]] = {}
+    for text in (text for job in jobs for text in job):
+        head, equals, value = text.partition("=")
+        texts.setdefault(key_of(text), {})[text] = f"{head}{equals}{_telling_part(value)}"
+    result: dict[str, str] = {}
+    for short in texts.values():
+        unique = len(set(short.values())) == len(short)
+        result |= short if unique else {text: text for text in short}
+    return result
+
+
+def _telling_part(value: str) -> str:
+    text = value.strip("'\"")
+    if "/" not in text or _STRUCTURED.search(text):
+        return value
+    path = Path(text)
+    return (run_of_model(path) or path).name or value
+
+
+def _mark(swept: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(swept).encode()).hexdigest()[:8]

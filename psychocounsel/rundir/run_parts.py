@@ -1,0 +1,75 @@
+"""Names of files in the folders of a run directory: an attempt's logs, a round, a checkpoint. `paths.py` names the folders."""
+
+from pathlib import Path
+
+CHECKPOINT_NAME = r"step-([0-9]{6}|[1-9][0-9]{6,})"
+
+
+class AttemptDir:
+    """`RUN/logs/02`: what the processes of one attempt printed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "attempt.json"  # under SLURM: job, nodes, start, end and verdict
+        self.srun_errors = path / "srun.err"  # what srun said of the ranks
+        self.failure = path / "failure.txt"  # the last lines of the rank that failed
+
+    def log(self, rank: int) -> Path:
+        """What the run says, with the tracebacks of this rank."""
+        return self.path / f"rank-{rank}.log"
+
+    def output(self, rank: int | str) -> Path:
+        """Standard output and errors of a rank; `%t` is the rank in an argument of srun."""
+        return self.path / f"rank-{rank}.out"
+
+    def output_names(self) -> list[str]:
+        """Names of the logs and outputs that are there."""
+        return sorted(path.name for path in self.path.glob("rank-*"))
+
+
+class RoundDir:
+    """`RUN/rounds/0003`: the replies of one round, in shards of prompts, and what became of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan = path / "plan.json"  # prompts, prompts per shard, seed
+        self.groups = path / "groups.parquet"  # what the algorithm trains on in this round
+        self.collected = path / "collected.json"  # figures of the round
+        self.samples = path / "samples.md"  # a few replies, to be read
+
+    def shard(self, index: int) -> Path:
+        return self.path / f"shard-{index:02d}.parquet"
+
+
+class CheckpointDir:
+    """`RUN/checkpoints/step-000100`: the state of every engine, and of the loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = path / "manifest.json"  # size and hash of every file; written last
+        self.loop = path / "loop.json"  # the state of the loop
+
+    @property
+    def step(self) -> int:
+        return int(self.path.name.partition("-")[2])
+
+    @property
+    def draft(self) -> "CheckpointDir":
+        """The same while it is written."""
+        return CheckpointDir(self.path.with_name(f".{self.path.name}.tmp"))
+
+    def description(self, engine: str) -> Path:
+        """The parameters of an engine, and which part of each the files of a rank hold."""
+        return self.path / engine / "engine.json"
+
+    def weights(self, engine: str, rank: int) -> Path:
+        """A rank's part of the weights of an engine."""
+        return self.path / engine / f"weights-{rank:05d}.safetensors"
+
+    def optimizer(self, engine: str, rank: int) -> Path:
+        """A rank's part of the optimizer's state, which an archive does not have."""
+        return self.path / engine / f"optimizer-{rank:05d}.safetensors"
+
+    def is_optimizer(self, name: str) -> bool:
+        """Whether the file of this relative path holds optimizer state."""
+        return Path(name).match("*/optimizer-*.safetensors")
