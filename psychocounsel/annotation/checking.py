@@ -1,6 +1,5 @@
 """What `annotate` looks at before anything starts, once its directory is known; no torch."""
 
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,7 +10,7 @@ from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.annotation_groups import key_variables
+from psychocounsel.settings.sections.annotation_groups import require_keys
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.plan import Planned
@@ -40,11 +39,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
         build(config, "speeches").check()
     asking = [group for step, group in ASKED.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
-    for key, variable in key_variables(config):
-        if key.partition(".")[0] in asking and variable not in os.environ:
-            raise UserError(
-                f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
-            )
+    require_keys(config, asking)
     refuse_internet(config, asking)
 
 

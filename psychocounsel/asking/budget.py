@@ -163,11 +163,18 @@ class Estimate:
         """What a user reads: a line for each model, and one for all."""
         said = [
             f"{name}: {self.calls[name]:,} calls, about {self.prompt_tokens[name]:,} tokens of prompts and at most "
-            f"{self.completion_tokens[name]:,} of answers"
-            + (", price unknown" if name in self.unpriced else f", at most about {self.costs[name]:.4g}")
+            f"{self.completion_tokens[name]:,} of answers, "
+            + ("price unknown" if name in self.unpriced else _at_most(self.costs[name]))
             for name in sorted(self.calls)
         ]
-        known = sum(cost for name, cost in self.costs.items() if name not in self.unpriced)
-        total = f"{what}: {sum(self.calls.values()):,} calls, {self.bought:,} bought before; at most about {known:.4g}"
-        unknown = f" beside {len(self.unpriced)} models of unknown price" if self.unpriced else ""
-        return [*said, f"{total}{unknown} (an estimate: tokens by characters, no attempt repeated)"]
+        total = f"{what}: {sum(self.calls.values()):,} calls, {self.bought:,} bought before"
+        if not self.calls:
+            return [f"{total}: nothing is left to buy"]
+        priced = [cost for name, cost in self.costs.items() if name not in self.unpriced]
+        costs = [_at_most(sum(priced))] if priced else []
+        costs += [f"{len(self.unpriced)} models of unknown price"] if self.unpriced else []
+        return [*said, f"{total}; {' and '.join(costs)} (an estimate: tokens by characters, no attempt repeated)"]
+
+
+def _at_most(cost: float) -> str:
+    return f"at most about {cost:.4g}" if cost else "at no cost"

@@ -18,11 +18,12 @@ from omegaconf import MISSING
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import Contract, GroupSettings
+from psychocounsel.settings.contract import Contract, GroupSettings, refuse_another_kind
 from psychocounsel.settings.schema import option
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 UNPARSABLE = "unparsable"  # an Outcome's, after all attempts; an Answer never has it
+TOO_LONG = "too_long"  # what is asked does not fit the model: no other attempt would change that
 EMPTY, WITHHELD = "empty", "withheld"  # of rows: a reply without a word; a speech that a model is not to see
 OTHER_LANGUAGE = "other_language"  # likewise: a speech in a language that a model does not speak
 
@@ -55,7 +56,8 @@ class Answer:
 
     Attributes:
         outcome: `text`; `refused` (by the API's field for it); `filtered` (by the provider's content filter); `cut` (at
-            `max_tokens`); `failed` (no answer after all retries, the one outcome that is asked again by a later run).
+            `max_tokens`); `too_long` (the model cannot read what it is asked); `failed` (no answer after all retries, the one
+            outcome that is asked again by a later run).
         model: the name that the server returned.
         prompt_tokens, completion_tokens: as the server counted them; None where it did not say.
     """
@@ -172,11 +174,7 @@ def open_model(settings: LanguageModel, key: str) -> Answerer:
         UserError: as `open` does, or if it gives no Answerer.
     """
     opened = settings.open(key)
-    if not isinstance(opened, Answerer):
-        raise UserError(
-            f"{key}: {type(settings).__name__}.open returned {type(opened).__name__}, which must derive from "
-            "psychocounsel.asking.language_model.Answerer"
-        )
+    refuse_another_kind(opened, Answerer, f"{key}: {type(settings).__name__}.open")
     return opened
 
 

@@ -1,6 +1,6 @@
 """Tells the user's own servers from third parties'. Crisis speeches go to third parties only if the user allows it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.sections.server_access import host_of, proxy_of
 from psychocounsel.settings.targets import build
 
@@ -33,17 +34,24 @@ def who_may_see(models: Sequence[LanguageModel], crisis: bool, crisis_to_third_p
     return [model for model in models if may_see(model, crisis, crisis_to_third_parties)]
 
 
-def outside_hosts(config: DictConfig, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
+def outside_hosts(senders: Mapping[str, GroupSettings]) -> Iterator[tuple[str, str]]:
     """Key and host of each server that is neither in a private network nor named without a domain, as compute nodes are."""
-    for group in groups:
-        for key, address in build(config, group).receivers(group):
+    for where, settings in senders.items():
+        for key, address in settings.receivers(where):
             host = host_of(address)
             if "." in host and not is_own(address):
                 yield key, host
 
 
 def refuse_internet(config: DictConfig, groups: Sequence[str]) -> None:
+    """As `refuse_internet_of`, of the language models of groups."""
+    refuse_internet_of(config, {group: build(config, group) for group in groups})
+
+
+def refuse_internet_of(config: DictConfig, senders: Mapping[str, GroupSettings]) -> None:
     """Refuse servers outside the cluster: compute nodes often reach none, and a job would wait there for nothing.
+
+    `senders` are settings by where they stand in the configuration.
 
     Raises:
         UserError: naming the key and the host.
@@ -51,11 +59,12 @@ def refuse_internet(config: DictConfig, groups: Sequence[str]) -> None:
     internet: Any = config.cluster.get("internet")
     if internet is not False:
         return
-    for key, host in outside_hosts(config, groups):
+    for key, host in outside_hosts(senders):
         group = key.partition(".")[0]
+        there = f"{group}=vllm" if group in config and group != "contestants" else "use: vllm"
         raise UserError(
             f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
-            f"there, as {'use: vllm' if group == 'contestants' else f'{group}=vllm'}"
+            f"there, as {there}"
         )
 
 

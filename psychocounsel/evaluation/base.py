@@ -64,6 +64,13 @@ class Evaluation(GroupSettings):
         """Lines of a dry run: what would be asked of language models. Default: nothing."""
         return []
 
+    def figure_names(self, config: DictConfig) -> tuple[str, ...] | None:
+        """The names of the run's metrics in summary.json, * for what the data name. Default, None: not known beforehand.
+
+        A subclass with a `work` or a `course` of its own says its own names, or none are known.
+        """
+        return None
+
     def unused(self, config: Any = None) -> dict[str, str]:
         """Keys that nothing reads with these settings, each with the reason."""
         return {}

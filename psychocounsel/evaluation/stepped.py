@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.settings.sections.annotation_groups import key_variables
+from psychocounsel.settings.sections.annotation_groups import require_keys
 from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.annotate_keys import check_steps
 from psychocounsel.settings.typed.evaluate_keys import ContestConfig
@@ -36,6 +35,11 @@ if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
 REPLIES = "psychocounsel.evaluation.contestants.step"
+# Besides an evaluation's own folder, the code that figures are computed by (Course.code).
+COMPUTED_BY = (
+    *("evaluation/statistics/*.py", "evaluation/judging/judge_warnings.py", "metrics/*.py", "counsel/*.py"),
+    *("asking/refusals.py", "data/selection/shared_text.py"),
+)
 READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", "part", "limit", "trained_on")
 
 
@@ -83,11 +87,8 @@ class SteppedEvaluation(Evaluation):
             )
         due = {each.step for each in self.planned(config) if each.due}
         asking = {group for step in due for group in self.course.models(config, step)}
-        for key, variable in key_variables(config):
-            if key.partition(".")[0] in asking and variable not in os.environ and not config.dry_run:
-                raise UserError(
-                    f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
-                )
+        if not config.dry_run:
+            require_keys(config, asking)
         refuse_internet(config, sorted(asking))
 
     def nothing_due(self, config: DictConfig) -> bool:
@@ -120,9 +121,9 @@ def _in_the_users_words(config: DictConfig) -> Iterator[None]:
         mine = config.contestants.settings.count(config.contestants.settings[0])
 
         def typed(match: re.Match[str]) -> str:
-            return "model" if int(match[1]) < mine else "against"
+            return "model" if match[1] is None or int(match[1]) < mine else "against"
 
-        said = re.sub(r"contestants\.members\[(\d+)\](?:\.model)?", typed, str(error))
+        said = re.sub(r"contestants\.(?:members\[(\d+)\](?:\.model)?|model(?==))", typed, str(error))
         raise type(error)(said) from error
 
 

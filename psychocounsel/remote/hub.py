@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from psychocounsel.storage.files import write_atomically
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
 _BESIDE_SAFETENSORS = ("original/*", "*.bin", "*.pth", "*.pt", "consolidated*.safetensors")  # the same weights again
 _SECONDS = 30  # for an answer of the hub
+_QUICK_SECONDS = 8  # to learn whether it answers at all
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,42 @@ def fetch(repository: Repository) -> None:
         reference = cache_folder() / folder_name(source) / "refs" / name
         reference.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(reference, commit)
+
+
+@cache
+def require_known(name: str, revision: str | None, key: str) -> None:
+    """Look for a model of the hub once, before libraries do, which try for a minute. Where the hub is out of reach and the
+    cache holds the model, this process goes offline.
+
+    Raises:
+        UserError: if neither the cache nor the hub has it; it names the mistyped folder that `name` may be, too.
+    """
+    from huggingface_hub import HfApi, constants, errors, is_offline_mode
+
+    snapshots = cache_folder() / folder_name(HubSource("model", name, revision, key)) / "snapshots"
+    is_cached = snapshots.is_dir() and any(snapshots.iterdir())
+    if is_cached and (is_offline_mode() or (revision and (snapshots / revision).is_dir())):
+        return
+    absent = f"{key}={name}: there is no such folder here"
+    missing = f"{absent}; if it is a hub id, the cache has nothing of it, and"
+    prepare = "run `python -m psychocounsel.prepare` with the same overrides where there is a network"
+    if is_offline_mode():
+        raise UserError(f"{missing} HF_HUB_OFFLINE is set: {prepare}")
+    try:
+        HfApi().model_info(name, revision=revision, timeout=_QUICK_SECONDS)
+    except errors.HfHubHTTPError as error:
+        if is_cached:
+            return  # a private one that this process may not ask about: whoever loads it takes the cached files
+        if isinstance(error, errors.RepositoryNotFoundError) or error.response.status_code == 401:
+            unknown = f"{absent}, and no such model on the hub; if it is private, log in with `hf auth login`"
+            raise UserError(unknown) from error
+        # It answers: whoever loads the model says what is wrong.
+    except errors.HFValidationError as error:
+        raise UserError(f"{absent}, and it is no name that a model of the hub can have") from error
+    except (errors.HTTPError, OSError, RuntimeError) as error:
+        if not is_cached:
+            raise UserError(f"{missing} {constants.ENDPOINT} cannot be reached from here: {prepare}") from error
+        go_offline()
 
 
 def go_offline() -> None:

@@ -27,9 +27,15 @@ def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -
         write_summary(run.dir, FINISHED, metrics=figures)
         return DONE
     except BudgetSpent as spent:
-        run.say(f"{spent}. Give a larger one, and the same command goes on")
-        write_summary(run.dir, "budget spent", metrics={})
-        return GATE_NO
+        return end_without_budget(run, spent)
     except KeyboardInterrupt:
         stopped()
         return CONTINUE_LATER
+
+
+def end_without_budget(run: Run, spent: BudgetSpent) -> int:
+    """Say that the budget is spent, in the summary as well; returns the exit code."""
+    run.say(f"{spent}. Give a larger one, and the same command goes on")
+    if run.is_main:
+        write_summary(run.dir, "budget spent", metrics={})
+    return GATE_NO

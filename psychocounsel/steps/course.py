@@ -33,6 +33,8 @@ class Course(Generic[F]):
         sources: size and time of change of each file that the first step reads; {} if one is not there any more.
         redone: steps that ask nobody, and are done again where they are asked for by name.
         answering: groups whose models' addresses and prices change no answer.
+        code: of steps that ask nobody, the files below the package (as patterns) that compute what they leave: with other code
+            such a step is due again.
     """
 
     steps: tuple[str, ...]
@@ -44,6 +46,7 @@ class Course(Generic[F]):
     omits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     answering: tuple[str, ...] = ()
     redone: tuple[str, ...] = ()
+    code: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def run(self, step: str, context: StepContext[F]) -> dict[str, Any]:
         """Do a step; returns its figures."""

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.steps.course import Course
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import PACKAGE, read_mapping
+from psychocounsel.storage.hashes import code_id
 
 Settings = dict[str, Any]  # dotted key -> value
 F = TypeVar("F", bound=StepsDir)
@@ -23,6 +25,7 @@ _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
+_CODE = "psychocounsel's code"  # of a step that asks nobody
 _WEIGHTS = "local_weights"  # between group and name of a model that lies in a folder here
 _NAMES_FILES = ("system_prompt", "prompt", "rubric", "topics", "risk_cues", "chat_template", "experts", "trained_on")
 
@@ -132,7 +135,14 @@ def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
     for key in course.omits.get(step, ()):
         flat.pop(key, None)
     kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(course, key)}
-    return kept | _third_parties(course, config, step) | _weights(course, config, step)
+    code = {_CODE: _code_of(course.code[step])} if step in course.code else {}
+    return kept | _third_parties(course, config, step) | _weights(course, config, step) | code
+
+
+@cache
+def _code_of(patterns: tuple[str, ...]) -> str:
+    """A hash of the files of the package that fit one of `patterns`."""
+    return code_id(*{file for pattern in patterns for file in PACKAGE.glob(pattern)})
 
 
 def _leaves_answers_alone(course: Course[F], key: str) -> bool:

@@ -6,9 +6,7 @@ few thousand, so a table of ten million rows fits.
 
 import contextlib
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,41 +15,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from psychocounsel.errors import UserError
-from psychocounsel.storage.files import fsync_directory
+from psychocounsel.storage.files import replacing, temporary_name
 
 Row = dict[str, Any]
 
 _ROWS = 4096  # in a row group
 
 
-def _temporary(path: Path) -> Path:
-    """As `storage.files.remove_unfinished` knows them."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-
 @contextlib.contextmanager
 def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
     """A function that adds a row to a new table; the file appears at `path` when the block ends without an error."""
-    temporary, rows = _temporary(path), list[Row]()
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    rows = list[Row]()
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
 
-            def add(row: Row) -> None:
-                rows.append(row)
-                if len(rows) == _ROWS:
-                    writer.write_table(pa.Table.from_pylist(rows, schema))
-                    rows.clear()
-
-            yield add
-            if rows:  # `datasets` cannot read an empty row group
+        def add(row: Row) -> None:
+            rows.append(row)
+            if len(rows) == _ROWS:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+                rows.clear()
+
+        yield add
+        if rows:  # `datasets` cannot read an empty row group
+            writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
 class Sorter:
@@ -62,7 +47,7 @@ class Sorter:
     """
 
     def __init__(self, beside: Path, columns: Sequence[str]) -> None:
-        self.folder, self.columns = _temporary(beside), ("speech", *columns)
+        self.folder, self.columns = temporary_name(beside), ("speech", *columns)
         self.files: dict[str, IO[str]] = {}
 
     def __enter__(self) -> "Sorter":

@@ -3,17 +3,13 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
@@ -34,6 +30,7 @@ from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat
 from tests.support.harness import ROOT, TINY
 from tests.support.judged import reply, speech
+from tests.support.started import free_port, started
 
 __all__ = ["no_proxy"]
 
@@ -169,9 +166,7 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def vllm_server(vllm: None) -> Iterator[str]:
     """vLLM's own OpenAI-compatible server on CPU, with the shipped model."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = (
         f"--port {port} --host 127.0.0.1 --served-model-name tiny --enforce-eager --max-model-len 512 --dtype float32"
     )
@@ -180,23 +175,9 @@ def vllm_server(vllm: None) -> Iterator[str]:
     script = "from tests.support.vllm_chat import main; main()"
     command = [sys.executable, "-c", script, "serve", str(TINY), *flags.split(), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "WARNING", "TORCHDYNAMO_DISABLE": "1"}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 300
-    try:
-        while not _is_up(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None and time.monotonic() < deadline
-            time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-
-
-def _is_up(address: str) -> bool:
-    try:
-        return httpx.get(address, timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+    address = f"http://127.0.0.1:{port}"
+    with started(command, f"{address}/health", lambda answer: answer.is_success, cwd=ROOT, env=environment):
+        yield f"{address}/v1"
 
 
 @pytest.mark.slow

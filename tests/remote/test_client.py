@@ -187,7 +187,7 @@ def test_the_budget_counts_every_request_that_is_sent() -> None:
         found = []
         with pytest.raises(UserError, match="judge.budget=4"):
             found += client.answers("/double", [{"number": number} for number in range(9)], read)
-        assert len(server.asked) == 4 and len(server.answered) == 4
+        assert len(server.asked) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Finds rows of given speeches in parquet tables, and rewrites the tables without them, batch by batch."""
 
 import os
-import uuid
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import rows_of
-from psychocounsel.storage.files import fsync_directory
+from psychocounsel.storage.files import replacing
 
 _COLUMNS = ("speech", "ID", "of")  # where tables hold ids of speeches; of: what a dropped speech doubles
 _ROWS = 1 << 14
@@ -51,25 +50,17 @@ def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
     """
     if not any(map(is_removed, speeches_of(path))):
         return 0
-    temporary, dropped = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp"), 0
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = id_columns(file.schema_arrow)
-            with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
-                for batch in file.iter_batches(_ROWS):
-                    kept = batch
-                    for column in columns:
-                        gone = [each for each in pc.unique(kept[column]).to_pylist() if each and is_removed(each)]
-                        kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
-                    dropped += batch.num_rows - kept.num_rows
-                    if kept.num_rows:
-                        writer.write_batch(kept)
+    dropped = 0
+    with replacing(path) as temporary, pq.ParquetFile(path) as file:
+        columns = id_columns(file.schema_arrow)
+        with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
+            for batch in file.iter_batches(_ROWS):
+                kept = batch
+                for column in columns:
+                    gone = [each for each in pc.unique(kept[column]).to_pylist() if each and is_removed(each)]
+                    kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
+                dropped += batch.num_rows - kept.num_rows
+                if kept.num_rows:
+                    writer.write_batch(kept)
         os.chmod(temporary, path.stat().st_mode & 0o777)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
     return dropped

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from psychocounsel.annotation.replies.drawing import NO_WRITER, WITHHELD, Draw, Drawing, Speech
 from psychocounsel.annotation.replies.reply_rows import SCHEMA, read_reply, row_of
 from psychocounsel.asking.answers import Answers, Outcome
-from psychocounsel.asking.asker import ask_all
-from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import rows_of, written
 
 _EMPTY_AGAIN = 2  # how often an empty reply is asked anew
@@ -36,22 +36,19 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
     drawing = drawing_of(context)
-    limits = context.config.budget
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        budget = Budget.of(limits.cost, limits.calls, answers, drawing.writers)
-        count = _rows_in(context.files.speeches) * drawing.per_speech // context.shard[1]
-        came = ask_all(
+        budget = buy(
             _asks(context, drawing),
             answers,
-            budget,
-            read=read_reply,
+            context.config.budget,
             models=drawing.writers,
             key="writers",
+            read=read_reply,
             retries=_EMPTY_AGAIN,
+            count=_rows_in(context.files.speeches) * drawing.per_speech // context.shard[1],
+            bar=context.bar,
+            what="replies",
         )
-        with closing(came):
-            for _ in context.bar(KnownLength(came, count), "replies"):
-                pass
         figures = _write(context, drawing, answers)
     for line in _said(figures):
         context.say(line)

@@ -17,13 +17,13 @@ from psychocounsel.annotation.scores.verdicts import Findings, Reader, Verdict, 
 from psychocounsel.annotation.scores.vote_figures import ABOUT, vote_figures
 from psychocounsel.annotation.scores.vote_table import ORDER, RATED, VOTES, vote_rows
 from psychocounsel.asking.answers import Answers, Outcome
-from psychocounsel.asking.asker import ask_all
-from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _SPEECH = ("text", "language", "crisis", *ABOUT)
@@ -42,25 +42,23 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         BudgetSpent: if the budget ends before the ratings do; what was bought is in the journal.
         UserError: for settings that cannot work, a wrong key or address, or if no server is left.
     """
-    plan, budget = plan_of(context), context.config.budget
+    plan = plan_of(context)
     read = Reader(plan.prompt.joint)
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        limits = Budget.of(budget.cost, budget.calls, answers, plan.annotators)
-        calls = sum(1 for _ in _calls(context, plan))
-        came = ask_all(
+        budget = buy(
             _asks(context, plan),
             answers,
-            limits,
-            read=read,
+            context.config.budget,
             models=plan.annotators,
             key="annotator",
+            read=read,
             retries=context.config.scores.retries,
+            count=sum(1 for _ in _calls(context, plan)),
+            bar=context.bar,
+            what="ratings",
         )
-        with closing(came):
-            for _ in context.bar(KnownLength(came, calls), "ratings"):
-                pass
         figures = _Writing(context, plan, answers, read).table()
-    figures |= {"spent": limits.spent, "bought": limits.made, "prompt_version": plan.prompt.version}
+    figures |= {"spent": budget.spent, "bought": budget.made, "prompt_version": plan.prompt.version}
     for line in said(figures):
         context.say(line)
     return figures

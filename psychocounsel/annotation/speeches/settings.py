@@ -19,10 +19,9 @@ _NO_REVISION = "path is no dataset of the hub"
 
 
 @dataclass
-class SpeechSource:
-    """One source of speeches. `name` stands in the table's column `source`; null: the last part of the path."""
+class _Place:
+    """Where speeches stand: the keys of a source, and of `speeches` where it has one source."""
 
-    name: str | None = None
     path: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -31,6 +30,13 @@ class SpeechSource:
     language: str | None = None
     topic_column: str = "topic"
     risk_column: str = "risk"
+
+
+@dataclass
+class SpeechSource(_Place):
+    """One source of speeches. `name` stands in the table's column `source`; null: the last part of the path."""
+
+    name: str | None = None
 
     @property
     def title(self) -> str:
@@ -46,20 +52,12 @@ class SpeechSource:
 
 
 @dataclass
-class Speeches(GroupSettings):
+class Speeches(_Place, GroupSettings):
     """Each field is a key of `speeches.*`; conf/speeches/local.yaml explains them."""
 
     config_group: ClassVar[str] = "speeches"
 
     name: str = MISSING
-    path: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    column: str | None = None
-    license: str | None = None
-    language: str | None = None
-    topic_column: str = "topic"
-    risk_column: str = "risk"
     sources: list[SpeechSource] = option([])
     bad_rows: str = option("refuse", choices=("refuse", "drop"))
     min_characters: dict[str, int] = field(default_factory=lambda: {"default": 100, "cjk": 40})
@@ -81,7 +79,7 @@ class Speeches(GroupSettings):
     def all_sources(self) -> list[SpeechSource]:
         """The sources in order: of speeches that are the same, an earlier source's stays."""
         if not self.sources:
-            own = {item.name: getattr(self, item.name) for item in fields(SpeechSource) if item.name != "name"}
+            own = {item.name: getattr(self, item.name) for item in fields(_Place)}
             return [SpeechSource(name=None if self.path and self.name == "local" else self.name, **own)]
         return [each if isinstance(each, SpeechSource) else SpeechSource(**each) for each in self.sources]
 
@@ -130,7 +128,7 @@ class Speeches(GroupSettings):
         found: dict[str, str] = {}
         if self.sources:
             reason = "speeches.sources is given, and each source says it for itself"
-            found |= {item.name: reason for item in fields(SpeechSource) if item.name != "name"}
+            found |= {item.name: reason for item in fields(_Place)}
         elif not self.all_sources()[0].is_on_hub():
             found["revision"] = f"speeches.{_NO_REVISION}"
         if not self.identifiers:

@@ -74,7 +74,7 @@ def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
         speech = client_words(example.prompt)
         topic, risk = topics.of(speech, example.topic), risks.of(speech, example.risk)
         yield {
-            "speech": hashlib.sha256(texts[number].encode()).hexdigest()[:16],
+            "speech": speech_id(texts[number]),
             "text": speech,
             "messages": json.dumps(example.prompt),
             "language": sure_language_of(speech),
@@ -84,6 +84,11 @@ def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
             "crisis": risk.crisis,
             "near_training": number in near,
         }
+
+
+def speech_id(prompt: str) -> str:
+    """The id of a speech in the tables, by its normalised prompt."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
 def client_words(prompt: Sequence[Message]) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from psychocounsel.asking.answers import Answers, Outcome
-from psychocounsel.asking.asker import ask_all
-from psychocounsel.asking.budget import Budget, Estimate
+from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import (
     CUT,
@@ -35,7 +34,8 @@ from psychocounsel.evaluation.contestants.evaluation_speeches import evaluation_
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
 
 SCHEMA = pa.schema(
@@ -78,15 +78,18 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """
     write_speeches(context)
     models = build(context.config, "contestants").models()
-    limits = context.config.budget
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        budget = Budget.of(limits.cost, limits.calls, answers, models)
-        wanted = [reply for reply in wanted_replies(context) if reply.ask is not None]
-        asks = ((reply.contestant.model, reply.ask) for reply in wanted if reply.ask is not None)
-        came = ask_all(asks, answers, budget, read=str, models=models, key="contestants", retries=0)
-        with closing(came):
-            for _ in context.bar(KnownLength(came, len(wanted)), "replies"):
-                pass
+        asks = [(each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None]
+        budget = buy(
+            asks,
+            answers,
+            context.config.budget,
+            models=models,
+            key="contestants",
+            count=len(asks),
+            bar=context.bar,
+            what="replies",
+        )
         figures = _write(context, answers)
     for line in _said(figures):
         context.say(line)

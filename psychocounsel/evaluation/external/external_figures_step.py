@@ -10,6 +10,7 @@ from psychocounsel.evaluation.external.exam_figures import ExamAnswer, exam_figu
 from psychocounsel.evaluation.external.exam_items import ExamSet
 from psychocounsel.evaluation.external.rubric_figures import RubricRating, rubric_figures
 from psychocounsel.evaluation.external.sets_step import EXAMS, RATINGS, sets_of
+from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
@@ -36,11 +37,16 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     ability = ability_figures(
         read_mapping(context.files.ability), names[contestants.settings.index(base)] if base else None
     )
+    judged = any(each["kind"] == "rubric" for each in found.values())
+    warnings = [*judge_warnings(context.config)] if judged else []
     write_json(
         context.files.figures,
-        {"evaluation": "external", "model": mine, "base": base, "sets": found, "ability": ability},
+        {
+            **{"evaluation": "external", "model": mine, "base": base},
+            **{"sets": found, "ability": ability, "warnings": warnings},
+        },
     )
-    for line in _lines(found, ability):
+    for line in (*_lines(found, ability), *warnings):
         context.say(line)
     return {"metrics": _metrics(found, mine)}
 

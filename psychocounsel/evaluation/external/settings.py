@@ -13,7 +13,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.ability import AbilityTasks, check_ability, weights_of
 from psychocounsel.evaluation.external.rubric_items import RubricSet
 from psychocounsel.evaluation.external.set_files import read_sets, set_file
-from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -77,6 +77,7 @@ class External(SteppedEvaluation):
         models=_models,
         sources=_sources,
         answering=("contestants", "judge"),
+        code={"figures": ("evaluation/external/*.py", *COMPUTED_BY)},
     )
 
     name: str = "external"
@@ -116,6 +117,9 @@ class External(SteppedEvaluation):
         found = {} if self.sets else dict.fromkeys(("shuffles", "seed"), "evaluation.sets is empty")
         names = ("lm_eval_folder", "lm_eval_limit", "lm_eval_batch", "lm_eval_chat")
         return found | ({} if self.lm_eval else dict.fromkeys(names, "evaluation.lm_eval is empty"))
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        return ("accuracy", "score", "*/accuracy", "*/score")
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         from psychocounsel.evaluation.external import sets_step

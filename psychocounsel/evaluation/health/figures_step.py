@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from psychocounsel.evaluation.health.health_lines import lines_of
+from psychocounsel.evaluation.health.health_lines import health_warnings, lines_of
 from psychocounsel.evaluation.health.health_means import EXCEEDED
 from psychocounsel.evaluation.health.summarising import summarise
 from psychocounsel.rundir.paths import EvaluationDir
@@ -19,7 +19,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     speeches = rows_of(files.speeches, ["speech", "text", "language"])
     columns = ["speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens"]
     summary = summarise(rows_of(files.replies, columns), speeches, setting)
-    write_json(files.figures, {"evaluation": "health", "model": setting, **summary})
+    warnings = [*health_warnings(summary)]
+    write_json(files.figures, {"evaluation": "health", "model": setting, **summary, "warnings": warnings})
     for line in lines_of(summary):
         context.say(line)
     found = summary["variants"][0]["settings"][setting]

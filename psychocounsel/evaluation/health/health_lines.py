@@ -22,11 +22,25 @@ def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {found['replies']} replies to {found['prompts']} speeches ({others})"
             if name not in _compared(variant):
                 yield from _alone(found["figures"])
-            yield from _limits(found["limits"])
+            yield from _undecided(found["limits"])
             if found["prompts"] < SMALL:
                 yield f"  fewer than {SMALL} speeches: the intervals are too narrow to trust"
         for other, found in variant["against"].items():
             yield from _against(other, found)
+    yield from health_warnings(summary)
+
+
+def health_warnings(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each limit that the replies of a setting exceed."""
+    for variant in summary["variants"]:
+        limit = variant["length_limit"]
+        where = "" if limit is None else f" (replies of at most {limit} words)"
+        for name, found in variant["settings"].items():
+            for each in found["limits"]:
+                if each["verdict"] == EXCEEDED:
+                    measured = f"{_shown(each['name'], each['mean'])}{_interval(each['name'], each)}"
+                    title = FIGURES[each["name"]].title
+                    yield f"warning: {name}{where}: {title}: {measured}, above the limit of {100 * each['limit']:g} %"
 
 
 def _compared(variant: Mapping[str, Any]) -> set[str]:
@@ -51,11 +65,7 @@ def _against(other: str, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {FIGURES[name].title:<{_TITLE}}{sides}{change:<{_INTERVAL}}{each['verdict']}, n = {each['prompts']}"
 
 
-def _limits(limits: list[dict[str, Any]]) -> Iterator[str]:
-    for each in limits:
-        if each["verdict"] == EXCEEDED:
-            measured = f"{_shown(each['name'], each['mean'])}{_interval(each['name'], each)}"
-            yield f"  warning: {FIGURES[each['name']].title}: {measured}, above the limit of {100 * each['limit']:g} %"
+def _undecided(limits: list[dict[str, Any]]) -> Iterator[str]:
     open_ = [each for each in limits if each["verdict"] not in (EXCEEDED, KEPT) and each["mean"] is not None]
     if open_:
         names = ", ".join(each["name"] for each in open_)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.evaluation.stepped import (
+    COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
     SteppedEvaluation,
@@ -45,9 +46,15 @@ class HealthEvaluation(SteppedEvaluation):
         sources=source_marks,
         redone=("figures",),
         answering=("contestants",),
+        code={"figures": ("evaluation/health/*.py", *COMPUTED_BY)},
     )
 
     name: str = "health"
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        from psychocounsel.evaluation.health.reply_health import FIGURES
+
+        return ("limits_exceeded", *FIGURES)
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         return replies_to_ask(context) if "replies" in due else []

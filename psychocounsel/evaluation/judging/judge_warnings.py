@@ -52,13 +52,14 @@ def same_model(judge: LanguageModel, contestant: LanguageModel) -> bool:
 
 
 def family_of(model: LanguageModel) -> str | None:
-    """The family in a model's name, or for a local folder in its config.json; None if neither tells."""
+    """The family of a model that is asked, as `family_in` tells it."""
     if isinstance(model, RewardJudge):
-        return _family(str(model.reward.get("path") or ""))
-    return _family(str(model.model or ""))
+        return family_in(str(model.reward.get("path") or ""))
+    return family_in(str(model.model or ""))
 
 
-def _family(path: str) -> str | None:
+def family_in(path: str) -> str | None:
+    """The family in a model's name, or for a local folder in its config.json; None if neither tells."""
     file = Path(path) / "config.json"
     words = _WORD.findall(Path(path).name.lower())
     if path and file.is_file():
@@ -80,7 +81,7 @@ def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
         trained = _place(judge.reward.get("path")) in rewards
         return f"gave {contestant.name} its rewards in training" if trained else None
     data = {path for config in configs for path in paths_of(config.data) if path}
-    labellers = {name for path in data for name in _labellers(Path(path))}
+    labellers = {name for path in data for name in labellers_of(Path(path))}
     return f"labelled the training data of {contestant.name}" if labellers & {judge.name, judge.model} else None
 
 
@@ -95,7 +96,7 @@ def _rewards(config: DictConfig) -> list[DictConfig]:
     return [*config.reward.members] if "members" in config.reward else [config.reward]
 
 
-def _labellers(data: Path) -> set[str | None]:
+def labellers_of(data: Path) -> set[str]:
     """The annotators of a dataset that `annotate` made: names, and the models that they asked."""
     folder = next((each for each in (data, data.parent, data.parent.parent) if RunDir(each).config.exists()), None)
     if folder is None or not AnnotationDir(folder).votes.exists():

@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from psychocounsel.asking.batches import BatchAnswerer
-from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.language_model import TEXT, TOO_LONG, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.asking.local_weights import content_of
 from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
@@ -82,7 +82,7 @@ class _Scoring(BatchAnswerer):
         super().__init__(settings.batch_size)
 
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
-        """As BatchAnswerer says; a conversation that is too long for the reward model fails."""
+        """As BatchAnswerer says; a pair with a reply that the reward model cannot read whole is `too_long`."""
         from psychocounsel.reward.encoding import score_what_fits
 
         conversations = [
@@ -96,7 +96,7 @@ class _Scoring(BatchAnswerer):
 
     def _said(self, pair: np.ndarray) -> Answer:
         if np.isnan(pair).any():
-            return Answer(FAILED)
+            return Answer(TOO_LONG, model=self.name)
         scores = {FIRST: float(pair[0]), SECOND: float(pair[1])}
         return Answer(TEXT, json.dumps(scores), self.name)
 

@@ -1,4 +1,4 @@
-"""Accuracy of a reward model on slices of the pairs: by topic, crisis and risk, gap of the ratings, difference in length."""
+"""How often a reward model is right on one kind of pair: of a topic, a crisis, a gap of ratings, a difference in length."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

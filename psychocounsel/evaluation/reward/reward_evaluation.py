@@ -1,7 +1,7 @@
 """`evaluation=reward`: reward models against pairs: score both replies of each, compute the figures, write them down."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 from omegaconf import DictConfig
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import components_of, normalised
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
@@ -29,10 +28,13 @@ from psychocounsel.evaluation.reward.audit_baselines import (
     reading_of,
     say_baselines,
 )
+from psychocounsel.evaluation.reward.evaluated_pairs import evaluated_pairs
 from psychocounsel.evaluation.reward.flipped import flipped_figures, say_flipped
 from psychocounsel.evaluation.reward.pair_scores import PairScores, free_memory, pair_conversations, score_shared
 from psychocounsel.evaluation.reward.pair_slices import pair_slices, say_slices
-from psychocounsel.evaluation.reward.ranker import JudgedPairs, Ranker, rank_pairs, say_ranking
+from psychocounsel.evaluation.reward.ranker import Ranker, rankers_of
+from psychocounsel.evaluation.reward.ranker_warnings import ranker_warnings
+from psychocounsel.evaluation.reward.ranking import JudgedPairs, mixed_models, rank_pairs, say_ranking
 from psychocounsel.evaluation.reward.reliability import reliability
 from psychocounsel.evaluation.reward.reward_figures import reward_figures, say_figures
 from psychocounsel.evaluation.reward.risk_coverage import risk_coverage_curve
@@ -43,10 +45,10 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings.reward_sections import scorer_sections
 from psychocounsel.settings.targets import build_section
+from psychocounsel.steps.context import Bar
 from psychocounsel.storage.files import write_atomically, write_json
 
 Say = Callable[[str], None]
-Bar = Callable[[range, str], Iterable[int]]
 
 
 def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
@@ -57,18 +59,17 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     models score the same pairs.
 
     Raises:
+        BudgetSpent: if `budget` ends before language models have ranked all pairs; their answers are kept.
         UserError: if there are no pairs, or a model cannot score them.
     """
-    examples = _pairs(config, say)
+    examples = evaluated_pairs(config, say)
     ground = ground_of(examples, config.evaluation.baselines, say)
     scores = []
-    rankings: dict[str, JudgedPairs] = {}
     made: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
     for key, section in scorer_sections(config):
         settings = build_section(section, "reward")
         if isinstance(settings, Ranker):
-            rankings[section.name] = _rank(settings, key, examples, folder, world, bar)
             continue
         scorer = open_scorer(settings, world.device)
         scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
@@ -78,6 +79,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
             changed = scorer.unnormalised(changed)
         del scorer  # one model is in memory at a time
         free_memory(world)
+    # Last: whoever costs money is asked once everything else has worked.
+    rankings = {each.name: _rank(config, each, key, examples, folder, world, bar) for key, each in rankers_of(config)}
     if world.rank:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,22 +90,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
             config.counterfactuals, made, changed, scores[0].raw, examples, folder
         )
     _write(folder, examples, scores, rankings, figures)
-    _say(config, figures, say)
-    for name, ranking in rankings.items():
-        say_ranking(name, ranking, say)
+    _say(config, figures, rankings, say)
     say(f"written to {folder}")
-
-
-def _pairs(config: DictConfig, say: Say) -> list[Example]:
-    """The pairs that `part` and `limit` select."""
-    train, held_out = load_split(config.data, say)
-    examples = [*train, *held_out] if config.part == "all" else held_out
-    examples = examples[: config.limit]
-    if not examples or any(len(example.replies) < 2 for example in examples):
-        raise UserError(
-            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
-        )
-    return examples
 
 
 def _score(
@@ -127,22 +116,30 @@ def _score(
     return PairScores(name, given, scorer.unnormalised(given), reading)
 
 
-def _rank(settings: Ranker, key: str, examples: Sequence[Example], folder: Path, world: World, bar: Bar) -> JudgedPairs:
+def _rank(
+    config: DictConfig,
+    settings: Ranker,
+    key: str,
+    examples: Sequence[Example],
+    folder: Path,
+    world: World,
+    bar: Bar,
+) -> JudgedPairs:
     """What a language model says of the pairs; rank 0 asks it, and all have the verdicts.
 
     Raises:
-        UserError: on every rank, if it cannot be asked.
+        BudgetSpent, UserError: on every rank, as `rank_pairs` does on rank 0.
     """
 
-    def work() -> JudgedPairs | str:
+    def work() -> JudgedPairs | UserError:
         try:
-            return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, bar)
+            return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, config.budget, bar)
         except UserError as error:
-            return str(error)
+            return error
 
-    found: JudgedPairs | str = world.from_main(work, lambda: None)
-    if isinstance(found, str):
-        raise UserError(found)
+    found: JudgedPairs | UserError = world.from_main(work, lambda: None)
+    if isinstance(found, UserError):
+        raise found
     return found
 
 
@@ -174,10 +171,12 @@ def _figures(
         found["compare"] = side_by_side(examples, margins, component, verdicts)
         for name, ranking in rankings.items():
             found["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
+        mixed = [line for name, ranking in rankings.items() for line in mixed_models(name, ranking)]
+        found["compare"]["warnings"] = [*ranker_warnings(config, examples), *mixed]
     return found
 
 
-def _say(config: DictConfig, figures: dict[str, Any], say: Say) -> None:
+def _say(config: DictConfig, figures: dict[str, Any], rankings: Mapping[str, JudgedPairs], say: Say) -> None:
     metrics = figures["metrics"]
     say(
         f"\nreward={config.reward.name} on {metrics['pairs']} pairs of {metrics['prompts']} prompts, data={config.data.name}"
@@ -191,6 +190,10 @@ def _say(config: DictConfig, figures: dict[str, Any], say: Say) -> None:
         say_counterfactuals(figures["counterfactuals"], say)
     if "compare" in figures:
         say_side_by_side(figures["compare"], say)
+        for name, ranking in rankings.items():
+            say_ranking(name, ranking, say)
+        for line in figures["compare"]["warnings"]:
+            say(line)
 
 
 def _write(

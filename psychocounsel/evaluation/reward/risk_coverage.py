@@ -1,4 +1,4 @@
-"""Risk and coverage: how often verdicts are right if only the clearest ones are kept, those of the largest |margin|."""
+"""The risk-coverage curve: how often a reward model errs if it judges only the pairs that it is surest of (largest |margin|)."""
 
 from collections.abc import Callable, Hashable, Sequence
 

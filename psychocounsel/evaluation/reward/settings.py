@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from omegaconf import DictConfig
+
+from psychocounsel.errors import DONE
 from psychocounsel.evaluation.base import Evaluation
-from psychocounsel.settings.schema import EvaluateConfig
+from psychocounsel.rundir.summary import is_finished
+from psychocounsel.settings.reward_sections import ranker_models
+from psychocounsel.settings.sections.annotation_groups import require_keys
+from psychocounsel.settings.typed.evaluate_keys import EvaluateConfig
 from psychocounsel.steps.context import Bar
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
+
+_WITH_INTERVALS = (
+    *("accuracy", "auc", "ece", "brier", "ece_adaptive", "calibration_slope", "calibration_intercept", "aurc"),
+    *("accuracy_at_90", "accuracy_at_80", "accuracy_at_50", "flipped_accuracy"),
+)
+FIGURE_NAMES = (
+    *(f"{name}{end}" for name in _WITH_INTERVALS for end in ("", "_low", "_high")),
+    *("pairs", "prompts", "reward_mean", "reward_std", "longer_reply_accuracy", "flipped_pairs"),
+)
 
 
 @dataclass(kw_only=True)
@@ -18,21 +34,52 @@ class RewardEvaluation(Evaluation):
     """Accuracy, AUC, calibration and Brier score of `reward`, and of those in `compare`, on the pairs of `data`."""
 
     schema: ClassVar[type] = EvaluateConfig
-    sections: ClassVar[tuple[str, ...]] = ("reward", "compare", "counterfactuals")
+    sections: ClassVar[tuple[str, ...]] = ("reward", "compare", "counterfactuals", "budget")
     metric: ClassVar[str] = "accuracy"
 
     name: str = "reward"
     baselines: bool | None = None
 
     def work(self, run: Run, bar: Bar) -> int:
+        from psychocounsel.asking.budget import BudgetSpent
         from psychocounsel.distributed.world import World
-        from psychocounsel.errors import DONE
         from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
         from psychocounsel.model.cpu import prepare_process
+        from psychocounsel.steps.at_work import end_without_budget
 
         run.write_state("evaluating", 0, None)
         world = World(run.rank, run.processes)
         if world.device.type == "cpu":
             prepare_process()
-        evaluate_reward(run.config, run.dir, world, run.say, bar)
+        try:
+            evaluate_reward(run.config, run.dir, world, run.say, bar)
+        except BudgetSpent as spent:
+            return end_without_budget(run, spent)
         return DONE
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        """Hold language models that rank pairs against their rubric, the budget, the environment and the network."""
+        if is_finished(run_dir) or not [*ranker_models(config)]:
+            return
+        from psychocounsel.asking.budget import Budget
+        from psychocounsel.asking.parties import refuse_internet_of
+        from psychocounsel.evaluation.judging.pair_prompt import pair_prompt
+        from psychocounsel.evaluation.reward.ranker import rankers_of
+
+        rankers = dict(rankers_of(config))
+        for each in rankers.values():
+            pair_prompt(each.rubric, each.examples)
+            Budget(config.budget.cost, models=[each.model()])
+        if not config.dry_run:
+            require_keys(config, ["compare"])
+        refuse_internet_of(config, rankers)
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        return FIGURE_NAMES
+
+    def forecast(self, config: DictConfig) -> list[str]:
+        if not [*ranker_models(config)]:
+            return []
+        from psychocounsel.evaluation.reward.ranking import ranking_forecast
+
+        return ranking_forecast(config)

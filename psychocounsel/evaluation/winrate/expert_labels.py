@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.evaluation_speeches import speech_id
 from psychocounsel.evaluation.contestants.reply_file import messages_of
-from psychocounsel.evaluation.statistics.agreement import agreement, labels
+from psychocounsel.evaluation.statistics.agreement import Agreement, agreement, labels
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.evaluation.winrate.verdict_table import Variant
 
@@ -44,24 +46,52 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
                 raise UserError(f"evaluation.experts: {where}: {', '.join(_COLUMNS[1:])} must be texts")
             if row["better"] not in _BETTER:
                 raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
-            speech, first, second = (
-                _speech_id(row["prompt"], f"evaluation.experts: {where}"),
-                reply_id(row["reply_a"]),
-                reply_id(row["reply_b"]),
-            )
+            prompt = normalised(messages_of(row["prompt"], f"evaluation.experts: {where}"))
+            speech, first, second = speech_id(prompt), reply_id(row["reply_a"]), reply_id(row["reply_b"])
             said = found.setdefault(str(row.get("expert") or Path(file).stem), {})
             side = _BETTER[row["better"]]
             said[speech, first, second], said[speech, second, first] = side, -side
     return found
 
 
-def _speech_id(prompt: Any, where: str) -> str:
-    return hashlib.sha256(normalised(messages_of(prompt, where)).encode()).hexdigest()[:16]
-
-
 def reply_id(text: str) -> str:
     """The id of a reply in the tables."""
     return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BesideWinRate:
+    """How far the judges of a win rate agree with experts on its pairs, all experts taken together.
+
+    Attributes:
+        together: of all judges; None where no expert compared one of the pairs.
+        by_judge: of each judge that judged a pair that an expert compared.
+    """
+
+    together: Agreement | None
+    by_judge: dict[str, Agreement]
+
+
+def beside_win_rate(
+    variant: Variant, verdicts: Verdicts, opponent: int, experts: dict[str, dict[PairKey, float]], options: Any
+) -> BesideWinRate:
+    """The agreement with experts on the pairs of the evaluated setting (number 0) and `opponent`."""
+    said, against = labels(verdicts), verdicts.b == opponent
+
+    def pooled(rows: np.ndarray) -> Agreement:
+        theirs = [
+            [known.get(key, np.nan) for key, taken in zip(variant.pairs, rows, strict=True) if taken]
+            for known in experts.values()
+        ]
+        again = len(experts)
+        labelled = np.array(theirs, np.float64).reshape(-1)
+        return agreement(np.tile(said[rows], again), labelled, np.tile(verdicts.prompt[rows], again), **options)
+
+    found = {judge: pooled(against & (verdicts.judge == number)) for number, judge in enumerate(variant.judges)}
+    together = pooled(against)
+    return BesideWinRate(
+        together if together.rows else None, {judge: each for judge, each in found.items() if each.rows}
+    )
 
 
 def agreement_with_experts(

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.stepped import (
+    COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
     SteppedEvaluation,
@@ -69,6 +70,7 @@ class WinRate(SteppedEvaluation):
         sources=source_marks,
         redone=("statistics",),
         answering=("contestants", "judge"),
+        code={"statistics": ("evaluation/winrate/*.py", *COMPUTED_BY)},
     )
 
     name: str = "winrate"
@@ -97,6 +99,14 @@ class WinRate(SteppedEvaluation):
         if any(model.reads_prompts for model in build(config, "judge").models()):
             return {}
         return dict.fromkeys(("rubric", "examples", "retries", "seed"), "no judge reads a prompt")
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        limits = sorted(limit for limit in config.replies.length_limits if limit is not None)
+        others = limits if None in config.replies.length_limits else limits[1:]  # the first limit's keys have no suffix
+        suffixes = ("", *(f"_{limit}_words" for limit in others))
+        rates = [f"{key}{suffix}" for suffix in suffixes for key in ("win_rate", "win_rate_at_equal_length")]
+        known = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
+        return (*known, *(f"{name}/*" for name in (*known, "experts_agree")))
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         from psychocounsel.evaluation.winrate import verdicts_step

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
+from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
 from psychocounsel.evaluation.statistics.agreement import judges_agreement
 from psychocounsel.evaluation.statistics.bradley_terry import bradley_terry
 from psychocounsel.evaluation.statistics.length_control import length_controlled
@@ -14,7 +15,13 @@ from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt
 from psychocounsel.evaluation.statistics.positions import bias_by_judge
 from psychocounsel.evaluation.statistics.significance import adjusted_tests
 from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
-from psychocounsel.evaluation.winrate.expert_labels import PairKey, agreement_with_experts, read_experts
+from psychocounsel.evaluation.winrate.expert_labels import (
+    PairKey,
+    agreement_with_experts,
+    beside_win_rate,
+    read_experts,
+)
+from psychocounsel.evaluation.winrate.judged import verdict_counts, winrate_warnings
 from psychocounsel.evaluation.winrate.replied import replies_of_contestants
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
 from psychocounsel.evaluation.winrate.winrate_lines import lines_of
@@ -39,12 +46,15 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "evaluation": "winrate",
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
+        **verdict_counts(files),
         "variants": [_variant(each, replied, experts, options) for each in context.bar(found, "figures")],
     }
-    write_json(files.figures, plain(figures))
-    for line in lines_of(plain(figures)):
+    figures = plain(figures)
+    figures["warnings"] = [*judge_warnings(config), *winrate_warnings(figures)]
+    write_json(files.figures, figures)
+    for line in lines_of(figures):
         context.say(line)
-    return {"metrics": dict(_metrics(plain(figures)))}
+    return {"metrics": dict(_metrics(figures))}
 
 
 def _near(files: EvaluationDir) -> int:
@@ -66,6 +76,7 @@ def _variant(variant: Variant, replied: dict[int | None, Any], experts: Experts,
     for each in present:
         name = variant.settings[each]
         opponents[name] = {**_against(variant, each, options), "p": tests[name].raw, "p_adjusted": tests[name].adjusted}
+        opponents[name]["experts"] = beside_win_rate(variant, overall, each, experts, options)
     return {
         "length_limit": variant.length_limit,
         "opponents": opponents,
@@ -123,13 +134,18 @@ def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, An
 
 
 def _metrics(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for variant in figures["variants"][:1]:
+    """Figures for summary.json: by opponent, and once more without a name those of the first one; a key for each length limit."""
+    for number, variant in enumerate(figures["variants"]):
+        limit = variant["length_limit"]
+        suffix = "" if number == 0 else "_no_limit" if limit is None else f"_{limit}_words"
         for place, (name, found) in enumerate(variant["opponents"].items()):
-            rate, controlled = found["overall"]["win_rate"], found["length_controlled"]["win_rate"]
-            measured = {"win_rate": rate["value"], "win_rate_low": rate["low"], "win_rate_high": rate["high"]}
-            measured |= {"win_rate_at_equal_length": controlled["value"]}
-            for key, value in measured.items():
-                if value is not None:
-                    yield f"{key}/{name}", value
-                    if place == 0:
-                        yield key, value
+            overall, controlled = found["overall"]["win_rate"], found["length_controlled"]["win_rate"]
+            for key, rate in ((f"win_rate{suffix}", overall), (f"win_rate_at_equal_length{suffix}", controlled)):
+                for part in ("value", "low", "high"):
+                    measured = key if part == "value" else f"{key}_{part}"
+                    if (value := rate.get(part)) is not None:
+                        yield f"{measured}/{name}", value
+                        if place == 0:
+                            yield measured, value
+            if number == 0 and (known := found["experts"]["together"]):
+                yield f"experts_agree/{name}", known["raw"]["value"]

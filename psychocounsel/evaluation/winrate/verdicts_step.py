@@ -9,9 +9,8 @@ from contextlib import closing
 from typing import Any
 
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
-from psychocounsel.asking.asker import ask_all
-from psychocounsel.asking.budget import Budget, Estimate
-from psychocounsel.asking.language_model import FAILED, TEXT, WITHHELD, Ask, LanguageModel
+from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.language_model import FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
 from psychocounsel.evaluation.contestants import step as replies_step
 from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
 from psychocounsel.evaluation.judging.judging import JudgeCall, Judging, judged_pairs
@@ -26,7 +25,8 @@ from psychocounsel.evaluation.judging.verdict_rows import (
 )
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import KnownLength, StepContext
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _WORDS = 150  # of a reply that is yet to be written, for the tokens of its verdicts
@@ -35,7 +35,7 @@ _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask for the verdicts that are not bought yet, then write verdicts.parquet in the order of the replies.
+    """Ask the judges for verdicts that the journal lacks, then write all verdicts to verdicts.parquet, speech by speech.
 
     Raises:
         BudgetSpent: if the budget ends before the verdicts do; the journal keeps what was bought.
@@ -44,21 +44,19 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     config, judging = context.config, judging_of(context)
     for line in judge_warnings(config):
         context.say(line)
-    count = sum(call.ask is not None for call in _calls(context, judging))
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        budget = Budget.of(config.budget.cost, config.budget.calls, answers, judging.judges)
-        came = ask_all(
+        budget = buy(
             _asks(_calls(context, judging)),
             answers,
-            budget,
-            read=read_verdict,
+            config.budget,
             models=judging.judges,
             key="judge",
+            read=read_verdict,
             retries=config.evaluation.retries,
+            count=sum(call.ask is not None for call in _calls(context, judging)),
+            bar=context.bar,
+            what="verdicts",
         )
-        with closing(came):
-            for _ in context.bar(KnownLength(came, count), "verdicts"):
-                pass
         figures = _write(context, judging, answers)
     for line in _said(figures):
         context.say(line)
@@ -167,6 +165,8 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
                 f"judge {name}: speeches that may be about a crisis are withheld, as it belongs to others; "
                 "crisis_to_third_parties=true lets it see them"
             )
+        if counts.get(TOO_LONG):
+            yield f"judge {name}: {counts[TOO_LONG]:,} pairs with a reply that is too long for its reward model"
     for name, models in figures["models"].items():
         if len(models) > 1:
             yield (

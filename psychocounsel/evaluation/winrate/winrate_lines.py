@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 _TITLE = 30  # characters
-_BIAS = 0.2  # share of contradicting verdicts from which on a judge is warned of
+_CONTROLLED = {
+    "length_controlled": "at equal length",
+    "length_and_ending_controlled": "and equal ending",
+    "length_and_formatting_controlled": "and equal formatting",
+    "all_controlled": "and equal in both",
+}
 
 
 def lines_of(figures: dict[str, Any]) -> Iterator[str]:
@@ -26,6 +31,7 @@ def lines_of(figures: dict[str, Any]) -> Iterator[str]:
         yield from _judges(variant)
     if not any(variant["experts"] for variant in figures["variants"]):
         yield "Agreement of these judges with people is not known: no expert has compared these replies."
+    yield from figures["warnings"]
 
 
 def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
@@ -34,11 +40,10 @@ def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
     if not overall["prompts"]:
         yield "  no pair has a verdict in both orders"
         return
-    yield _measured("win rate", overall["win_rate"]) + _p(found)
-    yield _measured("  at equal length", found["length_controlled"]["win_rate"])
-    yield _measured("  and equal ending", found["length_and_ending_controlled"]["win_rate"])
-    yield _measured("  and equal formatting", found["length_and_formatting_controlled"]["win_rate"])
-    yield _measured("  and equal in both", found["all_controlled"]["win_rate"])
+    agree = _beside(found["experts"]["together"])
+    yield _measured("win rate", overall["win_rate"]) + _p(found) + agree
+    for key, title in _CONTROLLED.items():
+        yield _measured(f"  {title}", found[key]["win_rate"]) + agree
     shares = overall["shares"]
     won, lost = shares["won"] + shares["partly_won"], shares["lost"] + shares["partly_lost"]
     yield f"  {'won, tied, lost':<{_TITLE}}{100 * won:6.1f} % {100 * shares['tied']:6.1f} % {100 * lost:6.1f} %"
@@ -46,18 +51,42 @@ def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
         low, high = seeds["interval"]
         yield (
             f"  {'over training seeds':<{_TITLE}}{100 * seeds['mean']:6.1f} % (SD {100 * seeds['sd']:.1f}, n = {seeds['n']}; "
-            f"{100 * low:.1f} to {100 * high:.1f})"
+            f"{100 * low:.1f} to {100 * high:.1f})" + agree
         )
     else:
         yield f"  {'training seeds':<{_TITLE}} n = 1: the spread over training seeds is unknown"
-    for group in ("by_judge", "principles", "risk", "topics"):
-        if len(found[group]) > 1 or group == "principles":
-            kind = {"by_judge": "judge ", "topics": "topic "}.get(group, "")
-            yield from (_slice(kind + label, each) for label, each in found[group].items() if each["prompts"])
+    yield from _slices(found, agree)
     if overall["unjudged"]:
         yield f"  {overall['unjudged']:,} pairs lack a verdict in one order or both; they are in no figure"
     if overall["small"]:
         yield "  fewer than 30 speeches: the intervals are too narrow to trust"
+
+
+def _slices(found: dict[str, Any], agree: str) -> Iterator[str]:
+    """The win rate by judge, principle, risk and topic, with what is known of experts: `agree` is of all judges and pairs."""
+    for group in ("by_judge", "principles", "risk", "topics"):
+        if len(found[group]) == 1 and group != "principles":
+            continue
+        kind = {"by_judge": "judge ", "topics": "topic "}.get(group, "")
+        for label, each in found[group].items():
+            beside = agree
+            if group == "by_judge":
+                beside = _beside(found["experts"]["by_judge"].get(label)) or (
+                    agree and "; no expert compared its pairs"
+                )
+            elif group == "principles":
+                beside = agree and "; experts said nothing of it"
+            elif group in ("risk", "topics"):
+                beside = agree and "; experts: see all pairs above"
+            if each["prompts"]:
+                yield _slice(kind + label, each) + beside
+
+
+def _beside(agreement: dict[str, Any] | None) -> str:
+    """How far judges agree with experts, for the end of a line; nothing where that is not known."""
+    if agreement is None:
+        return ""
+    return f"; judges and experts agree: {100 * agreement['raw']['value']:.1f} % of {agreement['rows']}"
 
 
 def _slice(label: str, found: dict[str, Any]) -> str:
@@ -111,8 +140,6 @@ def _judges(variant: dict[str, Any]) -> Iterator[str]:
         if share:
             yield _measured(f"judge {name} contradicts itself", bias["inconsistent"]) + ", counted as ties"
             yield _measured("  prefers the first place", bias["first_place"])
-        if share is not None and share > _BIAS:
-            yield f"  warning: judge {name} follows the order of the replies more than a judge should"
     for each in variant["agreement"]:
         yield from _agreement(" and ".join(each["judges"]), each["agreement"])
     for each in variant["experts"]:

@@ -4,11 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.harness import ROOT
+from psychocounsel.storage.files import read_json
+from tests.support.annotating import model_server
+from tests.support.contests import Recorder, replies
+from tests.support.harness import ROOT, cli, write_jsonl
 from tests.support.in_process import run_here
+from tests.support.scripted import completion
 
 
 def exam(folder: Path) -> Path:
@@ -36,6 +41,54 @@ def test_an_exam_from_the_command_line(tmp_path: Path) -> None:
     assert len(found["settings"]) == 2 and len(found["against"]) == 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["metrics"]["exam/accuracy"] == found["settings"][figures["model"]]["accuracy"]
+
+
+PROMPTS = [f"Since week {number} I cannot sleep." for number in range(4)]
+
+
+def rate(payload: Any, number: int) -> Any:
+    """A judge that finds a reply kind where it asks, and rates its length; of week 3 it says nothing that can be read."""
+    text = payload["messages"][-1]["content"]
+    reply = text.split("<reply-")[1].split(">\n")[1].split("\n</")[0]
+    said = {
+        "criterion_1": {"reason": "So.", "met": reply.endswith("?")},
+        "criterion_2": {"reason": "So.", "rating": 5 if len(reply) < 20 else 1},
+    }
+    return completion("Well." if "week 3" in text else json.dumps(said), payload)
+
+
+def test_prompts_with_criteria_from_the_command_line(tmp_path: Path) -> None:
+    """Points over the most that can be reached, by hand; a rating that cannot be read is counted, and nothing is bought twice."""
+    criteria = [
+        {"criterion": "Asks", "points": 3, "name": "asks"},
+        {"criterion": "Is short", "scale": [1, 5], "name": "short"},
+    ]
+    write_jsonl(tmp_path / "rubric.jsonl", [{"prompt": prompt, "criteria": criteria} for prompt in PROMPTS])
+    replies(tmp_path / "mine.jsonl", lambda prompt: "What keeps you up?", PROMPTS)
+    replies(tmp_path / "base.jsonl", lambda prompt: f"Sleep more, and longer than in {prompt[:12]}.", PROMPTS)
+    asked = Recorder(rate)
+    with model_server(change=asked) as server:
+        given = ["evaluate", "evaluation=external", "evaluation.sets=[rubric.jsonl]", "model.path=mine.jsonl"]
+        given += ["against=base.jsonl", "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]"]
+        given += ["run_dir=out", "cluster.threads=1"]
+        result = cli(*given, cwd=tmp_path)
+        calls = len(asked.payloads)
+        assert calls == 2 * (3 + 3), "each reply once, and what cannot be read three times"
+        figures = read_json(tmp_path / "out" / "figures.json")
+        cli("evaluate", "run_dir=out", "steps=[figures]", cwd=tmp_path)
+        assert len(asked.payloads) == calls and read_json(tmp_path / "out" / "figures.json") == figures
+    found = figures["sets"]["rubric"]
+    mine, base = found["settings"]["mine"], found["settings"]["base"]
+    assert (found["kind"], found["items"], found["judges"]) == ("rubric", 4, ["j"])
+    assert (mine["score"], base["score"]) == (1.0, 0.0) and mine["items"] == base["items"] == 3
+    assert mine["ratings"] == {"text": 3, "unparsable": 1}
+    assert {name: each["score"] for name, each in mine["criteria"].items()} == {"asks": 1.0, "short": 1.0}
+    assert found["against"]["mine"]["difference"] == 1.0 and found["against"]["mine"]["p"] == 2 / 2**3
+    metrics = read_json(tmp_path / "out" / "summary.json")["metrics"]
+    assert metrics == {"rubric/score": 1.0, "score": 1.0}
+    lines = result.stderr.splitlines()
+    assert "rubric: 4 items, rated by j" in lines
+    assert any(line.startswith("  mine: 100.0%") and line.endswith(", 1 unparsable") for line in lines)
 
 
 def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:

@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.contestants import step as replies_step
 from psychocounsel.evaluation.health.reply_health import FIGURES, health_of
+from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
+from psychocounsel.storage.files import read_json
+from tests.support.annotating import model_server
+from tests.support.contests import Recorder, contest, context, replies, shown, verdict
 from tests.support.harness import ROOT
+from tests.support.scripted import completion
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="Inspect is an extra: pip install 'psychocounsel[inspect]'")
 
@@ -84,6 +91,101 @@ def test_winrate_is_that_of_the_rewards(tmp_path: Path) -> None:
         scores.append(float(mine > base))
         assert value == scores[-1]
     assert log.results.scores[0].metrics["mean"].value == pytest.approx(np.mean(scores))
+
+
+def better(first: str, second: str) -> str:
+    """A judge that loves the first place where a reply quotes an order to quit, and questions elsewhere."""
+    if "quit" in first + second:
+        return "first"
+    asks = ["?" in text for text in (first, second)]
+    return "tie" if asks[0] == asks[1] else "first" if asks[0] else "second"
+
+
+@pytest.fixture(scope="module")
+def scripted_judges() -> None:
+    """The models scripted/judge and scripted/mute, as Inspect finds those of any provider."""
+    from inspect_ai.model import ModelAPI, ModelOutput, ModelUsage, modelapi
+
+    @modelapi(name="scripted")
+    class Scripted(ModelAPI):
+        async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:
+            side = better(*shown({"messages": [{"content": input[-1].text}]}))
+            output = ModelOutput.from_content(self.model_name, "Hm." if self.model_name == "mute" else verdict(side))
+            output.usage = ModelUsage()
+            return output
+
+
+def ours(folder: Path) -> dict[str, Any]:
+    """The figures of `evaluation=winrate` for the same replies, by a server that judges by the same rule."""
+    mine = dict(zip(CLIENTS, REPLIES, strict=True))
+    replies(folder / "mine.jsonl", lambda prompt: mine[prompt], CLIENTS)
+    judge = Recorder(lambda payload, _: completion(verdict(better(*shown(payload))), payload))
+    with model_server(change=judge) as server:
+        config = contest(
+            "evaluation=winrate", "data=local", f"data.path={pairs(folder)}", "part=all",
+            f"model.path={folder}/mine.jsonl", f"against={folder}/base.jsonl",
+            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
+        )  # fmt: skip
+        made = context(config, folder / "ours")
+        for step in (replies_step, verdicts_step, statistics_step):
+            step.run(made)
+    found = read_json(folder / "ours" / "figures.json")["variants"][0]
+    return {**found["opponents"]["base"], "judges": found["judges"], "prompts": judge.payloads}
+
+
+def test_winrate_by_language_models_is_ours(tmp_path: Path, scripted_judges: None) -> None:
+    """Both orders, ties and a place that is loved: the figures of Inspect's run are those of our own step by step."""
+    from inspect_ai.log import read_eval_log
+
+    from psychocounsel.evaluation.external.inspect_tasks import winrate
+
+    replies(tmp_path / "base.jsonl", lambda prompt: "I am here with you.", CLIENTS)
+    wanted = ours(tmp_path)
+    given = {"against": str(tmp_path / "base.jsonl"), "data": str(pairs(tmp_path)), "part": "all"}
+    log = run(winrate(**given, judge=["scripted/judge", "scripted/mute"]), tmp_path)
+    means = {score.name: next(iter(score.metrics.values())).value for score in log.results.scores}
+    rate, contradicting = wanted["overall"]["win_rate"]["value"], wanted["judges"]["j"]["inconsistent"]["value"]
+    assert rate != 0.5 and contradicting > 0, "or equal figures would show nothing"
+    assert means["win_rate"] == pytest.approx(rate) and means["inconsistent"] == pytest.approx(contradicting)
+    for name in PRINCIPLES:
+        assert means[name] == pytest.approx(wanted["principles"][name]["win_rate"]["value"]), name
+    rows = [row for sample in log.samples for row in sample.scores["judged_in_both_orders"].metadata["verdicts"]]
+    assert {row["judge"]: row["outcome"] for row in rows} == {"scripted/judge": "text", "scripted/mute": "unparsable"}
+    whole = read_eval_log(log.location, resolve_attachments=True)
+    asked = [
+        event.input
+        for sample in whole.samples
+        for event in sample.events
+        if event.event == "model" and "judge" in event.model
+    ]
+    assert sorted(each[-1].text for each in asked) == sorted(
+        each["messages"][-1]["content"] for each in wanted["prompts"]
+    )
+
+
+def test_the_log_holds_the_transcripts_and_its_viewer_can_be_bundled(tmp_path: Path, scripted_judges: None) -> None:
+    from inspect_ai.log import bundle_log_dir, read_eval_log
+
+    from psychocounsel.evaluation.external.inspect_tasks import winrate
+
+    replies(tmp_path / "base.jsonl", lambda prompt: "I am here with you.", CLIENTS)
+    given = {"against": str(tmp_path / "base.jsonl"), "data": str(pairs(tmp_path)), "part": "all"}
+    location = Path(run(winrate(**given, judge="scripted/judge"), tmp_path).location.removeprefix("file://"))
+    log = read_eval_log(str(location))
+    said = {sample.input[-1].text: sample for sample in log.samples}
+    assert [*said] == CLIENTS
+    for reply, sample in zip(REPLIES, said.values(), strict=True):
+        score = sample.scores["judged_in_both_orders"]
+        assert [message.role for message in sample.messages] == ["system", "user", "assistant"]
+        assert sample.messages[-1].text == sample.output.completion == score.answer == reply
+        assert (
+            set(score.value) == {"win_rate", "inconsistent", *PRINCIPLES}
+            and "scripted/judge, forward" in score.explanation
+        )
+    bundle_log_dir(log_dir=str(location.parent), output_dir=str(tmp_path / "page"))
+    assert (tmp_path / "page" / "index.html").is_file()
+    assert (tmp_path / "page" / "logs" / location.name).read_bytes() == location.read_bytes()
+    assert location.name in (tmp_path / "page" / "logs" / "listing.json").read_text()
 
 
 def test_inspect_finds_the_tasks_by_the_package_name() -> None:

@@ -31,5 +31,8 @@ def test_a_file_of_broken_replies_is_worse_than_one_of_sound_ones(tmp_path: Path
     alone = [health_of(looping(prompt), prompt) for prompt in PROMPTS]
     for name in ("words", "characters", "repetition", "distinct_2"):
         assert metrics[name] == pytest.approx(sum(each[name] or 0 for each in alone) / len(PROMPTS))
+    exceeded = [each["name"] for each in variant["settings"]["bad"]["limits"] if each["verdict"] == "exceeded"]
+    assert len(written["warnings"]) == len(exceeded) == metrics["limits_exceeded"] > 1
+    assert all(line.startswith("warning: bad: ") for line in written["warnings"])
     assert "cut" not in metrics, "files do not tell"
     assert not [prompt for prompt in PROMPTS if prompt in (tmp_path / "out" / "figures.json").read_text()]

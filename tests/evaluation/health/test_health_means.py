@@ -134,7 +134,7 @@ def test_lines_show_figures_and_no_text() -> None:
     rows += [row("mine", each["speech"], "I hear you. " * 5, "cut") for each in speeches]
     text = "\n".join(lines_of(summarise(rows, speeches, "mine")))
     assert "mine: 40 replies to 40 speeches (40 cut)" in text
-    assert "warning: loop: 100.0 % (91.2 to 100.0), above the limit of 2 %" in text
+    assert "warning: mine: loop: 100.0 % (91.2 to 100.0), above the limit of 2 %" in text
     (line,) = [each for each in text.splitlines() if each.startswith("  loop ")]
     assert line.split() == [
         "loop",

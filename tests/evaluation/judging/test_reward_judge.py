@@ -42,11 +42,12 @@ def test_scores_and_verdicts_are_those_of_the_scorer(tmp_path: Path) -> None:
         settings("builtin:tiny_reward", max_length=400),
         settings("builtin:tiny_reward_2", "rm-2", max_length=400, normalise=True),
     ]
-    figures, rows = judge_pairs(files, judges)
+    said: list[str] = []
+    figures, rows = judge_pairs(files, judges, said)
     for path, name in (("builtin:tiny_reward", "rm"), ("builtin:tiny_reward_2", "rm-2")):
         scorer = LocalScorer.load(path)
         mine = [row for row in rows if row["judge"] == name]
-        assert [row["outcome"] for row in mine] == ["text", "text", "equal", "failed"], "too long to read: no verdict"
+        assert [row["outcome"] for row in mine] == ["text", "text", "equal", "too_long"], "no verdict"
         for row, texts in zip(mine[:2], TEXTS, strict=False):
             turns = [{"role": "user", "content": f"I am client {row['speech']}."}]
             scores = scorer.score([[*turns, {"role": "assistant", "content": text}] for text in texts])
@@ -54,7 +55,11 @@ def test_scores_and_verdicts_are_those_of_the_scorer(tmp_path: Path) -> None:
             assert row["overall"] == np.sign(scores[0] - scores[1]) and row["order"] == "forward"
             assert row["empathy"] is None and row["prompt_version"] is None
         assert (mine[2]["overall"], mine[2]["empathy"]) == (0, None), "a scorer says nothing of principles"
-    assert figures["outcomes"] == {name: {"text": 2, "equal": 1, "failed": 1} for name in ("rm", "rm-2")}
+    assert figures["outcomes"] == {name: {"text": 2, "equal": 1, "too_long": 1} for name in ("rm", "rm-2")}
+    assert figures["failed"] == 0, "nothing that another attempt would change"
+    assert "judge rm: 1 pairs with a reply that is too long for its reward model" in said
+    again, _ = judge_pairs(files, judges)
+    assert again["bought"] == figures["bought"] == 6, "which is not asked for again"
 
 
 def test_other_weights_under_the_same_path_are_another_judge(tmp_path: Path) -> None:

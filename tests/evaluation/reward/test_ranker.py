@@ -1,23 +1,31 @@
 """A language model as a ranker of pairs: verdicts of both orders, missing ones, and answers that are bought once."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from psychocounsel import api
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
-from psychocounsel.errors import UserError
-from psychocounsel.evaluation.reward.ranker import Ranker, rank_pairs
+from psychocounsel.errors import GATE_NO, UserError
+from psychocounsel.evaluation.reward.ranker import Ranker
+from psychocounsel.evaluation.reward.ranker_warnings import ranker_warnings
+from psychocounsel.evaluation.reward.ranking import mixed_models, rank_pairs
 from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
 from psychocounsel.evaluation.reward.side_by_side import side_by_side
+from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.files import read_json
+from tests.evaluation.judging.test_judge_warnings import ALONE, LOCAL, a_run, chat
 from tests.support.answering import Server, serving
-from tests.support.harness import world, write_jsonl
+from tests.support.harness import cli, world, write_jsonl
+from tests.support.in_process import run_here
 
 
 def answer(better: str, model: str = "judge-1") -> dict[str, Any]:
@@ -79,26 +87,52 @@ def ranker(server: Server) -> Ranker:
     return found
 
 
-def no_bar(steps: range, text: str) -> range:
+def no_bar(steps: Any, text: str) -> Any:
     return steps
+
+
+NO_LIMITS = OmegaConf.create({"cost": None, "calls": None})
+
+
+def rows_of(examples: list[Example]) -> list[dict[str, Any]]:
+    return [
+        {"id": each.id, "prompt": each.prompt, "chosen": each.replies[0], "rejected": each.replies[1]}
+        for each in examples
+    ]
 
 
 def test_verdicts_are_the_mean_of_both_orders_and_no_call_is_made_twice(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         settings = ranker(server)
-        found = rank_pairs(settings, "compare[0]", PAIRS, tmp_path, no_bar)
+        found = rank_pairs(settings, "compare[0]", PAIRS, tmp_path, NO_LIMITS, no_bar)
         calls = calls_of(server)
         assert len(calls) == 8, "two orders of each pair but that of equal texts"
         assert sorted(map(replies_of, calls)) == sorted(
             order for each in PAIRS[:4] for order in (tuple(each.replies), tuple(each.replies[::-1]))
         )
         assert not any(word in json.dumps(calls) for word in ("chosen", "rejected"))
-        again = rank_pairs(settings, "compare[0]", PAIRS, tmp_path, no_bar)
+        again = rank_pairs(settings, "compare[0]", PAIRS, tmp_path, NO_LIMITS, no_bar)
         assert len(calls_of(server)) == 8
     np.testing.assert_array_equal(found.orders, [[1, 1], [-1, -1], [1, -1], [0, 0], [0, 0]])
     np.testing.assert_array_equal(again.orders, found.orders)
     assert found.verdicts.tolist() == [1, -1, 0, 0, 0]
     assert found.outcomes == {"text": 8, "equal": 2} and found.models == {"judge-1": 8}
+
+
+def test_verdicts_of_a_model_that_the_server_mostly_is_not_do_not_count(tmp_path: Path) -> None:
+    def respond(payload: Any, number: int) -> Any:
+        if not is_about_a_pair(payload):
+            return answer("tie")
+        shown = replies_of(payload)
+        return answer(reader(*shown), model="judge-2" if shown == ("bad two", "good two") else "judge-1")
+
+    with serving(respond) as server:
+        found = rank_pairs(ranker(server), "compare[0]", PAIRS, tmp_path, NO_LIMITS, no_bar)
+    np.testing.assert_array_equal(found.orders, [[1, 1], [np.nan, -1], [1, -1], [0, 0], [0, 0]])
+    assert found.outcomes == {"text": 7, "other_model": 1, "equal": 2} and np.isnan(found.verdicts[1])
+    assert mixed_models("llm", found) == [
+        "warning: the server of llm gave answers of several models (7 as judge-1, 1 as judge-2): only the first one's count"
+    ]
 
 
 def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:
@@ -114,7 +148,7 @@ def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:
         return answer(reader(first, second))
 
     with serving(respond) as server:
-        found = rank_pairs(ranker(server), "compare[0]", PAIRS[:3], tmp_path, no_bar)
+        found = rank_pairs(ranker(server), "compare[0]", PAIRS[:3], tmp_path, NO_LIMITS, no_bar)
     assert found.verdicts.tolist()[::2] == [1, 0] and np.isnan(found.verdicts[1])
     assert found.outcomes == {"text": 4, "unparsable": 1, "refused": 1}
     table = side_by_side(PAIRS[:3], {"rm": np.array([1.0, 1.0, -1.0])}, np.arange(3), {"llm": found.verdicts})
@@ -125,12 +159,8 @@ def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
-    rows = [
-        {"id": each.id, "prompt": each.prompt, "chosen": each.replies[0], "rejected": each.replies[1]}
-        for each in PAIRS[:4]
-    ]
     with serving(prefers(reader)) as server:
-        data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows)}"
+        data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
         config = api.compose([data, "part=all", "counterfactuals.limit=0", compared(server)], name="evaluate")
         said: list[str] = []
         evaluate_reward(config, tmp_path / "out", world(), said.append, no_bar)
@@ -157,3 +187,74 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
 def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         api.compose(overrides, name="evaluate")
+
+
+def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Path) -> None:
+    with serving(prefers(reader)) as server:
+        data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
+        given = ["evaluate", data, "part=all", "counterfactuals.limit=0", "evaluation.baselines=false", "run_dir=out"]
+        given += [compared(server), "cluster.threads=1"]
+        stopped = cli(*given, "budget.calls=3", cwd=tmp_path, check_code=GATE_NO)
+        assert "budget.calls=3 (3 made): the next call would exceed it" in stopped.stderr
+        assert read_json(tmp_path / "out" / "summary.json")["status"] == "budget spent"
+        dry = cli(*given, "dry_run=true", cwd=tmp_path).stdout
+        assert "m: 5 calls, about " in dry and "compare: 5 calls, 3 bought before; at no cost" in dry
+        cli(*given, cwd=tmp_path)
+        assert len(calls_of(server)) == 8, "no call was bought twice"
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert summary["status"] == "finished" and summary["compare"]["models"]["llm"]["accuracy"] == 0.5
+    assert summary["compare"]["warnings"] == []
+
+
+def test_the_price_of_a_ranker_is_told_and_needed_for_a_limit_of_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    def compare(judge: str = "", more: str = "") -> str:
+        return "compare=[{use: llm, judge: {use: openai, model: m" + judge + "}" + more + "}]"
+
+    for given, said in [
+        ([compare()], "compare[0].judge.key_variable=OPENAI_API_KEY: there is no such environment variable"),
+        ([compare(), "budget.cost=1"], "the price of m is unknown"),
+        ([compare(", input_price: 3"), "budget.cost=1"], "budget.cost=1: the price of m is unknown"),
+        ([compare(more=", rubric: nowhere")], "nowhere"),
+        (["budget.calls=3"], "budget.calls=3: has no effect, because compare has no language model that ranks"),
+    ]:
+        answer = run_here(shlex.join(["evaluate", *given]))
+        assert answer.code == 2 and said in answer.stderr, (given, answer.stderr)
+    priced = compare(", input_price: 3, output_price: 15, max_tokens: 1000")
+    dry = cli("evaluate", "limit=2", priced, "dry_run=true", cwd=tmp_path).stdout.splitlines()
+    (line,) = [line for line in dry if line.startswith("m: 4 calls")]
+    tokens = int(line.split("about ")[1].split(" ")[0].replace(",", ""))
+    assert line.endswith(f"at most about {(3 * tokens + 15 * 4000) / 1e6:.4g}") and "at most 4,000 of answers" in line
+
+
+def test_a_ranker_that_had_to_do_with_the_pairs_is_warned_of(tmp_path: Path) -> None:
+    data = a_run(tmp_path / "data", annotator={**chat("gpt-4o", "labeller")})
+    AnnotationDir(data).votes.touch()
+    (data / "dataset").mkdir()
+    run = a_run(tmp_path / "run", data={"path": str(data / "dataset"), **ALONE})
+    pairs = [Example(str(n), "", PAIRS[n].prompt, PAIRS[n].replies, writers=["gpt-4-turbo", "qwen3"]) for n in range(2)]
+
+    def warned(model: str, path: Path | str = "some/hub") -> list[str]:
+        target = "psychocounsel.evaluation.reward.ranker.Ranker"
+        section = {"_target_": target, "name": "llm", "judge": chat(model)}
+        reward = {"_target_": LOCAL, "name": "mine", "path": str(run / "model")}
+        config = {"data": {"path": str(path), **ALONE}, "reward": reward, "compare": [section]}
+        return list(ranker_warnings(OmegaConf.create(config), pairs))
+
+    family = (
+        "warning: llm is of the family (gpt) that wrote 50% of these replies: models tend to prefer their own family"
+    )
+    assert warned("gpt-4o", data / "dataset") == [
+        "warning: llm labelled these pairs: its accuracy says how far it agrees with itself",
+        "warning: llm labelled the training data of mine, which learned to agree with it",
+        family,
+    ]
+    assert warned("gpt-5", data / "dataset") == [
+        "warning: llm and gpt-4o, which labelled these pairs, are of one family (gpt): they may err alike",
+        family,
+    ]
+    assert warned("llama3.1:8b", data / "dataset") == []

@@ -7,7 +7,8 @@ from psychocounsel.evaluation.contestants import step as replies_step
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
-from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, verdict
+from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
+from tests.support.harness import write_jsonl
 from tests.support.scripted import completion
 
 
@@ -35,6 +36,72 @@ def test_a_contestant_that_does_not_reply_is_listed_and_said(tmp_path: Path) -> 
     assert found["contestants"]["part"] == {"wanted": 12, "without_text": {"failed": 7}, "over_limit": 0}
     assert "part: 7 of 12 replies have no text (7 failed); their speeches are not compared" in said
     assert "none: 12 of 12 replies have no text" in said
+
+
+def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
+    """A judge that takes the first place twice, changes its model, and refuses one pair."""
+    replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
+    replies(tmp_path / "base.jsonl", lambda prompt: f"No, {prompt[:13]}.")
+
+    def answer(payload: Any, number: int) -> Any:
+        text = payload["messages"][-1]["content"]
+        given = completion("I'm sorry, but I can't help with that." if "week 3 " in text else verdict("first"), payload)
+        return given | {"model": "other" if "week 4 " in text else "usual"}
+
+    _, said = figures(tmp_path, f"{tmp_path}/base.jsonl", answer)
+    found = read_json(tmp_path / "out" / "figures.json")
+    assert found["verdicts"] == {"j": {"text": 20, "refused": 2, "other_model": 2}}
+    assert found["answered_by"] == {"j": {"usual": 22, "other": 2}}
+    several, order = found["warnings"]
+    assert several.startswith("warning: the server of judge j answered as several models (other, usual)")
+    assert order == "warning: judge j follows the order of the replies more than a judge should"
+    assert said.endswith(f"{several}\n{order}")
+
+
+def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_path: Path) -> None:
+    """Two judges and two experts: each win rate has the agreement on its own pairs."""
+    replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
+    for name in ("base", "other"):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"{name}, {prompt[:13]}.")  # type: ignore[misc]
+    said = [
+        {"prompt": prompt, "reply_a": f"Hm, {prompt[:13]}?", "reply_b": f"base, {prompt[:13]}.", "expert": expert}
+        | {"better": "a" if place < right else "b"}
+        for expert, right in (("e1", 4), ("e2", 2))
+        for place, prompt in enumerate(PROMPTS[:4])
+    ]
+    experts = write_jsonl(tmp_path / "experts.jsonl", said)
+
+    def answer(payload: Any, number: int) -> Any:
+        first, _ = shown(payload)
+        mine_first = first.startswith("Hm")
+        likes_mine = payload["model"] == "warm"
+        return completion(verdict("first" if mine_first == likes_mine else "second"), payload)
+
+    with model_server(change=Recorder(answer)) as server:
+        members = ",".join(
+            f"{{use: local_vllm, model: {name}, addresses: [{server.address}/v1]}}" for name in ("warm", "cold")
+        )
+        config = contest(
+            "evaluation=winrate", *data(tmp_path), f"model.path={tmp_path}/mine.jsonl",
+            f"against=[{tmp_path}/base.jsonl,{tmp_path}/other.jsonl]", "judge=several", f"judge.members=[{members}]",
+            f"evaluation.experts=[{experts}]",
+        )  # fmt: skip
+        lines: list[str] = []
+        made = context(config, tmp_path / "out", lines)
+        for step in (replies_step, verdicts_step, statistics_step):
+            step.run(made)
+    [variant] = read_json(tmp_path / "out" / "figures.json")["variants"]
+    beside = {name: each["experts"] for name, each in variant["opponents"].items()}
+    shares = {name: (each["raw"]["value"], each["rows"]) for name, each in beside["base"]["by_judge"].items()}
+    assert shares == {"warm": (6 / 8, 8), "cold": (2 / 8, 8)}
+    together = beside["base"]["together"]
+    assert (together["raw"]["value"], together["rows"], together["prompts"]) == (8 / 16, 16, 4)
+    assert beside["other"] == {"together": None, "by_judge": {}}
+    first, second = "\n".join(lines).split("mine against other")
+    judge = {line.split()[1]: line for line in first.split("\n") if line.startswith("    judge ")}
+    assert judge["warm"].endswith("; judges and experts agree: 75.0 % of 8")
+    assert judge["cold"].endswith("; judges and experts agree: 25.0 % of 8")
+    assert "experts" not in second.split("Bradley-Terry")[0]
 
 
 def test_equal_replies_say_nothing_of_a_judge(tmp_path: Path) -> None:

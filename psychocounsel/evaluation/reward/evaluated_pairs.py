@@ -1,0 +1,25 @@
+"""The pairs that `evaluation=reward` measures."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.errors import UserError
+
+
+def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
+    """The pairs that `part` and `limit` select.
+
+    Raises:
+        UserError: if there are none.
+    """
+    train, held_out = load_split(config.data, say)
+    examples = [*train, *held_out] if config.part == "all" else held_out
+    examples = examples[: config.limit]
+    if not examples or any(len(example.replies) < 2 for example in examples):
+        raise UserError(
+            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
+        )
+    return examples

@@ -1,0 +1,99 @@
+"""Hub ids as contestants: from the cache without a network, and a mistyped folder that looks like one."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import constants
+
+from psychocounsel.asking.in_process import Transformers
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.remote import hub as hubs
+from tests.support.answering import dead_address
+from tests.support.contests import PROMPTS, data
+from tests.support.harness import TINY, cli
+from tests.support.hub_server import Hub
+
+__all__ = ["dead_address"]
+ONLINE = {"HF_HUB_OFFLINE": "0"}  # the tests are offline otherwise
+
+
+def cached(folder: Path, name: str) -> Path:
+    """A cache as huggingface_hub keeps it, with the shipped model under a hub id."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = folder / f"models--{name.replace('/', '--')}"
+    shutil.copytree(TINY, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return folder
+
+
+def test_a_cached_hub_id_replies_as_the_same_weights_do_without_a_network(tmp_path: Path, dead_address: str) -> None:
+    environment = {"HF_HUB_CACHE": str(cached(tmp_path / "hub", "someone/chat")), "HF_ENDPOINT": dead_address, **ONLINE}
+    given = [*data(tmp_path, PROMPTS[:3]), "model.path=someone/chat", "against=builtin:tiny", "replies.max_tokens=8"]
+    result = cli("evaluate", "evaluation=health", *given, "run_dir=out", cwd=tmp_path, **environment)
+    assert "etrying" not in result.stderr
+    rows = pq.read_table(tmp_path / "out" / "replies.parquet").to_pylist()
+    texts = {name: [row["text"] for row in rows if row["setting"] == name] for name in ("chat", "tiny")}
+    assert texts["chat"] == texts["tiny"] and len(texts["tiny"]) == 3
+
+
+def test_a_mistyped_folder_is_one_line_and_nobody_tries_again(tmp_path: Path, dead_address: str) -> None:
+    given = [*data(tmp_path, PROMPTS[:3]), "model.path=runs/dpoo", "against=null", "run_dir=out"]
+    environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": dead_address, **ONLINE}
+    result = cli("evaluate", "evaluation=health", *given, cwd=tmp_path, check_code=USER_ERROR, **environment)
+    (line,) = [line for line in result.stderr.splitlines() if "error" in line.lower() or "etrying" in line]
+    assert line == (
+        "error: model=runs/dpoo: there is no such folder here; if it is a hub id, the cache has nothing of it, and "
+        f"{dead_address} cannot be reached from here: run `python -m psychocounsel.prepare` with the same overrides where there "
+        "is a network"
+    )
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A running hub that huggingface_hub asks in this process, with an empty cache."""
+    running = Hub(tmp_path / "hub")
+    running.start()
+    places: dict[str, Any] = {"ENDPOINT": running.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": False}
+    for name, value in places.items():
+        monkeypatch.setattr(constants, name, value)
+    hubs.require_known.cache_clear()
+    yield running
+    running.stop()
+    hubs.require_known.cache_clear()
+
+
+def test_a_hub_that_knows_no_such_model_is_asked_once(hub: Hub) -> None:
+    with pytest.raises(
+        UserError, match=r"against\.model=me/mine: there is no such folder here, and no such model on the hub"
+    ):
+        Transformers(name="x", model="me/mine").open("against")
+    asked = [request for request in hub.log if "me/mine" in request]
+    assert asked == ["GET /api/models/me/mine"]
+
+
+def test_a_model_that_the_hub_or_the_cache_has_is_no_mistake(
+    hub: Hub, dead_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.commit_folder("models/acme/chat", TINY)
+    hubs.require_known("acme/chat", None, "model.path")
+    hubs.require_known("acme/chat", "no-such-branch", "model.path")  # whoever loads it says so
+    cached(Path(constants.HF_HUB_CACHE), "acme/kept")
+    monkeypatch.setattr(constants, "ENDPOINT", dead_address)
+    with pytest.raises(UserError, match=r"model.path=acme/chat: .*cannot be reached from here"):
+        hubs.require_known("acme/chat", "v2", "model.path")
+    assert not constants.HF_HUB_OFFLINE
+    hubs.require_known("acme/kept", None, "model.path")
+    assert constants.HF_HUB_OFFLINE, "nothing else is asked in vain"
+    with pytest.raises(UserError, match="if it is a hub id, the cache has nothing of it, and HF_HUB_OFFLINE is set"):
+        hubs.require_known("acme/other", None, "model.path")
+
+
+def test_a_folder_whose_name_no_model_of_the_hub_can_have_is_one_line(hub: Hub) -> None:
+    for name in ("runs/dpo--beta", "runs/dpo_beta-0.1.", "runs/x..y"):
+        with pytest.raises(UserError, match="there is no such folder here, and it is no name"):
+            hubs.require_known(name, None, "model.path")

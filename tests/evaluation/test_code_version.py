@@ -1,0 +1,92 @@
+"""Other code of figures makes them anew from the tables that are there, and buys nothing."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.evaluation.external.settings import External
+from psychocounsel.evaluation.health.settings import HealthEvaluation
+from psychocounsel.evaluation.stepped import SteppedEvaluation
+from psychocounsel.evaluation.winrate.settings import WinRate
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps import plan
+from psychocounsel.steps.running import run_steps
+from psychocounsel.storage.files import PACKAGE, read_json
+from tests.support.annotating import model_server
+from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, verdict
+from tests.support.scripted import completion
+from tests.test_architecture import imports, modules
+
+_OWN = ("psychocounsel.evaluation.", "psychocounsel.metrics.", "psychocounsel.counsel.")
+# They lie below those rooms, and compute nothing that figures show.
+_NOT_FIGURES = {
+    "base",
+    "stepped",
+    "settings",
+    "step",
+    "evaluation_speeches",
+    "reply_file",
+    "reward_judge",
+    "pair_prompt",
+}
+_NOT_FIGURES |= {"verdict_rows", "rubric_folder", "rubric_text", "judging", "strict_yaml"}
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package whose files the plan looks at."""
+    copy = tmp_path / "code"
+    for room in ("evaluation", "metrics", "counsel"):
+        shutil.copytree(PACKAGE / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "*.yaml"))
+    monkeypatch.setattr(plan, "PACKAGE", copy)
+    plan._code_of.cache_clear()
+    yield copy
+    plan._code_of.cache_clear()
+
+
+def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, code: Path) -> None:
+    replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
+    replies(tmp_path / "base.jsonl", lambda prompt: f"No, {prompt[:13]}.")
+    asked = Recorder(lambda payload, _: completion(verdict("tie"), payload))
+    with model_server(change=asked) as server:
+        config = contest(
+            "evaluation=winrate", *data(tmp_path), f"model.path={tmp_path}/mine.jsonl",
+            f"against={tmp_path}/base.jsonl", f"run_dir={tmp_path}/out",
+            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
+        )  # fmt: skip
+        files, said = EvaluationDir(tmp_path / "out"), list[str]()
+        made = context(config, files.path, said)
+
+        def due() -> list[str]:
+            return [each.step for each in plan.planned(WinRate.course, config, files) if each.due]
+
+        run_steps(WinRate.course, made, lambda step: None)
+        assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS)
+        before = read_json(files.figures)
+        with open(code / "evaluation" / "statistics" / "win_rates.py", "a") as file:
+            file.write("# another version\n")
+        (code / "evaluation" / "judging" / "pair_prompt.py").write_text("# what is asked has versions of its own\n")
+        plan._code_of.cache_clear()
+        assert due() == ["statistics"]
+        said.clear()
+        run_steps(WinRate.course, made, lambda step: None)
+    assert "statistics: made anew, because psychocounsel's code changed; bought answers are kept" in said
+    assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS) and read_json(files.figures) == before
+
+
+@pytest.mark.parametrize("evaluation", [WinRate, HealthEvaluation, External])
+def test_what_computes_figures_is_named(evaluation: type[SteppedEvaluation]) -> None:
+    """Every module that a step of figures imports, directly or not, below the rooms that compute."""
+    for step, patterns in evaluation.course.code.items():
+        named = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+        ahead, seen = [evaluation.course.modules[step]], set[str]()
+        while ahead:
+            module = ahead.pop()
+            if module not in seen and (module.startswith(_OWN) or module == evaluation.course.modules[step]):
+                seen.add(module)
+                ahead += [] if module.rpartition(".")[2] in _NOT_FIGURES else imports()[module]
+        used = {modules()[module] for module in seen if module.rpartition(".")[2] not in _NOT_FIGURES}
+        missing = {file for file in used - named if file.name != "__init__.py"}
+        assert len(used & named) > 5 and not missing
