@@ -1,0 +1,64 @@
+"""`python -m psychocounsel.launch study=NAME`: the stages of a whole experiment, from data to its table, by one command.
+
+  python -m psychocounsel.launch study=quickstart                     locally, in studies/quickstart
+  python -m psychocounsel.launch study=mine.yaml study_dir=DIR VALUE=X STAGE.KEY=VALUE cluster=slurm
+
+study=NAME|FILE.yaml     a study that ships, or a file of your own (docs/studies.md)
+study_dir=DIR            its folder; the same command again skips what has finished, and goes on
+VALUE=X                  a value of the study: model=qwen3_8b seeds=[4,5]
+STAGE.KEY=VALUE          an override of one stage: dpo.algo.lr=1e-6
+cluster=  paths.  tracker=   go to every stage
+only=[STAGE]             these stages alone            start_at=STAGE    this stage and what follows it
+force=[STAGE]            anew, in new folders, and what follows them
+parallel=N               so many runs at a time, here  dry_run=true      the graph, jobs, GPU-hours, calls and cost
+--config-dir DIR         configurations and code of your own
+
+Studies that ship:
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psychocounsel.rundir.run import Run
+
+
+def work(run: "Run") -> int:
+    """What the worker process of a study's own job does: it chooses a stage's best run, or writes the tables."""
+    from psychocounsel.studies.own_work import work
+
+    return work(run)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit code. All mistakes in a study are printed, a line each."""
+    import sys
+
+    from psychocounsel.errors import DONE, USER_ERROR
+    from psychocounsel.settings.typed.early_stop import imported
+    from psychocounsel.settings.typed.help_page import asks_for_help
+    from psychocounsel.studies.launching import launch
+    from psychocounsel.studies.study_file import summaries
+    from psychocounsel.studies.study_plan import StudyErrors
+    from psychocounsel.studies.typed import read_arguments
+
+    imported()
+    if asks_for_help(arguments):
+        print(f"{__doc__}{summaries()}")
+        return DONE
+    try:
+        return launch(read_arguments(arguments))
+    except StudyErrors as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return USER_ERROR
+
+
+if __name__ == "__main__":
+    from psychocounsel.settings.typed.early_stop import until_imported
+
+    until_imported()
+    from hydra.errors import HydraException
+
+    from psychocounsel.settings.command_line import run
+
+    run(main, HydraException)

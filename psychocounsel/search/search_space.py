@@ -1,0 +1,201 @@
+"""What a search varies: `algo.beta='tag(log,interval(0.01,1))' algo.loss_type=choice(sigmoid,ipo)`, and the trials made of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.identity import defines
+from psychocounsel.rundir.run_names import Naming, key_of
+
+SWEEPER = "hydra/sweeper=optuna"
+PRUNERS = ("median", "hyperband", "none")
+REPORT = "psychocounsel.search.trial_report.TrialReport"
+_OPTIONS = ("trials", "seed", "pruner")
+
+
+@dataclass(frozen=True)
+class Search:
+    """`space`: for each key its recipe without the trial: {low, high, log, step} or {choices}, as plain values.
+
+    `fixed` are the other overrides, and `typed` those of the space as they were typed.
+    """
+
+    fixed: list[str]
+    typed: list[str]
+    space: dict[str, dict[str, Any]]
+    trials: int
+    seed: int
+    pruner: str
+
+    @property
+    def placeholders(self) -> list[str]:
+        """Overrides that hold the first value of each key, with which a trial is composed."""
+        return [self._override(key, _ends(recipe)[0]) for key, recipe in self.space.items()]
+
+    def corners(self) -> list[list[str]]:
+        """Overrides with both ends of each interval and every choice, to be composed and checked before anything runs."""
+        first = dict(zip(self.space, self.placeholders, strict=True))
+        others = [
+            [*({**first, key: self._override(key, value)}).values()]
+            for key, recipe in self.space.items()
+            for value in _ends(recipe)[1:]
+        ]
+        return [[*self.fixed, *corner] for corner in ([*first.values()], *others)]
+
+    def _override(self, key: str, value: Any) -> str:
+        """KEY=VALUE, or +KEY=VALUE where it was typed so."""
+        signs = (text[: len(text) - len(text.lstrip("+"))] for text in self.typed if key_of(text) == key_of(key))
+        return f"{next(signs, '')}{key}={_text(value)}"
+
+    def naming(self, trial: int) -> Naming:
+        """How the folder of a trial is called: `trial-007`."""
+        text = (f"trial={trial:03d}",)
+        return Naming(text, tuple(self.fixed), text)
+
+    def open_trial(self, composed: DictConfig, trial: int) -> None:
+        """Let the job of this composed configuration ask for the values of a trial when it begins, and report to the search."""
+        with open_dict(composed):
+            about = {"trial": trial, "seed": self.seed}
+            composed.settled = {key: {**about, **recipe} for key, recipe in self.space.items()}
+            composed.callbacks = {
+                **(composed.get("callbacks") or {}),
+                "search": {"_target_": REPORT, "pruner": self.pruner},
+            }
+
+    def typed_as(self, checked: DictConfig) -> "Search":
+        """The same, with ends of the type that the keys of a checked configuration have: a whole number stays one.
+
+        Raises:
+            UserError: for an interval of what is no number.
+        """
+        space = {key: _of_type(key, recipe, OmegaConf.select(checked, key)) for key, recipe in self.space.items()}
+        return Search(self.fixed, self.typed, space, self.trials, self.seed, self.pruner)
+
+
+def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: Any) -> Search:
+    """The search of a command line without its options, which are those of `hydra.sweeper`; Hydra's `loader` knows groups.
+
+    Raises:
+        UserError: for what cannot be searched.
+    """
+    parser = OverridesParser.create(loader)
+    fixed, typed, space = list[str](), list[str](), {}
+    for text in overrides:
+        override = parser.parse_override(text)
+        if not override.is_sweep_override():
+            fixed.append(text)
+            continue
+        key = override.key_or_group
+        if loader.repository.group_exists(key):
+            raise UserError(
+                f"{text}: chooses files, which a search cannot; give one of them, and search in several commands"
+            )
+        if not defines(key):
+            raise UserError(f"{text}: another value leaves the run the same; a search varies settings of the training")
+        typed.append(text)
+        space[key] = _recipe(text, override)
+    if not space:
+        raise UserError(f"{SWEEPER}: there is nothing to search; give KEY=interval(LOW,HIGH) or KEY=choice(A,B)")
+    return Search(fixed, typed, space, *_checked(options))
+
+
+def search_options(overrides: Sequence[str]) -> tuple[dict[str, Any] | None, list[str]]:
+    """What a line of a study says of a search, and its other overrides: {"trials": 8}, or None where it is no search.
+
+    Raises:
+        UserError: for another key of hydra.sweeper.
+    """
+    options: dict[str, Any] = {}
+    rest = []
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.startswith("hydra.sweeper."):
+            options[key.removeprefix("hydra.sweeper.")] = OverridesParser.create().parse_override(text).value()
+        elif text != SWEEPER:
+            rest.append(text)
+    if SWEEPER not in overrides:
+        return None, list(overrides)
+    return {"trials": 20, "seed": 0, "pruner": "median", **options}, rest
+
+
+def _checked(options: Mapping[str, Any]) -> tuple[int, int, str]:
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise UserError(
+            f"hydra.sweeper.{unknown[0]}: there is no such option of a search; there are {', '.join(_OPTIONS)}"
+        )
+    trials, seed, pruner = (options[name] for name in _OPTIONS)
+    if not _is_whole(trials) or trials < 1:
+        raise UserError(f"hydra.sweeper.trials={trials}: must be a whole number of at least 1")
+    if not _is_whole(seed) or seed < 0:
+        raise UserError(f"hydra.sweeper.seed={seed}: must be a whole number of at least 0")
+    if pruner not in PRUNERS:
+        raise UserError(f"hydra.sweeper.pruner={pruner}: must be one of {', '.join(PRUNERS)}")
+    return trials, seed, pruner
+
+
+def _recipe(text: str, override: Override) -> dict[str, Any]:
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None and sweep.end is not None
+        return _interval(text, sweep.start, sweep.end, "log" in sweep.tags, None)
+    if isinstance(sweep, RangeSweep):
+        values = list(sweep.range())
+        if not values:
+            raise UserError(f"{text}: holds no value")
+        return _interval(text, values[0], values[-1], "log" in sweep.tags, sweep.step)
+    if isinstance(sweep, ChoiceSweep):
+        choices = [each.text if isinstance(each, QuotedString) else each for each in sweep.list]
+        if not all(each is None or isinstance(each, str | int | float) for each in choices):
+            raise UserError(
+                f"{text}: a search chooses between single values; give lists and mappings in several commands"
+            )
+        return {"choices": choices}
+    raise UserError(f"{text}: a search knows interval(LOW,HIGH), range(LOW,HIGH,STEP) and choice(A,B)")
+
+
+def _interval(text: str, low: float, high: float, log: bool, step: float | None) -> dict[str, Any]:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UserError(f"{text}: the first end of an interval is the lower one, and both are finite")
+    if log and low <= 0:
+        raise UserError(f"{text}: an interval on a logarithmic scale begins above 0")
+    if log and step is not None:
+        raise UserError(f"{text}: a range has steps, which a logarithmic scale has not; use interval")
+    return {"low": low, "high": high, "log": log, "step": step}
+
+
+def _ends(recipe: Mapping[str, Any]) -> list[Any]:
+    return list(recipe["choices"]) if "choices" in recipe else [recipe["low"], recipe["high"]]
+
+
+def _of_type(key: str, recipe: dict[str, Any], value: Any) -> dict[str, Any]:
+    if "choices" in recipe:
+        return recipe
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{key}: is no number, and has no interval; give {key}=choice(A,B)")
+    kind = int if isinstance(value, int) else float
+    return {
+        name: kind(each) if name in ("low", "high", "step") and each is not None else each
+        for name, each in recipe.items()
+    }
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    """A value in the grammar of Hydra's command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)

@@ -1,0 +1,118 @@
+"""Values that a job finds when it begins: those of a run that has finished by then, or those that a search proposes.
+
+`config.settled` holds a recipe for each such key; until the job begins, the key itself holds a placeholder.
+
+    settled: {algo.beta: {run: STUDY/grid/best, key: algo.beta}}          the value that this run has
+    settled: {algo.beta: {trial: 7, seed: 1, low: 0.01, high: 1.0, log: true}}    a value of a search (search_space.py)
+
+The recipe stays, with the `value` that was found, so that a run that goes on keeps it.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import GoOnLater, UserError, is_disk_full
+from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.run_config import read_config, write_config
+from psychocounsel.rundir.summary import is_finished
+from psychocounsel.settings.config import with_values
+
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 600.0
+_MISSING: Any = object()
+
+
+def settled_work(run: Run, work: Callable[[Run], int]) -> int:
+    """Give `run.config` its values, then do `work`, whose exit code is returned; the search of a trial is told how it ended.
+
+    Rank 0 finds the values and writes `config.yaml` once; the other ranks wait for that.
+
+    Raises:
+        UserError: if a run that a value comes from has not finished, or the value cannot stand there.
+        GoOnLater: if rank 0 does not settle them.
+    """
+    was_open = is_open(run.config)
+    if was_open:
+        settle(run) if run.is_main else _wait(run)
+    if not (run.is_main and trials_of(run.config)):
+        return work(run)
+    from psychocounsel.search.trial_journal import journal_of
+
+    if not was_open:
+        journal_of(run.dir, run.config).begin_again(run.dir)
+    try:
+        code = work(run)
+    except Exception as error:
+        if not (isinstance(error, GoOnLater) or is_disk_full(error)):
+            journal_of(run.dir, run.config).fail(run.dir)
+        raise
+    journal_of(run.dir, run.config).tell(run.dir, code)
+    return code
+
+
+def is_open(config: DictConfig) -> bool:
+    """Whether a value is yet to be found."""
+    return any("value" not in recipe for recipe in _recipes(config).values())
+
+
+def trials_of(config: DictConfig) -> dict[str, dict[str, Any]]:
+    """The recipes of the keys that a search proposes."""
+    return {key: recipe for key, recipe in _recipes(config).items() if "trial" in recipe}
+
+
+def settle(run: Run) -> None:
+    """Find the values, put them into `run.config`, and write it."""
+    recipes = _recipes(run.config)
+    values = {key: _of_run(key, recipe) for key, recipe in recipes.items() if "run" in recipe and "value" not in recipe}
+    if trials_of(run.config):
+        from psychocounsel.search.trial_journal import journal_of
+
+        values |= journal_of(run.dir, run.config).ask(run.dir)
+    config = with_values(run.config, values)
+    with open_dict(config):
+        for key in values:
+            config.settled[key]["value"] = OmegaConf.select(config, key)
+    write_config(run.dir, config)
+    run.config = config
+    run.say("settled: " + " ".join(f"{key}={config.settled[key].value}" for key in sorted(values)))
+
+
+def keep_settled(config: DictConfig, existing: DictConfig) -> None:
+    """Let `config` have the values that its run has found before."""
+    with open_dict(config):
+        for key, recipe in _recipes(existing).items():
+            if key in config.settled:
+                config.settled[key] = recipe
+                if "value" in recipe:
+                    OmegaConf.update(config, key, recipe["value"])
+
+
+def _recipes(config: DictConfig) -> dict[str, dict[str, Any]]:
+    recipes = config.get("settled")
+    found: Any = OmegaConf.to_container(recipes) if recipes else {}
+    return dict(found)
+
+
+def _of_run(key: str, recipe: dict[str, Any]) -> Any:
+    """The value that a finished run has at the recipe's `key`."""
+    folder = Path(recipe["run"])
+    if not is_finished(folder):
+        raise UserError(f"{key}: is that of {folder}, which has not finished; run it first")
+    value = OmegaConf.select(read_config(folder), recipe["key"], default=_MISSING)
+    if value is _MISSING:
+        raise UserError(f"{key}: is that of {folder}, which has no {recipe['key']}")
+    return value
+
+
+def _wait(run: Run) -> None:
+    """Until rank 0 has written the values; if it fails, who has started the ranks ends this one."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while is_open(config := read_config(run.dir)):
+        if time.monotonic() >= end:
+            raise GoOnLater(f"{run.dir}: rank 0 has not settled the configuration in {_PATIENCE_SECONDS:.0f} s")
+        time.sleep(_POLL_SECONDS)
+    run.config = config

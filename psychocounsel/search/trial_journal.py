@@ -1,0 +1,293 @@
+"""What a search has tried: an optuna study in a file of the sweep's folder, which the jobs of all trials read and append to.
+
+Nobody has to stay: each job asks for its values when it begins and tells the result when it ends. Locks are files that work on
+NFS; the lock of a killed job is taken over.
+"""
+
+import copy
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, UserError
+from psychocounsel.rundir.identity import defining
+from psychocounsel.rundir.paths import SweepDir
+from psychocounsel.rundir.summary import is_finished, objective, read_summary, smaller_is_better
+from psychocounsel.storage.locks import Lock
+
+_STUDY = "search"  # one in each file
+_RUN = "run"  # the name of a trial's run directory, among what optuna keeps of the trial
+_POLL_SECONDS = 0.05
+
+
+def require_optuna() -> None:
+    """Raises UserError, with what to type, where optuna is not installed."""
+    if find_spec("optuna") is None:
+        raise UserError("hydra/sweeper=optuna: optuna is not installed; pip install -c constraints.txt -e '.[search]'")
+
+
+def journal_mark(config: DictConfig) -> str:
+    """What tells a search from others: all that defines its trials, but their numbers."""
+    plain: Any = copy.deepcopy(OmegaConf.to_container(config))
+    for recipe in plain["settled"].values():
+        recipe.pop("trial", None)
+    return hashlib.sha256(json.dumps(defining(plain), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def name_journal(config: DictConfig) -> None:
+    """Note in the recipes of a trial which journal it belongs to, so that the folder may be moved."""
+    recipes = [recipe for recipe in (config.get("settled") or {}).values() if "trial" in recipe]
+    if recipes:
+        mark = journal_mark(config)
+        with open_dict(config):
+            for recipe in recipes:
+                recipe.setdefault("journal", mark)
+
+
+def journal_of(run_dir: Path, config: DictConfig) -> "TrialJournal":
+    """The journal of the search that the run is a trial of."""
+    recipes = {str(key): dict(recipe) for key, recipe in config.settled.items() if "trial" in recipe}
+    mark = next(iter(recipes.values()))["journal"]
+    smaller = smaller_is_better(config.checkpoint.metric, config.checkpoint.mode)
+    return TrialJournal(SweepDir(run_dir.parent).journal(mark), recipes, config.checkpoint.metric, smaller)
+
+
+class TrialJournal:
+    """The trials of one search; `metric` is what its runs are judged by, and `smaller` whether the smallest is the best."""
+
+    def __init__(self, path: Path, recipes: Mapping[str, Mapping[str, Any]], metric: str, smaller: bool) -> None:
+        require_optuna()
+        self.path, self.recipes, self.metric, self.smaller = path, recipes, metric, smaller
+
+    @cached_property
+    def storage(self) -> Any:
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        with _quiet():
+            return JournalStorage(JournalFileBackend(str(self.path), _journal_lock(self.path)))
+
+    @cached_property
+    def study(self) -> Any:
+        import optuna
+
+        with _quiet():
+            direction: Literal["minimize", "maximize"] = "minimize" if self.smaller else "maximize"
+            return optuna.create_study(
+                storage=self.storage, study_name=_STUDY, direction=direction, load_if_exists=True
+            )
+
+    def ask(self, run_dir: Path) -> dict[str, Any]:
+        """The values of the run's trial by key: those that it was given before, or new ones.
+
+        Trial n of the journal draws by a generator of its own, seeded by the search's seed and n, so that it does not matter
+        which process asks. What is told of earlier trials counts, and trials that run are taken for bad ones.
+        """
+        from optuna.trial import TrialState
+
+        with _held(self.path.with_suffix(".asking")):
+            self._tell_finished(run_dir.parent)
+            trial = self._trial(run_dir.name)
+            if trial is not None and trial.state == TrialState.FAIL:
+                trial = self._renewed(trial)
+            trial = trial or self._unclaimed() or self._new()
+            self.storage.set_trial_user_attr(self._id(trial.number), _RUN, run_dir.name)
+            return dict(trial.params)
+
+    def tell(self, run_dir: Path, code: int) -> None:
+        """Tell how the run ended, by its exit code; of one that a limit of `guard` stopped, its best evaluation counts."""
+        trial = self._trial(run_dir.name)
+        if trial is None or code == CONTINUE_LATER:
+            return
+        if code in (DONE, GATE_NO):
+            self._tell(trial, run_dir)
+        else:
+            self.fail(run_dir)
+
+    def fail(self, run_dir: Path) -> None:
+        """Tell that the run failed."""
+        from optuna.trial import TrialState
+
+        trial = self._trial(run_dir.name)
+        if trial is not None and not trial.state.is_finished():
+            with _quiet():
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def begin_again(self, run_dir: Path) -> None:
+        """Let a run that failed and goes on be a running trial once more, with its values and evaluations."""
+        from optuna.trial import TrialState
+
+        trial = self._trial(run_dir.name)
+        if trial is not None and trial.state == TrialState.FAIL:
+            with _held(self.path.with_suffix(".asking")):
+                self._renewed(trial)
+
+    def report(self, run_dir: Path, value: float, step: int, pruner: str) -> bool:
+        """Note an evaluation; whether the search gives the trial up."""
+        trial = self._trial(run_dir.name)
+        if trial is None or trial.state.is_finished():
+            return False
+        with _quiet():
+            if step not in trial.intermediate_values:
+                self.storage.set_trial_intermediate_value(self._id(trial.number), step, value)
+            self.study.pruner = _pruner(pruner)
+            return bool(self.study.pruner.prune(self.study, self._trial(run_dir.name)))
+
+    def results(self, folder: Path) -> list[Any]:
+        """Optuna's newest record of each run in `folder`, once all that has finished is told."""
+        if not self.path.exists():
+            return []
+        with _held(self.path.with_suffix(".asking")):
+            self._tell_finished(folder)
+        newest = {each.user_attrs.get(_RUN, each.number): each for each in self._trials()}
+        return sorted(newest.values(), key=lambda trial: trial.number)
+
+    def run_of(self, trial: Any, folder: Path) -> Path:
+        return folder / str(trial.user_attrs[_RUN])
+
+    # -- parts
+
+    def _new(self) -> Any:
+        from optuna.samplers import TPESampler
+
+        seed = next(iter(self.recipes.values()))["seed"]
+        with _quiet():
+            self.study.sampler = TPESampler(seed=trial_seed(seed, len(self._trials())), constant_liar=True)
+            asked = self.study.ask({key: distribution(recipe) for key, recipe in self.recipes.items()})
+        return self._trials()[asked.number]
+
+    def _renewed(self, trial: Any) -> Any:
+        """A running trial in the place of a failed one, as optuna lets no trial run that has ended."""
+        from optuna.trial import TrialState, create_trial
+
+        more = {"user_attrs": trial.user_attrs, "intermediate_values": trial.intermediate_values}
+        common = {"params": trial.params, "distributions": trial.distributions}
+        with _quiet():
+            self.study.add_trial(create_trial(state=TrialState.RUNNING, **common, **more))
+        return self._trial(trial.user_attrs[_RUN])
+
+    def _trial(self, run: str) -> Any:
+        """The newest trial of a run, or None."""
+        return next((each for each in reversed(self._trials()) if each.user_attrs.get(_RUN) == run), None)
+
+    def _unclaimed(self) -> Any:
+        """A trial whose job was killed before it could note its run; what has no value for every key is told as failed."""
+        from optuna.trial import TrialState
+
+        for each in self._trials():
+            if _RUN not in each.user_attrs and not each.state.is_finished():
+                if each.params.keys() == self.recipes.keys():
+                    return each
+                self.study.tell(each.number, state=TrialState.FAIL)
+        return None
+
+    def _tell_finished(self, folder: Path) -> None:
+        """Tell of runs that were killed between their end and telling."""
+        for each in self._trials():
+            if _RUN in each.user_attrs and not each.state.is_finished() and is_finished(self.run_of(each, folder)):
+                self._tell(each, self.run_of(each, folder))
+
+    def _tell(self, trial: Any, run_dir: Path) -> None:
+        from optuna.trial import TrialState
+
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        value = objective(run_dir, self.metric)
+        is_good = value is not None and math.isfinite(value)
+        is_pruned = is_good and bool(read_summary(run_dir).get("ended_early"))
+        state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE if is_good else TrialState.FAIL
+        if trial.state == TrialState.FAIL:
+            if not is_good:
+                return
+            trial = self._renewed(trial)
+        with _quiet():
+            self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
+
+    def _trials(self) -> list[Any]:
+        found: list[Any] = self.study.get_trials(deepcopy=False)
+        return found
+
+    def _id(self, number: int) -> int:
+        study: int = self.storage.get_study_id_from_name(_STUDY)
+        found: int = self.storage.get_trial_id_from_study_id_trial_number(study, number)
+        return found
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed that trial `number` of a search with `seed` draws by."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
+
+
+def distribution(recipe: Mapping[str, Any]) -> Any:
+    """The distribution of optuna that a recipe stands for."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in recipe:
+        return CategoricalDistribution(list(recipe["choices"]))
+    low, high, log, step = (recipe[name] for name in ("low", "high", "log", "step"))
+    if isinstance(low, int):
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)
+
+
+def _pruner(name: str) -> Any:
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+
+    return {"median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner}[name]()
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock file, for which other processes wait."""
+    lock = _taken(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _taken(path: Path) -> Lock:
+    while True:
+        lock = Lock(path)
+        if lock.take():
+            return lock
+        time.sleep(_POLL_SECONDS)
+
+
+def _journal_lock(journal: Path) -> Any:
+    """Our lock in the form that optuna asks for; a line that a killed process left half written is cut off."""
+
+    class JournalLock:
+        def acquire(self) -> bool:
+            self.held = _taken(journal.with_suffix(".writing"))
+            content = journal.read_bytes() if journal.exists() else b""
+            if content and not content.endswith(b"\n"):
+                os.truncate(journal, content.rfind(b"\n") + 1)
+            return True
+
+        def release(self) -> None:
+            self.held.release()
+
+    return JournalLock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without optuna's notes on its progress, and on options that may change in a later version."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,146 @@
+"""A study for people: its graph with what would run, for dry_run=true, and at the end what has become of each stage."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from psychocounsel.cluster.base import Cluster
+from psychocounsel.cluster.job import Job
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import SelectionDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.summary import is_finished, read_summary
+from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import read_mapping
+from psychocounsel.studies.references import named_stages
+from psychocounsel.studies.study_plan import PlannedStage, StudyPlan
+
+
+def outline(plan: StudyPlan, cluster: Cluster) -> str:
+    """What `dry_run=true` prints: a line a stage with the stages that it needs, its jobs, and what they cost."""
+    lines = [f"study {plan.study.name}: {plan.study.about}".rstrip(": "), f"in {plan.files.path}", ""]
+    drawn = dict(zip([each.name for each in plan.stages], _drawn(plan), strict=True))
+    width = max(len(text) for text in drawn.values())
+    hours = 0.0
+    for each in plan.stages:
+        lines.append(f"{drawn[each.name]:<{width}}  {_jobs(each)}{_best(each)}")
+        hours += sum(map(gpu_hours, _to_run(each)))
+    if plan.table is not None:
+        lines.append(f"{'table':<{width}}  when all has ended")
+    to_run = [job for each in plan.stages for job in _to_run(each)]
+    lines += ["", f"{len(to_run)} {'job' if len(to_run) == 1 else 'jobs'} to run on cluster={_name(cluster)}"]
+    if hours:
+        lines[-1] += f": at most {hours:,.0f} GPU-hours"
+    return "\n".join([*lines, *_asking(plan)])
+
+
+def _drawn(plan: StudyPlan) -> Iterator[str]:
+    """Each stage with its name further right, the more stages stand between it and a first one; then what it needs."""
+    depth: dict[str, int] = {}
+    for each in plan.stages:
+        needs = named_stages(each.stage)
+        depth[each.name] = max((depth[need] + 1 for need in needs), default=0)
+        arrow = f"{'   ' * (depth[each.name] - 1)}└─ " if needs else ""
+        mapped = "for each cell of " if each.stage.for_each else "after "
+        listed = ", ".join(needs)
+        yield f"{arrow}{each.name}{f'  ({mapped}{listed})' if needs else ''}"
+
+
+def _jobs(planned: PlannedStage) -> str:
+    """As `train, 4 jobs: 2 finished, 1 goes on, 1 new`."""
+    if not planned.is_asked:
+        return f"{planned.stage.command}, left out"
+    finished = sum(cell.job.finished for cell in planned.cells)
+    begun = sum(not cell.job.finished and is_run(cell.run_dir) for cell in planned.cells)
+    counts = {"finished": finished, "to go on": begun, "new": len(planned.cells) - finished - begun}
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"{planned.stage.command}, {len(planned.cells)} {'job' if len(planned.cells) == 1 else 'jobs'}: {said}"
+
+
+def _best(planned: PlannedStage) -> str:
+    if planned.selection is None:
+        return ""
+    mode = planned.selection.config.study.mode
+    return f"; best by {planned.stage.best} ({mode}){' (chosen)' if planned.selection.finished else ''}"
+
+
+def _to_run(planned: PlannedStage) -> list[Job]:
+    return [cell.job for cell in planned.cells if planned.is_asked and not cell.job.finished]
+
+
+def gpu_hours(job: Job) -> float:
+    """GPU-hours that a job may take at most, by its cluster's limits; 0 where there are none."""
+    request = configs.build(job.config, "cluster")
+    if not hasattr(request, "gpus_per_node") or not hasattr(request, "seconds"):
+        return 0.0
+    nodes = request.nodes + request.server_nodes
+    gpus: float = nodes * request.gpus_per_node / request.runs_side_by_side
+    return request.seconds / 3600 * request.segments * gpus
+
+
+def _name(cluster: Cluster) -> str:
+    return type(cluster).__name__.lower()
+
+
+def _asking(plan: StudyPlan) -> list[str]:
+    """What the stages would ask of language models, where that is known before earlier stages have run."""
+    lines = list[str]()
+    for each in plan.stages:
+        for job in _to_run(each):
+            try:
+                said = _forecast(job)
+            except (UserError, OSError) as error:
+                said = [f"what it asks is known when earlier stages have run ({error})"]
+            lines += [f"{each.name}: {line}" for line in said]
+    return ["", *dict.fromkeys(lines)] if lines else []
+
+
+def _forecast(job: Job) -> list[str]:
+    if job.makes_tables:
+        from psychocounsel.annotation.forecast import forecast
+
+        return forecast(job.config)
+    if "evaluation" in job.config:
+        return list(configs.build(job.config, "evaluation").forecast(job.config))
+    return []
+
+
+def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
+    """The table at the end: of each stage its cells, how they ended, and its metric; then the files with results."""
+    rows: list[tuple[str, ...]] = [("stage", "cells", "done", "failed", "left", "metric")]
+    rows += [_row(each, failed) for each in plan.stages if each.is_asked]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "",
+        *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+    ]
+    return "\n".join([*lines, *_files(plan)])
+
+
+def _row(planned: PlannedStage, failed: Collection[Path]) -> tuple[str, ...]:
+    runs = [cell.run_dir for cell in planned.cells]
+    done = [run for run in runs if is_finished(run)]
+    bad = [run for run in runs if run in failed]
+    counts = (len(runs), len(done), len(bad), len(runs) - len(done) - len(bad))
+    return (planned.name, *map(str, counts), _metric(planned, done))
+
+
+def _metric(planned: PlannedStage, done: Sequence[Path]) -> str:
+    """What the best cell has; else the mean over cells."""
+    if planned.selection is not None:
+        chosen = read_mapping(SelectionDir(planned.selection.run_dir).record).get("chosen")
+        return f"{planned.stage.best} {chosen['value']:.4g} ({chosen['run']})" if chosen else ""
+    values = [cell.job.objective for cell in planned.cells if cell.run_dir in done]
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    mean = " (mean)" if len(known) > 1 else ""
+    return f"{planned.cells[0].job.metric} {fmean(known):.4g}{mean}"
+
+
+def _files(plan: StudyPlan) -> list[str]:
+    """The tables, by their paths."""
+    if plan.table is None:
+        return []
+    written = read_summary(plan.table.run_dir).get("files") or []
+    return [f"tables: {', '.join(str(plan.files.path / name) for name in written)}"] if written else []

@@ -1,0 +1,108 @@
+"""The jobs that a study adds to those of its stages: one chooses the best cell of a stage, one writes the tables."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import StageDir
+from psychocounsel.rundir.summary import known_mode, read_summary
+from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import read_mapping
+from psychocounsel.studies.fingerprints import selection_fingerprint, table_fingerprint
+from psychocounsel.studies.selecting import is_trial
+from psychocounsel.studies.study_plan import PlannedStage, StudyPlan
+
+MODULE = "psychocounsel.launch"
+
+
+def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
+    """The job that chooses the best of a stage's cells, and its fingerprint.
+
+    Raises:
+        UserError: if it would choose by test data, or it is unknown which value is the best.
+    """
+    _refuse_test(planned)
+    metric, mode = str(planned.stage.best), _mode(planned)
+    fingerprint = selection_fingerprint(metric, mode, [cell.fingerprint for cell in planned.cells])
+    cells = [{"folder": cell.run_dir.name, "swept": cell.swept} for cell in planned.cells]
+    about = {"kind": "selection", "metric": metric, "mode": mode, "fingerprint": fingerprint, "cells": cells}
+    place = stage.selection(fingerprint)
+    job = Job(MODULE, _config(planned.cells[0].job.config, about, place.path), place.path)
+    job.overrides = [f"best of {planned.name} by {metric}"]
+    job.after = [str(cell.run_dir) for cell in planned.cells]
+    job.after_any = all(is_trial(cell.swept) for cell in planned.cells)  # a search goes without trials that fail
+    job.finished = read_mapping(place.record).get("fingerprint") == fingerprint and place.best.is_dir()
+    job.skip = "finished" if job.finished else ""
+    return job, fingerprint
+
+
+def table_job(plan: StudyPlan) -> Job | None:
+    """The job that writes the study's tables when all others have ended; None of a study without cells.
+
+    It is finished where nothing else is to run, and the tables were written of the same runs in the same layout.
+    """
+    jobs = [job for each in plan.stages for job in each.jobs()]
+    if not jobs:
+        return None
+    cells = [cell for each in plan.stages for cell in each.cells]
+    fingerprint = table_fingerprint([plan.study.table, plan.study.values], [cell.fingerprint for cell in cells])
+    about = {"kind": "table", "metric": None, "name": plan.study.name, "fingerprint": fingerprint}
+    table = plan.files.table
+    job = Job(MODULE, _config(jobs[0].config, about, table), table, overrides=["tables"], after_any=True)
+    job.after = [str(each.run_dir) for each in jobs]
+    written = read_summary(table)
+    ended = sorted(plan.relative(cell.run_dir) for cell in cells if cell.job.finished)
+    asked = [each for stage in plan.stages if stage.is_asked for each in stage.jobs()]
+    job.finished = (
+        all(each.finished for each in asked)
+        and written.get("fingerprint") == fingerprint
+        and written.get("runs") == ended
+    )
+    return job
+
+
+def _mode(planned: PlannedStage) -> str:
+    """Whether the smallest or the largest value is the best: as training says of its own metric, else by the metric's name.
+
+    Raises:
+        UserError: if neither tells.
+    """
+    stage, checkpoint = planned.stage, planned.cells[0].job.config.get("checkpoint")
+    if stage.mode != "auto":
+        return stage.mode
+    if checkpoint is not None and checkpoint.metric == stage.best and checkpoint.mode != "auto":
+        return str(checkpoint.mode)
+    if (mode := known_mode(str(stage.best))) is None:
+        raise UserError(
+            f"best: {stage.best}: is its smallest or its largest value the best? Give best: {{metric: {stage.best}, mode: min}}, "
+            "or mode: max"
+        )
+    return mode
+
+
+def _refuse_test(planned: PlannedStage) -> None:
+    """Refuse a choice by test data, whatever the metric is called.
+
+    Raises:
+        UserError: naming the key that gives the split.
+    """
+    for cell in planned.cells:
+        split = OmegaConf.select(cell.job.config, "data.eval_split")
+        if planned.stage.command in ("train", "evaluate") and "test" in str(split or ""):
+            raise UserError(
+                f"best: {planned.stage.best}: is a figure of data.eval_split={split}, and test data are looked at once; "
+                "choose by dev data"
+            )
+
+
+def _config(of: DictConfig, about: dict[str, Any], run_dir: Path) -> DictConfig:
+    """What the worker and the cluster read of a job of ours; `of` is the configuration of a cell."""
+    cluster = deepcopy(OmegaConf.to_container(of.cluster))
+    assert isinstance(cluster, dict)
+    cluster |= configs.build(of, "cluster").light()
+    content = {"study": about, "cluster": cluster, "paths": of.paths, "code_path": of.code_path, "after": []}
+    return OmegaConf.create({**content, "run_dir": str(run_dir), "sweep_dir": None, "dry_run": False})

@@ -1,0 +1,288 @@
+"""From a study to a plan: every stage composed and checked, all mistakes found at once, nothing written."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from psychocounsel.cluster.application import load_choice
+from psychocounsel.cluster.job import Job, make_job
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import ONLY_CELL, StudyDir
+from psychocounsel.rundir.run_names import key_of
+from psychocounsel.rundir.summary import is_finished
+from psychocounsel.search.search_space import SWEEPER, search_options
+from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.sections.figure_names import refuse_unknown_figure
+from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
+from psychocounsel.studies.composing import Combination, Composer, composer
+from psychocounsel.studies.fingerprints import cell_fingerprint
+from psychocounsel.studies.folders import StageFolders
+from psychocounsel.studies.graph import asked_stages, circles, in_order, refuse_unknown
+from psychocounsel.studies.own_jobs import selection_job, table_job
+from psychocounsel.studies.references import (
+    UNPLANNED,
+    Filled,
+    FollowUp,
+    MadeCell,
+    MadeStage,
+    fill,
+    listed_keys,
+    named_stages,
+    with_values,
+)
+from psychocounsel.studies.study_file import Study, StudyStage, near
+from psychocounsel.studies.study_plan import PlannedStage, StudyCell, StudyErrors, StudyPlan, StudyRequest
+from psychocounsel.studies.tables import problems
+
+_EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
+
+
+@dataclass
+class _Ghost:
+    """Stands for a cell that could not be made, so that mistakes of later stages are found as well."""
+
+    name: str
+    swept: dict[str, str]
+    run_dir: Path
+
+
+@dataclass
+class _Mistake:
+    stage: str
+    error: Exception
+    overrides: list[str]
+    command: str
+
+
+def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
+    """Compose and check every stage of a study whose folder is `folder`.
+
+    Raises:
+        StudyErrors: with all mistakes, each with its stage.
+    """
+    graph = {name: named_stages(stage) for name, stage in study.stages.items()}
+    lines = [f"stages need each other: {' needs '.join(circle)}" for circle in circles(graph)]
+    chosen = set(study.stages)
+    try:
+        chosen = asked_stages(graph, asked.only, asked.start_at)
+        refuse_unknown("force", asked.force, graph)
+    except UserError as error:
+        lines.append(str(error))
+    planning = _Planning(study, StudyDir(folder), asked, chosen)
+    with composer(asked.folders) as planning.composer:
+        for name in in_order(graph):
+            planning.add(study.stages[name])
+    lines += [*planning.lines(), *problems(study)]
+    plan = StudyPlan(study, planning.files, planning.planned)
+    if lines := lines or planning.lines_of_unfinished(plan):
+        raise StudyErrors(lines)
+    plan.table = table_job(plan)
+    return plan
+
+
+class _Planning:
+    composer: Composer
+
+    def __init__(self, study: Study, files: StudyDir, asked: StudyRequest, chosen: Collection[str]) -> None:
+        self.study, self.files, self.asked, self.chosen = study, files, asked, chosen
+        self.planned: list[PlannedStage] = []
+        self.made: dict[str, MadeStage] = {}
+        self.fingerprints: dict[Path, str] = {}  # of cells and selections, by their run directories
+        self.mistakes: list[_Mistake] = []
+        self.hidden: set[str] = set()  # stages of which a mistake hides some cells
+
+    def add(self, stage: StudyStage) -> None:
+        """Plan a stage; those that it needs were planned before."""
+        folder = self.files.stage(stage.name)
+        planned = PlannedStage(stage, is_asked=stage.name in self.chosen)
+        ghosts = list[_Ghost]()
+        self._known(stage)
+        folders = StageFolders(folder, self.files.path)
+        for each in self._parents(stage):
+            with self._noted(stage):
+                self._add_cells(planned, folders, each, ghosts)
+        cells: list[MadeCell] = [*planned.cells, *ghosts] or [_Ghost(ONLY_CELL, {}, folder.cell(ONLY_CELL))]
+        choice, is_known = UNPLANNED, stage.name not in self.hidden
+        with self._noted(stage):
+            refuse_unused([cell.job.unused for cell in planned.cells if not cell.job.finished] or [{}])
+        with self._noted(stage):
+            _refuse_unknown_best(planned)
+            if stage.best is not None and planned.cells:
+                planned.selection, choice = selection_job(planned, folder)
+                self.fingerprints[planned.selection.run_dir] = choice
+        self.made[stage.name] = MadeStage(stage.command, cells, folder, stage.best is not None, is_known, choice)
+        self.planned.append(planned)
+
+    def _known(self, stage: StudyStage) -> None:
+        """Ghosts in the place of stages that there are not, or that a circle puts behind this one."""
+        for name in named_stages(stage):
+            if name not in self.study.stages:
+                said = near(name, [*self.study.stages])
+                error = UserError(f"needs {name}, and there is no such stage; {said}".rstrip("; "))
+                self.mistakes.append(_Mistake(stage.name, error, [], stage.command))
+        for name in {*named_stages(stage)} - {*self.made}:
+            folder = self.files.stage(name)
+            other = self.study.stages.get(name)
+            command = other.command if other else "train"
+            self.made[name] = MadeStage(command, [_Ghost(ONLY_CELL, {}, folder.cell(ONLY_CELL))], folder, True, False)
+
+    def _parents(self, stage: StudyStage) -> list[tuple[MadeStage, MadeCell] | None]:
+        if not stage.for_each:
+            return [None]
+        return [(self.made[name], cell) for name in stage.for_each for cell in self.made[name].cells]
+
+    def _add_cells(
+        self,
+        planned: PlannedStage,
+        folders: StageFolders,
+        each: tuple[MadeStage, MadeCell] | None,
+        ghosts: list[_Ghost],
+    ) -> None:
+        stage = planned.stage
+        common = [text for text in self.asked.overrides if stage.command == "train" or _group(text) != "tracker"]
+        typed = merged(with_values(stage, self.study.values), common)
+        filled = fill(typed, self.made, each)
+        filled.after = list(dict.fromkeys([*filled.after, *self._needed(stage, each)]))
+        base = _base_name(stage, each)
+        for combination in self._combinations(stage, filled):
+            made = False
+            with self._noted(stage, combination):
+                cell = self._cell(planned, folders, each, filled, combination)
+                planned.cells.append(cell)
+                made = True
+            if not made:
+                name = "_".join(filter(None, (base, *combination.swept.values()))) or ONLY_CELL
+                ghosts.append(_Ghost(name, combination.swept, folders.stage.cell(name)))
+
+    def _combinations(self, stage: StudyStage, filled: Filled) -> list[Combination]:
+        options, others = search_options(filled.overrides)
+        if options is None:
+            return self.composer.combinations(filled.overrides, listed_keys(stage, self.study.values))
+        if stage.command != "train":
+            raise UserError(f"{SWEEPER}: only stages that train can search")
+        return self.composer.trials(options, others, filled.after)
+
+    def _needed(self, stage: StudyStage, each: tuple[MadeStage, MadeCell] | None) -> Iterator[Path]:
+        """What a cell comes after besides what its overrides name."""
+        if each is not None:
+            yield each[1].run_dir
+        for name in stage.needs:
+            yield from (cell.run_dir for cell in self.made[name].cells)
+
+    def _cell(
+        self,
+        planned: PlannedStage,
+        folders: StageFolders,
+        each: tuple[MadeStage, MadeCell] | None,
+        filled: Filled,
+        combination: Combination,
+    ) -> StudyCell:
+        stage, module = planned.stage, f"psychocounsel.{planned.stage.command}"
+        config, overrides = self.composer.checked(
+            stage.command, combination.overrides, filled.after, combination.open_trial
+        )
+        if filled.settled:
+            with open_dict(config):
+                config.settled = {**(config.get("settled") or {}), **filled.settled}
+        needed = [self.fingerprints.get(path, "") for path in filled.after]
+        fingerprint = cell_fingerprint(module, config, self.files.path, needed, self.asked.times.get(stage.name, 0))
+        own = [text for text in overrides if text not in self.asked.overrides]
+        base = _base_name(stage, each)
+        run_dir = folders.choose(fingerprint, base, combination.named or combination.swept, own)
+        if other := next((cell for cell in planned.cells if cell.run_dir == run_dir), None):
+            raise UserError(
+                f"is the same run as that of {' '.join(other.job.overrides)}: sweep keys that tell runs apart"
+            )
+        self.fingerprints[run_dir] = fingerprint
+        job = self._job(planned, config, overrides, run_dir)
+        job.after = list(config.after)
+        parent = each[1] if each is not None and isinstance(each[1], StudyCell) else None
+        name = stage.name if run_dir.name == ONLY_CELL else run_dir.name
+        return StudyCell(stage.name, name, combination.swept, parent, job, fingerprint)
+
+    def _job(self, planned: PlannedStage, config: DictConfig, overrides: list[str], run_dir: Path) -> Job:
+        """The job of a cell; one that is not to run any more is held against nothing."""
+        module, index = f"psychocounsel.{planned.stage.command}", len(planned.cells)
+        config.run_dir, config.sweep_dir = str(run_dir), str(run_dir.parent)
+        if is_finished(run_dir) or not planned.is_asked:
+            done = is_finished(run_dir)
+            return Job(module, config, run_dir, index, overrides, finished=done, skip="finished" if done else "")
+        job = make_job(module, config, overrides, index, None)
+        job.config.sweep_dir = str(run_dir.parent)
+        own = [text for text in overrides if text not in self.asked.overrides]
+        job.unused = typed_unused(job.config, own, load_choice)
+        return job
+
+    @contextmanager
+    def _noted(self, stage: StudyStage, combination: Combination | None = None) -> Iterator[None]:
+        """Note a mistake instead of ending: the others are to be found, too. One that follows from another is not said."""
+        try:
+            yield
+        except FollowUp:
+            self.hidden.add(stage.name)
+        except _EXPECTED as error:
+            if combination is None:
+                self.hidden.add(stage.name)
+            overrides = combination.overrides if combination else [*stage.overrides]
+            self.mistakes.append(_Mistake(stage.name, error, overrides, stage.command))
+
+    def lines(self) -> list[str]:
+        """The mistakes, a line each; what all cells of a stage have in common is said once."""
+        found = [f"stage {each.stage}: {one_line(each.error, each.overrides, each.command)}" for each in self.mistakes]
+        return list(dict.fromkeys(found))
+
+    def lines_of_unfinished(self, plan: StudyPlan) -> list[str]:
+        """Mistakes of `only` and `start_at`: stages that are left out, have not finished, and are needed."""
+        left_out = {
+            job.run_dir: each.name
+            for each in plan.stages
+            if not each.is_asked
+            for job in each.jobs()
+            if not job.finished
+        }
+        found = {
+            f"stage {each.name}: needs {left_out[Path(parent)]}, which has not finished and is left out: run it first"
+            for each in plan.stages
+            if each.is_asked
+            for job in each.jobs()
+            if not job.finished
+            for parent in job.after
+            if Path(parent) in left_out
+        }
+        return sorted(found)
+
+
+def _refuse_unknown_best(planned: PlannedStage) -> None:
+    """Refuse a figure of `best` that some cell will not have; the choice would fail when all have ended."""
+    metric = planned.stage.best
+    for cell in planned.cells if metric is not None else []:
+        refuse_unknown_figure(f"best: {metric}", str(metric), cell.job.config)
+
+
+def merged(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """`overrides` with those of `typed`, which replace the same keys where they stand."""
+    given = {key_of(text): text for text in typed}
+    keys = [key_of(text) for text in overrides]
+    kept = [given.get(key, text) for key, text in zip(keys, overrides, strict=True)]
+    return [*dict.fromkeys(kept), *(text for key, text in given.items() if key not in keys)]
+
+
+def _group(override: str) -> str:
+    return key_of(override).partition(".")[0]
+
+
+def _base_name(stage: StudyStage, each: tuple[MadeStage, MadeCell] | None) -> str:
+    """The part of a cell's name that the cell of `for_each` gives it."""
+    if each is None:
+        return ""
+    made, cell = each
+    folder = cell.run_dir.name
+    if len(stage.for_each) == 1:
+        return "" if folder == ONLY_CELL else folder
+    return made.folder.path.name if folder == ONLY_CELL else f"{made.folder.path.name}_{folder}"

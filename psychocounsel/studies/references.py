@@ -1,0 +1,269 @@
+"""`${study.VALUE}`, `${stage.NAME.model}`, `${each.model}`: what a study's overrides name, replaced before Hydra reads them.
+
+`${...}` of another kind is Hydra's, and stays.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import AnnotationDir, RunDir, SelectionDir, StageDir
+from psychocounsel.rundir.run_names import key_of
+from psychocounsel.settings.sweep import written
+from psychocounsel.studies.study_file import StudyStage, near
+
+_REFERENCE = re.compile(r"\$\{(study|stage|each)\.([^${}]*)\}")
+_BEST, _ALL = "best", "all"
+_EACH_FIELDS = ("model", "dir", "dataset", "name")
+_FIELDS = ("model", "dir", "dataset", "best.model", "best.dir", "best.KEY", "all.model", "all.dir", "all.dataset")
+
+
+class MadeCell(Protocol):
+    """What references read of a cell."""
+
+    name: str
+    swept: dict[str, str]
+
+    @property
+    def run_dir(self) -> Path: ...
+
+
+class FollowUp(UserError):
+    """A mistake that may come of one of another stage, which is said there."""
+
+
+UNPLANNED = "0" * 64  # the fingerprint of a choice that a mistake hides
+
+
+@dataclass(frozen=True)
+class MadeStage:
+    """What references read of an earlier stage: its command, its cells, and its folder.
+
+    `is_known` is False where a mistake hides which cells it has.
+    """
+
+    command: str
+    cells: Sequence[MadeCell]
+    folder: StageDir
+    has_best: bool
+    is_known: bool = True
+    choice: str = UNPLANNED  # the fingerprint of the choice of its best cell
+
+    @property
+    def selection(self) -> SelectionDir:
+        return self.folder.selection(self.choice)
+
+
+@dataclass
+class Filled:
+    """Overrides without references.
+
+    `after`: the run directories that they name. `settled`: keys whose values a stage chooses later, with the run that has
+    them then and the key there; an override holds a value of the sweep in its place.
+    """
+
+    overrides: list[str]
+    after: list[Path] = field(default_factory=list)
+    settled: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def named_stages(stage: StudyStage) -> list[str]:
+    """The stages that a stage's overrides name, and those of `for_each` and `needs`."""
+    named = [
+        match[2].partition(".")[0]
+        for text in stage.overrides
+        for match in _REFERENCE.finditer(text)
+        if match[1] == "stage"
+    ]
+    return list(dict.fromkeys([*named, *stage.for_each, *stage.needs]))
+
+
+def with_values(stage: StudyStage, values: Mapping[str, Any]) -> list[str]:
+    """The stage's overrides with `${study.VALUE}` replaced: a list becomes a sweep, KEY=A,B.
+
+    A value that is not that of a key stands for overrides itself: `${study.size}`, of size: max_steps=2 data.limit=8.
+
+    Raises:
+        UserError: for a value that the study does not have.
+    """
+    found = list[str]()
+    for text in stage.overrides:
+        whole = _REFERENCE.fullmatch(text)
+        if whole and whole[1] == "study":
+            value = _value(whole[2], values)
+            found += (
+                [str(each) for each in value]
+                if isinstance(value, list)
+                else shlex.split("" if value is None else str(value))
+            )
+        else:
+            found.append(_substituted(text, values))
+    return found
+
+
+def values_of_overrides(stages: Iterable[StudyStage]) -> set[str]:
+    """The values that stand for overrides in some stage: their text is theirs as it is, MODEL=A B=C."""
+    whole = (_REFERENCE.fullmatch(text) for stage in stages for text in stage.overrides)
+    return {match[2] for match in whole if match and match[1] == "study"}
+
+
+def listed_keys(stage: StudyStage, values: Mapping[str, Any]) -> set[str]:
+    """The keys to which a list of the study gives their values: they are swept, also where the list has one value."""
+    found = ((text, match) for text in stage.overrides for match in _REFERENCE.finditer(text) if match[1] == "study")
+    return {key_of(text) for text, match in found if isinstance(values.get(match[2]), list) and "=" in text}
+
+
+def _substituted(text: str, values: Mapping[str, Any]) -> str:
+    key, _, given = text.partition("=")
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] != "study":
+            return match[0]
+        value = _value(match[2], values)
+        if isinstance(value, list):
+            return ",".join(map(written, value))
+        return written(value) if match[0] == given or not isinstance(value, str) else value
+
+    return f"{key}={_REFERENCE.sub(replaced, given)}" if given else text
+
+
+def _value(name: str, values: Mapping[str, Any]) -> Any:
+    if name not in values:
+        raise UserError(
+            f"${{study.{name}}}: the study has no such value; {near(name, [*values])}(it has {', '.join(values) or 'none'})"
+        )
+    return values[name]
+
+
+def fill(overrides: Sequence[str], stages: Mapping[str, MadeStage], each: tuple[MadeStage, MadeCell] | None) -> Filled:
+    """Overrides of one cell with `${stage...}` and `${each...}` replaced; `each` is the cell of `for_each`, with its stage.
+
+    Raises:
+        UserError: for a stage or an output that there is not.
+    """
+    filled = Filled([])
+    for text in overrides:
+        filled.overrides.append(_filled(text, stages, each, filled))
+    filled.after = list(dict.fromkeys(filled.after))
+    return filled
+
+
+def _filled(text: str, stages: Mapping[str, MadeStage], each: tuple[MadeStage, MadeCell] | None, filled: Filled) -> str:
+    key, _, given = text.partition("=")
+
+    def replaced(match: re.Match[str]) -> str:
+        alone = match[0] == given
+        if match[1] == "each":
+            return _of_each(match[0], match[2], each, filled, alone)
+        name, _, output = match[2].partition(".")
+        if name not in stages:
+            raise UserError(
+                f"{match[0]}: there is no stage {name}; {near(name, [*stages])}(there is {', '.join(stages)})"
+            )
+        if output.startswith(f"{_BEST}.") and output.partition(".")[2] not in ("model", "dir", "dataset"):
+            return _settled(match[0], key.lstrip("+"), output.partition(".")[2], stages[name], filled, alone)
+        return _of_stage(match[0], name, output, stages[name], filled, alone)
+
+    return f"{key}={_REFERENCE.sub(replaced, given)}" if given else text
+
+
+def _of_each(said: str, output: str, each: tuple[MadeStage, MadeCell] | None, filled: Filled, alone: bool) -> str:
+    if each is None:
+        raise UserError(f"{said}: is of stages with for_each: STAGE")
+    if output not in _EACH_FIELDS:
+        raise UserError(f"{said}: a cell has {', '.join(_EACH_FIELDS)}")
+    stage, cell = each
+    if output == "name":
+        return written(cell.name) if alone else cell.name
+    filled.after.append(cell.run_dir)
+    return _path(_output(said, stage.command, cell.run_dir, output), alone)
+
+
+def _of_stage(said: str, name: str, output: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
+    kind, _, rest = output.rpartition(".")
+    if kind not in ("", _BEST, _ALL) or rest not in ("model", "dir", "dataset"):
+        raise UserError(f"{said}: a stage has {', '.join(_FIELDS)}")
+    if kind == _BEST:
+        if not stage.has_best:
+            raise UserError(f"{said}: stage {name} chooses none; give it best: METRIC")
+        filled.after.append(stage.selection.path)
+        return _path(_output(said, stage.command, stage.selection.best, rest), alone)
+    filled.after += [cell.run_dir for cell in stage.cells]
+    paths = [_output(said, stage.command, cell.run_dir, rest) for cell in stage.cells]
+    if kind == _ALL:
+        if not alone:
+            raise UserError(f"{said}: is a list, and the whole value of a key")
+        return written(list(map(str, paths)))
+    if len(paths) != 1:
+        raise _refusal(stage)(
+            f"{said}: stage {name} has {len(paths)} cells; write ${{stage.{name}.best.{rest}}}, ${{stage.{name}.all.{rest}}}, "
+            f"or for_each: {name}"
+        )
+    return _path(paths[0], alone)
+
+
+def _output(said: str, command: str, run_dir: Path, output: str) -> Path:
+    """The path of what a run makes."""
+    made = {"train": ("dir", "model"), "annotate": ("dir", "dataset")}.get(command, ("dir",))
+    if output not in made:
+        raise UserError(f"{said}: {command} makes no {output}; it has {', '.join(made)}")
+    if output == "dir":
+        return run_dir
+    return RunDir(run_dir).model if output == "model" else AnnotationDir(run_dir).dataset
+
+
+def _settled(said: str, key: str, chosen: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
+    """A value of the sweep in the place of that which the stage will choose."""
+    if not stage.has_best:
+        raise UserError(f"{said}: its stage chooses none; give it best: METRIC")
+    if not alone:
+        raise UserError(f"{said}: is the whole value of a key, as KEY={said}")
+    values = {cell.swept[chosen] for cell in stage.cells if chosen in cell.swept}
+    if not values:
+        swept = sorted({name for cell in stage.cells for name in cell.swept})
+        raise _refusal(stage)(f"{said}: its stage sweeps {', '.join(swept) or 'nothing'}; give one of these keys")
+    filled.after.append(stage.selection.path)
+    filled.settled[key] = {"run": str(stage.selection.best), "key": chosen}
+    return next(cell.swept[chosen] for cell in stage.cells if chosen in cell.swept)
+
+
+def _refusal(stage: MadeStage) -> type[UserError]:
+    """The error of what does not fit the cells of a stage."""
+    return UserError if stage.is_known else FollowUp
+
+
+def _path(path: Path, alone: bool) -> str:
+    """A path as the value of an override; inside of a longer one as it is."""
+    return written(str(path)) if alone else str(path)
+
+
+def value_of(text: str) -> Any:
+    """The value of KEY=VALUE as YAML would hold it: a sweep A,B is a list.
+
+    Raises:
+        UserError: for what is no override.
+    """
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UserError(
+            f"{text}: cannot be read as KEY=VALUE; put a value with spaces or signs in quotes, as \"KEY='A B'\""
+        ) from error
+    if override.is_sweep_override():
+        return [_simple(each) for each in override.sweep_iterator()]
+    return _simple(override.value())
+
+
+def _simple(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_simple(each) for each in value]
+    if isinstance(value, dict):
+        return {str(_simple(key)): _simple(inner) for key, inner in value.items()}
+    return getattr(value, "text", value)

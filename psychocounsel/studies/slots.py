@@ -1,0 +1,149 @@
+"""Processes that run jobs side by side. Each is forked once, so that what its ranks import is read once."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection, wait
+from typing import IO, Any
+
+from psychocounsel.cluster.signals import passed_on
+from psychocounsel.errors import CONTINUE_LATER, UserError, print_failure
+
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl
+_SHOWN_LINES = 12  # of what a failed job has printed
+_CRASHED = 1
+
+
+class Slots:
+    """`count` processes, each of which does `run(place)` for one job at a time; together they use this machine's cores and GPUs.
+
+    Made before this process has started any of its own. What jobs print is kept, and shown of those that fail.
+
+    Raises:
+        UserError: if there are fewer GPUs than slots.
+    """
+
+    def __init__(self, count: int, gpus: int, run: Callable[[int], int]) -> None:
+        if gpus and count > gpus:
+            raise UserError(f"parallel={count}: there are {gpus} GPUs here, and each run takes one or more")
+        self.slots = [_Slot(number, count, gpus, run) for number in range(count)]
+        self.stack = ExitStack()
+
+    def __enter__(self) -> "Slots":
+        self.requests = self.stack.enter_context(passed_on(self._send, "stopping: running jobs save"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot in self.slots:
+            slot.pipe.close()
+        for slot in self.slots:
+            slot.process.join()
+        self.stack.close()
+
+    def asked_to_stop(self) -> bool:
+        return bool(self.requests)
+
+    def is_free(self) -> bool:
+        return any(slot.place is None and slot.process.is_alive() for slot in self.slots)
+
+    def busy(self) -> bool:
+        return any(slot.place is not None for slot in self.slots)
+
+    def start(self, place: int) -> None:
+        """Let a free process run a job."""
+        slot = next(slot for slot in self.slots if slot.place is None and slot.process.is_alive())
+        slot.place = place
+        slot.begins_at = slot.output.seek(0, os.SEEK_END)
+        slot.pipe.send(place)
+
+    def ended(self) -> Iterator[tuple[int, int, str]]:
+        """Place and exit code of each job that has ended, and the last lines that it printed; waits a moment for one."""
+        working = {slot.pipe: slot for slot in self.slots if slot.place is not None}
+        for pipe in wait([*working], timeout=0.5):
+            assert isinstance(pipe, Connection)
+            slot = working[pipe]
+            assert slot.place is not None
+            try:
+                code = pipe.recv()
+            except (EOFError, ConnectionError):
+                slot.process.join()
+                code = CONTINUE_LATER if slot.process.exitcode in (CONTINUE_LATER, -signal.SIGTERM) else _CRASHED
+            place, slot.place = slot.place, None
+            yield place, code, slot.said()
+
+    def _send(self, number: int) -> None:
+        for slot in self.slots:
+            if slot.place is not None and slot.process.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(slot.process.pid, signal.SIGTERM)  # the second time it kills the ranks
+
+
+class _Slot:
+    def __init__(self, number: int, count: int, gpus: int, run: Callable[[int], int]) -> None:
+        self.place: int | None = None
+        self.begins_at = 0
+        self.output: IO[bytes] = tempfile.TemporaryFile()
+        context = multiprocessing.get_context("fork")
+        self.pipe, theirs = context.Pipe()
+        environment = _environment(number, count, gpus)
+        arguments: tuple[Any, ...] = (theirs, self.pipe, self.output.fileno(), environment, run, os.getpid())
+        self.process = context.Process(target=_serve, args=arguments)
+        self.process.start()
+        theirs.close()
+
+    def said(self) -> str:
+        """The last lines since the job began."""
+        self.output.seek(self.begins_at)
+        lines = self.output.read().decode(errors="replace").splitlines()[-_SHOWN_LINES:]
+        return "".join(f"\n    {line}" for line in lines)
+
+
+def _environment(number: int, count: int, gpus: int) -> dict[str, str]:
+    """The share of cores and GPUs of one slot."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
+    if not gpus:
+        return {"OMP_NUM_THREADS": threads}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+    return {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ",".join(visible.split(",")[number::count])}
+
+
+def _serve(
+    pipe: Connection,
+    other_end: Connection,
+    output: int,
+    environment: dict[str, str],
+    run: Callable[[int], int],
+    parent: int,
+) -> None:
+    """Run the jobs that are named through `pipe`, until it is closed or the launcher has died."""
+    with suppress(OSError):
+        os.setsid()  # Ctrl-C reaches the launcher alone, which passes it on
+    ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(CONTINUE_LATER)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    other_end.close()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    code = 0
+    try:
+        while True:
+            place = pipe.recv()
+            try:
+                code = run(place)
+            except Exception as error:
+                print_failure(error)
+                code = _CRASHED
+            sys.stdout.flush()
+            sys.stderr.flush()
+            pipe.send(code)
+    except (EOFError, ConnectionError):
+        os._exit(0)
+    except KeyboardInterrupt:
+        os._exit(CONTINUE_LATER)

@@ -1,0 +1,1 @@
+"""How a study stands, for those who look after it."""

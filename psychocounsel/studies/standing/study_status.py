@@ -1,0 +1,110 @@
+"""`jobs` with a study's folder: how its stages and their runs stand, and ending them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from psychocounsel.cluster import resubmission
+from psychocounsel.cluster.status import ENDED, Row, aligned, counted, lines_of, reasons, rows_of, short, telling
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import StudyDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
+from psychocounsel.storage.files import DamagedFile, read_mapping
+
+
+@dataclass
+class StageRows:
+    """The runs of a stage as the study has them now, then its selection; or the job that writes the tables."""
+
+    name: str
+    rows: list[Row]
+
+    def names(self) -> list[str]:
+        """What each row is called: `dpo/3` is the run with index 3 of STUDY/dpo."""
+        alone = self.name if len(self.rows) == 1 and self.rows[0].index is None else ""
+        return [alone or f"{self.name}/{row.run_dir.name if row.index is None else row.index}" for row in self.rows]
+
+    def overrides(self) -> list[str]:
+        """What tells the runs of a sweep from each other; a single run's name says enough."""
+        swept = [row for row in self.rows if row.index is not None]
+        texts = dict(zip(map(id, swept), telling(swept), strict=True)) if len(swept) > 1 else {}
+        return [texts.get(id(row), "") for row in self.rows]
+
+
+def is_study(folder: Path) -> bool:
+    return StudyDir(folder).study.exists()
+
+
+def stages(folder: Path) -> list[StageRows]:
+    """How every job of a study stands, stage by stage, by one question to its cluster.
+
+    Raises:
+        UserError: if the cluster does not answer.
+    """
+    listed = _listed(StudyDir(folder))
+    stand = iter(rows_of([run for runs in listed.values() for run in runs]))
+    return [StageRows(name, [next(stand) for _ in runs]) for name, runs in listed.items()]
+
+
+def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
+    """The jobs of each stage: of `cells.json`, with index and overrides of the stage's sweep where they are submitted."""
+    found: dict[str, list[ListedRun]] = {}
+    for name, stage in dict(read_mapping(files.cells).get("stages", {})).items():
+        folder = files.stage(name)
+        known = {run.run_dir: run for run in runs_of(folder.path)} if is_sweep(folder.path) else {}
+        try:
+            cells = [(files.path / cell["run_dir"], cell["name"]) for cell in stage["cells"]]
+        except (KeyError, TypeError) as error:
+            raise DamagedFile(f"{files.cells}: is damaged; the study's command writes it again") from error
+        found[name] = [known.get(run_dir, ListedRun(None, run_dir, title)) for run_dir, title in cells]
+        select = folder.path / str(stage.get("select"))
+        if stage.get("select") and is_run(select):
+            found[name].append(ListedRun(None, select, ""))
+    if is_run(files.table):
+        found[files.table.name] = [ListedRun(None, files.table, "")]
+    return found
+
+
+def status(folder: Path) -> tuple[str, bool]:
+    """The stages in order with counts, then a line for each run; and whether anything runs or waits."""
+    found = stages(folder)
+    rows = [row for stage in found for row in stage.rows]
+    names = [name for stage in found for name in stage.names()]
+    overview = [("stage", "finished", "state")]
+    for stage in found:
+        done = sum(row.state == "finished" for row in stage.rows)
+        overview.append((stage.name, f"{done}/{len(stage.rows)}", counted(stage.rows)))
+    overrides = [text for stage in found for text in stage.overrides()]
+    lines = [*aligned(overview), "", *lines_of(rows, names, overrides, "run"), ""]
+    ended = [
+        (row, name) for row, name in zip(rows, names, strict=True) if not row.is_live
+    ]  # others wait for their turn
+    lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
+    if any(row.state in ENDED for row in rows):
+        lines.append("go on: the study's command again (python -m psychocounsel.launch ...)")
+    return "\n".join(lines), any(row.is_live for row in rows)
+
+
+def cancel(folder: Path) -> None:
+    """End what waits or runs of all stages.
+
+    Raises:
+        UserError: if a cluster refuses.
+    """
+    resubmission.end([row for stage in stages(folder) for row in stage.rows])
+
+
+def refuse(folder: Path, command: str) -> None:
+    """Say what to type for a command that has to do with one stage.
+
+    Raises:
+        UserError: always.
+    """
+    place = short(folder)
+    if command == "resubmit":
+        raise UserError(
+            f"{place}: is a study: its command again goes on with what did not finish (python -m psychocounsel.launch ...); "
+            f"resubmit {place}/STAGE [INDEX ...] [cluster.time=48h] is for the runs of one stage"
+        )
+    index = " INDEX" if command == "logs" else " [INDEX ...]" if command == "cancel" else ""
+    raise UserError(f"{place}: is a study: give one of its stages, {command} {place}/STAGE{index}")

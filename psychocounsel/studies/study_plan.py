@@ -1,0 +1,142 @@
+"""What a study becomes before anything starts: stages of cells, each a checked job with a run directory and a fingerprint.
+
+    plan.stages                   in an order in which every stage stands behind those that it needs
+    plan.stages[0].cells          one for each combination of its sweep, and of the cells of `for_each`
+    plan.stages[0].cells[0].job   module, checked config, run directory, and `after`: the run directories that it needs
+    plan.stages[0].selection      the job that chooses the best cell, where the stage has `best`
+    plan.groups()                 all jobs, as a cluster with a queue gets them
+
+Nothing here is written to disk. `cells.json` in the study's folder lists the same cells for those who read results.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import StudyDir
+from psychocounsel.studies.study_file import Study, StudyStage
+
+
+class StudyErrors(UserError):
+    """All mistakes of a study, a line each."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = list(lines)
+
+
+@dataclass
+class StudyRequest:
+    """What a command asks for besides the study itself.
+
+    Attributes:
+        overrides: of every stage (cluster=slurm), where its command has the key.
+        force: stages that are made anew.
+        times: how often each stage was made anew, this command included.
+        folders: those of --config-dir.
+    """
+
+    only: list[str] = field(default_factory=list)
+    start_at: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    force: list[str] = field(default_factory=list)
+    times: dict[str, int] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class StudyCell:
+    """One run of a stage.
+
+    Attributes:
+        name: what its sweep calls it; its folder may have a longer name, where this one was taken.
+        swept: the swept keys with their values, as they were typed: {"algo.beta": "0.3", "seed": "2"}.
+        parent: the cell of `for_each` that it belongs to.
+        fingerprint: sha256 of all that decides its result, the cells that it needs included.
+    """
+
+    stage: str
+    name: str
+    swept: dict[str, str]
+    parent: "StudyCell | None"
+    job: Job
+    fingerprint: str
+
+    @property
+    def run_dir(self) -> Path:
+        return self.job.run_dir
+
+
+@dataclass
+class PlannedStage:
+    """A stage with its cells; `selection` chooses the best. `is_asked` is False where `only` or `start_at` leave it out."""
+
+    stage: StudyStage
+    cells: list[StudyCell] = field(default_factory=list)
+    selection: Job | None = None
+    is_asked: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    def jobs(self) -> list[Job]:
+        """The jobs of its cells, then the selection."""
+        return [*(cell.job for cell in self.cells), *([self.selection] if self.selection else [])]
+
+
+@dataclass
+class StudyPlan:
+    """A study that was checked as a whole.
+
+    `table` writes the study's tables when all has ended, however it did.
+    """
+
+    study: Study
+    files: StudyDir
+    stages: list[PlannedStage]
+    table: Job | None = None
+
+    def groups(self) -> list[list[Job]]:
+        """The jobs in an order in which each stands behind those that it needs: of a stage, of its selection, and the table.
+
+        Finished jobs are there, too, with `finished` and `skip` set, because others name them in `after`. Stages that were not
+        asked for are left out: all that is needed of them has finished. `study.json` and the sweep's table are written;
+        `config.yaml` and `job.json` are not, because a job that waits or runs keeps its own.
+        """
+        asked = [each for each in self.stages if each.is_asked]
+        groups = [group for each in asked for group in ([c.job for c in each.cells], _one(each.selection)) if group]
+        return [*groups, *([[self.table]] if self.table else [])]
+
+    def listing(self) -> dict[str, Any]:
+        """What `cells.json` holds: of each stage its command, its cells and what chooses the best of them.
+
+        {"stages": {STAGE: {"command": "train", "best": METRIC, "select": FOLDER, "cells": [CELL, ...]}}}, where CELL is
+        {"name": NAME, "run_dir": "STAGE/FOLDER", "swept": {KEY: VALUE}, "fingerprint": ..., "parent": "STAGE/FOLDER" or null}
+        """
+        return {"stages": {each.name: self._listed(each) for each in self.stages}}
+
+    def _listed(self, planned: PlannedStage) -> dict[str, Any]:
+        cells = [
+            {
+                "name": cell.name,
+                "run_dir": self.relative(cell.run_dir),
+                "swept": cell.swept,
+                "fingerprint": cell.fingerprint,
+                "parent": self.relative(cell.parent.run_dir) if cell.parent else None,
+            }
+            for cell in planned.cells
+        ]
+        select = planned.selection.run_dir.name if planned.selection else None
+        return {"command": planned.stage.command, "best": planned.stage.best, "select": select, "cells": cells}
+
+    def relative(self, run_dir: Path) -> str:
+        """A run directory as the study's files name it: relative, so that the folder may be moved."""
+        return str(run_dir.relative_to(self.files.path))
+
+
+def _one(job: Job | None) -> list[Job]:
+    return [job] if job else []

@@ -1,0 +1,86 @@
+"""The tables that a study ends in: read from its run directories, written as CSV, Markdown and LaTeX. No torch.
+
+    table:
+      algorithms: {kind: runs, rows: [dpo, ppo], columns: {accuracy: eval/accuracy}}
+
+`kind` is one of KINDS, a file each. A row is a setting (the swept keys without the seed); runs with other seeds are its n.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import StudyDir
+from psychocounsel.storage.files import write_atomically
+from psychocounsel.studies.study_file import Study, near
+from psychocounsel.studies.tables import cut_table, evaluation_curves, node_table, run_table
+from psychocounsel.studies.tables.study_runs import read_runs
+from psychocounsel.studies.tables.table_formats import csv_of, latex_of, markdown_of
+
+KINDS = {"runs": run_table, "cuts": cut_table, "curves": evaluation_curves, "nodes": node_table}
+_DEFAULT = "table"
+_VALUE = re.compile(r"\$\{study\.(\w+)\}")
+
+
+def write(files: StudyDir, study: Study) -> list[Path]:
+    """Write every table of the study, each in three formats; returns the files.
+
+    Raises:
+        UserError: for a table that is none of KINDS, or names no stage of the study.
+    """
+    if found := list(problems(study)):
+        raise UserError(found[0])
+    runs, written = read_runs(files), list[Path]()
+    for name, layout in _layouts(study).items():
+        made = KINDS[layout.get("kind", "runs")].table(runs, layout, str(layout.get("title") or name))
+        for ending, text in (("csv", csv_of(made)), ("md", markdown_of(made)), ("tex", latex_of(made, name))):
+            path = files.written_table(name, ending)
+            write_atomically(path, text)
+            written.append(path)
+    return written
+
+
+def problems(study: Study) -> Iterator[str]:
+    """What is wrong with the study's `table`, a line each: asked before anything runs."""
+    for name, layout in _layouts(study).items():
+        place = f"table.{name}"
+        if not name.isidentifier() or name in study.stages:
+            yield f"{place}: a table needs a name of letters, digits and _, and none of a stage"
+        if not isinstance(layout, dict):
+            yield f"{place}: holds kind, rows and columns"
+            continue
+        kind = layout.get("kind", "runs")
+        if kind not in KINDS:
+            yield f"{place}.kind={kind}: is one of {', '.join(KINDS)}"
+            continue
+        known = ("kind", "title", "rows", *KINDS[kind].KEYS)
+        for key in layout:
+            if key not in known:
+                yield f"{place}: has no key {key}; {near(str(key), known)}(it has {', '.join(known)})"
+        rows = layout.get("rows")
+        if not isinstance(rows, list | dict) or not rows:
+            yield f"{place}.rows: names stages, as [dpo, ppo], or as {{Title: dpo}}"
+            continue
+        for stage in rows if isinstance(rows, list) else rows.values():
+            if stage not in study.stages:
+                yield f"{place}.rows: there is no stage {stage}; {near(str(stage), [*study.stages])}".rstrip("; ")
+        yield from (f"{place}.{line}" for line in KINDS[kind].problems(layout))
+
+
+def _layouts(study: Study) -> dict[str, Any]:
+    """The tables that the study's file asks for; without any, every stage with its own metric."""
+    layouts: dict[str, Any] = _with_values(study.table, study)
+    return layouts or {_DEFAULT: {"rows": [*study.stages], "title": study.about or study.name}}
+
+
+def _with_values(layout: Any, study: Study) -> Any:
+    """A layout with `${study.VALUE}` replaced in its texts; what the study does not have stays, and is then no metric."""
+    if isinstance(layout, dict):
+        return {key: _with_values(inner, study) for key, inner in layout.items()}
+    if isinstance(layout, list):
+        return [_with_values(each, study) for each in layout]
+    if isinstance(layout, str):
+        return _VALUE.sub(lambda match: str(study.values.get(match[1], match[0])), layout)
+    return layout

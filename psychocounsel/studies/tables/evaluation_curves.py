@@ -1,0 +1,47 @@
+"""kind: curves. Every evaluation of trainings, as rows: how figures move with the divergence, for over-optimisation.
+
+curves: {kind: curves, rows: [weak, strong], columns: {trained on: eval/reward, other: eval/reward_tiny_2}}
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from psychocounsel.studies.tables.evaluation_points import EvaluationPoint, points_of
+from psychocounsel.studies.tables.figures import over_seeds
+from psychocounsel.studies.tables.study_runs import Runs, Setting, settings
+from psychocounsel.studies.tables.table_formats import Cell, Table
+
+KEYS = ("columns",)
+
+
+def problems(layout: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with such a table in a study's file, a line each."""
+    columns = layout.get("columns")
+    if not isinstance(columns, Mapping) or not columns:
+        yield "columns: holds HEADING: METRIC, of evaluations while training (eval/reward)"
+        return
+    for heading, metric in columns.items():
+        if not isinstance(metric, str) or not metric.startswith("eval/"):
+            yield f"columns.{heading}: is a figure of evaluations while training, as eval/reward"
+
+
+def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
+    """The table of a layout without problems: of each setting a row for each step at which all its runs were evaluated."""
+    columns: Mapping[str, str] = layout["columns"]
+    rows = [row for setting in settings(runs, layout["rows"]) for row in _rows(setting, columns)]
+    return Table(title, ["setting", "runs", "step", "nats", *columns], rows)
+
+
+def _rows(setting: Setting, columns: Mapping[str, str]) -> Iterator[list[Cell]]:
+    of_runs = [{point.steps: point for point in points_of(run)} for run in setting.finished]
+    if not of_runs:
+        yield [setting.title, setting.count, "", None, *(None for _ in columns)]
+        return
+    for step in sorted(set.intersection(*(set(points) for points in of_runs))):
+        points = [points[step] for points in of_runs]
+        nats = over_seeds([point.kl for point in points if point.kl is not None])
+        yield [setting.title, setting.count, str(step), nats, *(_over(points, metric) for metric in columns.values())]
+
+
+def _over(points: list[EvaluationPoint], metric: str) -> Cell:
+    return over_seeds([value for point in points if (value := point.figures.get(metric)) is not None])

@@ -1,0 +1,79 @@
+"""The evaluations of a training run as points: how far it was by several measures, and every figure then."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from psychocounsel.studies.tables.study_runs import StudyRun
+
+_EVALUATION = "eval/"
+_KL = "eval/kl"
+
+
+@dataclass(frozen=True)
+class EvaluationPoint:
+    """One evaluation of a run.
+
+    Attributes:
+        steps: optimizer steps. prompts: `steps` times `global_batch_size`, prompts that come up again included.
+        gpu_hours: hours of its steps times its processes, of which each has a GPU where there are any; replies and rewards of
+            the rounds are part of their steps.
+        kl: nats per reply from the reference; None where it was not measured.
+        figures: every `eval/...` figure.
+    """
+
+    steps: int
+    prompts: int
+    gpu_hours: float
+    kl: float | None
+    figures: dict[str, float]
+
+    def at(self, axis: str) -> float | None:
+        """Where the point lies on one of AXES."""
+        value: float | None = getattr(self, axis)
+        return value
+
+
+AXES = ("steps", "prompts", "gpu_hours", "kl")
+
+
+def points_of(run: StudyRun) -> list[EvaluationPoint]:
+    """The evaluations of a run in their order, that before training included; none of a run without a configuration."""
+    config = run.config
+    if config is None or "global_batch_size" not in config:
+        return []
+    processes = int(run.environment.get("processes", 1))
+    before = (run.summary.get("metrics") or {}).get("before") or {}
+    found = [EvaluationPoint(0, 0, 0.0, _kl(before, 0.0), before)] if before else []
+    return [*found, *_later(run, int(config.global_batch_size), processes)]
+
+
+def _later(run: StudyRun, batch: int, processes: int) -> Iterator[EvaluationPoint]:
+    seconds = 0.0
+    for line in run.lines:
+        seconds += line.get("step_seconds", 0.0)
+        figures = {key: value for key, value in line.items() if key.startswith(_EVALUATION)}
+        if figures:
+            step = int(line["step"])
+            yield EvaluationPoint(step, step * batch, seconds * processes / 3600, _kl(figures, None), figures)
+
+
+def _kl(figures: dict[str, float], otherwise: float | None) -> float | None:
+    """The divergence; before training it is 0 by definition, whether measured or not."""
+    return figures.get(_KL, otherwise)
+
+
+def crossing(points: list[EvaluationPoint], axis: str, place: float, metric: str) -> float | None:
+    """The figure `metric` where the run first reaches `place` on `axis`, linear between two evaluations.
+
+    None where the run never reached it: nothing is extrapolated.
+    """
+    known = [
+        (x, point.figures[metric])
+        for point in points
+        if (x := point.at(axis)) is not None and point.figures.get(metric) is not None
+    ]
+    for (x0, y0), (x1, y1) in pairwise(known):
+        if min(x0, x1) <= place <= max(x0, x1):
+            return y0 if x0 == x1 else y0 + (y1 - y0) * (place - x0) / (x1 - x0)
+    return None

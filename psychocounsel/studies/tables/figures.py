@@ -1,0 +1,56 @@
+"""A figure of a table: a mean over seeds with its spread, or one run's with its own interval."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from psychocounsel.studies.tables.study_runs import Setting
+
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class TableFigure:
+    """A value with what is known of its spread.
+
+    Attributes:
+        sd: standard deviation over seeds (n - 1 in the denominator); None of one run.
+        low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, as its evaluation says.
+        n: runs.
+        percent: shown as a percentage.
+    """
+
+    value: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    percent: bool = False
+
+    def shown(self, number: float) -> str:
+        return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"
+
+
+def over_seeds(values: Sequence[float], percent: bool = False) -> TableFigure | None:
+    """Mean, standard deviation and interval of the mean of runs with several seeds; None without values.
+
+    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom. One run has neither.
+    """
+    if not values:
+        return None
+    if len(values) == 1:
+        return TableFigure(values[0], percent=percent)
+    from scipy.stats import t as student_t  # a second to import, and a launcher only checks the layout of tables
+
+    mean, sd, n = fmean(values), stdev(values), len(values)
+    half = float(student_t.ppf((1 + _LEVEL) / 2, n - 1)) * sd / n**0.5
+    return TableFigure(mean, sd, mean - half, mean + half, n, percent)
+
+
+def of_setting(setting: Setting, key: str, percent: bool = False) -> TableFigure | None:
+    """The figure `key` of a setting: over its finished runs; of one run with the interval over prompts that it wrote."""
+    values = [value for run in setting.finished if (value := run.figure(key)) is not None]
+    if len(values) != 1:
+        return over_seeds(values, percent)
+    run = next(run for run in setting.finished if run.figure(key) is not None)
+    return TableFigure(values[0], None, run.figure(f"{key}_low"), run.figure(f"{key}_high"), 1, percent)

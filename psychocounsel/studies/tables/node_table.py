@@ -1,0 +1,56 @@
+"""kind: nodes. How training speeds up with nodes: tokens per second, and the efficiency against the fewest GPUs.
+
+speed: {kind: nodes, rows: [one, two, four]}
+"""
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+from typing import Any
+
+from psychocounsel.studies.tables.figures import TableFigure, over_seeds
+from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
+from psychocounsel.studies.tables.table_formats import Cell, Table
+
+KEYS = ()
+_WARM_UP = 2  # steps, in which kernels are compiled and memory is found
+
+
+def problems(layout: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with such a table in a study's file, a line each: it has no keys of its own."""
+    return iter(())
+
+
+def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
+    """The table of a layout without problems.
+
+    Tokens per second are the median over steps after the first two, over all processes. The efficiency is tokens per second
+    and process, over that of the setting with the fewest processes.
+    """
+    found = [(setting, _processes(setting), _speed(setting)) for setting in settings(runs, layout["rows"])]
+    known = [(processes, speed) for _, processes, speed in found if processes and speed]
+    fewest = min(known, key=lambda each: each[0], default=None)
+    rows = list[list[Cell]]()
+    for setting, processes, speed in found:
+        efficiency = None
+        if fewest and processes and speed:
+            efficiency = TableFigure(speed.value / processes / (fewest[1].value / fewest[0]), percent=True)
+        rows.append([setting.title, setting.count, str(_nodes(setting) or ""), str(processes or ""), speed, efficiency])
+    headings = ["setting", "runs", "nodes", "processes", "tokens/s", "efficiency"]
+    return Table(title, headings, rows, [f"tokens/s: the median over steps after the first {_WARM_UP}"])
+
+
+def _speed(setting: Setting) -> TableFigure | None:
+    return over_seeds([speed for run in setting.finished if (speed := _of_run(run)) is not None])
+
+
+def _of_run(run: StudyRun) -> float | None:
+    speeds = [line["tokens_per_second"] for line in run.lines if "tokens_per_second" in line][_WARM_UP:]
+    return median(speeds) if speeds else None
+
+
+def _nodes(setting: Setting) -> int | None:
+    return next((len(run.environment["nodes"]) for run in setting.finished if "nodes" in run.environment), None)
+
+
+def _processes(setting: Setting) -> int | None:
+    return next((int(run.environment["processes"]) for run in setting.finished if "processes" in run.environment), None)

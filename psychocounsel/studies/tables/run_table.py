@@ -1,0 +1,88 @@
+"""kind: runs. A row for each setting, a column for each figure of its runs' summaries; the paper's rows beside them.
+
+winrates: {kind: runs, rows: [winrate], columns: {win rate: {metric: win_rate, percent: true}}, paper: win_rates}
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psychocounsel.settings.schema import suggestion
+from psychocounsel.studies.tables.figures import TableFigure, of_setting
+from psychocounsel.studies.tables.study_runs import Runs, Setting, settings
+from psychocounsel.studies.tables.table_formats import Cell, Table
+
+KEYS = ("columns", "paper")
+_PUBLISHED = Path(__file__).with_name("published.yaml")
+
+
+def problems(layout: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with such a table in a study's file, a line each."""
+    columns = layout.get("columns")
+    if columns is not None and (not isinstance(columns, Mapping) or not columns):
+        yield "columns: holds HEADING: METRIC, or HEADING: {metric: METRIC, percent: true}"
+        return
+    for heading, given in (columns or {}).items():
+        if not isinstance(given, str) and (not isinstance(given, Mapping) or set(given) - {"metric", "percent"}):
+            yield f"columns.{heading}: is a metric, or {{metric: METRIC, percent: true}}"
+    paper = layout.get("paper")
+    if paper is not None and paper not in published():
+        yield f"paper={paper}: there are no such figures; {suggestion(str(paper), [*published()])}"
+    elif paper is not None and columns and (strange := set(published()[paper]["columns"]) - set(columns)):
+        yield f"columns: lack {sorted(strange)[0]}, which the paper's rows have"
+
+
+def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
+    """The table of a layout without problems."""
+    found = settings(runs, layout["rows"])
+    columns = {str(heading): _column(given) for heading, given in (layout.get("columns") or {}).items()}
+    rows = [_row(setting, columns) for setting in found] if columns else [_own_row(setting) for setting in found]
+    headings = ["setting", "runs", *(columns or ("metric", "value"))]
+    notes = list[str]()
+    if layout.get("paper"):
+        rows += _paper_rows(layout["paper"], [*columns])
+        notes.append(f"(paper): {published()[layout['paper']]['source']}; not measured here")
+    return Table(title, headings, rows, notes)
+
+
+@cache
+def published() -> dict[str, Any]:
+    """Figures that the paper published, by table: `source`, `columns`, and `rows` of percentages or plain numbers."""
+    content: dict[str, Any] = yaml.safe_load(_PUBLISHED.read_text())
+    return content
+
+
+def _column(given: Any) -> tuple[str, bool]:
+    return (given, False) if isinstance(given, str) else (given["metric"], bool(given.get("percent")))
+
+
+def _row(setting: Setting, columns: Mapping[str, tuple[str, bool]]) -> list[Cell]:
+    return [setting.title, setting.count, *(of_setting(setting, key, percent) for key, percent in columns.values())]
+
+
+def _own_row(setting: Setting) -> list[Cell]:
+    """A setting with the metric by which its own command is judged."""
+    metric = next((metric for run in setting.finished if (metric := _metric_of(run.config))), None)
+    return [setting.title, setting.count, metric, of_setting(setting, metric) if metric else None]
+
+
+def _metric_of(config: Any) -> str:
+    from psychocounsel.cluster.job import Job
+
+    return Job("", config, Path()).metric if config is not None else ""
+
+
+def _paper_rows(name: str, headings: list[str]) -> list[list[Cell]]:
+    about = published()[name]
+    percent = set(about.get("percent", ()))
+    rows = list[list[Cell]]()
+    for title, values in about["rows"].items():
+        shares = {
+            heading: TableFigure(value / 100 if heading in percent else value, percent=heading in percent)
+            for heading, value in zip(about["columns"], values, strict=True)
+        }
+        rows.append([f"{title} (paper)", "", *(shares.get(each) for each in headings)])
+    return rows

@@ -1,0 +1,122 @@
+"""The runs of a study as its tables read them: grouped by setting, what failed or is missing included."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.paths import RunDir, StudyDir
+from psychocounsel.rundir.run_config import has_config, read_config
+from psychocounsel.rundir.summary import FINISHED, read_summary
+from psychocounsel.storage.files import read_mapping
+from psychocounsel.studies.selecting import found_values
+
+_SEED = "seed"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run: `swept` are its own swept keys and those of the run that it evaluates; `parent` is that run."""
+
+    stage: str
+    run_dir: Path
+    swept: Mapping[str, str]
+    parent: "StudyRun | None" = None
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        return read_summary(self.run_dir)
+
+    @property
+    def status(self) -> str:
+        """finished, stopped, failed, ..., or `not run`."""
+        return str(self.summary.get("status") or "not run")
+
+    @cached_property
+    def config(self) -> DictConfig | None:
+        return read_config(self.run_dir) if has_config(self.run_dir) else None
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Where it ran last: `nodes`, `processes`, versions; {} before it has begun."""
+        return read_mapping(RunDir(self.run_dir).environment)
+
+    @cached_property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of its metrics, one a step."""
+        return read_metrics(RunDir(self.run_dir).metrics)
+
+    def figure(self, key: str) -> float | None:
+        """A figure of its summary: of a training at the best evaluation, or that of `before:KEY` or `last:KEY`."""
+        metrics = self.summary.get("metrics") or {}
+        when, _, name = key.rpartition(":")
+        if "best" in metrics:
+            metrics = metrics.get(when or "best") or {}
+        value = metrics.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+
+@dataclass
+class Setting:
+    """Runs that differ in their seeds alone; `title` is the stage's, and the swept keys with their values."""
+
+    title: str
+    runs: list[StudyRun] = field(default_factory=list)
+
+    @property
+    def finished(self) -> list[StudyRun]:
+        return [run for run in self.runs if run.status == FINISHED]
+
+    @property
+    def count(self) -> str:
+        """`3`, or `2 of 3 (1 failed)`."""
+        others = [run.status for run in self.runs if run.status != FINISHED]
+        if not others:
+            return str(len(self.runs))
+        words = ", ".join(f"{others.count(each)} {each}" for each in dict.fromkeys(others))
+        return f"{len(self.finished)} of {len(self.runs)} ({words})"
+
+
+Runs = dict[str, list[StudyRun]]
+
+
+def read_runs(files: StudyDir) -> Runs:
+    """The runs that the study has now, by stage, as `cells.json` lists them."""
+    found: Runs = {}
+    by_folder: dict[str, StudyRun] = {}
+    for stage, listed in (read_mapping(files.cells).get("stages") or {}).items():
+        found[stage] = []
+        for cell in listed["cells"]:
+            run_dir = files.path / cell["run_dir"]
+            swept = found_values(run_dir, cell["swept"])
+            run = StudyRun(stage, run_dir, swept, by_folder.get(cell["parent"] or ""))
+            by_folder[cell["run_dir"]] = run
+            found[stage].append(run)
+    return found
+
+
+def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Setting]:
+    """The settings of the stages that `rows` names, in their order; a mapping gives stages other titles."""
+    titled = rows.items() if isinstance(rows, Mapping) else ((stage, stage) for stage in rows)
+    return [setting for title, stage in titled for setting in _of_stage(title, runs.get(stage, []))]
+
+
+def _of_stage(title: str, runs: list[StudyRun]) -> Iterator[Setting]:
+    found: dict[tuple[Any, ...], Setting] = {}
+    for run in runs:
+        parts = tuple(_parts(run))
+        setting = found.setdefault(parts, Setting(", ".join([title, *parts])))
+        setting.runs.append(run)
+    return iter(found.values() or [Setting(title)])
+
+
+def _parts(run: StudyRun) -> Iterator[str]:
+    """What tells a run's setting from others of its stage: of the run that it evaluates first, then its own keys."""
+    if run.parent is not None:
+        yield run.parent.stage
+        yield from _parts(run.parent)
+    yield from (f"{key}={value}" for key, value in run.swept.items() if key != _SEED)

@@ -1,0 +1,130 @@
+"""The studies in launch/: all stages compose, at full size and with the shipped model; a small quickstart ends in its table."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.studies.planning import plan_study
+from psychocounsel.studies.study_file import read_study, shipped_studies
+from psychocounsel.studies.study_plan import StudyPlan, StudyRequest
+from psychocounsel.studies.tables import problems
+from psychocounsel.studies.typed import read_arguments
+from tests.support.harness import ROOT, SESSION_CACHE, cli
+
+STEP = "max_steps=1 global_batch_size=2 data.limit=8 eval.limit=2"
+REPLIES = "rollout=hf rollout.max_tokens=8 algo.prompts_per_round=2"
+ASK = "limit=2 replies.max_tokens=8"
+ONE_SEED = {
+    "quickstart": [],
+    "paper": ["seeds=[11]", "rates=[5e-7,1e-6]"],
+    "algorithms": ["seeds=[1]"],
+    "ablations": ["seeds=[11]"],
+    "robust": ["seeds=[1]", "reward_seeds=[1,2]"],
+    "scaling": [],
+}
+# The trials of docs/studies.md.
+TRIALS = {
+    "quickstart": ["steps=2", "batch=4", "pairs=16", "speeches=4", "reply_tokens=16"],
+    "paper": [
+        *("data='data=sample'", "test=null", "general=builtin:sample", "general_split=train", "rows=8", "seeds=[11]"),
+        f"train='model=tiny zero=0 max_length=1024 {STEP}'",
+        f"online='{REPLIES}'",
+        *(
+            "opponent={path: 'builtin:tiny_dpo', name: opponent}",
+            "base_3b=builtin:tiny_dpo",
+            "base_8b=builtin:tiny",
+            "judge='judge=tiny'",
+        ),
+        f"ask='{ASK}'",
+        "measure='limit=8 counterfactuals.limit=0'",
+    ],
+    "algorithms": ["seeds=[1]", "steps=2", "batch=2", "every=1", "more='data.limit=8'", f"ask='{ASK}'"],
+    "ablations": [
+        f"offline='algo=dpo {STEP}'",
+        f"online='algo=online_dpo {STEP} {REPLIES}'",
+        *("rounds=[2,4]", "sizes=[8,16]", "samples=[2,4]", "seeds=[11]"),
+        *("base=builtin:tiny", "data='data=sample'", "judge='judge=tiny'", f"ask='{ASK}'"),
+    ],
+    "robust": ["seeds=[1]", "reward_seeds=[1,2]", "reward_steps=1", "steps=1", "batch=2", "every=1", f"ask='{ASK}'"],
+    "scaling": [f"run='algo=dpo {STEP}'"],
+}
+
+
+def planned(folder: Path, name: str, *arguments: str) -> StudyPlan:
+    command = read_arguments([f"study={name}", f"study_dir={folder / name}", *arguments])
+    return plan_study(command.study, command.folder, StudyRequest(overrides=command.common))
+
+
+def test_every_study_is_tried_here() -> None:
+    assert [*shipped_studies()] == sorted(ONE_SEED) == sorted(TRIALS)
+
+
+def with_vllm(name: str) -> Any:
+    """The name of a study, among the slow tests where its rollouts need vLLM: `make test` does not install it."""
+    missing = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make vllm)")
+    return pytest.param(name, marks=[pytest.mark.slow, missing]) if name in ("paper", "ablations") else name
+
+
+@pytest.mark.parametrize("name", map(with_vllm, ONE_SEED))
+def test_a_study_plans_without_mistakes_at_full_size(name: str, tmp_path: Path) -> None:
+    plan = planned(tmp_path, name, *ONE_SEED[name])
+    assert [*problems(plan.study)] == []
+    runs = [cell.run_dir for each in plan.stages for cell in each.cells]
+    made = {str(each) for each in runs} | {str(each.selection.run_dir) for each in plan.stages if each.selection}
+    assert len(set(runs)) == len(runs)
+    assert {path for each in plan.stages for cell in each.cells for path in cell.job.after} <= made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", map(with_vllm, ONE_SEED))
+def test_the_page_says_how_many_runs_a_study_has(name: str, tmp_path: Path) -> None:
+    count = sum(len(each.cells) for each in planned(tmp_path, name).stages)
+    assert f"\n| `{name}` | {count} |" in (ROOT / "docs" / "studies.md").read_text()
+
+
+def test_what_the_test_split_judges_has_the_same_new_seeds_in_every_row() -> None:
+    for name, trained in {"paper": "dpo_3b", "ablations": "chosen"}.items():
+        stages = read_study(shipped_studies()[name]).stages
+        seeds = {
+            stage: [text for text in stages[stage].overrides if "seed=" in text] for stage in stages["winrate"].for_each
+        }
+        assert {*map(tuple, seeds.values())} == {("seed=${study.seeds}",)}, seeds
+        assert trained in seeds
+    left_out = {stage for stage in stages if stage.startswith("no_")}
+    assert left_out and left_out < seeds.keys(), "judged by the full score"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
+def test_the_trial_of_a_study_plans_with_nothing_but_what_ships(name: str, tmp_path: Path) -> None:
+    for each in planned(tmp_path, name, *TRIALS[name]).stages:
+        for cell in each.cells:
+            if "algo" in cell.job.config:
+                model = cell.job.config.model.path
+                assert model == "builtin:tiny" or model.startswith(str(tmp_path))
+                assert cell.job.config.data.path in ("builtin:sample", None) or cell.job.config.data.mix
+                assert cell.job.config.max_steps <= 2
+
+
+@pytest.mark.slow
+def test_quickstart_ends_in_its_table(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    done = cli(
+        "launch",
+        "study=quickstart",
+        f"study_dir={study}",
+        *TRIALS["quickstart"],
+        "tracker=none",
+        PSYCHOCOUNSEL_CACHE=f"{SESSION_CACHE}/studies",
+    )
+    assert done.returncode == 0, done.stderr
+    with (study / "winrates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert all(0 <= float(row["win rate"]) <= 1 for row in rows)
+    assert (study / "training.md").read_text().count("\n| ") == 8, (
+        "headings, their rule, two first trainings, four algorithms"
+    )
