@@ -18,10 +18,12 @@ PYTEST := $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadsc
 test test-slow proofs: export OMP_NUM_THREADS := 1
 test test-slow proofs: export OMP_WAIT_POLICY := passive
 
-# Hundreds of processes begin in the tests. Where PYTHONDONTWRITEBYTECODE is set, each would compile the package anew.
+# Hundreds of processes begin in the tests. Where PYTHONDONTWRITEBYTECODE is set, each would compile the package anew, and
+# each that runs tests would rewrite the assertions of all.
 .PHONY: bytecode
 bytecode: $(VENV)/.installed-dev
 	@$(BIN)/python -m compileall -q psychocounsel tests/support
+	@$(BIN)/python -m tests.support.rewritten
 
 test: lint bytecode
 	$(PYTEST) -m "not slow and not proof"

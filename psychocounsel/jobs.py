@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.jobs status|logs|cancel|resubmit|sync|archive DIR`: the runs of a sweep, or one run."""
+"""`python -m psychocounsel.jobs status|logs|cancel|resubmit|sync|archive DIR`: the runs of a sweep or a study, or one run."""
 
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ def main(arguments: list[str]) -> int:
     folder = Path(options.folder).expanduser().absolute()
     if not folder.is_dir():
         raise UserError(f"{options.folder}: there is no such folder")
-    from psychocounsel.cluster import archive, logs, resubmission, status
+    from psychocounsel.cluster import archive, logs, resubmission
+    from psychocounsel.studies.standing import study_status
 
+    of_study = study_status.is_study(folder)
     match options.command:
-        case "status" if options.watch:
-            status.watch(folder, _WATCH_SECONDS)
         case "status":
-            print(status.table(status.rows(folder), folder))
+            _status(folder, of_study, options.watch)
+        case "cancel" if of_study and not options.indices:
+            study_status.cancel(folder)
+        case _ if of_study:
+            study_status.refuse(folder, options.command)
         case "logs":
             logs.show(folder, options.index, options.rank, options.attempt, options.follow)
         case "cancel":
@@ -37,13 +41,29 @@ def main(arguments: list[str]) -> int:
     return DONE
 
 
+def _status(folder: Path, of_study: bool, watched: bool) -> None:
+    from psychocounsel.cluster import status
+    from psychocounsel.studies.standing import study_status
+
+    def show() -> tuple[str, bool]:
+        if of_study:
+            return study_status.status(folder)
+        found = status.rows(folder)
+        return status.table(found, folder), any(row.is_live for row in found)
+
+    if watched:
+        status.watch(folder, _WATCH_SECONDS, show)
+    else:
+        print(show()[0])
+
+
 def _is_override(text: str) -> bool:
     return "=" in text and not text.startswith("-")
 
 
 def _parser() -> Parser:
     common = Parser(add_help=False)
-    common.add_argument("folder", metavar="DIR", help="a sweep's folder, or a run's")
+    common.add_argument("folder", metavar="DIR", help="a sweep's folder, a run's, a study's, or a stage's of one")
     parser = Parser(prog="python -m psychocounsel.jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 

@@ -18,10 +18,35 @@ PACKAGE = ROOT / "psychocounsel"
 
 # A room imports only rooms before it; the commands and api.py at the package's root may import all, and no room imports them.
 ORDER = ["errors", "storage", "rundir", "counsel", "settings", "remote", "data", "model", "distributed", "reward"]
-ORDER += ["metrics", "algo", "rollout", "asking", "steps", "evaluation", "annotation", "engine", "cluster"]
+ORDER += [
+    "metrics",
+    "algo",
+    "rollout",
+    "asking",
+    "steps",
+    "evaluation",
+    "annotation",
+    "engine",
+    "search",
+    "cluster",
+    "studies",
+]
 KNOWS_ERRORS_ALONE = "distributed"
 
-TORCH_FREE = ["settings", "storage", "rundir", "counsel", "algo", "asking", "steps", "annotation", "cluster", "remote"]
+TORCH_FREE = [
+    "settings",
+    "storage",
+    "rundir",
+    "counsel",
+    "algo",
+    "asking",
+    "steps",
+    "annotation",
+    "search",
+    "cluster",
+    "studies",
+    "remote",
+]
 RUN_ON_IMPORT = {"psychocounsel.worker", "psychocounsel.cluster.rank"}  # what a rank starts with: nothing to hold here
 
 Graph = dict[str, set[str]]

@@ -62,7 +62,7 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (["--config-dir=nowhere"], "no such folder"),
         (["data.mix=[{name: sampel, rows: 3}]"], "no data config named sampel; did you mean sample?"),
         (["data.principle_weights={safty: 2}"], "it has empathy, relevance"),
-        (["-m", "cluster.threads=1,2"], "would share"),
+        (["-m", "seed=1,1"], "would share"),
         (["data.mix=[3]"], "is a list of entries"),
         (["epochs=inf"], "epochs=inf: must be a finite number"),
     ],

@@ -32,8 +32,8 @@ def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a reward model, after a few steps, with a held-out part that is not the default's."""
     folder = tmp_path_factory.mktemp("reward")
     settings = ["algo=reward", f"max_steps={STEPS}", "data.limit=128", "eval.every=0", "algo.lr=3e-3", "algo.warmup=0"]
-    cli("train", *settings, f"model.path={small_model}", *SPLIT, "run_dir=run", "cluster.threads=1", cwd=folder)
-    return folder / "run"
+    cli("train", *settings, f"model.path={small_model}", *SPLIT, "run_dir=mine", "cluster.threads=1", cwd=folder)
+    return folder / "mine"
 
 
 def evaluation(*overrides: str) -> DictConfig:
@@ -111,7 +111,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
         **{"reward_mean": pytest.approx(found.mean()), "reward_std": pytest.approx(found.std(ddof=1))},
     }
     lines = result.stderr.splitlines()
-    assert f"reward=run on {len(held_out)} pairs of {len(set(prompts))} prompts, data=sample" in lines
+    assert f"reward=mine on {len(held_out)} pairs of {len(set(prompts))} prompts, data=sample" in lines
     for title, name in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE (10 bins)", "ece"), ("Brier score", "brier")):
         interval = f"95 % interval, by prompts that share no reply: {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
         assert f"{title:<22}  {metrics[name]:.3f}   {interval}" in lines

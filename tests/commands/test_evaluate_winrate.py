@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import DONE, GATE_NO, USER_ERROR
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
@@ -126,6 +127,14 @@ def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
     assert found["agreement"]["raw"]["value"] == 7 / 8
     assert "j and expert e01 agree" in result.stderr
     assert "is not known" not in result.stderr
+    beside = variant["opponents"]["base"]["experts"]
+    assert (beside["together"]["rows"], beside["together"]["raw"]["value"]) == (8, 7 / 8)
+    assert beside["by_judge"]["j"] == beside["together"]
+    assert read_json(home / "out" / "summary.json")["metrics"]["experts_agree/base"] == 7 / 8
+    lines = result.stderr.splitlines()
+    rates = [line for line in lines if line.startswith(("  win rate", "    at equal", "    and equal"))]
+    assert len(rates) == 5 and all(line.endswith("; judges and experts agree: 87.5 % of 8") for line in rates)
+    assert sum(line.endswith("; experts said nothing of it") for line in lines) == len(PRINCIPLES)
 
 
 def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> None:
@@ -145,12 +154,26 @@ def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> Non
     assert "holds evaluation=winrate; give evaluation=health another run_dir" in other.stderr
 
 
+def test_a_sweep_of_several_measurements_names_the_figure_of_each(home: Path) -> None:
+    given = [*data(home), "model.path=mine.jsonl", "against=base.jsonl", "judge=reward", "cluster.threads=1"]
+    result = cli("evaluate", "-m", "evaluation=winrate,health", *given[:-2], "sweep_dir=out", cwd=home)
+    table = [line.split() for line in result.stdout.split("\nresult")[1].splitlines()]
+    assert table[0][:2] == ["figure", "of"]
+    runs = {"winrate": "win_rate", "health": "limits_exceeded"}
+    for row, (evaluation, metric) in zip(table[1:], runs.items(), strict=True):
+        (folder,) = (home / "out").glob(f"*{evaluation}*")
+        value = read_json(folder / "summary.json")["metrics"][metric]
+        assert row[:3] == ["done", f"{value:.4f}", metric] and f"evaluation={evaluation}" in row
+
+
 def test_from_python_it_is_the_same(home: Path) -> None:
-    code = "from psychocounsel import api; print(api.evaluate({overrides!r}))"
+    """One process makes both evaluations, as a notebook does."""
+    lines = ["from psychocounsel import api"]
+    for evaluation, more in {"winrate": ["judge=reward"], "health": []}.items():
+        overrides = [f"evaluation={evaluation}", *data(home), "model.path=mine.jsonl", "against=base.jsonl", *more]
+        lines.append(f"print(api.evaluate({[*overrides, f'run_dir={evaluation}', 'cluster.threads=1']!r}))")
+    script = "\n".join(lines)
+    result = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     for evaluation in ("winrate", "health"):
-        overrides = [f"evaluation={evaluation}", *data(home), "model.path=mine.jsonl", "against=base.jsonl"]
-        more = [f"run_dir={evaluation}", "cluster.threads=1", *(["judge=reward"] if evaluation == "winrate" else [])]
-        script = code.format(overrides=[*overrides, *more])
-        result = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
         assert read_json(home / evaluation / "summary.json")["status"] == "finished"

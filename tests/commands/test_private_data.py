@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from psychocounsel.cluster.archive import archive
 from psychocounsel.engine.checkpoints.export_run import Export, export_run
 from psychocounsel.errors import USER_ERROR, UserError
 from tests.support.harness import cli, write_jsonl
+from tests.support.in_process import run_here
 
 SECRET = "zugzwangerl"  # stands in each speech and each reply
 PARENTS = {"config.yaml", "job.json", "overrides.txt", "code.txt"}  # of the command, which has read no data
@@ -89,9 +91,10 @@ def test_weights_of_confidential_data_go_to_no_hub_that_is_not_allowed(
     home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = home
-    refused = cli(
-        "export", "run", "push=me/mine", "to=out", cwd=folder, check_code=USER_ERROR, HF_ENDPOINT="https://hub.example"
-    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
+    refused = run_here("export run push=me/mine to=out")
+    assert refused.code == USER_ERROR
     (line,) = refused.stderr.splitlines()
     assert "push=me/mine: " in line and "hub.example is not in its data.allowed_hosts" in line
     assert not (folder / "out").exists()

@@ -16,6 +16,7 @@ from tests.support.export_runs import best_step, content
 from tests.support.harness import cli
 from tests.support.hub_http import Handler, Refusal
 from tests.support.hub_server import Hub
+from tests.support.in_process import run_here
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -112,9 +113,12 @@ def test_adapter_on_a_base_that_nobody_else_has_is_not_pushed(
     assert "model.safetensors" in online.repos["models/me/mine"].files("main")
 
 
-def test_push_without_the_right_token_is_one_line(policy_run: Path, tmp_path: Path, online: Hub) -> None:
-    arguments = [str(policy_run), "to=out", "push=me/mine"]
-    result = cli("export", *arguments, cwd=tmp_path, check_code=USER_ERROR, **address(online))
+def test_push_without_the_right_token_is_one_line(
+    policy_run: Path, tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_here(f"export {policy_run} to=out push=me/mine")
+    assert result.code == USER_ERROR
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert line.startswith("error: push=me/mine: ") and line.endswith("`hf auth login`, or HF_TOKEN")
     assert "401" in line and "Traceback" not in result.stderr

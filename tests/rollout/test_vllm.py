@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 from psychocounsel.data.group import Group, read_groups
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
 from tests.support.listening import addresses_of
+from tests.support.started import free_port, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 
@@ -171,26 +171,12 @@ def test_weights_come_to_every_worker_of_a_server_by_one_group(tmp_path: Path) -
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A server that a user has started."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "psychocounsel.serve", "--port", str(port), "model=tiny"]
-    server = subprocess.Popen(command, env={**os.environ, **KEY}, start_new_session=True)
-    deadline = time.monotonic() + 300
-    try:
-        while not _answers(f"http://127.0.0.1:{port}"):
-            assert server.poll() is None and time.monotonic() < deadline
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/health", timeout=5).json() == {"version": None}
-    except httpx.HTTPError:
-        return False
+    address = f"http://127.0.0.1:{port}"
+    well = {"version": None}
+    with started(command, f"{address}/health", lambda answer: answer.json() == well, env={**os.environ, **KEY}):
+        yield address
 
 
 def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_for(

@@ -210,7 +210,7 @@ def make_runs(folder: Path) -> None:
 
     def run(name: str, change: Callable[[RunDir], Any]) -> None:
         config = check(compose(["max_steps=2", f"run_dir={folder / name}"]))
-        job = make_job("psychocounsel.train", config, ["max_steps=2"], 0, None)
+        job = make_job("psychocounsel.train", config, ["max_steps=2"])
         write_run_directory(job)
         change(job.files)
 

@@ -35,7 +35,7 @@ TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
 TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
 
-_FORKED = ("train", "evaluate", "audit", "annotate", "export", "prepare", "jobs")
+_FORKED = ("train", "evaluate", "audit", "annotate", "export", "prepare", "jobs", "launch")
 _READ_AT_IMPORT = ("HF_", "VLLM_", "PATH")
 
 _SMALL = {

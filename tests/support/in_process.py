@@ -7,12 +7,9 @@ import shlex
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import lru_cache
 from io import StringIO
 from typing import Any
 
-import omegaconf._utils
-import omegaconf.base
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
@@ -70,13 +67,11 @@ def run_here(line: str) -> Answer:
 
 
 def _parse_files_once() -> None:
-    """Parse each YAML file and each interpolation once in this process: it takes most of the time of composing."""
+    """Parse each YAML file once in this process: it takes most of the time of composing."""
     Plugins.instance()
     source = SourcesRegistry.instance().resolve("file")
     if hasattr(source, "parse"):
         return
-    for module in (omegaconf.base, omegaconf._utils):  # their trees are only read; what is refused is not kept
-        module.parse = lru_cache(maxsize=None)(module.parse)  # type: ignore[attr-defined]
 
     def load_config(self: Any, config_path: str) -> Any:
         file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))

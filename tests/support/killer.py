@@ -167,3 +167,13 @@ class Mistake(Callback):
     def on(self, event: str, step: int, run: Run) -> None:
         if (event, step) == ("step_end", self.step):
             raise UserError("made to fail")
+
+
+@dataclass
+class EndAt(Callback):
+    """Ends the run after the evaluation of a step, as a search does that gives it up."""
+
+    step: int
+
+    def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
+        return f"enough at step {step}" if step == self.step else None

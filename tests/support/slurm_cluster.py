@@ -53,8 +53,8 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         return cli("train", *arguments, check_code=check_code, cwd=cwd, **{**self.environment, **environment})
 
-    def jobs(self, *arguments: str, check_code: int | None = 0) -> str:
-        done = cli("jobs", *arguments, check_code=check_code, **self.environment)
+    def jobs(self, *arguments: str, check_code: int | None = 0, **environment: str) -> str:
+        done = cli("jobs", *arguments, check_code=check_code, **{**self.environment, **environment})
         return done.stdout + done.stderr
 
     def call(self, *command: str) -> str:
@@ -82,10 +82,24 @@ class Cluster:
             time.sleep(0.3)
 
     def ended(self, folder: Path, seconds: float = 150) -> list[str]:
-        """Wait until nothing waits or runs; the states then."""
+        """Wait until nothing waits or runs; the states then.
+
+        The command takes far more of the cores, which the jobs need, than the queue does. It is asked when the queue has
+        changed, and every three seconds.
+        """
         live = {"running", "pending", "requeued"}
-        self.until(lambda: not live & set(self.states(folder)), seconds, folder)
-        return self.states(folder)
+        seen, asked, states = "", 0.0, list[str]()
+
+        def is_over() -> bool:
+            nonlocal seen, asked, states
+            queue = self.call("squeue", "--noheader", "--array", "--format=%i %T")
+            if queue == seen and time.monotonic() < asked + 3:
+                return False
+            seen, states, asked = queue, self.states(folder), time.monotonic()
+            return not live & set(states)
+
+        self.until(is_over, seconds, folder)
+        return states
 
     def state(self, run_dir: Path) -> dict[str, Any]:
         """`state.json` of a run, or nothing yet."""

@@ -11,6 +11,7 @@ needs it, and ends with the session.
 
 import atexit
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -101,6 +102,7 @@ def serve(address: str, session: int) -> None:
 
     multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
     forkserver.ensure_running()
+    gc.freeze()  # commands need not look through what will live anyway
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that answer
     ended = os.pidfd_open(session)
     with socket.socket(socket.AF_UNIX) as listener:

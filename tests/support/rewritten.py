@@ -1,0 +1,34 @@
+"""Rewrites the assertions of all tests as pytest does, once for all processes that run tests side by side.
+
+Each of those would rewrite every file itself, which takes it ten seconds: they begin together, so that none finds the work of
+another, and where PYTHONDONTWRITEBYTECODE is set pytest keeps nothing. What is kept, pytest reads in any case, if the source
+is still the same.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from _pytest.assertion import AssertionState, rewrite
+from _pytest.config import Config, get_config
+
+TESTS = Path(__file__).parent.parent
+
+
+@cache
+def _config() -> Config:
+    return get_config()
+
+
+def keep_rewritten(file: Path) -> None:
+    """Write the rewritten code of a file of tests to where pytest looks for it, unless it is there."""
+    folder = rewrite.get_cache_dir(file)
+    kept = folder / f"{file.stem}{rewrite.PYC_TAIL}"
+    if rewrite.try_makedirs(folder) and rewrite._read_pyc(file, kept) is None:
+        source_hash, code = rewrite._rewrite_test(file, _config())
+        rewrite._write_pyc(AssertionState(_config(), "rewrite"), code, source_hash, kept)
+
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor() as processes:
+        list(processes.map(keep_rewritten, [*TESTS.rglob("test_*.py"), *TESTS.rglob("conftest.py")], chunksize=8))

@@ -1,0 +1,43 @@
+"""A server in a process of its own, for as long as a test needs it."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+
+def free_port() -> int:
+    """A port of the loopback at which nobody listens now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def started(
+    command: Sequence[str], health: str, is_well: Callable[[httpx.Response], bool], **options: Any
+) -> Iterator[None]:
+    """Run `command` until the block ends; it begins once what the address `health` answers `is_well`."""
+
+    def answers() -> bool:
+        try:
+            return is_well(httpx.get(health, timeout=5, trust_env=False))
+        except httpx.HTTPError:
+            return False
+
+    server = subprocess.Popen(command, start_new_session=True, **options)
+    deadline = time.monotonic() + 300
+    try:
+        while not answers():
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.3)
+        yield
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
