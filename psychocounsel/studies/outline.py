@@ -1,5 +1,6 @@
 """A study for people: its graph with what would run, for dry_run=true, and at the end what has become of each stage."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -7,13 +8,13 @@ from statistics import fmean
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import SelectionDir
+from psychocounsel.rundir.paths import SelectionDir, telling_name
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.summary import is_finished, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.references import named_stages
-from psychocounsel.studies.study_plan import PlannedStage, StudyPlan
+from psychocounsel.studies.study_plan import PlannedStage, StudyCell, StudyPlan
 
 
 def outline(plan: StudyPlan, cluster: Cluster) -> str:
@@ -41,9 +42,11 @@ def _drawn(plan: StudyPlan) -> Iterator[str]:
         needs = named_stages(each.stage)
         depth[each.name] = max((depth[need] + 1 for need in needs), default=0)
         arrow = f"{'   ' * (depth[each.name] - 1)}└─ " if needs else ""
-        mapped = "for each cell of " if each.stage.for_each else "after "
-        listed = ", ".join(needs)
-        yield f"{arrow}{each.name}{f'  ({mapped}{listed})' if needs else ''}"
+        others = [need for need in needs if need not in each.stage.for_each]
+        said = [f"for each cell of {', '.join(each.stage.for_each)}"] if each.stage.for_each else []
+        said += [f"after {', '.join(others)}"] if others else []
+        listed = f"  ({'; '.join(said)})" if said else ""
+        yield f"{arrow}{each.name}{listed}"
 
 
 def _jobs(planned: PlannedStage) -> str:
@@ -86,13 +89,23 @@ def _asking(plan: StudyPlan) -> list[str]:
     """What the stages would ask of language models, where that is known before earlier stages have run."""
     lines = list[str]()
     for each in plan.stages:
-        for job in _to_run(each):
-            try:
-                said = _forecast(job)
-            except (UserError, OSError) as error:
-                said = [f"what it asks is known when earlier stages have run ({error})"]
-            lines += [f"{each.name}: {line}" for line in said]
-    return ["", *dict.fromkeys(lines)] if lines else []
+        cells = [cell for cell in each.cells if each.is_asked and not cell.job.finished]
+        for said, runs in Counter(map(_said, cells)).items():
+            whose = each.name if runs == 1 else f"{each.name}, each of {runs} runs"
+            lines += [f"{whose}: {line}" for line in said]
+    return ["", *lines] if lines else []
+
+
+def _said(cell: StudyCell) -> tuple[str, ...]:
+    """The lines of a cell, without the name of the run that it evaluates: cells of one stage mostly ask the same."""
+    try:
+        lines = _forecast(cell.job)
+    except (UserError, OSError) as error:
+        return (f"what it asks is known when earlier stages have run ({error})",)
+    if cell.parent is None:
+        return tuple(lines)
+    own = f"{telling_name(cell.parent.run_dir)}: "
+    return tuple("its model: " + line.removeprefix(own) if line.startswith(own) else line for line in lines)
 
 
 def _forecast(job: Job) -> list[str]:
