@@ -72,6 +72,7 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
     try:
         chosen = asked_stages(graph, asked.only, asked.start_at)
         refuse_unknown("force", asked.force, graph)
+        lines += [f"force={name}: only or start_at leaves it out; name it there" for name in {*asked.force} - {*chosen}]
     except UserError as error:
         lines.append(str(error))
     planning = _Planning(study, StudyDir(folder), asked, chosen)
