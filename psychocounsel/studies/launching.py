@@ -57,7 +57,7 @@ def launch(command: Launch) -> int:
 
 def _planned(command: Launch, files: StudyDir) -> tuple[StudyPlan, ForcedStages]:
     """The plan for the study's folder as it is now, and what is forced with this command."""
-    forced = ForcedStages.read(files).with_forced(command.force)
+    forced = ForcedStages.read(files).with_forced(command.force, files)
     asked = StudyRequest(
         command.only, command.start_at, command.common, command.force, forced.times, command.config_folders
     )

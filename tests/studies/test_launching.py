@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
-from psychocounsel.rundir.paths import StudyDir
-from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.studies import launching
@@ -77,7 +76,7 @@ def test_the_exit_code_tells_that_the_tables_could_not_be_written(
 
 def forced(plan: StudyPlan, *stages: str) -> ForcedStages:
     """What a command with force=[STAGES] reads and writes before it starts anything."""
-    found = ForcedStages.read(plan.files).with_forced([*stages])
+    found = ForcedStages.read(plan.files).with_forced([*stages], plan.files)
     found.write(plan.files)
     return found
 
@@ -94,19 +93,23 @@ def test_each_force_makes_a_stage_anew_once(tmp_path: Path) -> None:
     assert forced(plan, "dpo").times == {"dpo": 2}
 
 
-def test_a_force_that_waits_in_a_queue_goes_on_until_its_runs_have_ended(tmp_path: Path) -> None:
+def test_a_force_that_was_submitted_has_ended_when_nothing_of_it_is_live(tmp_path: Path) -> None:
     plan = planned(tmp_path, "force=[dpo]")
     plan.files.path.mkdir()
     forced(plan, "dpo").queued(plan).write(plan.files)
-    assert forced(plan, "dpo").times == {"dpo": 1}, "typed again while its jobs wait"
-    finish(plan, None, "dpo")
-    assert forced(plan, "dpo").times == {"dpo": 1}, "what follows it waits"
-    (last,) = plan.stages[-1].cells
+    submitted = ForcedStages.read(plan.files).submitted
+    assert [run.split("/")[0] for run in submitted["dpo"]] == ["dpo", "dpo", "each_health", "each_health", "health"]
+    assert forced(plan, "health").times == {"dpo": 1, "health": 1}, "another stage"
     finish(plan)
-    last.job.files.summary.unlink()
-    write_summary(last.run_dir, "failed")
-    assert forced(plan, "dpo").times == {"dpo": 2}, "nothing goes on by itself after a failure"
-    write_summary(last.run_dir, FINISHED)
+    (run_dir,) = (cell.run_dir for cell in plan.stages[-1].cells)
+    RunDir(run_dir).summary.unlink()
+    lock = Lock(RunDir(run_dir).owner)
+    assert lock.take()
+    try:
+        assert forced(plan, "dpo").times["dpo"] == 1, "typed again while the last run works"
+    finally:
+        lock.release()
+    assert forced(plan, "dpo").times["dpo"] == 2
 
 
 def test_a_finished_study_forces_anew_and_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,21 @@
 """`forced.json`: how often each stage of a study was made anew by `force=[STAGE]`, and which of these commands go on.
 
-A command that was killed or stopped, and is given again, forces nothing anew: it goes on. So does one whose jobs are still in a
-queue. A command that has ended, whether its runs finished or failed, does not: the next force=[STAGE] makes one more.
+A command that was killed or stopped, and is given again, forces nothing anew: it goes on. So does one of which a job still waits
+or runs in a queue. A command that has ended, whether its runs finished or failed, does not: the next force=[STAGE] makes one more.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from psychocounsel.cluster.status import rows_of
 from psychocounsel.rundir.paths import StudyDir
-from psychocounsel.rundir.summary import FINISHED, read_summary
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.sweep_table import ListedRun
 from psychocounsel.storage.files import read_mapping, write_json
 from psychocounsel.studies.graph import following
 from psychocounsel.studies.references import named_stages
 from psychocounsel.studies.study_plan import StudyPlan
-
-_FAILED = "failed"
 
 
 @dataclass
@@ -34,18 +34,21 @@ class ForcedStages:
 
     @classmethod
     def read(cls, files: StudyDir) -> "ForcedStages":
-        """The record, without what has ended in the queue since."""
         record = read_mapping(files.forced)
-        submitted = {
-            stage: list(runs) for stage, runs in record.get("submitted", {}).items() if not _ended(files.path, runs)
-        }
-        return cls(dict(record.get("times", {})), list(record.get("begun", [])), submitted)
+        return cls(dict(record.get("times", {})), list(record.get("begun", [])), dict(record.get("submitted", {})))
 
-    def with_forced(self, stages: Sequence[str]) -> "ForcedStages":
-        """The same after a command with force=[STAGES]."""
-        new = [stage for stage in dict.fromkeys(stages) if stage not in self.begun and stage not in self.submitted]
+    def with_forced(self, stages: Sequence[str], files: StudyDir) -> "ForcedStages":
+        """The same after a command with force=[STAGES].
+
+        Raises:
+            UserError: if the cluster, to which an earlier one submitted, does not answer.
+        """
+        asked = dict.fromkeys(stages)
+        ended = {each for each in asked if each in self.submitted and not _any_live(files.path, self.submitted[each])}
+        submitted = {stage: runs for stage, runs in self.submitted.items() if stage not in ended}
+        new = [stage for stage in asked if stage not in self.begun and stage not in submitted]
         times = self.times | {stage: self.times.get(stage, 0) + 1 for stage in new}
-        return ForcedStages(times, [*self.begun, *new], self.submitted)
+        return ForcedStages(times, [*self.begun, *new], submitted)
 
     def write(self, files: StudyDir) -> None:
         if self.times:
@@ -72,7 +75,6 @@ def _runs(plan: StudyPlan, forced: str) -> list[str]:
     return [plan.relative(cell.run_dir) for each in stages for cell in each.cells]
 
 
-def _ended(study: Path, runs: Collection[str]) -> bool:
-    """Whether all runs have finished, or one has failed: then no job of the command goes on by itself to its end."""
-    ends = [read_summary(study / run).get("status") for run in runs]
-    return _FAILED in ends or all(end == FINISHED for end in ends)
+def _any_live(study: Path, runs: Collection[str]) -> bool:
+    """Whether one of these runs waits or runs in its cluster's queue."""
+    return any(row.is_live for row in rows_of([ListedRun(None, study / run, "") for run in runs if is_run(study / run)]))
