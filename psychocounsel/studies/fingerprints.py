@@ -24,7 +24,11 @@ def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Itera
     """
     recipes = config.get("settled")
     settled: Any = OmegaConf.to_container(recipes) if recipes else {}
-    kept = {key: value for key, value in deciding(config).items() if key.split(".")[0] not in _ELSEWHERE and key not in settled}
+    kept = {
+        key: value
+        for key, value in deciding(config).items()
+        if key.split(".")[0] not in _ELSEWHERE and key not in settled
+    }
     content = _contents(kept, study, config.paths.cache)
     return _hash(
         [module, _without([kept, settled], str(study)), sorted(needed), times, *([content] if content else [])]

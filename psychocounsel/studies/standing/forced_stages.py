@@ -1,7 +1,7 @@
 """`forced.json`: how often each stage of a study was made anew by `force=[STAGE]`, and which of these commands go on.
 
-A command that was killed or stopped, and is given again, forces nothing anew: it goes on. So does one of which a job still waits
-or runs in a queue. A command that has ended, whether its runs finished or failed, does not: the next force=[STAGE] makes one more.
+A command that was killed or stopped, and is given again, forces nothing anew: it goes on. So does one of which a job still
+waits or runs in a queue. Once a command has ended, whether its runs finished or failed, the next force=[STAGE] makes one more.
 """
 
 from collections.abc import Collection, Sequence
@@ -77,4 +77,6 @@ def _runs(plan: StudyPlan, forced: str) -> list[str]:
 
 def _any_live(study: Path, runs: Collection[str]) -> bool:
     """Whether one of these runs waits or runs in its cluster's queue."""
-    return any(row.is_live for row in rows_of([ListedRun(None, study / run, "") for run in runs if is_run(study / run)]))
+    return any(
+        row.is_live for row in rows_of([ListedRun(None, study / run, "") for run in runs if is_run(study / run)])
+    )

@@ -48,9 +48,11 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     headings = ["setting", "runs", *(f"{place:g} {_TITLES[axis]}" for axis, place in cuts)]
     notes = [f"{layout['metric']}, linear between a run's evaluations"]
     if any(axis == "gpu_hours" for axis, _ in cuts):
-        notes.append("GPU-hours: the time of a run's steps times its processes, of the attempts that finished it; replies and rewards of "
-            "rounds are part of steps. Evaluations, checkpoints, loading, servers' GPUs and steps that were lost to a stop are "
-            "not. Without GPUs, hours of processes")
+        notes.append(
+            "GPU-hours: the time of the steps that a run kept, replies and rewards of rounds included, times the processes of "
+            "its last attempt; without GPUs, hours of processes. Not counted: evaluations, checkpoints, loading, steps that "
+            "were taken again after a stop, and GPUs of servers"
+        )
     if short:
         notes.append("not reached: so many of the setting's runs have no evaluation at or beyond this place")
     return Table(title, headings, rows, notes)
