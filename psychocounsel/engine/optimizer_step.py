@@ -46,6 +46,7 @@ class OptimizerStep:
             line = {"loss": found.pop("loss"), **line, **speed, **found}
         else:
             line["groups"], rested = 0, self.main in idle
+            line["step_seconds"] = time.perf_counter() - started  # replies of a round may have been written in it
         state.advance()
         state.skipped += rested
         skipped = {"skipped_steps": state.skipped} if state.skipped else {}

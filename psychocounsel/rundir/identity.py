@@ -52,6 +52,8 @@ _MAY_DIFFER_WITHIN = re.compile(
 )
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any
 _MAY_GROW = ("max_steps", "epochs")
+# Which of these decide all the same what a run has made at its end: its figures, its best model, and which steps were done.
+_DECIDE_THE_END = ("eval.every", "guard", "callbacks", "steps", "remove", *_MAY_GROW)
 # What a run fills in where its command leaves it open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")
@@ -80,6 +82,18 @@ def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> 
         key: value
         for key, value in flat.items()
         if defines(key) or any(is_of(key, each) for each in keys) or (became_others and key.endswith(".addresses"))
+    }
+
+
+def deciding(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run with all else that decides what it has made when it has finished.
+
+    Where it runs, how it is saved and watched, and how servers are reached does not.
+    """
+    return {
+        key: value
+        for key, value in _flat(config).items()
+        if _defines(key) or any(is_of(key, each) for each in _DECIDE_THE_END)
     }
 
 

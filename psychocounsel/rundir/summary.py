@@ -10,7 +10,7 @@ from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
 
-_SMALLER = re.compile(r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded)(_low|_high)?")
+_SMALLER = re.compile(r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded|reward_drop)(_low|_high)?")
 _LARGER = re.compile(
     r"(accuracy|auc|margin|win_rate|reward|reward_mean|reward_(?!std).+|accuracy_.+|pairs)(_low|_high)?"
 )
@@ -45,7 +45,7 @@ def objective(run_dir: Path, metric: str) -> float | None:
 
 
 def smaller_is_better(metric: str, mode: str) -> bool:
-    """Whether the smallest value of a metric is the best; `mode` is min, max, or auto: by its name, else the largest."""
+    """Whether the smallest value of a metric is the best; `mode` is min, max, or auto: by its name."""
     return (known_mode(metric) if mode == "auto" else mode) == "min"
 
 

@@ -33,6 +33,7 @@ from psychocounsel.settings.typed.annotate_arguments import annotate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.overrides import check_overrides
 from psychocounsel.storage.files import shipped
+from psychocounsel.studies.references import value_of
 
 _OURS = {
     "run_dir": "cells lie in the study's folder, study_dir=DIR",
@@ -92,6 +93,7 @@ class Composer:
             lists[key] = [text]
             if override.is_sweep_override():
                 lists[key] = [f"{key}={value}" for value in _values(text, override)]
+                _refuse_twice(key_of(key), lists[key])
                 swept.add(key_of(key))
         found = with_rows([list(each) for each in product(*lists.values())], rows)
         return [
@@ -167,6 +169,14 @@ def _values(text: str, override: Override) -> Iterator[str]:
     if not override.is_discrete_sweep():
         raise UserError(f"{text}: a stage sweeps over values, as KEY=A,B")
     return override.sweep_string_iterator()
+
+
+def _refuse_twice(key: str, texts: Sequence[str]) -> None:
+    """Refuse a value that a sweep has twice, however it is written (0.1, 1e-1)."""
+    values = [value_of(text) for text in texts]
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise UserError(f"{key}: the sweep has the value {value} twice; give each value once")
 
 
 @contextmanager

@@ -9,25 +9,26 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.rundir.identity import identity
+from psychocounsel.rundir.identity import deciding
 from psychocounsel.storage.hashes import content_id
 
-_LENGTHS = ("max_steps", "epochs")
 _ELSEWHERE = ("out", "settled")  # where a cell lies, on which nothing depends, and what is counted by itself
 _FOLDER_KEYS = ("path", "eval_path", "model")  # which name folders of data or of a model
 _STUDY = "STUDY"  # in the place of the study's folder, which may be moved
 
 
 def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Iterable[str], times: int = 0) -> str:
-    """The fingerprint of a cell: of its checked configuration, of the local files that it names, and of all cells that it needs.
+    """The fingerprint of a cell: of all that decides what it will have made, of local files that it names, and of cells it needs.
 
     `times` is how often its stage was made anew by force. Where a stage chooses a value later, how it is chosen counts.
     """
     recipes = config.get("settled")
     settled: Any = OmegaConf.to_container(recipes) if recipes else {}
-    lengths = {key: config[key] for key in _LENGTHS if key in config}
-    values = {**identity(config), **lengths}
-    kept = {key: value for key, value in values.items() if key.split(".")[0] not in _ELSEWHERE and key not in settled}
+    kept = {
+        key: value
+        for key, value in deciding(config).items()
+        if key.split(".")[0] not in _ELSEWHERE and key not in settled
+    }
     content = _contents(kept, study, config.paths.cache)
     return _hash(
         [module, _without([kept, settled], str(study)), sorted(needed), times, *([content] if content else [])]

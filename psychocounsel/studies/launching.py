@@ -1,23 +1,24 @@
 """What `launch` does once its command line is read: plan the study, show it, or run what has not finished."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import pin
 from psychocounsel.cluster.local import Local
-from psychocounsel.errors import DONE, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.sweep_table import add_to_table
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import write_atomically, write_json
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.studies.folders import write_record
 from psychocounsel.studies.local_run import run_here
 from psychocounsel.studies.outline import ending, outline
 from psychocounsel.studies.planning import plan_study
+from psychocounsel.studies.standing.forced_stages import ForcedStages
 from psychocounsel.studies.study_plan import StudyPlan, StudyRequest
 from psychocounsel.studies.typed import Launch
 
@@ -29,30 +30,38 @@ def launch(command: Launch) -> int:
         UserError: for mistakes in the study, all at once; where another process launches it; where it cannot be submitted.
     """
     files = StudyDir(command.folder)
-    _refuse_others(files)
-    forced = _Forced.read(files).with_forced(command.force)
-    asked = StudyRequest(
-        command.only, command.start_at, command.common, command.force, forced.times, command.config_folders
-    )
-    plan = plan_study(command.study, command.folder, asked)
-    cluster = _cluster(plan)
     if command.dry_run:
-        print(outline(plan, cluster))
+        plan, _ = _planned(command, files)
+        print(outline(plan, _cluster(plan)))
+        if owner := holder(files.owner):
+            print(f"a launcher is at work here: process {owner['pid']} on {owner['host']}")
         return DONE
-    files.path.mkdir(parents=True, exist_ok=True)
-    with _owned(files):
+    _refuse_others(files)
+    with _folder(files.path), _owned(files):  # nobody else changes the folder between the plan and the runs
+        plan, forced = _planned(command, files)
+        cluster = _cluster(plan)
         forced.write(files)
         write_atomically(files.study, command.study.text())
         write_json(files.cells, plan.listing())
-        if isinstance(cluster, Local):
-            code, failed = run_here(plan, cluster, command.parallel, lambda: _check_rows(plan, cluster))
-            print(ending(plan, failed), flush=True)
-        else:
+        if not isinstance(cluster, Local):
             _check_rows(plan, cluster)
             code = _submit(plan, cluster)
-        if code == DONE:
-            forced.done(files)
+            forced.queued(plan).write(files)
+            return code
+        code, failed = run_here(plan, cluster, command.parallel, lambda: _check_rows(plan, cluster))
+        print(ending(plan, failed), flush=True)
+        if code != CONTINUE_LATER:
+            forced.ended(plan).write(files)
     return code
+
+
+def _planned(command: Launch, files: StudyDir) -> tuple[StudyPlan, ForcedStages]:
+    """The plan for the study's folder as it is now, and what is forced with this command."""
+    forced = ForcedStages.read(files).with_forced(command.force, files)
+    asked = StudyRequest(
+        command.only, command.start_at, command.common, command.force, forced.times, command.config_folders
+    )
+    return plan_study(command.study, command.folder, asked), forced
 
 
 def _cluster(plan: StudyPlan) -> Cluster:
@@ -91,43 +100,26 @@ def _submit(plan: StudyPlan, cluster: Cluster) -> int:
     return cluster.submit_study(plan.groups()).exit_code
 
 
-@dataclass
-class _Forced:
-    """`forced.json`: how often each stage was made anew, and which of these commands have not finished yet.
-
-    A command that was killed and is given again forces nothing anew: it goes on.
-    """
-
-    times: dict[str, int]
-    pending: list[str]
-
-    @classmethod
-    def read(cls, files: StudyDir) -> "_Forced":
-        record = read_mapping(files.forced)
-        return cls(dict(record.get("times", {})), list(record.get("pending", [])))
-
-    def with_forced(self, stages: list[str]) -> "_Forced":
-        """The same after a command with force=[STAGES]."""
-        new = [stage for stage in dict.fromkeys(stages) if stage not in self.pending]
-        times = self.times | {stage: self.times.get(stage, 0) + 1 for stage in new}
-        return _Forced(times, [*self.pending, *new])
-
-    def write(self, files: StudyDir) -> None:
-        if self.times:
-            write_json(files.forced, {"times": self.times, "pending": self.pending})
-
-    def done(self, files: StudyDir) -> None:
-        """The command has finished: the next one may force these stages again."""
-        if self.pending:
-            write_json(files.forced, {"times": self.times, "pending": []})
-
-
 def _refuse_others(files: StudyDir) -> None:
     if owner := holder(files.owner):
         raise UserError(
             f"{files.path}: this study is being run by process {owner['pid']} on {owner['host']}: wait for it, or stop it; the "
             "same command then goes on"
         )
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make the study's folder. If the block fails, folders that are new and empty go again."""
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, and so do its parents
+            for each in new:
+                each.rmdir()
+        raise
 
 
 @contextmanager

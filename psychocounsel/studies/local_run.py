@@ -84,14 +84,14 @@ class StudyProgress:
 def run_here(plan: StudyPlan, cluster: Local, parallel: int, check: Callable[[], None]) -> tuple[int, set[Path]]:
     """Run what has not finished, up to `parallel` jobs at a time; `check` is called before the first.
 
-    Returns the exit code, and the run directories of jobs that failed.
+    Returns the exit code, that of the job that writes the tables included, and the run directories of jobs that failed.
 
     A stop request (Ctrl-C, SIGTERM) lets running jobs save and ends with 75: the same command goes on.
 
     Raises:
         UserError: if `check` finds a mistake, or there are fewer GPUs than jobs at a time.
     """
-    progress = StudyProgress(plan)
+    progress, table = StudyProgress(plan), DONE
     with _interruptible():
         try:
             if parallel == 1:
@@ -100,12 +100,12 @@ def run_here(plan: StudyPlan, cluster: Local, parallel: int, check: Callable[[],
                 _one_after_another(progress)
             else:
                 _side_by_side(progress, cluster, parallel, check)
-            if plan.table is not None and progress.next() is None:
-                run_job(plan, plan.table)
+            if plan.table is not None and not plan.table.finished and progress.next() is None:
+                table = run_job(plan, plan.table)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr, flush=True)
             return CONTINUE_LATER, progress.failed()
-    return progress.exit_code(), progress.failed()
+    return worst([progress.exit_code(), table]), progress.failed()
 
 
 def _one_after_another(progress: StudyProgress) -> None:

@@ -43,7 +43,7 @@ def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
 def table_job(plan: StudyPlan) -> Job | None:
     """The job that writes the study's tables when all others have ended; None of a study without cells.
 
-    It is finished where nothing else is to run, and the tables were written of the same runs in the same layout.
+    It is finished where nothing else is to run, and the tables are there, of the same runs in the same layout.
     """
     jobs = [job for each in plan.stages for job in each.jobs()]
     if not jobs:
@@ -61,6 +61,7 @@ def table_job(plan: StudyPlan) -> Job | None:
         all(each.finished for each in asked)
         and written.get("fingerprint") == fingerprint
         and written.get("runs") == ended
+        and all((plan.files.path / name).is_file() for name in written.get("files") or [])
     )
     return job
 

@@ -39,6 +39,7 @@ from psychocounsel.studies.references import (
 from psychocounsel.studies.study_file import Study, StudyStage, near
 from psychocounsel.studies.study_plan import PlannedStage, StudyCell, StudyErrors, StudyPlan, StudyRequest
 from psychocounsel.studies.tables import problems
+from psychocounsel.studies.tables.known_columns import unknown_figures
 
 _EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 
@@ -72,13 +73,14 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
     try:
         chosen = asked_stages(graph, asked.only, asked.start_at)
         refuse_unknown("force", asked.force, graph)
+        lines += [f"force={name}: only or start_at leaves it out; name it there" for name in {*asked.force} - {*chosen}]
     except UserError as error:
         lines.append(str(error))
     planning = _Planning(study, StudyDir(folder), asked, chosen)
     with composer(asked.folders) as planning.composer:
         for name in in_order(graph):
             planning.add(study.stages[name])
-    lines += [*planning.lines(), *problems(study)]
+    lines += [*planning.lines(), *([*problems(study)] or unknown_figures(study, planning.planned))]
     plan = StudyPlan(study, planning.files, planning.planned)
     if lines := lines or planning.lines_of_unfinished(plan):
         raise StudyErrors(lines)
@@ -197,7 +199,7 @@ class _Planning:
         run_dir = folders.choose(fingerprint, base, combination.named or combination.swept, own)
         if other := next((cell for cell in planned.cells if cell.run_dir == run_dir), None):
             raise UserError(
-                f"is the same run as that of {' '.join(other.job.overrides)}: sweep keys that tell runs apart"
+                f"is the same run as that of {' '.join(other.job.overrides)}: leave one out, or sweep a key that tells them apart"
             )
         self.fingerprints[run_dir] = fingerprint
         job = self._job(planned, config, overrides, run_dir)

@@ -22,7 +22,8 @@ _CRASHED = 1
 class Slots:
     """`count` processes, each of which does `run(place)` for one job at a time; together they use this machine's cores and GPUs.
 
-    Made before this process has started any of its own. What jobs print is kept, and shown of those that fail.
+    Made before this process has started any of its own; one that was killed is made anew. What jobs print is kept, and shown of
+    those that fail.
 
     Raises:
         UserError: if there are fewer GPUs than slots.
@@ -31,7 +32,8 @@ class Slots:
     def __init__(self, count: int, gpus: int, run: Callable[[int], int]) -> None:
         if gpus and count > gpus:
             raise UserError(f"parallel={count}: there are {gpus} GPUs here, and each run takes one or more")
-        self.slots = [_Slot(number, count, gpus, run) for number in range(count)]
+        self.make = lambda number: _Slot(number, count, gpus, run)
+        self.slots = [self.make(number) for number in range(count)]
         self.stack = ExitStack()
 
     def __enter__(self) -> "Slots":
@@ -49,17 +51,23 @@ class Slots:
         return bool(self.requests)
 
     def is_free(self) -> bool:
-        return any(slot.place is None and slot.process.is_alive() for slot in self.slots)
+        """Whether a process has no job; one that was killed is replaced first."""
+        for number, slot in enumerate(self.slots):
+            if slot.place is None and not slot.process.is_alive():
+                slot.pipe.close()
+                self.slots[number] = self.make(number)
+        return any(slot.place is None for slot in self.slots)
 
     def busy(self) -> bool:
         return any(slot.place is not None for slot in self.slots)
 
     def start(self, place: int) -> None:
         """Let a free process run a job."""
-        slot = next(slot for slot in self.slots if slot.place is None and slot.process.is_alive())
+        slot = next(slot for slot in self.slots if slot.place is None)
         slot.place = place
         slot.begins_at = slot.output.seek(0, os.SEEK_END)
-        slot.pipe.send(place)
+        with suppress(OSError):  # it was killed just now: `ended` finds that
+            slot.pipe.send(place)
 
     def ended(self) -> Iterator[tuple[int, int, str]]:
         """Place and exit code of each job that has ended, and the last lines that it printed; waits a moment for one."""
@@ -72,7 +80,7 @@ class Slots:
                 code = pipe.recv()
             except (EOFError, ConnectionError):
                 slot.process.join()
-                code = CONTINUE_LATER if slot.process.exitcode in (CONTINUE_LATER, -signal.SIGTERM) else _CRASHED
+                code = _code_of(slot.process.exitcode)
             place, slot.place = slot.place, None
             yield place, code, slot.said()
 
@@ -101,6 +109,13 @@ class _Slot:
         self.output.seek(self.begins_at)
         lines = self.output.read().decode(errors="replace").splitlines()[-_SHOWN_LINES:]
         return "".join(f"\n    {line}" for line in lines)
+
+
+def _code_of(exitcode: int | None) -> int:
+    """The exit code of the job whose process ended with it: a stop request, else a failure, as a shell has it of signals."""
+    if exitcode in (CONTINUE_LATER, -signal.SIGTERM):
+        return CONTINUE_LATER
+    return 128 - exitcode if exitcode is not None and exitcode < 0 else _CRASHED
 
 
 def _environment(number: int, count: int, gpus: int) -> dict[str, str]:

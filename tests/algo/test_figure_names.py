@@ -71,7 +71,7 @@ def test_the_figures_of_a_reward_model_are_all_named() -> None:
 
 
 def test_figures_of_a_loss_of_ones_own_are_not_known_and_those_of_replies_always_are() -> None:
-    own = check(compose([f"algo._target_={__name__}.OwnLoss", "checkpoint.metric=eval/mine"]))
+    own = check(compose([f"algo._target_={__name__}.OwnLoss", "checkpoint.metric=eval/mine", "checkpoint.mode=max"]))
     assert figures_of(own) is None
     online = figures_of(check(compose(["algo=online_dpo", "guard.kl=3"]))) or []
     assert {"eval/reward", "eval/kl", "guard/kl"} <= {*online}
@@ -84,3 +84,13 @@ def test_a_misspelt_checkpoint_metric_is_refused_before_a_run_starts() -> None:
         UserError, match=r"^checkpoint.metric=eval/acuracy: no such figure; did you mean eval/accuracy\?"
     ):
         check(compose(["checkpoint.metric=eval/acuracy"]))
+
+
+def test_a_checkpoint_metric_of_an_unknown_direction_asks_for_it() -> None:
+    given = ["eval.replies=true", "checkpoint.metric=eval/length"]
+    with pytest.raises(
+        UserError, match=r"eval/length: is its smallest or its largest value the best\? Add checkpoint.mode=min or"
+    ):
+        check(compose(given))
+    assert check(compose([*given, "checkpoint.mode=min"])).checkpoint.mode == "min"
+    check(compose(["data.dev_fraction=0", "checkpoint.metric=eval/mine"]))

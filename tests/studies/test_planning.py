@@ -301,3 +301,47 @@ def test_a_choice_by_test_data_or_without_a_direction_is_refused(
 )
 def test_smaller_is_better_where_it_is(metric: str, mode: str) -> None:
     assert known_mode(metric) == mode and smaller_is_better(metric, "auto") == (mode == "min")
+
+
+@pytest.mark.parametrize(
+    "change", ["eval.every=1", "guard.unfinished=0.5", "+callbacks.mine={_target_: builtins.dict}", "max_steps=2"]
+)
+def test_what_decides_the_figures_of_a_finished_run_makes_another(change: str, tmp_path: Path) -> None:
+    given = ["only=[sft,dpo]", "sft.reward=tiny", "sft.eval.replies=true", "sft.rollout.max_tokens=8"]
+    finish(planned(tmp_path, *given), None, "sft", "dpo")
+    assert to_run(planned(tmp_path, *given)) == []
+    changed = to_run(planned(tmp_path, *given, f"sft.{change}" if change[0] != "+" else f"sft.+{change[1:]}"))
+    assert [text.partition("/")[0] for text in changed] == ["sft", "dpo", "dpo", "dpo"]
+    for same in ("sft.checkpoint.every=1", "sft.engine.watchdog_minutes=5", "cluster.threads=1"):
+        assert to_run(planned(tmp_path, *given, same)) == [], same
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [("[1,2,1]", "seed: the sweep has the value 1 twice"), ("[1,1]", "seed: the sweep has the value")],
+)
+def test_a_value_that_a_sweep_has_twice_is_refused_in_a_line(seeds: str, said: str, tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, CHAIN, f"seeds={seeds}")
+    assert line.startswith(f"stage dpo: {said}") and line.endswith("give each value once")
+    (line,) = mistakes(tmp_path, CHAIN, "dpo.algo.beta=0.1,1e-1")
+    assert line.startswith("stage dpo: algo.beta: the sweep has the value 0.1 twice")
+
+
+def test_a_misspelt_figure_of_a_table_is_refused_where_the_names_are_known(tmp_path: Path) -> None:
+    table = (
+        "table:\n"
+        "  ours: {rows: [sft, dpo], columns: {a: {metric: eval/acuracy}, b: last:eval/loss, c: eval/margin, d: step}}\n"
+        "  judged: {rows: {x: health}, columns: {too long: limits_exeeded, unfinished: unfinished}}\n"
+        "  cut: {kind: cuts, rows: [dpo], metric: eval/reward, at: {steps: [1]}}\n"
+        "  curve: {kind: curves, rows: [dpo], columns: {margin: eval/margn}}\n"
+    )
+    lines = mistakes(tmp_path, CHAIN + table)
+    for said in (
+        "table.ours.columns.a: eval/acuracy: no row will have such a figure; did you mean eval/accuracy? (there will be",
+        "table.judged.columns.too long: limits_exeeded: no row will have such a figure; did you mean limits_exceeded?",
+        "table.cut.metric: eval/reward: no row will have such a figure",
+        "table.curve.columns.margin: eval/margn: no row will have such a figure; did you mean eval/margin?",
+    ):
+        assert any(line.startswith(said) for line in lines), (said, lines)
+    assert len(lines) == 4, lines
+    assert len(mistakes(tmp_path, CHAIN + table, "sft.max_steps=many")) == 4, "sft hides a row of one table"

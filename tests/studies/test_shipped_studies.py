@@ -1,6 +1,8 @@
 """The studies in launch/: all stages compose, at full size and with the shipped model; a small quickstart ends in its table."""
 
 import csv
+import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,19 @@ def test_the_trial_of_a_study_plans_with_nothing_but_what_ships(name: str, tmp_p
                 assert model == "builtin:tiny" or model.startswith(str(tmp_path))
                 assert cell.job.config.data.path in ("builtin:sample", None) or cell.job.config.data.mix
                 assert cell.job.config.max_steps <= 2
+
+
+def test_the_mixture_of_paper_has_the_data_that_are_typed(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"I cannot sleep {n}", "chosen": "What keeps you awake?", "rejected": "Sleep."} for n in range(40)
+    ]
+    data = tmp_path / "mine.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [text for text in TRIALS["paper"] if not text.startswith("data=")]
+    command = read_arguments(["study=paper", f"study_dir={tmp_path}/s", *given, f"data='data=local data.path={data}'"])
+    study = replace(command.study, stages={"mix": command.study.stages["mix"]}, table={})
+    ((mix,),) = [each.cells for each in plan_study(study, command.folder, StudyRequest()).stages]
+    assert [(each.path, each.rows) for each in mix.job.config.data.mix] == [(str(data), 8), ("builtin:sample", 8)]
 
 
 @pytest.mark.slow

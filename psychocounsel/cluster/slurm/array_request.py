@@ -72,10 +72,21 @@ def send(array: ArrayRequest, place: Path, code: Sequence[Path]) -> None:
     write_atomically(array.files.tasks, "".join("\t".join(map(str, task)) + "\n" for task in runs))
     write_atomically(array.files.script, script_of(array, place, code))
     submissions.write(array.files, place, [], runs, code)
-    for _ in range(array.cluster.segments):  # each link begins when the one before has ended, however it did
-        link = [f"--dependency=afterany:{array.ids[-1]}", "--kill-on-invalid-dep=yes"] if array.ids else []
-        array.ids.append(scheduler.submit(array.files.script, *link))
+    for _ in range(array.cluster.segments):
+        array.ids.append(scheduler.submit(array.files.script, *segment_options(array)))
     submissions.write(array.files, place, array.ids, runs, code)
+
+
+def segment_options(array: ArrayRequest) -> list[str]:
+    """The options of sbatch for the next segment: it begins when the one before has ended, however it did.
+
+    They take the place of the script's own dependency, so that what the first segment waits for stands there again: one that
+    SLURM cancelled, because what it needs failed, has ended as well.
+    """
+    if not array.ids:
+        return []
+    links = ",".join(filter(None, (f"afterany:{array.ids[-1]}", array.dependency)))
+    return [f"--dependency={links}", "--kill-on-invalid-dep=yes"]
 
 
 def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:

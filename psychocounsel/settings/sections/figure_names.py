@@ -7,13 +7,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.summary import known_mode
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
 
 _EVALUATED = "eval/"
 _OF_REPLIES = ("reward", "length", "unfinished", "repetition", "win_rate", "win_rate_low", "win_rate_high")
 _OF_AUDITS = ("blind_accuracy", "blind_low", "blind_high", "*_accuracy", "*_reads")
-_NOTHING_HELD_OUT = "data.dev_fraction=0 holds nothing out to measure it on: give it, or data.eval_path"
+NOTHING_HELD_OUT = "data.dev_fraction=0 holds nothing out to measure it on: give it, or data.eval_path"
 
 
 def figures_of(config: DictConfig) -> list[str] | None:
@@ -41,7 +42,7 @@ def refuse_unknown_figure(said: str, name: str, config: DictConfig) -> None:
     if known is None or any(fnmatchcase(name, each) for each in known):
         return
     if not known:
-        raise UserError(f"{said}: {_NOTHING_HELD_OUT}")
+        raise UserError(f"{said}: {NOTHING_HELD_OUT}")
     near = suggestion(name, known)
     near = f"; {near}" if near.startswith("did you") else ""
     raise UserError(f"{said}: no such figure{near} (there will be {', '.join(known)})")
@@ -51,10 +52,17 @@ def check_checkpoint_metric(config: DictConfig) -> None:
     """Refuse a `checkpoint.metric` that no evaluation of this training gives; without held-out data there are none.
 
     Raises:
-        UserError: naming the nearest one.
+        UserError: naming the nearest one; or if neither `checkpoint.mode` nor its name tells which value is the best.
     """
-    if figures_of(config) != []:
-        refuse_unknown_figure(f"checkpoint.metric={config.checkpoint.metric}", config.checkpoint.metric, config)
+    if figures_of(config) == []:
+        return
+    metric, mode = config.checkpoint.metric, config.checkpoint.mode
+    refuse_unknown_figure(f"checkpoint.metric={metric}", metric, config)
+    if mode == "auto" and known_mode(metric) is None:
+        raise UserError(
+            f"checkpoint.metric={metric}: is its smallest or its largest value the best? Add checkpoint.mode=min or "
+            "checkpoint.mode=max"
+        )
 
 
 def _of_training(config: DictConfig) -> list[str] | None:

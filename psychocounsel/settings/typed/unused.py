@@ -169,10 +169,10 @@ def _of_model(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
     data = config.data
-    if data.mix:
+    if data.mix and all(entry.path != data.path for entry in data.mix):
         for name in ("path", "split", "revision"):
             yield f"data.{name}", "data.mix names the rows to train on"
-    elif not _is_on_hub(data.path):
+    elif not data.mix and not _is_on_hub(data.path):
         yield "data.revision", "data.path is no dataset of the hub"
     if not _is_on_hub(data.eval_path):
         yield "data.eval_revision", "data.eval_path is no dataset of the hub"

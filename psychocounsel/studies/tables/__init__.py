@@ -33,7 +33,7 @@ def write(files: StudyDir, study: Study) -> list[Path]:
     if found := list(problems(study)):
         raise UserError(found[0])
     runs, written = read_runs(files), list[Path]()
-    for name, layout in _layouts(study).items():
+    for name, layout in layouts(study).items():
         made = KINDS[layout.get("kind", "runs")].table(runs, layout, str(layout.get("title") or name))
         for ending, text in (("csv", csv_of(made)), ("md", markdown_of(made)), ("tex", latex_of(made, name))):
             path = files.written_table(name, ending)
@@ -44,7 +44,7 @@ def write(files: StudyDir, study: Study) -> list[Path]:
 
 def problems(study: Study) -> Iterator[str]:
     """What is wrong with the study's `table`, a line each: asked before anything runs."""
-    for name, layout in _layouts(study).items():
+    for name, layout in layouts(study).items():
         place = f"table.{name}"
         if not name.isidentifier() or name in study.stages:
             yield f"{place}: a table needs a name of letters, digits and _, and none of a stage"
@@ -69,7 +69,7 @@ def problems(study: Study) -> Iterator[str]:
         yield from (f"{place}.{line}" for line in KINDS[kind].problems(layout))
 
 
-def _layouts(study: Study) -> dict[str, Any]:
+def layouts(study: Study) -> dict[str, Any]:
     """The tables that the study's file asks for; without any, every stage with its own metric."""
     layouts: dict[str, Any] = _with_values(study.table, study)
     return layouts or {_DEFAULT: {"rows": [*study.stages], "title": study.about or study.name}}

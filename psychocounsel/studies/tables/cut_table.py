@@ -31,6 +31,11 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
             yield f"at.{axis}: is a list of numbers"
 
 
+def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figure that a layout without problems names, with its place."""
+    return iter([("metric", layout["metric"])])
+
+
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """The table of a layout without problems."""
     cuts = [(axis, float(place)) for axis, places in layout["at"].items() for place in places]
@@ -43,7 +48,11 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     headings = ["setting", "runs", *(f"{place:g} {_TITLES[axis]}" for axis, place in cuts)]
     notes = [f"{layout['metric']}, linear between a run's evaluations"]
     if any(axis == "gpu_hours" for axis, _ in cuts):
-        notes.append("GPU-hours: the time of all steps times processes; without GPUs, hours of processes")
+        notes.append(
+            "GPU-hours: the time of the steps that a run kept, replies and rewards of rounds included, times the processes of "
+            "its last attempt; without GPUs, hours of processes. Not counted: evaluations, checkpoints, loading, steps that "
+            "were taken again after a stop, and GPUs of servers"
+        )
     if short:
         notes.append("not reached: so many of the setting's runs have no evaluation at or beyond this place")
     return Table(title, headings, rows, notes)

@@ -25,6 +25,11 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
             yield f"columns.{heading}: is a figure of evaluations while training, as eval/reward"
 
 
+def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures that a layout without problems names, each with its place."""
+    return ((f"columns.{heading}", metric) for heading, metric in layout["columns"].items())
+
+
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """The table of a layout without problems: of each setting a row for each step at which all its runs were evaluated."""
     columns: Mapping[str, str] = layout["columns"]

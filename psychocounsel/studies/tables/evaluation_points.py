@@ -16,8 +16,9 @@ class EvaluationPoint:
 
     Attributes:
         steps: optimizer steps. prompts: `steps` times `global_batch_size`, prompts that come up again included.
-        gpu_hours: hours of its steps times its processes, of which each has a GPU where there are any; replies and rewards of
-            the rounds are part of their steps.
+        gpu_hours: hours of its steps times the processes of its last attempt, of which each has a GPU where there are any.
+            Replies and rewards of the rounds are part of their steps. Evaluations, checkpoints, loading, steps that were taken
+            again after a stop, and servers are not counted: training is compared, however often it was measured or stopped.
         kl: nats per reply from the reference; None where it was not measured.
         figures: every `eval/...` figure.
     """

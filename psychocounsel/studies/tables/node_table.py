@@ -20,6 +20,11 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
     return iter(())
 
 
+def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures that a layout names: none, because speed is measured in any training."""
+    return iter(())
+
+
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """The table of a layout without problems.
 

@@ -35,6 +35,11 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
         yield f"columns: lack {sorted(strange)[0]}, which the paper's rows have"
 
 
+def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures that a layout without problems names, each with its place."""
+    return ((f"columns.{heading}", _column(given)[0]) for heading, given in (layout.get("columns") or {}).items())
+
+
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """The table of a layout without problems."""
     found = settings(runs, layout["rows"])

@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_options
 from psychocounsel.cluster.slurm.chain.links import Link, Part, Place, TaskBatch, parts
+from psychocounsel.cluster.slurm.request import SlurmRequest
 
 
 def waits_for(part: Part, index: int) -> set[Place]:
@@ -96,3 +98,13 @@ def test_runs_that_share_jobs_wait_for_jobs_that_are_shared_alike() -> None:
 def test_a_link_names_the_last_of_a_chain_of_segments() -> None:
     assert Link("afterok", TaskBatch(2, ["5", "6", "7"]), (1,)).text() == "afterok:7_1"
     assert Link("afterok", TaskBatch(1, ["5", "6"]), (0,)).text() == "afterok:6"
+
+
+def test_every_segment_waits_for_what_the_first_one_waits_for() -> None:
+    array = ArrayRequest(SlurmRequest(requeue=False, segments=3), [[]], dependency="aftercorr:12,afterok:11_2")
+    assert segment_options(array) == [], "the script says it"
+    array.ids = ["20", "21"]
+    waits = "--dependency=afterany:21,aftercorr:12,afterok:11_2"
+    assert segment_options(array) == [waits, "--kill-on-invalid-dep=yes"]
+    array.dependency = ""
+    assert segment_options(array) == ["--dependency=afterany:21", "--kill-on-invalid-dep=yes"]

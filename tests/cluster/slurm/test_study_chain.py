@@ -178,6 +178,7 @@ case "$*" in
 *psychocounsel.worker*) ;;
 *) exec {python} "$@" ;;
 esac
+if [ -e "$last/summary.json" ]; then exit 0; fi
 case "$last" in */dpo/seed-2) if [ -e {broken} ]; then exit 2; fi ;; esac
 ln -sfn {model} "$last/model"
 echo '{{"status": "finished", "metrics": {{"best": {{"eval/accuracy": 0.5}}}}}}' > "$last/summary.json"
@@ -193,12 +194,14 @@ def quick(folder: Path, broken: Path, model: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("segments", [1, 2])
 def test_a_failing_stage_stops_what_needs_it_and_nothing_else_and_the_same_command_goes_on(
-    slurm: Cluster, tmp_path: Path
+    segments: int, slurm: Cluster, tmp_path: Path
 ) -> None:
     file = tmp_path / "broken"
     file.touch()
-    study = Study(slurm, tmp_path, **{"cluster.python": quick(tmp_path, file, slurm.model)})
+    more = {"cluster.requeue": "false", "cluster.segments": segments}
+    study = Study(slurm, tmp_path, **more, **{"cluster.python": quick(tmp_path, file, slurm.model)})
     study.launch()
     found = study.ended()
     assert found == {

@@ -1,0 +1,82 @@
+"""`forced.json`: how often each stage of a study was made anew by `force=[STAGE]`, and which of these commands go on.
+
+A command that was killed or stopped, and is given again, forces nothing anew: it goes on. So does one of which a job still
+waits or runs in a queue. Once a command has ended, whether its runs finished or failed, the next force=[STAGE] makes one more.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psychocounsel.cluster.status import rows_of
+from psychocounsel.rundir.paths import StudyDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.sweep_table import ListedRun
+from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.studies.graph import following
+from psychocounsel.studies.references import named_stages
+from psychocounsel.studies.study_plan import StudyPlan
+
+
+@dataclass
+class ForcedStages:
+    """What `forced.json` holds.
+
+    Attributes:
+        times: how often each stage was made anew.
+        begun: stages whose command has not ended yet.
+        submitted: stages whose command gave them to a queue, each with the runs that it was to make, relative to the study.
+    """
+
+    times: dict[str, int] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+    submitted: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, files: StudyDir) -> "ForcedStages":
+        record = read_mapping(files.forced)
+        return cls(dict(record.get("times", {})), list(record.get("begun", [])), dict(record.get("submitted", {})))
+
+    def with_forced(self, stages: Sequence[str], files: StudyDir) -> "ForcedStages":
+        """The same after a command with force=[STAGES].
+
+        Raises:
+            UserError: if the cluster, to which an earlier one submitted, does not answer.
+        """
+        asked = dict.fromkeys(stages)
+        ended = {each for each in asked if each in self.submitted and not _any_live(files.path, self.submitted[each])}
+        submitted = {stage: runs for stage, runs in self.submitted.items() if stage not in ended}
+        new = [stage for stage in asked if stage not in self.begun and stage not in submitted]
+        times = self.times | {stage: self.times.get(stage, 0) + 1 for stage in new}
+        return ForcedStages(times, [*self.begun, *new], submitted)
+
+    def write(self, files: StudyDir) -> None:
+        if self.times:
+            write_json(files.forced, {"times": self.times, "begun": self.begun, "submitted": self.submitted})
+
+    def ended(self, plan: StudyPlan) -> "ForcedStages":
+        """The same after the command of `plan` has run to its end: the next one may force its stages again."""
+        asked = {each.name for each in plan.stages if each.is_asked}
+        left = {stage: runs for stage, runs in self.submitted.items() if stage not in asked}
+        return ForcedStages(self.times, [stage for stage in self.begun if stage not in asked], left)
+
+    def queued(self, plan: StudyPlan) -> "ForcedStages":
+        """The same after the jobs of `plan` were given to a queue."""
+        asked = {each.name for each in plan.stages if each.is_asked}
+        begun = [stage for stage in self.begun if stage in asked]
+        submitted = self.submitted | {stage: _runs(plan, stage) for stage in begun}
+        return ForcedStages(self.times, [stage for stage in self.begun if stage not in asked], submitted)
+
+
+def _runs(plan: StudyPlan, forced: str) -> list[str]:
+    """The runs of a forced stage and of the stages behind it, as far as the command asks for them."""
+    behind = following({each.name: named_stages(each.stage) for each in plan.stages}, [forced])
+    stages = [each for each in plan.stages if each.is_asked and each.name in behind]
+    return [plan.relative(cell.run_dir) for each in stages for cell in each.cells]
+
+
+def _any_live(study: Path, runs: Collection[str]) -> bool:
+    """Whether one of these runs waits or runs in its cluster's queue."""
+    return any(
+        row.is_live for row in rows_of([ListedRun(None, study / run, "") for run in runs if is_run(study / run)])
+    )
