@@ -63,6 +63,8 @@ class Chart:
         y_title: the quantity and its unit.
         smooths: the reader may smooth its curves.
         diagonal: draw the line y = x (calibration).
+        ticks: what the places 0, 1, 2, ... of the x axis are called (settings, principles); empty where x is a number.
+        reference: a value of y at which a dashed line is drawn (chance, a limit); None: none.
         notes: what a reader must know of it, a sentence each.
     """
 
@@ -72,6 +74,8 @@ class Chart:
     curves: Sequence[Curve]
     smooths: bool = False
     diagonal: bool = False
+    ticks: Sequence[str] = ()
+    reference: float | None = None
     notes: Sequence[str] = ()
 
     @property

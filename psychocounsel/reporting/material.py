@@ -5,7 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.reporting.blocks import ShownSpeech
+
 TRAINING, EVALUATION, ANNOTATION, AUDIT, OTHER = "training", "evaluation", "annotation", "audit", "other"
+
+
+@dataclass(frozen=True)
+class ShownTexts:
+    """Speeches with replies that a run holds: the first ones, as many as a report shows.
+
+    Attributes:
+        count: speeches with replies that the run holds in all.
+        source: what the replies are, as `replies of the evaluation` or `replies of round 4 of training`.
+    """
+
+    speeches: Sequence[ShownSpeech]
+    count: int
+    source: str
 
 
 @dataclass(frozen=True)
@@ -22,7 +38,9 @@ class RunMaterial:
         sweep: the folder of the sweep or the stage that lists it, or None. stage: the stage's name in a study.
         lines: the whole lines of metrics.jsonl, one a step, not thinned. damaged_lines: so many could not be read.
         summary, state, environment, figures: `summary.json`, `state.json`, `environment.json`, `figures.json` (of evaluations) as
-            read, {} where missing. extra: other JSON files by name (`reliability`, `audit`, `ability`), steps' records under `steps`.
+            read, {} where missing. extra: other JSON files by name (`reliability`, `audit`, `ability`), steps' records under `steps`
+            (by step), and of annotate directories `counts`, what `reading/dataset_counts.py` counts in their tables.
+        texts: what `reading/shown_texts.py` reads of its replies; None where it holds none, or texts may not be shown.
         attempts: one dictionary an attempt: number, begun, ended (seconds since 1970 or None), seconds, processes, gpus.
         problems: what is wrong with it, a line each (half-written line, another version's directory, no metrics).
         confidential: its texts may not be shown.
@@ -49,6 +67,7 @@ class RunMaterial:
     attempts: Sequence[Mapping[str, Any]] = ()
     problems: Sequence[str] = ()
     confidential: bool = False
+    texts: ShownTexts | None = None
 
     @property
     def is_finished(self) -> bool:
