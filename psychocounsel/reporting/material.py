@@ -38,8 +38,8 @@ class RunMaterial:
         sweep: the folder of the sweep or the stage that lists it, or None. stage: the stage's name in a study.
         lines: the whole lines of metrics.jsonl, one a step, not thinned. damaged_lines: so many could not be read.
         summary, state, environment, figures: `summary.json`, `state.json`, `environment.json`, `figures.json` (of evaluations) as
-            read, {} where missing. extra: other JSON files by name (`reliability`, `audit`, `ability`), steps' records under `steps`
-            (by step), and of annotate directories `counts`, what `reading/dataset_counts.py` counts in their tables.
+            read, {} where missing. extra: other JSON files by name (`reliability`, `audit`, `ability`), records under `steps` (by
+            step), and of annotate directories `counts`, what `reading/dataset_counts.py` counts in their tables.
         texts: what `reading/shown_texts.py` reads of its replies; None where it holds none, or texts may not be shown.
         attempts: one dictionary an attempt: number, begun, ended (seconds since 1970 or None), seconds, processes, gpus.
         problems: what is wrong with it, a line each (half-written line, another version's directory, no metrics).

@@ -1,5 +1,6 @@
 """What the tables of an annotate directory count, for the section on the dataset: pairs by gap, topic and risk, and licences."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,6 @@ def _named(counts: Any) -> dict[str, int]:
 
 
 def _counts(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = counted(path, columns) or {}
+    found = counted(path, columns) or Counter[tuple[Any, ...]]()
     rows = sorted(found.items(), key=lambda each: (-each[1], str(each[0])))
     return [{**dict(zip(columns, values, strict=True)), "count": count} for values, count in rows]
