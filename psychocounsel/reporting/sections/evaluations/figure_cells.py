@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable
+from psychocounsel.reporting.blocks import Block, Curve, Paragraph, ReportTable
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
@@ -84,3 +84,16 @@ def name_in(run: RunMaterial, name: str, runs: Sequence[RunMaterial], *more: str
     """What a curve is called: `name`, with the run's title before it where several runs have some."""
     said = ", ".join([name, *(each for each in more if each)])
     return said if len(runs) < 2 else f"{run.title}: {said}"
+
+
+def points(
+    title: str, figures: Mapping[int, Figures], axis: str, number: int, of: int, key: str = "value"
+) -> list[Curve]:
+    """Figures with their intervals at places of an axis of named things; curve `number` of `of` stands a little aside.
+
+    A figure without a value or an interval is left to the table; without any there is no curve.
+    """
+    known = {place: each for place, each in figures.items() if None not in (each[key], each["low"], each["high"])}
+    aside = (number - (of - 1) / 2) * min(0.15, 0.6 / of)
+    ends = [[each[end] for each in known.values()] for end in (key, "low", "high")]
+    return [Curve(title, {axis: [place + aside for place in known]}, *ends, points=True)] if known else []

@@ -13,9 +13,12 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     report_table,
     without_figures,
 )
-from psychocounsel.reporting.sections.evaluations.reward_baselines import baselines
-from psychocounsel.reporting.sections.evaluations.reward_charts import reliability_charts, risk_coverage_chart
-from psychocounsel.reporting.sections.evaluations.reward_comparison import comparison, counterfactuals
+from psychocounsel.reporting.sections.evaluations.reward_parts.reward_baselines import baselines
+from psychocounsel.reporting.sections.evaluations.reward_parts.reward_charts import (
+    reliability_charts,
+    risk_coverage_chart,
+)
+from psychocounsel.reporting.sections.evaluations.reward_parts.reward_comparison import comparison, counterfactuals
 
 _BY_PROMPT = "intervals are over prompts that share no reply"
 
