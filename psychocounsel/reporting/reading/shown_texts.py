@@ -118,9 +118,13 @@ def _of_annotation(path: Path, config: Mapping[str, Any], most: int) -> ShownTex
     for (speech,), replies, *votes in islice(joined(by_speech(files.speeches, _SPEECH), *tables), most):
         ratings = _ratings_of(votes[0] if votes else [])
         rows = sorted(replies, key=lambda row: row["number"])
-        shown = [ShownReply(row["writer"] or "nobody", _text(row), ratings.get(row["reply"], {})) for row in rows]
+        shown = [ShownReply(_writer(row), _text(row), ratings.get(row["reply"], {})) for row in rows]
         found.append(_speech(speech, shown))
     return ShownTexts(found, _rows(files.speeches), "replies of the dataset with the mean of their ratings, 1 to 5")
+
+
+def _writer(row: Row) -> str:
+    return f"reply {row['number'] + 1} by {row['writer']}" if row["writer"] else f"reply {row['number'] + 1}"
 
 
 def _ratings_of(votes: Iterable[Row]) -> dict[str, dict[str, float]]:

@@ -50,13 +50,13 @@ def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
         yield f"{run.title}: the labels can partly be predicted without reading the client: {about}.", "warning"
     else:
         yield f"{run.title}: it is not shown that labels can be predicted without reading the client: {about}.", "good"
-    for name, found in audit["reading"].items():
-        yield reads(f"{run.title}: {_reader(run, name)}", found)
+    if reward := audit["reading"].get("reward"):
+        yield reads(run.title, _reader(run, "reward"), reward)
 
 
 def _reader(run: RunMaterial, name: str) -> str:
     if name != "reward":
-        return "counting words that a reply shares with the speech"
+        return "words shared with the speech"
     return f"the reward model {(run.config.get('reward') or {}).get('name', '')}".strip()
 
 
@@ -99,8 +99,8 @@ def _reading(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             rows += [[run.title, *row[:2], pairs, *row[2:]] for row in reading_rows(_reader(run, name), found)]
             if flipped := found["flipped"]:
                 accuracy = named(flipped, "flipped_accuracy", True)
-                about = [_reader(run, name), "flipped pairs, own speech", count(flipped["flipped_pairs"]), None]
-                rows.append([run.title, *about, accuracy, None])
+                about = [_reader(run, name), "flipped pairs, own speech", count(flipped["flipped_pairs"]), ""]
+                rows.append([run.title, *about, accuracy, ""])
     headings = [
         "audit",
         "what judges",
@@ -110,7 +110,7 @@ def _reading(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         "accuracy",
         "gain of the own speech",
     ]
-    notes = ["gain: how much more often the same judge is right with the client's own speech, paired by pair"]
+    notes = ["gain: how much more often the same judge is right with the client's own speech, in percentage points"]
     notes += ["flipped pairs stand under two clients, each served better by the other reply: not reading wins half"]
     return report_table("audit-reading", "Judging with the client's speech", headings, rows, *notes)
 
@@ -126,10 +126,8 @@ def _cues(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     notes = ["how often the reply with more of the cue is the chosen one, on the pairs themselves (nothing is fitted)"]
     for run in runs:
         most = run.extra["audit"]["blind"]["maximum"]
-        chance = f"with random labels the best cue would win {100 * most['low']:.1f} to {100 * most['high']:.1f} %"
-        notes.append(
-            f"{run.title}: {chance}, the best one ({most['cue']}) wins {100 * most['accuracy']:.1f} %, p = {most['p']:.2g}"
-        )
-    return report_table(
-        "audit-cues", "Single cues of replies", ["audit", "cue", "pairs it decides", "more of it wins"], rows, *notes
-    )
+        won = f"the best one ({most['cue'].replace('_', ' ')}) wins {100 * most['accuracy']:.1f} %, p = {most['p']:.2g}"
+        chance = f"with random labels the best of all would win {100 * most['low']:.1f} to {100 * most['high']:.1f} %"
+        notes.append(f"{run.title}: {won}; {chance}")
+    headings = ["audit", "cue", "pairs it decides", "more of it wins"]
+    return report_table("audit-cues", "Single cues of replies", headings, rows, *notes)

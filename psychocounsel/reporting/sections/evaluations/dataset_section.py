@@ -58,7 +58,7 @@ def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             number = figures.get(made[step]) if step in made else _made(step, figures)
             bought, spent = figures.get("bought"), cell(figures.get("spent"))
             rows.append([run.title, step, count(number), count(bought), spent, cell(record.get("seconds"))])
-    headings = ["dataset", "step", "rows", "answers bought", "spent", "seconds"]
+    headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
     notes = [
         "rows: speeches, replies, votes or pairs",
         "spent: in the currency of the prices; 0 where models have no price",

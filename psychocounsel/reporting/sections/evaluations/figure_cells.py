@@ -9,6 +9,7 @@ from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 Figures = Mapping[str, Any]
+NO_LIMIT = "no limit"  # of length; a column of nothing else is left out
 
 
 def evaluations(material: Material, what: str) -> list[RunMaterial]:
@@ -42,7 +43,8 @@ def measured(found: Figures | None, key: str = "value", percent: bool = False) -
 
 def spanned(value: float | None, interval: Sequence[float] | None, percent: bool = False) -> Cell:
     """A figure with its interval as a list."""
-    return cell(value, *(interval or (None, None)), percent)
+    low, high = interval or (None, None)
+    return cell(value, low, high, percent)
 
 
 def count(number: int | None) -> str | None:
@@ -68,21 +70,21 @@ def report_table(
     """A table without the columns in which nothing stands; no table without rows."""
     if not rows:
         return []
-    kept = [place for place in range(len(headings)) if any(row[place] not in (None, "") for row in rows)]
+    kept = [place for place in range(len(headings)) if any(row[place] not in (None, "", NO_LIMIT) for row in rows)]
     table = Table(
         title, [headings[place] for place in kept], [[row[place] for place in kept] for row in rows], [*notes]
     )
     return [ReportTable(name, table)]
 
 
-def words_limit(limit: int | None) -> str | None:
-    """What a length limit is called in a table; None without one."""
-    return None if limit is None else f"at most {limit} words"
+def words_limit(limit: int | None) -> str:
+    """What a length limit is called in a table."""
+    return NO_LIMIT if limit is None else f"at most {limit} words"
 
 
 def name_in(run: RunMaterial, name: str, runs: Sequence[RunMaterial], *more: str | None) -> str:
     """What a curve is called: `name`, with the run's title before it where several runs have some."""
-    said = ", ".join([name, *(each for each in more if each)])
+    said = ", ".join([name, *(each for each in more if each and each != NO_LIMIT)])
     return said if len(runs) < 2 else f"{run.title}: {said}"
 
 
@@ -95,5 +97,5 @@ def points(
     """
     known = {place: each for place, each in figures.items() if None not in (each[key], each["low"], each["high"])}
     aside = (number - (of - 1) / 2) * min(0.15, 0.6 / of)
-    ends = [[each[end] for each in known.values()] for end in (key, "low", "high")]
-    return [Curve(title, {axis: [place + aside for place in known]}, *ends, points=True)] if known else []
+    value, low, high = ([each[end] for each in known.values()] for end in (key, "low", "high"))
+    return [Curve(title, {axis: [place + aside for place in known]}, value, low, high, points=True)] if known else []

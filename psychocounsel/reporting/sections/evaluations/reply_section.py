@@ -78,7 +78,10 @@ def _distinct(replies: Sequence[tuple[RunMaterial, ShownReply]]) -> list[ShownRe
 
 
 def _scores(said: Sequence[tuple[RunMaterial, ShownReply]]) -> dict[str, float]:
-    """All scores of a reply; what several runs say of it is told apart by the runs."""
-    if len(said) == 1:
-        return dict(said[0][1].scores)
-    return {f"{run.title}: {name}": score for run, reply in said for name, score in reply.scores.items()}
+    """All scores of a reply; where several runs judged it, each score names its run."""
+    judged = [(run, reply) for run, reply in said if reply.scores]
+    return {
+        f"{run.title}: {name}" if len(judged) > 1 else name: score
+        for run, reply in judged
+        for name, score in reply.scores.items()
+    }

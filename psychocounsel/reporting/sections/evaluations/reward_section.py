@@ -9,6 +9,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     Figures,
     count,
     evaluations,
+    measured,
     named,
     report_table,
     without_figures,
@@ -52,7 +53,12 @@ def _models(run: RunMaterial) -> list[_Model]:
     mine = _Model(run, name, metrics, metrics["pairs"], metrics["prompts"])
     if not compared:
         return [mine]
-    others = [_Model(run, each, found, compared["pairs"], None) for each, found in compared["models"].items()]
+    # Of pairs that are left out, nobody wrote down how many prompts they leave.
+    same = {} if compared["left_out"] else {"longer_reply_accuracy": metrics["longer_reply_accuracy"]}
+    prompts = None if compared["left_out"] else metrics["prompts"]
+    others = [
+        _Model(run, each, {**same, **found}, compared["pairs"], prompts) for each, found in compared["models"].items()
+    ]
     if not compared["left_out"]:
         return others
     return [_Model(run, f"{name}, all pairs", metrics, metrics["pairs"], metrics["prompts"]), *others]
@@ -108,7 +114,7 @@ def _slices(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     headings = ["evaluation", "kind", "slice", "pairs", "components", "accuracy", "named by", "note"]
     lines = [
         [
-            *(run.title, kind, name, count(row["pairs"]), count(row["components"]), _accuracy(row)),
+            *(run.title, kind, name, count(row["pairs"]), count(row["components"]), measured(row, "accuracy", True)),
             *(", ".join(sorted(found["by"])), "too few components to trust" if row["few"] else ""),
         ]
         for run in runs
@@ -119,12 +125,6 @@ def _slices(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     notes += ["gap: of the mean ratings of both replies; length: of the chosen against the rejected reply"]
     notes += ["crisis counts every speech with a risk; rules name topics and risks by cues of English words"]
     return report_table("reward-slices", "Accuracy by kind of pair", headings, lines, *notes)
-
-
-def _accuracy(row: Figures) -> object:
-    return named(
-        {"accuracy": row["accuracy"], "accuracy_low": row["low"], "accuracy_high": row["high"]}, "accuracy", True
-    )
 
 
 def _warnings(runs: Sequence[RunMaterial]) -> list[Block]:

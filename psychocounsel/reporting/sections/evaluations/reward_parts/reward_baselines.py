@@ -23,7 +23,7 @@ def baselines(runs: Sequence[RunMaterial]) -> list[Block]:
     headings = ["evaluation", "what judges", "what it is shown", "pairs left out", "accuracy", "gain of the own speech"]
     rows = [row for run in with_some for row in _rows(run)]
     notes = ["baselines that see no speech are fitted without the prompts on which they are judged"]
-    notes += ["gain: how much more often the same judge is right with the client's own speech, paired by pair"]
+    notes += ["gain: how much more often the same judge is right with the client's own speech, in percentage points"]
     title = "Reward models beside baselines that do not read the client, or hardly"
     table = report_table("reward-baselines", title, headings, rows, *notes)
     return [*(Paragraph(*said) for run in with_some for said in _conclusions(run)), *table]
@@ -34,13 +34,14 @@ def reading_rows(title: str, found: Figures) -> Iterator[list[Cell]]:
     for condition, shown in CONDITIONS.items():
         if condition in found:
             gain = measured(found["gains"].get(condition), "gain", True)
-            yield [title, shown, count(found["left_out"]), measured(found[condition], "accuracy", True), gain]
+            accuracy = measured(found[condition], "accuracy", True)
+            yield [title, shown, count(found["left_out"]), accuracy, gain or ""]
 
 
 def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
     found = run.summary["baselines"]
     for name, each in found["blind"].items():
-        yield [run.title, TITLES.get(name, name), "replies alone", None, measured(each, "accuracy", True), None]
+        yield [run.title, TITLES.get(name, name), "replies alone", "", measured(each, "accuracy", True), ""]
     yield from ([run.title, *row] for row in reading_rows("words shared with the speech", found["overlap"]))
     for name, reading in run.summary.get("reading", {}).items():
         if reading is not None:
@@ -59,19 +60,17 @@ def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
                 "warning",
             )
         else:
-            yield reads(f"{run.title}: the reward model {name}", reading)
+            yield reads(run.title, f"the reward model {name}", reading)
 
 
-def reads(who: str, reading: Figures) -> tuple[str, str]:
+def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
     """Whether a judge reads the client's speech, as a sentence with its tone."""
     gain = reading["gains"]["swapped"]
     low, high = 100 * gain["low"], 100 * gain["high"]
-    size = f"{100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) with the client's own speech"
+    than = "with the client's own speech instead of another client's"
+    size = f"its accuracy changes by {100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) {than}"
     if gain["low"] > 0:
-        return f"{who} reads the client: its accuracy changes by {size} instead of another client's.", "good"
+        return f"{run}: {who} reads the client: {size}.", "good"
     if gain["high"] < 0:
-        return f"{who} is right less often where it sees the right client: its accuracy changes by {size}.", "bad"
-    return (
-        f"It is not shown that {who} reads the client: its accuracy changes by {size} instead of another's.",
-        "warning",
-    )
+        return f"{run}: {who} is right less often where it sees the right client: {size}.", "bad"
+    return f"{run}: it is not shown that {who} reads the client: {size}.", "warning"
