@@ -1,9 +1,5 @@
 """Sections on evaluations, datasets and audits. A new one is a file with `section(material)`, and a line here."""
 
-from collections.abc import Callable
-
-from psychocounsel.reporting.blocks import Section
-from psychocounsel.reporting.material import Material
 from psychocounsel.reporting.sections.evaluations import (
     audit_section,
     dataset_section,
@@ -13,13 +9,14 @@ from psychocounsel.reporting.sections.evaluations import (
     reward_section,
     win_rate_section,
 )
+from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 
-EVALUATION_SECTIONS: tuple[Callable[[Material], Section], ...] = (
-    win_rate_section.section,
-    reward_section.section,
-    health_section.section,
-    external_section.section,
-    reply_section.section,
-    dataset_section.section,
-    audit_section.section,
+EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
+    tolerant(win_rate_section.section),
+    tolerant(reward_section.section),
+    tolerant(health_section.section),
+    tolerant(external_section.section),
+    tolerant(reply_section.section),
+    tolerant(dataset_section.section),
+    tolerant(audit_section.section),
 )
