@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.reporting.blocks import ShownSpeech
+from psychocounsel.studies.tables.study_runs import figure_of
 
 TRAINING, EVALUATION, ANNOTATION, AUDIT, OTHER = "training", "evaluation", "annotation", "audit", "other"
 
@@ -78,10 +79,17 @@ class RunMaterial:
         """What runs with other seeds share: `algo=dpo, algo.beta=0.1`; the title where nothing differs but the seed."""
         return ", ".join(f"{key}={value}" for key, value in self.settings.items())
 
+    def figure(self, key: str) -> float | None:
+        """A figure of its summary: of a training at the best evaluation, or that of `before:KEY` or `last:KEY`."""
+        return figure_of(self.summary, key)
+
 
 @dataclass(frozen=True)
 class StudyMaterial:
-    """A study's folder: its stages in order, gates with whether they passed (None: not yet), and its written tables (CSV texts)."""
+    """A study's folder: its stages in order, gates with whether they passed (None: not yet), and its written tables.
+
+    `tables` holds CSV texts by name.
+    """
 
     path: Path
     name: str

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from psychocounsel.studies.tables.study_runs import Setting
+from psychocounsel.studies.tables.study_runs import AnyRun, Setting
 
 _LEVEL = 0.95
 
@@ -47,7 +47,7 @@ def over_seeds(values: Sequence[float], percent: bool = False) -> TableFigure | 
     return TableFigure(mean, sd, mean - half, mean + half, n, percent)
 
 
-def of_setting(setting: Setting, key: str, percent: bool = False) -> TableFigure | None:
+def of_setting(setting: Setting[AnyRun], key: str, percent: bool = False) -> TableFigure | None:
     """The figure `key` of a setting: over its finished runs; of one run with the interval over prompts that it wrote."""
     values = [value for run in setting.finished if (value := run.figure(key)) is not None]
     if len(values) != 1:
