@@ -18,6 +18,7 @@ class TableFigure:
         low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, as its evaluation says.
         n: runs.
         percent: shown as a percentage.
+        spreads: False of what needs no interval, as hours and p-values: no note says then that its spread is unknown.
     """
 
     value: float
@@ -26,6 +27,7 @@ class TableFigure:
     high: float | None = None
     n: int = 1
     percent: bool = False
+    spreads: bool = True
 
     def shown(self, number: float) -> str:
         return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"

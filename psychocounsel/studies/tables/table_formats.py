@@ -113,7 +113,7 @@ def _text(cell: Cell) -> str:
 
 def _notes(table: Table) -> list[str]:
     """What the signs of this table mean, then its own notes."""
-    figures = [cell for row in table.rows for cell in row if isinstance(cell, TableFigure)]
+    figures = [cell for row in table.rows for cell in row if isinstance(cell, TableFigure) and cell.spreads]
     notes = list[str]()
     if any(cell.sd is not None for cell in figures):
         notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")

@@ -6,7 +6,7 @@ from typing import Any
 
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
-from psychocounsel.reporting.sections.comparing.run_settings import RunSetting, settings_of
+from psychocounsel.reporting.sections.comparing.run_settings import RunSetting, is_share, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
 from psychocounsel.studies.tables.figures import TableFigure, of_setting
 
@@ -32,7 +32,7 @@ class Family:
 
     def figure(self, setting: RunSetting) -> TableFigure:
         """The figure of a setting: its mean over seeds, or that of one run with its own interval."""
-        found = of_setting(setting, self.metric)
+        found = of_setting(setting, self.metric, is_share(self.metric))
         assert found is not None, "a family has runs with the figure alone"
         return found
 
@@ -59,7 +59,7 @@ def families(material: Material) -> list[Family]:
 
 
 def is_reward_model(run: RunMaterial) -> bool:
-    return "reward_model" in str(_section(run, "algo").get("_target_") or run.what)
+    return ".reward." in str(_section(run, "algo").get("_target_"))
 
 
 def metric_of(run: RunMaterial) -> str:
@@ -80,7 +80,8 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
         metric = max(usable, key=lambda each: (len(have[each]), len(asked) == 1 and each == asked[0]))
         mode = str(_section(have[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
         yield _family(name, metric, mode, _reason(metric, asked), have[metric])
-        left = [run for run in left if run not in have[metric]]
+        taken = {id(run) for run in have[metric]}  # runs compare by all of their lines, which takes long
+        left = [run for run in left if id(run) not in taken]
 
 
 def _with_figure(runs: Sequence[RunMaterial], metric: str) -> list[RunMaterial]:
