@@ -32,10 +32,8 @@ def steps_of(run: RunMaterial) -> dict[str, Any]:
 def _warnings(run: RunMaterial) -> Iterator[tuple[str, str]]:
     steps = steps_of(run)
     for name in steps.get("scores", {}).get("demonstration", []):
-        yield (
-            f"{run.title}: a demonstration. The ratings of {name} are plain rules that judge nothing: train nothing on them.",
-            "bad",
-        )
+        said = f"a demonstration. The ratings of {name} come from plain rules that judge nothing: train nothing on them"
+        yield f"{run.title}: {said}.", "bad"
     for step in STEPS:
         if step not in steps:
             yield f"{run.title}: the step {step} is not done.", "warning"
@@ -59,10 +57,8 @@ def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             bought, spent = figures.get("bought"), cell(figures.get("spent"))
             rows.append([run.title, step, count(number), count(bought), spent, cell(record.get("seconds"))])
     headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
-    notes = [
-        "rows: speeches, replies, votes or pairs",
-        "spent: in the currency of the prices; 0 where models have no price",
-    ]
+    notes = ["rows: speeches, replies, votes or pairs", "answers and costs count those of earlier steps, too"]
+    notes += ["costs are in the currency of the prices; 0 where models have no price"]
     notes += ["seconds are those of the last time that the step ran", "counts and costs have no intervals"]
     return report_table("dataset-steps", "Steps and their cost", headings, rows, *notes)
 
