@@ -9,6 +9,7 @@ from psychocounsel.reporting.sections.comparing.held_out import differing_held_o
 from psychocounsel.reporting.sections.comparing.judging import Family, families
 from psychocounsel.reporting.sections.comparing.run_settings import (
     RunSetting,
+    differ,
     interval_text,
     is_share,
     listed,
@@ -39,12 +40,14 @@ def _of_family(family: Family, number: int) -> Iterator[Block]:
         )
         return
     order = "smallest" if family.smaller else "largest"
+    equal = [each.title for each in others if family.figure(each).value == family.figure(best).value]
+    tied = f", as {listed(equal)} has" if len(equal) == 1 else f", as {listed(equal)} have" if equal else ""
     yield Paragraph(
-        f"{_upper(family.name)}: of {len(family.settings)} settings, {best.title} has the {order} {family.metric}, {figure}. "
-        f"Compared by {family.metric}, because {family.reason}."
+        f"{_upper(family.name)}: of {len(family.settings)} settings {best.title} has the {order} {family.metric}, {figure}{tied}."
+        f" Compared by {family.metric}, because {family.reason}."
     )
     if differing := differing_held_out(family.runs):
-        told = f"The runs were not measured on the same held-out data ({listed(differing)} differ)"
+        told = f"The runs were not measured on the same held-out data ({differ(differing)})"
         yield Paragraph(f"{told}, so this order may be an order of the data.", "bad")
     found = comparisons(family)
     yield _verdict(best, found)

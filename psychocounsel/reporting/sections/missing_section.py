@@ -8,7 +8,7 @@ from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, TRAI
 from psychocounsel.reporting.sections.comparing.held_out import differing_held_out
 from psychocounsel.reporting.sections.comparing.judging import families, is_reward_model
 from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings
-from psychocounsel.reporting.sections.comparing.run_settings import listed, settings_of
+from psychocounsel.reporting.sections.comparing.run_settings import differ, listed, settings_of
 from psychocounsel.reporting.sections.training.curve_values import not_finite
 
 _COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}
@@ -95,14 +95,12 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
         if len(runs) < 2:
             continue
         if differing := differing_held_out(runs):
-            told = f"The {name} were not measured on the same held-out data: {listed(differing)} differ"
+            told = f"The {name} were not measured on the same held-out data: {differ(differing)}"
             yield Paragraph(f"{told}. Figures of evaluations are not comparable across them.", "bad")
         elif _differ(runs, lambda run: run.environment.get("data")):
             yield from _other_data(runs)
         if keys := differing_loss_settings(runs):
-            yield Paragraph(
-                f"Losses of {name} are not comparable, because {listed(keys)} {'differs' if len(keys) == 1 else 'differ'}."
-            )
+            yield Paragraph(f"Losses of {name} are not comparable, because {differ(keys)}.")
     found = [family for family in families(material) if family.name in ("policies", "reward models")]
     for family in found if len(found) > 1 else []:
         titles = listed([setting.title for setting in family.settings])

@@ -54,7 +54,11 @@ def families(material: Material) -> list[Family]:
     for what, metric in _OF_EVALUATIONS.items():
         runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
         if known := [run for run in runs if run.figure(metric) is not None]:
-            found.append(_family(f"evaluations ({what})", metric, "auto", "the figure of this evaluation", known))
+            found.append(
+                _family(
+                    f"evaluations ({what})", metric, "auto", "it is the figure by which this evaluation judges", known
+                )
+            )
     return found
 
 

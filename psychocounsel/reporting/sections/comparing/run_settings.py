@@ -30,10 +30,16 @@ def is_share(metric: str) -> bool:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """`a, b and c`; of many the first ones, and how many more there are."""
+    """`a, b and c`; of many the first ones, and how many more there are. Names with commas are parted by semicolons."""
+    comma = "; " if any(", " in name for name in names) else ", "
     if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "none"
+        return f"{comma.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, (comma.join(names[:-1]), names[-1]))) if names else "none"
+
+
+def differ(names: Sequence[str]) -> str:
+    """`a differs`, `a and b differ`."""
+    return f"{listed(names)} {'differs' if len(names) == 1 else 'differ'}"
 
 
 def value_text(metric: str, value: float) -> str:

@@ -12,9 +12,9 @@ from psychocounsel.reporting.sections.training import (
 )
 
 TRAINING_SECTIONS: tuple[BuildSection, ...] = (
+    tolerant(curve_section.section),
     tolerant(final_section.section),
     tolerant(effect_section.section),
-    tolerant(curve_section.section),
     tolerant(round_section.section),
     tolerant(overoptimisation_section.section),
     tolerant(pareto_section.section),

@@ -22,7 +22,7 @@ _SPEEDS = {
 }
 _SPEEDS |= {"peak_memory_gb": ("Peak memory of process 0", "10^9 bytes")}
 _WARM_UP = 2  # steps, in which kernels are compiled and memory is found
-_GOOD_ENDS = ("", "finished", "done", "running")
+_GOOD_ENDS = ("finished", "running", "refused", "undecided")  # of audits with a gate, the last two
 
 
 def section(material: Material) -> Section:
@@ -32,13 +32,13 @@ def section(material: Material) -> Section:
 
 
 def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Hours of all attempts, those apart that failed or were stopped."""
+    """Hours of all attempts, those apart that did not finish."""
     rows: list[list[Cell]] = []
     for run in runs:
         known = [each for each in run.attempts if each.get("seconds") is not None]
         if not known:
             continue
-        lost = [each for each in known if each.get("verdict", "") not in _GOOD_ENDS]
+        lost = [each for each in known if _is_lost(each, run)]
         wall = sum(each["seconds"] for each in known) / 3600
         devices = {"GPU" if each.get("gpus") else "CPU process" for each in known}
         rows.append(
@@ -59,7 +59,7 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
             "hours",
             "device",
             "device-hours",
-            "failed or stopped attempts",
+            "unfinished attempts",
             "device-hours of these",
         ]
         notes = [
@@ -70,11 +70,20 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
         yield ReportTable("cost-attempts", Table("Hours of all attempts", headings, rows, notes))
 
 
+def _is_lost(attempt: Mapping[str, Any], run: RunMaterial) -> bool:
+    """Whether it ended before the run had; nobody wrote a verdict where an attempt was killed, or is the last and runs still."""
+    is_last = attempt.get("number") == run.attempts[-1].get("number")
+    verdict = attempt.get("verdict") or (run.status if is_last else "killed")
+    return verdict not in _GOOD_ENDS
+
+
 def _total(rows: Sequence[Sequence[Cell]]) -> str:
     def added(column: int) -> float:
         return sum(cell.value for row in rows if isinstance(cell := row[column], TableFigure))
 
-    return f"in all {added(4):.4g} device-hours, of which {added(6):.4g} in attempts that failed or were stopped"
+    return (
+        f"in all {added(4):.4g} device-hours, of which {added(6):.4g} in attempts that failed, stopped or were killed"
+    )
 
 
 def device_hours(attempt: Mapping[str, Any]) -> float:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from psychocounsel.reporting.blocks import Chart, Section
+from psychocounsel.reporting.blocks import Chart, Paragraph, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings, loss_kind
-from psychocounsel.reporting.sections.comparing.run_settings import listed
+from psychocounsel.reporting.sections.comparing.run_settings import differ
 from psychocounsel.reporting.sections.training.curve_values import TrainingAxes, axes_of, curve, has
 
 _LOSSES = {"loss": "Training loss", "eval/loss": "Held-out loss"}
@@ -38,7 +38,9 @@ def section(material: Material) -> Section:
     runs = [run for run in material.of(TRAINING) if run.lines]
     axes = {id(run): axes_of(run) for run in runs}
     charts = [*_losses(runs, axes), *_others(runs, axes)]
-    return Section("curves", "Training curves", charts)
+    without = any(not run.environment.get("gpus") for run in runs)
+    told = [Paragraph("Of runs without a GPU, GPU-hours are hours of processes.")] if charts and without else []
+    return Section("curves", "Training curves", [*told, *charts])
 
 
 def _losses(runs: Sequence[RunMaterial], axes: Mapping[int, TrainingAxes]) -> Iterator[Chart]:
@@ -59,8 +61,7 @@ def _about_losses(kind: str, runs: Sequence[RunMaterial], kinds: int) -> list[st
         else []
     )
     if differing := differing_loss_settings(runs):
-        verb = "differs" if len(differing) == 1 else "differ"
-        notes.append(f"{listed(differing)} {verb} and is part of the loss: compare shapes, not heights.")
+        notes.append(f"{differ(differing)}, and the loss depends on it: compare shapes, not heights.")
     return notes
 
 

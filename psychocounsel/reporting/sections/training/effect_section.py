@@ -28,7 +28,9 @@ def _of_family(family: Family, prefix: str) -> Iterator[Block]:
     varying = _varying(family.runs)
     for key, values in varying.items():
         others = [other for other in varying if other != key]
-        notes = [f"{listed(others)} also vary: a point differs from another in more than {key}."] if others else []
+        verb = "varies" if len(others) == 1 else "vary"
+        told = f"{listed(others)} {verb}, too: a point differs from another in more than {key}."
+        notes = [told] if others else []
         by_value = {value: [run for run in family.runs if run.settings.get(key) == value] for value in values}
         name = f"effect-{prefix}{key.replace('.', '-').replace('_', '-')}"
         yield _chart(name, key, by_value, family, notes)
