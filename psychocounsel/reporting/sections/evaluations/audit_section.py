@@ -99,8 +99,8 @@ def _reading(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             rows += [[run.title, *row[:2], pairs, *row[2:]] for row in reading_rows(_reader(run, name), found)]
             if flipped := found["flipped"]:
                 accuracy = named(flipped, "flipped_accuracy", True)
-                about = [_reader(run, name), "flipped pairs, own speech", count(flipped["flipped_pairs"]), ""]
-                rows.append([run.title, *about, accuracy, ""])
+                about = [_reader(run, name), "flipped pairs, own speech", count(flipped["flipped_pairs"]), None]
+                rows.append([run.title, *about, accuracy, None])
     headings = [
         "audit",
         "what judges",

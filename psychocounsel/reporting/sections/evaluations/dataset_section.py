@@ -8,7 +8,7 @@ from psychocounsel.reporting.material import ANNOTATION, Material, RunMaterial
 from psychocounsel.reporting.sections.evaluations.dataset_parts.dataset_losses import losses
 from psychocounsel.reporting.sections.evaluations.dataset_parts.pair_counts_tables import pair_blocks
 from psychocounsel.reporting.sections.evaluations.dataset_parts.vote_tables import vote_tables
-from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, report_table, without_figures
+from psychocounsel.reporting.sections.evaluations.figure_cells import count, exact, report_table, without_figures
 from psychocounsel.studies.tables.table_formats import Cell
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
@@ -54,12 +54,12 @@ def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for step, figures in steps_of(run).items():
             record = run.extra["steps"][step]
             number = figures.get(made[step]) if step in made else _made(step, figures)
-            bought, spent = figures.get("bought"), cell(figures.get("spent"))
-            rows.append([run.title, step, count(number), count(bought), spent, cell(record.get("seconds"))])
+            bought, spent = figures.get("bought"), exact(figures.get("spent"))
+            rows.append([run.title, step, count(number), count(bought), spent, exact(record.get("seconds"))])
     headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
     notes = ["rows: speeches, replies, votes or pairs", "answers and costs count those of earlier steps, too"]
     notes += ["costs are in the currency of the prices; 0 where models have no price"]
-    notes += ["seconds are those of the last time that the step ran", "counts and costs have no intervals"]
+    notes += ["seconds are those of the last time that the step ran"]
     return report_table("dataset-steps", "Steps and their cost", headings, rows, *notes)
 
 

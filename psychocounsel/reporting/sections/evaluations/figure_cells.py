@@ -31,6 +31,11 @@ def cell(value: float | None, low: float | None = None, high: float | None = Non
     return TableFigure(value, None, *((low, high) if None not in (low, high) else (None, None)), 1, percent)
 
 
+def exact(value: float | None, percent: bool = False) -> Cell:
+    """What needs no interval: a p-value, a limit, the accuracy of chance, a cost."""
+    return None if value is None else TableFigure(value, percent=percent, spreads=False)
+
+
 def named(figures: Figures, name: str, percent: bool = False) -> Cell:
     """The figure `name` with the interval `name_low`, `name_high`."""
     return cell(figures.get(name), figures.get(f"{name}_low"), figures.get(f"{name}_high"), percent)

@@ -12,6 +12,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     count,
     counts,
     evaluations,
+    exact,
     measured,
     name_in,
     points,
@@ -89,7 +90,7 @@ def _table(name: str, title: str, found: Sequence[_Replied], figures: Sequence[s
             told = each.figures["figures"][key]
             limit: Mapping[str, str | float] = limits.get(key, {})
             value = measured(told, "mean", FIGURES[key].share)
-            most = cell(limit.get("limit"), percent=True)  # type: ignore[arg-type]
+            most = exact(limit.get("limit"), True)  # type: ignore[arg-type]
             row = [FIGURES[key].title, count(told["prompts"]), count(told["replies"]), value, most]
             rows.append([*each.head, *row, str(limit["verdict"]) if limit else ""])
     headings = [*_HEADINGS, "figure", "speeches", "replies", "value", "limit", "verdict"]

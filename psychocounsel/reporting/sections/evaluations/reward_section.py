@@ -106,7 +106,6 @@ def _sureness(rows: Sequence[_Model]) -> list[ReportTable]:
     ]
     notes = [_BY_PROMPT, "accuracy on the pairs with the largest margins; the area is 0 at best"]
     notes += ["on flipped pairs a model that ignores the client is right half of the time"]
-    notes += ["how often the longer reply wins has no interval"]
     return report_table("reward-sureness", "Accuracy where reward models are surest", headings, lines, *notes)
 
 

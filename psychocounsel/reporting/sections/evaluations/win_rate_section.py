@@ -10,6 +10,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     count,
     counts,
     evaluations,
+    exact,
     measured,
     report_table,
     without_figures,
@@ -76,7 +77,7 @@ def _headline(contests: Sequence[Contest]) -> list[ReportTable]:
             *(count(each.figures["overall"]["prompts"]), count(each.figures["overall"]["rows"])),
             measured(each.figures["overall"]["win_rate"], percent=True),
             measured(each.figures["length_controlled"]["win_rate"], percent=True),
-            *(cell(each.figures["p"]), cell(each.figures["p_adjusted"])),
+            *(exact(each.figures["p"]), exact(each.figures["p_adjusted"])),
             *_experts(each.figures["experts"]["together"]),
             _note(each.figures["overall"]),
         ]
@@ -132,7 +133,6 @@ def _shares(contests: Sequence[Contest]) -> list[ReportTable]:
     notes = [
         "partly: one order is a tie",
         "orders that contradict each other count as a tie",
-        "shares have no intervals",
     ]
     headings = [*_HEADINGS, "judged pairs", *(name.replace("_", " ") for name in _SHARES)]
     return report_table("win-rate-shares", "Pairs won, tied and lost", headings, rows, *notes)

@@ -28,13 +28,13 @@ def _sizes(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     headings = ["audit", "pairs", "prompts", "replies", "components", "pairs of the largest", "repeated pairs"]
     headings += ["replies under several prompts", "prompts nearly twice", "replies nearly twice"]
     headings += ["pairs of two near replies", "pairs that contradict each other"]
-    notes = ["components share no prompt and no reply with each other; counts have no intervals"]
+    notes = ["components share no prompt and no reply with each other"]
     return report_table("audit-sizes", "Audited data", headings, rows, *notes)
 
 
 def _ratings(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     """Whether seven principles are seven judgements, and whether they leave room above."""
-    rows, notes = list[list[Cell]](), ["these figures have no intervals"]
+    rows, notes = list[list[Cell]](), list[str]()
     for run in runs:
         halo = run.extra["audit"]["halo"]
         if halo is None:

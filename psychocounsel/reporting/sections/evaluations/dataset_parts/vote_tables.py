@@ -47,7 +47,7 @@ def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTa
         "mean difference",
         "weighted kappa",
     ]
-    notes = ["the same annotator was asked twice about the same reply", "these figures have no intervals"]
+    notes = ["the same annotator was asked twice about the same reply"]
     notes += ["kappa has squared weights (Cohen 1968); it is missing where all ratings are one number"]
     return tables + report_table("dataset-retest", "Annotators asked twice", headings, retest, *notes)
 

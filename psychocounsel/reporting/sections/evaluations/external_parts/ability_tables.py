@@ -5,7 +5,7 @@ from typing import Any
 
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
-from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, report_table, spanned
+from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, exact, report_table, spanned
 from psychocounsel.studies.tables.table_formats import Cell
 
 _WORSE = {True: "worse: the whole interval is a loss", False: "no loss is shown", None: ""}
@@ -36,7 +36,7 @@ def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
 
 def _error(stderr: Any) -> Cell:
     """lm-eval writes `N/A` where it knows none."""
-    return cell(stderr) if isinstance(stderr, int | float) else None
+    return exact(stderr) if isinstance(stderr, int | float) else None
 
 
 def _change(change: Any, base: str | None) -> list[Cell]:

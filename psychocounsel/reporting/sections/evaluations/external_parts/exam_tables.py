@@ -10,6 +10,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     cell,
     count,
     counts,
+    exact,
     report_table,
     spanned,
 )
@@ -45,14 +46,14 @@ def _accuracy(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable
         [
             *(*head, count(found["items"]), count(of["scored_items"])),
             spanned(of["accuracy"], of["interval"], True),
-            *(cell(of["accuracy_in_file_order"], percent=True), cell(found["chance"], percent=True)),
-            cell(found["commonest_letter"]["accuracy"], percent=True),
+            *(cell(of["accuracy_in_file_order"], percent=True), exact(found["chance"], True)),
+            exact(found["commonest_letter"]["accuracy"], True),
             *(cell(of["same_choice_in_all_orders"], percent=True), cell(of["unreadable"], percent=True)),
             *(count(of["seeds"]["n"]), cell(of["seeds"]["sd"], percent=True), counts(of["outcomes"])),
         ]
         for head, of, found in _of_settings(exams)
     ]
-    notes = [f"{_BY_CONTEXT}; the accuracy alone has an interval", "answers that cannot be read count as wrong"]
+    notes = [f"{_BY_CONTEXT}", "answers that cannot be read count as wrong"]
     notes += ["always one letter: the accuracy of giving the letter that is right most often"]
     return report_table("exams", "Exams", headings, rows, *notes)
 
@@ -65,7 +66,7 @@ def difference_table(
         [
             *(run.title, named, setting, change["base"], count(change["items"])),
             *(spanned(change["difference"], change["interval"], True), count(change["better"]), count(change["worse"])),
-            cell(change["p"]),
+            exact(change["p"]),
         ]
         for run, named, found in sets
         for setting, change in found.get("against", {}).items()
@@ -92,5 +93,5 @@ def _letters(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]
         [*head, letter, *shares(each)] for head, of, _ in _of_settings(exams) for letter, each in of["letters"].items()
     ]
     headings = [*_HEADINGS, "letter", "chosen", "right", "chosen where right"]
-    note = "without a preference for places, a letter is chosen about as often as it is right; shares have no intervals"
+    note = "without a preference for places, a letter is chosen about as often as it is right"
     return report_table("exam-letters", "Exams by letter", headings, rows, note)

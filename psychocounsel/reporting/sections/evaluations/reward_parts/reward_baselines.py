@@ -35,13 +35,13 @@ def reading_rows(title: str, found: Figures) -> Iterator[list[Cell]]:
         if condition in found:
             gain = measured(found["gains"].get(condition), "gain", True)
             accuracy = measured(found[condition], "accuracy", True)
-            yield [title, shown, count(found["left_out"]), accuracy, gain or ""]
+            yield [title, shown, count(found["left_out"]), accuracy, gain]
 
 
 def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
     found = run.summary["baselines"]
     for name, each in found["blind"].items():
-        yield [run.title, TITLES.get(name, name), "replies alone", "", measured(each, "accuracy", True), ""]
+        yield [run.title, TITLES.get(name, name), "replies alone", None, measured(each, "accuracy", True), None]
     yield from ([run.title, *row] for row in reading_rows("words shared with the speech", found["overlap"]))
     for name, reading in run.summary.get("reading", {}).items():
         if reading is not None:

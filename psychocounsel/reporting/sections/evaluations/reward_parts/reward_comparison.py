@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
-from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, measured, named, report_table
+from psychocounsel.reporting.sections.evaluations.figure_cells import count, exact, measured, named, report_table
 from psychocounsel.studies.tables.table_formats import Cell
 
 _COLUMNS = {"auc": "AUC", "ece": "ECE", "brier": "Brier"}
@@ -29,7 +29,7 @@ def _differences(run: RunMaterial) -> Iterator[list[Cell]]:
         accuracy = found["accuracy"]
         yield [
             *(run.title, name, first, count(compared["pairs"]), measured(accuracy, percent=True)),
-            *(cell(accuracy.get("p")), cell(accuracy.get("p_adjusted"))),
+            *(exact(accuracy.get("p")), exact(accuracy.get("p_adjusted"))),
             *(measured(found.get(key)) for key in _COLUMNS),
         ]
 
