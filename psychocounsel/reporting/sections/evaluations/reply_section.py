@@ -11,8 +11,7 @@ _MOST = 60  # speeches of one browser
 def section(material: Material) -> Section:
     name, title = "replies", "Replies side by side"
     if not material.shows_texts:
-        said = "No text is shown: the report was asked for without texts."
-        return Section(name, title, [Paragraph(said)] if material.runs else [])
+        return Section(name, title, [_silence(material)] if material.runs else [])
     shown = [run for run in material.runs if run.texts is not None and run.texts.speeches and not run.confidential]
     blocks: list[Block] = [
         Paragraph(f"{run.title}: its texts are confidential and are not shown.", "warning")
@@ -25,6 +24,14 @@ def section(material: Material) -> Section:
     for number, run in enumerate((run for run in shown if run.kind != EVALUATION), 1):
         blocks += _browser(f"replies-of-run-{number}", [run])
     return Section(name, title, blocks)
+
+
+def _silence(material: Material) -> Paragraph:
+    """Why no text is shown at all."""
+    secret = ", ".join(run.title for run in material.runs if run.confidential)
+    if secret:
+        return Paragraph(f"No text is shown: the data of {secret} are confidential.", "warning")
+    return Paragraph("No text is shown: the report was asked for without texts.")
 
 
 def _browser(name: str, runs: Sequence[RunMaterial]) -> Iterator[Block]:

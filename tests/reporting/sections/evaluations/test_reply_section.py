@@ -78,6 +78,8 @@ def test_no_word_is_shown_without_texts_or_of_a_confidential_run() -> None:
     hidden = material(run("one", secret), shows_texts=False)
     assert SECRET not in words(hidden) and not browsers(section(hidden))
     assert said(section(hidden)) == ["No text is shown: the report was asked for without texts."]
+    both = material(run("one", secret, confidential=True), run("two", secret), shows_texts=False)
+    assert SECRET not in words(both) and said(section(both)) == ["No text is shown: the data of one are confidential."]
     confidential = material(run("one", secret, confidential=True), run("two", {"hello": {"base": "Hm."}}))
     assert SECRET not in words(confidential)
     assert "one: its texts are confidential and are not shown." in said(section(confidential), "warning")
