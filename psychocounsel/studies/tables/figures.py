@@ -42,10 +42,10 @@ def over_seeds(values: Sequence[float], percent: bool = False) -> TableFigure | 
         return None
     if len(values) == 1:
         return TableFigure(values[0], percent=percent)
-    from scipy.stats import t as student_t  # a second to import, and a launcher only checks the layout of tables
+    from scipy.special import stdtrit  # takes long to import, and a launcher only checks the layout of tables
 
     mean, sd, n = fmean(values), stdev(values), len(values)
-    half = float(student_t.ppf((1 + _LEVEL) / 2, n - 1)) * sd / n**0.5
+    half = float(stdtrit(n - 1, (1 + _LEVEL) / 2)) * sd / n**0.5
     return TableFigure(mean, sd, mean - half, mean + half, n, percent)
 
 
