@@ -14,6 +14,7 @@ from psychocounsel.rundir.run_names import key_of
 
 _SEED = "seed"
 _LONGEST = 60  # characters of a value
+_LONGEST_TITLE = 80  # characters of an evaluation's title; it stands in each row of its tables
 _EVALUATED = ("contestants.", "reward.")  # the groups of an evaluation that name what it evaluates
 Flat = dict[str, Any]
 
@@ -149,7 +150,8 @@ def _title(run: RunMaterial, seeds: bool, several_stages: bool) -> str:
     parts += [f"seed={run.seed}"] if seeds and run.seed is not None else []
     text = ", ".join(parts)
     first = run.stage if several_stages and run.stage else run.what if run.kind == EVALUATION and text else ""
-    return ": ".join(filter(None, (first, text))) or _folder(run)
+    title = ": ".join(filter(None, (first, text))) or _folder(run)
+    return _folder(run) if run.kind == EVALUATION and len(title) > _LONGEST_TITLE else title
 
 
 def _folder(run: RunMaterial) -> str:
