@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.beating import Comparison, comparisons
-from psychocounsel.reporting.sections.comparing.held_out import differing_held_out
-from psychocounsel.reporting.sections.comparing.judging import Family, families
-from psychocounsel.reporting.sections.comparing.run_settings import (
+from psychocounsel.reporting.sections.comparing.families import Family, families
+from psychocounsel.reporting.sections.comparing.held_out_data import differing_held_out
+from psychocounsel.reporting.sections.comparing.setting_groups import (
     RunSetting,
     differ,
     interval_text,

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from psychocounsel.cluster.status import short
 from psychocounsel.reporting.blocks import Paragraph, Section
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, TRAINING, Material, RunMaterial
-from psychocounsel.reporting.sections.comparing.held_out import differing_held_out
-from psychocounsel.reporting.sections.comparing.judging import families, is_reward_model
+from psychocounsel.reporting.sections.comparing.families import families, is_reward_model
+from psychocounsel.reporting.sections.comparing.held_out_data import differing_held_out
 from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings
-from psychocounsel.reporting.sections.comparing.run_settings import differ, listed, settings_of
+from psychocounsel.reporting.sections.comparing.setting_groups import differ, listed, settings_of
 from psychocounsel.reporting.sections.training.curve_values import not_finite
 
 _COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}

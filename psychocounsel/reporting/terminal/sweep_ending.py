@@ -39,7 +39,7 @@ def sweep_ending(folder: Path) -> str:
 
 def _tables(material: "Material") -> Iterator[str]:
     from psychocounsel.reporting.material import TRAINING
-    from psychocounsel.reporting.sections.comparing.run_settings import settings_of
+    from psychocounsel.reporting.sections.comparing.setting_groups import settings_of
     from psychocounsel.reporting.sections.training.final_section import final_table, loss_warning
 
     settings = settings_of(material.of(TRAINING))

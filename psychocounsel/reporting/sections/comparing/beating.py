@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from psychocounsel.reporting.sections.comparing.judging import Family
-from psychocounsel.reporting.sections.comparing.run_settings import RunSetting
+from psychocounsel.reporting.sections.comparing.families import Family
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting
 
 LEVEL = 0.95
 

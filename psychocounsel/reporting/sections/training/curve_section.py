@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from psychocounsel.reporting.blocks import Chart, Paragraph, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings, loss_kind
-from psychocounsel.reporting.sections.comparing.run_settings import differ
+from psychocounsel.reporting.sections.comparing.setting_groups import differ
 from psychocounsel.reporting.sections.training.curve_values import TrainingAxes, axes_of, curve, has
 
 _LOSSES = {"loss": "Training loss", "eval/loss": "Held-out loss"}

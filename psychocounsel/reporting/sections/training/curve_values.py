@@ -8,7 +8,7 @@ from typing import Any
 
 from psychocounsel.reporting.blocks import Curve
 from psychocounsel.reporting.material import RunMaterial
-from psychocounsel.reporting.sections.comparing.run_settings import setting_title
+from psychocounsel.reporting.sections.comparing.setting_groups import setting_title
 
 STEPS, TOKENS, HOURS = "steps", "tokens", "GPU-hours"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
-from psychocounsel.reporting.sections.comparing.judging import Family, families
-from psychocounsel.reporting.sections.comparing.run_settings import is_share, listed
+from psychocounsel.reporting.sections.comparing.families import Family, families
+from psychocounsel.reporting.sections.comparing.setting_groups import is_share, listed
 from psychocounsel.studies.tables.figures import over_seeds
 from psychocounsel.studies.tables.table_formats import Cell, Table
 

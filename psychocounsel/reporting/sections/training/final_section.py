@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from psychocounsel.reporting.blocks import Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material
-from psychocounsel.reporting.sections.comparing.judging import metric_of
+from psychocounsel.reporting.sections.comparing.families import metric_of
 from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
-from psychocounsel.reporting.sections.comparing.run_settings import RunSetting, is_share, listed, settings_of
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, listed, settings_of
 from psychocounsel.studies.tables.figures import of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material
-from psychocounsel.reporting.sections.comparing.run_settings import RunSetting, is_share, listed, settings_of
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, listed, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
 from psychocounsel.studies.tables.figures import TableFigure, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
-from psychocounsel.reporting.sections.comparing.run_settings import setting_title
+from psychocounsel.reporting.sections.comparing.setting_groups import setting_title
 from psychocounsel.reporting.sections.training.curve_values import axes_of, curve
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table

@@ -6,7 +6,7 @@ from typing import Any
 
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
-from psychocounsel.reporting.sections.comparing.run_settings import RunSetting, is_share, settings_of
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
 from psychocounsel.studies.tables.figures import TableFigure, of_setting
 
