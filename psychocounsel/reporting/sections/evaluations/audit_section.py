@@ -78,16 +78,15 @@ def _blind(runs: Sequence[RunMaterial]) -> list[ReportTable]:
 
 
 def _chart(runs: Sequence[RunMaterial]) -> list[Chart]:
-    names = list(TITLES)
+    baselines = [run.extra["audit"]["blind"]["baselines"] for run in runs]
+    names = [name for name in TITLES if any(name in found for found in baselines)]
     curves = []
-    for number, run in enumerate(runs):
-        found = {
-            names.index(name): each["by_prompt"] for name, each in run.extra["audit"]["blind"]["baselines"].items()
-        }
-        curves += points(run.title, found, "baseline", number, len(runs), "accuracy")
+    for number, (run, found) in enumerate(zip(runs, baselines, strict=True)):
+        accuracies = {names.index(name): each["by_prompt"] for name, each in found.items()}
+        curves += points(run.title, accuracies, "baseline", number, len(runs), "accuracy")
     notes = ["At one half, a baseline predicts no label.", "Bars are 95 % intervals; folds are of prompts."]
-    title = "How well labels are predicted without the client's speech"
-    chart = Chart("audit-blind", title, "accuracy", curves, ticks=[*TITLES.values()], reference=0.5, notes=notes)
+    title, ticks = "How well labels are predicted without the client's speech", [TITLES[name] for name in names]
+    chart = Chart("audit-blind", title, "accuracy", curves, ticks=ticks, reference=0.5, notes=notes)
     return [chart] if curves else []
 
 

@@ -89,9 +89,9 @@ def _sureness(rows: Sequence[_Model]) -> list[ReportTable]:
         "evaluation",
         "reward model",
         "pairs",
-        "surest 90 %",
-        "surest 80 %",
-        "surest 50 %",
+        "surest 9 of 10",
+        "surest 8 of 10",
+        "surest half",
         "risk-coverage area",
     ]
     headings += ["flipped pairs", "accuracy on flipped pairs", "the longer reply wins"]
@@ -114,13 +114,14 @@ def _slices(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     lines = [
         [
             *(run.title, kind, name, count(row["pairs"]), count(row["components"]), measured(row, "accuracy", True)),
-            *(", ".join(sorted(found["by"])), "too few components to trust" if row["few"] else ""),
+            *(", ".join(sorted(found["by"])), "few components" if row["few"] else ""),
         ]
         for run in runs
         for kind, found in run.summary.get("slices", {}).items()
         for name, row in found["slices"].items()
     ]
     notes = [f"of the evaluated reward model alone; {_BY_PROMPT}", "components are groups of pairs that share a text"]
+    notes += ["few components: fewer than 20, too few to trust an interval"]
     notes += ["gap: of the mean ratings of both replies; length: of the chosen against the rejected reply"]
     notes += ["crisis counts every speech with a risk; rules name topics and risks by cues of English words"]
     return report_table("reward-slices", "Accuracy by kind of pair", headings, lines, *notes)

@@ -69,14 +69,14 @@ def _warnings(runs: Sequence[RunMaterial]) -> list[Block]:
 
 
 def _headline(contests: Sequence[Contest]) -> list[ReportTable]:
-    headings = [*_HEADINGS, "speeches", "judged pairs", "win rate", "win rate at equal length", "p", "p by Holm"]
+    headings = [*_HEADINGS, "win rate", "at equal length", "speeches", "pairs", "p", "p by Holm"]
     headings += ["judges and experts agree", "pairs of experts", "note"]
     rows = [
         [
             *each.head,
-            *(count(each.figures["overall"]["prompts"]), count(each.figures["overall"]["rows"])),
             measured(each.figures["overall"]["win_rate"], percent=True),
             measured(each.figures["length_controlled"]["win_rate"], percent=True),
+            *(count(each.figures["overall"]["prompts"]), count(each.figures["overall"]["rows"])),
             *(exact(each.figures["p"]), exact(each.figures["p_adjusted"])),
             *_experts(each.figures["experts"]["together"]),
             _note(each.figures["overall"]),
@@ -86,6 +86,8 @@ def _headline(contests: Sequence[Contest]) -> list[ReportTable]:
     notes = ["each speech weighs 1, a tie is half a win, and every pair is judged in both orders"]
     notes += ["intervals are over speeches; p is two-sided, and Holm adjusts over the opponents of one evaluation"]
     notes += ["at equal length: a regression on the difference in length, as in AlpacaEval 2"]
+    if any(each.figures["overall"]["small"] for each in contests):
+        notes += ["few speeches: fewer than 30, so that intervals are too narrow to trust"]
     if any(each.figures["experts"]["together"] is None for each in contests):
         notes += ["without agreement with experts, nobody knows whether these judges judge as people would"]
     return report_table("win-rates", "Win rates", headings, rows, *notes)
@@ -96,8 +98,8 @@ def _experts(found: Figures | None) -> tuple[Cell, Cell]:
 
 
 def _note(overall: Figures) -> str:
-    said = ["fewer than 30 speeches: intervals are too narrow"] if overall["small"] else []
-    said += [f"{overall['unjudged']} pairs lack a verdict"] if overall["unjudged"] else []
+    said = ["few speeches"] if overall["small"] else []
+    said += [f"{overall['unjudged']} without a verdict"] if overall["unjudged"] else []
     return "; ".join(said)
 
 

@@ -21,12 +21,13 @@ def slice_tables(contests: Sequence[Contested]) -> list[ReportTable]:
         for name in PRINCIPLES
         if name in figures["principles"]
     ]
-    notes = ["of judges that speak of principles; reward models do not", "intervals are over speeches"]
+    few = "few speeches: fewer than 30, too few to tell"
+    notes = ["of judges that speak of principles; reward models do not", "intervals are over speeches", few]
     tables = report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
     rows = [row for head, figures in contests for row in _slices(head, figures)]
     headings = [*_HEADINGS, "kind", "slice", "speeches", "judged pairs", "win rate", "note"]
     headings += ["judge and experts agree", "pairs of experts"]
-    notes = ["intervals are over speeches, and none is widened for how many slices there are"]
+    notes = ["intervals are over speeches, and none is widened for how many slices there are", few]
     return tables + report_table("win-rate-slices", "Win rates by judge, risk and topic", headings, rows, *notes)
 
 
@@ -39,5 +40,5 @@ def _slices(head: list[Cell], figures: Figures) -> Iterator[list[Cell]]:
 
 
 def _cells(found: Figures) -> list[Cell]:
-    few = "too few speeches to tell" if found["small"] else ""
+    few = "few speeches" if found["small"] else ""
     return [count(found["prompts"]), count(found["rows"]), measured(found["win_rate"], percent=True), few]
