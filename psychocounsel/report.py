@@ -12,16 +12,16 @@ from psychocounsel.settings.command_line import Parser, run
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    from psychocounsel.reporting.making import Options, make_report, unfinished
+    from psychocounsel.reporting.report_making import Options, build_report, make_report, unfinished
 
     folders = [Path(text).expanduser() for text in options.folders]
     chosen = Options(None if options.out is None else Path(options.out), not options.no_text)
     if options.watch:
-        if options.open:
-            raise UserError("--watch prints an address to open; leave --open out")
+        if options.out is not None:
+            raise UserError("--out: --watch writes no files; give one of the two")
         from psychocounsel.reporting.watching import watch
 
-        watch(folders, chosen)
+        watch(lambda: build_report(folders, chosen)[1], options.port, options.open)
         return DONE
     made = make_report(folders, chosen)
     for line in (*made.listed(), *made.notes, unfinished(made.material)):
@@ -43,6 +43,7 @@ def _parser() -> Parser:
     )
     again = "serve the page on this machine (127.0.0.1) and make it again as runs go on; writes no files"
     parser.add_argument("--watch", action="store_true", help=again)
+    parser.add_argument("--port", type=int, default=0, help="of --watch; default: a free one")
     return parser
 
 

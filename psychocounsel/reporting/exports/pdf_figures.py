@@ -12,11 +12,18 @@ from psychocounsel.rundir.paths import ReportDir
 from psychocounsel.storage.files import replacing
 
 _SIZE = (6.4, 4.0)  # inches
-_MOST_POINTS = 500  # of a curve: more than a printed figure can show
+_MOST_POINTS, _FEWEST_POINTS = 500, 60  # of a curve: more than a printed figure can show
+_BUDGET = 20_000  # points of all curves of a figure
 _MOST_NAMED = 12  # groups in a legend
 _STYLES = ("-", "--", "-.", ":")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SETTINGS: Any = {"font.size": 9, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
+_SETTINGS: Any = {
+    "font.family": ["STIXGeneral", "DejaVu Sans"],
+    "font.size": 9,
+    "pdf.fonttype": 42,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def write_figures(report: Report, files: ReportDir) -> list[str]:
@@ -44,9 +51,12 @@ def _write(chart: Chart, path: Path) -> None:
 
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes, axis = figure.add_subplot(), chart.axes[0]
-    groups = list(dict.fromkeys(curve.group or curve.title for curve in chart.curves))
+    groups: dict[str, list[Curve]] = {}
     for curve in chart.curves:
-        _draw(axes, curve, axis, groups.index(curve.group or curve.title))
+        groups.setdefault(curve.group or curve.title, []).append(curve)
+    most = max(_FEWEST_POINTS, min(_MOST_POINTS, _BUDGET // len(chart.curves)))
+    handles = [_draw(axes, curves, axis, number, most) for number, curves in enumerate(groups.values())]
+    axes.autoscale_view()
     _add_lines(axes, chart)
     axes.set_title(_plain(chart.title), fontsize=10)
     axes.set_ylabel(_plain(chart.y_title))
@@ -54,35 +64,48 @@ def _write(chart: Chart, path: Path) -> None:
         axes.set_xticks(range(len(chart.ticks)), [_plain(tick) for tick in chart.ticks], rotation=30, ha="right")
     else:
         axes.set_xlabel(_plain(axis))
-    _add_legend(axes, groups)
+    _add_legend(figure, handles, [*groups])
     with replacing(path) as draft:
         figure.savefig(
             draft, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": "psychocounsel"}
         )
 
 
-def _draw(axes: Any, curve: Curve, axis: str, number: int) -> None:
-    """A curve, or points, in the colour of its group; curves of a group that were drawn before have its name already."""
-    places = kept(curve.y, _MOST_POINTS)
-    x, y = _numbers(curve.x[axis], places), _numbers(curve.y, places)
-    style: dict[str, Any] = {"color": f"C{number % 10}", "label": f"group {number}"}
-    if curve.points:
-        style |= {"linestyle": "none", "marker": _MARKS[number // 10 % len(_MARKS)], "markersize": 4.5}
-    else:
-        style |= {"linestyle": _STYLES[number // 10 % len(_STYLES)], "linewidth": 1.2}
-    if curve.low is None or curve.high is None:
+def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int) -> Any:
+    """The curves of a group, in one colour and with at most `most` points each; returns what stands for them in the legend."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
+    color, style, mark = f"C{number % 10}", _STYLES[number // 10 % len(_STYLES)], _MARKS[number // 10 % len(_MARKS)]
+    lines = list[list[tuple[float, float]]]()
+    for curve in curves:
+        places = kept(curve.y, most)
+        x, y = _numbers(curve.x[axis], places), _numbers(curve.y, places)
+        ends = None
+        if curve.low is not None and curve.high is not None:
+            ends = _numbers(curve.low, places), _numbers(curve.high, places)
+        if curve.points:
+            _draw_points(axes, x, y, ends, color, mark)
+            continue
+        lines.append([*zip(x, y, strict=True)])
+        if ends is not None:
+            axes.fill_between(x, *ends, color=color, alpha=0.15, linewidth=0)
+    if not lines:
+        return Line2D([], [], color=color, linestyle="none", marker=mark, markersize=4.5)
+    axes.add_collection(LineCollection(lines, colors=color, linestyles=style, linewidths=1.2))
+    return Line2D([], [], color=color, linestyle=style, linewidth=1.2)
+
+
+def _draw_points(
+    axes: Any, x: list[float], y: list[float], ends: tuple[list[float], list[float]] | None, color: str, mark: str
+) -> None:
+    style: dict[str, Any] = {"color": color, "linestyle": "none", "marker": mark, "markersize": 4.5}
+    if ends is None:
         axes.plot(x, y, **style)
         return
-    low, high = _numbers(curve.low, places), _numbers(curve.high, places)
-    if curve.points:
-        ends = [
-            [value - end for value, end in zip(y, low, strict=True)],
-            [end - value for value, end in zip(y, high, strict=True)],
-        ]
-        axes.errorbar(x, y, yerr=[[max(each, 0.0) for each in side] for side in ends], elinewidth=1, capsize=2, **style)
-    else:
-        axes.plot(x, y, **style)
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    below = [max(value - end, 0.0) for value, end in zip(y, ends[0], strict=True)]
+    above = [max(end - value, 0.0) for value, end in zip(y, ends[1], strict=True)]
+    axes.errorbar(x, y, yerr=[below, above], elinewidth=1, capsize=2, **style)
 
 
 def _add_lines(axes: Any, chart: Chart) -> None:
@@ -93,17 +116,14 @@ def _add_lines(axes: Any, chart: Chart) -> None:
         axes.axhline(chart.reference, **grey)
 
 
-def _add_legend(axes: Any, groups: Sequence[str]) -> None:
+def _add_legend(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Each group once; a single one needs no name, and of many the first are named."""
-    if len(groups) < 2:
+    if len(names) < 2:
         return
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    shown = [
-        (handles[f"group {number}"], _plain(name)) for number, name in enumerate(groups) if f"group {number}" in handles
-    ]
-    more = [f"and {len(shown) - _MOST_NAMED} more"] if len(shown) > _MOST_NAMED else []
-    handle, names = zip(*shown[:_MOST_NAMED], strict=True)
-    axes.legend(handle, names, fontsize=7, frameon=False, title=more[0] if more else None, title_fontsize=7)
+    more = f"and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else None
+    shown = [_plain(name) for name in names[:_MOST_NAMED]]
+    style = {"fontsize": 7, "frameon": False, "title": more, "title_fontsize": 7}
+    figure.legend(handles[:_MOST_NAMED], shown, loc="outside lower center", ncols=2, **style)
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """`reproducibility.md`: what somebody needs to repeat the runs of a report, and what they cost."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,4 +118,10 @@ def _commands(material: Material) -> Iterator[str]:
         yield ""
         command = _COMMANDS.get(run.kind)
         if command:
-            yield from fenced([f"python -m psychocounsel.{command} {run.overrides}".rstrip()], "sh")
+            yield from fenced([f"python -m psychocounsel.{command} {_typed(run)}".rstrip()], "sh")
+
+
+def _typed(run: RunMaterial) -> str:
+    """The overrides as a shell takes them; those of its sweep's list where the run has not begun."""
+    path = RunDir(run.path).overrides
+    return shlex.join(path.read_text(errors="replace").splitlines()) if path.is_file() else run.overrides

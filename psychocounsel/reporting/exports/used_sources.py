@@ -36,14 +36,29 @@ def _data(run: RunMaterial) -> Iterator[Row]:
         for each in data.get("mix") or [data]:
             yield (*_source({**data, **each}), mark)
         if data.get("eval_path"):
-            yield data["eval_path"], data.get("eval_revision"), data.get("eval_split"), _licence(data), mark
+            held_out = {
+                "path": data["eval_path"],
+                "revision": data.get("eval_revision"),
+                "split": data.get("eval_split"),
+            }
+            yield (*_source({**data, **held_out}), mark)
     if isinstance(speeches, Mapping):
         for each in speeches.get("sources") or [speeches]:
             yield (*_source({**speeches, **each}), None)
 
 
 def _source(section: Mapping[str, Any]) -> Row:
-    return section.get("path"), section.get("revision"), section.get("split"), _licence(section)
+    return section.get("path"), _revision(section), section.get("split"), _licence(section)
+
+
+def _revision(section: Mapping[str, Any]) -> str:
+    """The commit of a dataset or model of the hub; what ships, or lies on this machine, has none."""
+    if section.get("revision"):
+        return str(section["revision"])
+    path = str(section.get("path") or section.get("model"))
+    return (
+        "ships with this version" if path.startswith("builtin:") else "local" if path.startswith("/") else "not pinned"
+    )
 
 
 def _licence(section: Mapping[str, Any]) -> str | None:
@@ -64,18 +79,23 @@ def _licence(section: Mapping[str, Any]) -> str | None:
 def _models(run: RunMaterial) -> Iterator[Row]:
     model, reward = run.config.get("model"), run.config.get("reward")
     if isinstance(model, Mapping):
-        yield model.get("path"), model.get("revision"), model.get("license"), run.environment.get("weights")
+        yield model.get("path"), _revision(model), model.get("license"), run.environment.get("weights")
     if isinstance(reward, Mapping):
         for each in reward.get("members") or [reward]:
-            yield each.get("path"), each.get("revision"), each.get("license"), None
+            yield each.get("path"), _revision(each), each.get("license"), None
     weights = _weights(run)
     for group in ("writers", "annotator", "contestants", "judge"):
         section = run.config.get(group)
         for each in (section.get("members") or [section]) if isinstance(section, Mapping) else ():
-            place = each.get("model") or (each.get("reward") or {}).get("path")
+            named = each if each.get("model") else each.get("reward") or {}
+            place = named.get("model") or named.get("path")
             if place:
-                revision = each.get("revision") or (each.get("reward") or {}).get("revision")
-                yield place, revision, each.get("terms"), weights.get(f"{group}.local_weights.{each.get('name')}")
+                yield (
+                    place,
+                    _revision(named),
+                    each.get("terms"),
+                    weights.get(f"{group}.local_weights.{each.get('name')}"),
+                )
 
 
 def _weights(run: RunMaterial) -> dict[str, str]:

@@ -6,7 +6,7 @@ from string import ascii_lowercase
 
 from psychocounsel.reporting.blocks import Chart, Curve
 from psychocounsel.reporting.material import TRAINING, Material
-from psychocounsel.reporting.reading.folders import read_material
+from psychocounsel.reporting.reading.known_folders import read_material
 from psychocounsel.reporting.sections.training.curve_section import section
 from psychocounsel.reporting.terminal.plain_text import printable
 
@@ -39,10 +39,11 @@ def _chosen(material: Material) -> Iterator[Chart]:
 
 def _drawn(chart: Chart, width: int) -> str:
     """A chart with a letter for each run, and what the letters mean."""
-    from plotext import figure  # takes long to import
+    from plotext import figure, terminal  # takes long to import
 
     shown = chart.curves[:_MOST_RUNS]
     steps = [step for each in shown for step in each.x["steps"]]
+    terminal.limit(width=False, height=False)  # else it cuts at what it takes for the terminal's size
     figure.clear()
     figure.theme("colorless")
     figure.plot_size(width, _ROWS)

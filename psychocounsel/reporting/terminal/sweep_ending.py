@@ -27,7 +27,7 @@ def sweep_ending(folder: Path) -> str:
     """The table by setting and the report's command."""
     from psychocounsel.cluster.status import short
     from psychocounsel.errors import UserError
-    from psychocounsel.reporting.reading.folders import read_material
+    from psychocounsel.reporting.reading.known_folders import read_material
 
     command = f"look at it: python -m psychocounsel.report {short(folder)}"
     try:
