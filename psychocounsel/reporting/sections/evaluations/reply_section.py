@@ -40,6 +40,10 @@ def _browser(name: str, runs: Sequence[RunMaterial]) -> Iterator[Block]:
         assert run.texts is not None
         held = len(run.texts.speeches)
         yield Paragraph(f"{run.title}: {run.texts.source}, to {held} of {run.texts.count} speeches.")
+    if any("better " in score for speech in speeches for reply in speech.replies for score in reply.scores):
+        yield Paragraph(
+            "Scores `better ...` go from 0 to 1: how often judges preferred the reply to others; a tie is half."
+        )
     if len(speeches) > _MOST:
         yield Paragraph(
             f"The page shows {_MOST} of these {len(speeches)} speeches, those that most runs reply to first."

@@ -48,6 +48,7 @@ def test_replies_of_several_evaluations_stand_side_by_side_and_the_base_once() -
     assert said(found) == [
         "one: replies of the evaluation, to 2 of 7 speeches.",
         "two: replies of the evaluation, to 2 of 7 speeches.",
+        "Scores `better ...` go from 0 to 1: how often judges preferred the reply to others; a tie is half.",
     ]
 
 
