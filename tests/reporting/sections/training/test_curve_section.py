@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.reporting.blocks import Chart
-from psychocounsel.reporting.reading.folders import read_material
+from psychocounsel.reporting.reading.known_folders import read_material
 from psychocounsel.reporting.sections.training.curve_section import section
 from tests.reporting.sections.evaluations.shown import chart, said
 from tests.reporting.sections.hand_made import material_of, trained

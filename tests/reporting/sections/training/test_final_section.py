@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from psychocounsel.reporting.blocks import Chart
-from psychocounsel.reporting.reading.folders import read_material
+from psychocounsel.reporting.reading.known_folders import read_material
 from psychocounsel.reporting.sections.training import effect_section, final_section
 from tests.reporting.sections.evaluations.shown import chart, rows, said
 from tests.reporting.sections.hand_made import material_of, trained
