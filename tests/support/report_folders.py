@@ -78,10 +78,8 @@ def sweep(path: Path, jobs: Sequence[Sequence[str]], **options: Any) -> Path:
 
 def cell_name(overrides: Sequence[str]) -> str:
     """`algo.beta=0.1 seed=2` as a folder is called: `beta-0.1_seed-2`."""
-    return (
-        "_".join(text.rpartition(".")[2] if "." in text.split("=")[0] else text for text in overrides).replace("=", "-")
-        or "run"
-    )
+    parts = [text.split("=", 1) for text in overrides]
+    return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in parts) or "run"
 
 
 def winrate_run(

@@ -76,7 +76,8 @@ def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int)
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
-    color, style, mark = f"C{number % 10}", _STYLES[number // 10 % len(_STYLES)], _MARKS[number // 10 % len(_MARKS)]
+    color, mark = f"C{number % 10}", _MARKS[number // 10 % len(_MARKS)]
+    style: Any = _STYLES[number // 10 % len(_STYLES)]
     lines = list[list[tuple[float, float]]]()
     for curve in curves:
         places = kept(curve.y, most)

@@ -10,7 +10,7 @@ from psychocounsel.reporting.reading.run_files import FOREIGN, read_run_material
 from psychocounsel.reporting.reading.run_settings import with_settings
 from psychocounsel.reporting.reading.shown_texts import shown_texts
 from psychocounsel.reporting.reading.study_files import listed_runs, read_study_material
-from psychocounsel.rundir.paths import RunDir, StudyDir
+from psychocounsel.rundir.paths import ReportDir, RunDir, StudyDir
 from psychocounsel.rundir.run_config import has_config, is_run
 from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
 
@@ -76,7 +76,8 @@ def _read(folder: Path, found: _Found, is_below: bool = False) -> None:
 
 
 def _is_looked_at(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not path.name.startswith((".", "_"))
+    is_hidden = path.name.startswith((".", "_")) or path.is_symlink()
+    return path.is_dir() and not is_hidden and not ReportDir(path).is_report
 
 
 def _read_study(folder: Path, found: _Found) -> None:

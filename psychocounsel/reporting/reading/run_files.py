@@ -21,6 +21,7 @@ from psychocounsel.rundir.summary import FINISHED, read_state, read_summary
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
 RUNNING, STOPPED, FAILED, DAMAGED, NOT_RUN = "running", "stopped", "failed", "damaged", "not run"
+OF_GATES = ("refused", "undecided")  # how an audit ends that did not pass its limit
 _KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}
 FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # what files of another version run into
 
@@ -68,7 +69,7 @@ def read_run_material(
     tried = reading.mapping(lambda: {"all": run_attempts(run_dir, lines.lines, environment, state, summary)}).get(
         "all", []
     )
-    status = _status(reading, state, summary, tried)
+    status = _status(reading, kind, state, summary, tried)
     reading.problems += _other_problems(run_dir, kind, status, environment, lines)
     return RunMaterial(
         path=run_dir,
@@ -154,7 +155,7 @@ def _extra(reading: _Reading, files: EvaluationDir, kind: str) -> dict[str, Any]
 
 
 def _status(
-    reading: _Reading, state: Mapping[str, Any], summary: Mapping[str, Any], tried: list[dict[str, Any]]
+    reading: _Reading, kind: str, state: Mapping[str, Any], summary: Mapping[str, Any], tried: list[dict[str, Any]]
 ) -> str:
     """What became of the run, by its own files."""
     if reading.is_damaged:
@@ -163,6 +164,8 @@ def _status(
         return FINISHED
     if _is_live(reading.run_dir):
         return RUNNING
+    if kind == AUDIT and summary.get("status") in OF_GATES:
+        return str(summary["status"])
     verdict = tried[-1]["verdict"] if tried else ""
     if FAILED in (verdict, summary.get("status")) or verdict == "crashed":
         return FAILED
