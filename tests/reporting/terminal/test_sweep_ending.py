@@ -44,10 +44,10 @@ def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_of_trainings_ends_so(tmp_path: Path) -> None:
     given = ["-m", "debug=fast", "algo=dpo", "seed=1,2", "sweep_dir=sweep"]
-    text = cli("train", *given, cwd=tmp_path).stdout
-    table, ending = text.rsplit("\n\n", 1)
+    result = cli("train", *given, cwd=tmp_path)
+    table, ending = result.stdout.rsplit("\n\n", 1)
     assert table.splitlines()[-1].startswith("done ") and " ± " in ending
     assert ending.splitlines()[-1] == "look at it: python -m psychocounsel.report sweep"
-    assert "look at it          python -m psychocounsel.report sweep/seed-1" in text
+    assert "look at it          python -m psychocounsel.report sweep/" in result.stderr, "each run says it, too"
     dry = cli("train", *given, "dry_run=true", cwd=tmp_path).stdout
     assert "look at it" not in dry
