@@ -46,6 +46,7 @@ def _settings(runs: Sequence[RunMaterial], typed: Mapping[Path, str]) -> list[di
     given = [typed.get(run.path, run.overrides).split() for run in runs]
     flats = [_flat(run) or _of_texts(texts) for run, texts in zip(runs, given, strict=True)]
     shown = [key for key in dict.fromkeys(key_of(text) for texts in given for text in texts) if _differs(key, flats)]
+    shown.sort(key=lambda key: "." in key)  # groups first: algo=dpo, algo.beta=0.1
     classes = _classes(flats, shown)
     for key in _others(flats, shown):
         if any(_differs(key, each) for each in classes):
