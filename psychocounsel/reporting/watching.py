@@ -50,7 +50,7 @@ def watch(make: Callable[[], Report], port: int = 0, opens: bool = False) -> Non
 
 def _follow(make: Callable[[], Report], report: Report, watched: "_Watched", took: float) -> None:
     """Make the report again whenever files changed; one that cannot be made just now leaves the page as it is."""
-    seen = stamps(report)
+    seen: Stamps = {}  # files may have changed while the first report was made: it is made once more
     while True:
         time.sleep(max(_SECONDS, _REST * took))
         now = stamps(report)

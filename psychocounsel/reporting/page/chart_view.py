@@ -1,8 +1,10 @@
 """A chart as the page draws it: its curves as JSON, thinned where they are long, and their figures as a table."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from psychocounsel.reporting.blocks import Chart, Curve
@@ -19,20 +21,32 @@ def points_per_curve(charts: Iterable[Chart]) -> int:
     return thinning.points_per_curve([len(curve.y) for chart in charts for curve in chart.curves])
 
 
-class ChartView:
-    """What the template shows of a chart."""
+def looks_of_groups(charts: Iterable[Chart]) -> dict[str, int]:
+    """A number for each group that several charts show, so that a setting has one colour and dash in the whole report."""
+    shown = Counter(group for chart in charts for group in dict.fromkeys(map(_group, chart.curves)))
+    return {group: number for number, group in enumerate(group for group, count in shown.items() if count > 1)}
 
-    def __init__(self, chart: Chart, most: int) -> None:
+
+def _group(curve: Curve) -> str:
+    return curve.group or curve.title
+
+
+class ChartView:
+    """What the template shows of a chart: at most `most` points a curve, groups in their `looks`."""
+
+    def __init__(self, chart: Chart, most: int, looks: Mapping[str, int]) -> None:
         self.chart = chart
         self.places = [thinning.kept(curve.y, most) for curve in chart.curves]
         self.axes = chart.axes
         self.is_empty = not self.axes or not any(self.places)
-        self.groups = list(dict.fromkeys(curve.group or curve.title for curve in chart.curves))
+        self.groups = list(dict.fromkeys(map(_group, chart.curves)))
+        free = (number for number in count() if number not in {looks.get(group) for group in self.groups})
+        self.looks = {group: looks[group] if group in looks else next(free) for group in self.groups}
         self.members = {group: self._members(group) for group in self.groups}
         self.smooths = chart.smooths and any(not curve.points for curve in chart.curves)
 
     def _members(self, group: str) -> list[Curve]:
-        return [curve for curve in self.chart.curves if (curve.group or curve.title) == group]
+        return [curve for curve in self.chart.curves if _group(curve) == group]
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -49,7 +63,8 @@ class ChartView:
     def _curve(self, curve: Curve, places: list[int]) -> dict[str, Any]:
         found: dict[str, Any] = {
             "title": curve.title,
-            "group": self.groups.index(curve.group or curve.title),
+            "group": self.groups.index(_group(curve)),
+            "look": self.looks[_group(curve)],
             "x": {axis: _finite(curve.x[axis], places) for axis in self.axes},
             "y": _finite(curve.y, places),
         }
@@ -97,8 +112,8 @@ class ChartView:
     @cached_property
     def table(self) -> TableView:
         """Every point where there are few, else a row for each curve."""
-        count = sum(len(curve.y) for curve in self.chart.curves)
-        return TableView(self._points() if count <= _ROWS else self._summary())
+        points = sum(len(curve.y) for curve in self.chart.curves)
+        return TableView(self._points() if points <= _ROWS else self._summary())
 
     def _points(self) -> Table:
         interval = any(curve.low is not None for curve in self.chart.curves)

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from psychocounsel.reporting.blocks import Chart, Paragraph, Report, ReportTable, SpeechBrowser
-from psychocounsel.reporting.page.chart_view import ChartView, points_per_curve
+from psychocounsel.reporting.page.chart_view import ChartView, looks_of_groups, points_per_curve
 from psychocounsel.reporting.page.content_policy import content_policy, json_for_script
 from psychocounsel.reporting.page.speech_view import BrowserView
 from psychocounsel.reporting.page.table_view import TableView
@@ -26,16 +26,17 @@ def write(report: Report, path: Path) -> None:
 def page_html(report: Report, version: str | None = None) -> str:
     """The page as text. With a `version` it asks its server for the current one, and reloads when that is another."""
     charts = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
-    scripts = [_plotly()] if charts else []
-    scripts.append("\n".join(_asset(name) for name in (*_SCRIPTS, *([_WATCHING] if version is not None else []))))
+    plotly = _plotly() if charts else ""
+    script = "\n".join(_asset(name) for name in (*_SCRIPTS, *([_WATCHING] if version is not None else [])))
     style = _asset("page.css")
     text = _template().render(
         report=report,
         sections=[section for section in report.sections if section.blocks],
-        views=_Views(points_per_curve(charts)),
-        policy=content_policy(scripts, [style, ""], served=version is not None),
-        style=Markup(style),  # our own file
-        scripts=[Markup(script) for script in scripts],  # our own files, and plotly.js
+        views=_Views(charts),
+        policy=content_policy([plotly, script], [style, ""], served=version is not None),
+        plotly=Markup(plotly),
+        style=Markup(style),  # our own files need no escaping
+        script=Markup(script),
         version=version,
     )
     return text + "\n"
@@ -44,8 +45,9 @@ def page_html(report: Report, version: str | None = None) -> str:
 class _Views:
     """What the template asks of a block."""
 
-    def __init__(self, points: int) -> None:
-        self._points = points
+    def __init__(self, charts: list[Chart]) -> None:
+        self._points = points_per_curve(charts)
+        self._looks = looks_of_groups(charts)
 
     def kind(self, block: object) -> str:
         kinds = {Paragraph: "paragraph", ReportTable: "table", Chart: "chart", SpeechBrowser: "browser"}
@@ -55,7 +57,7 @@ class _Views:
         return TableView(block.table, block.sorted_by)
 
     def chart(self, block: Chart) -> ChartView:
-        return ChartView(block, self._points)
+        return ChartView(block, self._points, self._looks)
 
     def browser(self, block: SpeechBrowser) -> BrowserView:
         return BrowserView(block)

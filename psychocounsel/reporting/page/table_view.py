@@ -58,7 +58,8 @@ class TableView:
 
 
 def _sentence(note: str) -> str:
-    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
+    symbol = not note[1:2].isalpha()  # `p: Welch's t test`
+    return f"{note[:1] if symbol else note[:1].upper()}{note[1:].rstrip('.')}."
 
 
 def _number(cell: Cell) -> float | None:

@@ -107,6 +107,24 @@ def test_a_chart_is_drawn_when_it_comes_near(browser: Any, tmp_path: Path) -> No
     page.close()
 
 
+def test_a_setting_has_one_colour_and_dash_in_all_charts(browser: Any, tmp_path: Path) -> None:
+    six = curves(30)
+    few = [
+        Chart("all", "All", "loss", six),
+        Chart("last", "Last", "loss", [Curve("alone", six[0].x, six[0].y), *six[4:]]),
+    ]
+    page_room.write(Report("charts", ["runs"], [Section("all", "All", few)]), tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    looks = {
+        name: [line.get_attribute("style") for line in shown(page, name).locator(".js-line").all()]
+        for name in ("all", "last")
+    }
+    assert looks["last"][1:] == looks["all"][4:] and len({*looks["all"], *looks["last"]}) == 3
+    assert looks["last"][0] not in looks["last"][1:]
+    page.close()
+
+
 def test_a_chart_without_points_says_so(opened: Any) -> None:
     assert "no point to draw" in opened.locator("#chart-nothing").text_content()
 

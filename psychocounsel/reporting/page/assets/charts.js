@@ -16,12 +16,22 @@ function coloursNow() {
   return found;
 }
 
+// plotly.js takes a second to run: it waits as text until a chart is near, when the words above can already be read.
+function plotly() {
+  if (!window.Plotly) {
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  }
+  return window.Plotly;
+}
+
 function draw(chart, width = chart.plot.clientWidth) {
   ready(chart);
   const colours = coloursNow();
   const traces = chart.data.curves.flatMap((curve) => tracesOf(chart.data, curve, chart.state, colours));
   chart.plot.classList.toggle("named", liesDown(chart.data));
-  Plotly.react(chart.plot, traces, layoutOf(chart.data, chart.state, colours, width), { displayModeBar: false, responsive: false });
+  plotly().react(chart.plot, traces, layoutOf(chart.data, chart.state, colours, width), { displayModeBar: false, responsive: false });
   chart.drawn = true;
   chart.width = width;
   chart.figure.dataset.drawn = "";
@@ -49,8 +59,8 @@ function drawSamples(chart) {
       ["path", { d: "M15 1l5 5-5 5-5-5z" }], ["path", { d: "M15 1l5 9h-10z" }], ["path", { d: "M13 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z" }],
       ["path", { d: "M10 3l2-2 3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z" }],
       ["path", { d: "M15 0l1.6 4.2h4.4l-3.6 2.7 1.4 4.5-3.8-2.7-3.8 2.7 1.4-4.5-3.6-2.7h4.4z" }], ["path", { d: "M12 1h6l3 5-3 5h-6l-3-5z" }]];
-    if (!curve.points) shape(svg, "line", { x1: 0, x2: 30, y1: 6, y2: 6, "stroke-dasharray": STROKES[group % STROKES.length] });
-    if (curve.points || curve.y.length <= 40) shape(svg, marks[group % marks.length][0], { ...marks[group % marks.length][1], class: "sign-shape" });
+    if (!curve.points) shape(svg, "line", { x1: 0, x2: 30, y1: 6, y2: 6, "stroke-dasharray": STROKES[curve.look % STROKES.length] });
+    if (curve.points || curve.y.length <= 40) shape(svg, marks[curve.look % marks.length][0], { ...marks[curve.look % marks.length][1], class: "sign-shape" });
   }
 }
 
@@ -82,8 +92,8 @@ function showGroups(chart, shown) {
 
 function onPress(chart, button) {
   const hidden = chart.state.hidden;
-  if (button.matches(".whole")) Plotly.relayout(chart.plot, liesDown(chart.data) ? { "xaxis.autorange": true } : { "xaxis.autorange": true, "yaxis.autorange": true });
-  else if (button.matches(".save")) Plotly.downloadImage(chart.plot, { format: "svg", filename: chart.figure.id });
+  if (button.matches(".whole")) plotly().relayout(chart.plot, liesDown(chart.data) ? { "xaxis.autorange": true } : { "xaxis.autorange": true, "yaxis.autorange": true });
+  else if (button.matches(".save")) plotly().downloadImage(chart.plot, { format: "svg", filename: chart.figure.id });
   else if (button.matches(".all")) { const all = hidden.size > 0; showGroups(chart, () => all); }
   else { const pressed = Number(button.dataset.group); showGroups(chart, (group) => (group === pressed) === hidden.has(group)); }
 }

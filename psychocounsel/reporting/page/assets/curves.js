@@ -63,7 +63,7 @@ function band(curve, x, state, colour) {
 }
 
 function tracesOf(data, curve, state, colours) {
-  const colour = colours.curves[curve.group % COLOURS];
+  const colour = colours.curves[curve.look % COLOURS];
   const visible = !state.hidden.has(curve.group);
   const x = curve.x[state.axis];
   const y = curve.points ? curve.y : smoothed(curve.y, state.weight);
@@ -71,8 +71,8 @@ function tracesOf(data, curve, state, colours) {
   const trace = {
     type: "scatter", visible, x, y, mode: curve.points ? "markers" : few ? "lines+markers" : "lines",
     hoverinfo: "text", hovertext: hoverText(data, curve, state, y), connectgaps: false,
-    line: { color: colour, width: state.crowded ? 1.3 : 2, dash: DASHES[curve.group % DASHES.length] },
-    marker: { color: colour, size: curve.points ? 9 : 6, symbol: SYMBOLS[curve.group % SYMBOLS.length] },
+    line: { color: colour, width: state.crowded ? 1.3 : 2, dash: DASHES[curve.look % DASHES.length] },
+    marker: { color: colour, size: curve.points ? 9 : 6, symbol: SYMBOLS[curve.look % SYMBOLS.length] },
   };
   if (liesDown(data)) return [{ ...trace, x: y, y: x, error_x: barsOf(curve, colour) }];
   if (curve.points) return [{ ...trace, error_y: barsOf(curve, colour) }];
