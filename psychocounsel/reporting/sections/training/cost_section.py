@@ -6,7 +6,7 @@ from typing import Any
 
 from psychocounsel.reporting.blocks import Block, Chart, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
-from psychocounsel.reporting.sections.training.curve_values import axes_of, curve, processes_of
+from psychocounsel.reporting.sections.training.curve_values import curve, lines_of, processes_of
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
@@ -133,9 +133,9 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
 
 
 def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
-    axes = {id(run): axes_of(run) for run in runs}
+    lines = {id(run): lines_of(run, _SPEEDS) for run in runs}
     for key, (title, y_title) in _SPEEDS.items():
-        curves = [each for run in runs if (each := curve(run, axes[id(run)], key))]
+        curves = [each for run in runs if (each := curve(run, lines[id(run)], key))]
         if curves:
             yield Chart(f"cost-{key.replace('_', '-')}", title, y_title, curves, smooths=True)
 

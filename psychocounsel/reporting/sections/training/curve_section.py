@@ -6,7 +6,7 @@ from psychocounsel.reporting.blocks import Chart, Paragraph, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings, loss_kind
 from psychocounsel.reporting.sections.comparing.setting_groups import differ
-from psychocounsel.reporting.sections.training.curve_values import TrainingAxes, axes_of, curve, has
+from psychocounsel.reporting.sections.training.curve_values import TrainingLines, curve, lines_of
 
 _LOSSES = {"loss": "Training loss", "eval/loss": "Held-out loss"}
 _TITLES = {
@@ -36,21 +36,21 @@ _ENDS = ("_low", "_high")
 
 def section(material: Material) -> Section:
     runs = [run for run in material.of(TRAINING) if run.lines]
-    axes = {id(run): axes_of(run) for run in runs}
-    charts = [*_losses(runs, axes), *_others(runs, axes)]
+    lines = {id(run): lines_of(run) for run in runs}
+    charts = [*_losses(runs, lines), *_others(runs, lines)]
     without = any(not run.environment.get("gpus") for run in runs)
     told = [Paragraph("Of runs without a GPU, GPU-hours are hours of processes.")] if charts and without else []
     return Section("curves", "Training curves", [*told, *charts])
 
 
-def _losses(runs: Sequence[RunMaterial], axes: Mapping[int, TrainingAxes]) -> Iterator[Chart]:
+def _losses(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
     """A chart for each algorithm and type of loss: others have another scale."""
     kinds = {kind: [run for run in runs if loss_kind(run) == kind] for kind in dict.fromkeys(map(loss_kind, runs))}
     for key, title in _LOSSES.items():
         for kind, same in kinds.items():
             name = "-".join([_slug(key), *([_slug(kind)] if len(kinds) > 1 else [])])
             shown = f"{title} ({kind})" if kind else title
-            yield from _chart(name, shown, "loss", key, same, axes, True, _about_losses(kind, same, len(kinds)))
+            yield from _chart(name, shown, "loss", key, same, lines, True, _about_losses(kind, same, len(kinds)))
 
 
 def _about_losses(kind: str, runs: Sequence[RunMaterial], kinds: int) -> list[str]:
@@ -65,9 +65,9 @@ def _about_losses(kind: str, runs: Sequence[RunMaterial], kinds: int) -> list[st
     return notes
 
 
-def _others(runs: Sequence[RunMaterial], axes: Mapping[int, TrainingAxes]) -> Iterator[Chart]:
+def _others(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
     """The known figures in their order, then the rest of the evaluations' figures."""
-    rest = dict.fromkeys(key for run in runs for line in run.lines for key in line if key.startswith("eval/"))
+    rest = dict.fromkeys(key for run in runs for key in lines[id(run)].values if key.startswith("eval/"))
     unknown = [key for key in rest if key not in _TITLES and key not in _LOSSES and not key.endswith(_ENDS)]
     titles = {**_TITLES, **{key: (f"Held-out {key.removeprefix('eval/')}", key) for key in sorted(unknown)}}
     for key, (title, y_title) in titles.items():
@@ -77,7 +77,7 @@ def _others(runs: Sequence[RunMaterial], axes: Mapping[int, TrainingAxes]) -> It
             if _is_scaled(key, runs)
             else []
         )
-        yield from _chart(_slug(key), title, y_title, key, runs, axes, smooths, notes)
+        yield from _chart(_slug(key), title, y_title, key, runs, lines, smooths, notes)
 
 
 def _is_scaled(key: str, runs: Sequence[RunMaterial]) -> bool:
@@ -90,13 +90,11 @@ def _chart(
     y_title: str,
     key: str,
     runs: Sequence[RunMaterial],
-    axes: Mapping[int, TrainingAxes],
+    lines: Mapping[int, TrainingLines],
     smooths: bool,
     notes: Sequence[str],
 ) -> Iterator[Chart]:
-    if not has(runs, key):
-        return
-    curves = [each for run in runs if (each := curve(run, axes[id(run)], key))]
+    curves = [each for run in runs if (each := curve(run, lines[id(run)], key))]
     if curves:
         yield Chart(f"curve-{name}", title, y_title, curves, smooths, reference=_CHANCE.get(key), notes=notes)
 

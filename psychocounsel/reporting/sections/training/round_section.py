@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.setting_groups import setting_title
-from psychocounsel.reporting.sections.training.curve_values import axes_of, curve
+from psychocounsel.reporting.sections.training.curve_values import curve, lines_of
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
@@ -25,6 +25,7 @@ _OF_ROUNDS = {
         "nats",
     ),
 }
+_WIN_RATE = ("eval/win_rate", "eval/win_rate_low", "eval/win_rate_high")
 _STALENESS = "A difference far from 0 says that older weights, or another engine, wrote the replies."
 _COLUMNS = {"rollout/reward": "reward", "rollout/kl": "KL (nats)", "rollout/length": "length (tokens)"}
 _COLUMNS |= {"rollout/unfinished": "unfinished"}
@@ -42,9 +43,9 @@ def _rounds(run: RunMaterial) -> list[int]:
 
 
 def _charts(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
-    axes = {id(run): axes_of(run) for run in runs}
+    lines = {id(run): lines_of(run, _OF_ROUNDS) for run in runs}
     for key, (title, y_title) in _OF_ROUNDS.items():
-        curves = [_by_round(run, each, key) for run in runs if (each := curve(run, axes[id(run)], key))]
+        curves = [_by_round(run, each, key) for run in runs if (each := curve(run, lines[id(run)], key))]
         if curves:
             notes = [_STALENESS] if "logprob" in key else []
             yield Chart(f"round-{_slug(key)}", title, y_title, curves, smooths=True, notes=notes)
@@ -58,7 +59,7 @@ def _by_round(run: RunMaterial, found: Curve, key: str) -> Curve:
 
 
 def _win_rates(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
-    curves = [each for run in runs if (each := curve(run, axes_of(run), "eval/win_rate"))]
+    curves = [each for run in runs if (each := curve(run, lines_of(run, _WIN_RATE), _WIN_RATE[0]))]
     if curves:
         notes = ["bands hold the 95 % interval over prompts"]
         title = "Win rate of held-out replies against those before training"
