@@ -115,7 +115,7 @@ def unfinished(material: Material) -> str:
 
 def _names(runs: Sequence[RunMaterial], status: str) -> str:
     names = [run.title for run in runs if run.status == status]
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return "; ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _refuse_other(out: Path) -> None:

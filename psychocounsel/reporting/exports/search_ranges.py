@@ -32,7 +32,8 @@ def _ranges(runs: list[RunMaterial]) -> Iterator[str]:
         yield f"{escaped(key)}: {_range(recipe)}, searched by Optuna with seed {recipe.get('seed')}"
     for key in dict.fromkeys(key for run in runs for key in run.settings if key not in recipes):
         values = dict.fromkeys(run.settings[key] for run in runs if key in run.settings)
-        yield f"{escaped(key)}: {', '.join(map(escaped, values))}"
+        if len(values) > 1:
+            yield f"{escaped(key)}: {', '.join(map(escaped, values))}"
     if seeds := sorted({run.seed for run in runs if run.seed is not None}):
         yield f"seeds: {', '.join(map(str, seeds))}"
 

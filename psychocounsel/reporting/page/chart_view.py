@@ -102,7 +102,7 @@ class ChartView:
         several = "up to " if len({each for each, _ in lengths}) > 1 else ""
         said = f"Each long curve is thinned from {several}{of:,} to {to:,} points, the lowest and the highest of every stretch"
         smoothing = "; smoothing uses the points shown" if self.smooths else ""
-        return [f"{said}{smoothing}. The CSV has all points."]
+        return [f"{said}{smoothing}. metrics.jsonl of each run has all points."]
 
     def _gaps(self) -> list[str]:
         broken = [curve.title for curve in self.chart.curves if not all(map(math.isfinite, curve.y))]

@@ -20,7 +20,7 @@ def section(material: Material) -> Section:
     told = [
         *_problems(material),
         *_unfinished(material),
-        *_damaged(material),
+        *_not_finite(material),
         *_alone(material),
         *_not_comparable(material),
     ]
@@ -61,13 +61,8 @@ def _go_on(run: RunMaterial) -> str:
     return f"Its command again with {key}={short(run.path)} goes on with it (its overrides are in overrides.txt)"
 
 
-def _damaged(material: Material) -> Iterator[Paragraph]:
+def _not_finite(material: Material) -> Iterator[Paragraph]:
     for run in material.runs:
-        if run.damaged_lines:
-            lines = "line" if run.damaged_lines == 1 else "lines"
-            yield Paragraph(f"{run.title}: {run.damaged_lines} {lines} of metrics.jsonl cannot be read.", "warning")
-        if run.kind == TRAINING and run.is_finished and not run.lines:
-            yield Paragraph(f"{run.title} has no metrics: metrics.jsonl is empty or not there.", "warning")
         if count := not_finite(run):
             said = "figure is" if count == 1 else "figures are"
             yield Paragraph(f"{run.title}: {count} {said} not finite (nan or inf), and in no chart.", "warning")

@@ -44,16 +44,11 @@ def test_an_audit_that_was_refused_has_ended() -> None:
     assert lines_of(audit) == []
 
 
-def test_damaged_lines_and_figures_that_are_not_finite_are_counted() -> None:
+def test_figures_that_are_not_finite_are_counted_beside_what_reading_met() -> None:
     lines = [{"step": 1, "loss": math.nan, "grad_norm": math.inf}, {"step": 2, "loss": 0.5}]
-    found = lines_of(trained({}, lines=lines, damaged_lines=1, problems=["has no code.txt"]))
-    assert "seed=1: 1 line of metrics.jsonl cannot be read." in found
+    found = lines_of(trained({}, lines=lines, problems=["has no code.txt"]))
     assert "seed=1: 2 figures are not finite (nan or inf), and in no chart." in found
     assert "seed=1: has no code.txt" in found
-
-
-def test_a_finished_training_without_metrics_is_told() -> None:
-    assert any("has no metrics" in text for text in lines_of(trained({}, lines=[])))
 
 
 def test_single_runs_and_equal_seeds() -> None:
