@@ -148,3 +148,14 @@ def test_gates_are_told_with_what_came_of_them() -> None:
     assert said(found, "bad") == [f"{marked.title} exceeds the limit of kl at its last evaluation.",
                                   "Gate of audit audit: refused (limit 0.6 of the blind accuracy)."]  # fmt: skip
     assert "Gate b of study mine has not been decided yet." in said(found, "warning")
+
+
+def test_settings_are_called_by_what_differs_among_those_compared() -> None:
+    """And not by what tells them from runs that another figure judges."""
+    figures = {"dpo": "eval/accuracy", "simpo": "eval/accuracy", "grpo": "eval/reward"}
+    runs = [
+        trained({"algo": algo, "steps": "8" if "acc" in metric else "6"}, 1, {metric: 0.5 + 0.1 * place})
+        for place, (algo, metric) in enumerate(figures.items())
+    ]
+    first, _, second = said(section(material_of(*runs)))
+    assert "algo=simpo has the largest eval/accuracy" in first and "algo=grpo, steps=6 has eval/reward" in second

@@ -1,7 +1,7 @@
 """By which figure a report compares runs: one that all of them have, and whose values mean the same in each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
@@ -107,8 +107,28 @@ def _reason(metric: str, asked: Sequence[str]) -> str:
 def _family(name: str, metric: str, mode: str, reason: str, runs: Sequence[RunMaterial]) -> Family:
     smaller = smaller_is_better(metric, mode)
     found = Family(name, metric, smaller, reason, settings_of(runs))
-    ranked = sorted(found.settings, key=lambda setting: found.figure(setting).value, reverse=not smaller)
+    ranked = sorted(_told_apart(found.settings), key=lambda setting: found.figure(setting).value, reverse=not smaller)
     return Family(name, metric, smaller, reason, ranked)
+
+
+def _told_apart(settings: Sequence[RunSetting]) -> list[RunSetting]:
+    """The settings, called by the keys alone in which they differ from each other, where these tell them all."""
+    firsts = [setting.runs[0] for setting in settings]
+    keys = dict.fromkeys(key for run in firsts for key in run.settings)
+    varying = [key for key in keys if len({run.settings.get(key) for run in firsts}) > 1]
+    stages = len({run.stage for run in firsts}) > 1
+    titles = [
+        ", ".join(
+            [
+                *([run.stage] if stages else []),
+                *(f"{key}={run.settings[key]}" for key in varying if key in run.settings),
+            ]
+        )
+        for run in firsts
+    ]
+    if len(settings) < 2 or not all(titles) or len({*titles}) < len(titles):
+        return [*settings]
+    return [replace(setting, title=title) for setting, title in zip(settings, titles, strict=True)]
 
 
 def _section(run: RunMaterial, name: str) -> Mapping[str, Any]:

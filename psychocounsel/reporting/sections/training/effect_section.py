@@ -66,9 +66,9 @@ def _chart(
         points=True,
     )
     means = [over_seeds([_figure(run, family) for run in runs]) for runs in by_value.values()]
-    mean = Curve(
-        "mean over all runs with this value", _axes(key, places, is_numeric), [each.value for each in means if each]
-    )
+    values = [each.value for each in means if each]
+    # A line between values that have no order would say that there is something between them.
+    mean = Curve("mean over all runs with this value", _axes(key, places, is_numeric), values, points=not is_numeric)
     title = f"{family.metric} by {key} ({family.name})"
     return Chart(name, title, family.metric, [runs, mean], ticks=[] if is_numeric else [*by_value], notes=notes)
 
