@@ -18,7 +18,7 @@ from psychocounsel.reporting.exports.pdf_figures import write_figures
 from psychocounsel.reporting.exports.reproducibility import write_reproducibility
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.reading.known_folders import read_material
-from psychocounsel.reporting.reading.run_files import RUNNING
+from psychocounsel.reporting.reading.run_status import RUNNING
 from psychocounsel.reporting.sections import SECTIONS
 from psychocounsel.rundir.paths import ReportDir, RunDir, telling_name
 from psychocounsel.storage.files import recover_directory, replace_directory, temporary_name

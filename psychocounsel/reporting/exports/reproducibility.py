@@ -92,8 +92,8 @@ def _cost(material: Material) -> Iterator[str]:
     spent, bought = 0.0, 0
     for run in material.runs:
         for record in _records(run):
-            spent += record.get("spent") or 0.0
-            bought += record.get("bought") or 0
+            spent += _number(record.get("spent"))
+            bought += int(_number(record.get("bought")))
     yield (
         f"Calls of language models: {bought:,} answers, {spent:.4g} in the currency of the prices that were set "
         "(models without a price count as 0)."
@@ -106,6 +106,11 @@ def _records(run: RunMaterial) -> Iterator[Mapping[str, Any]]:
         figures = record.get("figures")
         if isinstance(figures, Mapping):
             yield figures
+
+
+def _number(found: Any) -> float:
+    """A number of a file; 0 for anything else that another version may have written."""
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _commands(material: Material) -> Iterator[str]:

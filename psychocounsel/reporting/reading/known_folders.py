@@ -83,8 +83,11 @@ def _is_looked_at(path: Path) -> bool:
 def _read_study(folder: Path, found: _Found) -> None:
     study = read_study_material(folder)
     found.studies.append(study)
-    for each in listed_runs(folder, found.problems):
+    cells = [*listed_runs(folder, found.problems)]
+    for each in cells:
         found.add(each.run, StudyDir(folder).stage(each.stage).path, each.stage, each.command)
+    for path in [] if cells else filter(is_sweep, filter(_is_looked_at, sorted(folder.iterdir()))):
+        _read_sweep(path, found)  # its list of cells is damaged, or not yet written
 
 
 def _read_sweep(folder: Path, found: _Found) -> None:

@@ -14,16 +14,22 @@ from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, OTHE
 from psychocounsel.reporting.reading.dataset_counts import dataset_counts
 from psychocounsel.reporting.reading.metric_lines import MetricLines, metric_lines
 from psychocounsel.reporting.reading.run_attempts import run_attempts
-from psychocounsel.rundir.owner import live_owner
+from psychocounsel.reporting.reading.run_status import NOT_RUN, run_status
 from psychocounsel.rundir.paths import EvaluationDir, RunDir
 from psychocounsel.rundir.run_config import has_config, module_of, read_plain
-from psychocounsel.rundir.summary import FINISHED, read_state, read_summary
+from psychocounsel.rundir.summary import read_state, read_summary
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
-RUNNING, STOPPED, FAILED, DAMAGED, NOT_RUN = "running", "stopped", "failed", "damaged", "not run"
-OF_GATES = ("refused", "undecided")  # how an audit ends that did not pass its limit
+DAMAGED = "damaged"
 _KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}
 FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # what files of another version run into
+_GROUPS = ("algo", "data", "model", "reward", "evaluation", "contestants", "judge", "speeches", "writers", "annotator")
+_FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "config": dict.fromkeys((*_GROUPS, "cluster", "eval", "checkpoint", "audit", "settled"), dict),
+    "state": {"phase": str, "step": int, "total": int, "heartbeat": (int, float)},
+    "summary": {"status": str, "metrics": dict, "seconds": (int, float), "slices": dict},
+    "environment": {"versions": dict, "gpus": list, "nodes": list, "processes": int, "data": str},
+}
 
 
 @dataclass
@@ -45,6 +51,16 @@ class _Reading:
     def file(self, path: Path) -> dict[str, Any]:
         return self.mapping(lambda: read_mapping(path))
 
+    def of_forms(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
+        """`found` without the keys whose values have another form than in files of this version, which is noted."""
+        forms = _FORMS[name]
+        strange = [
+            key for key, value in found.items() if value is not None and not isinstance(value, forms.get(key, object))
+        ]
+        if strange:
+            self.problems.append(f"{name}: {', '.join(strange)} cannot be read, because another version wrote it")
+        return {key: value for key, value in found.items() if key not in strange}
+
     def note_damage(self, text: str) -> None:
         self.is_damaged = True
         self.problems.append(text.removeprefix(f"{self.run_dir}/"))
@@ -59,17 +75,16 @@ def read_run_material(
     """
     files, reading = EvaluationDir(run_dir), _Reading(run_dir)
     config = _config(reading)
-    state, summary = reading.mapping(lambda: read_state(run_dir)), reading.mapping(lambda: read_summary(run_dir))
-    environment, figures = reading.file(files.environment), reading.file(files.figures)
+    state = reading.of_forms("state", reading.mapping(lambda: read_state(run_dir)))
+    summary = reading.of_forms("summary", reading.mapping(lambda: read_summary(run_dir)))
+    environment, figures = reading.of_forms("environment", reading.file(files.environment)), reading.file(files.figures)
     with _without_collecting():
         lines = _lines(reading)
     kind = _kind(reading, config, command)
     overrides = _overrides(run_dir) or listed
     extra = _extra(reading, files, kind)
-    tried = reading.mapping(lambda: {"all": run_attempts(run_dir, lines.lines, environment, state, summary)}).get(
-        "all", []
-    )
-    status = _status(reading, kind, state, summary, tried)
+    tried = _attempts(reading, lines, environment, state, summary)
+    status = DAMAGED if reading.is_damaged else run_status(kind, run_dir, state, summary, tried, reading.problems)
     reading.problems += _other_problems(run_dir, kind, status, environment, lines)
     return RunMaterial(
         path=run_dir,
@@ -103,7 +118,17 @@ def _config(reading: _Reading) -> dict[str, Any]:
     if found is None:
         reading.note_damage(f"{RunDir(reading.run_dir).config.name}: cannot be read; restore it")
         return {}
-    return found
+    return reading.of_forms("config", found)
+
+
+def _attempts(reading: _Reading, lines: MetricLines, *told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return run_attempts(reading.run_dir, lines.lines, *told)
+    except (UserError, OSError) as error:
+        reading.note_damage(str(error))
+    except FOREIGN:
+        reading.problems.append("its attempts are written down as no version known here does, and are not counted")
+    return []
 
 
 def _lines(reading: _Reading) -> MetricLines:
@@ -154,47 +179,13 @@ def _extra(reading: _Reading, files: EvaluationDir, kind: str) -> dict[str, Any]
     return found
 
 
-def _status(
-    reading: _Reading, kind: str, state: Mapping[str, Any], summary: Mapping[str, Any], tried: list[dict[str, Any]]
-) -> str:
-    """What became of the run, by its own files."""
-    if reading.is_damaged:
-        return DAMAGED
-    if summary.get("status") == FINISHED:
-        return FINISHED
-    if _is_live(reading.run_dir):
-        return RUNNING
-    if kind == AUDIT and summary.get("status") in OF_GATES:
-        return str(summary["status"])
-    verdict = tried[-1]["verdict"] if tried else ""
-    if FAILED in (verdict, summary.get("status")) or verdict == "crashed":
-        return FAILED
-    if summary.get("status") not in (None, STOPPED):
-        reading.problems.append(f"ended with the status `{summary['status']}`")
-        return STOPPED
-    if not (summary or state or tried):
-        return NOT_RUN
-    if not summary and not verdict and state.get("phase") != STOPPED:
-        total = "" if state.get("total") is None else f" of {state['total']}"
-        at = f"{state.get('phase', 'beginning')}, step {state.get('step', 0)}{total}"
-        reading.problems.append(f"its process ended without a word ({at})")
-    return STOPPED
-
-
-def _is_live(run_dir: Path) -> bool:
-    try:
-        return live_owner(run_dir) is not None
-    except OSError:  # in a folder that takes no file no age of a lock can be measured
-        return False
-
-
 def _other_problems(
     run_dir: Path, kind: str, status: str, environment: Mapping[str, Any], lines: MetricLines
 ) -> Iterator[str]:
     yield from lines.problems
     if kind == TRAINING and not lines.lines and status != NOT_RUN:
         path = RunDir(run_dir).metrics
-        yield f"has no metrics: {path.name} {'is empty' if path.exists() else 'is not there'}"
+        yield f"has no metrics: {path.name} {'holds no whole line' if path.exists() else 'is not there'}"
     version = _version(run_dir, environment)
     if version and version != __version__:
         yield f"was made by psychocounsel {version}, and this is {__version__}: what it calls otherwise is not shown"

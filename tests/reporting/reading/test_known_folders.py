@@ -9,6 +9,7 @@ import pytest
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.reading.known_folders import read_material
+from psychocounsel.reporting.report_making import Options, make_report
 from psychocounsel.storage.locks import Lock
 from tests.support.report_folders import (
     audit_run,
@@ -228,6 +229,29 @@ def test_one_folder_may_hold_runs_of_all_commands_and_one_run_counts_once(tmp_pa
         ("audit", ""),
     ]
     assert set(material.runs[1].extra["steps"]) == {"verdicts"} and set(material.runs[2].extra) == {"reliability"}
+
+
+def test_files_of_other_forms_give_problems_and_no_traceback(tmp_path: Path) -> None:
+    environment = training_run(tmp_path / "environment", "seed=1")
+    (environment / "environment.json").write_text('{"versions": [1], "gpus": 3, "processes": "two"}')
+    scalar = training_run(tmp_path / "scalar", "seed=2")
+    (scalar / "config.yaml").write_text("algo: 3\ndata: 4\nseed: x\nsettled: []\ncluster: 7\nmodel: 3\n")
+    summary = training_run(
+        tmp_path / "summary", "seed=3", summary={"status": "finished", "metrics": [1], "seconds": "x"}
+    )
+    (summary / "metrics.jsonl").write_bytes(b"\xff\x00\n" * 3 + b'[1]\n"text"\n{"step": "1"}\n')
+    mine = study(tmp_path / "mine", {"dpo": [["seed=4"], ["seed=5"]]})
+    (mine / "cells.json").write_text("{")
+    made = make_report([tmp_path], Options(tmp_path / "report"))
+    found = {run.path.name: run for run in made.material.runs}
+    other = "cannot be read, because another version wrote it"
+    assert found["environment"].problems == [f"environment: versions, gpus, processes {other}"]
+    assert found["scalar"].problems == [f"config: algo, data, settled, cluster, model {other}"]
+    assert found["summary"].damaged_lines == 6 and found["scalar"].kind == "training"
+    assert found["summary"].problems[0] == f"summary: metrics, seconds {other}"
+    assert {run.path.name for run in made.material.runs if run.sweep} == {"seed-4", "seed-5"}
+    [about] = made.material.studies
+    assert "cells.json: is not valid JSON" in about.problems[0] and about.stages == ["dpo"]
 
 
 def test_a_damaged_table_of_a_sweep_hides_no_run(tmp_path: Path) -> None:
