@@ -13,7 +13,7 @@ from psychocounsel.reporting.page.table_view import TableView
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-_ROWS = 150  # points of a chart that its table lists one by one; above, the table sums up each curve
+_ROWS = 60  # points of a chart that its table lists one by one; above, the table sums up each curve
 _NAMED = 6  # curves that the description of a chart names
 
 

@@ -1,11 +1,12 @@
 """A browser of speeches as the page shows it."""
 
 from dataclasses import dataclass
+from textwrap import shorten
 
 from psychocounsel.reporting.blocks import ShownSpeech, SpeechBrowser
 from psychocounsel.reporting.page.word_differences import marked
 
-_BEGINNING = 110  # signs of a speech in the line that opens it
+_BEGINNING = 90  # signs of a speech in the line that opens it
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class BrowserView:
         self.speeches = [_speech(speech) for speech in browser.speeches]
         self.topics = sorted({speech.topic for speech in browser.speeches if speech.topic})
         self.risks = sorted({speech.risk for speech in browser.speeches if speech.risk})
+        self.opened = next((each for each in self.speeches if not each.speech.crisis), None)
         self.compares = any(len(speech.replies) > 1 for speech in browser.speeches)
 
 
 def _speech(speech: ShownSpeech) -> SpeechView:
-    text = " ".join(speech.speech.split())
-    beginning = "" if speech.crisis else text if len(text) <= _BEGINNING else f"{text[:_BEGINNING].rstrip()} …"
+    beginning = "" if speech.crisis else shorten(speech.speech, _BEGINNING, placeholder=" …")
     replies = []
     for place, reply in enumerate(speech.replies):
         pieces = [(reply.text, False)] if place == 0 else marked(speech.replies[0].text, reply.text)

@@ -26,7 +26,7 @@ class TableView:
         self.table = table
         self.sorted_by = sorted_by
         self.headings = shown_headings(table)
-        self.notes = [_sentence(note) for note in shown_notes(table)]
+        self.notes = [_sentence(note) for note in shown_notes(table) if note.strip()]
         self.is_long = len(table.rows) > _LONG
 
     @cached_property
@@ -58,8 +58,8 @@ class TableView:
 
 
 def _sentence(note: str) -> str:
-    symbol = not note[1:2].isalpha()  # `p: Welch's t test`
-    return f"{note[:1] if symbol else note[:1].upper()}{note[1:].rstrip('.')}."
+    is_sign = len(note.split()[0].rstrip(":")) == 1 and not note.startswith("a ")  # `p is two-sided`
+    return f"{note[:1] if is_sign else note[:1].upper()}{note[1:].rstrip('.')}."
 
 
 def _number(cell: Cell) -> float | None:

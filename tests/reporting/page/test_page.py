@@ -136,17 +136,17 @@ def test_a_crisis_waits_behind_a_button_and_stays_out_of_print_until_then(opened
     assert opened.evaluate("document.activeElement.className") == "client", "the keyboard goes on from there"
 
 
-def test_print_opens_all_and_draws_charts_on_white(opened: Any) -> None:
+def test_print_opens_speeches_and_draws_charts_on_white(opened: Any) -> None:
     opened.locator("#theme").select_option("dark")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.locator("details:not([open])").count() == 0 and opened.locator(".plot .main-svg").count() > 0
+    assert opened.locator(".speech:not([open]):not(.crisis)").count() == 0
     assert opened.locator(".chart:has(.plot):not([data-drawn])").count() == 0
     backs = {
         svg.evaluate("node => node.style.background") for svg in opened.locator(".plot .main-svg:first-child").all()
     }
     assert backs == {"rgb(255, 255, 255)"}
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert opened.locator("details:not([open])").count() > 0
+    assert opened.locator(".speech:not([open]):not(.crisis)").count() == 2
     assert opened.locator(":root").get_attribute("data-theme") == "dark"
 
 

@@ -139,7 +139,9 @@ def test_a_long_curve_is_thinned_to_points_of_its_own_and_says_so(tmp_path: Path
     assert len(one["y"]) <= thinning.MOST and len(other["y"]) == 40
     assert {max(long.y), min(long.y)} <= set(one["y"]) and one["x"]["steps"][0] == 0 and one["x"]["steps"][-1] == 1999
     assert all(y is None or y == long.y[x] for x, y in zip(one["x"]["steps"], one["y"], strict=True))
-    assert f"thinned from 2,000 to {len(one['y'])} points" in text and "metrics.jsonl of each run has all points" in text
+    assert (
+        f"thinned from 2,000 to {len(one['y'])} points" in text and "metrics.jsonl of each run has all points" in text
+    )
     assert "not finite leave gaps: long" in text
 
 

@@ -1,4 +1,5 @@
-// Paper shows everything but crises that nobody opened: details open, charts in light colours at the paper's width.
+// Paper shows everything but crises that nobody opened and the figures of charts, which the CSV has: hundreds of pages.
+// Charts are drawn in light colours at the paper's width.
 const PAPER = 660; // pixels that fit between the margins of a page of A4 or Letter
 let printing = false;
 let opened = [];
@@ -6,7 +7,7 @@ let opened = [];
 addEventListener("beforeprint", () => {
   if (printing) return;
   printing = true;
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = [...document.querySelectorAll("details:not([open], .figures)")];
   for (const each of opened) each.open = true;
   document.documentElement.dataset.theme = "light";
   for (const chart of charts) draw(chart, PAPER);
