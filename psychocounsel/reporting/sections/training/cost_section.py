@@ -11,11 +11,11 @@ from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 _PHASES = {
-    "rollout/write_seconds": "writing replies",
+    "rollout/write_seconds": "writing",
     "rollout/score_seconds": "scoring",
-    "rollout/sync_seconds": "weight transfer",
+    "rollout/sync_seconds": "weights",
 }
-_PHASES |= {"data_seconds": "waiting for data"}
+_PHASES |= {"data_seconds": "data"}
 _SPEEDS = {
     "tokens_per_second": ("Speed", "tokens per second"),
     "mfu": ("Model FLOPs utilisation (MFU)", "share of the peak"),
@@ -59,14 +59,14 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
             "hours",
             "device",
             "device-hours",
-            "unfinished attempts",
-            "device-hours of these",
+            "unfinished",
+            "their device-hours",
         ]
         notes = [
             "hours: from the begin of each attempt to its end, loading and evaluations included",
             "device-hours: hours times GPUs, or processes on CPU",
         ]
-        notes += [_total(rows)]
+        notes += ["unfinished: attempts that failed, stopped or were killed", _total(rows)]
         yield ReportTable("cost-attempts", Table("Hours of all attempts", headings, rows, notes))
 
 
@@ -117,10 +117,12 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
             ]
         )
     if rows:
-        headings = ["run", "hours of steps x processes", *_PHASES.values(), "forward, backward, optimizer"]
+        headings = ["run", "step hours", *_PHASES.values(), "training"]
         headings += ["tokens/s", "MFU", "peak memory (GB)"]
         kept = [place for place in range(len(headings)) if any(row[place] is not None for row in rows)]
-        notes = ["shares of the time of steps; evaluations, checkpoints and loading are not in it"]
+        notes = ["step hours: hours of all steps times processes; evaluations, checkpoints and loading are not in it"]
+        notes += ["shares of it: writing and scoring replies, transfer of weights to the rollout, waiting for data"]
+        notes += ["training: the rest, which is forward, backward and optimizer"]
         notes += [f"tokens/s and MFU: the median over steps after the first {_WARM_UP}"]
         notes += ["MFU: against the fastest matrix product measured on the same device"]
         table = Table(
