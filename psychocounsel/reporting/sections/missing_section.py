@@ -99,9 +99,8 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
     found = [family for family in families(material) if family.name in ("policies", "reward models")]
     for family in found if len(found) > 1 else []:
         titles = listed([setting.title for setting in family.settings])
-        yield Paragraph(
-            f"{titles}: compared among themselves alone, by {family.metric}, which the others lack or are not asked for."
-        )
+        alone = "stands alone" if len(family.settings) == 1 else "compared among themselves alone"
+        yield Paragraph(f"{titles}: {alone}, by {family.metric}, which the others lack or are not judged by.")
     if _differ(material.runs, _version):
         versions = [
             f"{title} ({version})"
