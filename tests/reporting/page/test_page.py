@@ -136,6 +136,14 @@ def test_a_crisis_waits_behind_a_button_and_stays_out_of_print_until_then(opened
     assert opened.evaluate("document.activeElement.className") == "client", "the keyboard goes on from there"
 
 
+def test_paper_is_as_wide_as_the_page(opened: Any) -> None:
+    """Or the browser prints everything smaller."""
+    opened.set_viewport_size({"width": 680, "height": 900})
+    opened.emulate_media(media="print")
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.evaluate("document.documentElement.scrollWidth") == 680
+
+
 def test_print_opens_speeches_and_draws_charts_on_white(opened: Any) -> None:
     opened.locator("#theme").select_option("dark")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -121,7 +121,7 @@ function layoutOf(data, state, colours, width) {
 }
 
 function heightOf(data, width) {
-  if (!liesDown(data)) return width < 500 ? 336 : 400;
+  if (!liesDown(data)) return width < 700 ? 336 : 400;
   const lines = Math.max(...data.ticks.map((tick) => wrapped(tick, namesWidth(width)).split("<br>").length));
   return Math.max(190, 80 + data.ticks.length * Math.max(36, 12 + 17 * lines, 14 * data.curves.length));
 }
