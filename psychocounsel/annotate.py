@@ -23,5 +23,6 @@ if __name__ == "__main__":
 
     until_imported()
     from psychocounsel.cluster.application import main
+    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
 
-    main("psychocounsel.annotate", "annotate")
+    main("psychocounsel.annotate", "annotate", ended=show_sweep)

@@ -56,5 +56,6 @@ if __name__ == "__main__":
 
     until_imported()
     from psychocounsel.cluster.application import main
+    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
 
-    main("psychocounsel.audit", "audit")
+    main("psychocounsel.audit", "audit", ended=show_sweep)

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     of_study = study_status.is_study(folder)
     match options.command:
         case "status":
-            _status(folder, of_study, options.watch)
+            _status(folder, of_study, options.watch, options.plot)
         case "cancel" if of_study and not options.indices:
             study_status.cancel(folder)
         case _ if of_study:
@@ -41,20 +41,32 @@ def main(arguments: list[str]) -> int:
     return DONE
 
 
-def _status(folder: Path, of_study: bool, watched: bool) -> None:
+def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
     from psychocounsel.cluster import status
     from psychocounsel.studies.standing import study_status
 
-    def show() -> tuple[str, bool]:
+    def standing() -> tuple[str, bool]:
         if of_study:
             return study_status.status(folder)
         found = status.rows(folder)
         return status.table(found, folder), any(row.is_live for row in found)
 
+    def show() -> tuple[str, bool]:
+        text, is_live = standing()
+        return (f"{text}\n\n{_charts(folder)}" if plotted else text), is_live
+
     if watched:
         status.watch(folder, _WATCH_SECONDS, show)
     else:
         print(show()[0])
+
+
+def _charts(folder: Path) -> str:
+    from shutil import get_terminal_size
+
+    from psychocounsel.reporting.terminal.small_charts import small_charts
+
+    return small_charts(folder, get_terminal_size().columns)
 
 
 def _is_override(text: str) -> bool:
@@ -71,7 +83,9 @@ def _parser() -> Parser:
         return commands.add_parser(name, parents=[common], help=help, description=help)
 
     watch = f"again every {_WATCH_SECONDS:.0f} s, until nothing runs or waits"
-    command("status", "a line for each run").add_argument("--watch", action="store_true", help=watch)
+    status = command("status", "a line for each run")
+    status.add_argument("--watch", action="store_true", help=watch)
+    status.add_argument("--plot", action="store_true", help="small charts of loss and reward below it")
     logs = command("logs", "what a run prints")
     logs.add_argument("index", nargs="?", type=int, help="which run of a sweep")
     following = "go on as it grows, over attempts, until the run ends"

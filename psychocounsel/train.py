@@ -18,5 +18,6 @@ if __name__ == "__main__":
 
     until_imported()
     from psychocounsel.cluster.application import main
+    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
 
-    main("psychocounsel.train", "train")
+    main("psychocounsel.train", "train", ended=show_sweep)

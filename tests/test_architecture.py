@@ -30,6 +30,7 @@ ORDER += [
     "search",
     "cluster",
     "studies",
+    "reporting",
 ]
 KNOWS_ERRORS_ALONE = "distributed"
 
@@ -45,6 +46,7 @@ TORCH_FREE = [
     "search",
     "cluster",
     "studies",
+    "reporting",
     "remote",
 ]
 RUN_ON_IMPORT = {"psychocounsel.worker", "psychocounsel.cluster.rank"}  # what a rank starts with: nothing to hold here

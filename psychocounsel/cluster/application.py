@@ -43,6 +43,7 @@ from psychocounsel.storage.files import shipped
 from psychocounsel.storage.modes import let_nobody_else_write
 
 Act = Callable[[list[Job], DictConfig], Submission]
+Ended = Callable[[list[Job]], None]
 _EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 
 
@@ -50,15 +51,19 @@ def main(
     module: str,
     config_name: str,
     act: Act = submit,
+    ended: Ended = lambda jobs: None,
 ) -> None:
-    """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code."""
+    """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code.
+
+    `ended` is called with the jobs when `act` has returned.
+    """
     let_nobody_else_write()
     imported()
     wants_traceback = os.environ.pop("HYDRA_FULL_ERROR", None) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
     given = sys.argv[1:]
     try:
-        sys.exit(_run(module, config_name, act))
+        sys.exit(_run(module, config_name, act, ended))
     except KeyboardInterrupt:
         print("stopped before anything had begun", file=sys.stderr)
         sys.exit(CONTINUE_LATER)
@@ -80,7 +85,7 @@ def _config_name(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _run(module: str, config_name: str, act: Act) -> int:
+def _run(module: str, config_name: str, act: Act, ended: Ended) -> int:
     if asks_for_help(sys.argv[1:]):
         folders = [*map(Path, _config_dirs(sys.argv[1:])), shipped("conf")]
         print(help_page(_config_name(sys.argv[1:]) or config_name, folders))
@@ -94,7 +99,9 @@ def _run(module: str, config_name: str, act: Act) -> int:
         if act is submit and configs.command_of(config) != config_name:
             raise UserError(f"--config-name: names a configuration that is none of {module}")
         refuse_unused([job.unused for job in jobs])
-        return act(jobs, config)
+        submission = act(jobs, config)
+        ended(jobs)
+        return submission
 
     register(partial(compose_job, module), checked_act, rows, exit_codes, SearchSweeper)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from psychocounsel.rundir.run_parts import CHECKPOINT_NAME
 from psychocounsel.rundir.run_parts import AttemptDir as AttemptDir
 from psychocounsel.rundir.run_parts import CheckpointDir as CheckpointDir
+from psychocounsel.rundir.run_parts import ReportDir as ReportDir
 from psychocounsel.rundir.run_parts import RoundDir as RoundDir
 
 

@@ -1,4 +1,4 @@
-"""Names of files in the folders of a run directory: an attempt's logs, a round, a checkpoint. `paths.py` names the folders."""
+"""Names of files in the folders of a run directory, and of a report. `paths.py` names the folders."""
 
 from pathlib import Path
 
@@ -73,3 +73,33 @@ class CheckpointDir:
     def is_optimizer(self, name: str) -> bool:
         """Whether the file of this relative path holds optimizer state."""
         return Path(name).match("*/optimizer-*.safetensors")
+
+
+class ReportDir:
+    """What `report` writes of runs, sweeps and studies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.page = path / "report.html"
+        self.cells = path / "report.csv"  # every cell of every table, with all digits
+        self.reproducibility = path / "reproducibility.md"
+        self.tables = path / "tables"  # LaTeX, one file a table
+        self.figures = path / "figures"  # PDF, one file a chart
+
+    def table(self, name: str) -> Path:
+        return self.tables / f"{name}.tex"
+
+    def figure(self, name: str) -> Path:
+        return self.figures / f"{name}.pdf"
+
+    @property
+    def is_report(self) -> bool:
+        return self.page.exists() and self.reproducibility.exists()
+
+    def foreign(self) -> list[Path]:
+        """What lies in the folder and is no part of a report; files that are being written count for nothing."""
+        own = (self.page, self.cells, self.reproducibility, self.tables, self.figures)
+        inner = (*self.tables.glob("*"), *self.figures.glob("*"))
+        others = [path for path in self.path.glob("*") if path not in own]
+        others += [path for path in inner if path.suffix not in (".tex", ".pdf")]
+        return sorted(path for path in others if not (path.name.startswith(".") and path.name.endswith(".tmp")))

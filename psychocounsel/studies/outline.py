@@ -7,6 +7,7 @@ from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.status import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir, telling_name
 from psychocounsel.rundir.run_config import is_run
@@ -127,7 +128,8 @@ def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
         "",
         *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]
-    return "\n".join([*lines, *_files(plan)])
+    report = f"look at it: python -m psychocounsel.report {short(plan.files.path)}"
+    return "\n".join([*lines, *_files(plan), report])
 
 
 def _row(planned: PlannedStage, failed: Collection[Path]) -> tuple[str, ...]:

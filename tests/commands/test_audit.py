@@ -10,8 +10,8 @@ import pytest
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, worst
+from psychocounsel.evaluation.audit.audited_pairs import pairs_from
 from psychocounsel.evaluation.audit.auditing import audit
-from psychocounsel.evaluation.audit.material import pairs_from
 from psychocounsel.evaluation.audit.table import lines_of
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
@@ -68,7 +68,9 @@ def test_the_gate_is_an_exit_code_and_leaves_the_run_unfinished(home: Path) -> N
 def test_in_a_sweep_a_sure_refusal_outweighs_an_open_verdict(home: Path) -> None:
     limits = "audit.max_blind=0.6,0.8,0.95"
     given = ["audit", "-m", "data.path=pairs.jsonl", *QUICK, limits, "sweep_dir=sweep"]
-    table = cli(*given, cwd=home, check_code=GATE_NO).stdout.splitlines()[-3:]
+    *_, first, second, third, _, look = cli(*given, cwd=home, check_code=GATE_NO).stdout.splitlines()
+    assert look == "look at it: python -m psychocounsel.report sweep"
+    table = [first, second, third]
     assert [line.split()[0] for line in table] == ["refused", "undecided", "done"]
     assert worst([DONE, GATE_UNDECIDED]) == GATE_UNDECIDED
     for code in (1, USER_ERROR, GATE_NO, CONTINUE_LATER, 137):

@@ -75,7 +75,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
             low, high = (f"{best[f'eval/accuracy_{end}'] * 100:.3g}" for end in ("low", "high"))
             lines.append(f"best accuracy, 95 % interval by prompts: {low} to {high} %")
     shown, model = _shorten(run.dir), _shorten(run.files.model)
-    lines.append(f"run directory       {shown}")
+    lines += [f"run directory       {shown}", f"look at it          python -m psychocounsel.report {shown}"]
     if outcome.status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
         lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, shown, model))

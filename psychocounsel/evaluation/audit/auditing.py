@@ -17,10 +17,10 @@ from psychocounsel.data.selection.select import all_rows, load_split
 from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import DONE, UserError
+from psychocounsel.evaluation.audit.audited_pairs import Pairs, RatedReplies, pairs_from, rated_from
 from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.disagreement import contradictions, rating_disagreement
 from psychocounsel.evaluation.audit.halo import halo
-from psychocounsel.evaluation.audit.material import Pairs, RatedReplies, pairs_from, rated_from
 from psychocounsel.evaluation.audit.reading import Score, overlap_margins, reading_figures, reward_margins
 from psychocounsel.evaluation.audit.repeats import Texts, repeats, shared
 from psychocounsel.evaluation.audit.swapping import other_prompts

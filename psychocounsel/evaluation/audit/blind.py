@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.counsel.cues import CUES, cue_values
+from psychocounsel.evaluation.audit.audited_pairs import Pairs
 from psychocounsel.evaluation.audit.fits import fit_best_cue, fit_logistic, fit_sparse
 from psychocounsel.evaluation.audit.folds import Fit, by_component, by_topic, cross_fit
-from psychocounsel.evaluation.audit.material import Pairs
 from psychocounsel.evaluation.audit.ngrams import (
     character_ngrams,
     difference,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.data.selection.shared_text import same_texts
-from psychocounsel.evaluation.audit.material import Pairs, RatedReplies
+from psychocounsel.evaluation.audit.audited_pairs import Pairs, RatedReplies
 
 
 def contradictions(pairs: Pairs) -> dict[str, int]:

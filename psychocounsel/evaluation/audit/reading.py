@@ -9,8 +9,8 @@ import numpy as np
 from psychocounsel.data.rows import Message
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.audited_pairs import Pairs
 from psychocounsel.evaluation.audit.blind import wins
-from psychocounsel.evaluation.audit.material import Pairs
 from psychocounsel.metrics.stats import mean_intervals
 
 Array = np.ndarray

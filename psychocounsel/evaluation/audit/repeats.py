@@ -8,7 +8,7 @@ import numpy as np
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.near import Sketches, near_matches, near_pairs, sketches
 from psychocounsel.data.selection.shared_text import normalised, reply_key
-from psychocounsel.evaluation.audit.material import Pairs
+from psychocounsel.evaluation.audit.audited_pairs import Pairs
 
 
 class Texts:

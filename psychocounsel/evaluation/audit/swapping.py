@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from psychocounsel.evaluation.audit.material import Pairs
+from psychocounsel.evaluation.audit.audited_pairs import Pairs
 
 
 def other_prompts(pairs: Pairs, topic: np.ndarray, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from psychocounsel.evaluation.audit.material import Pairs
+from psychocounsel.evaluation.audit.audited_pairs import Pairs
 from psychocounsel.evaluation.audit.ngrams import tf_idf, word_ngrams
 
 FROM_DATA, CLUSTERS, NONE = "data", "clusters", "none"

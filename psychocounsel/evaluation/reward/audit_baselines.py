@@ -9,9 +9,9 @@ import numpy as np
 
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.audited_pairs import Pairs, pairs_from
 from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
 from psychocounsel.evaluation.audit.blind import TITLES, blind_baselines
-from psychocounsel.evaluation.audit.material import Pairs, pairs_from
 from psychocounsel.evaluation.audit.reading import overlap_margins, reading_figures
 from psychocounsel.evaluation.audit.swapping import other_prompts
 from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from psychocounsel.studies.tables.evaluation_points import AXES, crossing, points_of
 from psychocounsel.studies.tables.figures import TableFigure, over_seeds
-from psychocounsel.studies.tables.study_runs import Runs, Setting, settings
+from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 KEYS = ("metric", "at", "percent")
@@ -58,7 +58,7 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     return Table(title, headings, rows, notes)
 
 
-def _cell(setting: Setting, axis: str, place: float, metric: str, percent: bool) -> TableFigure | str | None:
+def _cell(setting: Setting[StudyRun], axis: str, place: float, metric: str, percent: bool) -> TableFigure | str | None:
     """Over all runs of a setting; where some came so far and others did not, a mean would be of another set of runs."""
     found = [crossing(points_of(run), axis, place, metric) for run in setting.finished]
     values = [value for value in found if value is not None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from psychocounsel.studies.tables.evaluation_points import EvaluationPoint, points_of
 from psychocounsel.studies.tables.figures import over_seeds
-from psychocounsel.studies.tables.study_runs import Runs, Setting, settings
+from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 KEYS = ("columns",)
@@ -37,7 +37,7 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     return Table(title, ["setting", "runs", "step", "nats", *columns], rows)
 
 
-def _rows(setting: Setting, columns: Mapping[str, str]) -> Iterator[list[Cell]]:
+def _rows(setting: Setting[StudyRun], columns: Mapping[str, str]) -> Iterator[list[Cell]]:
     of_runs = [{point.steps: point for point in points_of(run)} for run in setting.finished]
     if not of_runs:
         yield [setting.title, setting.count, "", None, *(None for _ in columns)]

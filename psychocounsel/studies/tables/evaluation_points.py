@@ -1,10 +1,9 @@
 """The evaluations of a training run as points: how far it was by several measures, and every figure then."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-from psychocounsel.studies.tables.study_runs import StudyRun
+from typing import Any, Protocol
 
 _EVALUATION = "eval/"
 _KL = "eval/kl"
@@ -38,7 +37,23 @@ class EvaluationPoint:
 AXES = ("steps", "prompts", "gpu_hours", "kl")
 
 
-def points_of(run: StudyRun) -> list[EvaluationPoint]:
+class TrainedRun(Protocol):
+    """What the points are made of."""
+
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def environment(self) -> Mapping[str, Any]: ...
+
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+
+    @property
+    def lines(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+def points_of(run: TrainedRun) -> list[EvaluationPoint]:
     """The evaluations of a run in their order, that before training included; none of a run without a configuration."""
     config = run.config
     if config is None or "global_batch_size" not in config:
@@ -46,10 +61,10 @@ def points_of(run: StudyRun) -> list[EvaluationPoint]:
     processes = int(run.environment.get("processes", 1))
     before = (run.summary.get("metrics") or {}).get("before") or {}
     found = [EvaluationPoint(0, 0, 0.0, _kl(before, 0.0), before)] if before else []
-    return [*found, *_later(run, int(config.global_batch_size), processes)]
+    return [*found, *_later(run, int(config["global_batch_size"]), processes)]
 
 
-def _later(run: StudyRun, batch: int, processes: int) -> Iterator[EvaluationPoint]:
+def _later(run: TrainedRun, batch: int, processes: int) -> Iterator[EvaluationPoint]:
     seconds = 0.0
     for line in run.lines:
         seconds += line.get("step_seconds", 0.0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from psychocounsel.studies.tables.study_runs import Setting
+from psychocounsel.studies.tables.study_runs import AnyRun, Setting
 
 _LEVEL = 0.95
 
@@ -18,6 +18,7 @@ class TableFigure:
         low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, as its evaluation says.
         n: runs.
         percent: shown as a percentage.
+        spreads: False of what needs no interval, as hours and p-values: no note says then that its spread is unknown.
     """
 
     value: float
@@ -26,6 +27,7 @@ class TableFigure:
     high: float | None = None
     n: int = 1
     percent: bool = False
+    spreads: bool = True
 
     def shown(self, number: float) -> str:
         return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"
@@ -40,14 +42,14 @@ def over_seeds(values: Sequence[float], percent: bool = False) -> TableFigure | 
         return None
     if len(values) == 1:
         return TableFigure(values[0], percent=percent)
-    from scipy.stats import t as student_t  # a second to import, and a launcher only checks the layout of tables
+    from scipy.special import stdtrit  # takes long to import, and a launcher only checks the layout of tables
 
     mean, sd, n = fmean(values), stdev(values), len(values)
-    half = float(student_t.ppf((1 + _LEVEL) / 2, n - 1)) * sd / n**0.5
+    half = float(stdtrit(n - 1, (1 + _LEVEL) / 2)) * sd / n**0.5
     return TableFigure(mean, sd, mean - half, mean + half, n, percent)
 
 
-def of_setting(setting: Setting, key: str, percent: bool = False) -> TableFigure | None:
+def of_setting(setting: Setting[AnyRun], key: str, percent: bool = False) -> TableFigure | None:
     """The figure `key` of a setting: over its finished runs; of one run with the interval over prompts that it wrote."""
     values = [value for run in setting.finished if (value := run.figure(key)) is not None]
     if len(values) != 1:

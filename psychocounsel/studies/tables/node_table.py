@@ -44,7 +44,7 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     return Table(title, headings, rows, [f"tokens/s: the median over steps after the first {_WARM_UP}"])
 
 
-def _speed(setting: Setting) -> TableFigure | None:
+def _speed(setting: Setting[StudyRun]) -> TableFigure | None:
     return over_seeds([speed for run in setting.finished if (speed := _of_run(run)) is not None])
 
 
@@ -53,9 +53,9 @@ def _of_run(run: StudyRun) -> float | None:
     return median(speeds) if speeds else None
 
 
-def _nodes(setting: Setting) -> int | None:
+def _nodes(setting: Setting[StudyRun]) -> int | None:
     return next((len(run.environment["nodes"]) for run in setting.finished if "nodes" in run.environment), None)
 
 
-def _processes(setting: Setting) -> int | None:
+def _processes(setting: Setting[StudyRun]) -> int | None:
     return next((int(run.environment["processes"]) for run in setting.finished if "processes" in run.environment), None)

@@ -12,7 +12,7 @@ import yaml
 
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.studies.tables.figures import TableFigure, of_setting
-from psychocounsel.studies.tables.study_runs import Runs, Setting, settings
+from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 KEYS = ("columns", "paper")
@@ -64,11 +64,11 @@ def _column(given: Any) -> tuple[str, bool]:
     return (given, False) if isinstance(given, str) else (given["metric"], bool(given.get("percent")))
 
 
-def _row(setting: Setting, columns: Mapping[str, tuple[str, bool]]) -> list[Cell]:
+def _row(setting: Setting[StudyRun], columns: Mapping[str, tuple[str, bool]]) -> list[Cell]:
     return [setting.title, setting.count, *(of_setting(setting, key, percent) for key, percent in columns.values())]
 
 
-def _own_row(setting: Setting) -> list[Cell]:
+def _own_row(setting: Setting[StudyRun]) -> list[Cell]:
     """A setting with the metric by which its own command is judged."""
     metric = next((metric for run in setting.finished if (metric := _metric_of(run.config))), None)
     return [setting.title, setting.count, metric, of_setting(setting, metric) if metric else None]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from omegaconf import DictConfig
 
@@ -51,24 +51,41 @@ class StudyRun:
         return read_metrics(RunDir(self.run_dir).metrics)
 
     def figure(self, key: str) -> float | None:
-        """A figure of its summary: of a training at the best evaluation, or that of `before:KEY` or `last:KEY`."""
-        metrics = self.summary.get("metrics") or {}
-        when, _, name = key.rpartition(":")
-        if "best" in metrics:
-            metrics = metrics.get(when or "best") or {}
-        value = metrics.get(name)
-        return float(value) if isinstance(value, int | float) else None
+        """A figure of its summary, as `figure_of` finds it."""
+        return figure_of(self.summary, key)
+
+
+def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
+    """A figure of a run's summary: of a training at the best evaluation, or that of `before:KEY` or `last:KEY`."""
+    metrics = summary.get("metrics") or {}
+    when, _, name = key.rpartition(":")
+    if "best" in metrics:
+        metrics = metrics.get(when or "best") or {}
+    value = metrics.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+class MeasuredRun(Protocol):
+    """What a setting asks of its runs: how they ended, and the figures of their summaries."""
+
+    @property
+    def status(self) -> str: ...
+
+    def figure(self, key: str) -> float | None: ...
+
+
+AnyRun = TypeVar("AnyRun", bound=MeasuredRun)
 
 
 @dataclass
-class Setting:
+class Setting(Generic[AnyRun]):
     """Runs that differ in their seeds alone; `title` is the stage's, and the swept keys with their values."""
 
     title: str
-    runs: list[StudyRun] = field(default_factory=list)
+    runs: list[AnyRun] = field(default_factory=list)
 
     @property
-    def finished(self) -> list[StudyRun]:
+    def finished(self) -> list[AnyRun]:
         return [run for run in self.runs if run.status == FINISHED]
 
     @property
@@ -99,19 +116,19 @@ def read_runs(files: StudyDir) -> Runs:
     return found
 
 
-def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Setting]:
+def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Setting[StudyRun]]:
     """The settings of the stages that `rows` names, in their order; a mapping gives stages other titles."""
     titled = rows.items() if isinstance(rows, Mapping) else ((stage, stage) for stage in rows)
     return [setting for title, stage in titled for setting in _of_stage(title, runs.get(stage, []))]
 
 
-def _of_stage(title: str, runs: list[StudyRun]) -> Iterator[Setting]:
-    found: dict[tuple[Any, ...], Setting] = {}
+def _of_stage(title: str, runs: list[StudyRun]) -> Iterator[Setting[StudyRun]]:
+    found: dict[tuple[Any, ...], Setting[StudyRun]] = {}
     for run in runs:
         parts = tuple(_parts(run))
         setting = found.setdefault(parts, Setting(", ".join([title, *parts])))
         setting.runs.append(run)
-    return iter(found.values() or [Setting(title)])
+    return iter(found.values() or [Setting[StudyRun](title)])
 
 
 def _parts(run: StudyRun) -> Iterator[str]:

@@ -49,19 +49,19 @@ def _numbers(cell: Any) -> list[Any]:
 
 
 def markdown_of(table: Table) -> str:
-    cells = [[escaped(text) for text in row] for row in (_headings(table), *map(_texts, table.rows))]
+    cells = [[escaped(text) for text in row] for row in (shown_headings(table), *map(_texts, table.rows))]
     rule = ["---", *("---:" for _ in table.headings[1:])]
     lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
     return (
-        "\n".join([f"# {escaped(table.title)}", "", *lines, "", *(f"- {escaped(note)}" for note in _notes(table))])
+        "\n".join([f"# {escaped(table.title)}", "", *lines, "", *(f"- {escaped(note)}" for note in shown_notes(table))])
         + "\n"
     )
 
 
 def latex_of(table: Table, label: str) -> str:
     """A `table` environment; it needs \\usepackage{booktabs}."""
-    rows = [" & ".join(map(_tex, row)) + r" \\" for row in (_headings(table), *map(_texts, table.rows))]
-    notes = " ".join(_tex(f"{note}.") for note in _notes(table))
+    rows = [" & ".join(map(_tex, row)) + r" \\" for row in (shown_headings(table), *map(_texts, table.rows))]
+    notes = " ".join(_tex(f"{note}.") for note in shown_notes(table))
     return "\n".join(
         [
             r"\begin{table}",
@@ -82,7 +82,7 @@ def latex_of(table: Table, label: str) -> str:
     )
 
 
-def _headings(table: Table) -> list[str]:
+def shown_headings(table: Table) -> list[str]:
     """The headings, with the unit of columns that are shown in per cent."""
     percent = {
         column
@@ -94,10 +94,10 @@ def _headings(table: Table) -> list[str]:
 
 
 def _texts(row: list[Cell]) -> list[str]:
-    return [_text(cell) for cell in row]
+    return [cell_text(cell) for cell in row]
 
 
-def _text(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """`61.2 ± 1.5` over seeds, `61.2 (55.0 to 67.4)` of one run with an interval."""
     if cell is None:
         return MISSING
@@ -111,9 +111,9 @@ def _text(cell: Cell) -> str:
     return value
 
 
-def _notes(table: Table) -> list[str]:
+def shown_notes(table: Table) -> list[str]:
     """What the signs of this table mean, then its own notes."""
-    figures = [cell for row in table.rows for cell in row if isinstance(cell, TableFigure)]
+    figures = [cell for row in table.rows for cell in row if isinstance(cell, TableFigure) and cell.spreads]
     notes = list[str]()
     if any(cell.sd is not None for cell in figures):
         notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")

@@ -7,10 +7,10 @@ import pytest
 
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
+from psychocounsel.evaluation.audit.audited_pairs import pairs_from
 from psychocounsel.evaluation.audit.blind import Blind, blind_baselines, wins
 from psychocounsel.evaluation.audit.fits import fit_sparse
 from psychocounsel.evaluation.audit.folds import by_component, cross_fit
-from psychocounsel.evaluation.audit.material import pairs_from
 from psychocounsel.evaluation.audit.ngrams import difference, tf_idf, word_ngrams
 from psychocounsel.evaluation.audit.topics import CLUSTERS, FROM_DATA, NONE, topics_of
 from psychocounsel.evaluation.audit.verdict import judge_blind

@@ -9,9 +9,9 @@ from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.data.selection.select import pairs_of
+from psychocounsel.evaluation.audit.audited_pairs import pairs_from, rated_from
 from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.halo import halo
-from psychocounsel.evaluation.audit.material import pairs_from, rated_from
 from psychocounsel.evaluation.audit.topics import FROM_DATA, topics_of
 from psychocounsel.settings.config import check, compose
 from tests.support.preferences import first_sample

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from psychocounsel.evaluation.audit.audited_pairs import RatedReplies, pairs_from
 from psychocounsel.evaluation.audit.disagreement import contradictions, rating_disagreement
-from psychocounsel.evaluation.audit.material import RatedReplies, pairs_from
 from psychocounsel.evaluation.audit.repeats import Texts, repeats, shared
 from tests.support.preferences import example
 

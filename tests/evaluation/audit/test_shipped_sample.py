@@ -4,8 +4,8 @@ import pytest
 
 from psychocounsel.data.selection.select import pairs_of
 from psychocounsel.data.sources import load_examples
+from psychocounsel.evaluation.audit.audited_pairs import pairs_from
 from psychocounsel.evaluation.audit.blind import blind_baselines
-from psychocounsel.evaluation.audit.material import pairs_from
 from psychocounsel.evaluation.audit.topics import FROM_DATA, topics_of
 from psychocounsel.settings.config import check, compose
 

@@ -6,8 +6,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from psychocounsel.data.selection.shared_text import components
+from psychocounsel.evaluation.audit.audited_pairs import pairs_from, rated_from
 from psychocounsel.evaluation.audit.folds import by_component, by_topic
-from psychocounsel.evaluation.audit.material import pairs_from, rated_from
 from tests.support.preferences import example
 
 

@@ -1,0 +1,1 @@
+"""Folders of runs, sweeps, studies and evaluations to one page, tables and figures. No torch."""

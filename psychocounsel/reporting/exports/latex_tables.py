@@ -1,0 +1,15 @@
+"""`tables/NAME.tex`: the tables of the report for a paper."""
+
+from psychocounsel.reporting.blocks import Report, ReportTable
+from psychocounsel.rundir.paths import ReportDir
+from psychocounsel.storage.files import write_atomically
+from psychocounsel.studies.tables.table_formats import latex_of
+
+
+def write_tables(report: Report, files: ReportDir) -> None:
+    """Write each table as a `table` environment, which needs booktabs."""
+    files.tables.mkdir()
+    for section in report.sections:
+        for block in section.blocks:
+            if isinstance(block, ReportTable) and block.table.rows:
+                write_atomically(files.table(block.name), latex_of(block.table, block.name), durable=False)

@@ -1,0 +1,85 @@
+"""A table as the page shows it: texts for people, whole values for sorting."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from psychocounsel.studies.tables.figures import TableFigure
+from psychocounsel.studies.tables.table_formats import Cell, Table, cell_text, shown_headings, shown_notes
+
+_LONG = 12  # rows, above which the reader may filter them
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell. `value` is what rows are sorted by, a number or a text, None where it is missing; `whole` has all digits."""
+
+    text: str
+    value: float | str | None
+    whole: str = ""
+
+
+class TableView:
+    """What the template shows of a table, its rows in the order of `sorted_by`: figures from the largest, texts from A."""
+
+    def __init__(self, table: Table, sorted_by: int | None = None) -> None:
+        self.table = table
+        self.sorted_by = sorted_by
+        self.headings = shown_headings(table)
+        self.notes = [_sentence(note) for note in shown_notes(table) if note.strip()]
+        self.is_long = len(table.rows) > _LONG
+
+    @cached_property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds numbers alone, missing ones aside."""
+        columns = [[cell for row in self.table.rows if (cell := row[n]) is not None] for n in range(len(self.headings))]
+        return [bool(column) and all(_number(cell) is not None for cell in column) for column in columns]
+
+    @cached_property
+    def rows(self) -> list[list[CellView]]:
+        rows = [[self._view(cell, n) for n, cell in enumerate(row)] for row in self.table.rows]
+        by = self.sorted_by
+        if by is None:
+            return rows
+        there = [row for row in rows if row[by].value is not None]
+        missing = [row for row in rows if row[by].value is None]
+        return sorted(there, key=lambda row: row[by].value or 0, reverse=self.numeric[by]) + missing
+
+    def order(self, column: int) -> str:
+        """`aria-sort` of a column at first."""
+        if column != self.sorted_by:
+            return "none"
+        return "descending" if self.numeric[column] else "ascending"
+
+    def _view(self, cell: Cell, column: int) -> CellView:
+        number = _number(cell) if self.numeric[column] else None
+        value = number if number is not None else cell_text(cell) if cell is not None else None
+        return CellView(cell_text(cell), value, _whole(cell))
+
+
+def _sentence(note: str) -> str:
+    is_sign = len(note.split()[0].rstrip(":")) == 1 and not note.startswith("a ")  # `p is two-sided`
+    return f"{note[:1] if is_sign else note[:1].upper()}{note[1:].rstrip('.')}."
+
+
+def _number(cell: Cell) -> float | None:
+    """The number that a cell is, or None where it is none; what is not finite has no place in an order."""
+    try:
+        number = cell.value if isinstance(cell, TableFigure) else float((cell or "").replace(",", ""))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(cell: Cell) -> str:
+    """A figure with all its digits, as the CSV has it."""
+    if not isinstance(cell, TableFigure):
+        return ""
+    parts = [f"{cell.value!r}"]
+    if cell.sd is not None:
+        parts.append(f"SD {cell.sd!r}")
+    if cell.low is not None and cell.high is not None:
+        parts.append(f"95 % interval {cell.low!r} to {cell.high!r}")
+    if cell.n > 1:
+        parts.append(f"{cell.n} runs")
+    return ", ".join(parts)

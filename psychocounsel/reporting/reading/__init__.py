@@ -1,0 +1,1 @@
+"""Folders to `Material`: run directories, sweeps and studies as they are found on disk."""

@@ -1,0 +1,236 @@
+"""A run directory of any command as `RunMaterial`: what its files hold, and what is wrong with them."""
+
+import gc
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psychocounsel import __version__
+from psychocounsel.errors import UserError
+from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, OTHER, TRAINING, RunMaterial
+from psychocounsel.reporting.reading.dataset_counts import dataset_counts
+from psychocounsel.reporting.reading.metric_lines import MetricLines, metric_lines
+from psychocounsel.reporting.reading.run_attempts import run_attempts
+from psychocounsel.reporting.reading.run_status import NOT_RUN, run_status
+from psychocounsel.rundir.paths import EvaluationDir, RunDir
+from psychocounsel.rundir.run_config import has_config, module_of, read_plain
+from psychocounsel.rundir.summary import read_state, read_summary
+from psychocounsel.storage.files import DamagedFile, read_mapping
+
+DAMAGED = "damaged"
+_KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}
+FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # what files of another version run into
+_GROUPS = ("algo", "data", "model", "reward", "evaluation", "contestants", "judge", "speeches", "writers", "annotator")
+_FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "config": dict.fromkeys((*_GROUPS, "cluster", "eval", "checkpoint", "audit", "settled"), dict),
+    "state": {"phase": str, "step": int, "total": int, "heartbeat": (int, float)},
+    "summary": {"status": str, "metrics": dict, "seconds": (int, float), "slices": dict},
+    "environment": {"versions": dict, "gpus": list, "nodes": list, "processes": int, "data": str},
+}
+
+
+@dataclass
+class _Reading:
+    """What reading a run has met so far."""
+
+    run_dir: Path
+    problems: list[str] = field(default_factory=list)
+    is_damaged: bool = False
+
+    def mapping(self, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `read` returns; {} where the file is damaged, which is noted."""
+        try:
+            return read()
+        except (DamagedFile, OSError) as error:
+            self.note_damage(str(error))
+            return {}
+
+    def file(self, path: Path) -> dict[str, Any]:
+        return self.mapping(lambda: read_mapping(path))
+
+    def of_forms(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
+        """`found` without the keys whose values have another form than in files of this version, which is noted."""
+        forms = _FORMS[name]
+        strange = [
+            key for key, value in found.items() if value is not None and not isinstance(value, forms.get(key, object))
+        ]
+        if strange:
+            self.problems.append(f"{name}: {', '.join(strange)} cannot be read, because another version wrote it")
+        return {key: value for key, value in found.items() if key not in strange}
+
+    def note_damage(self, text: str) -> None:
+        self.is_damaged = True
+        self.problems.append(text.removeprefix(f"{self.run_dir}/"))
+
+
+def read_run_material(
+    run_dir: Path, sweep: Path | None = None, stage: str = "", listed: str = "", command: str = ""
+) -> RunMaterial:
+    """The run as its files tell it; title, settings and texts are to come, because they depend on the others.
+
+    `listed` and `command` are what its sweep or study says of it, which counts before it has files of its own.
+    """
+    files, reading = EvaluationDir(run_dir), _Reading(run_dir)
+    config = _config(reading)
+    state = reading.of_forms("state", reading.mapping(lambda: read_state(run_dir)))
+    summary = reading.of_forms("summary", reading.mapping(lambda: read_summary(run_dir)))
+    environment, figures = reading.of_forms("environment", reading.file(files.environment)), reading.file(files.figures)
+    with _without_collecting():
+        lines = _lines(reading)
+    kind = _kind(reading, config, command)
+    overrides = _overrides(run_dir) or listed
+    extra = _extra(reading, files, kind)
+    tried = _attempts(reading, lines, environment, state, summary)
+    status = DAMAGED if reading.is_damaged else run_status(kind, run_dir, state, summary, tried, reading.problems)
+    reading.problems += _other_problems(run_dir, kind, status, environment, lines)
+    return RunMaterial(
+        path=run_dir,
+        title=run_dir.name,
+        kind=kind,
+        what=_what(kind, config, overrides),
+        status=status,
+        config=config,
+        seed=_seed(config, overrides),
+        sweep=sweep,
+        stage=stage,
+        overrides=overrides,
+        lines=lines.lines,
+        damaged_lines=lines.damaged,
+        summary=summary,
+        state=state,
+        environment=environment,
+        figures=figures,
+        extra=extra,
+        attempts=tried,
+        problems=reading.problems,
+        confidential=_is_confidential(config, run_dir),
+    )
+
+
+def _config(reading: _Reading) -> dict[str, Any]:
+    """The configuration; values that a job found when it began stand in the places of their placeholders."""
+    if not has_config(reading.run_dir):
+        return {}
+    found = read_plain(reading.run_dir)
+    if found is None:
+        reading.note_damage(f"{RunDir(reading.run_dir).config.name}: cannot be read; restore it")
+        return {}
+    return reading.of_forms("config", found)
+
+
+def _attempts(reading: _Reading, lines: MetricLines, *told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return run_attempts(reading.run_dir, lines.lines, *told)
+    except (UserError, OSError) as error:
+        reading.note_damage(str(error))
+    except FOREIGN:
+        reading.problems.append("its attempts are written down as no version known here does, and are not counted")
+    return []
+
+
+def _lines(reading: _Reading) -> MetricLines:
+    try:
+        return metric_lines(reading.run_dir)
+    except OSError as error:
+        reading.note_damage(f"{RunDir(reading.run_dir).metrics.name}: cannot be read ({error.strerror})")
+        return MetricLines([])
+
+
+def _kind(reading: _Reading, config: Mapping[str, Any], command: str) -> str:
+    """By the command that the run is of; where that is not written, by the groups of its configuration."""
+    module = reading.mapping(lambda: {"module": module_of(reading.run_dir)}).get("module", "") or command
+    known = _KINDS.get(module.rpartition(".")[2])
+    if known or module:
+        return known or OTHER
+    groups = {"algo": TRAINING, "evaluation": EVALUATION, "speeches": ANNOTATION, "audit": AUDIT}
+    return next((kind for group, kind in groups.items() if group in config), OTHER)
+
+
+def _what(kind: str, config: Mapping[str, Any], overrides: str) -> str:
+    """The algorithm as it was typed, else as its file is called; the evaluation's name."""
+    group = {TRAINING: "algo", EVALUATION: "evaluation"}.get(kind)
+    if group is None:
+        return ""
+    section = config.get(group)
+    section = section if isinstance(section, Mapping) else {}
+    if section.get("name"):
+        return str(section["name"])
+    typed = [text.removeprefix(f"{group}=") for text in overrides.split() if text.startswith(f"{group}=")]
+    parts = str(section.get("_target_", "")).split(".")
+    return typed[-1] if typed else parts[-2] if len(parts) > 1 else parts[-1]
+
+
+def _extra(reading: _Reading, files: EvaluationDir, kind: str) -> dict[str, Any]:
+    """Other JSON files that the run has, records of steps, and the counts of an annotation's tables."""
+    named = {"reliability": files.reliability, "audit": files.audit, "ability": files.ability}
+    found: dict[str, Any] = {name: reading.file(path) for name, path in named.items() if path.exists()}
+    records = sorted(files.steps.glob("*.json")) if files.steps.is_dir() else []
+    if records:
+        found["steps"] = {path.stem: reading.file(path) for path in records}
+    if kind == ANNOTATION:
+        try:
+            found["counts"] = dataset_counts(files.path)
+        except (UserError, *FOREIGN) as error:
+            said = str(error) if isinstance(error, UserError) else "its tables are of another version"
+            reading.note_damage(said)
+    return found
+
+
+def _other_problems(
+    run_dir: Path, kind: str, status: str, environment: Mapping[str, Any], lines: MetricLines
+) -> Iterator[str]:
+    yield from lines.problems
+    if kind == TRAINING and not lines.lines and status != NOT_RUN:
+        path = RunDir(run_dir).metrics
+        yield f"has no metrics: {path.name} {'holds no whole line' if path.exists() else 'is not there'}"
+    version = _version(run_dir, environment)
+    if version and version != __version__:
+        yield f"was made by psychocounsel {version}, and this is {__version__}: what it calls otherwise is not shown"
+    if kind == OTHER:
+        yield "is of no command that this version of report knows"
+
+
+def _version(run_dir: Path, environment: Mapping[str, Any]) -> str:
+    """The version of psychocounsel that worked last; "" where nothing says so."""
+    versions = environment.get("versions")
+    if isinstance(versions, Mapping) and versions.get("psychocounsel"):
+        return str(versions["psychocounsel"])
+    code = RunDir(run_dir).code
+    first = code.read_text(errors="replace").partition("\n")[0].split() if code.is_file() else []
+    return first[1] if len(first) == 2 and first[0] == "psychocounsel" else ""
+
+
+def _seed(config: Mapping[str, Any], overrides: str) -> int | None:
+    found = config.get("seed")
+    if not config:
+        typed = re.search(r"(?:^| )seed=(\d+)(?: |$)", overrides)
+        found = int(typed[1]) if typed else None
+    return found if isinstance(found, int) else None
+
+
+def _overrides(run_dir: Path) -> str:
+    path = RunDir(run_dir).overrides
+    return " ".join(path.read_text(errors="replace").splitlines()) if path.is_file() else ""
+
+
+def _is_confidential(config: Mapping[str, Any], run_dir: Path) -> bool:
+    """Whether its texts may not be shown: by its settings, or because they cannot be read."""
+    if not config:
+        return has_config(run_dir)
+    sections = (config.get("data"), config.get("speeches"))
+    return any(isinstance(each, Mapping) and bool(each.get("confidential")) for each in sections)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """No search for circles while hundreds of thousands of dictionaries are made, none of which has one."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

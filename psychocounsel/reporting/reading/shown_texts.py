@@ -1,0 +1,181 @@
+"""The speeches and replies that a report shows of a run: the first ones of its tables, with what judged each reply."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.risk_rules import read_risk_rules
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.judging.verdict_rows import EQUAL
+from psychocounsel.reporting.blocks import ShownReply, ShownSpeech
+from psychocounsel.reporting.material import ANNOTATION, EVALUATION, TRAINING, ShownTexts
+from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
+from psychocounsel.steps.tables import Row, by_speech, joined
+
+MOST = 60  # speeches of a run
+
+_SPEECH = ("text", "topic", "risk", "crisis")
+_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome")
+_ABOUT = ("first_setting", "first_seed", "second_setting", "second_seed", "length_limit", "sample", "judge", "order")
+_VERDICT = (*_ABOUT, "outcome", "overall", *PRINCIPLES, "first_score", "second_score")
+_RATING = ("reply", "repeat", "outcome", *(f"{name}_rating" for name in PRINCIPLES))
+_ROUNDS_READ = ("id", "prompt_text", "messages", "completions")
+Key = tuple[Any, ...]  # setting, seed, length limit and sample of a reply
+
+
+def shown_texts(path: Path, kind: str, config: Mapping[str, Any], most: int = MOST) -> ShownTexts | None:
+    """The first `most` speeches that the run at `path` holds replies to; None where it holds none.
+
+    Args:
+        kind: EVALUATION, ANNOTATION or TRAINING; others hold no replies.
+        config: of the run; an evaluation's names the setting that is evaluated.
+
+    Raises:
+        UserError: if a table is damaged, or of another version.
+    """
+    readers = {EVALUATION: _of_evaluation, ANNOTATION: _of_annotation, TRAINING: _of_training}
+    return readers[kind](path, config, most) if kind in readers else None
+
+
+def _of_evaluation(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts | None:
+    files = EvaluationDir(path)
+    if not files.speeches.exists() or not files.replies.exists():
+        return None
+    tables = [by_speech(files.replies, _REPLY)]
+    tables += [by_speech(files.verdicts, _VERDICT)] if files.verdicts.exists() else []
+    settings = (config.get("contestants") or {}).get("settings") or [None]
+    found = []
+    for (speech,), replies, *verdicts in islice(joined(by_speech(files.speeches, _SPEECH), *tables), most):
+        scores = _verdicts_on(verdicts[0] if verdicts else [])
+        named = _authors(replies)
+        # The evaluated setting stands last: the page marks how replies differ from the first, the base's.
+        rows = sorted(zip(named, replies, strict=True), key=lambda each: each[1]["setting"] == settings[0])
+        shown = [ShownReply(name, _text(row), scores.get(_key(row), {})) for name, row in rows]
+        found.append(_speech(speech, shown))
+    return ShownTexts(found, _rows(files.speeches), "replies of the evaluation")
+
+
+def _key(row: Row) -> Key:
+    return row["setting"], row["seed"], row["length_limit"], row["sample"]
+
+
+def _authors(replies: Sequence[Row]) -> list[str]:
+    """The name of each reply's author, with whatever tells its replies apart."""
+    seeds, samples = defaultdict[str, set[int]](set), {row["sample"] for row in replies}
+    for row in replies:
+        seeds[row["setting"]].add(row["seed"])
+    names = []
+    for row in replies:
+        more = [f"seed {row['seed']}"] if len(seeds[row["setting"]]) > 1 else []
+        more += [f"at most {row['length_limit']} words"] if row["length_limit"] else []
+        more += [f"sample {row['sample'] + 1}"] if len(samples) > 1 else []
+        names.append(", ".join([row["setting"], *more]))
+    return names
+
+
+def _text(row: Row) -> str:
+    return row["text"] or f"[no reply: {row['outcome']}]"
+
+
+def _speech(row: Row, replies: Sequence[ShownReply]) -> ShownSpeech:
+    return ShownSpeech(row["text"], replies, row["topic"] or "", row["risk"] or "", bool(row["crisis"]))
+
+
+def _verdicts_on(verdicts: Iterable[Row]) -> dict[Key, dict[str, float]]:
+    """What judges said of each reply of a speech: `better overall` and on each principle, from 0 to 1, and rewards.
+
+    1 says that all judges preferred the reply in all comparisons and orders; a tie is half.
+    """
+    said = defaultdict[Key, dict[str, list[float]]](lambda: defaultdict(list))
+    for row in verdicts:
+        common = (row["length_limit"], row["sample"])
+        for side, sign in (("first", 1), ("second", -1)):
+            key = (row[f"{side}_setting"], row[f"{side}_seed"], *common)
+            for name in ("overall", *PRINCIPLES):
+                if row[name] is not None:
+                    said[key][f"better {'overall' if name == 'overall' else f'on {name}'}"].append(
+                        (1 + sign * row[name]) / 2
+                    )
+            if row["outcome"] != EQUAL and row[f"{side}_score"] is not None:
+                said[key][f"reward by {row['judge']}"].append(row[f"{side}_score"])
+    return {key: {name: fmean(values) for name, values in found.items()} for key, found in said.items()}
+
+
+def _of_annotation(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts | None:
+    files = AnnotationDir(path)
+    if not files.speeches.exists() or not files.replies.exists():
+        return None
+    tables = [by_speech(files.replies, ("number", "reply", "writer", "text", "outcome"))]
+    tables += [by_speech(files.votes, _RATING)] if files.votes.exists() else []
+    found = []
+    for (speech,), replies, *votes in islice(joined(by_speech(files.speeches, _SPEECH), *tables), most):
+        ratings = _ratings_of(votes[0] if votes else [])
+        rows = sorted(replies, key=lambda row: row["number"])
+        shown = [ShownReply(_writer(row), _text(row), ratings.get(row["reply"], {})) for row in rows]
+        found.append(_speech(speech, shown))
+    return ShownTexts(found, _rows(files.speeches), "replies of the dataset with the mean of their ratings, 1 to 5")
+
+
+def _writer(row: Row) -> str:
+    return f"reply {row['number'] + 1} by {row['writer']}" if row["writer"] else f"reply {row['number'] + 1}"
+
+
+def _ratings_of(votes: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """By reply, the mean rating of each principle over votes that rate it; repeats for test-retest are left out."""
+    said = defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
+    for row in votes:
+        for name in PRINCIPLES:
+            if not row["repeat"] and row[f"{name}_rating"] is not None:
+                said[row["reply"]][name].append(row[f"{name}_rating"])
+    return {reply: {name: fmean(values) for name, values in found.items()} for reply, found in said.items()}
+
+
+def _of_training(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts | None:
+    """Replies of the last whole round; of a run without rounds those to held-out prompts before training."""
+    files = RunDir(path)
+    rounds = sorted(each for each in files.rounds.glob("[0-9]*") if each.name.isdigit())
+    kept = [each for each in rounds if files.round(int(each.name)).groups.exists()]
+    if kept:
+        number = int(kept[-1].name)
+        return _groups(
+            files.round(number).groups, most, f"replies of round {number} of training, best and worst reward"
+        )
+    return _groups(files.before, most, "replies to held-out prompts before training") if files.before.exists() else None
+
+
+def _groups(path: Path, most: int, source: str) -> ShownTexts:
+    risks = read_risk_rules()
+    found = []
+    for row in islice(_group_rows(path), most):
+        speech = "\n\n".join(each["content"] for each in row["messages"] or [] if each["role"] == "user")
+        speech = speech or row["prompt_text"]
+        ranked = sorted(row["completions"], key=lambda reply: -(reply["reward"] or 0.0))
+        ends = {"best reply": ranked[0], "worst reply": ranked[-1]} if len(ranked) > 1 else {"reply": ranked[0]}
+        shown = [
+            ShownReply(name, reply["text"], {} if reply["reward"] is None else {"reward": reply["reward"]})
+            for name, reply in ends.items()
+        ]
+        risk = risks.of(speech)
+        found.append(ShownSpeech(speech, shown, "", risk.kind, risk.crisis))
+    return ShownTexts(found, _rows(path), source)
+
+
+def _group_rows(path: Path) -> Iterator[Row]:
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(64, columns=list(_ROUNDS_READ)):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is no whole parquet file: its replies are not shown") from error
+
+
+def _rows(path: Path) -> int:
+    with pq.ParquetFile(path) as table:
+        return int(table.metadata.num_rows)

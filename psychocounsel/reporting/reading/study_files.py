@@ -1,0 +1,95 @@
+"""A study's folder: its stages, gates, chosen runs and written tables, and the runs that it has now."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psychocounsel.reporting.material import StudyMaterial
+from psychocounsel.rundir.paths import RunDir, SelectionDir, StudyDir
+from psychocounsel.rundir.summary import FINISHED
+from psychocounsel.rundir.sweep_table import ListedRun
+from psychocounsel.storage.files import DamagedFile, read_mapping
+
+_GATED = "audit"  # the command that says no: by its summary's status
+Stages = Mapping[str, Mapping[str, Any]]
+
+
+def read_study_material(folder: Path) -> StudyMaterial:
+    """What the study says of itself; damaged files are named in `problems`."""
+    files, problems = StudyDir(folder), list[str]()
+    stages = _stages(files, problems)
+    gates = {name: _gate(files, stage) for name, stage in stages.items() if stage.get("command") == _GATED}
+    best = dict[str, Path]()
+    for name, stage in stages.items():
+        if stage.get("select") and (chosen := _chosen(files, name, str(stage["select"]), problems)):
+            best[name] = chosen
+    tables = {path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.csv"))}
+    return StudyMaterial(folder, folder.name, [*stages], gates, tables, best, problems)
+
+
+@dataclass(frozen=True)
+class ListedCell:
+    """A run that the study has now; `run.overrides` are its swept keys."""
+
+    run: ListedRun
+    stage: str
+    command: str
+
+
+def listed_runs(folder: Path, problems: list[str]) -> Iterator[ListedCell]:
+    """The runs that the study has now, stage by stage."""
+    files = StudyDir(folder)
+    for name, stage in _stages(files, []).items():
+        try:
+            cells = [(files.path / cell["run_dir"], cell["swept"]) for cell in stage["cells"]]
+        except (KeyError, TypeError):
+            problems.append(f"{files.cells}: is damaged at the stage {name}; the study's command writes it again")
+            continue
+        for run_dir, swept in cells:
+            overrides = " ".join(f"{key}={value}" for key, value in swept.items())
+            yield ListedCell(ListedRun(None, run_dir, overrides), name, str(stage.get("command") or ""))
+
+
+def _stages(files: StudyDir, problems: list[str]) -> Stages:
+    """By name, as `cells.json` lists them; the names alone from `study.yaml` where nothing was planned yet."""
+    try:
+        found = read_mapping(files.cells).get("stages")
+        if isinstance(found, dict) and all(isinstance(stage, dict) for stage in found.values()):
+            return found
+    except DamagedFile as error:
+        problems.append(str(error))
+    try:
+        stages = yaml.safe_load(files.study.read_text())["stages"]
+        return {str(name): {} for name in stages}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        problems.append(f"{files.cells}: names no stages; the study's command writes it again")
+        return {}
+
+
+def _gate(files: StudyDir, stage: Mapping[str, Any]) -> bool | None:
+    """Whether all audits of a stage passed; None while one of them has not ended."""
+    said = list[str | None]()
+    for cell in stage.get("cells") or []:
+        try:
+            said.append(read_mapping(RunDir(files.path / cell["run_dir"]).summary).get("status"))
+        except (DamagedFile, KeyError, TypeError):
+            said.append(None)
+    if not said or None in said:
+        return None
+    return all(each == FINISHED for each in said)
+
+
+def _chosen(files: StudyDir, stage: str, select: str, problems: list[str]) -> Path | None:
+    """The run that the stage's selection chose, or None before it has."""
+    place = SelectionDir(files.stage(stage).path / select)
+    try:
+        record = read_mapping(place.record)
+        return (files.stage(stage).cell(str(record["chosen"]["run"]))).resolve() if record else None
+    except DamagedFile as error:
+        problems.append(str(error))
+    except (KeyError, TypeError):
+        problems.append(f"{place.record}: names no run; the study's command writes it again")
+    return None

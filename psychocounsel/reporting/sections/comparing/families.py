@@ -1,0 +1,136 @@
+"""By which figure a report compares runs: one that all of them have, and whose values mean the same in each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
+from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, settings_of
+from psychocounsel.rundir.summary import smaller_is_better
+from psychocounsel.studies.tables.figures import TableFigure, of_setting
+
+_COMPARABLE = ("eval/accuracy", "eval/win_rate", "eval/reward")
+_OF_EVALUATIONS = {"reward": "accuracy", "winrate": "win_rate", "health": "limits_exceeded", "external": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Finished runs that one figure compares.
+
+    Attributes:
+        name: what they are, for a sentence: `policies`, `reward models`, `evaluations (winrate)`.
+        metric: the figure, as in `summary.json`. smaller: the smallest is the best. reason: why this figure, a clause.
+        settings: best first.
+    """
+
+    name: str
+    metric: str
+    smaller: bool
+    reason: str
+    settings: Sequence[RunSetting]
+
+    def figure(self, setting: RunSetting) -> TableFigure:
+        """The figure of a setting: its mean over seeds, or that of one run with its own interval."""
+        found = of_setting(setting, self.metric, is_share(self.metric))
+        assert found is not None, "a family has runs with the figure alone"
+        return found
+
+    def values(self, setting: RunSetting) -> list[float]:
+        """The figure of each run."""
+        return [value for run in setting.runs if (value := run.figure(self.metric)) is not None]
+
+    @property
+    def runs(self) -> list[RunMaterial]:
+        return [run for setting in self.settings for run in setting.runs]
+
+
+def families(material: Material) -> list[Family]:
+    """The finished trainings, then the evaluations, each with the figure that compares most of them."""
+    trained = [run for run in material.of(TRAINING) if run.is_finished]
+    found = list[Family]()
+    for name, chosen in (("policies", False), ("reward models", True)):
+        found += _of_trainings(name, [run for run in trained if is_reward_model(run) is chosen])
+    for what, metric in _OF_EVALUATIONS.items():
+        runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
+        if known := [run for run in runs if run.figure(metric) is not None]:
+            found.append(
+                _family(
+                    f"evaluations ({what})", metric, "auto", "it is the figure by which this evaluation judges", known
+                )
+            )
+    return found
+
+
+def is_reward_model(run: RunMaterial) -> bool:
+    return ".reward." in str(_section(run, "algo").get("_target_"))
+
+
+def metric_of(run: RunMaterial) -> str:
+    """By what the training's own best evaluation was chosen."""
+    return str(_section(run, "checkpoint").get("metric") or "")
+
+
+def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
+    """Families by the figure that most of the runs have; the rest have another."""
+    left = [*runs]
+    while left:
+        asked = list(dict.fromkeys(filter(None, map(metric_of, left))))
+        ranked = [*(metric for metric in asked if "loss" not in metric), *_COMPARABLE, *asked]
+        have = {metric: _with_figure(left, metric) for metric in dict.fromkeys(ranked)}
+        usable = [metric for metric in have if have[metric] and _is_usable(metric, have[metric])]
+        if not usable:
+            return
+        metric = max(usable, key=lambda each: (len(have[each]), len(asked) == 1 and each == asked[0]))
+        mode = str(_section(have[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
+        yield _family(name, metric, mode, _reason(metric, asked), have[metric])
+        taken = {id(run) for run in have[metric]}  # runs compare by all of their lines, which takes long
+        left = [run for run in left if id(run) not in taken]
+
+
+def _with_figure(runs: Sequence[RunMaterial], metric: str) -> list[RunMaterial]:
+    return [run for run in runs if run.figure(metric) is not None]
+
+
+def _is_usable(metric: str, runs: Sequence[RunMaterial]) -> bool:
+    return "loss" not in metric or losses_are_comparable(runs)
+
+
+def _reason(metric: str, asked: Sequence[str]) -> str:
+    if [*asked] == [metric]:
+        return f"checkpoint.metric of every run is {metric}"
+    if len(asked) == 1 and "loss" in asked[0]:
+        return f"checkpoint.metric is {asked[0]}, and losses with different settings of the algorithm have different scales"
+    return f"most runs have {metric}, and their checkpoint.metric differs ({', '.join(asked)})"
+
+
+def _family(name: str, metric: str, mode: str, reason: str, runs: Sequence[RunMaterial]) -> Family:
+    smaller = smaller_is_better(metric, mode)
+    found = Family(name, metric, smaller, reason, settings_of(runs))
+    ranked = sorted(_told_apart(found.settings), key=lambda setting: found.figure(setting).value, reverse=not smaller)
+    return Family(name, metric, smaller, reason, ranked)
+
+
+def _told_apart(settings: Sequence[RunSetting]) -> list[RunSetting]:
+    """The settings, called by the keys alone in which they differ from each other, where these tell them all."""
+    firsts = [setting.runs[0] for setting in settings]
+    keys = dict.fromkeys(key for run in firsts for key in run.settings)
+    varying = [key for key in keys if len({run.settings.get(key) for run in firsts}) > 1]
+    stages = len({run.stage for run in firsts}) > 1
+    titles = [
+        ", ".join(
+            [
+                *([run.stage] if stages else []),
+                *(f"{key}={run.settings[key]}" for key in varying if key in run.settings),
+            ]
+        )
+        for run in firsts
+    ]
+    if len(settings) < 2 or not all(titles) or len({*titles}) < len(titles):
+        return [*settings]
+    return [replace(setting, title=title) for setting, title in zip(settings, titles, strict=True)]
+
+
+def _section(run: RunMaterial, name: str) -> Mapping[str, Any]:
+    section = run.config.get(name)
+    return section if isinstance(section, Mapping) else {}

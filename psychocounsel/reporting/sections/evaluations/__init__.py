@@ -1,0 +1,22 @@
+"""Sections on evaluations, datasets and audits. A new one is a file with `section(material)`, and a line here."""
+
+from psychocounsel.reporting.sections.evaluations import (
+    audit_section,
+    dataset_section,
+    external_section,
+    health_section,
+    reply_section,
+    reward_section,
+    win_rate_section,
+)
+from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
+
+EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
+    tolerant(win_rate_section.section),
+    tolerant(reward_section.section),
+    tolerant(health_section.section),
+    tolerant(external_section.section),
+    tolerant(reply_section.section),
+    tolerant(dataset_section.section),
+    tolerant(audit_section.section),
+)

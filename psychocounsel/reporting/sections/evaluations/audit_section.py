@@ -1,0 +1,132 @@
+"""Section: audits: whether labels can be predicted without reading the client, what ratings tell, and what stands twice."""
+
+from collections.abc import Iterator, Sequence
+
+from psychocounsel.evaluation.audit.blind import TITLES
+from psychocounsel.reporting.blocks import Block, Chart, Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import AUDIT, Material, RunMaterial
+from psychocounsel.reporting.sections.evaluations.dataset_parts.audited_texts import text_tables
+from psychocounsel.reporting.sections.evaluations.figure_cells import (
+    Figures,
+    count,
+    measured,
+    named,
+    percent_text,
+    points,
+    report_table,
+    without_figures,
+)
+from psychocounsel.reporting.sections.evaluations.reward_parts.reward_baselines import reading_rows, reads
+from psychocounsel.studies.tables.table_formats import Cell
+
+_GATES = {
+    "passed": ("passed: the whole interval lies below the limit", "good"),
+    "refused": ("refused: the whole interval lies above the limit", "bad"),
+    "undecided": ("undecided: the interval includes the limit", "warning"),
+}
+
+
+def section(material: Material) -> Section:
+    every = material.of(AUDIT)
+    runs = [run for run in every if "blind" in (run.extra.get("audit") or {})]
+    blocks: list[Block] = [*without_figures(every, lambda run: run in runs)]
+    blocks += [Paragraph(*said) for run in runs for said in _conclusions(run)]
+    blocks += [*_blind(runs), *_chart(runs), *_reading(runs), *_cues(runs), *text_tables(runs)]
+    return Section("audits", "Audits of preference data", blocks)
+
+
+def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
+    """The gate, the best baseline that does not read the client, and who reads."""
+    audit = run.extra["audit"]
+    baselines = {name: found["by_prompt"] for name, found in audit["blind"]["baselines"].items()}
+    gate = audit["gate"]
+    if gate["verdict"] in _GATES:
+        said, tone = _GATES[gate["verdict"]]
+        about = f"{TITLES[gate['baseline']]} {percent_text(baselines[gate['baseline']])}"
+        yield f"{run.title}: the gate audit.max_blind={gate['limit']:g} is {said} ({about}).", tone
+    best = max(baselines, key=lambda name: baselines[name]["accuracy"])
+    about = f"the best baseline ({TITLES[best]}) is right on {percent_text(baselines[best])} of the pairs"
+    if baselines[best]["low"] > 0.5:
+        yield f"{run.title}: the labels can partly be predicted without reading the client: {about}.", "warning"
+    else:
+        yield f"{run.title}: it is not shown that labels can be predicted without reading the client: {about}.", "good"
+    if reward := audit["reading"].get("reward"):
+        yield reads(run.title, _reader(run, "reward"), reward)
+
+
+def _reader(run: RunMaterial, name: str) -> str:
+    if name != "reward":
+        return "words shared with the speech"
+    return f"the reward model {(run.config.get('reward') or {}).get('name', '')}".strip()
+
+
+def _blind(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for run in runs:
+        audit = run.extra["audit"]
+        for name, found in audit["blind"]["baselines"].items():
+            by_topic: Figures = found.get("by_topic") or {}
+            shown = [measured(found["by_prompt"], "accuracy", True), count(by_topic.get("judged"))]
+            accuracy = measured(by_topic, "accuracy", True)
+            rows.append([run.title, TITLES[name], count(found["by_prompt"]["judged"]), *shown, accuracy])
+    headings = ["audit", "baseline", "pairs", "accuracy", "pairs judged by topic", "accuracy, topics left out"]
+    notes = [
+        "baselines see both replies and not the client; each is fitted without the prompts (or topics) it is judged on"
+    ]
+    notes += ["50 % is chance; intervals are over groups of pairs that share a text"]
+    return report_table("audit-blind", "Predicting labels without the client's speech", headings, rows, *notes)
+
+
+def _chart(runs: Sequence[RunMaterial]) -> list[Chart]:
+    baselines = [run.extra["audit"]["blind"]["baselines"] for run in runs]
+    names = [name for name in TITLES if any(name in found for found in baselines)]
+    curves = []
+    for number, (run, found) in enumerate(zip(runs, baselines, strict=True)):
+        accuracies = {names.index(name): each["by_prompt"] for name, each in found.items()}
+        curves += points(run.title, accuracies, "baseline", number, len(runs), "accuracy")
+    notes = ["At one half, a baseline predicts no label.", "Bars are 95 % intervals; folds are of prompts."]
+    title, ticks = "How well labels are predicted without the client's speech", [TITLES[name] for name in names]
+    chart = Chart("audit-blind", title, "accuracy", curves, ticks=ticks, reference=0.5, notes=notes)
+    return [chart] if curves else []
+
+
+def _reading(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for run in runs:
+        pairs = count(run.extra["audit"]["counts"]["pairs"])
+        for name, found in run.extra["audit"]["reading"].items():
+            rows += [[run.title, *row[:2], pairs, *row[2:]] for row in reading_rows(_reader(run, name), found)]
+            if flipped := found["flipped"]:
+                accuracy = named(flipped, "flipped_accuracy", True)
+                about = [_reader(run, name), "flipped pairs, own speech", count(flipped["flipped_pairs"]), None]
+                rows.append([run.title, *about, accuracy, None])
+    headings = [
+        "audit",
+        "what judges",
+        "what it is shown",
+        "pairs",
+        "pairs left out",
+        "accuracy",
+        "gain of the own speech",
+    ]
+    notes = ["gain: how much more often the same judge is right with the client's own speech, in percentage points"]
+    notes += ["flipped pairs stand under two clients, each served better by the other reply: not reading wins half"]
+    return report_table("audit-reading", "Judging with the client's speech", headings, rows, *notes)
+
+
+def _cues(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = [
+        [run.title, name.replace("_", " "), count(each["decides"]), measured(each, "accuracy", True)]
+        for run in runs
+        for name, each in sorted(
+            run.extra["audit"]["blind"]["cues"].items(), key=lambda item: -abs(item[1]["accuracy"] - 0.5)
+        )
+    ]
+    notes = ["how often the reply with more of the cue is the chosen one, on the pairs themselves (nothing is fitted)"]
+    for run in runs:
+        most = run.extra["audit"]["blind"]["maximum"]
+        won = f"the best one ({most['cue'].replace('_', ' ')}) wins {100 * most['accuracy']:.1f} %, p = {most['p']:.2g}"
+        chance = f"with random labels the best of all would win {100 * most['low']:.1f} to {100 * most['high']:.1f} %"
+        notes.append(f"{run.title}: {won}; {chance}")
+    headings = ["audit", "cue", "pairs it decides", "more of it wins"]
+    return report_table("audit-cues", "Single cues of replies", headings, rows, *notes)

@@ -1,0 +1,1 @@
+"""Parts of the sections on annotated datasets and on audits."""

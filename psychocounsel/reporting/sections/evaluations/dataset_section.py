@@ -1,0 +1,84 @@
+"""Section: datasets that `annotate` made: what fell where and why, pairs, votes and their agreement, licences, cost."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import ANNOTATION, Material, RunMaterial
+from psychocounsel.reporting.sections.evaluations.dataset_parts.dataset_losses import losses
+from psychocounsel.reporting.sections.evaluations.dataset_parts.pair_counts_tables import pair_blocks
+from psychocounsel.reporting.sections.evaluations.dataset_parts.vote_tables import vote_tables
+from psychocounsel.reporting.sections.evaluations.figure_cells import count, exact, report_table, without_figures
+from psychocounsel.studies.tables.table_formats import Cell
+
+STEPS = ("speeches", "replies", "scores", "pairs", "card")
+
+
+def section(material: Material) -> Section:
+    every = material.of(ANNOTATION)
+    runs = [run for run in every if steps_of(run)]
+    blocks: list[Block] = [*without_figures(every, lambda run: bool(steps_of(run)))]
+    blocks += [Paragraph(*said) for run in runs for said in _warnings(run)]
+    blocks += [*_steps(runs), *losses(runs, steps_of), *pair_blocks(runs, steps_of), *vote_tables(runs, steps_of)]
+    return Section("datasets", "Annotated datasets", [*blocks, *_licences(runs)])
+
+
+def steps_of(run: RunMaterial) -> dict[str, Any]:
+    """The figures of each finished step, by its name."""
+    records = run.extra.get("steps") or {}
+    return {step: records[step]["figures"] for step in STEPS if (records.get(step) or {}).get("figures") is not None}
+
+
+def _warnings(run: RunMaterial) -> Iterator[tuple[str, str]]:
+    steps = steps_of(run)
+    for name in steps.get("scores", {}).get("demonstration", []):
+        said = f"a demonstration. The ratings of {name} come from plain rules that judge nothing: train nothing on them"
+        yield f"{run.title}: {said}.", "bad"
+    for step in STEPS:
+        if step not in steps:
+            yield f"{run.title}: the step {step} is not done.", "warning"
+    if missing := steps.get("card", {}).get("missing"):
+        keys = ", ".join(f"card.{name}" for name in missing)
+        yield f"{run.title}: its data card lacks {keys}, because the makers have not said.", "warning"
+    if accepted := run.config.get("accept_terms"):
+        yield (
+            f"{run.title}: the makers accepted these conflicts of licences and terms: {', '.join(accepted)}.",
+            "warning",
+        )
+
+
+def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    made = {"speeches": "speeches", "replies": "replies"}
+    rows = list[list[Cell]]()
+    for run in runs:
+        for step, figures in steps_of(run).items():
+            record = run.extra["steps"][step]
+            number = figures.get(made[step]) if step in made else _made(step, figures)
+            bought, spent = figures.get("bought"), exact(figures.get("spent"))
+            rows.append([run.title, step, count(number), count(bought), spent, exact(record.get("seconds"))])
+    headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
+    notes = ["rows: speeches, replies, votes or pairs", "answers and costs count those of earlier steps, too"]
+    notes += ["costs are in the currency of the prices; 0 where models have no price"]
+    notes += ["seconds are those of the last time that the step ran"]
+    return report_table("dataset-steps", "Steps and their cost", headings, rows, *notes)
+
+
+def _made(step: str, figures: dict[str, Any]) -> int | None:
+    if step == "scores":
+        return int(sum(figures["outcomes"].values()))
+    return sum(figures[split]["pairs"] for split in ("train", "test")) if step == "pairs" else None
+
+
+def _licences(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for run in runs:
+        counts = run.extra.get("counts") or {}
+        for each in counts.get("speeches", []):
+            about = [f"speeches of {each['source']}", each["language"] or "unknown", each["license"] or "unknown"]
+            rows.append([run.title, *about, count(each["count"])])
+        for each in counts.get("replies", []):
+            writer = each["writer"] + (f" ({each['model']})" if each["model"] not in (None, each["writer"]) else "")
+            rows.append([run.title, f"replies of {writer}", "", each["terms"] or "unknown", count(each["count"])])
+    headings = ["dataset", "what", "language", "licence or terms", "rows"]
+    notes = ["all licences of sources and all terms of writers apply together; where one is unknown, ask its authors"]
+    return report_table("dataset-licences", "Licences and terms", headings, rows, *notes)

@@ -1,0 +1,98 @@
+"""Section: clients' speeches with the replies of base and runs side by side; no text where none may be shown."""
+
+from collections.abc import Iterator, Sequence
+
+from psychocounsel.reporting.blocks import Block, Paragraph, Section, ShownReply, ShownSpeech, SpeechBrowser
+from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
+
+_MOST = 60  # speeches of one browser
+
+
+def section(material: Material) -> Section:
+    name, title = "replies", "Replies side by side"
+    if not material.shows_texts:
+        return Section(name, title, [_silence(material)] if material.runs else [])
+    shown = [run for run in material.runs if run.texts is not None and run.texts.speeches and not run.confidential]
+    blocks: list[Block] = [
+        Paragraph(f"{run.title}: its texts are confidential and are not shown.", "warning")
+        for run in material.runs
+        if run.confidential
+    ]
+    evaluated = [run for run in shown if run.kind == EVALUATION]
+    if evaluated:
+        blocks += _browser("replies-of-evaluations", evaluated)
+    for number, run in enumerate((run for run in shown if run.kind != EVALUATION), 1):
+        blocks += _browser(f"replies-of-run-{number}", [run])
+    return Section(name, title, blocks)
+
+
+def _silence(material: Material) -> Paragraph:
+    """Why no text is shown at all."""
+    secret = ", ".join(run.title for run in material.runs if run.confidential)
+    if secret:
+        return Paragraph(f"No text is shown: the data of {secret} are confidential.", "warning")
+    return Paragraph("No text is shown: the report was asked for without texts.")
+
+
+def _browser(name: str, runs: Sequence[RunMaterial]) -> Iterator[Block]:
+    speeches = _merged(runs)
+    for run in runs:
+        assert run.texts is not None
+        held = len(run.texts.speeches)
+        yield Paragraph(f"{run.title}: {run.texts.source}, to {held} of {run.texts.count} speeches.")
+    if any("better " in score for speech in speeches for reply in speech.replies for score in reply.scores):
+        yield Paragraph(
+            "Scores `better ...` go from 0 to 1: how often judges preferred the reply to others; a tie is half."
+        )
+    if len(speeches) > _MOST:
+        yield Paragraph(
+            f"The page shows {_MOST} of these {len(speeches)} speeches, those that most runs reply to first."
+        )
+    yield SpeechBrowser(name, speeches[:_MOST])
+
+
+def _merged(runs: Sequence[RunMaterial]) -> list[ShownSpeech]:
+    """Each speech once with the replies of all runs, a reply that several runs hold (the base's) once and first."""
+    first: dict[str, ShownSpeech] = {}
+    replies: dict[str, list[tuple[RunMaterial, ShownReply]]] = {}
+    for run in runs:
+        for speech in run.texts.speeches if run.texts else ():
+            first.setdefault(speech.speech, speech)
+            replies.setdefault(speech.speech, []).extend((run, reply) for reply in speech.replies)
+    found = []
+    for text, speech in first.items():
+        crisis = speech.crisis or any(_is_crisis(run, text) for run, _ in replies[text])
+        found.append(ShownSpeech(text, _distinct(replies[text]), speech.topic, speech.risk, crisis))
+    held = {text: len({run.path for run, _ in of}) for text, of in replies.items()}
+    return sorted(found, key=lambda speech: -held[speech.speech])  # stable: else in the order of the runs
+
+
+def _is_crisis(run: RunMaterial, text: str) -> bool:
+    """Whether a run treats the speech as a crisis: one that says so is enough to hide it."""
+    return any(speech.crisis for speech in (run.texts.speeches if run.texts else ()) if speech.speech == text)
+
+
+def _distinct(replies: Sequence[tuple[RunMaterial, ShownReply]]) -> list[ShownReply]:
+    """Replies of several runs: those that differ by text or author; authors of one name are told apart by their runs."""
+    authors: dict[tuple[str, str], list[tuple[RunMaterial, ShownReply]]] = {}
+    for run, reply in replies:
+        authors.setdefault((reply.author, reply.text), []).append((run, reply))
+    texts: dict[str, int] = {}
+    for author, _ in authors:
+        texts[author] = texts.get(author, 0) + 1
+    several = len({run.path for run, _ in replies}) > 1
+    found = []
+    for (author, text), said in sorted(authors.items(), key=lambda each: -len(each[1])):
+        name = f"{said[0][0].title}: {author}" if several and texts[author] > 1 else author
+        found.append(ShownReply(name, text, _scores(said)))
+    return found
+
+
+def _scores(said: Sequence[tuple[RunMaterial, ShownReply]]) -> dict[str, float]:
+    """All scores of a reply; where several runs judged it, each score names its run."""
+    judged = [(run, reply) for run, reply in said if reply.scores]
+    return {
+        f"{run.title}: {name}" if len(judged) > 1 else name: score
+        for run, reply in judged
+        for name, score in reply.scores.items()
+    }

@@ -1,0 +1,76 @@
+"""What the audit's baselines reach on the pairs of a reward model's evaluation, and how far the model reads the client."""
+
+from collections.abc import Iterator, Sequence
+
+from psychocounsel.evaluation.audit.blind import TITLES
+from psychocounsel.reporting.blocks import Block, Paragraph
+from psychocounsel.reporting.material import RunMaterial
+from psychocounsel.reporting.sections.evaluations.figure_cells import (
+    Figures,
+    count,
+    measured,
+    percent_text,
+    report_table,
+)
+from psychocounsel.studies.tables.table_formats import Cell
+
+CONDITIONS = {"own": "the client's own speech", "swapped": "another client's speech", "removed": "no speech"}
+
+
+def baselines(runs: Sequence[RunMaterial]) -> list[Block]:
+    """A table for all runs, and sentences on what it shows; nothing where no run computed baselines."""
+    with_some = [run for run in runs if "baselines" in run.summary]
+    headings = ["evaluation", "what judges", "what it is shown", "pairs left out", "accuracy", "gain of the own speech"]
+    rows = [row for run in with_some for row in _rows(run)]
+    notes = ["baselines that see no speech are fitted without the prompts on which they are judged"]
+    notes += ["gain: how much more often the same judge is right with the client's own speech, in percentage points"]
+    title = "Reward models beside baselines that do not read the client, or hardly"
+    table = report_table("reward-baselines", title, headings, rows, *notes)
+    return [*(Paragraph(*said) for run in with_some for said in _conclusions(run)), *table]
+
+
+def reading_rows(title: str, found: Figures) -> Iterator[list[Cell]]:
+    """A row for each speech that a judge was shown: who, what, pairs left out, accuracy, and the gain of the own speech."""
+    for condition, shown in CONDITIONS.items():
+        if condition in found:
+            gain = measured(found["gains"].get(condition), "gain", True)
+            accuracy = measured(found[condition], "accuracy", True)
+            yield [title, shown, count(found["left_out"]), accuracy, gain]
+
+
+def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
+    found = run.summary["baselines"]
+    for name, each in found["blind"].items():
+        yield [run.title, TITLES.get(name, name), "replies alone", None, measured(each, "accuracy", True), None]
+    yield from ([run.title, *row] for row in reading_rows("words shared with the speech", found["overlap"]))
+    for name, reading in run.summary.get("reading", {}).items():
+        if reading is not None:
+            yield from ([run.title, *row] for row in reading_rows(f"reward model {name}", reading))
+
+
+def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
+    blind = run.summary["baselines"]["blind"]
+    best = max(blind, key=lambda name: blind[name]["accuracy"])
+    said = f"{run.title}: the best baseline that sees replies alone ({TITLES.get(best, best)}) is right on "
+    yield f"{said}{percent_text(blind[best])} of these pairs.", "plain"
+    for name, reading in run.summary.get("reading", {}).items():
+        if reading is None:
+            yield (
+                f"{run.title}: no pair fits {name} with another client's speech, so how far it reads is unknown.",
+                "warning",
+            )
+        else:
+            yield reads(run.title, f"the reward model {name}", reading)
+
+
+def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
+    """Whether a judge reads the client's speech, as a sentence with its tone."""
+    gain = reading["gains"]["swapped"]
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    than = "with the client's own speech instead of another client's"
+    size = f"its accuracy changes by {100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) {than}"
+    if gain["low"] > 0:
+        return f"{run}: {who} reads the client: {size}.", "good"
+    if gain["high"] < 0:
+        return f"{run}: {who} is right less often where it sees the right client: {size}.", "bad"
+    return f"{run}: it is not shown that {who} reads the client: {size}.", "warning"

@@ -1,0 +1,129 @@
+"""Section: what is missing, failed, still runs, is alone, or cannot be compared; and what to type."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from psychocounsel.cluster.status import short
+from psychocounsel.reporting.blocks import Paragraph, Section
+from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, TRAINING, Material, RunMaterial
+from psychocounsel.reporting.sections.comparing.families import families, is_reward_model
+from psychocounsel.reporting.sections.comparing.held_out_data import differing_held_out
+from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings
+from psychocounsel.reporting.sections.comparing.setting_groups import differ, listed, settings_of
+from psychocounsel.reporting.sections.training.curve_values import not_finite
+
+_COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}
+_ALIVE = ("running", "pending", "requeued")
+_OF_GATES = ("refused", "undecided")  # an audit that has ended: the answer tells of its gate
+
+
+def section(material: Material) -> Section:
+    told = [
+        *_problems(material),
+        *_unfinished(material),
+        *_not_finite(material),
+        *_alone(material),
+        *_not_comparable(material),
+    ]
+    return Section("missing", "What is missing or cannot be compared", [*dict.fromkeys(told)])
+
+
+def _problems(material: Material) -> Iterator[Paragraph]:
+    yield from (Paragraph(line, "warning") for line in material.problems)
+    for study in material.studies:
+        yield from (Paragraph(f"Study {study.name}: {line}", "warning") for line in study.problems)
+    for run in material.runs:
+        yield from (Paragraph(f"{run.title}: {line}", "warning") for line in run.problems)
+
+
+def _unfinished(material: Material) -> Iterator[Paragraph]:
+    for run in material.runs:
+        if run.is_finished or run.status in _OF_GATES:
+            continue
+        step, total = run.state.get("step"), run.state.get("total")
+        at = f" at step {step} of {total}" if step and total else f" at step {step}" if step else ""
+        if run.status in _ALIVE:
+            yield Paragraph(f"{run.title} is {run.status}{at}: its figures are not final.", "warning")
+        elif run.kind in _COMMANDS:
+            tone = "bad" if run.status in ("failed", "damaged", "lost") else "warning"
+            yield Paragraph(f"{run.title}: {run.status}{at}. {_go_on(run)}.", tone)
+
+
+def _go_on(run: RunMaterial) -> str:
+    """What to type so that a run goes on."""
+    target = str((run.config.get("cluster") or {}).get("_target_"))
+    if run.stage:
+        return "The study's command again goes on with it (python -m psychocounsel.launch ...)"
+    if target.endswith("Slurm"):
+        return f"Go on with it: python -m psychocounsel.jobs resubmit {short(run.path)}"
+    if run.sweep is not None:
+        return f"The sweep's command again goes on with it (python -m psychocounsel.{_COMMANDS[run.kind]} -m ...)"
+    key = "out" if run.kind == ANNOTATION else "run_dir"
+    return f"Its command again with {key}={short(run.path)} goes on with it (its overrides are in overrides.txt)"
+
+
+def _not_finite(material: Material) -> Iterator[Paragraph]:
+    for run in material.runs:
+        if count := not_finite(run):
+            said = "figure is" if count == 1 else "figures are"
+            yield Paragraph(f"{run.title}: {count} {said} not finite (nan or inf), and in no chart.", "warning")
+
+
+def _alone(material: Material) -> Iterator[Paragraph]:
+    """Settings with a single finished training, and runs of one setting with one seed."""
+    settings = settings_of(material.of(TRAINING))
+    alone = [setting.title for setting in settings if len(setting.finished) == 1]
+    if alone:
+        runs = "a single finished run" if len(alone) == 1 else "a single finished run each"
+        yield Paragraph(f"n=1: {listed(alone)}: {runs}, so nothing is known of the spread over seeds. "
+                        "Add seeds: train -m seed=1,2,3 with the same settings.", "warning")  # fmt: skip
+    for setting in settings:
+        seeds = [run.seed for run in setting.finished if run.seed is not None]
+        if len(set(seeds)) < len(seeds):
+            names = listed([run.title for run in setting.finished])
+            yield Paragraph(f"{names} share settings and seed: their spread says nothing of other seeds.", "warning")
+
+
+def _not_comparable(material: Material) -> Iterator[Paragraph]:
+    trained = material.of(TRAINING)
+    for name, chosen in (("policies", False), ("reward models", True)):
+        runs = [run for run in trained if is_reward_model(run) is chosen]
+        if len(runs) < 2:
+            continue
+        if differing := differing_held_out(runs):
+            told = f"The {name} were not measured on the same held-out data: {differ(differing)}"
+            yield Paragraph(f"{told}. Figures of evaluations are not comparable across them.", "bad")
+        elif _differ(runs, lambda run: run.environment.get("data")):
+            yield from _other_data(runs)
+        if keys := differing_loss_settings(runs):
+            yield Paragraph(f"Losses of {name} are not comparable, because {differ(keys)}.")
+    found = [family for family in families(material) if family.name in ("policies", "reward models")]
+    for family in found if len(found) > 1 else []:
+        titles = listed([setting.title for setting in family.settings])
+        alone = "stands alone" if len(family.settings) == 1 else "compared among themselves alone"
+        yield Paragraph(f"{titles}: {alone}, by {family.metric}, which the others lack or are not judged by.")
+    if _differ(material.runs, _version):
+        versions = [
+            f"{title} ({version})"
+            for title, version in ((run.title, _version(run)) for run in material.runs)
+            if version
+        ]
+        yield Paragraph(f"The runs were made by several versions of the code: {listed(versions)}.", "warning")
+
+
+def _other_data(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
+    """Fingerprints tell data apart that bear one name."""
+    first = next(data for run in runs if (data := run.environment.get("data")))
+    others = [run.title for run in runs if run.environment.get("data") not in (None, first)]
+    same = len({str(run.config.get("data")) for run in runs}) == 1
+    why = "although their data settings are equal: the files have changed" if same else "as their data settings say"
+    yield Paragraph(
+        f"{listed(others)}: trained on other rows than {runs[0].title} (other data fingerprint), {why}.", "warning"
+    )
+
+
+def _differ(runs: Sequence[RunMaterial], value: Callable[[RunMaterial], object]) -> bool:
+    return len({found for run in runs if (found := value(run))}) > 1
+
+
+def _version(run: RunMaterial) -> str:
+    return str((run.environment.get("versions") or {}).get("psychocounsel") or "")

@@ -1,0 +1,184 @@
+"""Section: time, speed, memory, GPU-hours with those of failed attempts, and what calls of language models cost."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from psychocounsel.reporting.blocks import Block, Chart, ReportTable, Section
+from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
+from psychocounsel.reporting.sections.training.curve_values import curve, lines_of, processes_of
+from psychocounsel.studies.tables.figures import TableFigure
+from psychocounsel.studies.tables.table_formats import Cell, Table
+
+_PHASES = {
+    "rollout/write_seconds": "writing",
+    "rollout/score_seconds": "scoring",
+    "rollout/sync_seconds": "weights",
+}
+_PHASES |= {"data_seconds": "data"}
+_SPEEDS = {
+    "tokens_per_second": ("Speed", "tokens per second"),
+    "mfu": ("Model FLOPs utilisation (MFU)", "share of the peak"),
+}
+_SPEEDS |= {"peak_memory_gb": ("Peak memory of process 0", "10^9 bytes")}
+_WARM_UP = 2  # steps, in which kernels are compiled and memory is found
+_GOOD_ENDS = ("finished", "running", "refused", "undecided")  # of audits with a gate, the last two
+
+
+def section(material: Material) -> Section:
+    trained = [run for run in material.of(TRAINING) if any("step_seconds" in line for line in run.lines)]
+    blocks: list[Block] = [*_attempts(material.runs), *_times(trained), *_speeds(trained), *_calls(material.runs)]
+    return Section("cost", "Time and cost", blocks)
+
+
+def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
+    """Hours of all attempts, those apart that did not finish."""
+    rows: list[list[Cell]] = []
+    for run in runs:
+        known = [each for each in run.attempts if each.get("seconds") is not None]
+        if not known:
+            continue
+        lost = [each for each in known if _is_lost(each, run)]
+        wall = sum(each["seconds"] for each in known) / 3600
+        devices = {"GPU" if each.get("gpus") else "CPU process" for each in known}
+        rows.append(
+            [
+                run.title,
+                str(len(run.attempts)),
+                _plain(wall),
+                " and ".join(sorted(devices)),
+                _plain(sum(map(device_hours, known))),
+                str(len(lost)),
+                _plain(sum(map(device_hours, lost))),
+            ]
+        )
+    if rows:
+        headings = [
+            "run",
+            "attempts",
+            "hours",
+            "device",
+            "device-hours",
+            "unfinished",
+            "their device-hours",
+        ]
+        notes = [
+            "hours: from the begin of each attempt to its end, loading and evaluations included",
+            "device-hours: hours times GPUs, or processes on CPU",
+        ]
+        notes += ["unfinished: attempts that failed, stopped or were killed", _total(rows)]
+        yield ReportTable("cost-attempts", Table("Hours of all attempts", headings, rows, notes))
+
+
+def _is_lost(attempt: Mapping[str, Any], run: RunMaterial) -> bool:
+    """Whether it ended before the run had; nobody wrote a verdict where an attempt was killed, or is the last and runs still."""
+    is_last = attempt.get("number") == run.attempts[-1].get("number")
+    verdict = attempt.get("verdict") or (run.status if is_last else "killed")
+    return verdict not in _GOOD_ENDS
+
+
+def _total(rows: Sequence[Sequence[Cell]]) -> str:
+    def added(column: int) -> float:
+        return sum(cell.value for row in rows if isinstance(cell := row[column], TableFigure))
+
+    return (
+        f"in all {added(4):.4g} device-hours, of which {added(6):.4g} in attempts that failed, stopped or were killed"
+    )
+
+
+def device_hours(attempt: Mapping[str, Any]) -> float:
+    """Hours of an attempt times its GPUs, or its processes where it had none."""
+    return float(attempt["seconds"]) / 3600 * (attempt.get("gpus") or attempt.get("processes") or 1)
+
+
+def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
+    """Where the time of the steps went."""
+    rows: list[list[Cell]] = []
+    for run in runs:
+        total = _sum(run, "step_seconds")
+        parts = {key: _sum(run, key) for key in _PHASES}
+        known = sum(parts.values())
+        rest = total - known if known <= total else None  # rollouts that run beside training are in no step
+        hours = TableFigure(total * processes_of(run) / 3600, spreads=False)
+        shares: list[Cell] = [
+            TableFigure(part / total, percent=True, spreads=False) if total and part else None
+            for part in parts.values()
+        ]
+        training = None if rest is None or not total else TableFigure(rest / total, percent=True, spreads=False)
+        rows.append(
+            [
+                run.title,
+                hours,
+                *shares,
+                training,
+                *map(_plain, (_median(run, "tokens_per_second"),)),
+                _percent(run),
+                _peak(run),
+            ]
+        )
+    if rows:
+        headings = ["run", "step hours", *_PHASES.values(), "training"]
+        headings += ["tokens/s", "MFU", "peak memory (GB)"]
+        kept = [place for place in range(len(headings)) if any(row[place] is not None for row in rows)]
+        notes = ["step hours: hours of all steps times processes; evaluations, checkpoints and loading are not in it"]
+        notes += ["shares of it: writing and scoring replies, transfer of weights to the rollout, waiting for data"]
+        notes += ["training: the rest, which is forward, backward and optimizer"]
+        notes += [f"tokens/s and MFU: the median over steps after the first {_WARM_UP}"]
+        notes += ["MFU: against the fastest matrix product measured on the same device"]
+        table = Table(
+            "Where the time of the steps goes",
+            [headings[place] for place in kept],
+            [[row[place] for place in kept] for row in rows],
+            notes,
+        )
+        yield ReportTable("cost-steps", table)
+
+
+def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
+    lines = {id(run): lines_of(run, _SPEEDS) for run in runs}
+    for key, (title, y_title) in _SPEEDS.items():
+        curves = [each for run in runs if (each := curve(run, lines[id(run)], key))]
+        if curves:
+            yield Chart(f"cost-{key.replace('_', '-')}", title, y_title, curves, smooths=True)
+
+
+def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
+    """The answers that language models gave, and what they cost, by the records of steps."""
+    rows: list[list[Cell]] = []
+    for run in runs:
+        records = run.extra.get("steps") or {}
+        figures = [record.get("figures") or {} for record in records.values()]
+        asked = [each for each in figures if "bought" in each]
+        if asked:
+            bought, spent = sum(each["bought"] for each in asked), sum(each.get("spent") or 0.0 for each in asked)
+            seconds = sum(record.get("seconds") or 0.0 for record in records.values())
+            rows.append([run.title, run.kind, str(bought), _plain(float(spent)), _plain(seconds / 60)])
+    if rows:
+        headings = ["run", "kind", "answers bought", "cost", "minutes of its steps"]
+        notes = [
+            "cost: in the currency of the configured prices, 0 where none is set",
+            "answers that were in the journal already are not bought again",
+        ]
+        yield ReportTable("cost-calls", Table("What language models were asked", headings, rows, notes))
+
+
+def _sum(run: RunMaterial, key: str) -> float:
+    return float(sum(line.get(key, 0.0) for line in run.lines))
+
+
+def _median(run: RunMaterial, key: str) -> float | None:
+    values = [line[key] for line in run.lines if key in line]
+    return median(values[_WARM_UP:] or values) if values else None
+
+
+def _percent(run: RunMaterial) -> Cell:
+    value = _median(run, "mfu")
+    return None if value is None else TableFigure(value, percent=True, spreads=False)
+
+
+def _peak(run: RunMaterial) -> Cell:
+    return _plain(max((line["peak_memory_gb"] for line in run.lines if "peak_memory_gb" in line), default=None))
+
+
+def _plain(value: float | None) -> Cell:
+    return None if value is None else TableFigure(value, spreads=False)

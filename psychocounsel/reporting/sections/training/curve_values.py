@@ -1,0 +1,81 @@
+"""Values of a training's lines along its steps, tokens and GPU-hours."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any
+
+from psychocounsel.reporting.blocks import Curve
+from psychocounsel.reporting.material import RunMaterial
+from psychocounsel.reporting.sections.comparing.setting_groups import setting_title
+
+STEPS, TOKENS, HOURS = "steps", "tokens", "GPU-hours"
+
+
+@dataclass(frozen=True)
+class TrainingLines:
+    """The lines of a run by figure, read once: reports have runs by hundreds, with lines by thousands.
+
+    Attributes:
+        places: where each line lies: optimizer steps, tokens so far, and hours of its steps times its processes so far.
+        values, indices: by figure, its values, and the numbers of the lines that have it.
+    """
+
+    places: Mapping[str, Sequence[float]]
+    values: Mapping[str, Sequence[Any]]
+    indices: Mapping[str, Sequence[int]]
+    _chosen: dict[tuple[int, ...], dict[str, Sequence[float]]] = field(default_factory=dict)
+
+    def at(self, indices: Sequence[int]) -> dict[str, Sequence[float]]:
+        """The places of some lines; the same lists for all figures that stand in the same lines."""
+        key = tuple(indices)
+        if key not in self._chosen:
+            self._chosen[key] = {axis: [values[index] for index in key] for axis, values in self.places.items()}
+        return self._chosen[key]
+
+
+def lines_of(run: RunMaterial, keys: Collection[str] = ()) -> TrainingLines:
+    """The lines of a run, of all figures or of `keys` alone, with its axes; without those of which its lines say nothing.
+
+    A process has a GPU where there are any, so that hours of steps times processes are GPU-hours; on CPU they are process-hours.
+    """
+    known = {key for line in run.lines for key in line}
+    chosen = known & {*keys} if keys else known
+    indices = {key: [index for index, line in enumerate(run.lines) if key in line] for key in chosen}
+    values = {key: [run.lines[index][key] for index in found] for key, found in indices.items()}
+    places: dict[str, Sequence[float]] = {STEPS: [line["step"] for line in run.lines]}
+    if "tokens" in known:
+        places[TOKENS] = [*accumulate(line.get("tokens", 0) for line in run.lines)]
+    if "step_seconds" in known:
+        hours = processes_of(run) / 3600
+        places[HOURS] = [seconds * hours for seconds in accumulate(line.get("step_seconds", 0.0) for line in run.lines)]
+    return TrainingLines(places, values, indices)
+
+
+def processes_of(run: RunMaterial) -> int:
+    return int(run.environment.get("processes") or 1)
+
+
+def curve(run: RunMaterial, lines: TrainingLines, key: str) -> Curve | None:
+    """The values of `key` with their interval, where the lines have one; None of a run without a finite one."""
+    values, indices = lines.values.get(key, ()), lines.indices.get(key, ())
+    if not all(map(_is_number, values)):
+        finite = [place for place, value in enumerate(values) if _is_number(value)]
+        values, indices = [values[place] for place in finite], [indices[place] for place in finite]
+    if not indices:
+        return None
+    found = Curve(run.title, lines.at(indices), values, group=setting_title(run))
+    if f"{key}_low" not in lines.values:
+        return found
+    low, high = ([run.lines[index].get(f"{key}_{end}", math.nan) for index in indices] for end in ("low", "high"))
+    return replace(found, low=low, high=high) if all(map(_is_number, [*low, *high])) else found
+
+
+def not_finite(run: RunMaterial) -> int:
+    """How many figures of its lines are nan or infinite: no chart can show them."""
+    return sum(isinstance(value, float) and not math.isfinite(value) for line in run.lines for value in line.values())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,73 @@
+"""Section: the final figures of trainings by setting: mean and standard deviation over seeds, with intervals."""
+
+from collections.abc import Sequence
+
+from psychocounsel.reporting.blocks import Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import TRAINING, Material
+from psychocounsel.reporting.sections.comparing.families import metric_of
+from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, listed, settings_of
+from psychocounsel.studies.tables.figures import of_setting
+from psychocounsel.studies.tables.table_formats import Cell, Table
+
+# A column for each that some run has; losses only where they can be compared.
+COLUMNS = {
+    "eval/accuracy": "accuracy",
+    "eval/margin": "margin",
+    "eval/win_rate": "win rate",
+    "eval/reward": "reward",
+    "eval/kl": "KL (nats)",
+    "eval/length": "length (tokens)",
+    "eval/unfinished": "unfinished",
+    "eval/auc": "AUC",
+    "eval/ece": "ECE",
+    "eval/brier": "Brier",
+    "eval/loss": "loss",
+}
+
+
+def section(material: Material) -> Section:
+    settings = settings_of(material.of(TRAINING))
+    if not any(setting.finished for setting in settings):
+        return Section("final", "Final figures")
+    table = final_table(settings)
+    warned = [Paragraph(text, "warning") for text in loss_warning(settings)]
+    return Section("final", "Final figures", [*warned, ReportTable("final", table)])
+
+
+def final_table(settings: Sequence[RunSetting]) -> Table:
+    """A row for each setting: its runs and their figures at the best evaluation of each run."""
+    columns = _columns(settings)
+    rows: list[list[Cell]] = [
+        [setting.title, setting.count, *(of_setting(setting, key, is_share(key)) for key in columns)]
+        for setting in settings
+    ]
+    metrics = dict.fromkeys(filter(None, (metric_of(run) for setting in settings for run in setting.finished)))
+    notes = (
+        [f"figures of the evaluation that is best by checkpoint.metric ({listed([*metrics])}) of each run"]
+        if metrics
+        else []
+    )
+    if {"eval/margin", "eval/reward"} & {*columns} and loss_warning(settings):
+        notes.append("margins depend on the settings of the algorithm (beta), rewards on the reward model")
+    return Table("Final figures by setting", ["setting", "runs", *columns.values()], rows, notes)
+
+
+def loss_warning(settings: Sequence[RunSetting]) -> list[str]:
+    """The line that says why there is no column of losses; none where losses can be compared."""
+    finished = [run for setting in settings for run in setting.finished]
+    if losses_are_comparable(finished):
+        return []
+    return [
+        "Losses cannot be compared across these settings: they differ in the algorithm, or in settings that enter the loss."
+    ]
+
+
+def _columns(settings: Sequence[RunSetting]) -> dict[str, str]:
+    left_out = ("eval/loss",) if loss_warning(settings) else ()
+    finished = [run for setting in settings for run in setting.finished]
+    return {
+        key: title
+        for key, title in COLUMNS.items()
+        if key not in left_out and any(run.figure(key) is not None for run in finished)
+    }

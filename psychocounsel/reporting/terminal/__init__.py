@@ -1,0 +1,1 @@
+"""What a report shows on a terminal: small charts, and the table at the end of a sweep."""

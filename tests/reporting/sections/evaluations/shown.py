@@ -1,0 +1,67 @@
+"""What tests of sections on evaluations share: run directories as material, and tables as rows by heading."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.reporting.blocks import Chart, Paragraph, ReportTable, Section, SpeechBrowser
+from psychocounsel.reporting.material import Material, RunMaterial
+from psychocounsel.storage.files import read_mapping
+from psychocounsel.studies.tables.figures import TableFigure
+
+Row = dict[str, Any]
+
+
+def run_of(path: Path, kind: str, what: str = "", config: Any = None, **more: Any) -> RunMaterial:
+    """A run directory as sections see it, its JSON files read plainly."""
+    extra = {name: read_mapping(path / f"{name}.json") for name in ("reliability", "audit")}
+    extra["steps"] = {file.stem: read_mapping(file) for file in path.glob("steps/*.json")}
+    plain: Any = OmegaConf.to_container(config, resolve=False) if config is not None else {}
+    figures, summary = read_mapping(path / "figures.json"), read_mapping(path / "summary.json")
+    about: dict[str, Any] = {"title": path.name, "config": plain, "summary": summary, "figures": figures}
+    about |= {"status": "finished", "extra": {**extra, **more.pop("extra", {})}}
+    return RunMaterial(path, kind=kind, what=what, **{**about, **more})
+
+
+def material(*runs: RunMaterial, shows_texts: bool = True) -> Material:
+    return Material([run.path for run in runs], runs, shows_texts=shows_texts)
+
+
+def rows(section: Section, name: str) -> list[Row]:
+    """The rows of the table `name`, each by its headings."""
+    [table] = [each.table for each in section.blocks if isinstance(each, ReportTable) and each.name == name]
+    return [dict(zip(table.headings, row, strict=True)) for row in table.rows]
+
+
+def tables(section: Section) -> list[str]:
+    return [each.name for each in section.blocks if isinstance(each, ReportTable)]
+
+
+def chart(section: Section, name: str) -> Chart:
+    [found] = [each for each in section.blocks if isinstance(each, Chart) and each.name == name]
+    return found
+
+
+def browsers(section: Section) -> list[SpeechBrowser]:
+    return [each for each in section.blocks if isinstance(each, SpeechBrowser)]
+
+
+def said(section: Section, tone: str | None = None) -> list[str]:
+    return [each.text for each in section.blocks if isinstance(each, Paragraph) and tone in (None, each.tone)]
+
+
+def numbers(cell: Any) -> tuple[float, float | None, float | None]:
+    """Value and interval of a cell, every digit."""
+    assert isinstance(cell, TableFigure), cell
+    return cell.value, cell.low, cell.high
+
+
+def written(found: Mapping[str, Any], value: str = "value") -> tuple[float, float | None, float | None]:
+    """What an evaluation wrote of a figure with its interval."""
+    return found[value], found["low"], found["high"]
+
+
+def column(found: Sequence[Row], heading: str) -> list[Any]:
+    return [row[heading] for row in found]

@@ -1,0 +1,93 @@
+"""Replies side by side: those of several evaluations by speech, and not a word where none may be shown."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from psychocounsel.reporting.blocks import ShownReply, ShownSpeech
+from psychocounsel.reporting.material import ANNOTATION, EVALUATION, Material, RunMaterial, ShownTexts
+from psychocounsel.reporting.sections.evaluations.reply_section import section
+from tests.reporting.sections.evaluations.shown import browsers, material, said
+
+SECRET = "Zq7 nobody may read this"
+
+
+def run(title: str, replies: dict[str, dict[str, str]], kind: str = EVALUATION, **more: object) -> RunMaterial:
+    """A run with the replies of each author to each speech; the speech `crisis` is one."""
+    speeches = [
+        ShownSpeech(
+            speech,
+            [
+                ShownReply(author, text, {"better overall": 0.75 if author == title else 0.25})
+                for author, text in of.items()
+            ],
+            "grief",
+            "self_harm" if speech == "crisis" else "none",
+            speech == "crisis",
+        )
+        for speech, of in replies.items()
+    ]
+    texts = ShownTexts(speeches, len(speeches) + 5, "replies of the evaluation")
+    return RunMaterial(Path(title), title, kind, "winrate", "finished", texts=texts, **more)  # type: ignore[arg-type]
+
+
+def words(of: Material) -> str:
+    return repr(section(of).blocks)
+
+
+def test_replies_of_several_evaluations_stand_side_by_side_and_the_base_once() -> None:
+    first = run("one", {"hello": {"base": "Hm.", "one": "Oh?"}, "crisis": {"base": "Hm.", "one": "Stay."}})
+    second = run("two", {"later": {"base": "Ah.", "two": "Go on."}, "hello": {"base": "Hm.", "two": "Why?"}})
+    found = section(material(first, second))
+    [browser] = browsers(found)
+    assert [each.speech for each in browser.speeches] == ["hello", "crisis", "later"], "what both reply to comes first"
+    hello, crisis, _ = browser.speeches
+    assert [(reply.author, reply.text) for reply in hello.replies] == [("base", "Hm."), ("one", "Oh?"), ("two", "Why?")]
+    assert hello.replies[0].scores == {"one: better overall": 0.25, "two: better overall": 0.25}
+    assert hello.replies[1].scores == {"better overall": 0.75}
+    assert (crisis.crisis, crisis.risk, crisis.topic, hello.crisis) == (True, "self_harm", "grief", False)
+    assert said(found) == [
+        "one: replies of the evaluation, to 2 of 7 speeches.",
+        "two: replies of the evaluation, to 2 of 7 speeches.",
+        "Scores `better ...` go from 0 to 1: how often judges preferred the reply to others; a tie is half.",
+    ]
+
+
+def test_authors_of_one_name_are_told_apart_by_their_runs() -> None:
+    found = section(material(run("one", {"hello": {"model": "Oh?"}}), run("two", {"hello": {"model": "Why?"}})))
+    [browser] = browsers(found)
+    assert [reply.author for reply in browser.speeches[0].replies] == ["one: model", "two: model"]
+
+
+def test_one_run_that_calls_a_speech_a_crisis_hides_it_for_all() -> None:
+    calm = run("one", {"crisis": {"base": "Hm."}})
+    assert calm.texts is not None
+    speeches = [replace(speech, crisis=False) for speech in calm.texts.speeches]
+    calm = replace(calm, texts=replace(calm.texts, speeches=speeches))
+    [browser] = browsers(section(material(calm, run("two", {"crisis": {"two": "Stay."}}))))
+    assert browser.speeches[0].crisis
+
+
+def test_the_page_has_at_most_sixty_speeches_of_a_browser() -> None:
+    many = run("one", {f"speech {number}": {"base": "Hm."} for number in range(70)})
+    found = section(material(many))
+    assert len(browsers(found)[0].speeches) == 60
+    assert any("60 of these 70" in line for line in said(found))
+
+
+def test_no_word_is_shown_without_texts_or_of_a_confidential_run() -> None:
+    secret = {SECRET: {"base": SECRET, "one": SECRET}}
+    hidden = material(run("one", secret), shows_texts=False)
+    assert SECRET not in words(hidden) and not browsers(section(hidden))
+    assert said(section(hidden)) == ["No text is shown: the report was asked for without texts."]
+    both = material(run("one", secret, confidential=True), run("two", secret), shows_texts=False)
+    assert SECRET not in words(both) and said(section(both)) == ["No text is shown: the data of one are confidential."]
+    confidential = material(run("one", secret, confidential=True), run("two", {"hello": {"base": "Hm."}}))
+    assert SECRET not in words(confidential)
+    assert "one: its texts are confidential and are not shown." in said(section(confidential), "warning")
+    assert [each.speech for each in browsers(section(confidential))[0].speeches] == ["hello"]
+
+
+def test_datasets_and_training_have_browsers_of_their_own() -> None:
+    found = section(material(run("one", {"hello": {"base": "Hm."}}), run("made", {"hello": {"w": "Oh."}}, ANNOTATION)))
+    assert [browser.name for browser in browsers(found)] == ["replies-of-evaluations", "replies-of-run-1"]
+    assert not section(material(RunMaterial(Path("x"), "x", EVALUATION, "winrate", "running"))).blocks

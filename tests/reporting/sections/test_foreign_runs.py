@@ -1,0 +1,56 @@
+"""A run of another version is told, and takes no other run's figures from the page."""
+
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.reporting.blocks import Paragraph, Section
+from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, Material, RunMaterial
+from psychocounsel.reporting.sections.evaluations import EVALUATION_SECTIONS
+from psychocounsel.reporting.sections.foreign_runs import tolerant
+
+
+def of_score(material: Material) -> Section:
+    return Section("scores", "Scores", [Paragraph(f"{run.title} {run.figures['score']:.1f}") for run in material.runs])
+
+
+def run(title: str, kind: str = EVALUATION, what: str = "winrate", **more: object) -> RunMaterial:
+    return RunMaterial(Path(title), title, kind, what, "finished", **more)  # type: ignore[arg-type]
+
+
+def test_a_run_that_cannot_be_read_is_told_and_the_others_stand() -> None:
+    runs = [
+        run("old", figures={"points": 1}),
+        run("new", figures={"score": 2.0}),
+        run("odd", figures={"score": "much"}),
+    ]
+    found = tolerant(of_score)(Material([], runs))
+    texts = [each.text for each in found.blocks if isinstance(each, Paragraph)]
+    assert texts[2:] == ["new 2.0"] and [text.split(":")[0] for text in texts[:2]] == ["old", "odd"]
+    assert all("another version" in text for text in texts[:2])
+
+
+def test_an_error_of_the_section_itself_is_not_hidden() -> None:
+    def only_together(material: Material) -> Section:
+        if len(material.runs) > 1:
+            raise KeyError("together")
+        return Section("x", "x")
+
+    with pytest.raises(KeyError, match="together"):
+        tolerant(only_together)(Material([], [run("a"), run("b")]))
+
+
+ODD = [{"variants": [{}]}, {"variants": "many"}, {"sets": {"exam": {"kind": "exam"}}}, {"sets": [1]}]
+
+
+@pytest.mark.parametrize(
+    "figures", [{"variants": [{}]}, {"variants": "many"}, {"sets": {"exam": {"kind": "exam"}}}, {"sets": [1]}]
+)
+def test_no_section_fails_for_figures_of_another_version(figures: dict[str, object]) -> None:
+    odd = {"metrics": {"pairs": 1}, "slices": 3}
+    runs = [run(what, what=what, figures=figures, summary=odd) for what in ("winrate", "health", "external", "reward")]
+    runs += [run("made", ANNOTATION, extra={"steps": {"scores": {"figures": {"outcomes": 3}}}})]
+    runs += [run("audit", AUDIT, extra={"audit": {"blind": {}}})]
+    for section in EVALUATION_SECTIONS:
+        for block in section(Material([], runs)).blocks:
+            assert isinstance(block, Paragraph) and block.tone == "warning"

@@ -1,0 +1,79 @@
+"""What is missing, failed, alone or not comparable stands on the page, with what to type."""
+
+import math
+from pathlib import Path
+
+from psychocounsel.reporting.material import EVALUATION, RunMaterial
+from psychocounsel.reporting.sections.missing_section import section
+from tests.reporting.sections.evaluations.shown import said
+from tests.reporting.sections.hand_made import material_of, trained
+
+SLURM = {"cluster": {"_target_": "psychocounsel.cluster.slurm.cluster.Slurm"}}
+
+
+def lines_of(*runs: RunMaterial, **more: object) -> list[str]:
+    return said(section(material_of(*runs, **more)))
+
+
+def test_runs_that_did_not_finish_say_what_to_type() -> None:
+    state = {"step": 3, "total": 8}
+    failed = trained({"x": "1"}, status="failed", state=state, config=SLURM)
+    in_sweep = trained({"x": "2"}, status="stopped", sweep=Path("/runs/sweep"), state=state)
+    of_study = trained({"x": "3"}, status="not run", stage="dpo")
+    running = trained({"x": "4"}, status="running", state=state)
+    evaluated = RunMaterial(Path("/runs/won"), "won", EVALUATION, "winrate", "failed", sweep=Path("/runs"))
+    found = lines_of(failed, in_sweep, of_study, running, evaluated)
+    assert any(
+        text.startswith("x=1, seed=1: failed at step 3 of 8. ") and "psychocounsel.jobs resubmit" in text
+        for text in found
+    )
+    assert any(
+        "x=2, seed=1: stopped at step 3 of 8. The sweep's command again" in text and "train -m" in text
+        for text in found
+    )
+    assert any("x=3, seed=1: not run. The study's command again" in text for text in found)
+    assert "x=4, seed=1 is running at step 3 of 8: its figures are not final." in found
+    assert any(
+        "won: failed. The sweep's command again goes on with it (python -m psychocounsel.evaluate -m" in text
+        for text in found
+    )
+
+
+def test_an_audit_that_was_refused_has_ended() -> None:
+    audit = RunMaterial(Path("/audit"), "audit", "audit", "", "refused")
+    assert lines_of(audit) == []
+
+
+def test_figures_that_are_not_finite_are_counted_beside_what_reading_met() -> None:
+    lines = [{"step": 1, "loss": math.nan, "grad_norm": math.inf}, {"step": 2, "loss": 0.5}]
+    found = lines_of(trained({}, lines=lines, problems=["has no code.txt"]))
+    assert "seed=1: 2 figures are not finite (nan or inf), and in no chart." in found
+    assert "seed=1: has no code.txt" in found
+
+
+def test_single_runs_and_equal_seeds() -> None:
+    line = [{"step": 1}]
+    found = lines_of(*(trained({"x": "1"}, seed, lines=line) for seed in (1, 1)), trained({"x": "2"}, 1, lines=line))
+    assert any(text.startswith("n=1: x=2: a single finished run, so nothing is known of the spread") for text in found)
+    assert any("share settings and seed" in text for text in found)
+
+
+def test_what_is_not_comparable_is_named() -> None:
+    line = [{"step": 1}]
+    rows = {"processes": 1, "data": "other", "versions": {"psychocounsel": "0.2.0"}}
+    runs = [
+        trained({"x": "1"}, 1, {"eval/loss": 0.5}, lines=line),
+        trained({"x": "2"}, 1, {"eval/loss": 0.5}, algo={"beta": 0.3}, environment=rows, lines=line),
+    ]
+    found = lines_of(*runs)
+    assert "Losses of policies are not comparable, because algo.beta differs." in found
+    assert any(
+        "x=2, seed=1: trained on other rows than x=1, seed=1" in text and "the files have changed" in text
+        for text in found
+    )
+    assert "The runs were made by several versions of the code: x=1, seed=1 (0.1.0) and x=2, seed=1 (0.2.0)." in found
+
+
+def test_nothing_is_missing_of_a_whole_sweep() -> None:
+    runs = [trained({"x": x}, seed, {"eval/loss": 0.5}, lines=[{"step": 1}]) for x in "12" for seed in (1, 2)]
+    assert lines_of(*runs) == []

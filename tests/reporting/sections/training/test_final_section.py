@@ -1,0 +1,99 @@
+"""Final figures and effects of settings, against numpy on the files themselves."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from psychocounsel.reporting.blocks import Chart
+from psychocounsel.reporting.reading.known_folders import read_material
+from psychocounsel.reporting.sections.training import effect_section, final_section
+from tests.reporting.sections.evaluations.shown import chart, rows, said
+from tests.reporting.sections.hand_made import material_of, trained
+from tests.support.report_folders import sweep
+
+
+def best_figures(sweep_dir: Path, override: str, key: str) -> list[float]:
+    """The figure at the best evaluation of each run that was given the override."""
+    runs = [file.parent for file in sorted(sweep_dir.glob("*/overrides.txt")) if override in file.read_text().split()]
+    return [json.loads((run / "summary.json").read_text())["metrics"]["best"][key] for run in runs]
+
+
+def test_means_and_intervals_are_those_of_the_files(tmp_path: Path) -> None:
+    jobs = [["algo=dpo", f"algo.beta={beta}", f"seed={seed}"] for beta in ("0.1", "0.5") for seed in (1, 2, 3)]
+    folder = sweep(tmp_path / "sweep", jobs)
+    found = final_section.section(read_material([folder], shows_texts=False))
+    table = rows(found, "final")
+    assert [row["setting"] for row in table] == ["algo.beta=0.1", "algo.beta=0.5"]
+    for row, beta in zip(table, ("0.1", "0.5"), strict=True):
+        for heading, key in (("accuracy", "eval/accuracy"), ("margin", "eval/margin")):
+            values = best_figures(folder, f"algo.beta={beta}", key)
+            assert len(values) == 3
+            cell = row[heading]
+            assert (cell.value, cell.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)), abs=1e-15)
+            if cell.sd:
+                ends = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+                assert (cell.low, cell.high) == pytest.approx(ends)
+    assert "loss" not in table[0] and "Losses cannot be compared" in said(found, "warning")[0]
+
+
+def test_losses_have_a_column_where_they_can_be_compared() -> None:
+    runs = [trained({"algo.lr": lr}, 1, {"eval/loss": 0.5}, algo={"lr": float(lr)}) for lr in ("1e-4", "1e-3")]
+    found = final_section.section(material_of(*runs))
+    assert [row["loss"].value for row in rows(found, "final")] == [0.5, 0.5] and said(found) == []
+
+
+def test_failed_runs_are_counted_and_not_averaged() -> None:
+    runs = [
+        trained({"x": "1"}, 1, {"eval/accuracy": 0.5}),
+        trained({"x": "1"}, 2, {"eval/accuracy": 0.9}, status="failed"),
+        trained({"x": "2"}, 1, status="running"),
+    ]
+    first, second = rows(final_section.section(material_of(*runs)), "final")
+    assert (first["runs"], first["accuracy"].value, first["accuracy"].sd) == ("1 of 2 (1 failed)", 0.5, None)
+    assert (second["runs"], second["accuracy"]) == ("0 of 1 (1 running)", None)
+
+
+LR = {"1e-5": [0.50, 0.56], "1e-4": [0.60, 0.61], "1e-3": [0.70, 0.75]}
+
+
+def test_effects_show_each_run_and_marginal_means() -> None:
+    runs = [
+        trained(
+            {"algo.lr": lr, "kind": kind},
+            1,
+            {"eval/accuracy": value},
+            config={"checkpoint": {"metric": "eval/accuracy"}},
+        )
+        for lr, values in LR.items()
+        for kind, value in zip(("a", "b"), values, strict=True)
+    ]
+    found = effect_section.section(material_of(*runs))
+    by_rate = chart(found, "effect-algo-lr")
+    points, means = by_rate.curves
+    assert by_rate.axes == ["log10 of algo.lr", "algo.lr"] and not by_rate.ticks
+    assert means.x["log10 of algo.lr"] == pytest.approx([-5, -4, -3]) and means.x["algo.lr"] == [1e-5, 1e-4, 1e-3]
+    assert means.y == pytest.approx([np.mean(values) for values in LR.values()])
+    pairs = {(rate, value) for rate, value in zip(points.x["algo.lr"], points.y, strict=True)}
+    assert pairs == {(float(lr), value) for lr, values in LR.items() for value in values}
+    assert by_rate.notes == ["kind varies, too: a point differs from another in more than algo.lr."]
+    by_kind = chart(found, "effect-kind")
+    assert by_kind.ticks == ["a", "b"] and by_kind.curves[1].y == pytest.approx(
+        [np.mean([v[i] for v in LR.values()]) for i in (0, 1)]
+    )
+    table = rows(found, "effects-means")
+    assert [(row["setting"], row["value"], row["runs"]) for row in table][:2] == [
+        ("algo.lr", "1e-5", "2"),
+        ("algo.lr", "1e-4", "2"),
+    ]
+    assert table[0]["eval/accuracy"].sd == pytest.approx(np.std(LR["1e-5"], ddof=1))
+
+
+def test_a_narrow_range_has_a_plain_axis_and_one_value_no_chart() -> None:
+    runs = [trained({"n": n, "same": "x"}, 1, {"eval/loss": 0.5}) for n in ("2", "10")]
+    charts = [block for block in effect_section.section(material_of(*runs)).blocks if isinstance(block, Chart)]
+    assert [each.axes for each in charts] == [["n"]]
+    assert list(charts[0].curves[1].x["n"]) == [2.0, 10.0] and not math.isnan(charts[0].curves[1].y[0])
