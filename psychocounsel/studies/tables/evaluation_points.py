@@ -66,10 +66,14 @@ def points_of(run: TrainedRun) -> list[EvaluationPoint]:
 
 def _later(run: TrainedRun, batch: int, processes: int) -> Iterator[EvaluationPoint]:
     seconds = 0.0
+    names: dict[tuple[str, ...], list[str]] = {}  # by the keys of a line: most lines have the same
     for line in run.lines:
         seconds += line.get("step_seconds", 0.0)
-        figures = {key: value for key, value in line.items() if key.startswith(_EVALUATION)}
-        if figures:
+        keys = tuple(line)
+        if keys not in names:
+            names[keys] = [key for key in keys if key.startswith(_EVALUATION)]
+        if names[keys]:
+            figures = {key: line[key] for key in names[keys]}
             step = int(line["step"])
             yield EvaluationPoint(step, step * batch, seconds * processes / 3600, _kl(figures, None), figures)
 

@@ -60,7 +60,7 @@ def processes_of(run: RunMaterial) -> int:
 def curve(run: RunMaterial, lines: TrainingLines, key: str) -> Curve | None:
     """The values of `key` with their interval, where the lines have one; None of a run without a finite one."""
     values, indices = lines.values.get(key, ()), lines.indices.get(key, ())
-    if not all(map(_is_number, values)):
+    if not _are_finite(values):
         finite = [place for place, value in enumerate(values) if _is_number(value)]
         values, indices = [values[place] for place in finite], [indices[place] for place in finite]
     if not indices:
@@ -74,7 +74,15 @@ def curve(run: RunMaterial, lines: TrainingLines, key: str) -> Curve | None:
 
 def not_finite(run: RunMaterial) -> int:
     """How many figures of its lines are nan or infinite: no chart can show them."""
-    return sum(isinstance(value, float) and not math.isfinite(value) for line in run.lines for value in line.values())
+    values = (value for line in run.lines for value in line.values() if type(value) is float)
+    return sum(value - value != 0 for value in values)  # nan minus nan, and inf minus inf, are nan
+
+
+def _are_finite(values: Sequence[Any]) -> bool:
+    try:
+        return all(map(math.isfinite, values))
+    except TypeError:
+        return False
 
 
 def _is_number(value: Any) -> bool:
