@@ -19,13 +19,15 @@ from tests.support.harness import ROOT
 
 # A report of one metrics file: its last loss as text, and a chart of all.
 SCRIPT = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.blocks import Chart, Curve, Paragraph, Report, Section
 from psychocounsel.reporting.watching import watch
 
 folder = Path(sys.argv[1])
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 
 def make():
     try:

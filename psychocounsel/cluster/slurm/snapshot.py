@@ -24,7 +24,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.storage.files import PACKAGE, fsync_directory, readable_size
 
 _PYTHON = (".py",)
-_CODE = (*_PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml")
+_CODE = (*_PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml", ".js", ".css")
 _SHIPPED_MODELS = PACKAGE.joinpath("model", "shipped")
 _SKIPPED = shutil.ignore_patterns("__pycache__", ".*")
 _Place = tuple[Path, set[Path]]  # a folder, and files relative to it

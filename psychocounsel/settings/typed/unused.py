@@ -169,9 +169,11 @@ def _of_model(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
     data = config.data
-    if data.mix and all(entry.path != data.path for entry in data.mix):
-        for name in ("path", "split", "revision"):
-            yield f"data.{name}", "data.mix names the rows to train on"
+    if data.mix:
+        same = [entry for entry in data.mix if entry.path == data.path]  # as `path: ${data.path}` gives
+        for name, unset in (("path", None), ("split", "train"), ("revision", None)):
+            if data[name] == unset or all(entry[name] != data[name] for entry in same):
+                yield f"data.{name}", "data.mix names the rows to train on"
     elif not data.mix and not _is_on_hub(data.path):
         yield "data.revision", "data.path is no dataset of the hub"
     if not _is_on_hub(data.eval_path):
