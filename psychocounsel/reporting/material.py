@@ -36,6 +36,7 @@ class RunMaterial:
         status: finished, running, stopped, failed, damaged, `not run`.
         config: plain dictionaries and lists; {} where there is none. settings: the keys whose values differ between the runs of
             the report, dotted, as text; the seed is apart in `seed`.
+        evaluates: of an evaluation, the training of this report whose model it evaluates.
         sweep: the folder of the sweep or the stage that lists it, or None. stage: the stage's name in a study.
         lines: the whole lines of metrics.jsonl, one a step, not thinned. damaged_lines: so many could not be read.
         summary, state, environment, figures: `summary.json`, `state.json`, `environment.json`, `figures.json` (of evaluations) as
@@ -56,6 +57,7 @@ class RunMaterial:
     settings: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     sweep: Path | None = None
+    evaluates: Path | None = None
     stage: str = ""
     overrides: str = ""
     lines: Sequence[Mapping[str, Any]] = ()

@@ -127,7 +127,7 @@ def _of_parent(run: RunMaterial, parent: RunMaterial | None) -> RunMaterial:
     if parent is None:
         return run
     own = {key: text for key, text in run.settings.items() if not f"{key}.".startswith(_EVALUATED)}
-    return replace(run, settings={**parent.settings, **own}, seed=parent.seed)
+    return replace(run, settings={**parent.settings, **own}, seed=parent.seed, evaluates=parent.path)
 
 
 def _titled(runs: Sequence[RunMaterial], several_stages: bool) -> list[RunMaterial]:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
-from psychocounsel.reporting.material import TRAINING, Material
+from psychocounsel.reporting.material import Material
+from psychocounsel.reporting.sections.comparing.judged_runs import JUDGED, judged_runs
 from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, listed, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
 from psychocounsel.studies.tables.figures import TableFigure, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-_GOODS = ("eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have
+_GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have
 _COSTS = {
     "eval/length": "length (tokens)",
     "eval/kl": "KL from the reference (nats per reply)",
@@ -30,7 +31,7 @@ class TradeOff:
 
 
 def section(material: Material) -> Section:
-    settings = [setting for setting in settings_of(material.of(TRAINING)) if setting.finished]
+    settings = [setting for setting in settings_of(judged_runs(material)) if setting.finished]
     good = next((key for key in _GOODS if sum(of_setting(each, key) is not None for each in settings) > 1), None)
     blocks: list[Block] = []
     if good is not None:
@@ -58,7 +59,7 @@ def _chart(good: str, cost: str, title: str, settings: Sequence[RunSetting]) -> 
     smaller = cost in _COSTS or smaller_is_better(cost, "auto")
     best = front(points, smaller)
     names = [point.setting.title for point in best]
-    name, what = cost.rpartition("/")[2].replace("_", "-"), good.removeprefix("eval/")
+    name, what = cost.rpartition("/")[2].replace("_", "-"), _named(good)
     line = Curve("best trade-offs", {title: [point.cost.value for point in best]}, [point.good.value for point in best])
     curves = [_point(point, title) for point in points]
     more = "less" if smaller else "more"
@@ -67,7 +68,7 @@ def _chart(good: str, cost: str, title: str, settings: Sequence[RunSetting]) -> 
         f"better: further up, with {more} of the x axis",
     ]
     yield Chart(
-        f"pareto-{name}", f"{what} against {title}", good, [*curves, *([line] if len(best) > 1 else [])], notes=notes
+        f"pareto-{name}", f"{what} against {title}", what, [*curves, *([line] if len(best) > 1 else [])], notes=notes
     )
     few = min(point.good.n for point in points) == 1
     caution = " Means of single runs, so that chance may have drawn this line." if few else ""
@@ -100,7 +101,9 @@ def _table(name: str, good: str, cost: str, points: Sequence[TradeOff], best: Se
         [point.setting.title, point.good, point.cost, "yes" if any(point is each for each in best) else ""]
         for point in points
     ]
-    headings = ["setting", good.removeprefix("eval/"), cost.removeprefix("eval/"), "best trade-off"]
-    return ReportTable(
-        name, Table(f"{good.removeprefix('eval/')} against {cost.removeprefix('eval/')}", headings, rows)
-    )
+    headings = ["setting", _named(good), _named(cost), "best trade-off"]
+    return ReportTable(name, Table(f"{_named(good)} against {_named(cost)}", headings, rows))
+
+
+def _named(metric: str) -> str:
+    return "win rate by judges" if metric == JUDGED else metric.removeprefix("eval/")
