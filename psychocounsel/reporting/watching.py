@@ -37,10 +37,10 @@ def watch(make: Callable[[], Report], port: int = 0, opens: bool = False) -> Non
     with _server(watched, port) as server:
         watched.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(f"The report is at {watched.address} and follows its runs; Ctrl-C ends it.", flush=True)
-        if opens:
-            webbrowser.open(watched.address)
-        try:
+        try:  # from here on: whoever reads the line may answer it with Ctrl-C at once
+            print(f"The report is at {watched.address} and follows its runs; Ctrl-C ends it.", flush=True)
+            if opens:
+                webbrowser.open(watched.address)
             _follow(make, report, watched, time.monotonic() - began)
         except KeyboardInterrupt:
             print("\nThe report is no longer served.", flush=True)
