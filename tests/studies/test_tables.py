@@ -162,6 +162,24 @@ def test_cuts_lie_on_the_line_between_evaluations_and_never_beyond(made: MadeStu
     assert row["21 steps"] == "not reached (2 of 2)" and row["3 nats"] == "not reached (1 of 2)"
 
 
+def test_a_cut_at_a_divergence_that_nobody_measured_says_so(made: MadeStudy) -> None:
+    made.train("simpo", "run", {}, [{"reward": 0.0}, {"reward": 1.0}])
+    layout = {"t": {"kind": "cuts", "rows": ["simpo"], "metric": "eval/reward", "at": {"kl": [2], "steps": [5, 30]}}}
+    (row,) = rows_of(made, study(layout, "simpo"), "t")
+    assert (row["2 nats"], row["5 steps"], row["30 steps"]) == ("not measured", "0.5", "not reached (1 of 1)")
+
+
+def test_the_interval_of_a_share_ends_where_shares_end(made: MadeStudy) -> None:
+    for seed, (wins, gain) in enumerate([(1.0, 0.5), (0.9, -0.4)], 1):
+        files = made.run("winrate", f"seed-{seed}", {"seed": str(seed)})
+        write_json(files.summary, {"status": "finished", "metrics": {"win_rate": wins, "gain": gain}})
+    columns = {"wins": "win_rate", "gain": "gain"}
+    (row,) = rows_of(made, study({"t": {"rows": ["winrate"], "columns": columns}}, "winrate"), "t")
+    low, _ = stats.t.interval(0.95, 1, 0.95, stats.sem([1.0, 0.9]))
+    assert (float(row["wins low"]), float(row["wins high"])) == pytest.approx((max(low, 0.0), 1.0))
+    assert float(row["gain low"]) < -1 and float(row["gain high"]) > 1
+
+
 def test_a_divergence_that_falls_again_is_cut_where_it_is_first_reached(made: MadeStudy) -> None:
     evaluations = [{"reward": r, "kl": k} for r, k in [(0.0, 0.0), (1.0, 4.0), (5.0, 1.0), (9.0, 6.0)]]
     made.train("ppo", "run", {}, evaluations)

@@ -11,11 +11,10 @@ from psychocounsel.reporting.sections.comparing.setting_groups import (
     RunSetting,
     differ,
     interval_text,
-    is_share,
     listed,
     value_text,
 )
-from psychocounsel.studies.tables.figures import TableFigure
+from psychocounsel.studies.tables.figures import TableFigure, is_share
 from psychocounsel.studies.tables.table_formats import Table
 
 _NAME, _TITLE = "answer", "The answer"

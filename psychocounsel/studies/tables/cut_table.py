@@ -2,7 +2,7 @@
 
     equal: {kind: cuts, rows: [ppo, online_dpo], metric: eval/reward, at: {steps: [10, 20], kl: [5]}}
 
-Each figure lies on the line between two evaluations of a run. A run that never came so far has none.
+Each figure lies on the line between two evaluations of a run. A run that never came so far, or measured no KL, has none.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,13 @@ from numbers import Real
 from typing import Any
 
 from psychocounsel.studies.tables.evaluation_points import AXES, crossing, points_of
-from psychocounsel.studies.tables.figures import TableFigure, over_seeds
+from psychocounsel.studies.tables.figures import TableFigure, is_share, over_seeds
 from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 KEYS = ("metric", "at", "percent")
 _TITLES = {"steps": "steps", "prompts": "prompts", "gpu_hours": "GPU-hours", "kl": "nats"}
+_UNMEASURED = "not measured"
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
@@ -40,10 +41,11 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """The table of a layout without problems."""
     cuts = [(axis, float(place)) for axis, places in layout["at"].items() for place in places]
     rows = list[list[Cell]]()
-    short = False
+    short = unmeasured = False
     for setting in settings(runs, layout["rows"]):
         cells = [_cell(setting, axis, place, layout["metric"], bool(layout.get("percent"))) for axis, place in cuts]
-        short |= any(isinstance(cell, str) for cell in cells)
+        short |= any(isinstance(cell, str) and cell != _UNMEASURED for cell in cells)
+        unmeasured |= _UNMEASURED in cells
         rows.append([setting.title, setting.count, *cells])
     headings = ["setting", "runs", *(f"{place:g} {_TITLES[axis]}" for axis, place in cuts)]
     notes = [f"{layout['metric']}, linear between a run's evaluations"]
@@ -55,13 +57,19 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
         )
     if short:
         notes.append("not reached: so many of the setting's runs have no evaluation at or beyond this place")
+    if unmeasured:
+        notes.append("not measured: as in algorithms without a reference model, which have no divergence")
     return Table(title, headings, rows, notes)
 
 
 def _cell(setting: Setting[StudyRun], axis: str, place: float, metric: str, percent: bool) -> TableFigure | str | None:
     """Over all runs of a setting; where some came so far and others did not, a mean would be of another set of runs."""
-    found = [crossing(points_of(run), axis, place, metric) for run in setting.finished]
+    points = [points_of(run) for run in setting.finished]
+    places = [each.at(axis) for run in points for each in run if each.steps]
+    if places and all(each is None for each in places):
+        return _UNMEASURED
+    found = [crossing(each, axis, place, metric) for each in points]
     values = [value for value in found if value is not None]
     if len(values) < len(found):
         return f"not reached ({len(found) - len(values)} of {len(found)})"
-    return over_seeds(values, percent)
+    return over_seeds(values, percent, is_share(metric))

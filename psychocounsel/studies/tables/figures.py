@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from psychocounsel.studies.tables.study_runs import AnyRun, Setting
 
 _LEVEL = 0.95
+_SHARES = ("accuracy", "win_rate", "unfinished")  # parts of the names of figures from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,16 @@ class TableFigure:
         return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"
 
 
-def over_seeds(values: Sequence[float], percent: bool = False) -> TableFigure | None:
+def is_share(metric: str) -> bool:
+    """Whether a figure is a share from 0 to 1, which reports show in per cent."""
+    return any(part in metric.rpartition("/")[2] for part in _SHARES)
+
+
+def over_seeds(values: Sequence[float], percent: bool = False, share: bool = False) -> TableFigure | None:
     """Mean, standard deviation and interval of the mean of runs with several seeds; None without values.
 
-    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom. One run has neither.
+    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom, of shares without the part that is below 0 or above 1.
+    One run has neither.
     """
     if not values:
         return None
@@ -46,13 +53,14 @@ def over_seeds(values: Sequence[float], percent: bool = False) -> TableFigure | 
 
     mean, sd, n = fmean(values), stdev(values), len(values)
     half = float(stdtrit(n - 1, (1 + _LEVEL) / 2)) * sd / n**0.5
-    return TableFigure(mean, sd, mean - half, mean + half, n, percent)
+    low, high = (max(mean - half, 0.0), min(mean + half, 1.0)) if share else (mean - half, mean + half)
+    return TableFigure(mean, sd, low, high, n, percent)
 
 
 def of_setting(setting: Setting[AnyRun], key: str, percent: bool = False) -> TableFigure | None:
     """The figure `key` of a setting: over its finished runs; of one run with the interval over prompts that it wrote."""
     values = [value for run in setting.finished if (value := run.figure(key)) is not None]
     if len(values) != 1:
-        return over_seeds(values, percent)
+        return over_seeds(values, percent, is_share(key))
     run = next(run for run in setting.finished if run.figure(key) is not None)
     return TableFigure(values[0], None, run.figure(f"{key}_low"), run.figure(f"{key}_high"), 1, percent)

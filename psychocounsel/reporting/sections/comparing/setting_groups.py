@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from psychocounsel.reporting.material import RunMaterial
+from psychocounsel.studies.tables.figures import is_share
 from psychocounsel.studies.tables.study_runs import Setting
 
 RunSetting = Setting[RunMaterial]
-PERCENT = ("accuracy", "win_rate", "unfinished")  # figures that are shares, shown in per cent
 
 
 def settings_of(runs: Iterable[RunMaterial]) -> list[RunSetting]:
@@ -22,11 +22,6 @@ def setting_title(run: RunMaterial) -> str:
     """`stage, key=value, ...`; of a run without either, what it does."""
     parts = [each for each in (run.stage, run.setting) if each]
     return ", ".join(parts) or run.what or run.title
-
-
-def is_share(metric: str) -> bool:
-    """Whether a figure is a share, which tables show in per cent."""
-    return any(part in metric.rpartition("/")[2] for part in PERCENT)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

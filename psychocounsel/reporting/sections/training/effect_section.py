@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.families import Family, families
-from psychocounsel.reporting.sections.comparing.setting_groups import is_share, listed
-from psychocounsel.studies.tables.figures import over_seeds
+from psychocounsel.reporting.sections.comparing.setting_groups import listed
+from psychocounsel.studies.tables.figures import is_share, over_seeds
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 _WIDE = 20  # a range of values that is read on a logarithmic axis
@@ -86,7 +86,7 @@ def _table(name: str, varying: Mapping[str, Sequence[str]], family: Family) -> R
     for key, values in varying.items():
         for value in values:
             figures = [_figure(run, family) for run in family.runs if run.settings.get(key) == value]
-            rows.append([key, value, str(len(figures)), over_seeds(figures, percent)])
+            rows.append([key, value, str(len(figures)), over_seeds(figures, percent, percent)])
     notes = [
         "means over all runs with this value, whatever their other settings and seeds: ± is the spread of these runs"
     ]

@@ -6,8 +6,8 @@ from psychocounsel.reporting.blocks import Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.sections.comparing.families import metric_of
 from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
-from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, listed, settings_of
-from psychocounsel.studies.tables.figures import of_setting
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, listed, settings_of
+from psychocounsel.studies.tables.figures import is_share, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 # A column for each that some run has; losses only where they can be compared.

@@ -7,9 +7,9 @@ from functools import partial
 from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material
 from psychocounsel.reporting.sections.comparing.judged_runs import JUDGED, judged_runs
-from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, is_share, listed, settings_of
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, listed, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
-from psychocounsel.studies.tables.figures import TableFigure, of_setting
+from psychocounsel.studies.tables.figures import TableFigure, is_share, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 _GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have
