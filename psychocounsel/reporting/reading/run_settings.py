@@ -15,7 +15,7 @@ from psychocounsel.rundir.run_names import key_of
 _SEED = "seed"
 _LONGEST = 60  # characters of a value
 _LONGEST_TITLE = 80  # characters of an evaluation's title; it stands in each row of its tables
-_EVALUATED = ("contestants.", "reward.")  # the groups of an evaluation that name what it evaluates
+_EVALUATED = ("contestants.", "reward.", "model.")  # the keys of an evaluation that name what it evaluates
 Flat = dict[str, Any]
 
 
@@ -66,7 +66,13 @@ def _flat(run: RunMaterial) -> Flat:
             name = run.what if group == "algo" else section.get("name")
             if name is not None:
                 flat[group] = name
-    return flat
+    return _with_contestants(flat)
+
+
+def _with_contestants(flat: Flat) -> Flat:
+    """The names of contestants as the command has them: `model` is evaluated, `against` are the others."""
+    model, *others = flat.pop("contestants.settings", None) or [None]
+    return {**flat, **({"model": model} if model else {}), **({"against": ", ".join(others)} if others else {})}
 
 
 def _of_texts(overrides: Sequence[str]) -> Flat:

@@ -40,12 +40,15 @@ def sweep_ending(folder: Path) -> str:
 def _tables(material: "Material") -> Iterator[str]:
     from psychocounsel.reporting.material import TRAINING
     from psychocounsel.reporting.sections.comparing.setting_groups import settings_of
+    from psychocounsel.reporting.sections.evaluations.setting_section import setting_tables
     from psychocounsel.reporting.sections.training.final_section import final_table, loss_warning
 
     settings = settings_of(material.of(TRAINING))
     if any(setting.finished for setting in settings):
         yield from _lines(final_table(settings))
         yield from (f"warning: {text}" for text in loss_warning(settings))
+    for table in setting_tables(material).values():
+        yield from _lines(table)
 
 
 def _lines(table: "Table") -> Iterator[str]:

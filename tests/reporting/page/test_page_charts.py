@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -94,6 +95,36 @@ def test_the_legend_hides_a_group_and_shows_it_again(opened: Any) -> None:
     assert first.get_attribute("aria-pressed") == "false" and len(lines(figure)) == 4
     figure.get_by_role("button", name="All").click()
     assert first.get_attribute("aria-pressed") == "true" and len(lines(figure)) == 6
+
+
+def test_a_zoomed_chart_shows_the_whole_again(opened: Any) -> None:
+    figure = shown(opened, "loss")
+    whole = figure.locator(".xtick text").all_text_contents()
+    area = figure.locator(".nsewdrag").first.bounding_box()
+    middle = area["y"] + area["height"] / 2
+    opened.mouse.move(area["x"] + 0.4 * area["width"], middle)
+    opened.mouse.down()
+    opened.mouse.move(area["x"] + 0.6 * area["width"], middle, steps=5)
+    opened.mouse.up()
+    opened.wait_for_function(
+        "n => document.querySelectorAll('#chart-loss .xtick text')[0].textContent !== n", arg=whole[0]
+    )
+    figure.get_by_role("button", name="Show the whole of").click()
+    opened.wait_for_function(
+        "n => document.querySelectorAll('#chart-loss .xtick text')[0].textContent === n", arg=whole[0]
+    )
+    assert figure.locator(".xtick text").all_text_contents() == whole
+
+
+def test_a_chart_is_saved_as_a_drawing(opened: Any, tmp_path: Path) -> None:
+    figure = shown(opened, "loss")
+    with opened.expect_download() as download:
+        figure.get_by_role("button", name="as SVG").click()
+    assert download.value.suggested_filename == "chart-loss.svg"
+    download.value.save_as(tmp_path / "chart.svg")
+    drawing = ElementTree.parse(tmp_path / "chart.svg").getroot()
+    found = drawing.findall(".//{http://www.w3.org/2000/svg}path[@class='js-line']")
+    assert len(found) == len(lines(figure)) and all(path.get("d") for path in found)
 
 
 def test_a_chart_is_drawn_when_it_comes_near(browser: Any, tmp_path: Path) -> None:

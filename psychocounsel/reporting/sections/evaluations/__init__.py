@@ -7,11 +7,13 @@ from psychocounsel.reporting.sections.evaluations import (
     health_section,
     reply_section,
     reward_section,
+    setting_section,
     win_rate_section,
 )
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 
 EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
+    tolerant(setting_section.section),
     tolerant(win_rate_section.section),
     tolerant(reward_section.section),
     tolerant(health_section.section),

@@ -1,0 +1,56 @@
+"""Section: the first figures of evaluations by setting: mean and standard deviation over the seeds of the models."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from psychocounsel.evaluation.health.reply_health import FIGURES
+from psychocounsel.reporting.blocks import ReportTable, Section
+from psychocounsel.reporting.material import EVALUATION, Material
+from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, settings_of
+from psychocounsel.studies.tables.figures import is_share, of_setting
+from psychocounsel.studies.tables.table_formats import Cell, Table
+
+# Of other evaluations, a user's own included, the first figures that they wrote.
+_FIRST = {
+    "winrate": ["win_rate", "win_rate_at_equal_length"],
+    "reward": ["pairs", "accuracy", "auc", "ece", "brier"],
+}
+_MOST = 8  # columns of figures
+
+
+def section(material: Material) -> Section:
+    """Without several runs of a setting, the tables of each evaluation say as much."""
+    several = any(len(setting.runs) > 1 for setting in settings_of(material.of(EVALUATION)))
+    tables = [ReportTable(f"by-setting-{what}", table) for what, table in setting_tables(material).items()]
+    return Section("evaluations-by-setting", "Evaluations by setting", tables if several else [])
+
+
+def setting_tables(material: Material) -> dict[str, Table]:
+    """A table for each kind of evaluation that has finished runs, by its name; a row is a setting."""
+    found = defaultdict[str, list[RunSetting]](list)
+    for setting in settings_of(material.of(EVALUATION)):
+        found[setting.runs[0].what].append(setting)
+    return {what: _table(what, settings) for what, settings in found.items() if any(each.finished for each in settings)}
+
+
+def _table(what: str, settings: Sequence[RunSetting]) -> Table:
+    keys = _keys(what, settings)
+    rows: list[list[Cell]] = [
+        [setting.title, setting.count, *(of_setting(setting, key, _in_percent(key)) for key in keys)]
+        for setting in settings
+    ]
+    headings = ["setting", "runs", *(key.replace("_", " ") for key in keys)]
+    notes = ["of one run with its own interval, of several the mean over seeds ± its standard deviation"]
+    return Table(f"evaluation={what} by setting", headings, rows, notes)
+
+
+def _keys(what: str, settings: Sequence[RunSetting]) -> list[str]:
+    written = dict.fromkeys(
+        key for setting in settings for run in setting.finished for key in run.summary.get("metrics") or {}
+    )
+    plain = [key for key in written if "/" not in key and not key.endswith(("_low", "_high"))]
+    return [key for key in _FIRST.get(what, plain) if key in written][:_MOST]
+
+
+def _in_percent(key: str) -> bool:
+    return is_share(key) or (key in FIGURES and FIGURES[key].share)
