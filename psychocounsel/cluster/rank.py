@@ -68,6 +68,7 @@ def _work(run_dir: Path) -> int:
     job, config = read_run(run_dir)
     protect(config, run_dir)
     with Run.open(run_dir, config) as run:
+        run.begin_environment()
         return int(settled_work(run, importlib.import_module(job["module"]).work))
 
 

@@ -17,7 +17,7 @@ from psychocounsel.errors import GoOnLater, UserError, print_failure
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import write_state
-from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.storage.files import DamagedFile, read_mapping, write_json
 
 _VERSIONS = ("torch", "transformers", "deepspeed", "datasets", "numpy")
 
@@ -83,19 +83,23 @@ class Run:
         if self.is_main:
             write_state(self.dir, self.attempt, phase, step, total)
 
+    def begin_environment(self) -> None:
+        """Note in `environment.json` this attempt's node and versions; the rest of an earlier attempt's stays."""
+        if self.is_main:
+            earlier: dict[str, Any] = {}
+            with suppress(DamagedFile):  # nothing depends on it
+                earlier = read_environment(self.dir)
+            write_json(self.files.environment, {**earlier, **self._versions(), "nodes": [platform.node()]})
+
     def write_environment(self, nodes: list[str], gpus: list[str], threads: int, **fingerprints: Any) -> None:
         """Write `environment.json`: what this attempt ran on and with. `gpus`: their names on this node."""
-        environment = {
-            "attempt": self.attempt,
-            "nodes": nodes,
-            "python": platform.python_version(),
-            "versions": {"psychocounsel": __version__} | {name: version(name) for name in _VERSIONS},
-            "gpus": gpus,
-            "processes": self.processes,
-            "threads": threads,
-            **fingerprints,
-        }
-        write_json(self.files.environment, environment)
+        about = {"nodes": nodes, "gpus": gpus, "threads": threads, **fingerprints}
+        write_json(self.files.environment, {**self._versions(), **about})
+
+    def _versions(self) -> dict[str, Any]:
+        versions = {"psychocounsel": __version__} | {name: version(name) for name in _VERSIONS}
+        about = {"python": platform.python_version(), "versions": versions}
+        return {"attempt": self.attempt, **about, "processes": self.processes}
 
 
 def read_environment(run_dir: Path) -> dict[str, Any]:

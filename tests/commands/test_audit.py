@@ -101,6 +101,7 @@ def test_what_it_says_and_writes(home: Path) -> None:
     crowded = {**found, "counts": {**found["counts"], "largest_component": 61}}
     assert any(line.startswith("warning: one component holds") for line in lines_of("pairs", None, crowded))
     assert "NaN" not in (home / "run" / "audit.json").read_text(), "it is strict JSON"
+    assert "numpy" in read_json(home / "run" / "environment.json")["versions"]
 
 
 @pytest.mark.parametrize("confidential", [False, True])

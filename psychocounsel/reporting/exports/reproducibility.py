@@ -53,7 +53,7 @@ def _software(material: Material) -> Iterator[str]:
         packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         gpus = run.environment.get("gpus") or []
         devices = ", ".join(f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)) or "CPU"
-        key = (packages or "not written down", _code(run), devices if run.environment else "not written down")
+        key = (packages or "not written down", _code(run), devices if "gpus" in run.environment else "not written down")
         found[key] = found.get(key, 0) + 1
     yield from _table(
         ("versions", "code", "devices of a node", "runs"), ([*key, count] for key, count in found.items())
