@@ -245,11 +245,15 @@ def outputs_of(parent: Path) -> list[Path]:
 
 
 def telling_name(path: Path) -> str:
-    """What tells a run's folder or model from others: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model."""
+    """What tells a run's folder or model from others: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model.
+
+    A folder that says a seed alone, as of a sweep over seeds, has its parent's name before it: `dpo_seed-1`.
+    """
     parts = [*path.parts]
     while len(parts) > 2 and (parts[-1] in ("model", "best", ONLY_CELL) or re.fullmatch("best-[0-9a-f]{8}", parts[-1])):
         parts.pop()
-    return parts[-1]
+    alone = len(parts) > 2 and re.fullmatch(r"seed-\d+", parts[-1])
+    return "_".join(parts[-2:]) if alone else parts[-1]
 
 
 class SubmissionHome:

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.rundir.identity import defining, differing, identity, is_same
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import RunDir, telling_name
 from psychocounsel.rundir.run_config import read_plain, write_config
 from psychocounsel.rundir.run_names import cell_name, namings
 from psychocounsel.rundir.sweep_folder import SweepFolder
@@ -199,3 +199,18 @@ def test_two_hundred_runs_are_read_quickly(tmp_path: Path) -> None:
     names = [folder.choose(naming, config).name for naming, config in zip(namings(jobs), configs, strict=True)]
     assert time.process_time() - started < 10
     assert names == [f"old_{seed}" if seed < 200 else f"seed-{seed}" for seed in range(0, 400, 2)]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/runs/beta/model", "beta"),
+        ("/studies/mine/sft/run/model", "sft"),
+        ("/studies/mine/dpo/best-0123abcd/model", "dpo"),
+        ("/studies/mine/dpo/seed-11/model", "dpo_seed-11"),
+        ("/runs/beta-0.1_seed-11/model", "beta-0.1_seed-11"),
+        ("/seed-1", "seed-1"),
+    ],
+)
+def test_a_model_is_called_by_the_part_of_its_path_that_tells_it(path: str, name: str) -> None:
+    assert telling_name(Path(path)) == name

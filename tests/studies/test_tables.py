@@ -169,6 +169,15 @@ def test_a_cut_at_a_divergence_that_nobody_measured_says_so(made: MadeStudy) -> 
     assert (row["2 nats"], row["5 steps"], row["30 steps"]) == ("not measured", "0.5", "not reached (1 of 1)")
 
 
+def test_values_that_hydra_needs_quoted_are_shown_plain(made: MadeStudy) -> None:
+    for number, path in enumerate((r"builtin\:tiny", "'my model'", "runs/beta")):
+        files = made.run("base", f"run-{number}", {"model.path": path})
+        write_json(files.summary, {"status": "finished", "metrics": {"win_rate": 0.5}})
+    rows = rows_of(made, study({"t": {"rows": ["base"], "columns": {"wins": "win_rate"}}}, "base"), "t")
+    shown = ["builtin:tiny", "my model", "runs/beta"]
+    assert [row["setting"] for row in rows] == [f"base, model.path={path}" for path in shown]
+
+
 def test_the_interval_of_a_share_ends_where_shares_end(made: MadeStudy) -> None:
     for seed, (wins, gain) in enumerate([(1.0, 0.5), (0.9, -0.4)], 1):
         files = made.run("winrate", f"seed-{seed}", {"seed": str(seed)})

@@ -1,5 +1,6 @@
 """The runs of a study as its tables read them: grouped by setting, what failed or is missing included."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -136,4 +137,11 @@ def _parts(run: StudyRun) -> Iterator[str]:
     if run.parent is not None:
         yield run.parent.stage
         yield from _parts(run.parent)
-    yield from (f"{key}={value}" for key, value in run.swept.items() if key != _SEED)
+    yield from (f"{key}={_readable(value)}" for key, value in run.swept.items() if key != _SEED)
+
+
+def _readable(value: str) -> str:
+    """A value as it was typed, without the quotes or backslashes that Hydra needs around some texts."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return re.sub(r"\\(.)", r"\1", value)
