@@ -21,7 +21,9 @@ ASKED = {"replies": "writers", "scores": "annotator"}  # the group whose models 
 def directory(config: DictConfig) -> AnnotationDir:
     """The files that a job works on: of the dataset, or of its shard."""
     whole = AnnotationDir(Path(config.out))
-    return whole if config.share is None else whole.shard(config.share)
+    if config.share is None:
+        return whole
+    return whole.cleaning(config.share) if config.steps[0] == "speeches" else whole.shard(config.share)
 
 
 def output(files: AnnotationDir, step: str) -> Path:

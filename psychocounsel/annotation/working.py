@@ -9,6 +9,7 @@ from psychocounsel.annotation.annotation_steps import directory, do_steps
 from psychocounsel.annotation.checking import refuse_others_at_work
 from psychocounsel.annotation.removal.step import remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
+from psychocounsel.annotation.speeches.cleaning_shares import forget_shares
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings.targets import build
@@ -42,6 +43,8 @@ def annotate(run: Run) -> int:
 def _make(context: StepContext[AnnotationDir], showing: Showing) -> dict[str, Any]:
     do_steps(context, showing.begin)
     counts = table_rows(context.files)
+    if context.shard == (0, 1):
+        forget_shares(context.files)
     if context.shard == (0, 1) and context.config.steps[-1] in ("pairs", "card"):
         _forget_shards(context.files)
         for line in closing_lines(context, counts):

@@ -11,6 +11,7 @@ from psychocounsel.rundir.run_parts import AttemptDir as AttemptDir
 from psychocounsel.rundir.run_parts import CheckpointDir as CheckpointDir
 from psychocounsel.rundir.run_parts import ReportDir as ReportDir
 from psychocounsel.rundir.run_parts import RoundDir as RoundDir
+from psychocounsel.rundir.run_parts import SubmissionDir as SubmissionDir
 
 
 class RunDir:
@@ -129,6 +130,12 @@ class AnnotationDir(StepsDir):
 
     def shard(self, index: int) -> "ShardDir":
         return ShardDir(self.shards / f"{index:03d}", self)
+
+    def cleaning(self, index: int) -> "AnnotationDir":
+        """The directory of a job that cleans a share of the rows of large sources."""
+        found = AnnotationDir(self.shards / f"cleaning-{index:03d}")
+        found.speeches = found.path / "cleaned.parquet"
+        return found
 
 
 class ShardDir(AnnotationDir):
@@ -265,30 +272,15 @@ class SubmissionHome:
         self.code = path / "code"  # copies of the code, named by their content
         self.lock = path / "submitting.json"  # of the command that submits from here
 
-    def submission(self, number: int | str) -> "SubmissionDir":
+    def submission(self, number: int | str) -> SubmissionDir:
         return SubmissionDir(self.submissions / f"{number:0>4}")
 
     def submission_numbers(self) -> list[int]:
         return [int(path.name) for path in self.submissions.glob("[0-9]*")]
 
-    def submission_dirs(self) -> list["SubmissionDir"]:
+    def submission_dirs(self) -> list[SubmissionDir]:
         """Oldest first."""
         return [SubmissionDir(path) for path in sorted(self.submissions.glob("[0-9]*"))]
-
-
-class SubmissionDir:
-    """`submissions/0001`: one script, and the runs that it is for."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.record = path / "submission.json"  # the ids of its jobs, and their runs
-        self.tasks = path / "tasks.txt"  # a line for each index of the array: its runs, parted by tabs
-        self.script = path / "job.sbatch"
-
-    def begun_jobs(self) -> list[str]:
-        """The ids of jobs that have begun, by the names of their outputs."""
-        names = (re.fullmatch(r"slurm-(\d+)(_\d+)?\.out", path.name) for path in self.path.glob("slurm-*.out"))
-        return sorted({match[1] for match in names if match}, key=int)
 
 
 def run_of_model(path: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """Names of files in the folders of a run directory, and of a report. `paths.py` names the folders."""
 
+import re
 from pathlib import Path
 
 CHECKPOINT_NAME = r"step-([0-9]{6}|[1-9][0-9]{6,})"
@@ -103,3 +104,18 @@ class ReportDir:
         others = [path for path in self.path.glob("*") if path not in own]
         others += [path for path in inner if path.suffix not in (".tex", ".pdf")]
         return sorted(path for path in others if not (path.name.startswith(".") and path.name.endswith(".tmp")))
+
+
+class SubmissionDir:
+    """`submissions/0001`: one script, and the runs that it is for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "submission.json"  # the ids of its jobs, and their runs
+        self.tasks = path / "tasks.txt"  # a line for each index of the array: its runs, parted by tabs
+        self.script = path / "job.sbatch"
+
+    def begun_jobs(self) -> list[str]:
+        """The ids of jobs that have begun, by the names of their outputs."""
+        names = (re.fullmatch(r"slurm-(\d+)(_\d+)?\.out", path.name) for path in self.path.glob("slurm-*.out"))
+        return sorted({match[1] for match in names if match}, key=int)

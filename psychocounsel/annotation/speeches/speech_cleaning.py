@@ -30,6 +30,16 @@ class CleanSpeech:
     kinds: Counter[str]
 
 
+@dataclass(frozen=True)
+class CleanedRow:
+    """A row of a source with its speech, or the reason why it falls; `bad` says what is wrong with a row that cannot be used."""
+
+    source: str
+    row: str
+    outcome: CleanSpeech | str
+    bad: str | None = None
+
+
 def speech_id(text: str) -> str:
     """The id of a speech: 16 hexadecimal digits, the same for texts that differ in case, spacing and Unicode form alone."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())

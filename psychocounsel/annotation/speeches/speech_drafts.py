@@ -1,4 +1,4 @@
-"""Reads and cleans the rows of all sources into a draft table on disk, with the sketches by which speeches are compared."""
+"""Writes the cleaned speeches of all sources to a draft table on disk, with the sketches by which speeches are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from psychocounsel.annotation.speeches.settings import Speeches
 from psychocounsel.annotation.speeches.speech_choice import number_of
-from psychocounsel.annotation.speeches.speech_cleaning import CleanSpeech, cleaned
+from psychocounsel.annotation.speeches.speech_cleaning import CleanedRow, CleanSpeech, cleaned
 from psychocounsel.annotation.speeches.speech_rows import BadRow, SpeechRow, read_speeches
 from psychocounsel.annotation.speeches.speech_tables import DRAFT
 from psychocounsel.counsel.risk_rules import urgency
@@ -29,8 +29,6 @@ from psychocounsel.steps.tables import Row, written
 _ROWS = 250  # cleaned at a time
 _ALONE = 2000  # rows after which other processes help
 BAD = "bad row"
-
-_Result = tuple[SpeechRow | BadRow, CleanSpeech | str]
 
 
 @dataclass
@@ -52,55 +50,72 @@ class Draft:
     placeholders: Counter[str] = field(default_factory=Counter)
 
 
-def make_draft(settings: Speeches, folder: Path, drop: Callable[[Row], None], bar: Callable[..., Any]) -> Draft:
-    """Read and clean all sources, within `folder`. `drop` gets a row of dropped_speeches.parquet for each that falls.
+def make_draft(
+    settings: Speeches, rows: Iterable[CleanedRow], folder: Path, drop: Callable[[Row], None], bar: Callable[..., Any]
+) -> Draft:
+    """Write the speeches among `rows`, in their order, within `folder`.
+
+    `drop` gets a row of dropped_speeches.parquet for each row that falls.
 
     Raises:
-        UserError: for a source that cannot be read, or a bad row where `bad_rows` is `refuse`.
+        UserError: as `rows` does while it is read.
     """
     ids, urgencies, sketched = array("Q"), array("B"), SketchFolder(folder)
     draft = Draft(folder / "draft.parquet")
+    draft.fell = {source.title: Counter() for source in settings.all_sources()}
+    texts: list[str] = []
     with written(draft.table, DRAFT) as add:
-        for source in settings.all_sources():
-            draft.fell[source.title] = Counter()
-            texts: list[str] = []
-            rows = read_speeches(source, folder / "copies")
-            for row, outcome in bar(_outcomes(rows, settings), f"speeches of {source.title}"):
-                draft.read[source.title] += 1
-                if isinstance(outcome, CleanSpeech):
-                    add(outcome.columns)
-                    draft.placeholders += outcome.kinds
-                    ids.append(number_of(outcome.columns["speech"]))
-                    urgencies.append(urgency(outcome.columns["risk"], outcome.columns["risk_source"]))
-                    texts.append(outcome.columns["text"])
-                    if len(texts) == _ROWS:
-                        sketched.add(texts)
-                        texts.clear()
-                    continue
-                draft.fell[source.title][outcome] += 1
-                drop({"source": row.source, "row": row.row, "reason": outcome, "speech": None, "of": None})
-                if isinstance(row, BadRow):
-                    draft.bad.append(row.reason)
-            sketched.add(texts)
+        for row in bar(rows, "speeches"):
+            draft.read[row.source] += 1
+            if isinstance(row.outcome, CleanSpeech):
+                columns = row.outcome.columns
+                add(columns)
+                draft.placeholders += row.outcome.kinds
+                ids.append(number_of(columns["speech"]))
+                urgencies.append(urgency(columns["risk"], columns["risk_source"]))
+                texts.append(columns["text"])
+                if len(texts) == _ROWS:
+                    sketched.add(texts)
+                    texts.clear()
+                continue
+            draft.fell[row.source][row.outcome] += 1
+            drop({"source": row.source, "row": row.row, "reason": row.outcome, "speech": None, "of": None})
+            if row.bad is not None:
+                draft.bad.append(row.bad)
+        sketched.add(texts)
     draft.sketches, draft.ids = sketched.close(), np.frombuffer(ids, np.uint64)
     draft.urgencies = np.frombuffer(urgencies, np.uint8)
     return draft
 
 
-def _outcomes(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[_Result]:
-    """Each row with its speech or the reason why it falls, in order; of many rows other processes clean some."""
+def rows_of_sources(settings: Speeches, copies: Path) -> Iterator[SpeechRow | BadRow]:
+    """The rows of all sources in order; `copies` as `read_speeches` says.
+
+    Raises:
+        UserError: for a source that cannot be read.
+    """
+    for source in settings.all_sources():
+        yield from read_speeches(source, copies)
+
+
+def cleaned_rows(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[CleanedRow]:
+    """Each row with its speech or the reason why it falls, in order; of many rows other processes clean some.
+
+    Raises:
+        UserError: for a bad row where `bad_rows` is `refuse`.
+    """
     rows = iter(rows)
     for row in islice(rows, _ALONE):
-        yield _outcome(row, settings)
+        yield _cleaned(row, settings)
     ahead = list(islice(rows, _ROWS))
     if not ahead:
         return
     processes = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
-        waiting: deque[Future[list[_Result]]] = deque()
+        waiting: deque[Future[list[CleanedRow]]] = deque()
         while ahead or waiting:
             while ahead and len(waiting) < 2 * processes:
-                waiting.append(pool.submit(_outcomes_of, ahead, settings))
+                waiting.append(pool.submit(_cleaned_many, ahead, settings))
                 ahead = list(islice(rows, _ROWS))
             yield from waiting.popleft().result()
 
@@ -117,13 +132,13 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _outcomes_of(rows: list[SpeechRow | BadRow], settings: Speeches) -> list[_Result]:
-    return [_outcome(row, settings) for row in rows]
+def _cleaned_many(rows: list[SpeechRow | BadRow], settings: Speeches) -> list[CleanedRow]:
+    return [_cleaned(row, settings) for row in rows]
 
 
-def _outcome(row: SpeechRow | BadRow, settings: Speeches) -> _Result:
+def _cleaned(row: SpeechRow | BadRow, settings: Speeches) -> CleanedRow:
     if not isinstance(row, BadRow):
-        return row, cleaned(row, settings)
+        return CleanedRow(row.source, row.row, cleaned(row, settings))
     if settings.bad_rows == "refuse":
         raise UserError(f"{row.reason}; speeches.bad_rows=drop leaves such rows out")
-    return row, BAD
+    return CleanedRow(row.source, row.row, BAD, row.reason)

@@ -6,16 +6,23 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.annotation.speeches.cleaning_shares import (
+    finished_shares,
+    rows_of_shares,
+    share_of_rows,
+    write_share,
+)
 from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
 from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
 from psychocounsel.annotation.speeches.settings import Speeches
 from psychocounsel.annotation.speeches.speech_choice import ChoiceRules, choose
 from psychocounsel.annotation.speeches.speech_cleaning import finders_of
-from psychocounsel.annotation.speeches.speech_drafts import Draft, make_draft
+from psychocounsel.annotation.speeches.speech_drafts import Draft, cleaned_rows, make_draft, rows_of_sources
 from psychocounsel.annotation.speeches.speech_tables import DROPPED, write_identifier_sample, write_speeches
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
@@ -31,22 +38,24 @@ _DROPPED = ("bad row", "too short", "too long", "language", "same text", "near d
 def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """Read, clean, compare and split the speeches of all sources; tables are as private as the sources' files.
 
+    A job with a share of the rows only cleans them. Where all shares are cleaned, the job without a share begins with these.
+
     Raises:
         UserError: for what cannot be read or used, or if no speech is left.
     """
     settings: Speeches = build(context.config, "speeches")
     settings.check()
+    if context.shard != (0, 1):
+        return _clean_share(context, settings)
     files, pairs = context.files, context.config.pairs
     gone = frozenset(files.removed.read_text().split() if files.removed.exists() else ())
     rules = ChoiceRules(settings.near, settings.split_near, settings.limit, pairs.test_fraction, pairs.split_seed, gone)
-    for left in files.path.glob(".speeches-*.tmp"):  # by a step that was killed, with copies of the sources in it
-        shutil.rmtree(left)
-    with (
-        restricted(mask_of(settings.files(), files.path)),
-        tempfile.TemporaryDirectory(prefix=".speeches-", suffix=".tmp", dir=files.path) as folder,
-        written(files.dropped_speeches, DROPPED) as drop,
-    ):
-        draft = make_draft(settings, Path(folder), drop, context.bar)
+    with _work_folder(settings, files) as folder, written(files.dropped_speeches, DROPPED) as drop:
+        shares = finished_shares(context.config)
+        rows = (
+            rows_of_shares(shares) if shares else cleaned_rows(rows_of_sources(settings, folder / "copies"), settings)
+        )
+        draft = make_draft(settings, rows, folder, drop, context.bar)
         choice = choose(draft.ids, draft.sketches, rules)
         if not (choice.standing == 0).any():
             raise UserError(_nothing_left(draft))
@@ -68,6 +77,27 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     figures = _figures(settings, draft, counts)
     for line in _said(figures, draft, context):
         context.say(line)
+    return figures
+
+
+@contextmanager
+def _work_folder(settings: Speeches, files: AnnotationDir) -> Iterator[Path]:
+    """A temporary folder in the directory; what is made meanwhile is as private as the sources' files."""
+    for left in files.path.glob(".speeches-*.tmp"):  # by a step that was killed, with copies of the sources in it
+        shutil.rmtree(left)
+    with (
+        restricted(mask_of(settings.files(), files.path)),
+        tempfile.TemporaryDirectory(prefix=".speeches-", suffix=".tmp", dir=files.path) as folder,
+    ):
+        yield Path(folder)
+
+
+def _clean_share(context: StepContext[AnnotationDir], settings: Speeches) -> dict[str, Any]:
+    index, count = context.shard
+    with _work_folder(settings, context.files) as folder:
+        rows = share_of_rows(rows_of_sources(settings, folder / "copies"), context.shard)
+        figures = write_share(cleaned_rows(rows, settings), context.files.speeches, context.bar)
+    context.say(f"share {index + 1} of {count}: {figures['speeches']:,} speeches in {figures['rows']:,} rows")
     return figures
 
 

@@ -1,12 +1,12 @@
 """`after=[RUN_OR_SWEEP,...]`: runs that begin when others have finished."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.slurm.queue.standings import queued_runs
+from psychocounsel.cluster.slurm.queue.standings import QueuedRun, queued_runs
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.submissions import home_of
+from psychocounsel.rundir.submissions import Record, home_of
 from psychocounsel.rundir.summary import is_finished
 from psychocounsel.rundir.sweep_table import is_sweep
 
@@ -19,25 +19,58 @@ def dependency(parents: Sequence[str], tasks: int) -> str:
     Raises:
         UserError: if a parent is no run or sweep, was never submitted, or has ended without finishing.
     """
-    return ",".join(filter(None, (_after(Path(parent), tasks) for parent in parents)))
+    found, alone = list[str](), dict[Path, list[Path]]()
+    for parent in map(Path, parents):
+        if is_sweep(parent):
+            found.append(_after_sweep(parent, tasks))
+        elif is_run(parent):
+            alone.setdefault(home_of(parent), []).append(parent)
+        else:
+            raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
+    found += [_after_runs(place, runs) for place, runs in alone.items()]
+    return ",".join(filter(None, found))
 
 
-def _after(parent: Path, tasks: int) -> str:
-    sweep = is_sweep(parent)
-    if not sweep and not is_run(parent):
-        raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
-    place = home_of(parent)
-    queued = {run: here for run, here in queued_runs(place).items() if sweep or run == parent}
+def _after_sweep(sweep: Path, tasks: int) -> str:
+    queued = queued_runs(sweep)
+    if not queued and not is_finished(sweep):
+        raise UserError(f"after={sweep}: was not submitted to SLURM and is not finished")
+    newest = list({id(here.record): here.record for here in _waiting(queued, sweep, sweep).values()}.values())
+    if len(newest) == 1 and newest[0].is_array and len(newest[0].tasks) == tasks:
+        return f"aftercorr:{newest[0].jobs[-1]}"
+    return _afterok(record.jobs[-1] for record in newest)
+
+
+def _after_runs(place: Path, runs: Sequence[Path]) -> str:
+    """After runs that were submitted from `place`; an array of which every run is waited for is named as one job."""
+    queued, waiting = queued_runs(place), dict[Path, QueuedRun]()
+    for run in runs:
+        if run not in queued and not is_finished(run):
+            raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
+        waiting |= _waiting({run: queued[run]} if run in queued else {}, run, place)
+
+    def whole(record: Record) -> bool:
+        return all(run in waiting and waiting[run].record is record for task in record.tasks for run in task)
+
+    records = {id(here.record): here.record for here in waiting.values()}
+    wholes = {number for number, record in records.items() if whole(record)}
+    return _afterok(
+        here.record.jobs[-1] if id(here.record) in wholes else here.record.task_name(here.index)
+        for here in waiting.values()
+    )
+
+
+def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
+    """The runs that are not finished."""
     waiting = {run: here for run, here in queued.items() if not is_finished(run)}
-    if not queued and not is_finished(parent):
-        raise UserError(f"after={parent}: was not submitted to SLURM and is not finished")
     if ended := [run for run, here in waiting.items() if not here.is_live]:
         raise UserError(
             f"after={parent}: {ended[0].name} has ended without finishing; "
             f"`python -m psychocounsel.jobs resubmit {place}` first"
         )
-    newest = {id(here.record): here.record for here in waiting.values()}.values()
-    if sweep and len(newest) == 1 and (record := next(iter(newest))).is_array and len(record.tasks) == tasks:
-        return f"aftercorr:{record.jobs[-1]}"
-    names = [record.jobs[-1] for record in newest] if sweep else [h.record.task_name(h.index) for h in waiting.values()]
-    return f"afterok:{':'.join(names)}" if names else ""
+    return waiting
+
+
+def _afterok(names: Iterable[str]) -> str:
+    distinct = [*dict.fromkeys(names)]
+    return f"afterok:{':'.join(distinct)}" if distinct else ""

@@ -69,6 +69,7 @@ class AnnotateConfig:
     out: str | None = None
     remove: str | None = None
     shards: int = option(1, at_least=1, at_most=1000)
+    clean_in_shards_above_mb: int = option(200, at_least=0)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
     scores: ScoresConfig = field(default_factory=ScoresConfig)
     pairs: PairRules = field(default_factory=PairRules)

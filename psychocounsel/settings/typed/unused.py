@@ -124,6 +124,8 @@ def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "replies.system_prompt", "every writer has a prompt of its own"
     if config.pairs.test_fraction == 0:
         yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
+    if config.shards == 1:
+        yield "clean_in_shards_above_mb", "shards=1 shares nothing out"
 
 
 def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`annotate` on a real SLURM: one command, a job for speeches, an array of shards, a job for the dataset."""
+"""`annotate` on a real SLURM: one command; an array cleans speeches, a job compares them, an array asks, a last job ends it."""
 
 import json
 import os
@@ -33,18 +33,21 @@ def test_shards_make_the_data_set_of_one_process(slurm: Cluster, tmp_path: Path)
         given = ["annotate", "speeches=speeches.jsonl", "speeches.license=cc0-1.0", *models(server)]
         given += [f"replies.per_speech={PER_SPEECH}", "pairs.test_fraction=0.2"]
         out = tmp_path / "shared"
-        planned = cli(*given, *SLURM, f"out={out}", "dry_run=true", cwd=tmp_path, **slurm.environment).stdout
-        assert "--array=0-1" in planned and planned.count("#!/bin/bash") == 3 and "scores: 18 calls" in planned
+        shared = [*SLURM, "clean_in_shards_above_mb=0"]
+        planned = cli(*given, *shared, f"out={out}", "dry_run=true", cwd=tmp_path, **slurm.environment).stdout
+        assert "--array=0-1" in planned and planned.count("#!/bin/bash") == 4 and "scores: 18 calls" in planned
         assert not out.exists()
-        submitted = cli(*given, *SLURM, f"out={out}", cwd=tmp_path, **slurm.environment).stdout
-        assert submitted.count("submitted ") == 3 and "submitted array of 2" in submitted
+        submitted = cli(*given, *shared, f"out={out}", cwd=tmp_path, **slurm.environment).stdout
+        assert submitted.count("submitted ") == 4 and submitted.count("submitted array of 2") == 2
         again = cli("annotate", f"out={out}", cwd=tmp_path, **slurm.environment).stdout
-        assert "submitted before" in again and len(jobs_of(out)) == 3
+        assert "submitted before" in again and len(jobs_of(out)) == 4
         slurm.until(lambda: len(server.answered) > 10, 120, out)
         array = jobs_of(out / "shards")[-1]
         slurm.call("scancel", "--signal=USR1", "--batch", array)  # both are asked to stop, and requeued
         assert slurm.ended(out) == ["finished"]
-        assert set(slurm.states(out / "shards")) == {"finished"}
+        assert set(slurm.states(out / "shards")) == {"finished"} and len(slurm.states(out / "shards")) == 2 * SHARDS + 1
+        cleaned = [(out / "shards" / f"cleaning-00{index}" / "steps" / "speeches.json") for index in range(SHARDS)]
+        assert [json.loads(file.read_text())["figures"]["rows"] for file in cleaned] == [COUNT, 0]
         bought = calls(server)
         assert len(set(bought)) == COUNT * PER_SPEECH * 2
         keys = [json.loads(line)["key"] for file in (out / "answers").glob("*.jsonl") for line in file.open()]

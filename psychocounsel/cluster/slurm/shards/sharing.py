@@ -1,7 +1,8 @@
 """`shards=N`: the jobs of a command that works in steps. An array asks models, and a last job makes tables and figures.
 
-In `annotate` a first job reads the speeches. All share the directory's journal of answers. The last job does every step as one
-process would, with answers that are all in the journal, so the result is that of a run without shards.
+In `annotate` a first job reads the speeches; of large sources an array before it cleans the rows. All share the directory's
+journal of answers. The last job does every step as one process would, with answers that are all in the journal, so the result is
+that of a run without shards.
 """
 
 import contextlib
@@ -35,22 +36,22 @@ def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
     Raises:
         UserError: if a removal from a data set is unfinished.
     """
-    first, shared = list[Job](), list[Job]()
+    cleaned, first, shared = list[Job](), list[Job](), list[Job]()
     for job in jobs:
         if job.finished or not is_shared(job):
             continue
         if job.makes_tables:
             refuse_unfinished_removal(AnnotationDir(job.run_dir))
-        speeches, shards, _ = stages(job)
-        if parts := [*speeches, *shards]:
+        cleaning, speeches, shards, _ = stages(job)
+        if parts := [*cleaning, *speeches, *shards]:
             _list_parts(job, parts)
-            job.after = [str(each.run_dir) for each in shards or speeches]
-        first, shared = [*first, *speeches], [*shared, *shards]
-    return [group for group in (first, shared, [*jobs]) if group]
+            job.after = [str(each.run_dir) for each in shards or speeches or cleaning]
+        cleaned, first, shared = [*cleaned, *cleaning], [*first, *speeches], [*shared, *shards]
+    return [group for group in (cleaned, first, shared, [*jobs]) if group]
 
 
 def stages(job: Job) -> list[list[Job]]:
-    """The jobs that are yet to be done: before the array, the array's, and itself."""
+    """The jobs that are yet to be done: an array cleans speeches, a job compares them, an array asks, and `job` itself."""
     files = AnnotationDir(job.run_dir)
     if job.makes_tables:
         steps, asked = due_steps(job.config), [step for step in job.config.steps if step in _SHARED]
@@ -58,17 +59,35 @@ def stages(job: Job) -> list[list[Job]]:
         evaluation = build(job.config, "evaluation")
         steps, asked = evaluation.planned(job.config), evaluation.shared_steps(job.config)
     due = {each.step for each in steps if each.due}
-    first = [_part(job, job.config.shards, "speeches", ["speeches"])] if "speeches" in due else []
+    makes_speeches = job.makes_tables and "speeches" in due
+    cleaning = _cleaning(job, files) if makes_speeches and _is_large(job) else []
+    first = [_part(job, job.config.shards, "speeches", ["speeches"])] if makes_speeches and asked else []
     shards = []
     if due & {*asked}:
         shards = [_part(job, index, files.shard(index).path.name, asked, index) for index in range(job.config.shards)]
         shards = [each for each in shards if first or not is_done(each)]
-    for each in first:
-        each.after = list(job.after)
-    for each in shards:
-        each.after = [str(first[0].run_dir)] if first else list(job.after)
-    job.after = [str(files.shards)] if first or shards else job.after
-    return [first, shards, [job]]
+    before = list(job.after)
+    for group in (cleaning, first, shards):
+        for each in group:
+            each.after = list(before)
+        before = [str(each.run_dir) for each in group] or before
+    job.after = [str(files.shards)] if cleaning or first or shards else job.after
+    return [cleaning, first, shards, [job]]
+
+
+def _is_large(job: Job) -> bool:
+    """Whether the local sources of speeches are so large that an array cleans them."""
+    files = build(job.config, "speeches").files()
+    return sum(file.stat().st_size for file in files if file.exists()) > 1e6 * job.config.clean_in_shards_above_mb
+
+
+def _cleaning(job: Job, files: AnnotationDir) -> list[Job]:
+    """The jobs whose shares of the speeches are not cleaned yet; their numbers follow those of the other jobs."""
+    count = job.config.shards
+    parts = [
+        _part(job, count + 1 + index, files.cleaning(index).path.name, ["speeches"], index) for index in range(count)
+    ]
+    return [each for each in parts if not is_done(each)]
 
 
 def _part(job: Job, index: int, name: str, steps: list[str], share: int | None = None) -> Job:
@@ -89,12 +108,12 @@ def submit(job: Job) -> Submission:
     files = AnnotationDir(job.run_dir)
     if job.makes_tables:
         refuse_unfinished_removal(files)
-    first, shards, last = stages(job)
-    parts = [*first, *shards]
+    *before, last = stages(job)
+    parts = [each for group in before for each in group]
     _list_parts(job, parts)
     _leave_out_live(parts)
     with _all_or_nothing([files.shards, files.path]):
-        for jobs in (first, shards, last):
+        for jobs in (*before, last):
             if new := [each for each in jobs if not each.skip]:
                 for each in new:
                     write_run_directory(each)
@@ -118,7 +137,8 @@ def describe(job: Job) -> str:
     """
     said = []
     answers, results = ("ratings", "pairs and card") if job.makes_tables else ("verdicts", "figures")
-    names = ("speeches", f"replies and {answers}, in {job.config.shards} shards", f"tables, {results}")
+    shared = f"in {job.config.shards} shards"
+    names = (f"cleaning of speeches, {shared}", "speeches", f"replies and {answers}, {shared}", f"tables, {results}")
     for name, jobs in zip(names, stages(job), strict=True):
         for each in jobs:
             each.after = []  # they are not submitted
