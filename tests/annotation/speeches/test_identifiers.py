@@ -78,6 +78,7 @@ def test_few_words_of_the_sample_that_are_no_names_are_taken_for_names() -> None
     assert len(found) > 200 and len(wrong) / len(found) < 0.05
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(not is_installed(), reason="an extra of 210 MB, with spaCy: pip install 'psychocounsel[presidio]'")
 def test_presidio_finds_patterns_with_a_blank_pipeline() -> None:
     finder = presidio_finder("always", None)

@@ -53,7 +53,7 @@ def test_missing_package_and_folder_are_named_before_anything_starts(
     check_ability(AbilityTasks(["mine"], str(tmp_path)))
 
 
-@pytest.mark.slow
+@pytest.mark.extras
 def test_a_local_task_measures_the_shipped_model(tmp_path: Path) -> None:
     """Its accuracy is what comparing the model's own log-probabilities of both choices gives."""
     pytest.importorskip("lm_eval", reason="lm-eval is an extra: pip install 'psychocounsel[lm-eval]'")

@@ -1,4 +1,4 @@
-"""Inspect runs our tasks: scores are those of our own figures. Runs where the extra `inspect` is installed."""
+"""Inspect runs our tasks: scores are those of our own figures. `make extras` installs Inspect."""
 
 import json
 import math
@@ -19,6 +19,7 @@ from tests.support.contests import Recorder, contest, context, replies, shown, v
 from tests.support.harness import ROOT
 from tests.support.scripted import completion
 
+pytestmark = pytest.mark.extras
 inspect_ai = pytest.importorskip("inspect_ai", reason="Inspect is an extra: pip install 'psychocounsel[inspect]'")
 
 CLIENTS = [
