@@ -51,6 +51,10 @@ class Cluster(ABC):
     def process_count(self) -> int:
         """Processes of one run: one per GPU where there are GPUs."""
 
+    def first_node(self, processes: int) -> tuple[int, int]:
+        """How many of a run's `processes` are on the node of rank 0, and how many GPUs are; default: all are on one node."""
+        return processes, self.gpus()
+
     def check(self) -> None:  # noqa: B027 (a kind may have nothing to refuse)
         """Refuse settings that cannot work.
 

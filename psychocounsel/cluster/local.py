@@ -66,6 +66,11 @@ class Local(Cluster):
         allocation = around()
         return self.processes or max(len(allocation.nodes) if allocation else 1, self.gpus())
 
+    def first_node(self, processes: int) -> tuple[int, int]:
+        if allocation := around():
+            return processes // allocation.nodes_for(processes), allocation.gpus
+        return super().first_node(processes)
+
     def select(self, jobs: list[Job]) -> None:
         """Set `skip` of each job that is not to be started.
 

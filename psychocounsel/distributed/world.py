@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from psychocounsel.errors import UserError
+from psychocounsel.distributed.gpu import require_gpu
+from psychocounsel.distributed.interfaces import name_interface
 
 _PIECE = 1 << 24
 
@@ -25,13 +26,10 @@ class World:
         self.rank, self.size = rank, size
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
-        if use_cuda and not torch.cuda.is_available():
-            raise UserError("torch sees no GPU (a CPU build, or an old driver): use cluster.device=cpu")
         if use_cuda:
+            require_gpu()
             torch.cuda.set_device(self.device)
-        else:
-            if _is_on_one_machine():  # meet on loopback: a container's host name may not resolve
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        name_interface(_is_on_one_machine())
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
         os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
@@ -55,6 +53,10 @@ class World:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)
         return gathered
+
+    def on_this_machine(self) -> int:
+        """How many processes of the run are on this machine. All ranks together."""
+        return self.gather(os.uname().nodename).count(os.uname().nodename)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's object, on every rank."""
@@ -90,7 +92,9 @@ class World:
 def _is_on_one_machine() -> bool:
     """Whether all ranks are, as the launcher lets them meet."""
     method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "")
-    return not method.startswith("tcp://") or method.startswith("tcp://127.")
+    if not method and "MASTER_ADDR" in os.environ:
+        method = f"tcp://{os.environ['MASTER_ADDR']}"
+    return not method.startswith("tcp://") or method.startswith(("tcp://127.", "tcp://localhost"))
 
 
 def _rendezvous(size: int) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.compiler import lacking, require_compiler
 from psychocounsel.model.cpu import PRODUCT_ROWS
-from psychocounsel.model.flex import block_mask
-from psychocounsel.model.varlen import VARLEN, register
+from psychocounsel.model.flex import FLEX, block_mask, register_flex
+from psychocounsel.model.varlen import VARLEN, register_varlen
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -32,12 +33,13 @@ class Attention:
         self.capped = bool(getattr(config, "attn_logit_softcapping", None))
         self.drops = bool(getattr(config, "attention_dropout", None))
         self.way = self._choose(asked, device, name)
-        register()
+        register_varlen()
+        register_flex()
 
     @property
     def implementation(self) -> str:
         """What transformers calls it."""
-        return {"dense": "eager" if self.capped else "sdpa", "varlen": VARLEN, "flex": "flex_attention"}[self.way]
+        return {"dense": "eager" if self.capped else "sdpa", "varlen": VARLEN, "flex": FLEX}[self.way]
 
     @contextmanager
     def plain(self, lm: Any) -> Iterator[None]:
@@ -55,7 +57,7 @@ class Attention:
 
     @property
     def multiple(self) -> int:
-        """What the width of a row is to be a multiple of: FlexAttention works in blocks, and compiles for each new width.
+        """What the width of a row is to be a multiple of: FlexAttention works in blocks.
 
         So do matrix products on CPU, in a millisecond and a quarter of a megabyte each, which they keep.
         """
@@ -74,15 +76,17 @@ class Attention:
 
     def _choose(self, asked: str, device: str, name: str) -> str:
         if asked == "auto":
-            if device == "cuda" and not self.drops:
-                return "flex"
-            return "dense" if self.capped or self.drops else "varlen"
+            if not (self.capped or self.drops):
+                return "varlen"
+            return "flex" if device == "cuda" and not self.drops and not lacking() else "dense"
         if asked != "dense" and self.drops:
             raise UserError(f"model.attention={asked}: {name} has attention_dropout, which only dense does")
         if asked == "varlen" and self.capped:
             raise UserError(f"model.attention=varlen: {name} caps its attention scores, which only dense and flex do")
         if asked == "flex" and device != "cuda":
             raise UserError("model.attention=flex: has no backward pass without a GPU; use varlen")
+        if asked == "flex":
+            require_compiler("model.attention=flex", f"model.attention={'dense' if self.capped else 'varlen'}")
         return asked
 
     def _block_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> Any:

@@ -1,8 +1,64 @@
-"""FlexAttention's view of a packed batch: a mask in blocks, of which the empty ones cost nothing."""
+"""FlexAttention over packed batches: a mask in blocks, of which the empty ones cost nothing.
 
+Its kernels are compiled at first use, and again for what differs between calls. Widths of rows do not: they are dynamic.
+"""
+
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
+
+from psychocounsel.errors import UserError
+
+FLEX = "psychocounsel_flex"
+BACKEND = "inductor"  # of torch.compile
+MOST_FORMS = 32  # compilations: with gradients and without, by kind of layer, model, head and dtype
+
+
+def flex_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """[B, T, heads, D] from [B, heads, T, D], as transformers' attention functions; `attention_mask` is a BlockMask.
+
+    Raises:
+        UserError: instead of the full matrix of scores, which torch would compute after too many compilations.
+    """
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    def capped(score: torch.Tensor, *place: torch.Tensor) -> torch.Tensor:
+        return score if softcap is None else softcap * torch.tanh(score / softcap)
+
+    parts = [part.to(value.dtype) for part in (query, key, value)]  # autocast leaves rotated queries and keys in fp32
+    shared = query.shape[1] != key.shape[1]
+    try:
+        output = _compiled(BACKEND)(
+            *parts, score_mod=capped, block_mask=attention_mask, scale=scaling, enable_gqa=shared
+        )
+    except FailOnRecompileLimitHit as error:
+        raise UserError(
+            f"model.attention=flex: its kernel was compiled in {MOST_FORMS} forms, and torch compiles no more; use "
+            "model.attention=varlen, or dense where the model caps its scores"
+        ) from error
+    return output.transpose(1, 2).contiguous(), None
+
+
+@cache
+def _compiled(backend: str) -> Callable[..., torch.Tensor]:
+    from torch.nn.attention import flex_attention as flex
+
+    # Only a whole graph is refused at the limit; a part of one would be computed uncompiled.
+    compiled: Callable[..., torch.Tensor] = torch.compile(
+        flex.flex_attention, dynamic=True, fullgraph=True, recompile_limit=MOST_FORMS, backend=backend
+    )
+    return compiled
 
 
 def block_mask(batch: Any, window: int | None) -> Any:
@@ -24,3 +80,9 @@ def visible(batch: Any, window: int | None) -> Any:
         return seen & (position[row, query] - position[row, key] < window) if window else seen
 
     return sees
+
+
+def register_flex() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(FLEX, flex_attention)

@@ -1,7 +1,8 @@
 """Attention over a row cut into sequences: a prompt and one completion at a time, each of its own length.
 
 No mask, no padding, and no product of tokens that do not see each other. On GPU all sequences are one call of the varlen
-flash-attention kernel; on CPU each is one call of PyTorch's fused causal attention, or of ours where that is faster.
+flash-attention kernel, or each is one call of PyTorch's attention where that kernel takes no such heads; on CPU each is one
+call of PyTorch's fused causal attention, or of ours where that is faster.
 """
 
 from typing import Any
@@ -31,7 +32,9 @@ def varlen_attention(
     """[B, T, heads, D] from [B, heads, T, D], as transformers' attention functions; without `layout` a row is a sequence."""
     layout = layout or Layout([query.shape[2]], [0])
     if query.is_cuda:
-        return _on_gpu(query, key, value, layout, scaling, sliding_window), None
+        query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotated ones in fp32
+        on_gpu = _by_one_kernel if _suits_flash(query) else by_sequence
+        return on_gpu(query, key, value, layout, scaling, sliding_window), None
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -57,7 +60,7 @@ class _Sequences(torch.autograd.Function):
         ctx.normalisers = []
         for span in layout.sequences:
             parts = _parts(query, key, value, span)
-            result, normaliser = _forward(*parts, 0.0, **_seen(span, window, query.dtype), scale=scale)
+            result, normaliser = _forward(*parts, 0.0, **_seen(span, window, query), scale=scale)
             _put(output, result, span)
             ctx.normalisers.append(normaliser)
         ctx.save_for_backward(query, key, value, output)
@@ -74,7 +77,7 @@ class _Sequences(torch.autograd.Function):
             if not span.is_whole:  # the prompt's output is the first completion's, which its gradient goes to
                 whole[:, :, : span.prompt] = 0
             parts = [whole, *_parts(query, key, value, span), _cut(output, span), normaliser, 0.0]
-            slopes = _backward(*parts, **_seen(span, window, query.dtype), scale=scale)
+            slopes = _backward(*parts, **_seen(span, window, query), scale=scale)
             _put(to_query, slopes[0], span)
             for to, slope in ((to_key, slopes[1]), (to_value, slopes[2])):
                 shared = slope.unflatten(1, (to.shape[1], -1)).sum(2)
@@ -106,15 +109,39 @@ def _put(rows: torch.Tensor, part: torch.Tensor, span: Span) -> None:
         rows[:, :, span.start : span.stop] = part[:, :, span.prompt :]
 
 
-def _seen(span: Span, window: int | None, dtype: torch.dtype) -> dict[str, Any]:
-    """What the kernel is told of who sees whom."""
+def _seen(span: Span, window: int | None, like: torch.Tensor) -> dict[str, Any]:
+    """What the kernel is told of who sees whom; a mask has dtype and device of `like`."""
     if window is None or span.length <= window:
         return {"is_causal": True}
-    seen = torch.ones(span.length, span.length, dtype=torch.bool).tril_().triu_(1 - window)
-    return {"is_causal": False, "attn_mask": torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)}
+    seen = torch.ones(span.length, span.length, dtype=torch.bool, device=like.device).tril_().triu_(1 - window)
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
+    return {"is_causal": False, "attn_mask": mask}
 
 
-def _on_gpu(
+def _suits_flash(query: torch.Tensor) -> bool:
+    """Whether PyTorch's flash attention takes such heads, forward and backward, on this GPU (Ampere or newer)."""
+    size, halves = query.shape[-1], query.dtype in (torch.bfloat16, torch.float16)
+    return halves and size % 8 == 0 and size <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def by_sequence(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: Layout,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """[B, T, heads, D]: one sequence after the other, in any dtype and on any device."""
+    pieces = []
+    for span in layout.sequences:
+        parts = _parts(query, key, value, span)
+        piece = torch.nn.functional.scaled_dot_product_attention(*parts, **_seen(span, window, query), scale=scaling)
+        pieces.append(piece if span.is_whole else piece[:, :, span.prompt :])  # the first completion's has the prompt
+    return torch.cat(pieces, 2).transpose(1, 2)
+
+
+def _by_one_kernel(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -126,7 +153,7 @@ def _on_gpu(
     from torch.nn.attention.varlen import varlen_attn
 
     seen, query_starts, key_starts = layout.on(query.device)
-    rows = [part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value)]
+    rows = [part[0].transpose(0, 1) for part in (query, key, value)]
     output = varlen_attn(
         rows[0].contiguous(),
         rows[1][seen],
@@ -143,7 +170,7 @@ def _on_gpu(
     return output[None]
 
 
-def register() -> None:
+def register_varlen() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(VARLEN, varlen_attention)

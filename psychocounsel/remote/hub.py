@@ -48,6 +48,7 @@ def set_cache_directories(cache: str) -> None:
 def cache_directories(cache: str) -> dict[str, str]:
     """The variables that `set_cache_directories` sets."""
     folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    folders |= {"VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": "flashinfer"}
     # torch makes its folder when it is imported, and cannot in a cache that a site keeps read-only
     folders = {name: folder for name, folder in folders.items() if _is_writable(Path(cache, folder))}
     if "HF_HOME" not in os.environ:  # the login token stays where it is

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -20,11 +21,11 @@ _GRACE_SECONDS = 5.0
 
 
 class LocalServers:
-    """`count` processes of `psychocounsel.rollout.server`; on GPU each has `gpus` of them, those after the `first_gpu`."""
+    """A process of `psychocounsel.rollout.server` for each entry of `gpus`: what CUDA_VISIBLE_DEVICES is there, "" on CPU."""
 
-    def __init__(self, run_dir: Path, count: int, start_minutes: float, gpus: int, first_gpu: int) -> None:
-        self.run_dir, self.start_minutes, self.gpus, self.first_gpu = run_dir, start_minutes, gpus, first_gpu
-        self.servers = [_Server(number) for number in range(count)]
+    def __init__(self, run_dir: Path, gpus: Sequence[str], start_minutes: float) -> None:
+        self.run_dir, self.start_minutes = run_dir, start_minutes
+        self.servers = [_Server(number, visible) for number, visible in enumerate(gpus)]
 
     def ready(self) -> list[str]:
         """The addresses of those that answer, after starting anew those that do not.
@@ -59,11 +60,8 @@ class LocalServers:
             port = free.getsockname()[1]
         server.address = f"http://127.0.0.1:{port}"
         environment = {name: value for name, value in os.environ.items() if name not in _OF_TRAINING}
-        if self.gpus:
-            first = self.first_gpu + server.number * self.gpus
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            chosen = [visible[n] if len(visible) > n else str(n) for n in range(first, first + self.gpus)]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        if server.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = server.gpus
         self._log(server).parent.mkdir(parents=True, exist_ok=True)
         with open(self._log(server), "ab") as log:
             command = [sys.executable, "-m", "psychocounsel.rollout.server", str(self.run_dir), str(port)]
@@ -82,8 +80,8 @@ _OF_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
 
 
 class _Server:
-    def __init__(self, number: int) -> None:
-        self.number, self.starts, self.address = number, 0, ""
+    def __init__(self, number: int, gpus: str) -> None:
+        self.number, self.gpus, self.starts, self.address = number, gpus, 0, ""
         self.process: subprocess.Popen[bytes] | None = None
 
     def runs(self) -> bool:

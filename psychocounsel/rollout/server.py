@@ -24,6 +24,7 @@ from typing import Any
 from psychocounsel.errors import USER_ERROR, UserError, hide_words
 from psychocounsel.remote.bounded import LONGEST_ANSWER
 from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
+from psychocounsel.rollout.vllm_environment import prepare_environment
 from psychocounsel.rundir.job_servers import secret
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
@@ -174,13 +175,21 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     Raises:
         UserError: if the model cannot be loaded.
     """
+    prepare_environment(config.paths.cache)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the workers of a server are on one machine
     import torch
     import uvicorn
 
+    from psychocounsel.distributed.gpu import require_gpu
+    from psychocounsel.model.compiler import require_compiler
     from psychocounsel.model.load import loading, model_dtype
 
+    if os.environ.get("PSYCHOCOUNSEL_DEVICE") == "cuda":
+        require_gpu()  # a server that a run starts on its GPUs must not write on CPU
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if device.type == "cuda":
+        require_compiler("rollout=vllm_server", "rollout=hf")
     rollout = configs.build(config, "rollout")
     arguments = rollout.arguments(config, model_dtype(config.model, device), device)
     if device.type == "cpu" and rollout.tensor_parallel == 1:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
+from psychocounsel.rollout.server_gpus import gpus_of_servers, too_few_gpus, visible_gpus
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
 from psychocounsel.rundir import job_servers
 from psychocounsel.settings import config as configs
@@ -42,6 +43,7 @@ class VLLMServer(VLLMEngine):
 
     def check(self, config: DictConfig, processes: int) -> None:
         if not self.addresses:
+            self._check_gpus(config, processes)
             super().check(config, processes)
         else:
             check_addresses(self.addresses, "rollout.addresses")
@@ -56,6 +58,15 @@ class VLLMServer(VLLMEngine):
                 "rollout.overlap=true trains on replies by weights a round old, which counts for this algorithm: give "
                 "algo.importance_cap as well, 2.0 for instance"
             )
+
+    def _check_gpus(self, config: DictConfig, processes: int) -> None:
+        """Refuse servers beside training for which there are no GPUs."""
+        cluster = configs.build(config, "cluster")
+        if config.cluster.get("server_nodes") or not cluster.gpus():
+            return
+        training, gpus = cluster.first_node(processes)
+        if gpus - training < self.servers * self.tensor_parallel:
+            raise UserError(too_few_gpus(self.servers, self.tensor_parallel, gpus - training, training))
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
@@ -83,12 +94,15 @@ class VLLMServer(VLLMEngine):
     ) -> VLLMServerRollout:
         run_dir, local = Path(config.run_dir), None
         if not self.addresses:
-            os.environ[KEY_VARIABLE] = job_servers.secret(run_dir)
+            os.environ[KEY_VARIABLE] = world.broadcast(job_servers.secret(run_dir) if world.rank == 0 else None)
+        training = world.on_this_machine()
         if not self.addresses and not config.cluster.get("server_nodes") and world.rank == 0:
             from psychocounsel.rollout.local_servers import LocalServers
 
-            gpus = self.tensor_parallel if world.device.type == "cuda" else 0
-            local = LocalServers(run_dir, self.servers, self.start_minutes, gpus, world.size)
+            gpus = [""] * self.servers
+            if world.device.type == "cuda":
+                gpus = gpus_of_servers(visible_gpus(), training, self.servers, self.tensor_parallel)
+            local = LocalServers(run_dir, gpus, self.start_minutes)
 
         def ready() -> list[str]:
             return list(self.addresses) or (local.ready() if local else job_servers.addresses(run_dir))

@@ -8,7 +8,8 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.errors import UserError
-from psychocounsel.model import logprobs
+from psychocounsel.model import attention as ways
+from psychocounsel.model import flex, logprobs
 from psychocounsel.model.cpu import blockwise
 from psychocounsel.model.packing_check import check_packing
 from psychocounsel.model.policy import Policy
@@ -61,20 +62,24 @@ def test_packed_equals_one_by_one(
         assert difference < 2e-4, (name, float(difference))
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_block_mask_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FlexAttention uncompiled, which has a forward pass on CPU and no backward."""
-    from torch.nn.attention.flex_attention import flex_attention
-    from transformers.integrations.flex_attention import WrappedFlexAttention
+@pytest.fixture
+def flex_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention traced and not compiled, which has a forward pass on CPU and no backward."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(ways, "require_compiler", lambda *_: None)
+    monkeypatch.setattr(flex, "BACKEND", "eager")
 
-    monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda self: flex_attention)
+
+@torch.no_grad()
+@pytest.mark.usefixtures("flex_on_cpu")
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_block_mask_gives_the_same(kind: str) -> None:
     policy = Policy(small_lm(kind), kind)
     batch = build_batch([random_groups(3, 3), random_groups(3, 2, seed=1)])
     wide = build_batch([random_groups(3, 3), random_groups(3, 2, seed=1)], multiple=128)
     expected = Policy(policy.lm, kind, attention="dense")(batch)
-    flex = Policy(policy.lm, kind, attention="flex", device="cuda")
-    torch.testing.assert_close(flex(wide), expected, rtol=0, atol=2e-5)
+    by_blocks = Policy(policy.lm, kind, attention="flex", device="cuda")
+    torch.testing.assert_close(by_blocks(wide), expected, rtol=0, atol=2e-5)
 
 
 def test_temperature_divides_the_logits() -> None:

@@ -120,6 +120,9 @@ class SlurmRequest:
         """GPUs that a run trains on, over all its nodes."""
         return 0 if self.device == "cpu" else self.nodes * self.gpus_per_node // self.runs_side_by_side
 
+    def first_node(self, processes: int) -> tuple[int, int]:
+        return processes // self.nodes, self.gpus() // self.nodes
+
     def process_count(self) -> int:
         return self.processes or max(self.nodes, self.gpus())
 
