@@ -170,12 +170,19 @@ class _Writing(_LocalAnswerer):
 
 class _Engine(_LocalAnswerer):
     def __init__(self, settings: InProcess, key: str) -> None:
+        from psychocounsel.rollout.vllm_environment import prepare_environment
+
+        prepare_environment()
         import torch
 
+        from psychocounsel.model.compiler import require_compiler
         from psychocounsel.model.load import load_chat_format, model_dtype
-        from psychocounsel.rollout.vllm_engine import prepare_cpu, quiet_start
+        from psychocounsel.rollout.quiet_start import quiet_start
+        from psychocounsel.rollout.vllm_engine import prepare_cpu
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cuda":
+            require_compiler(key, "an endpoint")
         section = settings.section()
         with _named(key):
             _, self.chat = load_chat_format(section, key)

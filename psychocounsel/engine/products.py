@@ -59,11 +59,11 @@ class Products:
                 "restore them, or use another run_dir"
             )
         state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState) if item.name in loop})
-        if is_finished(self.run.dir):  # and is to be longer now
+        was_finished, kept = kept_of_run(self.run, self.world)
+        if was_finished:  # and is to be longer now
             state.ended_early = ""
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
-        kept = kept_model(self.files.model)
         if self.config.checkpoint.metric in kept:
             state.best = kept  # newer than the checkpoint, where a kill came between the two
         self.run.say(f"going on from step {state.step} of {self.steps}")
@@ -114,3 +114,11 @@ class Products:
             mine = f"rank {self.run.rank} wrote its {len(error.groups)} rows to {path}"
         saved = "; ".join(filter(None, self.world.gather(mine)))
         return NonFinite(f"step {step}: {error}; {saved}. Try a smaller algo.lr, model.dtype=fp32, or look at the rows")
+
+
+def kept_of_run(run: Run, world: World) -> tuple[bool, dict[str, Any]]:
+    """Whether the run has finished before, and what `model/` says of itself, as rank 0 sees them: all ranks go on alike."""
+    found: tuple[bool, dict[str, Any]] = world.broadcast(
+        (is_finished(run.dir), kept_model(run.files.model)) if world.rank == 0 else None
+    )
+    return found

@@ -14,10 +14,13 @@ from psychocounsel.rundir.paths import RunDir
 
 
 class StopRequest:
-    """A file `RUN/stop`, or SIGTERM, SIGINT or SIGUSR1 to this process. The loop asks at its boundaries."""
+    """SIGTERM, SIGINT or SIGUSR1 to this process, or a file `RUN/stop`. The loop asks at its boundaries.
+
+    Rank 0 alone looks for the file: to other nodes, a shared file system may still show the one that it has removed.
+    """
 
     def __init__(self, run_dir: Path, is_main: bool) -> None:
-        self.file, self.signalled = RunDir(run_dir).stop, False
+        self.file, self.is_main, self.signalled = RunDir(run_dir).stop, is_main, False
         if is_main:
             self.file.unlink(missing_ok=True)  # it stopped the attempt before this one
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -27,7 +30,7 @@ class StopRequest:
         self.signalled = True
 
     def requested(self) -> bool:
-        return self.signalled or self.file.exists()
+        return self.signalled or (self.is_main and self.file.exists())
 
 
 class Watchdog:

@@ -129,6 +129,10 @@ class Trainer:
         weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
         self.feed.start(weights)
         fingerprints = {"data": self.data.fingerprint(), "weights": weights}
+        if len(set(self.world.gather(fingerprints["data"]))) > 1:
+            raise UserError(
+                "the processes of this run read different data: the nodes do not see the same files in data.*"
+            )
         nodes = sorted(set(self.world.gather(platform.node())))
         about = (self.steps, fingerprints, self.started)
         self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about, self.callbacks.announce)

@@ -179,7 +179,6 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the workers of a server are on one machine
     import torch
-    import uvicorn
 
     from psychocounsel.distributed.gpu import require_gpu
     from psychocounsel.model.compiler import require_compiler
@@ -196,6 +195,8 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads to cores
         arguments["distributed_executor_backend"] = "uni"
     with loading(config.model.path, "model"):
+        import uvicorn
+
         prepare_cpu(arguments)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

@@ -25,12 +25,12 @@ def gpus_of_servers(visible: Sequence[str], training: int, count: int, each: int
     return [",".join(visible[first : first + each]) for first in range(training, training + count * each, each)]
 
 
-def too_few_gpus(count: int, each: int, spare: int, training: int) -> str:
-    """That `count` servers of `each` GPUs do not fit on the `spare` ones of a machine where so many processes train."""
+def too_few_gpus(count: int, each: int, spare: int, training: int, nodes: int = 1) -> str:
+    """That `count` servers of `each` GPUs do not fit on the `spare` ones of rank 0's node, one of `nodes` that train alike."""
     needed, left = count * each, training + spare - count * each
-    ways = [f"cluster.processes={left} a node"] if left > 0 else []
+    ways = [f"cluster.processes={left * nodes}"] if left > 0 else []
     ways += ["cluster.server_nodes=1 (cluster=slurm)", "rollout=vllm, which shares the GPUs with training"]
     return (
-        f"rollout=vllm_server: rollout.servers={count} with rollout.tensor_parallel={each} need GPUs of their own, {needed} "
-        f"beside the {training} that train, and there are {max(0, spare)}: use {', '.join(ways[:-1])} or {ways[-1]}"
+        f"rollout=vllm_server: rollout.servers={count} with rollout.tensor_parallel={each} need {needed} of a node's GPUs for "
+        f"themselves, and {max(0, spare)} are left beside its {training} of training: use {', '.join(ways[:-1])} or {ways[-1]}"
     )

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
-from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, quiet_start, replies, request, sampling_params
+from psychocounsel.rollout.quiet_start import quiet_start
+from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
+from psychocounsel.rollout.vllm_environment import prepare_environment
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,6 +40,11 @@ class VLLM(VLLMEngine):
                 f"rollout.tensor_parallel={self.tensor_parallel}: engines over several processes meet under one name on a "
                 "machine's CPU, where others may be; use 1, or rollout=vllm_server"
             )
+        if world.device.type == "cuda":
+            from psychocounsel.model.compiler import require_compiler
+
+            require_compiler("rollout=vllm", "rollout=hf")
+        prepare_environment(config.paths.cache)
         arguments = self.arguments(config, engine.dtype, world.device)
         return VLLMRollout(arguments, engine, tokenizer, stop, world)
 

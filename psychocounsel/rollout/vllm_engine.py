@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.errors import UserError, words
+from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import RolloutSettings, Sampling
 from psychocounsel.settings.schema import option
 
@@ -133,30 +131,3 @@ def replies(output: Any) -> list[Reply]:
         (list(each.token_ids), [some[token].logprob for token, some in zip(each.token_ids, each.logprobs, strict=True)])
         for each in output.outputs
     ]
-
-
-@contextmanager
-def quiet_start(what: str) -> Iterator[None]:
-    """Keep what vLLM prints while it starts off the terminal; `what` is the setting that errors name.
-
-    Raises:
-        UserError: in place of what ends the start, after all that was printed.
-    """
-    shown = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-        failure: Exception | None = None
-        try:
-            yield
-        except Exception as error:
-            failure = error
-        finally:
-            for number, descriptor in enumerate(shown, 1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-        if failure is not None:
-            said.seek(0)
-            os.write(2, said.read())
-            line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-            raise UserError(f"{what}: the engine could not start: {words(line[:300])}") from failure

@@ -66,7 +66,8 @@ class VLLMServer(VLLMEngine):
             return
         training, gpus = cluster.first_node(processes)
         if gpus - training < self.servers * self.tensor_parallel:
-            raise UserError(too_few_gpus(self.servers, self.tensor_parallel, gpus - training, training))
+            nodes = processes // training
+            raise UserError(too_few_gpus(self.servers, self.tensor_parallel, gpus - training, training, nodes))
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 NAME = "psychocounsel.rollout.weight_loading.WeightLoading"
@@ -24,7 +25,8 @@ class WeightLoading:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
         self.trainer = None  # of a transfer that came to no end
-        initialize_layerwise_reload(self.model_runner.get_model())
+        with self._configured():
+            initialize_layerwise_reload(self.model_runner.get_model())
 
     def take_weights(self, weights: Iterable[tuple[str, Any]] | str) -> None:
         """Load some parameters: pairs of a name, as in the Hugging Face model, and a tensor, or a safetensors file of them."""
@@ -32,7 +34,8 @@ class WeightLoading:
             from safetensors.torch import load_file
 
             weights = load_file(weights).items()
-        self.model_runner.get_model().load_weights(iter(weights))
+        with self._configured():
+            self.model_runner.get_model().load_weights(iter(weights))
 
     def join_trainer(self, meeting: dict[str, Any]) -> None:
         """Be a rank of the process group that is described by the words of `collective.join`."""
@@ -49,15 +52,23 @@ class WeightLoading:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         model = self.model_runner.get_model()
-        finalize_layerwise_reload(model, self.vllm_config.model_config)
-        head, embeddings = _part(model, "lm_head"), _part(model, "model.embed_tokens")
-        if head is not embeddings and getattr(head, "weight", None) is getattr(embeddings, "weight", model):
-            # A tied output layer loads nothing itself, and on CPU would keep computing with a packed copy of before.
-            head.quant_method.process_weights_after_loading(head)
+        with self._configured():
+            finalize_layerwise_reload(model, self.vllm_config.model_config)
+            head, embeddings = _part(model, "lm_head"), _part(model, "model.embed_tokens")
+            if head is not embeddings and getattr(head, "weight", None) is getattr(embeddings, "weight", model):
+                # A tied output layer loads nothing itself, and on CPU would keep computing with a packed copy of before.
+                head.quant_method.process_weights_after_loading(head)
         self.model_runner.reset_encoder_cache()
         if self.trainer is not None:
             self.trainer.close()
             self.trainer = None
+
+    def _configured(self) -> AbstractContextManager[None]:
+        """As vLLM's worker does around its own loading: layers ask for the engine's configuration when they repack weights."""
+        from vllm.config import set_current_vllm_config
+
+        context: AbstractContextManager[None] = set_current_vllm_config(self.vllm_config)
+        return context
 
 
 def _part(model: Any, name: str) -> Any:

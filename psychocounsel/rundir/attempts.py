@@ -6,6 +6,8 @@ from typing import Any
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.storage.files import read_mapping, write_json
 
+_engine_log: list[Path] = []  # of this process
+
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """What is written down of every attempt under SLURM, oldest first, with its `number`."""
@@ -22,3 +24,13 @@ def next_number(run_dir: Path) -> int:
 def note_attempt(attempt: AttemptDir, **about: Any) -> None:
     """Add to what is written down of an attempt."""
     write_json(attempt.record, {**read_mapping(attempt.record), **about})
+
+
+def keep_engine_log(file: Path) -> None:
+    """From now on the engines of this process start with what they print in `file`."""
+    _engine_log[:] = [file]
+
+
+def engine_log() -> Path | None:
+    """Where what an engine prints at its start belongs; None outside of a run."""
+    return _engine_log[0] if _engine_log else None

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.errors import GoOnLater, UserError, print_failure
+from psychocounsel.rundir.attempts import keep_engine_log
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import write_state
@@ -44,6 +45,7 @@ class Run:
         attempt = int(os.environ.get("PSYCHOCOUNSEL_ATTEMPT", 1))
         logs = RunDir(run_dir).attempt(attempt)
         logs.path.mkdir(parents=True, exist_ok=True)
+        keep_engine_log(logs.engine_log(rank))
         with ownership(run_dir) if rank == 0 else nullcontext(), open(logs.log(rank), "a", 1) as log:
             try:
                 yield cls(run_dir, config, rank, processes, attempt, log)

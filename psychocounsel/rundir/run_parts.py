@@ -23,6 +23,10 @@ class AttemptDir:
         """Standard output and errors of a rank; `%t` is the rank in an argument of srun."""
         return self.path / f"rank-{rank}.out"
 
+    def engine_log(self, rank: int) -> Path:
+        """What an engine of vLLM in the process of a rank printed while it started."""
+        return self.path / f"rank-{rank}-engine.log"
+
     def output_names(self) -> list[str]:
         """Names of the logs and outputs that are there."""
         return sorted(path.name for path in self.path.glob("rank-*"))

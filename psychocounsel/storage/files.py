@@ -1,10 +1,12 @@
 """Files that survive a crash, and the folders that ship with the package."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -127,6 +129,21 @@ def shared_secret(path: Path) -> str:
         os.link(mine, path)
     mine.unlink()
     return path.read_text()
+
+
+def await_file(path: Path, seconds: float = 90.0) -> None:
+    """Return when `path`, which another process has written, is seen here: NFS may deny it for a minute to other nodes.
+
+    Raises:
+        FileNotFoundError: if it is not seen after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() >= deadline:
+            raise FileNotFoundError(errno.ENOENT, "another process has written it, and it is not seen here", str(path))
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # makes NFS look at the folder anew
+        time.sleep(0.2)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -131,19 +131,22 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """Load the newest checkpoint that is whole and undamaged into the engines, whatever processes and ZeRO stage wrote it.
 
+        Rank 0 decides which one that is: a shared file system may show other ranks less, or what was there before.
+
         Returns the state of the loop, or None if there is none.
 
         Raises:
             UserError: if all are damaged, hold no optimizer state, or are of another model.
         """
-        if self.world.rank == 0:
+        is_main = self.world.rank == 0
+        if is_main:
             self._put_back()
+            check_can_go_on(self.files.path)
         self.world.barrier()
-        check_can_go_on(self.files.path)
         folder = self._newest_intact()
         if folder is None:
             return None
-        loop = read_mapping(folder.loop)
+        loop: dict[str, Any] = self.world.broadcast(read_mapping(folder.loop) if is_main else None)
         for name, partition in self.partitions.items():
             EngineFiles(folder.path, name).restore(partition)
         return loop
@@ -200,13 +203,14 @@ class Checkpoints:
 
     def _newest_intact(self) -> CheckpointDir | None:
         """The ranks share the work of reading every byte. Only whole folders were ever renamed, so all else is damage."""
-        steps = [(each.step, is_complete(each.path)) for each in self.files.checkpoint_dirs()]
+        folders = self.files.checkpoint_dirs() if self.world.rank == 0 else []
+        known = [(each.step, file_marks(each.path) if is_complete(each.path) else {}) for each in folders]
         damaged = []
-        for step, is_whole in reversed(self.world.broadcast(steps)):
+        for step, marks in reversed(self.world.broadcast(known)):
             folder = self.files.checkpoint(step)
-            marks = sorted(file_marks(folder.path).items())[self.world.rank :: self.world.size] if is_whole else []
-            wrong = next(filter(None, self.world.gather(damage(folder.path, dict(marks)))), None)
-            if is_whole and wrong is None:
+            mine = sorted(marks.items())[self.world.rank :: self.world.size]
+            wrong = next(filter(None, self.world.gather(damage(folder.path, dict(mine)))), None)
+            if marks and wrong is None:
                 return folder
             damaged.append(folder.path.name)
             self.run.say(f"checkpoint {folder.path.name} is passed over: {wrong or _incomplete(folder)}")

@@ -48,7 +48,7 @@ class HeldOutReplies:
         """
         replies = self.write(step)
         reference = self.reference.logprobs(replies) if self.reference else None
-        return held_out_metrics(self.run, step, replies, reference)
+        return held_out_metrics(self.run, self.world, step, replies, reference)
 
     def write(self, step: int) -> list[Group]:
         """A scored reply to each prompt by the weights after `step` steps, always drawn with the same seed."""
@@ -81,10 +81,12 @@ def open_held_out(
     return HeldOutReplies(run, prompts, rollout, open_scoring(config, world), reference, world, alive)
 
 
-def held_out_metrics(run: Run, step: int, groups: list[Group], reference: list[list[Array]] | None) -> dict[str, float]:
+def held_out_metrics(
+    run: Run, world: World, step: int, groups: list[Group], reference: list[list[Array]] | None
+) -> dict[str, float]:
     """`eval/...` of the scored replies in `groups` after `step` steps: the figures of `reply_metrics`, and the win rate.
 
-    It is against the replies of step 0, which stay in RUN/rounds/before.parquet for runs that go on.
+    It is against the replies of step 0, which stay in RUN/rounds/before.parquet for runs that go on; rank 0 reads them.
 
     Raises:
         UserError: if that file is gone.
@@ -96,7 +98,8 @@ def held_out_metrics(run: Run, step: int, groups: list[Group], reference: list[l
     metrics = reply_metrics(groups, reference, "eval")
     if metrics:
         prompts = [group.prompt_ids.tobytes() for group in groups]
-        found = win_rate(_rewards(groups), _rewards(_before(file) if step else groups), prompts)
+        before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None)
+        found = win_rate(_rewards(groups), before if step else _rewards(groups), prompts)
         metrics |= {f"eval/{name}": value for name, value in found.items()}
     return metrics
 

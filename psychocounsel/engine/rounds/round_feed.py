@@ -21,7 +21,7 @@ from psychocounsel.metrics.samples import sample_page
 from psychocounsel.rollout.base import open_rollout
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import read_json, write_atomically, write_json
+from psychocounsel.storage.files import await_file, read_json, write_atomically, write_json
 
 
 class RoundFeed:
@@ -72,7 +72,7 @@ class RoundFeed:
             write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
         file = files.groups
         self.collector.begin(number)
-        known = self.world.broadcast(read_json(files.collected) if file.exists() else None)
+        known = self.world.broadcast(read_json(files.collected) if self.run.is_main and file.exists() else None)
         if known is None:
             collected = self.collector.algorithm.collect(replies, self.collector)
             counts = {name: value / len(replies) for name, value in self.collector.counts.items()}
@@ -83,6 +83,7 @@ class RoundFeed:
             self.announce("pairs_written")
         self.world.barrier()
         self.collector.notes = known
+        await_file(file)
         collected = read_groups(file)
         noted = {f"rollout/{name}": value for name, value in known.items()}
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")

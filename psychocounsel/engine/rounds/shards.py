@@ -16,7 +16,7 @@ from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, Sampling, sampling_of
 from psychocounsel.rundir.run import Run
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import await_file, read_json, write_json
 
 
 class Shards:
@@ -61,6 +61,8 @@ class Shards:
         self.world.barrier()
         scored = time.perf_counter()
         self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}
+        for file in files:
+            await_file(file)
         replies = [group for file in files for group in read_groups(file)]
         self._check_versions(number, replies)
         if self.rollout.writes_ahead and number + 1 < self.order.rounds:

@@ -1,0 +1,76 @@
+"""What ranks look up of their machine: the driver of its GPUs, and the interface that gloo uses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from psychocounsel.distributed.gpu import driver_cuda, problem
+from psychocounsel.distributed.interfaces import chosen
+from tests.support.harness import ROOT
+
+NAMES = ["lo", "docker0", "eth0", "eth1", "ib0"]
+
+
+@pytest.mark.parametrize(
+    ("built_for", "driver", "sees", "told"),
+    [
+        ("13.0", (13, 0), True, ""),
+        ("13.2", (13, 0), True, ""),
+        ("12.6", (13, 1), True, ""),
+        ("13.0", (12, 8), True, "the NVIDIA driver here serves CUDA 12.8 at most: use a node with a newer driver"),
+        ("13.0", None, False, "there is no NVIDIA driver here"),
+        ("13.0", (13, 0), False, "sees no GPU"),
+        (None, (13, 0), False, "a build without CUDA"),
+        (None, None, True, ""),
+    ],
+)
+def test_an_old_driver_is_told_from_other_reasons(
+    built_for: str | None, driver: tuple[int, int] | None, sees: bool, told: str
+) -> None:
+    said = problem(built_for, driver, sees)
+    assert told in said and bool(told) == bool(said) and "\n" not in said
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a driver")
+def test_no_driver_is_no_error() -> None:
+    assert driver_cuda() is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("eth", ["eth0", "eth1"]),
+        ("=eth", []),
+        ("=eth1,ib0", ["eth1", "ib0"]),
+        ("ib", ["ib0"]),
+        ("^eth", ["ib0"]),
+        ("^=eth0", ["eth1", "ib0"]),
+        ("eth1:3", ["eth1"]),
+        ("en", []),
+    ],
+)
+def test_gloo_takes_the_interface_that_nccl_is_told(asked: str, expected: list[str]) -> None:
+    assert chosen(asked, NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "on_one_machine", "expected"),
+    [
+        ({}, True, "lo"),
+        ({}, False, ""),
+        ({"NCCL_SOCKET_IFNAME": "=lo"}, False, "lo"),
+        ({"NCCL_SOCKET_IFNAME": "nothing-of-this-name"}, False, ""),
+        ({"NCCL_SOCKET_IFNAME": "=lo", "GLOO_SOCKET_IFNAME": "eth7"}, False, "eth7"),
+        ({"GLOO_SOCKET_IFNAME": "eth7"}, True, "eth7"),
+    ],
+)
+def test_gloo_is_told_its_interface(given: dict[str, str], on_one_machine: bool, expected: str) -> None:
+    code = "import os; from psychocounsel.distributed.interfaces import name_interface as name; "
+    code += f"name({on_one_machine}); print(os.environ.get('GLOO_SOCKET_IFNAME', ''))"
+    environment = {name: value for name, value in os.environ.items() if "SOCKET_IFNAME" not in name}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment | given, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == expected

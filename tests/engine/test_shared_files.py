@@ -1,0 +1,88 @@
+"""Ranks that see different files, as nodes of a shared file system do for a while, do what rank 0 sees."""
+
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from psychocounsel.data.group import Completion, Group
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.products import kept_of_run
+from psychocounsel.engine.rounds.held_out import held_out_metrics
+from psychocounsel.engine.stop_request import StopRequest
+from psychocounsel.rundir.paths import ModelDir, RunDir
+from psychocounsel.rundir.summary import write_summary
+from psychocounsel.storage.files import await_file, write_json
+from tests.support.checkpoints import Setting, build, learn
+from tests.support.harness import random_groups
+from tests.support.ranks import in_ranks
+
+
+def load_in_two_views(here: World, run: Path, stale: Path) -> list[Any]:
+    """The loop that each rank goes on with, where the last checkpoint's manifest is unknown to rank 1."""
+    stepper, checkpoints = build(Setting(1, 2), here, run)
+    for step in (1, 2):
+        learn(stepper)
+        checkpoints.save(step, {"note": f"of step {step}"})
+        checkpoints.settle()
+    if here.rank == 0:
+        shutil.copytree(run, stale)
+        RunDir(stale).checkpoint(2).manifest.unlink()
+        write_json(RunDir(stale).checkpoint(2).loop, {"note": "of earlier"})
+    here.barrier()
+    _, mine = build(Setting(1, 2), here, stale if here.rank else run)
+    return here.gather(mine.load())
+
+
+def test_all_ranks_go_on_from_the_checkpoint_that_rank_0_sees(tmp_path: Path) -> None:
+    first, second = in_ranks(2, load_in_two_views, tmp_path / "run", tmp_path / "stale")
+    assert first["note"] == "of step 2" and first == second
+
+
+def kept_in_two_views(here: World, run: Path, stale: Path) -> list[Any]:
+    place = stale if here.rank else run
+    seen: Any = SimpleNamespace(dir=place, files=RunDir(place), is_main=here.rank == 0)
+    return here.gather(kept_of_run(seen, here))
+
+
+def test_all_ranks_know_of_the_model_that_rank_0_sees(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.model.mkdir(parents=True)
+    write_json(ModelDir(run.model).about, {"step": 4, "eval/accuracy": 0.5})
+    write_summary(run.path, "finished")
+    first, second = in_ranks(2, kept_in_two_views, run.path, tmp_path / "stale")
+    assert first == second == (True, {"step": 4, "eval/accuracy": 0.5})
+
+
+def rewarded(reward: float) -> list[Group]:
+    groups = random_groups(3, 1)
+    return [Group(g.id, g.prompt_ids, [Completion(g.completions[0].ids, reward=reward)]) for g in groups]
+
+
+def win_rates(here: World, run: Path, stale: Path) -> list[Any]:
+    place = stale if here.rank else run
+    seen: Any = SimpleNamespace(dir=place, files=RunDir(place), is_main=here.rank == 0)
+    held_out_metrics(seen, here, 0, rewarded(1.0), None)
+    return here.gather(held_out_metrics(seen, here, 2, rewarded(2.0), None)["eval/win_rate"])
+
+
+def test_rank_0_reads_the_replies_before_training(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert in_ranks(2, win_rates, tmp_path / "run", tmp_path / "stale") == [1.0, 1.0]
+
+
+def test_a_stop_that_another_node_still_sees_stops_nothing(tmp_path: Path) -> None:
+    main, other = StopRequest(tmp_path, True), StopRequest(tmp_path, False)
+    RunDir(tmp_path).stop.touch()
+    assert main.requested() and not other.requested()
+
+
+def test_a_file_of_another_process_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "shard"
+    threading.Timer(0.5, file.touch).start()
+    await_file(file, 20.0)
+    with pytest.raises(FileNotFoundError, match="not seen here"):
+        await_file(tmp_path / "never", 0.1)

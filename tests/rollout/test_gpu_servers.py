@@ -1,0 +1,94 @@
+"""Servers beside training on GPUs, as far as CPU can tell: which GPUs they get, what they find, what is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from psychocounsel.errors import UserError
+from psychocounsel.rollout.local_servers import LocalServers
+from psychocounsel.rollout.server_gpus import gpus_of_servers
+from psychocounsel.rundir.run_config import write_config
+from psychocounsel.settings.config import check, compose
+
+# Stands in for vLLM where it is not installed: says what it finds when it is imported, and ends the server.
+STAND_IN = """
+import json, os, sys, torch
+found = {"variables": dict(os.environ), "torch_has_begun": torch.cuda.is_initialized()}
+with open(os.environ["SAID"], "w") as file:
+    json.dump(found, file)
+raise ImportError("no vLLM here")
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "training", "count", "each", "expected"),
+    [
+        ("0,1,2,3,4,5,6,7", 7, 1, 1, ["7"]),
+        ("0,1,2,3,4,5,6,7", 4, 2, 2, ["4,5", "6,7"]),
+        ("3,5,7", 1, 2, 1, ["5", "7"]),
+        ("GPU-a,GPU-b", 1, 1, 1, ["GPU-b"]),
+    ],
+)
+def test_servers_have_the_gpus_after_those_of_training(
+    visible: str, training: int, count: int, each: int, expected: list[str]
+) -> None:
+    assert gpus_of_servers(visible.split(","), training, count, each) == expected
+
+
+def test_a_server_without_a_gpu_is_refused_before_the_start() -> None:
+    with pytest.raises(UserError, match="need 1 of .*, and 0 are left beside its 8 of training: use cluster.processes=7, "):
+        gpus_of_servers([*"01234567"], 8, 1, 1)
+    with pytest.raises(UserError, match="and 1 are left beside its 1 of training: use cluster.server_nodes=1 "):
+        gpus_of_servers([*"01"], 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "processes", "told"),
+    [("1", "null", "cluster.processes=7,"), ("2", "16", "cluster.processes=14,")],
+)
+def test_too_few_gpus_are_refused_at_submission(nodes: str, processes: str, told: str) -> None:
+    cluster = ["cluster=slurm", f"cluster.nodes={nodes}", "cluster.gpus_per_node=8", f"cluster.processes={processes}"]
+    with pytest.raises(UserError, match=f"and 0 are left beside its 8 of training: use {told}"):
+        check(compose(["algo=online_dpo", "rollout=vllm_server", *cluster]))
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    run = tmp_path / "run"
+    run.mkdir()
+    here = [f"run_dir={run}", f"paths.cache={tmp_path / 'cache'}"]
+    write_config(run, compose(["algo=online_dpo", "rollout=vllm_server", *here]))
+    return run
+
+
+def test_a_server_sets_its_environment_before_vllm_is_imported(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("vllm", "uvicorn"):
+        (tmp_path / "stands-in" / package).mkdir(parents=True)
+        (tmp_path / "stands-in" / package / "__init__.py").write_text(STAND_IN if package == "vllm" else "")
+    for name in ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_WORKER_MULTIPROC_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'stands-in'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("SAID", str(tmp_path / "said.json"))
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="no server could be started; the last line of .*server-0.out is: .*no vLLM"):
+        LocalServers(run_dir, ["2,3"], 1.0).ready()
+    said = json.loads((tmp_path / "said.json").read_text())
+    found = said["variables"]
+    assert not said["torch_has_begun"] and "RANK" not in found
+    assert found["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert found["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+    assert found["PYTORCH_NVML_BASED_CUDA_CHECK"] == found["VLLM_NO_USAGE_STATS"] == found["DO_NOT_TRACK"] == "1"
+    for name in ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
+        assert Path(found[name]).parent == tmp_path / "cache"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_server_for_a_gpu_does_not_fall_back_to_cpu(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSYCHOCOUNSEL_DEVICE", "cuda")
+    with pytest.raises(UserError, match="the last line of .* is: error: torch .*(without CUDA|NVIDIA driver|no GPU)"):
+        LocalServers(run_dir, ["0"], 1.0).ready()
