@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.compiler import lacking, require_compiler
 from psychocounsel.model.cpu import PRODUCT_ROWS
-from psychocounsel.model.flex import FLEX, block_mask, register_flex
+from psychocounsel.model.flex import FLEX, block_mask, lacking, register_flex, require_compiler
 from psychocounsel.model.varlen import VARLEN, register_varlen
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
