@@ -175,7 +175,7 @@ class _Engine(_LocalAnswerer):
         prepare_environment()
         import torch
 
-        from psychocounsel.model.flex import require_compiler
+        from psychocounsel.model.gpu.compiler import require_compiler
         from psychocounsel.model.load import load_chat_format, model_dtype
         from psychocounsel.rollout.quiet_start import quiet_start
         from psychocounsel.rollout.vllm_engine import prepare_cpu

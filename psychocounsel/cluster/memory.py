@@ -11,7 +11,7 @@ from psychocounsel.settings import config as configs
 
 _GB = 1e9
 _PIECE = 3 * (1 << 28)  # logits of a piece, their powers and gradient: model/logprobs.py
-_RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
+RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MemoryEstimate:
     def total(self) -> float:
         """Training and writing take turns."""
         held, training, writing = (sum(part.values()) for part in (self.held, self.training, self.writing))
-        return held + max(training, writing) + _RUNTIME
+        return held + max(training, writing) + RUNTIME
 
 
 def model_states(

@@ -12,7 +12,8 @@ import torch
 
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import PRODUCT_ROWS
-from psychocounsel.model.flex import FLEX, block_mask, lacking, register_flex, require_compiler
+from psychocounsel.model.gpu.compiler import lacking, require_compiler
+from psychocounsel.model.gpu.flex import FLEX, block_mask, register_flex
 from psychocounsel.model.varlen import VARLEN, register_varlen
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError, is_disk_full
+from psychocounsel.model.gpu.kernels import use_liger
 from psychocounsel.remote.hub import require_known
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import check_model_folder
@@ -145,6 +146,8 @@ def load_weights(
 
 def ready_to_train(lm: Any, model: DictConfig) -> Any:
     lm.config.use_cache = False
+    if model.kernels == "liger":
+        use_liger(lm, model.path)
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm

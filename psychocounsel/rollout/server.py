@@ -181,7 +181,7 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     import torch
 
     from psychocounsel.distributed.gpu import require_gpu
-    from psychocounsel.model.flex import require_compiler
+    from psychocounsel.model.gpu.compiler import require_compiler
     from psychocounsel.model.load import loading, model_dtype
 
     if os.environ.get("PSYCHOCOUNSEL_DEVICE") == "cuda":

@@ -41,7 +41,7 @@ class VLLM(VLLMEngine):
                 "machine's CPU, where others may be; use 1, or rollout=vllm_server"
             )
         if world.device.type == "cuda":
-            from psychocounsel.model.flex import require_compiler
+            from psychocounsel.model.gpu.compiler import require_compiler
 
             require_compiler("rollout=vllm", "rollout=hf")
         prepare_environment(config.paths.cache)

@@ -51,6 +51,8 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
             raise UserError("zero.offload_optimizer=true needs zero.stage of 1 to 3, not 0")
     if config.model.attention == "flex" and not cluster.gpus():
         raise UserError("model.attention=flex: FlexAttention has no backward pass without a GPU; use varlen or dense")
+    if config.model.kernels == "liger":
+        _check_liger(bool(cluster.gpus()))
     if config.micro_batch_tokens != "auto" and config.micro_batch_tokens < config.max_length:
         raise UserError(
             f"micro_batch_tokens={config.micro_batch_tokens} is smaller than max_length={config.max_length}: "
@@ -63,6 +65,16 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
     _check_callbacks(config)
     _check_adapter(config)
     check_model_paths(config, "model", config.model)
+
+
+def _check_liger(has_gpus: bool) -> None:
+    if not has_gpus:
+        raise UserError("model.kernels=liger: Liger's kernels run on GPUs alone, and there is none here; use plain")
+    if importlib.util.find_spec("liger_kernel") is None:
+        raise UserError(
+            "model.kernels=liger: the package liger-kernel is missing: pip install -c constraints.txt -e '.[liger]', or use "
+            "model.kernels=plain"
+        )
 
 
 def check_needs(algorithm: Any) -> None:

@@ -45,6 +45,7 @@ class ModelConfig:
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
     attention: str = option("auto", choices=("auto", "dense", "varlen", "flex"))
+    kernels: str = option("plain", choices=("plain", "liger"))
     lora: LoraConfig = field(default_factory=LoraConfig)
     quantise: str | None = option(None, choices=("nf4",))
 

@@ -9,8 +9,9 @@ from psychocounsel.data.group import Group
 from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.errors import UserError
 from psychocounsel.model import attention as ways
-from psychocounsel.model import flex, logprobs
+from psychocounsel.model import logprobs
 from psychocounsel.model.cpu import blockwise
+from psychocounsel.model.gpu import flex
 from psychocounsel.model.packing_check import check_packing
 from psychocounsel.model.policy import Policy
 from tests.support.harness import ARCHITECTURES, random_groups, small_lm

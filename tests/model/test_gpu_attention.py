@@ -11,7 +11,7 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.layout import Layout
 from psychocounsel.errors import UserError
 from psychocounsel.model import attention as ways
-from psychocounsel.model import flex
+from psychocounsel.model.gpu import flex
 from psychocounsel.model.policy import Policy
 from psychocounsel.model.varlen import by_sequence
 from tests.support.harness import random_groups, small_lm

@@ -47,6 +47,7 @@ def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, d
         "weights_dtype": str(weights_dtype(config, dtype)),
         "autocast": deepspeed_config(config, algorithm, dtype)["torch_autocast"]["enabled"],
         "quantise": quantise,
+        "kernels": config.model.kernels,
         "temperature": training_temperature(config),
         "device": device.type,
         "versions": {name: version(name) for name in libraries},

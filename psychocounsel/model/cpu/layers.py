@@ -19,6 +19,8 @@ def adopt(module: nn.Module) -> None:
     Embedding.adopt(module)
     for layer in module.modules():
         kind = type(layer).__name__
+        if "forward" in vars(layer):
+            continue  # it has a kernel of another library
         if kind in _NORMS:
             layer.__class__ = RMSNorm
         elif kind in _MLPS and type(layer.act_fn).__name__ in _SILU and type(layer.down_proj) is Linear:

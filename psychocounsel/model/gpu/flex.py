@@ -1,15 +1,10 @@
 """FlexAttention over packed batches: a mask in blocks, of which the empty ones cost nothing.
 
 Its kernels are compiled at first use, and again for what differs between calls. Widths of rows do not: they are dynamic.
-Triton, which compiles them, builds a small C module for each.
 """
 
-import os
-import shutil
-import sysconfig
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,28 +86,3 @@ def register_flex() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(FLEX, flex_attention)
-
-
-# -- what Triton needs, whoever uses it
-
-
-def lacking() -> str:
-    """What Triton would not find on this machine; empty if it finds all."""
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "a C compiler (gcc)"
-    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        return "the headers of Python (Python.h; the package python3-dev)"
-    return ""
-
-
-def require_compiler(setting: str, instead: str) -> None:
-    """Refuse `setting`, whose kernels Triton builds, where it cannot; `instead` is what does without.
-
-    Raises:
-        UserError: naming what to install.
-    """
-    if missing := lacking():
-        raise UserError(
-            f"{setting}: its GPU kernels are built here at first use, and {missing} is missing: install it, "
-            f"load a module that has it, or use {instead}"
-        )
