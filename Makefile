@@ -2,12 +2,13 @@
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
 # make extras  set up $(VENV)-extras, where tests of Presidio, lm-eval and Inspect run
+# make gpu-check   what the first GPU is to show: ten minutes, a table and gpu-check.json
 # make tiny    build the shipped models anew
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow proofs lint vllm extras tiny
+.PHONY: train test test-slow proofs lint vllm extras tiny gpu-check
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
@@ -47,6 +48,12 @@ lint: $(VENV)/.installed-dev
 vllm: $(VENV)/.installed-vllm
 
 extras: $(VENV)-extras/.installed
+
+# Uses what is installed: a CUDA build of torch, and vLLM, Liger and TRL where they are there. PYTHON_ON_GPU=FILE is another
+# interpreter than that of $(VENV).
+PYTHON_ON_GPU ?= $(BIN)/python
+gpu-check:
+	$(PYTHON_ON_GPU) -m benchmarks.gpu_check --output gpu-check.json
 
 tiny: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.model.build_tiny

@@ -1,0 +1,120 @@
+"""Rows of vLLM: an engine that sleeps, wakes and loads weights again, and a server that gets weights by NCCL."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.training_runs import ROOT
+from psychocounsel.data.group import Group, read_groups
+
+Verdict = tuple[bool, str, dict[str, Any]]
+
+_ALLOWED = 0.1  # nats: the mean difference of vLLM's log-probabilities to training's, in bf16
+_TOKENS = 32
+_ONLINE = (
+    *("algo=online_dpo", "rollout=vllm_server", "cluster.processes=1", "max_steps=3", "data.limit=64", "eval.every=0"),
+    *("global_batch_size=8", "algo.warmup=0"),
+)
+
+
+def vllm(folder: Path, data: Path) -> Verdict:
+    return reload(("cluster.device=cuda", f"paths.cache={folder / 'cache'}"))
+
+
+def reload(overrides: tuple[str, ...]) -> Verdict:
+    """Greedy tokens of an engine: before a rest, after it, with other weights, and with the first weights again."""
+    policy = _Policy(overrides)
+    first, difference = policy.write(0)
+    policy.rollout.rest()
+    woken, _ = policy.write(0)
+    policy.move(1.0)
+    other, _ = policy.write(1)
+    policy.move(-1.0)
+    back, _ = policy.write(2)
+    checks = {
+        "equal after sleep": woken == first,
+        "new weights write otherwise": other != first,
+        "equal with the first weights again": back == first,
+        f"log-probabilities within {_ALLOWED:g} nats of training's": difference <= _ALLOWED,
+    }
+    wrong = [name for name, holds in checks.items() if not holds]
+    said = f"not {', not '.join(wrong)}" if wrong else "equal tokens after sleep and after new weights"
+    return not wrong, f"{said}; log-probabilities differ by {difference:.1e}", {"checks": checks, "nats": difference}
+
+
+class _Policy:
+    """The shipped model in a training engine, with vLLM beside it."""
+
+    def __init__(self, overrides: tuple[str, ...]) -> None:
+        import torch
+
+        from psychocounsel.distributed.world import World
+        from psychocounsel.engine.engines import build_engine
+        from psychocounsel.model.load import load_chat_format
+        from psychocounsel.settings import config as configs
+
+        typed = ["algo=online_dpo", "rollout=vllm", "cluster.processes=1", *overrides]
+        config: Any = configs.check(configs.compose(typed))
+        tokenizer, chat = load_chat_format(config.model)
+        world = World(0, 1)
+        self.engine = build_engine(config, configs.build(config, "algo"), world, tokenizer)
+        self.rollout = configs.build(config, "rollout").open(config, self.engine, tokenizer, [chat.end_token()], world)
+        trained = [parameter for parameter in self.engine.module.parameters() if parameter.requires_grad]
+        torch.manual_seed(3)
+        self._moves = [(parameter, 0.02 * torch.randn_like(parameter)) for parameter in trained]
+        self._kept = [parameter.detach().clone() for parameter in trained]
+
+    def move(self, sign: float) -> None:
+        """Other weights, or with a negative sign exactly the first ones."""
+        import torch
+
+        with torch.no_grad():
+            for (parameter, by), kept in zip(self._moves, self._kept, strict=True):
+                parameter.copy_(kept + by if sign > 0 else kept)
+
+    def write(self, version: int) -> tuple[list[list[int]], float]:
+        """Greedy tokens with the weights of now, and the mean difference of their log-probabilities to training's."""
+        import torch
+
+        from psychocounsel.data.batch import build_batch
+        from psychocounsel.rollout.base import Sampling
+
+        rng = np.random.default_rng(7)
+        groups = [Group(str(n), rng.integers(3, 2000, length, dtype=np.int32)) for n, length in enumerate((5, 30, 12))]
+        self.rollout.sync(version)
+        made = self.rollout.generate(groups, Sampling(1, 0.0, _TOKENS, 128, 0))
+        attention = self.engine.module.attention
+        batch = build_batch([made], multiple=attention.multiple).to(self.engine.deepspeed.device)
+        self.engine.train(False)
+        with torch.no_grad():
+            pieces = self.engine.module.pieces(self.engine(batch), batch)
+        replies = [reply for group in made for reply in group.completions]
+        ours = [values for group in pieces for values in group]
+        gaps = [np.abs(values - reply.logprobs) for values, reply in zip(ours, replies, strict=True)]
+        return [reply.ids.tolist() for reply in replies], float(np.concatenate(gaps).mean())
+
+
+def nccl(folder: Path, data: Path) -> Verdict:
+    """Replies of three rounds with a server on the second GPU: weights by NCCL, and the same run with weights by HTTP."""
+    replies = {}
+    for transfer in ("collective", "http"):
+        run = folder / transfer
+        typed = [*_ONLINE, "cluster.device=cuda", f"rollout.transfer={transfer}", f"run_dir={run}"]
+        environment = os.environ | {"PSYCHOCOUNSEL_CACHE": str(folder / "cache")}
+        command = [sys.executable, "-m", "psychocounsel.train", *typed]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"rollout.transfer={transfer}: {done.stderr.strip().splitlines()[-1]}")
+        replies[transfer] = tokens_of(run)
+    count = len(replies["http"])
+    equal = sum(one == other for one, other in zip(replies["collective"], replies["http"], strict=True))
+    return equal == count > 0, f"{equal} of {count} replies are equal", {"equal": equal, "replies": count}
+
+
+def tokens_of(run: Path) -> list[list[int]]:
+    files = sorted(run.glob("rounds/*/shard-*.parquet"))
+    return [reply.ids.tolist() for file in files for group in read_groups(file) for reply in group.completions]

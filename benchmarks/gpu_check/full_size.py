@@ -1,0 +1,115 @@
+"""Rows at full size: the estimate of memory, MFU, and DPO beside TRL, with random weights."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sizes import CUDA, Sizes, llama
+from benchmarks.training_runs import ROOT, Bench, call, run_ours, step_lines
+from psychocounsel.cluster import memory
+from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.rundir.run_config import read_config
+
+Verdict = tuple[bool, str, dict[str, Any]]
+
+_MFU_GOAL = 0.5
+_ESTIMATE_GOAL = 0.1
+_WARM_UP = 2  # steps: kernels are loaded, and the allocator finds its blocks
+_1B = CUDA["1b"]
+_WIDE = replace(_1B, models={"small": llama(4096, 4, 32, 8, 14_336, 128_256)}, mfu_pairs=64)
+
+
+def mfu_1b(folder: Path, data: Path) -> Verdict:
+    return mfu(make_bench(folder, data, _1B))
+
+
+def mfu_8b_wide(folder: Path, data: Path) -> Verdict:
+    return mfu(make_bench(folder, data, _WIDE))
+
+
+def mfu(bench: Bench) -> Verdict:
+    """MFU of DPO in bf16 at ZeRO-1 on one GPU, without the steps that warm up."""
+    tokens = bench.sizes.mfu_micro_batch_tokens
+    run_ours(bench, "dpo", "mfu", steps=5, zero=1, micro_batch_tokens=tokens)
+    steps = step_lines(bench.last / "run")[_WARM_UP:]
+    value = sum(step["mfu"] for step in steps) / len(steps)
+    rate, peak = steps[-1]["tokens_per_second"], steps[-1]["peak_memory_gb"]
+    values = {"mfu": value, "tokens_per_second": rate, "peak_memory_gb": peak}
+    return value >= _MFU_GOAL, f"{value:.1%}, {rate:,.0f} tokens/s, {peak:.1f} GB", values
+
+
+def estimate(folder: Path, data: Path) -> Verdict:
+    bench = make_bench(folder, data, _1B)
+    runs = ({"zero": 1}, {"zero": 2, "model.gradient_checkpointing": "true"})
+    found = {", ".join(f"{key}={value}" for key, value in more.items()): estimated(bench, more) for more in runs}
+    errors = {name: values["estimate_gb"] / values["peak_gb"] - 1 for name, values in found.items()}
+    parts = [
+        f"{name}: {values['estimate_gb']:.1f} for {values['peak_gb']:.1f} GB ({errors[name]:+.0%})"
+        for name, values in found.items()
+    ]
+    return max(map(abs, errors.values())) <= _ESTIMATE_GOAL, "; ".join(parts), found
+
+
+def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
+    """The estimate for a run of DPO with the overrides `more`, and what torch allocated at its peak, in 10^9 bytes.
+
+    What the estimate counts for CUDA itself is left out: torch does not see it.
+    """
+    run_ours(bench, "dpo", "mfu", steps=3, **more)
+    run = bench.last / "run"
+    config = read_config(run)
+    shape = memory.trained_shape(config)
+    assert shape is not None, "the model's config.json lies beside its weights"
+    total = memory.estimate(shape, config, 1).total - memory.RUNTIME
+    return {"estimate_gb": total / 1e9, "peak_gb": step_lines(run)[-1]["peak_memory_gb"]}
+
+
+def trl(folder: Path, data: Path) -> Verdict:
+    """One repeat of the benchmark's DPO case, and TRL with one micro-batch."""
+    output = folder / "offline.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.offline",
+        "--device",
+        "cuda",
+        "--cases",
+        "dpo,memory",
+        "--repeats",
+        "1",
+    ]
+    command += ["--trl-micro-batch", "8", "--data", str(data), "--output", str(output), "--scratch", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
+    cases = json.loads(output.read_text())["cases"]
+    ratio, share = cases["dpo"]["value"], cases["memory"]["value"]
+    return ratio >= 1, f"{ratio:.2f}x as fast as TRL, {share:.2f}x its memory", {"ratio": ratio, "memory_ratio": share}
+
+
+def make_bench(folder: Path, data: Path, sizes: Sizes, device: str = "cuda") -> Bench:
+    """A tokenizer, models with random weights and rows, as `benchmarks.offline` has them."""
+    bench = Bench(folder, sizes, device, os.cpu_count() or 1, [])
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    spec = {"folder": str(folder), "data": str(data), "sizes": asdict(sizes), "dtype": dtype}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    call(bench, "-m", "benchmarks.make_inputs", str(folder / "spec.json"))
+    return bench
+
+
+def write_sample_pairs(file: Path) -> None:
+    """The shipped sample as pairs of texts: the best rated reply of a speech with each other one."""
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in _sample_pairs()), encoding="utf-8")
+
+
+def _sample_pairs() -> Iterator[dict[str, str]]:
+    for _, row in sample_rows():
+        replies = sorted(row["replies"], key=lambda reply: -sum(reply["ratings"].values()))
+        for chosen, rejected in itertools.product(replies[:1], replies[1:]):
+            yield {"prompt": row["prompt"], "chosen": chosen["text"], "rejected": rejected["text"]}

@@ -1,0 +1,108 @@
+"""Runs rows, each in a process of its own, so that one that breaks or hangs leaves the others alone."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_check.check_rows import Row
+from benchmarks.training_runs import ROOT
+
+PASSED, MISSED, FAILED, NOT_RUN = "passed", "missed", "FAILED", "not run"
+_PROBE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """`result` is PASSED, MISSED (it ran, and its figure misses the goal), FAILED or NOT_RUN; `figure` says why, too."""
+
+    name: str
+    about: str
+    result: str
+    figure: str
+    goal: str
+    seconds: float
+    values: dict[str, Any]
+
+
+def what_is_here() -> dict[str, Any]:
+    """Versions, GPUs and driver, asked in another process: this one keeps no GPU busy."""
+    command = [sys.executable, "-m", "benchmarks.gpu_check.one_row", "probe"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_PROBE_SECONDS)
+    if done.returncode:
+        sys.exit(f"torch cannot be imported here: {_last_line(done.stderr)}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def results(rows: Sequence[Row], here: dict[str, Any], arguments: Sequence[str], ends: float) -> Iterator[RowResult]:
+    """The rows' results one by one; a row that `ends` (seconds of time.monotonic) leaves no time for is not run."""
+    for row in rows:
+        why = missing(row, here)
+        left = ends - time.monotonic()
+        if not why and left < min(60, row.seconds):
+            why = "no time is left: --only runs it alone, --minutes gives more"
+        if why:
+            yield RowResult(row.name, row.about, NOT_RUN, why, row.goal, 0.0, {})
+        else:
+            yield run(row, [sys.executable, "-m", "benchmarks.gpu_check.one_row", row.function, *arguments], left)
+
+
+def missing(row: Row, here: dict[str, Any]) -> str:
+    """What `row` needs and this machine lacks; empty if it lacks nothing."""
+    if len(here["gpus"]) < row.gpus:
+        return f"needs {row.gpus} GPUs" if here["gpus"] else "no GPU that torch can use"
+    absent = [package for package in row.packages if not here["packages"].get(package)]
+    return f"{absent[0]} is not installed" if absent else ""
+
+
+def run(row: Row, command: Sequence[str], most_seconds: float) -> RowResult:
+    """Run `command` in a session of its own, which ends with it. Its last line of output is a JSON object."""
+    started, seconds = time.monotonic(), min(row.seconds, most_seconds)
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=errors, start_new_session=True)
+        try:
+            code: int | None = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+        took = time.monotonic() - started
+        said.seek(0)
+        errors.seek(0)
+        result, figure, values = _read(code, said.read(), errors.read(), seconds)
+    return RowResult(row.name, row.about, result, figure, row.goal, took, values)
+
+
+def _read(code: int | None, said: str, errors: str, seconds: float) -> tuple[str, str, dict[str, Any]]:
+    if code is None:
+        return FAILED, f"took more than {seconds:.0f} s", {}
+    if code:
+        return FAILED, _last_line(errors) or f"ended with exit code {code}", {"errors": errors[-4000:]}
+    found = json.loads(said.splitlines()[-1])
+    return found["result"], found["figure"], found["values"]
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else ""
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """End the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def scratch(folder: Path | None) -> Any:
+    """A folder for models and runs, removed at the end."""
+    return tempfile.TemporaryDirectory(prefix="psychocounsel-gpu-check-", dir=folder)

@@ -1,0 +1,123 @@
+"""The check of the first GPU: its runner, its comparisons as far as a CPU can show them, and its table."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu_check.attention_error import attention, distances, verdict
+from benchmarks.gpu_check.check_rows import NAMES, Row
+from benchmarks.gpu_check.full_size import make_bench, mfu, write_sample_pairs
+from benchmarks.gpu_check.running import FAILED, MISSED, NOT_RUN, PASSED, missing, results, run
+from benchmarks.gpu_check.table import line, markdown
+from benchmarks.gpu_check.training_equality import compare, difference
+from benchmarks.sizes import SMOKE
+from tests.support.harness import ROOT
+
+HERE: dict[str, Any] = {"python": "3.11", "packages": {"vllm": None, "trl": "1.16"}, "gpus": [{"name": "G", "gb": 80}]}
+
+
+def row(name: str = "r", seconds: int = 20, gpus: int = 1, packages: tuple[str, ...] = ()) -> Row:
+    return Row(name, "about", "file:function", "goal", seconds, gpus, packages)
+
+
+def test_without_a_gpu_every_row_says_so_and_the_check_ends_well(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--output", str(tmp_path / "check.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert [each["name"] for each in report["rows"]] == list(NAMES)
+    assert {(each["result"], each["figure"]) for each in report["rows"]} == {(NOT_RUN, "no GPU that torch can use")}
+    assert report["packages"]["torch"] == torch.__version__
+
+
+def test_a_row_needs_gpus_packages_and_time() -> None:
+    assert missing(row(), HERE) == ""
+    assert missing(row(gpus=2), HERE) == "needs 2 GPUs"
+    assert missing(row(packages=("trl", "vllm")), HERE) == "vllm is not installed"
+    (late,) = results([row()], HERE, [], ends=time.monotonic() + 5)
+    assert late.result == NOT_RUN and late.figure.startswith("no time is left")
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "figure"),
+    [
+        ('print(\'noise\'); print(\'{"result": "passed", "figure": "1", "values": {}}\')', PASSED, "1"),
+        ("raise ValueError('no kernel image')", FAILED, "ValueError: no kernel image"),
+        ("import os; os.abort()", FAILED, "ended with exit code -6"),
+    ],
+)
+def test_what_a_row_comes_to(code: str, result: str, figure: str) -> None:
+    found = run(row(), [sys.executable, "-c", code], 20)
+    assert (found.result, found.figure) == (result, figure)
+
+
+def test_a_row_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '99']); print(p.pid, file=open(sys.argv[1], 'w')); p.wait()"
+    found = run(row(seconds=2), [sys.executable, "-c", code, str(tmp_path / "pid")], 20)
+    assert (found.result, found.figure) == (FAILED, "took more than 2 s") and found.seconds < 10
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}/stat").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the row's child lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_varlen_attention_passes_on_the_cpu(dtype: torch.dtype) -> None:
+    met, figure, errors = attention("varlen", ("llama", "mistral"), "cpu", dtype)
+    assert met, figure
+    largest = 1e-5 if dtype == torch.float32 else 0.05
+    assert all(0 < error < largest for each in errors.values() for error in each["varlen"].values())
+
+
+def test_a_kernel_that_errs_more_than_rounding_misses_the_goal() -> None:
+    truth = {"logprobs": torch.tensor([3.0, 4.0])}
+    plain, worse = ({"logprobs": truth["logprobs"] + by} for by in (0.01, 0.02))
+    errors = {"plain": distances(plain, truth), "other": distances(worse, truth)}
+    assert errors["plain"]["logprobs"] == pytest.approx(0.01 * 2**0.5 / 5, rel=1e-3)
+    assert verdict({"llama": errors}, "plain", "other")[0] is False
+    assert verdict({"llama": errors | {"other": errors["plain"]}}, "plain", "other")[0] is True
+
+
+@pytest.mark.slow
+def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Path) -> None:
+    met, figure, differences = compare(tmp_path, ("1", "3"), "cpu")
+    assert met and set(differences) == {"1", "3"}, figure
+    assert difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
+    with pytest.raises(RuntimeError, match="zero=2_offload: .*there is no GPU here"):
+        compare(tmp_path / "offload", ("2_offload",), "cpu")
+
+
+@pytest.mark.slow
+def test_mfu_of_random_weights_is_measured(tmp_path: Path) -> None:
+    write_sample_pairs(tmp_path / "pairs.jsonl")
+    _, figure, values = mfu(make_bench(tmp_path, tmp_path / "pairs.jsonl", SMOKE, "cpu"))
+    assert 0 < values["mfu"] < 1 and values["tokens_per_second"] > 0 and figure.endswith(" GB")
+
+
+def test_the_table_has_a_row_for_each_check() -> None:
+    found = run(row("varlen"), [sys.executable, "-c", "raise ValueError('a | b')"], 20)
+    report = HERE | {"date": "2026-11-24T10:00+00:00", "rows": [vars(found)]}
+    last = markdown(report).splitlines()[-1]
+    assert last == "| about | FAILED | ValueError: a \\| b | goal |"
+    assert markdown(report).startswith("2026-11-24: G (80 GB); Python 3.11")
+    assert line(vars(found)).startswith("varlen       FAILED") and MISSED not in line(vars(found))
+
+
+def test_unknown_rows_and_files_are_refused() -> None:
+    for typed, message in (
+        (["--only", "varlan"], "rows are varlen, flex"),
+        (["--table", "nope"], "there is no such file"),
+    ):
+        command = [sys.executable, "-m", "benchmarks.gpu_check", *typed]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
+        assert done.returncode == 2 and message in done.stderr
