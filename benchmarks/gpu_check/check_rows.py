@@ -9,7 +9,8 @@ MODULE = "benchmarks.gpu_check."
 class Row:
     """One check. `function` is MODULE:NAME below `benchmarks.gpu_check`.
 
-    A row runs if its `packages` can be imported and there are `gpus` GPUs; it fails after `seconds`.
+    A row runs if its `packages` can be imported and there are `gpus` GPUs; it fails after `seconds`. Where `is_target`, a
+    figure that misses the goal is no failure.
     """
 
     name: str
@@ -19,24 +20,80 @@ class Row:
     seconds: int = 120
     gpus: int = 1
     packages: tuple[str, ...] = ()
+    is_target: bool = False
 
 
 ROWS = (
-    Row("varlen", "attention=varlen, forward and backward, beside dense", "attention_error:varlen", "error <= 1.5 x dense"),
-    Row("flex", "attention=flex, forward and backward, beside dense", "attention_error:flex", "error <= 1.5 x dense", 180),
-    Row("liger", "kernels=liger, forward and backward, beside plain", "attention_error:liger", "error <= 1.5 x plain",
-        packages=("liger_kernel",)),
-    Row("zero", "3 DPO steps at each ZeRO stage and offload, beside the CPU", "training_equality:zero", "difference <= 0.1 %",
-        240),
-    Row("vllm", "vLLM sleeps, wakes and loads weights again", "engine_reload:vllm", "equal greedy tokens", 240,
-        packages=("vllm",)),
-    Row("nccl", "online DPO with a server that gets weights by NCCL", "engine_reload:nccl", "replies as by HTTP", 300, 2,
-        ("vllm",)),
-    Row("estimate", "estimated memory of DPO at 1B beside the measured peak", "full_size:estimate", "within 10 %", 240),
-    Row("mfu_1b", "MFU of DPO with Llama 3.2 1B's geometry", "full_size:mfu_1b", "50 %", 180),
-    Row("mfu_8b_wide", "MFU of DPO with four layers as wide as Llama 3.1 8B's", "full_size:mfu_8b_wide", "50 %", 180),
-    Row("trl", "benchmarks.offline --device cuda: DPO at 1B beside TRL", "full_size:trl", "at least 1x", 300,
-        packages=("trl",)),
-)  # fmt: skip
+    Row(
+        "varlen",
+        "attention=varlen, forward and backward, beside dense",
+        "attention_error:varlen",
+        "error <= 1.5 x dense",
+    ),
+    Row(
+        "flex",
+        "attention=flex, forward and backward, beside dense",
+        "attention_error:flex",
+        "error <= 1.5 x dense",
+        180,
+    ),
+    Row(
+        "liger",
+        "kernels=liger, forward and backward, beside plain",
+        "attention_error:liger",
+        "error <= 1.5 x plain",
+        packages=("liger_kernel",),
+    ),
+    Row(
+        "zero",
+        "3 DPO steps at each ZeRO stage and offload, beside the CPU",
+        "training_equality:zero",
+        "difference <= 0.1 %",
+        240,
+    ),
+    Row(
+        "vllm",
+        "vLLM sleeps, wakes and loads weights again",
+        "engine_reload:vllm",
+        "equal greedy tokens",
+        240,
+        packages=("vllm",),
+    ),
+    Row(
+        "nccl",
+        "online DPO with a server that gets weights by NCCL",
+        "engine_reload:nccl",
+        "replies as by HTTP",
+        300,
+        2,
+        ("vllm",),
+    ),
+    Row(
+        "estimate",
+        "estimated memory of DPO at 1B beside the measured peak",
+        "full_size:estimate",
+        "within 10 %",
+        240,
+        is_target=True,
+    ),
+    Row("mfu_1b", "MFU of DPO with Llama 3.2 1B's geometry", "full_size:mfu_1b", "50 %", 180, is_target=True),
+    Row(
+        "mfu_8b_wide",
+        "MFU of DPO with four layers as wide as Llama 3.1 8B's",
+        "full_size:mfu_8b_wide",
+        "50 %",
+        180,
+        is_target=True,
+    ),
+    Row(
+        "trl",
+        "benchmarks.offline --device cuda: DPO at 1B beside TRL",
+        "full_size:trl",
+        "at least 1x",
+        300,
+        packages=("trl",),
+        is_target=True,
+    ),
+)
 
 NAMES = tuple(row.name for row in ROWS)

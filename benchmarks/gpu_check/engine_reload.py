@@ -22,7 +22,8 @@ _ONLINE = (
 
 
 def vllm(folder: Path, data: Path) -> Verdict:
-    return reload(("cluster.device=cuda", f"paths.cache={folder / 'cache'}"))
+    os.environ["PSYCHOCOUNSEL_DEVICE"] = "cuda"  # as the launcher tells a run's processes
+    return reload(("cluster.device=cuda", "model.dtype=bf16", f"paths.cache={folder / 'cache'}"))
 
 
 def reload(overrides: tuple[str, ...]) -> Verdict:

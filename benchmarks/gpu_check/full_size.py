@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sizes import CUDA, Sizes, llama
+from benchmarks.sizes import CUDA, SMOKE, Sizes, llama
 from benchmarks.training_runs import ROOT, Bench, call, run_ours, step_lines
 from psychocounsel.cluster import memory
 from psychocounsel.data.sample_rows import sample_rows
@@ -21,8 +21,9 @@ Verdict = tuple[bool, str, dict[str, Any]]
 _MFU_GOAL = 0.5
 _ESTIMATE_GOAL = 0.1
 _WARM_UP = 2  # steps: kernels are loaded, and the allocator finds its blocks
-_1B = CUDA["1b"]
-_WIDE = replace(_1B, models={"small": llama(4096, 4, 32, 8, 14_336, 128_256)}, mfu_pairs=64)
+_SMALL = SMOKE.models["small"]  # also of the reward model, which nobody trains here
+_1B = replace(CUDA["1b"], models={"small": _SMALL, "large": CUDA["1b"].models["large"]}, scaling_pairs=(1, 1))
+_WIDE = replace(_1B, models={"small": _SMALL, "large": llama(4096, 4, 32, 8, 14_336, 128_256)}, mfu_pairs=64)
 
 
 def mfu_1b(folder: Path, data: Path) -> Verdict:
@@ -36,7 +37,7 @@ def mfu_8b_wide(folder: Path, data: Path) -> Verdict:
 def mfu(bench: Bench) -> Verdict:
     """MFU of DPO in bf16 at ZeRO-1 on one GPU, without the steps that warm up."""
     tokens = bench.sizes.mfu_micro_batch_tokens
-    run_ours(bench, "dpo", "mfu", steps=5, zero=1, micro_batch_tokens=tokens)
+    run_ours(bench, "dpo", "mfu", model="large", max_steps=5, zero=1, micro_batch_tokens=tokens)
     steps = step_lines(bench.last / "run")[_WARM_UP:]
     value = sum(step["mfu"] for step in steps) / len(steps)
     rate, peak = steps[-1]["tokens_per_second"], steps[-1]["peak_memory_gb"]
@@ -61,7 +62,7 @@ def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
 
     What the estimate counts for CUDA itself is left out: torch does not see it.
     """
-    run_ours(bench, "dpo", "mfu", steps=3, **more)
+    run_ours(bench, "dpo", "mfu", model="large", max_steps=3, **more)
     run = bench.last / "run"
     config = read_config(run)
     shape = memory.trained_shape(config)

@@ -22,7 +22,7 @@ _PROBE_SECONDS = 120
 
 @dataclass(frozen=True)
 class RowResult:
-    """`result` is PASSED, MISSED (it ran, and its figure misses the goal), FAILED or NOT_RUN; `figure` says why, too."""
+    """`result` is PASSED, MISSED (a target that the figure does not reach), FAILED or NOT_RUN; `figure` says why, too."""
 
     name: str
     about: str
@@ -79,6 +79,8 @@ def run(row: Row, command: Sequence[str], most_seconds: float) -> RowResult:
         said.seek(0)
         errors.seek(0)
         result, figure, values = _read(code, said.read(), errors.read(), seconds)
+    if result == MISSED and not row.is_target:
+        result = FAILED
     return RowResult(row.name, row.about, result, figure, row.goal, took, values)
 
 

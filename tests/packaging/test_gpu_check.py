@@ -60,6 +60,13 @@ def test_what_a_row_comes_to(code: str, result: str, figure: str) -> None:
     assert (found.result, found.figure) == (result, figure)
 
 
+@pytest.mark.parametrize(("is_target", "result"), [(True, MISSED), (False, FAILED)])
+def test_a_missed_target_is_no_failure(is_target: bool, result: str) -> None:
+    code = 'print(\'{"result": "missed", "figure": "40 %", "values": {}}\')'
+    asked = Row("r", "about", "file:function", "50 %", is_target=is_target)
+    assert run(asked, [sys.executable, "-c", code], 20).result == result
+
+
 def test_a_row_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
     code = "import subprocess, sys; p = subprocess.Popen(['sleep', '99']); print(p.pid, file=open(sys.argv[1], 'w')); p.wait()"
     found = run(row(seconds=2), [sys.executable, "-c", code, str(tmp_path / "pid")], 20)
@@ -95,6 +102,18 @@ def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Pat
     assert difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
     with pytest.raises(RuntimeError, match="zero=2_offload: .*there is no GPU here"):
         compare(tmp_path / "offload", ("2_offload",), "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("vllm")
+def test_an_engine_that_loads_weights_again_writes_the_same(tmp_path: Path) -> None:
+    code = "import os, sys; from benchmarks.gpu_check.engine_reload import reload; print(*reload(tuple(sys.argv[1:]))[:2]); "
+    code += "sys.stdout.flush(); os._exit(0)"  # as a worker ends
+    command = [sys.executable, "-c", code, f"paths.cache={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.stdout.splitlines()[-1].startswith("True equal tokens after sleep and after new weights"), done.stderr[
+        -2000:
+    ]
 
 
 @pytest.mark.slow
