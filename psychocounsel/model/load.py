@@ -146,7 +146,7 @@ def load_weights(
 
 def ready_to_train(lm: Any, model: DictConfig) -> Any:
     lm.config.use_cache = False
-    if model.kernels == "liger":
+    if model.get("kernels") == "liger":
         use_liger(lm, model.path)
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -40,7 +40,8 @@ def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, d
     Not the adapter, which is off; but with one a model is loaded in another dtype at ZeRO-0.
     """
     dtype, quantise = model_dtype(config.model, device), config.model.quantise
-    libraries = ("torch", "transformers", *(["bitsandbytes"] if quantise else []))
+    libraries = ["torch", "transformers", *(["bitsandbytes"] if quantise else [])]
+    libraries += ["liger-kernel"] if config.model.kernels == "liger" else []
     return {
         "weights": weights,
         "dtype": str(dtype),
