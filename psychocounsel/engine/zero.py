@@ -13,12 +13,17 @@ from psychocounsel.model.gradients import add_in_place
 from psychocounsel.model.packed import PackedModel
 
 
-def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> dict[str, Any]:
-    """The DeepSpeed configuration of an engine; the loop owns accumulation, schedule and loss scaling."""
+def deepspeed_config(
+    config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, on_gpu: bool = False
+) -> dict[str, Any]:
+    """The DeepSpeed configuration of an engine; the loop owns accumulation, schedule and loss scaling.
+
+    `on_gpu`: stages 2 and 3 reduce the gradients of one bucket while the backward pass computes those of the next.
+    """
     zero = config.zero
     optimization: dict[str, Any] = {
         "stage": zero.stage,
-        "overlap_comm": False,  # the loop accumulates without DeepSpeed's help, which stage 3 allows only so
+        "overlap_comm": on_gpu and zero.stage >= 2,  # at stage 1 gradients are reduced once a step, at its end
         "contiguous_gradients": True,
         "reduce_bucket_size": zero.bucket_elements,
         "allgather_bucket_size": zero.bucket_elements,
@@ -39,7 +44,7 @@ def deepspeed_config(config: DictConfig, algorithm: Algorithm, dtype: torch.dtyp
         "bf16": {"enabled": dtype == torch.bfloat16 and not autocast},
         "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
+        "communication_data_type": zero.reduce_dtype,
         "zero_optimization": optimization,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled at first use
@@ -74,7 +79,8 @@ class Engine:
         )
         self.module, self.dtype = module, dtype
         frozen = any(not parameter.requires_grad for parameter in module.parameters())
-        settings = deepspeed_config(config, algorithm, dtype)
+        on_gpu = deepspeed.accelerator.get_accelerator().device_name() == "cuda"
+        settings = deepspeed_config(config, algorithm, dtype, on_gpu)
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         if config.zero.stage == 0 and not frozen and self.deepspeed.device.type == "cpu":
             for each in (module, *self._replicas):

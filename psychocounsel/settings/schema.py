@@ -98,6 +98,7 @@ class ZeroConfig:
     offload_optimizer: bool = False
     offload_parameters: bool = False
     bucket_elements: int = option(500_000_000, at_least=1)
+    reduce_dtype: str = option("fp32", choices=("fp32", "bf16"))  # in which gradients of ranks are summed
     persistence_elements: int = option(100_000, at_least=0)  # stage 3: smaller parameters stay whole on every rank
 
 
