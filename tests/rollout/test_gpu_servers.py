@@ -39,9 +39,7 @@ def test_servers_have_the_gpus_after_those_of_training(
 
 
 def test_a_server_without_a_gpu_is_refused_before_the_start() -> None:
-    with pytest.raises(
-        UserError, match="need 1 of .*, and 0 are left beside its 8 of training: use cluster.processes=7, "
-    ):
+    with pytest.raises(UserError, match="need 1 of .*, and 0 are left beside its 8 of training: use cluster.processes=7, "):
         gpus_of_servers([*"01234567"], 8, 1, 1)
     with pytest.raises(UserError, match="and 1 are left beside its 1 of training: use cluster.server_nodes=1 "):
         gpus_of_servers([*"01"], 1, 1, 2)
