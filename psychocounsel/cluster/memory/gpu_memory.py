@@ -82,7 +82,7 @@ def _add_buffers(
         held["gathered weights and buckets"] = stays
     if backward := max(each for _, each in parts):
         training["buckets"] = backward
-    if zero.stage in (1, 2) and not zero.offload_optimizer:  # the step makes one tensor of the partition's gradients
+    if zero.stage == 2 and not zero.offload_optimizer:  # the step makes one tensor of the partition's gradients
         flat = 4 * max(learning for _, learning, _ in trained) / gpus
         if (more := flat - sum(training.values())) > 0:
             training["step"] = more

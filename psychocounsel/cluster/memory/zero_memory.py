@@ -1,7 +1,7 @@
 """Bytes on a GPU of what DeepSpeed's ZeRO keeps of a trained model, and of the buffers that it works with."""
 
 _LIVE = 1_050_000_000  # weights that stage 3 gathers at once: stage3_max_live_parameters and a prefetch bucket
-_STAGE_0_BUCKET = 500_000_000  # gradients that DeepSpeed's engine sums over ranks at once
+_ENGINE_BUCKET = 500_000_000  # gradients that DeepSpeed's engine sums over ranks at once, at stages 0 and 1
 
 
 def model_states(
@@ -15,13 +15,13 @@ def model_states(
     """Bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
 
     Stages 2 and 3 as DeepSpeed's own estimators count them (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
-    Stage 0 has weights, gradients and both moments in float32, and casts weights to bfloat16; stage 1 keeps the float32
-    gradients whole, and at the step those of its partition besides.
+    Stage 0 has weights, gradients and both moments in float32, and casts weights to bfloat16; at stage 1
+    DeepSpeed's bfloat16 optimizer keeps weights and float32 gradients whole.
     """
     if stage == 0:
         return 18.0 * parameters
     if stage == 1:
-        return 6 * parameters + (0 if offload_optimizer else 16 * parameters / gpus)
+        return 6 * parameters + (0 if offload_optimizer else 12 * parameters / gpus)
     if stage == 2:
         return 2 * parameters if offload_optimizer else 2 * parameters + 18 * parameters / gpus
     if offload_optimizer:
@@ -39,10 +39,8 @@ def bucket_memory(
     than the buffer goes alone.
     """
     filled = min(parameters, max(bucket, largest))
-    if stage == 0:
-        return 0.0, 4.0 * min(parameters, _STAGE_0_BUCKET) if gpus > 1 else 0.0
-    if stage == 1:
-        return 0.0, 4.0 * bucket
+    if stage < 2:  # the gradient with which a bucket is full is in it, too
+        return 0.0, 4.0 * min(parameters, _ENGINE_BUCKET + largest) if gpus > 1 else 0.0
     if stage == 2:  # the buffer in bfloat16, its float32 copy, the gradient that comes next
         return 0.0, 2.0 * bucket + 4.0 * filled + 2.0 * min(largest, parameters)
     alone = 8.0 * largest if bucket < largest <= parameters else 0.0  # in float32, and cut for the ranks
