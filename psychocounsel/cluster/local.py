@@ -15,6 +15,7 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
+from psychocounsel.cluster.memory import memory_line
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
@@ -81,6 +82,15 @@ class Local(Cluster):
             if not all(is_finished(run.run_dir) for run in runs_of(parent)):
                 raise UserError(f"after={parent}: has not finished, and cluster=local waits for nothing: run it first")
         super().select(jobs)
+
+    def describe(self, jobs: list[Job]) -> str:
+        """The jobs, and what their models need on GPUs: of those here, or of eight where there are none."""
+        trained = [
+            job.config for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")
+        ]
+        there = self.gpus()
+        lines = dict.fromkeys(memory_line(config, there or 8, None) for config in trained)
+        return "\n".join([super().describe(jobs), *(line if there else f"no GPU here; {line}" for line in lines)])
 
     def place(self, job: Job) -> str:
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"

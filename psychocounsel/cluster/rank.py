@@ -57,6 +57,7 @@ def main(run_dir: Path) -> None:
 
 
 def _work(run_dir: Path) -> int:
+    from psychocounsel.cluster.memory.start_check import fitted_work
     from psychocounsel.data.privacy import protect
     from psychocounsel.rundir.run import Run
     from psychocounsel.rundir.run_config import read_run
@@ -69,7 +70,8 @@ def _work(run_dir: Path) -> int:
     protect(config, run_dir)
     with Run.open(run_dir, config) as run:
         run.begin_environment()
-        return int(settled_work(run, importlib.import_module(job["module"]).work))
+        work = importlib.import_module(job["module"]).work
+        return int(settled_work(run, lambda settled: fitted_work(settled, work)))
 
 
 def _check_code() -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
+from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
@@ -32,7 +33,9 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
     cluster = check_jobs(jobs, config)
     if config.dry_run:
         described = cluster.describe(jobs)
-        print("\n".join([described, *check_rows(_to_start(jobs)), *_to_ask(jobs)]))
+        missing = unfetched(_to_start(jobs))
+        rows = [f"rows unchecked: {missing}"] if missing else check_rows(_to_start(jobs))
+        print("\n".join([described, *rows, *_to_ask(jobs)]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):

@@ -10,6 +10,32 @@ from omegaconf import DictConfig
 from psychocounsel.remote import hub
 from psychocounsel.storage.files import read_json
 
+_NAMES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "tie_word_embeddings",
+)
+_LLAMA3_8B = (4096, 32, 14336, 32, 8, 128, 128256, False)
+# The config.json of published models, as far as their size goes: for estimates before a model is fetched.
+_SIZES: dict[str, tuple[int, ...]] = {
+    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA3_8B,
+    "meta-llama/Meta-Llama-3-8B-Instruct": _LLAMA3_8B,
+    "princeton-nlp/Llama-3-Base-8B-SFT": _LLAMA3_8B,
+    # The paper's models were trained from Llama-3.1-8B-Instruct and have its layers.
+    "Psychotherapy-LLM/PsychoCounsel-Llama3-8B": _LLAMA3_8B,
+    "Psychotherapy-LLM/PsychoCounsel-Llama3-8B-Reward": _LLAMA3_8B,
+    "meta-llama/Llama-3.2-3B-Instruct": (3072, 28, 8192, 24, 8, 128, 128256, True),
+    "Qwen/Qwen3-0.6B": (1024, 28, 3072, 16, 8, 128, 151936, True),
+    "Qwen/Qwen3-8B": (4096, 36, 12288, 32, 8, 128, 151936, False),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": (2048, 24, 8192, 32, 32, 64, 49152, True),
+    "HuggingFaceTB/SmolLM2-360M-Instruct": (960, 32, 2560, 15, 5, 64, 49152, True),
+}
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -94,10 +120,14 @@ def bytes_of_weight(dtype: str) -> int:
 def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
     """The shape of the model that `path`, the value of `key`.path, names; of an adapter, that of its base.
 
-    None where its `config.json` is not here, or is of another kind.
+    Its `config.json` says so where it is here, and else the list of published models.
+    None where it is not here and not listed, or is of another kind.
     """
     folder = _folder(config, key, path)
-    return _read(folder) if folder else None
+    if folder and any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return _read(folder)
+    known = published(path)
+    return Shape.of(known) if known else None
 
 
 @cache
@@ -110,6 +140,12 @@ def _read(folder: Path) -> Shape | None:
         return Shape.of(content) if content else None
     except (KeyError, TypeError):
         return None
+
+
+def published(path: str) -> dict[str, Any] | None:
+    """What `config.json` says of the sizes of the hub model `path`; None of a model that is not listed."""
+    sizes = _SIZES.get(path)
+    return dict(zip(_NAMES, sizes, strict=True)) if sizes else None
 
 
 def builtin_folder(path: str) -> Path:

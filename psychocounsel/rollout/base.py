@@ -136,6 +136,10 @@ class RolloutSettings(GroupSettings):
         """
         return {f"rollout {type(self).__name__}": None}
 
+    def always(self, shape: Shape) -> dict[str, float]:
+        """Bytes on each GPU that stay while the policy trains, by what they are for; default: nothing."""
+        return {}
+
     def smaller(self) -> dict[str, Any]:
         """Values of fields with which it needs less memory, to be advised where a run does not fit."""
         return {}

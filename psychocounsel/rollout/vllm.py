@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from psychocounsel.model.shape import Shape
 
 
+_GRAPHS = 51  # sizes of batches up to 512: 1, 2, 4, every 8th to 256, every 16th from there
+
+
 @dataclass
 class VLLM(VLLMEngine):
     def check(self, config: DictConfig, processes: int) -> None:
@@ -52,8 +55,16 @@ class VLLM(VLLMEngine):
         from psychocounsel.model.shape import bytes_of_weight
 
         weights = bytes_of_weight(config.model.dtype) * shape.parameters / self.tensor_parallel
-        share = self.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * 1e9
+        share = self.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * 1e9 - sum(self.always(shape).values())
         return {"engine of vLLM": max(weights, share)}  # where the GPU's size is not known, at least its weights
+
+    def always(self, shape: Shape) -> dict[str, float]:
+        """CUDA graphs: sleeping frees weights and cache, and no graphs, which lie outside of vLLM's own memory pool.
+
+        vLLM captures 51 sizes of batches, each whole and in a part for every layer. It reckons with 1 MiB for a whole one at
+        least; half of that for a part is an assumption, not measured here.
+        """
+        return {} if self.eager else {"graphs of vLLM": _GRAPHS * (1 << 20) * (1 + shape.layers / 2)}
 
     def smaller(self) -> dict[str, Any]:
         return {"gpu_memory": 0.25} if self.gpu_memory > 0.25 else {}

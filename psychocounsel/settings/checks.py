@@ -45,7 +45,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
     if config.zero.offload_optimizer or config.zero.offload_parameters:
         if not cluster.gpus():
             raise UserError("zero.offload_*=true moves state from GPU to CPU, and there is no GPU here: use zero=0..3")
-        if config.zero.offload_parameters and config.zero.stage != 3:
+        if config.zero.offload_parameters and config.zero.stage not in (3, "auto"):
             raise UserError(f"zero.offload_parameters=true needs zero.stage=3, not {config.zero.stage}")
         if config.zero.stage == 0:
             raise UserError("zero.offload_optimizer=true needs zero.stage of 1 to 3, not 0")

@@ -94,7 +94,7 @@ class DataConfig:
 
 @dataclass
 class ZeroConfig:
-    stage: int = option(0, at_least=0, at_most=3)
+    stage: int | str = option(0, at_least=0, at_most=3, word="auto")
     offload_optimizer: bool = False
     offload_parameters: bool = False
     bucket_elements: int = option(500_000_000, at_least=1)
@@ -139,6 +139,7 @@ class CheckpointConfig:
 class EngineConfig:
     watchdog_minutes: float = option(30.0, above=0)
     two_lanes: bool = True
+    check_memory: bool = True
 
 
 @dataclass

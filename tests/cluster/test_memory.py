@@ -10,12 +10,13 @@ from omegaconf import DictConfig, open_dict
 from psychocounsel.cluster.memory import (
     MemoryEstimate,
     advice,
+    bucket_memory,
     estimate,
+    memory_line,
     model_states,
     trained_parameters,
     trained_shape,
 )
-from psychocounsel.cluster.slurm.dry_run import _memory_line
 from psychocounsel.model.shape import Shape, shape_of
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, small_lm
@@ -135,10 +136,14 @@ def test_what_stands_beside_the_policy_differs_by_its_bytes(stage: int) -> None:
     online, ppo = _estimate("algo=online_dpo", zero), _estimate("algo=ppo", zero)
     assert sum(online.held.values()) - sum(offline.held.values()) == 2 * policy + 2 * reward
     shape, _ = _tiny()
-    critic = model_states(reward, shape.largest, stage, 4)
-    assert sum(ppo.held.values()) - sum(online.held.values()) == pytest.approx(critic)
+    stays, _ = bucket_memory(reward, reward, shape.largest, stage, 4, 500_000_000)
+    critic = model_states(reward, shape.largest, stage, 4) + stays
+    assert sum(ppo.held.values()) - sum(online.held.values()) == pytest.approx(critic), "with buffers of its own"
     assert ppo.training["activations"] == 2 * online.training["activations"], "of two models of one shape"
-    assert _estimate("algo=online_simpo", zero).held.keys() == {"states", "reward tiny"}
+    assert _estimate("algo=online_simpo", zero).held.keys() - {"gathered weights and buckets"} == {
+        "states",
+        "reward tiny",
+    }
 
 
 def test_only_a_reference_that_is_a_model_of_its_own_counts() -> None:
@@ -172,7 +177,7 @@ def test_reward_models_count_where_they_score(tmp_path: Path) -> None:
 def test_a_reward_model_in_training_has_no_output_layer() -> None:
     found = _estimate("algo=reward", gpus=1)
     assert found.held == {"states": 18 * _weights("tiny_reward")}
-    assert "logits" not in found.training
+    assert found.training.keys() == {"activations"}
 
 
 @pytest.mark.parametrize(("stage", "width"), [(0, 4), (2, 2)])
@@ -208,23 +213,55 @@ def test_vllm_has_its_share_of_the_gpu_while_it_writes() -> None:
         return estimate(shape, config, 4).writing
 
     given = ["rollout=vllm", "rollout.gpu_memory=0.3"]
-    assert written(*given, "cluster.gpu_memory_gb=80") == {"engine of vLLM": pytest.approx(24e9)}
+    graphs = 51 * (1 << 20) * (1 + _tiny()[0].layers / 2)
+    assert written(*given, "cluster.gpu_memory_gb=80") == {"engine of vLLM": pytest.approx(24e9 - graphs)}
+    assert written(*given, "cluster.gpu_memory_gb=80", "rollout.eager=true") == {"engine of vLLM": pytest.approx(24e9)}
     assert written(*given) == {"engine of vLLM": 2 * _weights("tiny")}
     assert written("rollout=vllm_server") == {}, "servers have GPUs of their own"
 
 
+def _published(*overrides: str) -> DictConfig:
+    """A run of a published model of 8 billion weights, of which nothing is here."""
+    return _tiny("model=llama3_1_8b", *overrides)[1]
+
+
 def test_a_dry_run_shows_every_part_and_what_would_fit() -> None:
-    llama = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "num_attention_heads": 32}
-    shape = Shape.of({**llama, "num_key_value_heads": 8, "vocab_size": 128256})
-    _, config = _tiny("algo=ppo", "algo.critic=policy", "model.gradient_checkpointing=true", "zero='3'")
-    line = _memory_line(shape, config, 8, 80.0)
+    ppo = ["algo=ppo", "algo.critic=policy", "reward=tiny"]
+    line = memory_line(_published(*ppo, "zero='3'"), 8, 90.0)
     for part in ("states 20.2", "reference 16.1", "critic", "reward tiny 0.0", "to train activations", "to write keys"):
         assert part in line
+    assert "gathered weights and buckets 8.2" in line, "of two engines: 4 bytes x 5e8, and 2 bytes x 1.05e9 weights"
     assert "MORE THAN" not in line
-    line = _memory_line(shape, config, 8, 64.0)
-    assert "MORE THAN cluster.gpu_memory_gb=64. This would fit: " in line
-    _, config = _tiny("algo=ppo", "algo.critic=policy", "model.gradient_checkpointing=true", "zero='2'")
-    (first, *_) = advice(shape, config, 8, 70.0)
-    assert first == "zero.stage=3 model.gradient_checkpointing=true"
-    _, config = _tiny("algo=online_simpo", "rollout.batch_size=4096", "zero='3'", "model.gradient_checkpointing=true")
+    line = memory_line(_published(*ppo, "zero='3'"), 8, 70.0)
+    assert "MORE THAN cluster.gpu_memory_gb=70. This would fit: rollout.offload_idle=true" in line
+    shape, config = trained_shape(_published(*ppo)), _published(*ppo, "zero='2'")
+    assert shape is not None
+    assert advice(shape, config, 8, 90.0)[0] == "rollout.offload_idle=true"
+    assert advice(shape, config, 8, 75.0)[0] == "zero.stage=3"
+    config = _published("algo=online_simpo", "rollout.batch_size=4096", "zero='3'")
     assert advice(shape, config, 8, 60.0)[0] == "rollout.batch_size=16"
+
+
+def test_frozen_models_that_wait_take_turns_with_training() -> None:
+    given = ["algo=grpo", "zero='2'"]
+    there, away = _estimate(*given), _estimate(*given, "rollout.offload_idle=true")
+    frozen = {"reference": 2 * _weights("tiny"), "reward tiny": 2 * _weights("tiny_reward")}
+    assert away.asked == frozen and {**away.held, **frozen} == there.held
+    assert there.total - away.total == sum(frozen.values()), "training needs more than asking them does"
+
+
+@pytest.mark.parametrize(("stage", "stays", "backward"), [(0, 0, 0.4), (1, 0, 0.4), (2, 0, 2.6), (3, 2.2, 0.4)])
+def test_buckets_are_as_large_as_deepspeed_makes_them(stage: int, stays: float, backward: float) -> None:
+    """By the lines of DeepSpeed's stages that allocate them, for 1e8 weights, the largest of 1e8 / 1, in buckets of 5e8.
+
+    Stage 2 has two buffers, as it reduces one while the other is filled.
+    """
+    found = bucket_memory(1e8, 1e8, 1e8, stage, 4, 500_000_000)
+    assert found == (pytest.approx(stays * 1e9), pytest.approx(backward * 1e9))
+
+
+def test_a_larger_gradient_than_the_bucket_goes_alone() -> None:
+    """The embedding of an 8B model has 5.25e8 weights: stage 2 casts it whole, stage 3 casts and cuts it."""
+    large, whole = 525_336_576, 8.03e9
+    assert bucket_memory(whole, whole, large, 2, 8, 500_000_000)[1] == pytest.approx(2e9 + 6 * large)
+    assert bucket_memory(whole, whole, large, 3, 8, 500_000_000) == (pytest.approx(4.1e9), pytest.approx(8 * large))

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster.memory import estimate, trained_shape
-from psychocounsel.cluster.slurm.dry_run import _memory_line
+from psychocounsel.cluster.memory import estimate, memory_line, trained_shape
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, open_rollout
@@ -98,5 +97,5 @@ def test_the_memory_estimate_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shape = trained_shape(unknown)
     assert shape is not None
     assert (estimate(shape, unknown, 4).unknown, estimate(shape, unknown, 4).writing) == (["rollout Unsized"], {})
-    assert "without rollout Unsized, whose size is not known" in _memory_line(shape, unknown, 4, None)
+    assert "without rollout Unsized, whose size is not known" in memory_line(unknown, 4, None)
     assert (estimate(shape, known, 4).unknown, estimate(shape, known, 4).writing) == ([], {"engine of phrases": 6e9})

@@ -102,6 +102,9 @@ PROMISED: dict[str, dict[str, Any]] = {
         **{"algo.prompts_per_round": 6400, "algo.samples": 8, "rollout.temperature": 1.0, "algo.pairs": "best_worst"},
         **{"checkpoint.metric": "eval/reward", "algo.reference": "initial", "rollout.top_p": 1.0},
     },
+    "ppo_8b": {"algo._target_": "psychocounsel.algo.ppo.PPO", "algo.critic": "reward", "rollout.offload_idle": True},
+    "grpo_8b": {"algo._target_": "psychocounsel.algo.grpo.GRPO", "algo.samples": 8, "zero.stage": 2},
+    "online_dpo_8b": {"algo._target_": "psychocounsel.algo.online_dpo.OnlineDPO", "algo.beta": 0.1, "zero.stage": 2},
     "simpo_llama3": {
         **{"algo._target_": "psychocounsel.algo.simpo.SimPO", "max_prompt_length": 1800},
         **{"epochs": 1, "global_batch_size": 128, "algo.warmup": 0.1, "algo.sft_weight": 0.0},
@@ -121,7 +124,7 @@ EVERYWHERE = {
 
 NEED_MORE = {  # there is no released reward model of 3B, and vLLM need not be installed here
     "paper_dpo_iter_3b": ["reward.path=org/name", "rollout=hf"],
-    "paper_dpo_iter_8b": ["rollout=hf"],
+    **{name: ["rollout=hf"] for name in ("paper_dpo_iter_8b", "ppo_8b", "grpo_8b", "online_dpo_8b")},
 }
 
 
@@ -141,6 +144,7 @@ def test_experiments_hold_the_values_that_they_promise(name: str) -> None:
 def test_the_papers_and_simpos_settings_are_all_there() -> None:
     assert set(EXPERIMENTS) == {
         *SIMPO,
+        *(f"{algo}_8b" for algo in ("ppo", "grpo", "online_dpo")),
         *(f"paper_{algo}_{size}" for algo in ("reward", "dpo", "dpo_iter") for size in PAPER),
     }
 
@@ -163,6 +167,8 @@ def test_an_experiment_says_where_its_values_come_from(name: str) -> None:
     numbers = {float(number) for number in re.findall(r"(?<![\d.v])\d+(?:\.\d+)?(?:e-?\d+)?", said)}
     keys = {"paper_reward": ("epochs", "global_batch_size", "algo.lr", "max_length"), "paper_dpo": ("algo.beta",)}
     keys["paper_dpo_iter"] = ("algo.beta", "algo.lr", "algo.samples", "algo.prompts_per_round", "max_steps")
+    rounds = ("algo.lr", "algo.samples", "algo.prompts_per_round", "global_batch_size", "max_length")
+    keys |= dict.fromkeys(("ppo", "grpo", "online_dpo"), rounds)
     simpo = ("algo.beta", "algo.gamma_beta_ratio", "algo.lr", "global_batch_size", "max_length", "algo.warmup")
     assert set(select(config, *keys.get(name.rpartition("_")[0], simpo))) <= numbers
     assert f"`{name}`" in (ROOT / "README.md").read_text()

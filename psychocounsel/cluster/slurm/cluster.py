@@ -45,6 +45,7 @@ class Slurm(SlurmRequest, Cluster):
 
     def check_rows(self, jobs: list[Job]) -> list[str]:
         """Once SLURM is there and would take the jobs: reading rows takes longer."""
+        submitting.refuse_unfetched(jobs)
         submitting.plan(jobs)
         return super().check_rows(jobs)
 

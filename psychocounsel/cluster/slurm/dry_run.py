@@ -4,15 +4,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from psychocounsel.cluster import memory
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, home, job_name
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
-from psychocounsel.model.shape import Shape
 from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.storage.files import readable_size, readable_time
 
@@ -65,30 +62,10 @@ def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
     """What a GPU holds, for each distinct estimate, and what would fit where it is too much."""
     lines = []
     for array in todo:
-        for config in (job.config for task in array.tasks for job in task if "model" in job.config):
-            shape, gpus = memory.trained_shape(config), array.cluster.gpus()
-            if shape is not None and gpus:
-                lines.append(_memory_line(shape, config, gpus, array.cluster.gpu_memory_gb))
+        if gpus := array.cluster.gpus():
+            trained = (job.config for task in array.tasks for job in task if "model" in job.config)
+            lines += [memory.memory_line(config, gpus, array.cluster.gpu_memory_gb) for config in trained]
     return list(dict.fromkeys(lines))
-
-
-def _memory_line(shape: Shape, config: DictConfig, gpus: int, limit: float | None) -> str:
-    found = memory.estimate(shape, config, gpus)
-    parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing)]
-    said = "; ".join(
-        f"{when}{', '.join(f'{name} {bytes_ / 1e9:.1f}' for name, bytes_ in part.items())}"
-        for when, part in parts
-        if part
-    )
-    line = f"{config.model.name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({said})"
-    if found.unknown:
-        line += f", without {' and '.join(found.unknown)}, whose size is not known"
-    if limit and found.total > limit * 1e9:
-        fitting = memory.advice(shape, config, gpus, limit)
-        line += f"; MORE THAN cluster.gpu_memory_gb={limit:g}. " + (
-            f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
-        )
-    return line
 
 
 def _disk(place: Path, jobs: Sequence[Job]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import snapshot
 from psychocounsel.cluster.slurm.array_request import (
@@ -24,12 +25,10 @@ from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.queue.standings import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
-from psychocounsel.remote import hub
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.summary import is_finished
-from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import readable_time
 
@@ -98,7 +97,6 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     Raises:
         UserError: if SLURM is not here, or a partition's time limit is exceeded.
     """
-    refuse_unfetched(jobs)
     many = len(jobs) > cluster_of(jobs[0]).group
     result = arrays(jobs, scheduler.max_array_size() if many else 1)
     refuse_too_long(result)
@@ -113,15 +111,8 @@ def refuse_unfetched(jobs: Sequence[Job]) -> None:
     Raises:
         UserError: with the command that fetches them.
     """
-    for job in jobs:
-        if missing := next((source for source, folder in hub.folders(job.config) if folder is None), None):
-            given = " ".join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
-            command = configs.command_of(job.config)
-            given = given if command == "train" else f"--config-name {command} {given}"
-            raise UserError(
-                f"{missing.key}={missing.id} is not in {job.config.paths.cache}, and jobs have no network: first run "
-                f"`python -m psychocounsel.prepare {given}`"
-            )
+    if missing := unfetched(jobs, ", and jobs have no network"):
+        raise UserError(missing)
 
 
 def refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
@@ -152,6 +143,7 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
     with submissions.submitting(place):
         if not (new := _still_new(place, jobs)):
             return
+        refuse_unfetched(new)
         todo = plan(new)
         with undone(todo):
             if code is None:

@@ -1,11 +1,11 @@
 """What a GPU must hold for a run, from its configuration and its models' `config.json`: an estimate, without torch."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
+from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states
 from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
 
@@ -18,64 +18,74 @@ RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 class MemoryEstimate:
     """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
 
-    `unknown` names what is there and not counted, because its size is not known.
+    `asked` are frozen models that come to the GPU only to be asked (`rollout.offload_idle`): the reference alone, or all
+    reward models. `unknown` names what is there and not counted, because its size is not known.
     """
 
     held: dict[str, float]
     training: dict[str, float]
     writing: dict[str, float]
     unknown: list[str]
+    asked: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
-        """Training and writing take turns."""
+        """Training, writing and asking take turns."""
         held, training, writing = (sum(part.values()) for part in (self.held, self.training, self.writing))
-        return held + max(training, writing) + RUNTIME
-
-
-def model_states(
-    parameters: int,
-    largest: int,
-    stage: int,
-    gpus: int,
-    offload_optimizer: bool = False,
-    offload_parameters: bool = False,
-) -> float:
-    """Bytes per GPU of weights, gradients and Adam's state in mixed precision.
-
-    Stages 2 and 3 as DeepSpeed's own estimators count them (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
-    Stage 0 has weights, gradients and both moments in float32, and casts weights to bfloat16; stage 1 keeps the float32
-    gradients whole.
-    """
-    if stage == 0:
-        return 18.0 * parameters
-    if stage == 1:
-        return 2 * parameters if offload_optimizer else 6 * parameters + 14 * parameters / gpus
-    if stage == 2:
-        return 2 * parameters if offload_optimizer else 2 * parameters + 18 * parameters / gpus
-    if offload_optimizer:
-        return 4 * largest + (0 if offload_parameters else 2 * parameters / gpus)
-    return 4 * largest + 18 * parameters / gpus
+        reference = self.asked.get("reference", 0.0)
+        return held + max(training, writing, reference, sum(self.asked.values()) - reference) + RUNTIME
 
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     """What one of `gpus` GPUs holds during a run with a checked configuration that trains a model of `shape`."""
     algorithm, rewards, writing = configs.build(config, "algo"), _rewards(config), _writing(shape, config)
     unknown = [name for name, bytes_ in (rewards | writing).items() if bytes_ is None]
-    held = {"states": _trained(shape, config, gpus)}
-    training = {"activations": _activations(shape, config)}
-    if algorithm.needs.main == "policy":
+    scores = algorithm.needs.main == "reward_model"
+    whole = float(shape.scorer if scores else shape.parameters)
+    trained = [(shape, _learning(shape, config), whole)]
+    held, training = {"states": _trained(shape, config, gpus)}, {"activations": _activations(shape, config)}
+    if not scores:
         training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
-    if _has_reference(config, algorithm):  # whole on every GPU, at stage 3 as well
-        held["reference"] = bytes_of_weight(config.model.dtype) * shape.parameters
     if algorithm.critic_kind == "own":
         critic = _critic(shape, config, algorithm)
         if critic is None:
             unknown.append("critic")
         else:
+            trained.append((critic, critic.scorer, critic.scorer))
             held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
             training["activations"] += _activations(critic, config)  # both go forward before one goes backward
-    return MemoryEstimate(held | _known(rewards), training, _known(writing), unknown)
+    _add_buffers(held, training, trained, config, gpus)
+    if "rollout" in config:
+        held |= configs.build(config, "rollout").always(shape)
+    frozen = _known(rewards)
+    if _has_reference(config, algorithm):  # whole on every GPU, at stage 3 as well
+        frozen = {"reference": bytes_of_weight(config.model.dtype) * shape.parameters, **frozen}
+    if "rollout" in config and config.rollout.offload_idle:
+        return MemoryEstimate(held, training, _known(writing), unknown, frozen)
+    return MemoryEstimate(held | frozen, training, _known(writing), unknown)
+
+
+def _add_buffers(
+    held: dict[str, float],
+    training: dict[str, float],
+    trained: list[tuple[Shape, float, float]],
+    config: DictConfig,
+    gpus: int,
+) -> None:
+    """ZeRO's buffers of each engine, and what its step needs beyond a backward pass; engines go backward one by one."""
+    zero, adapters = config.zero, bool(config.model.lora.rank)
+    parts = [
+        bucket_memory(learning, whole, learning if adapters else shape.largest, zero.stage, gpus, zero.bucket_elements)
+        for shape, learning, whole in trained
+    ]
+    if stays := sum(stay for stay, _ in parts):
+        held["gathered weights and buckets"] = stays
+    if backward := max(each for _, each in parts):
+        training["buckets"] = backward
+    if zero.stage == 2 and not zero.offload_optimizer:  # the step makes one tensor of the partition's gradients
+        flat = 4 * max(learning for _, learning, _ in trained) / gpus
+        if (more := flat - sum(training.values())) > 0:
+            training["step"] = more
 
 
 def _known(parts: dict[str, float | None]) -> dict[str, float]:
@@ -157,30 +167,5 @@ def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
 
 
 def trained_shape(config: DictConfig) -> Shape | None:
-    """The shape of the model that a run trains; None where its `config.json` is not here, or is of another kind."""
+    """The shape of the model that a run trains; None where nothing tells its size (`shape_of`)."""
     return shape_of(config, "model", config.model.path)
-
-
-def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list[str]:
-    """The smallest changes with which a run fits, as overrides."""
-    changes: list[dict[str, Any]] = [
-        {},
-        {"model.gradient_checkpointing": True},
-        {"zero.stage": 3, "model.gradient_checkpointing": True},
-        {"zero.stage": 3, "zero.offload_optimizer": True, "model.gradient_checkpointing": True},
-        {"model.lora.rank": 16, "model.gradient_checkpointing": True},
-        {"zero.stage": 3, "zero.offload_optimizer": True, "zero.offload_parameters": True,
-         "model.gradient_checkpointing": True},
-    ]  # fmt: skip
-    smaller = configs.build(config, "rollout").smaller() if "rollout" in config else {}
-    less = {f"rollout.{key}": value for key, value in smaller.items()}
-    fitting = []
-    for change in [{**change, **more} for change in changes for more in ([{}, less] if less else [{}])]:
-        trial = config.copy()
-        for key, value in change.items():
-            group, _, name = key.rpartition(".")
-            node = trial.model.lora if group == "model.lora" else trial[group]
-            node[name] = value
-        if estimate(shape, trial, gpus).total <= limit_gb * _GB:
-            fitting.append(" ".join(f"{key}={str(value).lower()}" for key, value in change.items()))
-    return fitting

@@ -1,0 +1,79 @@
+"""The table of docs/memory.md: `python -m benchmarks.memory_table` writes it anew from the estimate. No torch, no GPU."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.cluster.memory import choose_zero, estimate, trained_shape
+from psychocounsel.cluster.memory.fitting import with_values
+from psychocounsel.cluster.memory.memory_line import zero_words
+from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import write_atomically
+
+PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
+_BEGIN, _END = "<!-- table: python -m benchmarks.memory_table -->\n", "<!-- end of table -->\n"
+_GB = 80.0
+_LONG = "max_length=2048 micro_batch_tokens=8192"
+_ROWS = [  # what it is, GPUs, what to type
+    ("DPO of 0.6B", 1, f"algo=dpo model=qwen3_0_6b zero=auto {_LONG}"),
+    ("DPO of 3B", 1, f"algo=dpo model=llama3_2_3b zero=auto {_LONG}"),
+    ("DPO of 3B", 4, f"algo=dpo model=llama3_2_3b zero=auto {_LONG}"),
+    ("DPO of 8B, adapters", 1, f"algo=dpo model=llama3_1_8b model.lora.rank=16 zero=auto {_LONG}"),
+    ("DPO of 8B", 4, f"algo=dpo model=llama3_1_8b zero=auto {_LONG}"),
+    ("DPO of 8B", 8, f"algo=dpo model=llama3_1_8b zero=auto {_LONG}"),
+    ("SFT of 8B", 8, f"algo=sft model=qwen3_8b zero=auto {_LONG}"),
+    ("the paper's DPO of 8B", 8, "experiment=paper_dpo_8b"),
+    ("the paper's reward model of 8B", 8, "experiment=paper_reward_8b"),
+    ("the paper's iterative DPO of 8B", 8, "experiment=paper_dpo_iter_8b"),
+    ("online DPO of 8B", 8, "experiment=online_dpo_8b"),
+    ("GRPO of 8B", 8, "experiment=grpo_8b"),
+    ("PPO of 8B", 8, "experiment=ppo_8b"),
+    ("PPO of 8B", 16, "experiment=ppo_8b"),
+]
+
+
+def configuration(typed: str, gpus: int) -> DictConfig:
+    """The checked configuration of a command on GPUs of 80 GB; vLLM is put in unchecked, because it need not be here."""
+    given = [*typed.split(), "cluster=slurm", f"cluster.gpus_per_node={min(gpus, 8)}", f"cluster.nodes={-(-gpus // 8)}"]
+    given.append(f"cluster.gpu_memory_gb={_GB:g}")
+    composed = compose(given)
+    writes_by_vllm = str(OmegaConf.select(composed, "algo.samples")) != "None" and "rollout=" not in typed
+    config = check(compose([*given, "rollout=hf"]) if writes_by_vllm else composed)
+    if writes_by_vllm:
+        with open_dict(config):
+            config.rollout = composed.rollout
+    return config
+
+
+def table() -> str:
+    """The rows as Markdown.
+
+    Raises:
+        ValueError: if one does not fit.
+    """
+    lines = [
+        "| what | GPUs | GB on each | ZeRO | command: `python -m psychocounsel.train ...` |",
+        "|---|---|---|---|---|",
+    ]
+    for name, gpus, typed in _ROWS:
+        config = configuration(typed, gpus)
+        shape = trained_shape(config)
+        assert shape is not None
+        if config.zero.stage == "auto":
+            config = with_values(config, choose_zero(shape, config, gpus, _GB))
+        needed = estimate(shape, config, gpus).total / 1e9
+        if needed > _GB:
+            raise ValueError(f"{typed}: needs {needed:.0f} GB")
+        zero = zero_words(config).replace("zero.stage=", "").replace("zero.", "").replace("=true", "")
+        lines.append(f"| {name} | {gpus} | {needed:.0f} | {zero} | `{typed}` |")
+    return "\n".join(lines) + "\n"
+
+
+def written(page: str) -> str:
+    """`page` with the table of today."""
+    before, _, rest = page.partition(_BEGIN)
+    return before + _BEGIN + table() + _END + rest.partition(_END)[2]
+
+
+if __name__ == "__main__":
+    write_atomically(PAGE, written(PAGE.read_text()))

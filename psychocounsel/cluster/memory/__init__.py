@@ -1,0 +1,18 @@
+"""What a GPU must hold for a run: an estimate without torch, what would make it fit, and the check when a run starts."""
+
+from psychocounsel.cluster.memory.fitting import advice, choose_zero
+from psychocounsel.cluster.memory.gpu_memory import MemoryEstimate, estimate, trained_parameters, trained_shape
+from psychocounsel.cluster.memory.memory_line import memory_line
+from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states
+
+__all__ = [
+    "MemoryEstimate",
+    "advice",
+    "bucket_memory",
+    "choose_zero",
+    "estimate",
+    "memory_line",
+    "model_states",
+    "trained_parameters",
+    "trained_shape",
+]

@@ -1,0 +1,63 @@
+"""The estimate in words: for dry runs, for a refusal, and for the first line of a run."""
+
+from omegaconf import DictConfig
+
+from psychocounsel.cluster.memory.fitting import advice, choose_zero, fits, on_gpus_of, with_values
+from psychocounsel.cluster.memory.gpu_memory import estimate, trained_shape
+from psychocounsel.errors import UserError
+
+
+def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
+    """What a run of a checked configuration needs on each of `gpus` GPUs of `limit_gb` (None: not known), in one line."""
+    shape, name = trained_shape(config), config.model.name
+    if shape is None:
+        return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
+    said = ""
+    if config.zero.stage == "auto":
+        if not limit_gb:
+            return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
+        config = with_values(config, choose_zero(shape, config, gpus, limit_gb))
+        said = f", zero=auto taken as {zero_words(config)}"
+    found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
+    parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing), ("to ask ", found.asked)]
+    listed = "; ".join(
+        f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
+        for when, members in parts
+        if members
+    )
+    line = f"{name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({listed}){said}"
+    if found.unknown:
+        line += f", without {' and '.join(found.unknown)}, whose size is not known"
+    if limit_gb and not fits(shape, config, gpus, limit_gb):
+        line += f"; MORE THAN cluster.gpu_memory_gb={limit_gb:g}. {what_fits(config, gpus, limit_gb)}"
+    return line
+
+
+def zero_words(config: DictConfig) -> str:
+    """The values of `zero` that can be chosen, as overrides to type."""
+    zero = config.zero
+    offloads = [f"zero.{name}=true" for name in ("offload_optimizer", "offload_parameters") if zero[name]]
+    return " ".join([f"zero.stage={zero.stage}", *offloads])
+
+
+def what_fits(config: DictConfig, gpus: int, limit_gb: float) -> str:
+    """A sentence with the smallest change that makes a run fit."""
+    shape = trained_shape(config)
+    fitting = advice(shape, config, gpus, limit_gb) if shape else []
+    return f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
+
+
+def refuse_too_large(config: DictConfig, gpus: int, limit_gb: float) -> None:
+    """Refuse a run that does not fit GPUs of `limit_gb`.
+
+    Raises:
+        UserError: with what it needs and what to type; nothing of a model whose size is not known.
+    """
+    shape = trained_shape(config)
+    if shape is None or fits(shape, config, gpus, limit_gb):
+        return
+    needed = estimate(shape, on_gpus_of(config, limit_gb), gpus).total / 1e9
+    raise UserError(
+        f"{config.model.name} with {zero_words(config)} needs about {needed:.0f} GB on each of {gpus} GPUs, which have "
+        f"{limit_gb:.0f}. {what_fits(config, gpus, limit_gb)} (engine.check_memory=false starts it all the same)"
+    )

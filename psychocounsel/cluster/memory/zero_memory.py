@@ -1,0 +1,47 @@
+"""Bytes on a GPU of what DeepSpeed's ZeRO keeps of a trained model, and of the buffers that it works with."""
+
+_LIVE = 1_050_000_000  # weights that stage 3 gathers at once: stage3_max_live_parameters and a prefetch bucket
+_ENGINE_BUCKET = 500_000_000  # gradients that DeepSpeed's engine sums over ranks at once, at stages 0 and 1
+
+
+def model_states(
+    parameters: int,
+    largest: int,
+    stage: int,
+    gpus: int,
+    offload_optimizer: bool = False,
+    offload_parameters: bool = False,
+) -> float:
+    """Bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
+
+    Stages 2 and 3 as DeepSpeed's own estimators count them (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
+    Stage 0 has weights, gradients and both moments in float32, and casts weights to bfloat16; at stage 1
+    DeepSpeed's bfloat16 optimizer keeps weights and float32 gradients whole.
+    """
+    if stage == 0:
+        return 18.0 * parameters
+    if stage == 1:
+        return 6 * parameters + (0 if offload_optimizer else 12 * parameters / gpus)
+    if stage == 2:
+        return 2 * parameters if offload_optimizer else 2 * parameters + 18 * parameters / gpus
+    if offload_optimizer:
+        return 4 * largest + (0 if offload_parameters else 2 * parameters / gpus)
+    return 4 * largest + 18 * parameters / gpus
+
+
+def bucket_memory(
+    parameters: float, whole: float, largest: float, stage: int, gpus: int, bucket: int
+) -> tuple[float, float]:
+    """Bytes per GPU of ZeRO's buffers: those that stay, and those of a backward pass.
+
+    `parameters` are trained and `whole` all weights of the model. `bucket` is the setting `zero.bucket_elements`, and a
+    buffer is as large as that however small the model. Gradients are sums over ranks in float32; a gradient that is larger
+    than the buffer goes alone.
+    """
+    filled = min(parameters, max(bucket, largest))
+    if stage < 2:  # the gradient with which a bucket is full is in it, too
+        return 0.0, 4.0 * min(parameters, _ENGINE_BUCKET + largest) if gpus > 1 else 0.0
+    if stage == 2:  # two buffers in bfloat16 that take turns, a float32 copy of one, the gradient that comes next
+        return 0.0, 4.0 * bucket + 4.0 * filled + 2.0 * min(largest, parameters)
+    alone = 8.0 * largest if bucket < largest <= parameters else 0.0  # in float32, and cut for the ranks
+    return 4.0 * bucket + 2.0 * min(_LIVE, whole), max(4.0 * min(bucket, parameters), alone)

@@ -1,0 +1,169 @@
+"""What fits: published sizes, advice, `zero=auto`, and the refusal when a run starts."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.cluster.memory import advice, choose_zero, estimate, memory_line, trained_shape
+from psychocounsel.cluster.memory.fitting import fits, with_values
+from psychocounsel.cluster.memory.memory_line import refuse_too_large
+from psychocounsel.cluster.memory.start_check import keep_zero
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.model.shape import Shape, published
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.settings.config import check, compose
+from tests.support.harness import ROOT, cli
+
+_ON_EIGHT = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.gpu_memory_gb=80"]
+
+
+def _config(*overrides: str) -> DictConfig:
+    """A checked configuration; vLLM, which need not be installed here, is put in afterwards."""
+    composed = compose([*_ON_EIGHT, *overrides])
+    if "vllm" not in str(OmegaConf.select(composed, "rollout._target_")).lower():
+        return check(composed)
+    config = check(compose([*_ON_EIGHT, *(text for text in overrides if not text.startswith("rollout")), "rollout=hf"]))
+    with open_dict(config):
+        config.rollout = composed.rollout
+    return config
+
+
+def _shape(config: DictConfig) -> Shape:
+    shape = trained_shape(config)
+    assert shape is not None
+    return shape
+
+
+# -- published sizes
+
+
+@pytest.mark.parametrize("group", ["model", "reward"])
+def test_every_preset_of_a_hub_model_has_its_size(group: str) -> None:
+    for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
+        path = str(OmegaConf.select(OmegaConf.load(file), "path", default="", throw_on_missing=False))
+        if "/" in path:
+            assert published(path), f"{file.name}: add {path} to psychocounsel/model/shape.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "weights"),
+    [  # as their cards on the hub count them
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+        ("meta-llama/Llama-3.2-3B-Instruct", 3_212_749_824),
+        ("Qwen/Qwen3-8B", 8_190_735_360),
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("HuggingFaceTB/SmolLM2-1.7B-Instruct", 1_711_376_384),
+        ("HuggingFaceTB/SmolLM2-360M-Instruct", 361_821_120),
+    ],
+)
+def test_published_sizes_give_the_published_counts(path: str, weights: int) -> None:
+    shape = Shape.of(published(path) or {})
+    norms = 2 * shape.layers * shape.head if path.startswith("Qwen/Qwen3") else 0  # of queries and keys: left out
+    assert shape.parameters == weights - norms
+
+
+def test_a_config_that_is_here_wins_over_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", f"{tmp_path}/hub")
+    hub = tmp_path / "hub" / "models--Qwen--Qwen3-0.6B"
+    (hub / "refs").mkdir(parents=True)
+    (hub / "refs" / "main").write_text("abc")
+    (folder := hub / "snapshots" / "abc").mkdir(parents=True)
+    config = _config("model=qwen3_0_6b", f"paths.cache={tmp_path}")
+    assert _shape(config).layers == 28, "a folder without config.json tells nothing"
+    (folder / "config.json").write_text(json.dumps({**(published("Qwen/Qwen3-0.6B") or {}), "num_hidden_layers": 5}))
+    assert _shape(config).layers == 5
+
+
+def test_where_nothing_is_known_one_line_says_so() -> None:
+    said = memory_line(_config("model=local", "model.path=nobody/nothing"), 8, 80.0)
+    assert said == "nothing: memory unknown, because the config.json of model.path=nobody/nothing is not here"
+
+
+def test_a_dry_run_needs_no_weights(tmp_path: Path) -> None:
+    given = ["experiment=paper_dpo_iter_8b", "rollout=hf", "dry_run=true", f"paths.cache={tmp_path}/cache"]
+    said = cli("train", *given, cwd=tmp_path).stdout
+    assert "llama3_1_8b: about" in said and "on each of 8 GPUs (states 34.1" in said
+    assert "rows unchecked: model.path=meta-llama/Llama-3.1-8B-Instruct is not in" in said
+    assert "first run `python -m psychocounsel.prepare experiment=paper_dpo_iter_8b rollout=hf" in said
+
+
+# -- experiments of 8B
+
+
+@pytest.mark.parametrize(
+    "name", ["paper_dpo_iter_8b", "online_dpo_8b", "ppo_8b", "grpo_8b", "paper_dpo_8b", "paper_reward_8b"]
+)
+def test_experiments_of_8b_fit_eight_gpus_of_80_gb(name: str) -> None:
+    config = _config(f"experiment={name}")
+    assert 20e9 < estimate(_shape(config), config, 8).total < 80e9
+    assert "MORE THAN" not in memory_line(config, 8, 80.0)
+    refuse_too_large(config, 8, 80.0)
+    with pytest.raises(UserError, match="needs about .* GB on each of 2 GPUs, which have 40"):
+        refuse_too_large(config, 2, 40.0)
+
+
+# -- advice
+
+
+@pytest.mark.parametrize("limit", [24.0, 40.0, 60.0, 80.0])
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+@pytest.mark.parametrize("name", ["algo=dpo", "algo=ppo", "algo=reward", "algo=grpo rollout=vllm"])
+def test_what_is_advised_fits_once_it_is_typed(name: str, gpus: int, limit: float) -> None:
+    given = [*name.split(), "model=llama3_1_8b", "model.gradient_checkpointing=false", "micro_batch_tokens=8192"]
+    config = _config(*given, *(["reward=psychocounsel_8b"] if name in ("algo=ppo", "algo=grpo rollout=vllm") else []))
+    assert not fits(_shape(config), config, gpus, limit)
+    for typed in advice(_shape(config), config, gpus, limit):
+        pairs = (each.partition("=") for each in typed.split())
+        changed = with_values(config, {key: OmegaConf.create(f"value: {text}").value for key, _, text in pairs})
+        assert fits(_shape(config), changed, gpus, limit)
+
+
+# -- zero=auto
+
+
+def test_auto_is_the_first_stage_that_fits() -> None:
+    config = _config("model=llama3_1_8b", "zero=auto")
+    shape = _shape(config)
+    chosen = [choose_zero(shape, config, 8, limit)["zero.stage"] for limit in (120.0, 80.0, 45.0, 35.0)]
+    assert chosen == [1, 1, 2, 3]
+    for limit, gpus in itertools.product((30.0, 45.0, 80.0, 141.0), (1, 2, 8)):
+        values = choose_zero(shape, config, gpus, limit)
+        smaller = [stage for stage in range(values["zero.stage"]) if (stage == 0) == (gpus == 1)]
+        for stage in smaller if not values["zero.offload_optimizer"] else []:
+            assert not fits(shape, with_values(config, {"zero.stage": stage}), gpus, limit)
+    assert choose_zero(shape, config, 0, 0.0)["zero.stage"] == 0, "on CPU"
+
+
+def test_auto_keeps_what_is_typed_beside_it() -> None:
+    config = _config("model=llama3_1_8b", "zero=auto", "zero.offload_optimizer=true", "zero.bucket_elements=1000")
+    values = choose_zero(_shape(config), config, 8, 80.0)
+    assert values == {"zero.stage": 2, "zero.offload_optimizer": True, "zero.offload_parameters": False}
+    config = _config("model=local", "model.path=nobody/nothing", "zero=auto")
+    with pytest.raises(UserError, match="zero=auto: the size of model.path=nobody/nothing is not known; type zero=0"):
+        choose_zero(trained_shape(config), config, 8, 80.0)
+
+
+def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:
+    config, before = _config("model=llama3_1_8b", "zero=auto"), _config("model=llama3_1_8b", "zero='2'")
+    keep_zero(config, before)
+    assert config.zero.stage == 2
+    refuse_too_large(config, 8, 80.0)
+    with pytest.raises(
+        UserError, match=r"zero.stage=2 needs about .* each of 4 GPUs, which have 48. This would fit: zero"
+    ):
+        refuse_too_large(config, 4, 48.0)
+    typed = _config("model=llama3_1_8b", "zero='1'")
+    keep_zero(typed, before)
+    assert typed.zero.stage == 1, "a typed stage is never changed"
+
+
+def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
+    given = ["zero=auto", "debug=fast", f"run_dir={tmp_path}/run", "cluster.processes=2", "cluster.device=cpu"]
+    said = cli("train", *given, cwd=tmp_path)
+    assert "zero=auto: zero.stage=0 for CPU, and stays so in this run" in said.stdout + said.stderr
+    assert read_config(tmp_path / "run").zero.stage == 0
+    assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
+    assert cli("train", "zero.stage=4", cwd=tmp_path, check_code=USER_ERROR).stderr
