@@ -1,12 +1,13 @@
 """A micro-batch: groups packed in rows, each prompt once, every completion seeing the prompt and itself alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from psychocounsel.data.feeding.moving import moved, pinned
 from psychocounsel.data.group import Array, Group
 from psychocounsel.data.layout import Layout
 
@@ -85,8 +86,7 @@ class Batch:
     @cached_property
     def pair_weights(self) -> torch.Tensor:
         """float32[P]: how much each group of a batch of pairs counts."""
-        weights = [group.weight for group in self.groups]
-        return torch.tensor(weights, dtype=torch.float32, device=self.target_ids.device)
+        return self._floats([group.weight for group in self.groups])
 
     @cached_property
     def pair_probabilities(self) -> torch.Tensor | None:
@@ -94,20 +94,22 @@ class Batch:
         found = [group.probability for group in self.groups]
         if all(probability is None for probability in found):
             return None
-        known = [1.0 if probability is None else probability for probability in found]
-        return torch.tensor(known, dtype=torch.float32, device=self.target_ids.device)
+        return self._floats([1.0 if probability is None else probability for probability in found])
+
+    def _floats(self, values: Sequence[float]) -> torch.Tensor:
+        return moved(torch.tensor(values, dtype=torch.float32), self.target_ids.device)
 
     def _per_completion(self, values: Sequence[float | None]) -> torch.Tensor:
         present = [value for value in values if value is not None]
         if len(present) < len(values):
             raise ValueError("a completion lacks the reward or label that the algorithm uses: its `check` must say so")
-        return torch.tensor(present, dtype=torch.float32, device=self.target_ids.device)
+        return self._floats(present)
 
     def _per_token(self, arrays: Sequence[Array | None]) -> torch.Tensor:
         present = [array for array in arrays if array is not None]
         if len(present) < len(arrays):
             raise ValueError("a completion lacks the values that the algorithm uses: its `collect` must fill them")
-        return torch.from_numpy(np.concatenate(present)).to(self.target_ids.device)
+        return moved(torch.from_numpy(np.concatenate(present)), self.target_ids.device)
 
     def completion_sums(self, per_token: torch.Tensor) -> torch.Tensor:
         """Sum float[N] over each completion: float[C]."""
@@ -124,13 +126,18 @@ class Batch:
         return [[next(pieces) for _ in group.completions] for group in self.groups]
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, torch.Tensor)
-        }
-        rest = {name: value for name, value in vars(self).items() if name in ("groups", "weight")}
-        return Batch(**{**rest, **{name: moved[name] for name in moved if name in self.__dataclass_fields__}})
+        return self._with(lambda tensor: moved(tensor, device))
+
+    def pinned(self) -> "Batch":
+        """In memory that a GPU copies from by itself."""
+        return self._with(pinned)
+
+    def _with(self, place: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The same batch with its tensors elsewhere, without what was computed of them."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Batch(
+            **{name: place(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        )
 
 
 def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, multiple: int = 1) -> Batch:

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from psychocounsel.data.feeding.moving import moved
 from psychocounsel.data.group import Group
 
 
@@ -88,5 +89,5 @@ class Layout:
                 for index, prompt in enumerate(self.prompts)
             ]
             arrays = np.concatenate(seen), starts.astype(np.int32), seen_starts.astype(np.int32)
-            self._tensors[device] = tuple(torch.from_numpy(array).to(device) for array in arrays)
+            self._tensors[device] = tuple(moved(torch.from_numpy(array), device) for array in arrays)
         return self._tensors[device]

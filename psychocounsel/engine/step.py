@@ -14,6 +14,7 @@ import torch
 
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
+from psychocounsel.data.feeding.ahead import one_ahead
 from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.distributed.world import World
@@ -77,7 +78,9 @@ class Stepper:
         self.main = engines[algorithm.needs.main]
         self.budget = budget
         self.lanes = Lanes(self.main.lanes)
-        self.data_seconds = 0.0  # spent on planning and building micro-batches so far
+        self.on_gpu = world.device.type == "cuda"
+        self.ahead = self.on_gpu  # on CPU, building would take cores from computing
+        self.data_seconds = 0.0  # waited for planning and building micro-batches so far
         self.untrained = False  # the policy is still the reference, whose log-probabilities the groups may hold
 
     def plan(self, lengths: Sequence[int]) -> list[list[MicroBatch]]:
@@ -89,18 +92,28 @@ class Stepper:
 
     def micro_batches(self, groups: Sequence[Group], lane: int = 0) -> Iterator[tuple[list[int], Batch]]:
         """Group numbers and Batch of each micro-batch of this rank's lane; an empty one runs a filler of weight 0."""
-        started = time.perf_counter()
+        started, built = time.perf_counter(), self._built(groups, lane)
+        for members, batch in one_ahead(built, self._use_device) if self.ahead else built:
+            batch = batch.to(self.world.device)
+            if lane == 0:
+                self.data_seconds += time.perf_counter() - started
+            yield members, batch
+            started = time.perf_counter()
+
+    def _built(self, groups: Sequence[Group], lane: int) -> Iterator[tuple[list[int], Batch]]:
+        """What `micro_batches` gives, in memory of the host."""
         multiple = self.main.module.attention.multiple
         filler = [[groups[0].shortened()]]
         plan = self.plan([group.tokens for group in groups])[self.world.rank * self.lanes.count + lane]
         for micro in plan[::-1] if lane % 2 else plan:  # largest first, and last: two such at once need most memory
             rows = [[groups[index] for index in row] for row in micro]
             batch = build_batch(rows or filler, float(bool(rows)), multiple)
-            members, batch = [index for row in micro for index in row], batch.to(self.world.device)
-            if lane == 0:
-                self.data_seconds += time.perf_counter() - started
-            yield members, batch
-            started = time.perf_counter()
+            yield [index for row in micro for index in row], batch.pinned() if self.on_gpu else batch
+
+    def _use_device(self) -> None:
+        """For a new thread, which would pin memory by way of the first GPU."""
+        if self.on_gpu:
+            torch.cuda.set_device(self.world.device)
 
     def accumulate(self, groups: Sequence[Group], train: bool, idle: Collection[str] = ()) -> tuple[Tally, Scores]:
         """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines, else its scores
