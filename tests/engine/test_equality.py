@@ -66,6 +66,16 @@ def test_split_changes_nothing(overrides: list[str], reference: Path, small_mode
     assert_same_training(train(tmp_path / "run", small_model, *overrides), reference)
 
 
+def test_gradients_that_travel_in_bf16_are_rounded_and_no_more(small_model: Path, tmp_path: Path) -> None:
+    """The norm of the first step's gradients: sums of bfloat16, of which each value is off by up to 1 in 256."""
+    sharded = ("cluster.processes=2", "zero=2", "max_steps=1", "model.dtype=bf16", "algo.max_grad_norm=null")
+    norms = [
+        metrics_of(train(tmp_path / dtype, small_model, *sharded, f"zero.reduce_dtype={dtype}"))[1]["grad_norm"]
+        for dtype in ("fp32", "bf16")
+    ]
+    assert 0 < abs(norms[1] / norms[0] - 1) < 1e-3
+
+
 USUAL = [(2, 3, 600)]  # the others are proofs
 MATRIX = [(stage, count, budget) for stage in range(4) for count in (1, 2, 3) for budget in (600, 8192)]
 
