@@ -35,7 +35,7 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         described = cluster.describe(jobs)
         missing = unfetched(_to_start(jobs))
         rows = [f"rows unchecked: {missing}"] if missing else check_rows(_to_start(jobs))
-        print("\n".join([described, *rows, *_to_ask(jobs)]))
+        print("\n".join([described, *_not_installed(jobs), *rows, *_to_ask(jobs)]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):
@@ -65,6 +65,12 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
         check_model_folder(Path(folder), key, weights)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster
+
+
+def _not_installed(jobs: list[Job]) -> list[str]:
+    """What writing replies needs and is not installed here."""
+    rollouts = [configs.build(job.config, "rollout") for job in _to_start(jobs) if "rollout" in job.config]
+    return sorted({f"not installed here: {lacking}" for rollout in rollouts if (lacking := rollout.lacking())})
 
 
 def _to_ask(jobs: list[Job]) -> list[str]:

@@ -125,6 +125,10 @@ class RolloutSettings(GroupSettings):
     def check(self, config: DictConfig, processes: int) -> None:
         """Raises UserError for what this way of writing replies cannot do."""
 
+    def lacking(self) -> str:
+        """What is not installed here and a run needs, and how to install it; empty, the default, if all is. No torch."""
+        return ""
+
     def unused(self, config: DictConfig) -> dict[str, str]:
         """Fields that nothing reads with these settings, each with the reason: typing one of them is refused. No torch."""
         return {}

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import RolloutSettings, Sampling
 from psychocounsel.settings.schema import option
@@ -31,13 +33,22 @@ class VLLMEngine(RolloutSettings):
     cpu_cache_gb: float = option(1.0, above=0)
     eager: bool = False
 
+    def lacking(self) -> str:
+        if importlib.util.find_spec("vllm") is not None:
+            return ""
+        return (
+            "rollout: vLLM is not installed; see docs/online.md#vllm (make vllm on CPU, pip install -e '.[vllm]' on GPU), "
+            "or use rollout=hf"
+        )
+
     def check(self, config: DictConfig, processes: int) -> None:
-        """Raises UserError where vLLM is not installed or cannot do what is asked for."""
-        if importlib.util.find_spec("vllm") is None:
-            raise UserError(
-                "rollout: vLLM is not installed; see docs/online.md#vllm (make vllm on CPU, pip install -e '.[vllm]' on GPU), "
-                "or use rollout=hf"
-            )
+        """Raises UserError where vLLM is not installed or cannot do what is asked for.
+
+        A dry run says what is not installed, and a container has what is in its image.
+        """
+        runs_here = not (config.get("dry_run") or OmegaConf.select(config, "cluster.container.image"))
+        if runs_here and (lacking := self.lacking()):
+            raise UserError(lacking)
         if config.model.quantise:
             raise UserError(f"model.quantise={config.model.quantise}: vLLM cannot take these weights; use rollout=hf")
 

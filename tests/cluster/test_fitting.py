@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,10 @@ def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
     assert read_config(tmp_path / "run").zero.stage == 0
     assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
     assert cli("train", "zero.stage=4", cwd=tmp_path, check_code=USER_ERROR).stderr
+
+
+@pytest.mark.parametrize("name", ["ppo_8b", "paper_dpo_iter_8b"])
+def test_a_dry_run_needs_no_gpu_no_weights_and_no_vllm(name: str, tmp_path: Path) -> None:
+    said = cli("train", f"experiment={name}", "dry_run=true", cwd=tmp_path, PSYCHOCOUNSEL_CACHE=str(tmp_path)).stdout
+    assert re.search(r"llama3_1_8b: about \d\d GB on each of 8 GPUs \(states", said) and "rows unchecked: " in said
+    assert ("not installed here: rollout: vLLM" in said) == (find_spec("vllm") is None)
