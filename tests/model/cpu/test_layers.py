@@ -130,3 +130,15 @@ def test_less_is_kept_for_backward() -> None:
     # Values per token: the norm's input and output (12 each), gate and up (20 each), and one scale.
     assert kept["ours"] == 2 * 12 + 2 * 20 + 1
     assert kept["plain"] >= kept["ours"] + 12 + 2 * 20
+
+
+def test_layers_with_a_kernel_of_another_library_keep_it() -> None:
+    """Such a kernel stands in the layer itself, and calls the MLP's last layer with one argument."""
+    layers = nn.Sequential(LlamaMLP(_MLPS[LlamaMLP]), LlamaRMSNorm(12))
+    for layer in layers:
+        layer.forward = type(layer).forward.__get__(layer)
+    rows = torch.randn(3, 12)
+    expected = layers(rows)
+    adopt(layers)
+    assert [type(layer) for layer in layers] == [LlamaMLP, LlamaRMSNorm]
+    torch.testing.assert_close(layers(rows), expected)
