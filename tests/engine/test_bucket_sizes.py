@@ -9,6 +9,8 @@ from psychocounsel.algo.dpo import DPO
 from psychocounsel.cluster.memory import bucket_memory, model_states
 from tests.support.harness import make_stepper, random_groups, small_lm
 
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
 _BUCKET = 1 << 20
 
 
