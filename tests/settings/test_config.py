@@ -24,7 +24,8 @@ CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF /
 NEED_MORE = {"data=local": ["data.path=org/name"], "model=local": ["model.path=org/name"]}
 NEED_MORE["experiment=paper_dpo_iter_3b"] = ["reward.path=org/name", "rollout=hf"]  # vLLM need not be installed here
 NEED_MORE["experiment=paper_dpo_iter_8b"] = ["rollout=hf"]
-NEED_MORE |= {f"experiment={name}_8b": ["dry_run=true"] for name in ("ppo", "online_dpo", "grpo")}  # says so and goes on
+# A dry run says that vLLM is not installed, and goes on.
+NEED_MORE |= {f"experiment={name}_8b": ["dry_run=true"] for name in ("ppo", "online_dpo", "grpo")}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
