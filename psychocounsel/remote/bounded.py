@@ -1,4 +1,4 @@
-"""HTTP exchanges that end: an answer has a largest size and a latest time, whatever the server does."""
+"""HTTP exchanges that end: an answer has a largest size, and a latest time or a longest silence, whatever the server does."""
 
 import contextlib
 import socket
@@ -24,12 +24,20 @@ class TooLong(Exception):
 class Wire:
     """Posts to servers from any number of threads; each keeps connections of its own, which its deadlines can end.
 
-    `seconds` is how long an exchange may take from its beginning to the last byte, beside what sending a long request takes;
+    `seconds` is how long an exchange may take from its beginning to the last byte, beside what sending a long request takes.
+    With `from_last_byte` it is how long a server may be silent: each byte of an answer starts the time anew.
     `connect` is how long a connection may take to be made. Requests go by the proxies of the environment, unless `direct`.
     """
 
-    def __init__(self, headers: dict[str, str], seconds: float, connect: float, direct: bool = False) -> None:
-        self.seconds, self._direct = seconds, direct
+    def __init__(
+        self,
+        headers: dict[str, str],
+        seconds: float,
+        connect: float,
+        direct: bool = False,
+        from_last_byte: bool = False,
+    ) -> None:
+        self.seconds, self._direct, self._from_last_byte = seconds, direct, from_last_byte
         self._headers = {**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._timeout = httpx.Timeout(seconds, connect=min(seconds, connect))
         self._tls: ssl.SSLContext = httpx.create_ssl_context()
@@ -44,7 +52,8 @@ class Wire:
             UserError: if httpx knows no proxy of such a kind.
         """
         deadline = _Deadline(self._streams())
-        with deadline.within(self.seconds + len(body) / _SLOWEST_BYTES):
+        seconds = None if self._from_last_byte else self.seconds + len(body) / _SLOWEST_BYTES
+        with deadline.within(seconds):
             options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
             with self._client(url).stream("POST", url, **options) as response:
                 content = _read(response)
@@ -104,7 +113,11 @@ class _Deadline:
                 self._end()
 
     @contextlib.contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
+    def within(self, seconds: float | None) -> Iterator[None]:
+        """None: httpx's own time-outs, between two bytes, are the only ones."""
+        if seconds is None:
+            yield
+            return
         timer = threading.Timer(seconds, self._end)
         timer.daemon = True
         timer.start()

@@ -39,6 +39,7 @@ class Client:
     LONGEST_ANSWER bytes is refused, and read no further. `budget` is the most requests that are sent, repeated ones included.
     `key_variable` names the environment variable that holds a bearer key. What is in `journal`, a folder, is not asked
     again. `key` is the configuration's group that errors name. `direct` passes by the proxies of the environment.
+    With `from_last_byte`, `timeout_seconds` is the longest silence of a server while it answers, not the longest answer.
 
     Raises:
         UserError: at construction for addresses that are none, and for a variable that is not set.
@@ -57,15 +58,18 @@ class Client:
         journal: Path | None = None,
         direct: bool = False,
         patience: float = 300.0,
+        from_last_byte: bool = False,
     ) -> None:
         self.key, self.retries, self.patience = key, retries, patience
-        self._exchange = Exchange(key, timeout_seconds, key_variable, budget, direct)
+        self._exchange = Exchange(key, timeout_seconds, key_variable, budget, direct, from_last_byte)
         self._addresses = Addresses(addresses, f"{key}.addresses")
         self._journal = Journal(journal) if journal else None
         self._threads = ThreadPoolExecutor(concurrency, "client")
 
-    def answers(self, route: str, payloads: Sequence[Any], read: Read[T]) -> Iterator[T]:
+    def answers(self, route: str, payloads: Sequence[Any], read: Read[T], most: int | None = None) -> Iterator[T]:
         """What `read` makes of the answer to each payload, in their order, as they come; asks when iteration begins.
+
+        `most` is the largest number of requests under way at one address; None: `concurrency` alone bounds them.
 
         `read` is given parsed JSON and the payload, and raises ValueError, saying why, for what is no valid answer.
 
@@ -74,7 +78,7 @@ class Client:
         """
         stop = threading.Event()
         begun: dict[str, Future[T]] = {}
-        futures = [self._begin(Request(route, payload), read, stop, begun) for payload in payloads]
+        futures = [self._begin(Request(route, payload), read, stop, begun, most) for payload in payloads]
         try:
             for future in futures:
                 yield future.result()
@@ -182,20 +186,27 @@ class Client:
 
     # -- one request
 
-    def _begin(self, request: Request, read: Read[T], stop: threading.Event, begun: dict[str, Future[T]]) -> Future[T]:
+    def _begin(
+        self,
+        request: Request,
+        read: Read[T],
+        stop: threading.Event,
+        begun: dict[str, Future[T]],
+        most: int | None,
+    ) -> Future[T]:
         if self._journal is None:
-            return self._threads.submit(self._ask, request, read, stop, None)
+            return self._threads.submit(self._ask, request, read, stop, None, most)
         key = request_key(request.route, request.payload)
         if key not in begun and (line := self._journal.get(key)) is not None:
             begun[key] = Future()
             begun[key].set_result(_read(line.answer, request, str(self._journal.folder), read))
         if key not in begun:
-            begun[key] = self._threads.submit(self._ask, request, read, stop, key)
+            begun[key] = self._threads.submit(self._ask, request, read, stop, key, most)
         return begun[key]
 
-    def _ask(self, request: Request, read: Read[T], stop: threading.Event, key: str | None) -> T:
+    def _ask(self, request: Request, read: Read[T], stop: threading.Event, key: str | None, most: int | None) -> T:
         while True:
-            address = self._addresses.take()
+            address = self._addresses.take(most)
             retries = min(self.retries, _FEW_RETRIES) if len(self._addresses.live()) > 1 else self.retries
             try:
                 answer = self._ask_at(address, request, stop, retries)

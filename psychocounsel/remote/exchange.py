@@ -49,13 +49,19 @@ class Exchange:
     """Sends requests, from any thread. `key` is the configuration's group that errors name; the rest is as Client says."""
 
     def __init__(
-        self, key: str, timeout_seconds: float, key_variable: str | None, budget: int | None, direct: bool
+        self,
+        key: str,
+        timeout_seconds: float,
+        key_variable: str | None,
+        budget: int | None,
+        direct: bool,
+        from_last_byte: bool = False,
     ) -> None:
         self.key, self.timeout_seconds, self.key_variable = key, timeout_seconds, key_variable
         self.budget, self.sent = budget, 0
         self._secret, self._lock = _secret(key, key_variable), threading.Lock()
         authorization = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
-        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct)
+        self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct, from_last_byte)
 
     def send(self, url: str, request: Request) -> Any:
         """The parsed answer.

@@ -156,6 +156,11 @@ class RolloutSettings(GroupSettings):
         """
         return []
 
+    @classmethod
+    def servers_per_node(cls, rollout: DictConfig, gpus: Any) -> int:
+        """How many of these commands run at once on a node with `gpus` GPUs; asked when `server_command` is."""
+        return 1
+
 
 def open_rollout(
     settings: RolloutSettings,

@@ -1,7 +1,9 @@
 """A server that writes replies with weights it is sent: vLLM behind a few routes, all but `/health` with a key.
 
 `POST /generate` {"version", "prompts", "settings", "stop"} -> {"version", "replies"}; 409 where the weights are of another
-version, or changed meanwhile. New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed,
+version; another "version" and an "error" where they changed meanwhile. Until the replies are there, the answer is a space for
+each second in which the engine made tokens: a client's time-out thus ends a server that is stuck, not one that is busy.
+New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed,
 `/weights/end?version=N`; or after the first `/weights/join` and, for each piece, `/weights/broadcast`, where rank 0 of
 training sends what is named over the process group that workers joined (`rollout/collective.py`).
 Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
@@ -18,11 +20,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import USER_ERROR, UserError, hide_words
 from psychocounsel.remote.bounded import LONGEST_ANSWER
+from psychocounsel.rollout.engine_progress import EngineProgress
 from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
 from psychocounsel.rollout.vllm_environment import prepare_environment
 from psychocounsel.rundir.job_servers import secret
@@ -32,14 +36,16 @@ from psychocounsel.storage.modes import let_nobody_else_write
 
 LONGEST_REQUEST = LONGEST_ANSWER  # bytes, but for weights, which go to a file
 _CONNECT_SECONDS = 10.0
+_SPACE_SECONDS = 1.0  # between the spaces that say that replies are being written
 LOOPBACK = "127.0.0.1"
 
 
 class Server:
-    """An engine, the version of its weights, and the routes."""
+    """An engine, the version of its weights, and the routes. The engine writes `slots` replies at once."""
 
-    def __init__(self, engine: Any, key: str, workers: int, device: str) -> None:
-        self.engine, self.key, self.workers, self.device = engine, key, workers, device
+    def __init__(self, engine: Any, progress: EngineProgress, key: str, workers: int, slots: int, device: str) -> None:
+        self.engine, self.progress, self.key = engine, progress, key
+        self.workers, self.slots, self.device = workers, slots, device
         self.version: int | None = None  # None: there are no weights yet, or not all
         self.count = 0
 
@@ -83,12 +89,27 @@ class Server:
         version = self.version
         if version is None or asked["version"] != version:
             return _error(409, f"the weights here are of version {version}, not {asked['version']}")
-        found = await asyncio.gather(
-            *map(self._reply, asked["prompts"], asked["settings"], [asked["stop"]] * len(asked["prompts"]))
-        )
+        from starlette.responses import StreamingResponse
+
+        return StreamingResponse(self._written(asked, version), media_type="application/json")
+
+    async def _written(self, asked: Any, version: int) -> AsyncIterator[bytes]:
+        """The answer to `/generate`: spaces as long as the engine makes tokens, then JSON."""
+        each = map(self._reply, asked["prompts"], asked["settings"], [asked["stop"]] * len(asked["prompts"]))
+        writing, steps = asyncio.gather(*each), self.progress.steps
+        try:
+            while not (await asyncio.wait({writing}, timeout=_SPACE_SECONDS))[0]:
+                if self.progress.steps != steps:
+                    steps = self.progress.steps
+                    yield b" "
+            found = await writing
+        finally:
+            writing.cancel()  # where nobody waits for the answer any more
         if self.version != version or any(None in some for some in found):
-            return _error(409, f"the weights changed from version {version} while they wrote")
-        return _json({"version": version, "replies": found})
+            changed = f"the weights changed from version {version} while they wrote"
+            yield json.dumps({"version": self.version, "error": changed}).encode()
+        else:
+            yield json.dumps({"version": version, "replies": found}).encode()
 
     async def _reply(self, prompt: list[int], settings: dict[str, Any], stop: list[int]) -> Any:
         self.count += 1
@@ -105,7 +126,8 @@ class Server:
         await self.engine.pause_generation(mode="abort", clear_cache=True)
         await self.engine.collective_rpc("begin_weights")
         place = await _content(request)
-        return _json({"workers": self.workers, "device": self.device, "reached": await _reaches(**place)})
+        here = {"workers": self.workers, "slots": self.slots, "device": self.device}
+        return _json({**here, "reached": await _reaches(**place)})
 
     async def join(self, request: Any) -> Any:
         await self.engine.collective_rpc("join_trainer", args=(await _content(request),))
@@ -201,8 +223,9 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-    server = Server(engine, key, rollout.tensor_parallel, device.type)
+        progress = EngineProgress()
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[progress.logger])
+    server = Server(engine, progress, key, rollout.tensor_parallel, rollout.max_sequences, device.type)
     uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 

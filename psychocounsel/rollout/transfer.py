@@ -31,6 +31,7 @@ class Transfer:
     def __init__(self, client: Client, kind: str, device: torch.device, seconds: float) -> None:
         self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
         self.groups: dict[str, ServerGroup] = {}
+        self.slots: dict[str, int] = {}  # how many replies each server writes at once
         self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
         collective = kind == "collective" or (kind == "auto" and device.type == "cuda")
         self._store = _store(client.live()) if collective else None
@@ -70,6 +71,8 @@ class Transfer:
         here = own_address(parts.hostname or "", parts.port or 80)
         place = {"host": here, "port": self._store.port} if self._store else {}
         found = self.client.post(address, "/weights/begin", json.dumps(place).encode())
+        if found is not None:
+            self.slots[address] = found["slots"]
         if found is None or not place:
             return
         backend = "nccl" if {self.device.type, found["device"]} == {"cuda"} else "gloo"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from psychocounsel.model.shape import Shape
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
-_ASKED_AT_ONCE = 64  # requests of a process that are under way; the engine takes as many replies at once as it can
+_MOST_THREADS = 512  # of a process; each waits for one answer
 
 
 @dataclass
@@ -37,7 +38,7 @@ class VLLMServer(VLLMEngine):
     addresses: list[str] = option([])
     servers: int = option(1, at_least=1)
     start_minutes: float = option(20.0, above=0)
-    timeout_seconds: float = option(300.0, above=0)
+    timeout_seconds: float = option(300.0, at_least=5)
     transfer: str = option("auto", choices=("auto", "http", "collective"))
     overlap: bool = False
 
@@ -62,7 +63,14 @@ class VLLMServer(VLLMEngine):
     def _check_gpus(self, config: DictConfig, processes: int) -> None:
         """Refuse servers beside training for which there are no GPUs."""
         cluster = configs.build(config, "cluster")
-        if config.cluster.get("server_nodes") or not cluster.gpus():
+        if not cluster.gpus():
+            return
+        if config.cluster.get("server_nodes"):
+            if self.tensor_parallel > config.cluster.gpus_per_node:
+                raise UserError(
+                    f"rollout.tensor_parallel={self.tensor_parallel}: a server has the GPUs of one node, and "
+                    f"cluster.gpus_per_node={config.cluster.gpus_per_node}"
+                )
             return
         training, gpus = cluster.first_node(processes)
         if gpus - training < self.servers * self.tensor_parallel:
@@ -125,6 +133,12 @@ class VLLMServer(VLLMEngine):
         everywhere = "0.0.0.0"  # training runs on other nodes; without the key it answers nothing but /health
         return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}", everywhere]
 
+    @classmethod
+    def servers_per_node(cls, rollout: DictConfig, gpus: Any) -> int:
+        each = rollout.get("tensor_parallel")
+        both_count = isinstance(gpus, int) and isinstance(each, int) and each > 0
+        return max(1, gpus // each) if both_count else 1
+
 
 class VLLMServerRollout(Rollout):
     """`ready()` gives the addresses to try, on rank 0, and may start what is not there."""
@@ -141,7 +155,7 @@ class VLLMServerRollout(Rollout):
         self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
         self.ready, self.timeout_seconds, self.transfer = ready, settings.timeout_seconds, settings.transfer
         self.direct, self.writes_ahead = not settings.addresses, settings.overlap
-        self.version = -1
+        self.version, self.slots = -1, 1
         self.client: Any = None
 
     def sync(self, version: int) -> None:
@@ -171,9 +185,10 @@ class VLLMServerRollout(Rollout):
         left = [place for place in range(len(groups)) if place not in found]
         prompts, settings = request(groups, sampling)
         common = {"version": self.version, "stop": self.stop}
+        most = max(1, math.ceil(self.slots / (self.world.size * sampling.n)))
         payloads = [{**common, "prompts": [prompts[place]], "settings": [settings[place]]} for place in left]
         try:
-            answers = self.client.answers("/generate", payloads, partial(self._read, sampling.n))
+            answers = self.client.answers("/generate", payloads, partial(self._read, sampling.n), most)
             for place, replies in zip(left, answers, strict=True):  # those before a failure are kept
                 found[place] = replies  # noqa: PERF403
         except NoServerLeft as error:
@@ -202,21 +217,24 @@ class VLLMServerRollout(Rollout):
         """
         from psychocounsel.remote.client import Client
 
-        taken, why = self._sent(version)
+        taken, self.slots, why = self._sent(version)
         if not taken:
-            taken, why = self._sent(version)
+            taken, self.slots, why = self._sent(version)
         if not taken:
             raise UserError(why)
         self.client, self.version = self._client(Client, taken), version
 
-    def _sent(self, version: int) -> tuple[list[str], str]:
-        """The servers that took the weights; if none did, why. The same on all ranks."""
+    def _sent(self, version: int) -> tuple[list[str], int, str]:
+        """The servers that took the weights, and the fewest replies that one writes at once; if none did, why.
+
+        The same on all ranks.
+        """
         from psychocounsel.remote.client import Client
         from psychocounsel.rollout.transfer import Transfer
         from psychocounsel.rollout.weights import weights_of
 
-        client, taken = self._client(Client, self.world.broadcast(self.ready() if self.world.rank == 0 else None)), []
-        transfer = None
+        client = self._client(Client, self.world.broadcast(self.ready() if self.world.rank == 0 else None))
+        transfer, taken, slots = None, list[str](), 1
         if self.world.rank == 0:
             transfer = Transfer(client, self.transfer, self.world.device, self.timeout_seconds)
             transfer.begin()
@@ -225,8 +243,9 @@ class VLLMServerRollout(Rollout):
                 transfer.send(piece)
         if transfer is not None:
             taken = transfer.end(version)
+            slots = min((transfer.slots[address] for address in taken), default=1)
         client.close()
-        return self.world.broadcast((taken, "" if taken else client.why_none()))
+        return self.world.broadcast((taken, slots, "" if taken else client.why_none()))
 
     def _client(self, kind: Any, addresses: list[str]) -> Any:
         return kind(
@@ -234,7 +253,8 @@ class VLLMServerRollout(Rollout):
             "rollout",
             timeout_seconds=self.timeout_seconds,
             retries=0,  # what one fails to answer goes to another at once
-            concurrency=_ASKED_AT_ONCE,
+            concurrency=min(_MOST_THREADS, len(addresses) * math.ceil(self.slots / self.world.size)),
             key_variable=KEY_VARIABLE,
             direct=self.direct,
+            from_last_byte=True,  # a server says each second whether it goes on
         )

@@ -6,6 +6,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,32 @@ def test_an_answer_in_drops_ends_in_time(part: str) -> None:
         started = time.monotonic()
         assert "no answer within 0.5 s" in ended(address, timeout_seconds=0.5)
         assert time.monotonic() - started < 3
+
+
+def test_a_silence_is_bounded_where_a_server_says_that_it_goes_on() -> None:
+    """An answer that takes three times the time-out is read if there is a space now and then, and else not."""
+
+    def answers(spaces: bool) -> Talk:
+        def talk(connection: socket.socket) -> None:
+            connection.sendall(HEAD + b"\r\n" + b" ")
+            for _ in range(15):
+                time.sleep(0.1)
+                connection.sendall(b" " * spaces)
+            connection.sendall(b"[1]")
+
+        return talk
+
+    def asked(address: str) -> Any:
+        client = Client([address], "rollout", retries=0, timeout_seconds=0.5, from_last_byte=True)
+        try:
+            return next(client.answers("/generate", [{}], lambda answer, payload: answer))
+        finally:
+            client.close()
+
+    with talking(answers(spaces=True)) as address:
+        assert asked(address) == [1]
+    with talking(answers(spaces=False)) as address, pytest.raises(UserError, match=r"no answer within 0\.5 s"):
+        asked(address)
 
 
 def test_json_that_is_nested_without_end_is_refused() -> None:

@@ -57,6 +57,20 @@ def test_too_few_gpus_are_refused_at_submission(nodes: str, processes: str, told
         check(compose(["algo=online_dpo", "rollout=vllm_server", *cluster]))
 
 
+@pytest.mark.parametrize(("gpus", "each", "servers"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (0, 1, 1)])
+def test_a_server_node_runs_as_many_servers_as_its_gpus_allow(gpus: int, each: int, servers: int) -> None:
+    device = "cuda" if gpus else "cpu"
+    typed = [f"cluster.gpus_per_node={gpus}", f"cluster.device={device}", f"rollout.tensor_parallel={each}"]
+    config = compose(["algo=grpo", "rollout=vllm_server", "cluster=slurm", "cluster.server_nodes=2", *typed])
+    assert config.cluster.servers.per_node == servers
+
+
+def test_a_server_that_needs_more_gpus_than_a_node_has_is_refused() -> None:
+    typed = ["cluster.gpus_per_node=2", "rollout.tensor_parallel=4", "cluster.server_nodes=1"]
+    with pytest.raises(UserError, match=r"tensor_parallel=4: a server has the GPUs of one node, and .*gpus_per_node=2"):
+        check(compose(["algo=grpo", "rollout=vllm_server", "cluster=slurm", *typed]))
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     run = tmp_path / "run"

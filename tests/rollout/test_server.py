@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.rollout.engine_progress import EngineProgress
 from psychocounsel.rollout.server import LONGEST_REQUEST, Server
 
 pytestmark = pytest.mark.slow  # it comes with vLLM, which make test-slow installs
@@ -21,7 +22,9 @@ class Engine:
 
 def test_requests_are_bounded_in_size() -> None:
     engine = Engine()
-    asks = TestClient(Server(engine, "secret", 1, "cpu").app(), headers={"Authorization": "Bearer secret"})
+    asks = TestClient(
+        Server(engine, EngineProgress(), "secret", 1, 256, "cpu").app(), headers={"Authorization": "Bearer secret"}
+    )
     found = asks.post("/weights/join", content=b'["' + b"x" * LONGEST_REQUEST + b'"]')
     assert (found.status_code, found.json()) == (413, {"error": "a request has at most 64 MiB"})
     assert engine.calls == 0

@@ -1,14 +1,18 @@
 """How a run speaks with its rollout servers: by which way, and what it repeats of their answers."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from psychocounsel.data.group import Group
 from psychocounsel.errors import hide_words
 from psychocounsel.remote.client import Client
+from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE, VLLMServer, VLLMServerRollout
-from tests.support.answering import serving
+from tests.support.answering import Reply, serving
 from tests.support.harness import world
 
 
@@ -38,6 +42,22 @@ def test_servers_that_the_run_starts_are_reached_without_a_proxy(
         client = settings._client(Client, [server.address])
         assert list(client.answers("/generate", [{}], lambda answer, payload: answer)) == [way]
         client.close()
+
+
+@pytest.mark.parametrize(("slots", "n", "most"), [(8, 2, 4), (8, 1, 8), (3, 8, 1)])
+def test_a_server_is_asked_for_as_many_replies_at_once_as_it_has_slots(
+    slots: int, n: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    answer = Reply(hang=0.05, body=json.dumps({"version": 0, "replies": [[[[7], [-0.5]]] * n]}).encode())
+    with serving(lambda *_: answer) as server:
+        asking = rollout(server.address)
+        asking.version, asking.slots, found = 0, slots, dict[int, list[Any]]()
+        asking.client = asking._client(Client, [server.address])
+        groups = [Group(f"p{number}", np.array([1], np.int32), []) for number in range(24)]
+        assert asking._ask(groups, Sampling(n, 1.0, 4, 16, seed=1), found) is None
+        asking.client.close()
+    assert len(found) == 24 and server.busiest == most
 
 
 @pytest.mark.usefixtures("hidden")

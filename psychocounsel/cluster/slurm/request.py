@@ -48,6 +48,7 @@ class Servers:
     command: list[str] = option([])  # {port} stands for the port to listen on
     health: str = "/health"  # answers with 200 when the server is ready
     start_minutes: float = option(20.0, above=0)
+    per_node: int = option(1, at_least=1)  # they share the node's GPUs and CPUs evenly
 
 
 @dataclass
@@ -116,6 +117,14 @@ class SlurmRequest:
         """Of one run."""
         return self.process_count() // self.nodes
 
+    @property
+    def server_count(self) -> int:
+        return self.server_nodes * self.servers.per_node
+
+    @property
+    def cpus_per_server(self) -> int:
+        return self.processes_per_node * self.cpus_per_process // self.servers.per_node
+
     def gpus(self) -> int:
         """GPUs that a run trains on, over all its nodes."""
         return 0 if self.device == "cpu" else self.nodes * self.gpus_per_node // self.runs_side_by_side
@@ -151,10 +160,23 @@ class SlurmRequest:
             refuse_secrets(text, key)
         if self.container.image and "://" not in self.container.image and not Path(self.container.image).exists():
             raise UserError(f"cluster.container.image={self.container.image}: no such file")
+        self._check_servers()
+
+    def _check_servers(self) -> None:
         if self.server_nodes and not self.servers.command:
             raise UserError("cluster.server_nodes: what is to run there? add cluster.servers.command=[PROGRAM,...]")
         if self.server_nodes and self.group > 1:
             raise UserError("cluster.server_nodes serve one run: use cluster.runs_per_job=1")
+        each = self.servers.per_node
+        if self.server_nodes and each > 1 and self.device != "cpu" and self.gpus_per_node < each:
+            raise UserError(
+                f"cluster.servers.per_node={each} are more than cluster.gpus_per_node={self.gpus_per_node}: a server needs a GPU"
+            )
+        if self.server_nodes and not self.cpus_per_server:
+            raise UserError(
+                f"cluster.servers.per_node={each} servers need a CPU each, and the job has "
+                f"{self.processes_per_node * self.cpus_per_process} of a node: raise cluster.cpus_per_process"
+            )
 
     def _check_processes(self) -> None:
         if self.device == "cuda" and not self.gpus_per_node:

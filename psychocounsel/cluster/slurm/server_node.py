@@ -44,7 +44,7 @@ def run(run_dir: Path) -> int:
     file = RunDir(run_dir).server(number)
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
-    server = subprocess.Popen(command, start_new_session=True)
+    server = subprocess.Popen(command, start_new_session=True, env={**os.environ, **_own_gpus(settings.per_node)})
     asked = False
 
     def end(*_: object) -> None:
@@ -64,6 +64,13 @@ def run(run_dir: Path) -> int:
     finally:
         file.unlink(missing_ok=True)
         _end(server)
+
+
+def _own_gpus(per_node: int) -> dict[str, str]:
+    """This server's part of the GPUs that SLURM gave to all servers of the node; nothing where there is one, or no GPU."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    each, place = len(visible) // per_node, int(os.environ.get("SLURM_LOCALID", 0))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[place * each :][:each])} if each and per_node > 1 else {}
 
 
 def _is_ready(server: "subprocess.Popen[bytes]", url: str, seconds: float) -> bool:

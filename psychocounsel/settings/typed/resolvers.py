@@ -33,6 +33,11 @@ def _rollout_server(*, _root_: DictConfig) -> list[str]:
     return target_class(_root_, "rollout").server_command(_root_.rollout) if "rollout" in _root_ else []
 
 
+def _rollout_servers_per_node(gpus: Any, *, _root_: DictConfig) -> int:
+    """How many of them a node with `gpus` GPUs runs."""
+    return target_class(_root_, "rollout").servers_per_node(_root_.rollout, gpus) if "rollout" in _root_ else 1
+
+
 def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
     return otherwise if value is None else then
 
@@ -41,6 +46,7 @@ def register_resolvers() -> None:
     """Make the interpolations known to OmegaConf."""
     OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
     OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
+    OmegaConf.register_new_resolver("rollout_servers_per_node", _rollout_servers_per_node, replace=True)
     OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
     OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
     OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)

@@ -23,6 +23,9 @@ from psychocounsel.settings.config import check, compose
 # -- times and sizes
 
 
+SERVERS = ("cluster.servers.command=[x]", "cluster.servers.per_node=3")
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("24h", 86400), ("90m", 5400), ("1.5h", 5400), ("2d", 172800), ("1-12:00:00", 129600), ("24:00:00", 86400)],
@@ -103,6 +106,20 @@ def test_sizes() -> None:
         (["after=['/runs/a\nb']"], "after[0]: holds a newline"),
         (["cluster.container.image=nowhere.sif"], "no such file"),
         (["cluster.server_nodes=1"], "what is to run there"),
+        (
+            ["cluster.server_nodes=1", *SERVERS, "cluster.gpus_per_node=2"],
+            "per_node=3 are more than cluster.gpus_per_node=2",
+        ),
+        (
+            [
+                "cluster.server_nodes=1",
+                *SERVERS,
+                "cluster.gpus_per_node=4",
+                "cluster.processes=1",
+                "cluster.cpus_per_process=2",
+            ],
+            "per_node=3 servers need a CPU each, and the job has 2 of a node: raise cluster.cpus_per_process",
+        ),
         (["cluster.partion=gpu"], "did you mean cluster.partition"),
         (["cluster.memory=lots"], "is not a size"),
     ],
@@ -181,6 +198,7 @@ def script(tasks: int = 1, **settings: Any) -> str:
         {},
         {"modules": ["cuda/12.8", "gcc"], "setup": ["source activate mine"], "environment": {"A": "b c'd"}},
         {"server_nodes": 2, "nodes": 2},
+        {"server_nodes": 1, "servers": {"command": ["x"], "per_node": 2}},
         {"requeue": False, "segments": 3},
         {"gpus_per_node": 8, "runs_side_by_side": 4, "memory": "64G"},
         {"container": {"image": "/images/my image.sif", "binds": ["/data:/data"]}},
@@ -194,6 +212,12 @@ def test_the_script_is_valid_shell(settings: dict[str, Any], tmp_path: Path) -> 
     assert lines[0] == "#!/bin/bash"
     last = max(number for number, line in enumerate(lines) if line.startswith("#SBATCH"))
     assert not any(line and not line.startswith("#") for line in lines[:last]), "sbatch reads no option after a command"
+
+
+def test_servers_share_the_cpus_of_a_node() -> None:
+    text = script(server_nodes=2, gpus_per_node=4, cpus_per_process=6, servers={"command": ["x"], "per_node": 2})
+    assert "--nodes=2 --ntasks=4 --ntasks-per-node=2 \\\n    --cpus-per-task=12 --kill" in text
+    assert 'server_node wait "${runs[0]}" 4' in text
 
 
 def test_what_a_request_says() -> None:

@@ -195,15 +195,19 @@ def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path
 @pytest.mark.slow
 def test_servers_run_beside_training_and_one_may_die(slurm: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    server = "cluster.servers={command: [python3, -m, http.server, '{port}'], health: /, start_minutes: 1}"
+    serve = "echo $CUDA_VISIBLE_DEVICES >> {run_dir}/gpus; exec python3 -m http.server {port}"
+    server = f"cluster.servers={{command: [bash, -c, '{serve}'], health: /, start_minutes: 1, per_node: 2}}"
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
-    slurm.train(*slurm.overrides(15, run_dir=run, **{"cluster.server_nodes": 2}), server, slow)
+    slurm.train(
+        *slurm.overrides(15, run_dir=run, **{"cluster.server_nodes": 2, "cluster.gpus_per_node": 2}), server, slow
+    )
     files = run / "servers"
     slurm.until(lambda: slurm.state(run)["step"] >= 1, 90, run)
-    assert len(list(files.glob("*.json"))) == 2
+    assert len(list(files.glob("*.json"))) == 4
+    assert sorted((run / "gpus").read_text().split()) == ["0", "0", "1", "1"], "each has a GPU of its node for itself"
     port = json.loads((files / "1.json").read_text())["address"].rpartition(":")[2]
     slurm.call("pkill", "-f", f"http.server {port}")
-    slurm.until(lambda: len(list(files.glob("*.json"))) == 1, 20, run)
+    slurm.until(lambda: len(list(files.glob("*.json"))) == 3, 20, run)
     assert slurm.ended(run) == ["finished"]
     slurm.until(lambda: not list(files.glob("*.json")), 20)
 
