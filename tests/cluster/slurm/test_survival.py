@@ -199,7 +199,11 @@ def test_servers_run_beside_training_and_one_may_die(slurm: Cluster, tmp_path: P
     server = f"cluster.servers={{command: [bash, -c, '{serve}'], health: /, start_minutes: 1, per_node: 2}}"
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
     slurm.train(
-        *slurm.overrides(15, run_dir=run, **{"cluster.server_nodes": 2, "cluster.gpus_per_node": 2}), server, slow
+        *slurm.overrides(
+            15, run_dir=run, **{"cluster.server_nodes": 2, "cluster.gpus_per_node": 2, "cluster.cpus_per_process": 2}
+        ),
+        server,
+        slow,
     )
     files = run / "servers"
     slurm.until(lambda: slurm.state(run)["step"] >= 1, 90, run)
