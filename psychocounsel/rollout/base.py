@@ -6,9 +6,10 @@ derives from neither is refused before a run starts.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psychocounsel.errors import UserError
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class Sampling:
     """How replies are drawn: `n` for each prompt, of at most `max_tokens` tokens and `max_length` with their prompt.
 
-    `temperature` 0 takes the likeliest token. `top_k` 0 and `top_p` 1 leave the distribution as it is.
+    `temperature` 0 takes the likeliest token. `top_k` 0 and `top_p` 1 leave the distribution as it is. Random numbers come from
+    `seed`. `seeds`, if there are any, are those of the prompts in their order, which several shards bring together.
     """
 
     n: int
@@ -39,6 +41,14 @@ class Sampling:
     seed: int
     top_p: float = 1.0
     top_k: int = 0
+    seeds: tuple[int, ...] = ()
+
+    def seed_of(self, place: int) -> int:
+        """The seed of the prompt at `place`, for rollouts that draw each prompt's replies by a seed of its own."""
+        return self.seeds[place] if self.seeds else (self.seed + 1_000_003 * place) % (1 << 31)
+
+
+Shard = tuple[list["Group"], Sampling]  # prompts, and how their replies are drawn
 
 
 def sampling_of(config: DictConfig, samples: int, number: int, shard: int) -> Sampling:
@@ -49,6 +59,14 @@ def sampling_of(config: DictConfig, samples: int, number: int, shard: int) -> Sa
     seed = int(np.random.SeedSequence([config.seed, number, shard]).generate_state(1)[0])
     limits = (samples, rollout.temperature, rollout.max_tokens, config.max_length, seed)
     return Sampling(*limits, rollout.top_p, rollout.top_k)
+
+
+def together(shards: Sequence[Shard]) -> Shard:
+    """Shards as one: each prompt keeps the seed that it has in its own shard."""
+    if len(shards) == 1:
+        return shards[0]
+    seeds = tuple(sampling.seed_of(place) for prompts, sampling in shards for place in range(len(prompts)))
+    return [prompt for prompts, _ in shards for prompt in prompts], replace(shards[0][1], seeds=seeds)
 
 
 class TrainedPolicy(Protocol):
@@ -68,11 +86,11 @@ class Rollout(Contract):
     All ranks call `sync`, `generate` and `rest` together, each with groups of its own.
 
     Attributes:
-        writes_ahead: whether the next round is to be written by `generate_alone` while this one is trained on, with
-            weights a round old.
+        rounds_ahead: how many of the next rounds `generate_alone` writes while a round is scored and trained on, with weights
+            that are as many rounds old at most.
     """
 
-    writes_ahead: bool = False
+    rounds_ahead: int = 0
 
     @abstractmethod
     def sync(self, version: int) -> None:
@@ -87,6 +105,12 @@ class Rollout(Contract):
         `completion`, below, makes one of its tokens.
         """
 
+    def prompts_at_once(self, n: int) -> int:
+        """How many prompts, with `n` replies each, `generate` needs to be busy: whole shards are put together until they are as
+        many. The same on all ranks; default: one shard is enough.
+        """
+        return 1
+
     def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
         """As `generate`, on this rank alone and from any thread; asked only of a rollout that writes ahead.
 
@@ -96,6 +120,11 @@ class Rollout(Contract):
 
     def rest(self) -> None:
         """Give back what only writing needs, until the next `sync`. Default: nothing is kept."""
+
+
+def at_once(rollout: Rollout, shard_prompts: int, n: int) -> int:
+    """How many shards of so many prompts are given to one `generate`."""
+    return max(1, math.ceil(rollout.prompts_at_once(n) / shard_prompts))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ class VLLMRollout(Rollout):
         self, arguments: dict[str, Any], engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> None:
         self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
-        self.sleeps = world.device.type == "cuda"
+        self.sleeps, self.slots = world.device.type == "cuda", arguments["max_num_seqs"]
         self.awake, self.version = True, -1
         with _inside_training(world), quiet_start("rollout=vllm"):
             prepare_cpu(arguments)
@@ -110,6 +111,10 @@ class VLLMRollout(Rollout):
         if self.sleeps:
             self.llm.sleep(level=2)
             self.awake = False
+
+    def prompts_at_once(self, n: int) -> int:
+        """Twice as many replies as the engine writes at once, so that few slots are empty before the end."""
+        return math.ceil(2 * self.slots / (n * self.neighbours.size))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """As Rollout says; a reply's random numbers come from `sampling.seed`, its prompt's place and its own."""

@@ -117,7 +117,7 @@ def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
         }
-        settings.append(common | {"max_tokens": limit, "seed": (sampling.seed + 1_000_003 * place) % (1 << 31)})
+        settings.append(common | {"max_tokens": limit, "seed": sampling.seed_of(place)})
     return [group.prompt_ids.tolist() for group in groups], settings
 
 

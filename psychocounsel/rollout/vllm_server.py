@@ -40,7 +40,7 @@ class VLLMServer(VLLMEngine):
     start_minutes: float = option(20.0, above=0)
     timeout_seconds: float = option(300.0, at_least=5)
     transfer: str = option("auto", choices=("auto", "http", "collective"))
-    overlap: bool = False
+    max_staleness: int = option(0, at_least=0)
 
     def check(self, config: DictConfig, processes: int) -> None:
         if not self.addresses:
@@ -54,10 +54,10 @@ class VLLMServer(VLLMEngine):
             )
         if self.addresses and config.cluster.get("server_nodes"):
             raise UserError("rollout.addresses and cluster.server_nodes both name servers: keep one")
-        if self.overlap and not configs.build(config, "algo").tolerates_stale_rollouts:
+        if self.max_staleness and not configs.build(config, "algo").tolerates_stale_rollouts:
             raise UserError(
-                "rollout.overlap=true trains on replies by weights a round old, which counts for this algorithm: give "
-                "algo.importance_cap as well, 2.0 for instance"
+                f"rollout.max_staleness={self.max_staleness} trains on replies by older weights, and this algorithm takes them "
+                "to be its own: give algo.importance_cap as well, 2.0 for instance"
             )
 
     def _check_gpus(self, config: DictConfig, processes: int) -> None:
@@ -154,13 +154,17 @@ class VLLMServerRollout(Rollout):
     ) -> None:
         self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
         self.ready, self.timeout_seconds, self.transfer = ready, settings.timeout_seconds, settings.transfer
-        self.direct, self.writes_ahead = not settings.addresses, settings.overlap
-        self.version, self.slots = -1, 1
+        self.direct, self.rounds_ahead = not settings.addresses, settings.max_staleness
+        self.version, self.slots, self.servers = -1, 1, 1
         self.client: Any = None
 
     def sync(self, version: int) -> None:
         if version != self.version:
             self._send(version)
+
+    def prompts_at_once(self, n: int) -> int:
+        """Twice as many replies as the servers write at once for each rank."""
+        return math.ceil(2 * self.slots * self.servers / (self.world.size * n))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """As Rollout says. What a server that died had been asked is asked of the others, or of one that is started anew."""
@@ -222,7 +226,7 @@ class VLLMServerRollout(Rollout):
             taken, self.slots, why = self._sent(version)
         if not taken:
             raise UserError(why)
-        self.client, self.version = self._client(Client, taken), version
+        self.client, self.version, self.servers = self._client(Client, taken), version, len(taken)
 
     def _sent(self, version: int) -> tuple[list[str], int, str]:
         """The servers that took the weights, and the fewest replies that one writes at once; if none did, why.

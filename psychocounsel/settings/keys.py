@@ -17,7 +17,11 @@ from psychocounsel.storage.files import shipped
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Old key: new key. The old one is refused, unless a dataclass of the user's own has it.
-RENAMED = {"algo.temperature": "rollout.temperature", "rollout.samples": "rollout.shown_prompts"}
+RENAMED = {
+    "algo.temperature": "rollout.temperature",
+    "rollout.samples": "rollout.shown_prompts",
+    "rollout.overlap": "rollout.max_staleness",
+}
 
 
 def renamed(key: str, value: object = None) -> str | None:

@@ -75,7 +75,7 @@ class _Least(Rollout):
 def test_the_rest_of_the_contract_has_defaults() -> None:
     least = _Least()
     least.rest()
-    assert not least.writes_ahead and least.generate_alone([], Sampling(1, 1.0, 8, 8, 0)) is None
+    assert not least.rounds_ahead and least.generate_alone([], Sampling(1, 1.0, 8, 8, 0)) is None
 
 
 _SIZED = """

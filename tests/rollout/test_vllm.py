@@ -125,7 +125,8 @@ def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(a
     run = tmp_path / "run"
     disturb = Disturb(run)
     disturb.start()
-    command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server")
+    one_by_one = "rollout.max_sequences=4"  # a shard at a time, so that shards are left when the server is lost
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server", one_by_one)
     said = cli(*command, "rollout.timeout_seconds=15", f"run_dir={run}", minutes=9)
     assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
     assert disturb.listens == {"127.0.0.1"}, "no other machine is to reach it"
@@ -200,14 +201,16 @@ def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_f
     assert "the servers' key is not known" in missing.stderr
 
 
-def test_rounds_that_overlap_are_written_by_the_weights_of_the_round_before(address: str, tmp_path: Path) -> None:
-    command = ("train", "algo=online_dpo", *SMALL, "max_steps=4", "rollout=vllm_server", "rollout.overlap=true")
+def test_a_round_is_written_ahead_by_the_weights_of_the_round_before(address: str, tmp_path: Path) -> None:
+    command = ("train", "algo=online_dpo", *SMALL, "max_steps=4", "rollout=vllm_server", "rollout.max_staleness=1")
     cli(*command, f"rollout.addresses=[{address}]", f"run_dir={tmp_path / 'run'}", **KEY)
     files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
     versions = [{reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files]
     assert versions == [{0}, {0}, {0}, {0}, {1}, {1}, {2}, {2}]
-    refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
+    refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.max_staleness=2", check_code=2)
     assert "algo.importance_cap" in refused.stderr
+    renamed = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
+    assert renamed.stderr == "error: rollout.overlap=true: is now rollout.max_staleness\n"
 
 
 def test_heads_that_vllm_has_no_attention_for_are_named_before_training(tmp_path: Path) -> None:

@@ -59,14 +59,16 @@ class Server:
                     server.busy += 1
                     server.busiest = max(server.busiest, server.busy)
                 try:
-                    self.answer(server._respond(payload, number), payload)
-                finally:
+                    reply = server._respond(payload, number)
+                    reply = reply if isinstance(reply, Reply) else Reply(body=json.dumps(reply).encode())
+                    ended = server._ended.wait(reply.hang)
+                finally:  # before the client can know the answer and ask again
                     with server._lock:
                         server.busy -= 1
+                self.answer(reply, ended, payload)
 
-            def answer(self, reply: Any, payload: Any) -> None:
-                reply = reply if isinstance(reply, Reply) else Reply(body=json.dumps(reply).encode())
-                if server._ended.wait(reply.hang) or reply.drop:
+            def answer(self, reply: Reply, ended: bool, payload: Any) -> None:
+                if ended or reply.drop:
                     self.close_connection = True
                     return
                 self.send_response(reply.status)

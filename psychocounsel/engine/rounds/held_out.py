@@ -14,7 +14,7 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics
 from psychocounsel.metrics.winrate import win_rate
-from psychocounsel.rollout.base import Rollout, open_rollout, sampling_of
+from psychocounsel.rollout.base import Rollout, Shard, at_once, open_rollout, sampling_of, together
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
@@ -53,17 +53,23 @@ class HeldOutReplies:
     def write(self, step: int) -> list[Group]:
         """A scored reply to each prompt by the weights after `step` steps, always drawn with the same seed."""
         self.rollout.sync(step)
-        count, size = len(self.prompts), self.run.config.rollout.shard_prompts
-        mine = self.prompts[self.world.rank :: self.world.size]
+        count, ranks = len(self.prompts), self.world.size
+        shards = self._shards()
+        together_at_once = at_once(self.rollout, self.run.config.rollout.shard_prompts, 1)
         written: list[Group] = []
-        for start in range(0, count, size * self.world.size):
+        for first in range(0, len(shards), together_at_once):
             self.alive()
-            first = start // self.world.size
-            settings = sampling_of(self.run.config, 1, _ROUND, start + self.world.rank)
-            written += self.rollout.generate(mine[first : first + size], settings)
+            written += self.rollout.generate(*together(shards[first : first + together_at_once]))
         self.rollout.rest()
         parts = self.world.gather(self.scoring(written))
-        return [parts[index % self.world.size][index // self.world.size] for index in range(count)]
+        return [parts[index % ranks][index // ranks] for index in range(count)]
+
+    def _shards(self) -> list[Shard]:
+        """This rank's prompts, as many shards as the other ranks have."""
+        config, rank, ranks = self.run.config, self.world.rank, self.world.size
+        size, mine = config.rollout.shard_prompts, self.prompts[rank::ranks]
+        starts = range(0, len(self.prompts), size * ranks)
+        return [(list(mine[start // ranks :][:size]), sampling_of(config, 1, _ROUND, start + rank)) for start in starts]
 
 
 def open_held_out(

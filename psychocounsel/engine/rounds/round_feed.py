@@ -89,6 +89,7 @@ class RoundFeed:
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
         metrics = reply_metrics(replies, None, "rollout") | noted
         metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
+        metrics["rollout/staleness"] = self.shards.staleness
         return collected, metrics | ({} if kl is None else {"rollout/kl": kl})
 
 

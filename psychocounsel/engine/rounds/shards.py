@@ -1,7 +1,7 @@
 """Replies on disk: a round's prompts in shards, `RUN/rounds/0003/shard-07.parquet`, each written and scored once."""
 
+import math
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,15 +12,16 @@ from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.rounds.scoring import Scoring
+from psychocounsel.engine.rounds.written_ahead import Batch, WrittenAhead, write_batch
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
-from psychocounsel.rollout.base import Rollout, Sampling, sampling_of
+from psychocounsel.rollout.base import Rollout, Shard, at_once, sampling_of, together
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import await_file, read_json, write_json
 
 
 class Shards:
-    """`samples` replies to each prompt of a round. If the rollout writes ahead, it writes the next round during this one.
+    """`samples` replies to each prompt of a round. A rollout that writes ahead writes the next rounds during this one.
 
     `alive` is called on all ranks together, often; it may raise Stopped.
     """
@@ -41,8 +42,9 @@ class Shards:
         self.samples, self.rollout, self.scoring = samples, rollout, scoring
         self.announce, self.alive = announce, alive
         self.config: Any = run.config
-        self.ahead: _Ahead | None = None
+        self.ahead: WrittenAhead | None = None
         self.seconds: dict[str, float] = {}  # what the last round took
+        self.staleness = 0.0  # of its replies: steps since the weights that wrote them, on average
 
     def make(self, number: int, step: int) -> list[Group]:
         """The scored replies of a round that begins at `step`; what is on disk stays, the rest is written now."""
@@ -53,6 +55,7 @@ class Shards:
         synced = time.perf_counter()
         self._plan(number)
         files = self._write(number)
+        self._begin_ahead(number)
         self.rollout.rest()
         written = time.perf_counter()
         for first in range(0, len(files), self.world.size):
@@ -64,34 +67,39 @@ class Shards:
         for file in files:
             await_file(file)
         replies = [group for file in files for group in read_groups(file)]
-        self._check_versions(number, replies)
-        if self.rollout.writes_ahead and number + 1 < self.order.rounds:
-            self._plan(number + 1)
-            self.ahead = _Ahead(self._missing(number + 1), self.rollout)
+        self._check_versions(number, step, replies)
         return replies
 
     def wait_for_ahead(self) -> None:
-        """Let the rollout end what it writes of the next round, before its weights change."""
+        """Let the rollout end what it writes of the next round, before its weights change or it is asked for more."""
         if self.ahead is not None:
             self.ahead.join()
 
     # -- small parts
 
-    def _check_versions(self, number: int, replies: list[Group]) -> None:
-        """No reply may be by weights of more than a round before, or with overlap two."""
-        rounds = number - self.rollout.writes_ahead
-        oldest = max(0, rounds * self.order.steps_per_round)
+    def _begin_ahead(self, number: int) -> None:
+        """Begin to write the rounds after this one that may be written by its weights."""
+        coming = range(number + 1, min(number + 1 + self.rollout.rounds_ahead, self.order.rounds))
+        for each in coming:
+            self._plan(each)
+        if coming:
+            self.ahead = WrittenAhead([self._batches(each) for each in coming], self.rollout)
+
+    def _check_versions(self, number: int, step: int, replies: list[Group]) -> None:
+        """No reply may be by weights of more than so many rounds before as are written ahead."""
+        oldest = max(0, (number - self.rollout.rounds_ahead) * self.order.steps_per_round)
         versions = [reply.policy_version or 0 for group in replies for reply in group.completions]
         if min(versions, default=oldest) < oldest:
             folder = self.run.files.round(number).path
             raise UserError(f"{folder}: has replies by weights of step {min(versions)}, older than {oldest}; remove it")
+        self.staleness = step - sum(versions) / max(1, len(versions))
 
     def _plan(self, number: int) -> None:
         """Say what the round is made of; what lies there of another plan goes."""
         files = self.run.files.round(number)
         plan = {
             "prompts": [self.data.train[index].id for index in self.order.indices(number)],
-            "shard_prompts": self.config.rollout.shard_prompts,
+            "shard_prompts": self._shard_prompts,
             "seed": self.config.seed,
         }
         if self.run.is_main and read_json(files.plan) != plan:
@@ -100,33 +108,43 @@ class Shards:
             write_json(files.plan, plan)
         self.world.barrier()
 
-    def _cut(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:
+    @property
+    def _shard_prompts(self) -> int:
+        """`rollout.shard_prompts`, or fewer, so that a round has a shard for each rank."""
+        return min(self.config.rollout.shard_prompts, math.ceil(self.order.prompts / self.world.size))
+
+    def _cut(self, number: int) -> list[tuple[Path, Shard]]:
         """File, prompts and settings of each shard of a round."""
-        files, size = self.run.files.round(number), self.config.rollout.shard_prompts
+        files, size = self.run.files.round(number), self._shard_prompts
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return [
-            (files.shard(index), part, sampling_of(self.config, self.samples, number, index))
+            (files.shard(index), (part, sampling_of(self.config, self.samples, number, index)))
             for index, part in enumerate(cut)
         ]
 
-    def _missing(self, number: int) -> list[tuple[Path, list[Group], Sampling]]:
-        """This rank's shards that are not on disk."""
-        return [each for each in self._cut(number)[self.world.rank :: self.world.size] if not each[0].exists()]
+    def _batches(self, number: int) -> list[Batch]:
+        """This rank's shards of a round that are not on disk, as many together as the rollout writes at once.
+
+        Every rank has as many batches; some may be empty.
+        """
+        shards, ranks = self._cut(number), self.world.size
+        size = ranks * at_once(self.rollout, self._shard_prompts, self.samples)
+        parts = [shards[first : first + size] for first in range(0, len(shards), size)]
+        return [[each for each in part[self.world.rank :: ranks] if not each[0].exists()] for part in parts]
 
     def _write(self, number: int) -> list[Path]:
         """Write the replies of all shards that are not there."""
         shards = self._cut(number)
-        for first in range(0, len(shards), self.world.size):
+        nothing: Shard = ([], shards[0][1][1])
+        for batch in self._batches(number):
             self.alive()
-            mine = shards[first + self.world.rank :][:1]
-            missing = [each for each in mine if not each[0].exists()]
-            file, prompts, sampling = missing[0] if missing else (None, [], shards[0][2])
+            prompts, sampling = together([shard for _, shard in batch] or [nothing])
             groups = self.rollout.generate(prompts, sampling)
-            if file is not None:
-                write_groups(file, groups)
+            write_batch(batch, groups)
+            for _ in batch:
                 self.announce("shard_done")
-        return [file for file, _, _ in shards]
+        return [file for file, _ in shards]
 
     def _score_file(self, files: Sequence[Path]) -> None:
         """Score the replies in the file, if there is one and they are not."""
@@ -135,32 +153,3 @@ class Shards:
             if any(completion.reward is None for group in groups for completion in group.completions):
                 write_groups(file, self.scoring(groups))
                 self.announce("scored")
-
-
-class _Ahead:
-    """Writes shards in a thread, with the weights that the servers have now. What it does not get done is made later."""
-
-    def __init__(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Rollout) -> None:
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(shards, rollout), daemon=True)
-        self._thread.start()
-
-    def _run(self, shards: Sequence[tuple[Path, list[Group], Sampling]], rollout: Rollout) -> None:
-        try:
-            for file, prompts, sampling in shards:
-                groups = rollout.generate_alone(prompts, sampling)
-                if groups is None:
-                    return
-                write_groups(file, groups)
-        except BaseException as error:
-            self.failure = error
-
-    def join(self) -> None:
-        """Wait for its end.
-
-        Raises:
-            What ended it, other than a server that was lost.
-        """
-        self._thread.join()
-        if self.failure is not None:
-            raise self.failure

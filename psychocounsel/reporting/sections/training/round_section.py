@@ -16,6 +16,7 @@ _OF_ROUNDS = {
     "rollout/unfinished": ("Unfinished replies of each round", "share"),
     "rollout/repetition": ("Repetition in the replies of each round", "share"),
     "rollout/ties": ("Prompts of a round whose replies tie", "per prompt"),
+    "rollout/staleness": ("Staleness: steps since the weights that wrote the replies of each round", "steps, mean"),
     "rollout/logprob_difference_mean": (
         "Staleness: log-probabilities at writing against those at training, mean",
         "nats per token",
