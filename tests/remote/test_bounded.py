@@ -109,6 +109,9 @@ def test_a_silence_is_bounded_where_a_server_says_that_it_goes_on() -> None:
                 time.sleep(0.1)
                 connection.sendall(b" " * spaces)
             connection.sendall(b"[1]")
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):  # what is not read resets the connection, and the answer with it
+                pass
 
         return talk
 
