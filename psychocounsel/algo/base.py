@@ -51,12 +51,13 @@ class RoundPlan:
     """The size of a round of rollouts.
 
     The policy writes `samples` replies to each of `prompts` prompts (None: as many prompts as a step has), and then trains
-    `passes` times over the groups that the algorithm collects from them.
+    `passes` times over the groups that the algorithm collects from them, each with `trained` replies (None: with all).
     """
 
     samples: int = 1
     prompts: int | None = None
     passes: int = 1
+    trained: int | None = None
 
 
 @dataclass

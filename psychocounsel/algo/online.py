@@ -120,6 +120,10 @@ class OnlinePairs(Online):
     top_k: int = option(2, at_least=1)
     offline_fraction: float = option(0.0, at_least=0, below=1)
 
+    @property
+    def round(self) -> RoundPlan:
+        return replace(super().round, trained=2)
+
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
         batch, fraction = config.global_batch_size, self.offline_fraction

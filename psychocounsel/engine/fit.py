@@ -1,17 +1,20 @@
-"""`micro_batch_tokens=auto`: how many tokens fit in memory at once, measured before training."""
+"""`micro_batch_tokens=auto`: how many tokens fit in memory at once, measured before training, beside all models of the run."""
 
 import math
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from psychocounsel.data.batch import build_batch
-from psychocounsel.data.group import Group
+from psychocounsel.data.group import Completion, Group
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.zero import Engine
+from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import return_freed_memory
 from psychocounsel.rundir.run import Run
@@ -23,34 +26,45 @@ _STEP = 256
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def micro_batch_tokens(run: Run, engine: Engine, groups: Sequence[Group], world: World) -> int:
-    """The tokens of a micro-batch; where `auto` stands for them, measured and put into the run's config for good."""
+def micro_batch_tokens(run: Run, stepper: Stepper, groups: Sequence[Group]) -> int:
+    """The tokens of a micro-batch; where `auto` stands for them, measured and put into the run's config for good.
+
+    Prompts of an algorithm with rollouts are measured with replies as long as they may become.
+    """
     config = run.config
     if config.micro_batch_tokens == "auto":
-        config.micro_batch_tokens = fitting_tokens(engine, groups, config.global_batch_size, config.max_length, world)
+        if plan := stepper.algorithm.round:
+            groups = [_with_replies(group, plan.trained or plan.samples, config) for group in groups]
+        config.micro_batch_tokens = fitting_tokens(stepper, groups, config.global_batch_size, config.max_length)
         run.say(f"micro_batch_tokens=auto: {config.micro_batch_tokens} tokens fit, and stay so in this run")
         if run.is_main:
             write_config(run.dir, config)
     return int(config.micro_batch_tokens)
 
 
-def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, max_length: int, world: World) -> int:
+def _with_replies(group: Group, count: int, config: DictConfig) -> Group:
+    length = max(1, min(config.rollout.max_tokens, config.max_length - len(group.prompt_ids)))
+    return replace(group, completions=[Completion(np.zeros(length, np.int32)) for _ in range(count)])
+
+
+def fitting_tokens(stepper: Stepper, groups: Sequence[Group], batch_size: int, max_length: int) -> int:
     """The most tokens that a micro-batch may have: as many as fit, or as many as a global batch has.
 
     The number is at least `max_length` if so many fit, so that a user may type it into the next run's configuration.
 
-    Two passes forward and backward over the longest groups, the second with twice the tokens of the first, tell what a
-    token needs. Weights, optimizer state and gradients are there by then; nothing of the model is changed.
+    Two passes of all engines forward and backward over the longest groups, the second with twice the tokens of the first,
+    tell what a token needs. Weights, optimizer state and gradients are there by then; nothing of the model is changed.
 
     Raises:
         UserError: if the longest group alone does not fit.
     """
+    world = stepper.world
     longest = sorted(groups, key=lambda group: -group.tokens)
     most = math.ceil(sum(group.tokens for group in longest[:batch_size]) / world.size)
     if world.device.type == "cpu":
         most = min(most, _CPU_TOKENS)
     one, two = longest[:1], longest[:2]
-    needed = [max(world.gather(_needed_bytes(engine, some, world))) for some in (one, one, two)][1:]
+    needed = [max(world.gather(_needed_bytes(stepper, some))) for some in (one, one, two)][1:]
     limit = min(world.gather(_SHARE * _memory_bytes(world)))
     tokens = [sum(group.tokens for group in some) for some in (one, two)]
     per_token = max(1.0, (needed[1] - needed[0]) / max(1, tokens[1] - tokens[0]))
@@ -63,17 +77,17 @@ def fitting_tokens(engine: Engine, groups: Sequence[Group], batch_size: int, max
     return max(tokens[0], min(most, fitting) // _STEP * _STEP, min(max_length, fitting))
 
 
-def _needed_bytes(engine: Engine, groups: Sequence[Group], world: World) -> int:
+def _needed_bytes(stepper: Stepper, groups: Sequence[Group]) -> int:
     """Peak memory of this process over a pass forward and backward."""
-    attention = engine.module.attention
+    attention, device = stepper.main.module.attention, stepper.world.device
     rows = [list(groups)] if attention.one_row else [[group] for group in groups]
-    batch = build_batch(rows, weight=0.0, multiple=attention.multiple).to(world.device)
-    _forget_peak(world.device)
+    batch = build_batch(rows, weight=0.0, multiple=attention.multiple).to(device)
+    _forget_peak(device)
     try:
-        engine.rehearse(batch)
+        stepper.rehearse(batch)
     except torch.OutOfMemoryError:
         return 1 << 62
-    return _peak_bytes(world.device)
+    return _peak_bytes(device)
 
 
 def _forget_peak(device: torch.device) -> None:

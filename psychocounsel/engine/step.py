@@ -73,10 +73,10 @@ def metrics_of(tally: Tally) -> dict[str, float]:
 class Stepper:
     """Runs global batches of groups through the engines and an algorithm's loss."""
 
-    def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int) -> None:
+    def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
-        self.budget = budget
+        self.budget = budget  # tokens of a micro-batch; 0: not known yet
         self.lanes = Lanes(self.main.lanes)
         self.on_gpu = world.device.type == "cuda"
         self.ahead = self.on_gpu  # on CPU, building would take cores from computing
@@ -148,6 +148,20 @@ class Stepper:
             raise NonFiniteBatch(f"the loss is {loss}", bad)
         scores = {index: row for part in parts for index, row in part.scores.items()}
         return tally, [] if train else self._gather(scores, len(groups))
+
+    def rehearse(self, batch: Batch) -> None:
+        """Run a batch forward, backward and through the optimizers of all engines, with no effect but memory used."""
+        for engine in self.engines.values():
+            engine.train(True)
+        for lane in range(self.main.lanes):
+            made = self._forward(batch, lane, ())
+            own = {"critic": [made.values]} if "critic" in self.engines else {}
+            mine = [made.scores, made.logprobs, made.entropy, *([] if own else [made.values])]
+            for name, outputs in {self.algorithm.needs.main: mine, **own}.items():
+                loss = torch.stack([output.sum() for output in outputs if output is not None]).sum()
+                self.engines[name].backward(loss * 0.0, lane)
+        for engine in self.engines.values():
+            engine.rehearse_step()
 
     def _each(self, groups: Sequence[Group], run: Callable[[int, list[int], Batch], T]) -> list[T]:
         """What `run` makes of each micro-batch of this rank, given its lane and group numbers, one lane after the other."""

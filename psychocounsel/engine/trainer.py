@@ -88,13 +88,13 @@ class Trainer:
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         self.engines = build_engines(run.config, self.algorithm, self.world, self.tokenizer)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
-        budget = micro_batch_tokens(run, self.engines[self.main], self.data.train, self.world)
-        self.stepper = Stepper(self.algorithm, self.engines, self.world, budget)
+        self.stepper = Stepper(self.algorithm, self.engines, self.world)
         speed = Speed(self.engines[self.main], self.world)
         self.progress = Progress(run.is_main)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.collector = self._collector(self.algorithm.needs.rollouts)
         self.feed = self._feed()
+        self.stepper.budget = micro_batch_tokens(run, self.stepper, self.data.train)  # now that all models are there
         self.steps = self.feed.steps
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
         self.records = StepLog(run, self.feed.sample)

@@ -126,11 +126,8 @@ class Engine:
                     mine.grad = other.grad if mine.grad is None else mine.grad.add_(other.grad)
                     other.grad = None
 
-    def rehearse(self, batch: Any) -> None:
-        """Run a batch forward, backward and through the optimizer with no effect but memory used: gradients are zero."""
-        self.train(True)
-        for lane in range(self.lanes):
-            self.backward(self(batch, lane).sum() * 0.0, lane)
+    def rehearse_step(self) -> None:
+        """Step with gradients of zero and no learning rate: it makes the optimizer's state, and changes nothing."""
         self.join_lanes()
         steps = {id(state): state["step"].clone() for state in self._optimizer_states() if "step" in state}
         self.step(0.0)

@@ -199,7 +199,6 @@ def test_a_round_without_pairs_changes_nothing_and_counts(small_model: Path, tmp
     ("arguments", "message"),
     [
         (["algo.prompts_per_round=7"], "must be a multiple of global_batch_size=4"),
-        (["micro_batch_tokens=auto"], "here they are yet to be written"),
         (["reward=tinny"], "did you mean tiny?"),
         (["reward.path=nowhere/at/all"], "no such file or folder"),
         (["rollout.max_token=3"], "did you mean rollout.max_tokens?"),
