@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.cluster.memory import choose_zero, estimate, trained_shape
+from psychocounsel.cluster.memory import choose, estimate, trained_shape
 from psychocounsel.cluster.memory.fitting import with_values
 from psychocounsel.cluster.memory.memory_line import zero_words
 from psychocounsel.settings.config import check, compose
@@ -52,20 +52,20 @@ def table() -> str:
         ValueError: if one does not fit.
     """
     lines = [
-        "| what | GPUs | GB on each | ZeRO | command: `python -m psychocounsel.train ...` |",
-        "|---|---|---|---|---|",
+        "| what | GPUs | GB on each | ZeRO | gradient checkpointing | command: `python -m psychocounsel.train ...` |",
+        "|---|---|---|---|---|---|",
     ]
     for name, gpus, typed in _ROWS:
         config = configuration(typed, gpus)
         shape = trained_shape(config)
         assert shape is not None
-        if config.zero.stage == "auto":
-            config = with_values(config, choose_zero(shape, config, gpus, _GB))
+        config = with_values(config, choose(shape, config, gpus, _GB))
         needed = estimate(shape, config, gpus).total / 1e9
         if needed > _GB:
             raise ValueError(f"{typed}: needs {needed:.0f} GB")
         zero = zero_words(config).replace("zero.stage=", "").replace("zero.", "").replace("=true", "")
-        lines.append(f"| {name} | {gpus} | {needed:.0f} | {zero} | `{typed}` |")
+        checkpoints = "yes" if config.model.gradient_checkpointing else "no"
+        lines.append(f"| {name} | {gpus} | {needed:.0f} | {zero} | {checkpoints} | `{typed}` |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.annotation.checking import nothing_due, prepare_annotation
-from psychocounsel.cluster.memory.start_check import keep_zero
+from psychocounsel.cluster.memory.start_check import keep_chosen
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import RunDir, cell_record
@@ -119,7 +119,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
         hub_sources.keep_revisions(config, before)
         if config.get("micro_batch_tokens") == "auto":
             config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
-        keep_zero(config, before)
+        keep_chosen(config, before)
         keep_settled(config, before)
         if "steps" not in config:
             identity.check_same_run(config, before, run_dir)

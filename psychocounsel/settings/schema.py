@@ -41,7 +41,7 @@ class ModelConfig:
     revision: str | None = None
     license: str | None = None
     dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Any = option(False, choices=(False, True, "auto"))
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
     attention: str = option("auto", choices=("auto", "dense", "varlen", "flex"))

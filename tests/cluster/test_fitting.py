@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.cluster.memory import advice, choose_zero, estimate, memory_line, trained_shape
+from psychocounsel.cluster.memory import advice, choose, estimate, memory_line, trained_shape
 from psychocounsel.cluster.memory.fitting import fits, with_values
 from psychocounsel.cluster.memory.memory_line import refuse_too_large
-from psychocounsel.cluster.memory.start_check import keep_zero
+from psychocounsel.cluster.memory.start_check import keep_chosen
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.shape import Shape, published
 from psychocounsel.rundir.run_config import read_config
@@ -127,30 +127,55 @@ def test_what_is_advised_fits_once_it_is_typed(name: str, gpus: int, limit: floa
 
 
 def test_auto_is_the_first_stage_that_fits() -> None:
-    config = _config("model=llama3_1_8b", "zero=auto")
+    config = _config("model=llama3_1_8b", "zero=auto", "model.gradient_checkpointing=true")
     shape = _shape(config)
-    chosen = [choose_zero(shape, config, 8, limit)["zero.stage"] for limit in (120.0, 80.0, 45.0, 35.0)]
+    chosen = [choose(shape, config, 8, limit)["zero.stage"] for limit in (120.0, 80.0, 45.0, 35.0)]
     assert chosen == [1, 1, 2, 3]
     for limit, gpus in itertools.product((30.0, 45.0, 80.0, 141.0), (1, 2, 8)):
-        values = choose_zero(shape, config, gpus, limit)
+        values = choose(shape, config, gpus, limit)
         smaller = [stage for stage in range(values["zero.stage"]) if (stage == 0) == (gpus == 1)]
         for stage in smaller if not values["zero.offload_optimizer"] else []:
             assert not fits(shape, with_values(config, {"zero.stage": stage}), gpus, limit)
-    assert choose_zero(shape, config, 0, 0.0)["zero.stage"] == 0, "on CPU"
+    assert choose(shape, config, 0, 0.0)["zero.stage"] == 0, "on CPU"
 
 
 def test_auto_keeps_what_is_typed_beside_it() -> None:
-    config = _config("model=llama3_1_8b", "zero=auto", "zero.offload_optimizer=true", "zero.bucket_elements=1000")
-    values = choose_zero(_shape(config), config, 8, 80.0)
+    given = ["zero=auto", "model.gradient_checkpointing=true"]
+    config = _config("model=llama3_1_8b", *given, "zero.offload_optimizer=true", "zero.bucket_elements=1000")
+    values = choose(_shape(config), config, 8, 80.0)
     assert values == {"zero.stage": 2, "zero.offload_optimizer": True, "zero.offload_parameters": False}
     config = _config("model=local", "model.path=nobody/nothing", "zero=auto")
     with pytest.raises(UserError, match="zero=auto: the size of model.path=nobody/nothing is not known; type zero=0"):
-        choose_zero(trained_shape(config), config, 8, 80.0)
+        choose(trained_shape(config), config, 8, 80.0)
+
+
+def test_gradient_checkpointing_is_left_out_where_the_run_fits_without() -> None:
+    """With 0.9 of a GPU to spare; stages that put nothing into host memory come before it."""
+    config = _config("model=llama3_1_8b", "zero='1'", "micro_batch_tokens=8192")
+    shape, key = _shape(config), "model.gradient_checkpointing"
+    without = estimate(shape, with_values(config, {key: False}), 8).total / 1e9
+    assert choose(shape, config, 8, without / 0.9 + 1) == {key: False}
+    assert choose(shape, config, 8, without / 0.9 - 1) == {key: True}
+    assert choose(shape, config, 0, 0.0) == {key: True}, "on CPU"
+    small = _config("model.gradient_checkpointing=auto")
+    assert choose(_shape(small), small, 0, 0.0) == {key: False}, "the shipped model on CPU"
+    free = _config("model=llama3_1_8b", "zero=auto", "micro_batch_tokens=8192")
+    limits = [200.0, 120.0, 100.0, 80.0, 40.0]
+    chosen = [choose(shape, free, 8, limit) for limit in limits]
+    assert [(each["zero.stage"], each[key]) for each in chosen] == [
+        (1, False),
+        (2, False),
+        (3, False),
+        (1, True),
+        (3, True),
+    ]
+    assert memory_line(config, 8, 200.0).endswith(f", with {key}=false for auto")
+    assert f", with {key}=true, which auto leaves out where memory allows" in memory_line(config, 8, None)
 
 
 def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:
     config, before = _config("model=llama3_1_8b", "zero=auto"), _config("model=llama3_1_8b", "zero='2'")
-    keep_zero(config, before)
+    keep_chosen(config, before)
     assert config.zero.stage == 2
     refuse_too_large(config, 8, 80.0)
     with pytest.raises(
@@ -158,14 +183,14 @@ def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:
     ):
         refuse_too_large(config, 4, 48.0)
     typed = _config("model=llama3_1_8b", "zero='1'")
-    keep_zero(typed, before)
+    keep_chosen(typed, before)
     assert typed.zero.stage == 1, "a typed stage is never changed"
 
 
 def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
     given = ["zero=auto", "debug=fast", f"run_dir={tmp_path}/run", "cluster.processes=2", "cluster.device=cpu"]
     said = cli("train", *given, cwd=tmp_path)
-    assert "zero=auto: zero.stage=0 for CPU, and stays so in this run" in said.stdout + said.stderr
+    assert "auto: zero.stage=0 for CPU, and stays so in this run" in said.stdout + said.stderr
     assert read_config(tmp_path / "run").zero.stage == 0
     assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
     assert cli("train", "zero.stage=4", cwd=tmp_path, check_code=USER_ERROR).stderr

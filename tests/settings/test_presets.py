@@ -118,7 +118,7 @@ SIMPO = {  # beta, gamma / beta, learning rate and model of princeton-nlp/SimPO'
 PAPER = {"3b": "meta-llama/Llama-3.2-3B-Instruct", "8b": "meta-llama/Llama-3.1-8B-Instruct"}
 EVERYWHERE = {
     **{"max_length": 2048, "algo.schedule": "cosine", "zero.stage": 3, "data.dev_fraction": 0.1, "data.min_gap": None},
-    **{"data.path": "Psychotherapy-LLM/PsychoCounsel-Preference", "model.gradient_checkpointing": True},
+    **{"data.path": "Psychotherapy-LLM/PsychoCounsel-Preference", "model.gradient_checkpointing": "auto"},
 }
 
 

@@ -1,6 +1,6 @@
 """What a GPU must hold for a run: an estimate without torch, what would make it fit, and the check when a run starts."""
 
-from psychocounsel.cluster.memory.fitting import advice, choose_zero
+from psychocounsel.cluster.memory.fitting import advice, choose
 from psychocounsel.cluster.memory.gpu_memory import MemoryEstimate, estimate, trained_parameters, trained_shape
 from psychocounsel.cluster.memory.memory_line import memory_line
 from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states
@@ -9,7 +9,7 @@ __all__ = [
     "MemoryEstimate",
     "advice",
     "bucket_memory",
-    "choose_zero",
+    "choose",
     "estimate",
     "memory_line",
     "model_states",

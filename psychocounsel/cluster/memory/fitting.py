@@ -1,5 +1,6 @@
-"""Which settings fit: the stage that `zero=auto` stands for, and what to type where a run is too large."""
+"""Which settings fit: what `auto` stands for, and what to type where a run is too large."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -10,6 +11,12 @@ from psychocounsel.model.shape import Shape
 from psychocounsel.settings import config as configs
 
 _GB = 1e9
+_SHARE = 0.9  # of a GPU, that a run without gradient checkpointing may need to be chosen: the estimate errs
+_SMALL = 250e6  # weights of a model whose activations need little memory on CPU
+AUTOMATIC = {  # by the key that may be "auto": the keys that are then chosen with it
+    "zero.stage": ("zero.stage", "zero.offload_optimizer", "zero.offload_parameters"),
+    "model.gradient_checkpointing": ("model.gradient_checkpointing",),
+}
 # The stages that `auto` tries, with the one first that communicates least: stage, optimizer and parameters in host memory.
 _LADDER = (
     (0, False, False),
@@ -34,23 +41,53 @@ def fits(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> bool:
     return estimate(shape, on_gpus_of(config, limit_gb), gpus).total <= limit_gb * _GB
 
 
-def choose_zero(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) -> dict[str, Any]:
-    """The values that `zero=auto` stands for on `gpus` GPUs of `limit_gb`: the first on the ladder that fit, or the last.
+def is_open(config: DictConfig) -> list[str]:
+    """The keys of `config` that are still "auto"."""
+    return [key for key in AUTOMATIC if OmegaConf.select(config, key) == "auto"]
 
-    Without GPUs that is stage 0. Typed offloading stays: then only stages with it are tried.
+
+def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) -> dict[str, Any]:
+    """The values that `auto` stands for on `gpus` GPUs of `limit_gb`: the first that fit, or the last.
+
+    First all stages without gradient checkpointing and with nothing in host memory, then all with it. Without GPUs the
+    stage is 0, and checkpointing is for large models. Typed values stay: with typed offloading only stages with it are tried.
 
     Raises:
-        UserError: if the model's size is not known.
+        UserError: if `zero=auto` and the model's size is not known.
     """
+    keys = is_open(config)
+    if not keys:
+        return {}
     if not gpus:
-        return _values(0, False, False)
-    if shape is None:
+        checkpoints = shape is None or shape.parameters > _SMALL
+        return _open_values(keys, _values(0, False, False) | {"model.gradient_checkpointing": checkpoints})
+    if shape is None and "zero.stage" in keys:
         raise UserError(f"zero=auto: the size of model.path={config.model.path} is not known; type zero=0, 1, 2 or 3")
-    ladder = [_values(*each) for each in _LADDER if _is_open(config, gpus, *each)]
-    return next((values for values in ladder if fits(shape, with_values(config, values), gpus, limit_gb)), ladder[-1])
+    if shape is None:
+        return {"model.gradient_checkpointing": True}
+    tried = [_open_values(keys, values) for values in _tried(config, gpus, "zero.stage" in keys)]
+    for values in tried:
+        checkpoints = values.get("model.gradient_checkpointing", True)
+        if fits(shape, with_values(config, values), gpus, limit_gb * (1 if checkpoints else _SHARE)):
+            return values
+    return tried[-1]
 
 
-def _is_open(config: DictConfig, gpus: int, stage: int, optimizer: bool, parameters: bool) -> bool:
+def _tried(config: DictConfig, gpus: int, any_stage: bool) -> Iterator[dict[str, Any]]:
+    """What is tried, the first first."""
+    stages = [each for each in _LADDER if _may_be(config, gpus, *each)] if any_stage else [_LADDER[0]]
+    for checkpoints in (False, True):
+        for stage, optimizer, parameters in stages:
+            typed = config.zero.offload_optimizer or config.zero.offload_parameters
+            if checkpoints or typed or not optimizer:
+                yield _values(stage, optimizer, parameters) | {"model.gradient_checkpointing": checkpoints}
+
+
+def _open_values(keys: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for key in keys for name in AUTOMATIC[key]}
+
+
+def _may_be(config: DictConfig, gpus: int, stage: int, optimizer: bool, parameters: bool) -> bool:
     """Whether a stage may be chosen: one GPU has nothing to share out, several need less at stage 1 than at 0."""
     typed = config.zero.offload_optimizer <= optimizer and config.zero.offload_parameters <= parameters
     if stage == 3 and config.model.quantise:

@@ -1,8 +1,10 @@
 """The estimate in words: for dry runs, for a refusal, and for the first line of a run."""
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
-from psychocounsel.cluster.memory.fitting import advice, choose_zero, fits, on_gpus_of, with_values
+from psychocounsel.cluster.memory.fitting import advice, choose, fits, is_open, on_gpus_of, with_values
 from psychocounsel.cluster.memory.gpu_memory import estimate, trained_shape
 from psychocounsel.errors import UserError
 
@@ -12,12 +14,14 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     shape, name = trained_shape(config), config.model.name
     if shape is None:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
-    said = ""
-    if config.zero.stage == "auto":
-        if not limit_gb:
-            return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
-        config = with_values(config, choose_zero(shape, config, gpus, limit_gb))
-        said = f", zero=auto taken as {zero_words(config)}"
+    said, keys = "", is_open(config)
+    if keys and limit_gb:
+        config = with_values(config, choose(shape, config, gpus, limit_gb))
+        said = f", with {chosen_words(config, keys)} for auto"
+    elif "zero.stage" in keys:
+        return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
+    elif keys:
+        said = f", with {keys[0]}=true, which auto leaves out where memory allows (cluster.gpu_memory_gb=80 shows it)"
     found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing), ("to ask ", found.asked)]
     listed = "; ".join(
@@ -38,6 +42,15 @@ def zero_words(config: DictConfig) -> str:
     zero = config.zero
     offloads = [f"zero.{name}=true" for name in ("offload_optimizer", "offload_parameters") if zero[name]]
     return " ".join([f"zero.stage={zero.stage}", *offloads])
+
+
+def chosen_words(config: DictConfig, keys: Sequence[str]) -> str:
+    """What was chosen for the `keys` that were `auto`, as overrides to type."""
+    checkpointing = "model.gradient_checkpointing"
+    words = [zero_words(config)] if "zero.stage" in keys else []
+    if checkpointing in keys:
+        words.append(f"{checkpointing}={str(config.model.gradient_checkpointing).lower()}")
+    return " ".join(words)
 
 
 def what_fits(config: DictConfig, gpus: int, limit_gb: float) -> str:

@@ -1,14 +1,14 @@
-"""What a rank asks before it loads a model: which stage `zero=auto` is, and whether the run fits this GPU."""
+"""What a rank asks before it loads a model: what `auto` is in `zero` and elsewhere, and whether the run fits this GPU."""
 
 import os
 import time
 from collections.abc import Callable
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.cluster.memory.fitting import choose_zero, with_values
+from psychocounsel.cluster.memory.fitting import AUTOMATIC, choose, is_open, with_values
 from psychocounsel.cluster.memory.gpu_memory import trained_shape
-from psychocounsel.cluster.memory.memory_line import refuse_too_large, zero_words
+from psychocounsel.cluster.memory.memory_line import chosen_words, refuse_too_large
 from psychocounsel.errors import GoOnLater
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 600.0
 
 
 def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
-    """Settle `zero=auto`, refuse what does not fit, then do `work`, whose exit code is returned.
+    """Settle what is `auto`, refuse what does not fit, then do `work`, whose exit code is returned.
 
     Rank 0 chooses by its own GPU and writes `config.yaml` once; the other ranks wait for that. A resumed run has the
     choice in its configuration.
@@ -30,27 +30,27 @@ def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
     if "zero" in run.config:
         limit_gb = _gpu_gigabytes()
         gpus = run.processes if limit_gb else 0
-        if run.config.zero.stage == "auto":
-            settle_zero(run, gpus, limit_gb) if run.is_main else _wait(run)
+        if is_open(run.config):
+            settle(run, gpus, limit_gb) if run.is_main else _wait(run)
         if gpus and run.config.engine.check_memory:
             refuse_too_large(run.config, gpus, limit_gb)
     return work(run)
 
 
-def settle_zero(run: Run, gpus: int, limit_gb: float) -> None:
-    """Put the stage that `zero=auto` stands for into the run's configuration, for good."""
-    values = choose_zero(trained_shape(run.config), run.config, gpus, limit_gb)
-    run.config = with_values(run.config, values)
+def settle(run: Run, gpus: int, limit_gb: float) -> None:
+    """Put the values that `auto` stands for into the run's configuration, for good."""
+    keys = is_open(run.config)
+    run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb))
     write_config(run.dir, run.config)
     where = f"{gpus} GPUs of {limit_gb:.0f} GB" if gpus else "CPU"
-    run.say(f"zero=auto: {zero_words(run.config)} for {where}, and stays so in this run")
+    run.say(f"auto: {chosen_words(run.config, keys)} for {where}, and stays so in this run")
 
 
-def keep_zero(config: DictConfig, before: DictConfig) -> None:
-    """Let a run that goes on with `zero=auto` have the stage that was chosen when it began."""
-    if "zero" in config and config.zero.stage == "auto":
-        for key in ("stage", "offload_optimizer", "offload_parameters"):
-            config.zero[key] = before.zero[key]
+def keep_chosen(config: DictConfig, before: DictConfig) -> None:
+    """Let a run that goes on with `auto` have what was chosen when it began."""
+    for key in is_open(config) if "zero" in config else ():
+        for name in AUTOMATIC[key]:
+            OmegaConf.update(config, name, OmegaConf.select(before, name))
 
 
 def _gpu_gigabytes() -> float:
@@ -69,8 +69,8 @@ def _gpu_gigabytes() -> float:
 def _wait(run: Run) -> None:
     """Until rank 0 has written its choice; if it fails, who has started the ranks ends this one."""
     end = time.monotonic() + _PATIENCE_SECONDS
-    while (config := read_config(run.dir)).zero.stage == "auto":
+    while is_open(config := read_config(run.dir)):
         if time.monotonic() >= end:
-            raise GoOnLater(f"{run.dir}: rank 0 has not chosen zero in {_PATIENCE_SECONDS:.0f} s")
+            raise GoOnLater(f"{run.dir}: rank 0 has not chosen what is auto in {_PATIENCE_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
     run.config = config
