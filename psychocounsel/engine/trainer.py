@@ -24,6 +24,7 @@ from psychocounsel.engine.products import Products
 from psychocounsel.engine.references.choosing import choose_reference
 from psychocounsel.engine.rounds.held_out import open_held_out
 from psychocounsel.engine.rounds.mixed_feed import mixed
+from psychocounsel.engine.rounds.resting import open_resting
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
@@ -92,6 +93,7 @@ class Trainer:
         speed = Speed(self.engines[self.main], self.world)
         self.progress = Progress(run.is_main)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
+        self.resting = open_resting(self.stepper, run.config)
         self.collector = self._collector(self.algorithm.needs.rollouts)
         self.feed = self._feed()
         self.stepper.budget = micro_batch_tokens(run, self.stepper, self.data.train)  # now that all models are there
@@ -113,9 +115,9 @@ class Trainer:
         config = self.config
         if not self.algorithm.needs.rollouts:
             prompts, order = self.data.held_out_prompts, data_order(config, len(self.data.train))
-            asked = (self.run, prompts, self.stepper, self.tokenizer, self.chat, self._stop_if_asked)
+            asked = (self.run, prompts, self.stepper, self.tokenizer, self.chat, self._stop_if_asked, self.resting)
             return OfflineFeed(self.data, order, self.collector, open_held_out(*asked) if prompts else None)
-        more = (self.tokenizer, self.chat, self._announce, self._alive_in_round)
+        more = (self.tokenizer, self.chat, self._announce, self._alive_in_round, self.resting)
         rounds = open_rounds(self.run, self.data, self.collector, *more)
         if not self.algorithm.offline_groups(config.global_batch_size):
             return rounds
@@ -251,6 +253,7 @@ class Trainer:
 
     def _stop_here(self, why: str = "stop requested", end: Exception | None = None) -> None:
         self.run.say(f"{why}: saving step {self.state.step}")
+        self.resting.end()
         self._checkpoint()
         self._settle(wait=True)
         self.progress.close()

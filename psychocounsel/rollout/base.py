@@ -136,6 +136,7 @@ class RolloutSettings(GroupSettings):
     """
 
     config_group: ClassVar[str] = "rollout"
+    shares_gpus: ClassVar[bool] = True  # replies are written on the GPUs that train
 
     temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)

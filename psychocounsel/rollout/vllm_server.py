@@ -34,6 +34,8 @@ _MOST_THREADS = 512  # of a process; each waits for one answer
 class VLLMServer(VLLMEngine):
     """`addresses` of servers that `psychocounsel.serve` runs, or none: those on `cluster.server_nodes`, or `servers` here."""
 
+    shares_gpus = False
+
     gpu_memory: float = option(0.9, above=0, below=1)
     addresses: list[str] = option([])
     servers: int = option(1, at_least=1)

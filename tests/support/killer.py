@@ -76,6 +76,17 @@ class TakeAway(Callback):
 
 
 @dataclass
+class RestEngines(Callback):
+    """On any device: the trained engines rest while replies are written and scored."""
+
+    def __post_init__(self) -> None:
+        from psychocounsel.engine import trainer
+        from psychocounsel.engine.rounds.resting import Resting
+
+        trainer.open_resting = lambda stepper, config: Resting(stepper, True)
+
+
+@dataclass
 class Touch(Callback):
     """Asks for a stop at an event of a step of the first attempt, by the file that a user would touch."""
 

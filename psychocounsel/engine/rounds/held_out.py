@@ -9,6 +9,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.references.base import Reference
 from psychocounsel.engine.references.choosing import before_training
+from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
@@ -36,8 +37,10 @@ class HeldOutReplies:
         reference: Reference | None,
         world: World,
         alive: Callable[[], None],
+        resting: Resting,
     ) -> None:
         self.run, self.prompts, self.rollout, self.scoring = run, prompts, rollout, scoring
+        self.resting = resting
         self.reference, self.world, self.alive = reference, world, alive
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -52,17 +55,21 @@ class HeldOutReplies:
 
     def write(self, step: int) -> list[Group]:
         """A scored reply to each prompt by the weights after `step` steps, always drawn with the same seed."""
-        self.rollout.sync(step)
+        with self.resting:
+            parts = self.world.gather(self._written(step))
         count, ranks = len(self.prompts), self.world.size
-        shards = self._shards()
-        together_at_once = at_once(self.rollout, self.run.config.rollout.shard_prompts, 1)
-        written: list[Group] = []
-        for first in range(0, len(shards), together_at_once):
-            self.alive()
-            written += self.rollout.generate(*together(shards[first : first + together_at_once]))
-        self.rollout.rest()
-        parts = self.world.gather(self.scoring(written))
         return [parts[index % ranks][index // ranks] for index in range(count)]
+
+    def _written(self, step: int) -> Sequence[Group]:
+        """This rank's scored replies."""
+        self.rollout.sync(step)
+        shards, written = self._shards(), list[Group]()
+        size = at_once(self.rollout, self.run.config.rollout.shard_prompts, 1)
+        for first in range(0, len(shards), size):
+            self.alive()
+            written += self.rollout.generate(*together(shards[first : first + size]))
+        self.rollout.rest()
+        return self.scoring(written)
 
     def _shards(self) -> list[Shard]:
         """This rank's prompts, as many shards as the other ranks have."""
@@ -73,7 +80,13 @@ class HeldOutReplies:
 
 
 def open_held_out(
-    run: Run, prompts: Sequence[Group], stepper: Stepper, tokenizer: Any, chat: ChatFormat, alive: Callable[[], None]
+    run: Run,
+    prompts: Sequence[Group],
+    stepper: Stepper,
+    tokenizer: Any,
+    chat: ChatFormat,
+    alive: Callable[[], None],
+    resting: Resting,
 ) -> HeldOutReplies:
     """What replies to `prompts` at evaluations of a run without rounds, with its rollout, reward and reference.
 
@@ -82,9 +95,11 @@ def open_held_out(
     """
     config: Any = run.config
     world, settings = stepper.world, configs.build(config, "rollout")
-    rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
+    with resting:
+        rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
+        scoring = open_scoring(config, world)
     reference = before_training(run, stepper, tokenizer)
-    return HeldOutReplies(run, prompts, rollout, open_scoring(config, world), reference, world, alive)
+    return HeldOutReplies(run, prompts, rollout, scoring, reference, world, alive, resting)
 
 
 def held_out_metrics(

@@ -13,6 +13,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.rounds.held_out import HeldOutReplies
+from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import open_scoring
 from psychocounsel.engine.rounds.shards import Shards
 from psychocounsel.engine.schedule import round_order
@@ -101,6 +102,7 @@ def open_rounds(
     chat: ChatFormat,
     announce: Announce,
     alive: Callable[[], None],
+    resting: Resting,
 ) -> RoundFeed:
     """The feed of an algorithm with rollouts, with its rollout and its scorer.
 
@@ -113,9 +115,10 @@ def open_rounds(
     engine, world = collector.stepper.main, collector.world
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
-    rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
-    scoring = open_scoring(config, world)
-    shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive)
+    with resting:
+        rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
+        scoring = open_scoring(config, world)
+    shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive, resting)
     initial = collector.reference if algorithm.reference_kind == "initial" else None
-    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, initial, world, alive)
+    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, initial, world, alive, resting)
     return RoundFeed(run, shards, held_out, collector, announce)

@@ -11,6 +11,7 @@ from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Announce
+from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import Scoring
 from psychocounsel.engine.rounds.written_ahead import Batch, WrittenAhead, write_batch
 from psychocounsel.engine.schedule import RoundOrder
@@ -37,10 +38,11 @@ class Shards:
         world: World,
         announce: Announce,
         alive: Callable[[], None],
+        resting: Resting,
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
         self.samples, self.rollout, self.scoring = samples, rollout, scoring
-        self.announce, self.alive = announce, alive
+        self.announce, self.alive, self.resting = announce, alive, resting
         self.config: Any = run.config
         self.ahead: WrittenAhead | None = None
         self.seconds: dict[str, float] = {}  # what the last round took
@@ -48,8 +50,18 @@ class Shards:
 
     def make(self, number: int, step: int) -> list[Group]:
         """The scored replies of a round that begins at `step`; what is on disk stays, the rest is written now."""
-        started = time.perf_counter()
         self.wait_for_ahead()
+        with self.resting:
+            files = self._written(number, step)
+        for file in files:
+            await_file(file)
+        replies = [group for file in files for group in read_groups(file)]
+        self._check_versions(number, step, replies)
+        return replies
+
+    def _written(self, number: int, step: int) -> list[Path]:
+        """The files of a round, once all replies are written and scored."""
+        started = time.perf_counter()
         self.rollout.sync(step)
         self.announce("sync_done")
         synced = time.perf_counter()
@@ -64,11 +76,7 @@ class Shards:
         self.world.barrier()
         scored = time.perf_counter()
         self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}
-        for file in files:
-            await_file(file)
-        replies = [group for file in files for group in read_groups(file)]
-        self._check_versions(number, step, replies)
-        return replies
+        return files
 
     def wait_for_ahead(self) -> None:
         """Let the rollout end what it writes of the next round, before its weights change or it is asked for more."""

@@ -1,0 +1,120 @@
+"""Trained engines that rest while replies are written and scored: what only training reads waits in host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from psychocounsel.engine.step import Stepper
+from psychocounsel.engine.zero import Engine
+from psychocounsel.settings import config as configs
+
+
+class Resting:
+    """Inside of `with`, optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
+
+    So are the weights of a critic. Those of the main model stay: replies are written with them. DeepSpeed's own way
+    (`offload_states`) asserts its FusedAdam at stage 3. Here storages are emptied and filled again, so that every tensor that
+    shares one, whoever holds it, is as before. With `moves` false nothing happens.
+    """
+
+    def __init__(self, stepper: Stepper, moves: bool) -> None:
+        self.stepper, self.device, self.moves = stepper, stepper.world.device, moves
+        self._waiting: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
+        self._room: dict[tuple[int, int], torch.Tensor] = {}  # host memory, by place and bytes: pinning takes long
+
+    def __enter__(self) -> None:
+        if not self.moves:
+            return
+        _synchronise(self.device)
+        for place, storage in enumerate(self._storages()):
+            key = place, storage.nbytes()
+            if key not in self._room:
+                self._room[key] = torch.empty(
+                    storage.nbytes(), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
+                )
+            self._room[key].copy_(_bytes_of(storage), non_blocking=True)
+            self._waiting.append((storage, self._room[key]))
+        _synchronise(self.device)
+        for storage, _ in self._waiting:
+            storage.resize_(0)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # an engine of vLLM has a pool of its own
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Bring back what is away, also before the end of `with`: a checkpoint needs it."""
+        if not self._waiting:
+            return
+        for storage, waiting in self._waiting:
+            storage.resize_(len(waiting))
+            _bytes_of(storage).copy_(waiting, non_blocking=True)
+        self._waiting.clear()
+        _synchronise(self.device)
+
+    def _storages(self) -> list[torch.UntypedStorage]:
+        """What leaves, each once."""
+        needed = {storage.data_ptr() for storage in map(_storage_of, _weights(self.stepper.main))}
+        found: dict[int, torch.UntypedStorage] = {}
+        for engine in self.stepper.engines.values():
+            for tensor in (*_weights(engine), *_of_training(engine)):
+                storage = _storage_of(tensor)
+                if storage.device == self.device and storage.nbytes() and storage.data_ptr() not in needed:
+                    found[storage.data_ptr()] = storage
+        return list(found.values())
+
+
+def _weights(engine: Engine) -> Iterator[torch.Tensor]:
+    """The weights that forward passes read; at stage 3 this rank's part of them."""
+    for parameter in engine.module.parameters():
+        yield parameter.data
+        if (part := getattr(parameter, "ds_tensor", None)) is not None:
+            yield part.data
+
+
+def _of_training(engine: Engine) -> Iterator[torch.Tensor]:
+    """The tensors that the optimizer and DeepSpeed's wrapper of it hold."""
+    wrapper = engine.deepspeed.optimizer
+    optimizer = getattr(wrapper, "optimizer", wrapper)
+    yield from _tensors(vars(wrapper).values())
+    yield from _tensors(optimizer.state.values())
+    yield from _tensors(group["params"] for group in optimizer.param_groups)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value.data
+        elif isinstance(value, Mapping):
+            yield from _tensors(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _storage_of(tensor: torch.Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
+    """uint8[bytes] that shares the storage."""
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, 0, (storage.nbytes(),))
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
+    """What to write and score replies within. Only a GPU has less memory than its host: on CPU nothing moves."""
+    rollout = config.get("rollout")
+    shares = rollout is not None and configs.target_class(config, "rollout").shares_gpus
+    return Resting(stepper, shares and rollout.offload_idle and stepper.world.device.type == "cuda")

@@ -1,0 +1,89 @@
+"""Trained engines that rest: what leaves, what stays, and that training goes on as if nothing had left."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.engine.rounds.resting import Resting, open_resting
+from psychocounsel.engine.step import Stepper
+from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.settings.config import compose
+from tests.algo.test_online_dpo import BASE
+from tests.engine.test_resume import assert_bitwise_equal
+from tests.support.harness import ROOT, cli, make_stepper, random_groups, small_lm
+
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
+STAGES = [(0, torch.float32), (0, torch.bfloat16), (1, torch.bfloat16), (2, torch.bfloat16), (3, torch.bfloat16)]
+
+
+def stepper_of(stage: int, dtype: torch.dtype) -> Stepper:
+    weights = torch.float32 if stage == 0 else dtype
+    return make_stepper(small_lm("llama", dtype=weights), DPO(lr=1e-3), 4096, dtype, f"zero='{stage}'")
+
+
+def train(stepper: Stepper, step: int) -> None:
+    stepper.main.train(True)
+    stepper.accumulate(random_groups(2, seed=step), train=True)
+    stepper.main.step(1e-3)
+
+
+@pytest.mark.parametrize(("stage", "dtype"), STAGES)
+def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype) -> None:
+    found = []
+    for rests in (False, True):
+        stepper = stepper_of(stage, dtype)
+        resting = Resting(stepper, rests)
+        for step in range(3):
+            train(stepper, step)
+            with resting:
+                for _, value in stepper.main.whole_parameters():
+                    assert value.isfinite().all(), "the weights are there: replies are written with them"
+        found.append([value.clone() for _, value in stepper.main.whole_parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(("stage", "dtype"), STAGES)
+def test_optimizer_state_and_master_weights_leave(stage: int, dtype: torch.dtype) -> None:
+    stepper = stepper_of(stage, dtype)
+    train(stepper, 0)
+    resting = Resting(stepper, True)
+    weights = sum(value.numel() for _, value in stepper.main.whole_parameters())
+    optimizer = stepper.main.deepspeed.optimizer
+    moments = [state["exp_avg"] for state in getattr(optimizer, "optimizer", optimizer).state.values()]
+    with resting:
+        assert not any(moment.untyped_storage().nbytes() for moment in moments)
+        away = sum(len(waiting) for _, waiting in resting._waiting)
+        copies = 2 if stage == 0 else 3  # of float32: both moments, and the master weights
+        assert away >= 4 * copies * weights
+        resting.end()
+        assert all(moment.untyped_storage().nbytes() for moment in moments), "a checkpoint may be written now"
+    assert not resting._waiting
+
+
+def test_a_critic_leaves_with_its_weights() -> None:
+    stepper, critic = stepper_of(1, torch.bfloat16), stepper_of(1, torch.bfloat16)
+    both = Stepper(stepper.algorithm, {"policy": stepper.main, "critic": critic.main}, stepper.world)
+    with Resting(both, True):
+        assert not any(parameter.untyped_storage().nbytes() for parameter in critic.main.module.parameters())
+        assert all(parameter.untyped_storage().nbytes() for parameter in stepper.main.module.parameters())
+
+
+def test_engines_stay_where_nothing_is_gained() -> None:
+    stepper = stepper_of(0, torch.float32)
+    for given in (["algo=grpo"], ["algo=grpo", "rollout.offload_idle=true"], ["algo=grpo", "rollout=vllm_server"], []):
+        assert not open_resting(stepper, compose(given)).moves, "on CPU"
+
+
+@pytest.mark.slow
+def test_a_run_whose_engines_rest_ends_with_the_same_weights(small_model: Path, tmp_path: Path) -> None:
+    """PPO with a critic, also where a stop in the middle of a round saves a checkpoint."""
+    common = ("train", *BASE, "algo=ppo", f"model.path={small_model}")
+    rest = "+callbacks.rest={_target_: tests.support.killer.RestEngines}"
+    cli(*common, f"run_dir={tmp_path / 'whole'}", cwd=ROOT)
+    stop = "+callbacks.stop={_target_: tests.support.killer.Touch, event: shard_done, step: 4}"
+    cli(*common, f"run_dir={tmp_path / 'run'}", rest, stop, cwd=ROOT, check_code=CONTINUE_LATER)
+    cli(*common, f"run_dir={tmp_path / 'run'}", rest, cwd=ROOT)
+    assert_bitwise_equal(tmp_path / "run", tmp_path / "whole")
