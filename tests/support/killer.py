@@ -61,7 +61,7 @@ class TakeAway(Callback):
         import torch
 
         from psychocounsel.engine.references import choosing
-        from psychocounsel.engine.rounds import resident, shards
+        from psychocounsel.engine.rounds import resident, scoring
 
         class Away(resident.Resident):
             def _leave(self) -> None:
@@ -69,10 +69,10 @@ class TakeAway(Callback):
                 for parameter, _ in self._waiting:
                     parameter.data = torch.empty(0)
 
-        def always(models: Any, device: Any, offload: bool) -> Any:
-            return Away(models, device) if offload else resident.resident(models, device, offload)
+        def always(models: Any, world: Any, offload: bool) -> Any:
+            return Away(models, world) if offload else resident.resident(models, world, offload)
 
-        choosing.resident = shards.resident = always
+        choosing.resident = scoring.resident = always
 
 
 @dataclass

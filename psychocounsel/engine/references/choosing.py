@@ -46,4 +46,4 @@ def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
     if stepper.main.module.adapter is not None:
         return AdaptersOff(stepper, batch)
     model = build_reference(config, stepper.algorithm, world, tokenizer)
-    return FrozenCopy(stepper, batch, model, resident([model], world.device, config.rollout.offload_idle))
+    return FrozenCopy(stepper, batch, model, resident([model], world, config.rollout.offload_idle))

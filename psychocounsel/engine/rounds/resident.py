@@ -8,17 +8,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.rounds.node_memory import node_copies
+
 
 class Resident:
     """Inside of `with`, and not outside, the weights of `models` are on `device`.
 
-    They never change, so the copy in host memory is made once and nothing is copied back. Buffers, which are small, stay.
+    They never change, so the copy in host memory is made once, for all ranks of a machine, and nothing is copied back.
+    Buffers, which are small, stay. All ranks of `world` make it together.
     """
 
-    def __init__(self, models: Iterable[nn.Module], device: torch.device) -> None:
-        self.device = device
+    def __init__(self, models: Iterable[nn.Module], world: World) -> None:
+        self.device = world.device
         weights = [parameter for model in models for parameter in model.parameters()]  # tied ones are named once
-        self._waiting = [(parameter, _on_host(parameter.data)) for parameter in weights]
+        copies = node_copies([parameter.data for parameter in weights], world) if weights else []
+        self._waiting = list(zip(weights, copies, strict=True))
         self._leave()
 
     def __enter__(self) -> None:
@@ -37,10 +42,6 @@ class Resident:
             torch.cuda.empty_cache()  # an engine beside training has a pool of its own
 
 
-def _on_host(value: torch.Tensor) -> torch.Tensor:
-    return value.cpu().pin_memory() if value.is_cuda else value
-
-
-def resident(models: Iterable[nn.Module], device: torch.device, offload: bool) -> AbstractContextManager[Any]:
+def resident(models: Iterable[nn.Module], world: World, offload: bool) -> AbstractContextManager[Any]:
     """What to ask `models` within. Only a GPU has less memory than its host: elsewhere they stay where they are."""
-    return Resident(models, device) if offload and device.type == "cuda" else nullcontext()
+    return Resident(models, world) if offload and world.device.type == "cuda" else nullcontext()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from omegaconf import DictConfig
 
 from psychocounsel.data.group import Group
@@ -13,10 +12,10 @@ from psychocounsel.settings import config as configs
 
 
 class Scoring:
-    """Gives replies the rewards of `scorer`, whose models are on `device` for that time alone with `offload`."""
+    """Gives replies the rewards of `scorer`, whose models are on the GPU for that time alone with `offload`."""
 
-    def __init__(self, scorer: Scorer, device: torch.device, offload: bool) -> None:
-        self.scorer, self.resident = scorer, resident(scorer.models, device, offload)
+    def __init__(self, scorer: Scorer, world: World, offload: bool) -> None:
+        self.scorer, self.resident = scorer, resident(scorer.models, world, offload)
 
     def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
         """The same groups, each completion with its `reward` and, of several reward models, `reward_parts`."""
@@ -40,4 +39,4 @@ def open_scoring(config: DictConfig, world: World) -> Scoring:
         UserError: if the reward model cannot be loaded.
     """
     scorer = open_scorer(configs.build(config, "reward"), world.device)
-    return Scoring(scorer, world.device, config.rollout.offload_idle)
+    return Scoring(scorer, world, config.rollout.offload_idle)

@@ -5,20 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from psychocounsel.distributed.world import World
+from psychocounsel.engine.rounds.node_memory import node_copies
 from psychocounsel.engine.rounds.resident import Resident, resident
+from psychocounsel.errors import UserError
 from psychocounsel.reward.local_model import LocalScorer
 from tests.algo.test_online_dpo import BASE
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.reward.test_local_model import CONVERSATIONS
 from tests.reward.test_servers import REWARD
-from tests.support.harness import ROOT, cli
+from tests.support.harness import ROOT, cli, small_lm, world
+from tests.support.ranks import in_ranks
 
 
 def test_weights_come_to_the_device_and_what_waited_is_the_same_afterwards() -> None:
     scorer = LocalScorer.load(str(REWARD))
     expected = scorer.score(CONVERSATIONS)
     weight = next(scorer.model.parameters())
-    waiting = Resident(scorer.models, torch.device("cpu"))
+    waiting = Resident(scorer.models, world())
     on_host = weight.data_ptr()
     for _ in range(2):
         with waiting:
@@ -33,8 +37,40 @@ def test_weights_come_to_the_device_and_what_waited_is_the_same_afterwards() -> 
 def test_models_on_cpu_stay_where_they_are() -> None:
     scorer = LocalScorer.load(str(REWARD))
     before = [parameter.data_ptr() for parameter in scorer.model.parameters()]
-    with resident(scorer.models, torch.device("cpu"), offload=True):
+    with resident(scorer.models, world(), offload=True):
         assert [parameter.data_ptr() for parameter in scorer.model.parameters()] == before
+
+
+def _shares(world: World) -> tuple[list[bool], bool, list[str]]:
+    """Whether each rank's copies are the model's weights, and whether rank 1 sees what rank 0 writes into them."""
+    weights = [parameter.data for parameter in small_lm().parameters()]
+    weights.append(torch.arange(5, dtype=torch.bfloat16))
+    copies = node_copies(weights, world)
+    equal = world.gather(all(torch.equal(*pair) for pair in zip(weights, copies, strict=True)))
+    if world.rank == 0:
+        copies[0].zero_()
+    world.barrier()
+    seen = world.gather(not copies[0].any())[1]
+    return equal, seen, [file.name for file in Path("/dev/shm").glob("psychocounsel-*")]
+
+
+def test_the_ranks_of_a_machine_share_one_copy() -> None:
+    before = [file.name for file in Path("/dev/shm").glob("psychocounsel-*")]
+    equal, seen, files = in_ranks(2, _shares)
+    assert equal == [True, True] and seen and set(files) <= set(before)
+
+
+def _too_large(world: World) -> str:
+    try:
+        node_copies([torch.empty(1, dtype=torch.uint8).expand(1 << 50)], world)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_too_little_shared_memory_is_said() -> None:
+    said = in_ranks(2, _too_large)
+    assert "cannot share 1125899.9 GB in /dev/shm (" in said and "or use rollout.offload_idle=false" in said
 
 
 @pytest.mark.slow
