@@ -153,7 +153,7 @@ class _Writing(_LocalAnswerer):
         section = settings.section()
         with _named(key):
             tokenizer, self.chat = load_chat_format(section, key)
-            lm = load_causal_lm(section, model_dtype(section, device), None).to(device)
+            lm = load_causal_lm(section, model_dtype(section, device), None, device.type)
         longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
         self.positions = int(settings.max_length or longest or _LONGEST)
         policy = Policy(lm, str(settings.model), device=device.type)

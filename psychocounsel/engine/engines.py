@@ -69,7 +69,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
             draws in no fixed order in several lanes.
     """
     dtype = model_dtype(config.model, world.device)
-    wide = torch.float32 if config.zero.stage == 0 else dtype
+    wide, where = torch.float32 if config.zero.stage == 0 else dtype, world.device.type
     if algorithm.critic_start == "reward":
         theirs, _ = load_chat_format(config.reward, "reward", scores=False)
         if theirs.get_vocab() != tokenizer.get_vocab():
@@ -77,9 +77,9 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
                 f"algo.critic=reward: {config.reward.path} reads other tokens than {config.model.path} writes; "
                 "use algo.critic=policy"
             )
-        lm, name = ready_to_train(load_trained_reward_lm(config.reward, wide), config.model), config.reward.path
+        lm, name = ready_to_train(load_trained_reward_lm(config.reward, wide, where), config.model), config.reward.path
     else:
-        lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id), config.model.path
+        lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id, where), config.model.path
         for parameter in getattr(lm, HEAD).parameters():
             torch.nn.init.zeros_(parameter)  # random values would move the policy before there is anything to learn
     model = Critic(lm, name, None, config.model.attention, world.device.type)
@@ -110,7 +110,7 @@ def load_model(
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
     pad = tokenizer.pad_token_id
-    lm = load_reward_lm(model, dtype, zero3, pad) if scores else load_causal_lm(model, dtype, zero3)
+    lm = load_reward_lm(model, dtype, zero3, pad, device) if scores else load_causal_lm(model, dtype, zero3, device)
     if model.lora.rank:
         torch.manual_seed(config.seed)  # the same adapters whatever loading drew
         lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)

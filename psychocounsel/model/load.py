@@ -99,15 +99,17 @@ def model_dtype(model: DictConfig, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[auto if model.dtype == "auto" else model.dtype]
 
 
-def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None) -> Any:
+def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, device: str = "cpu") -> Any:
     """Load a causal language model for training in `dtype`; with `zero3` (a DeepSpeed configuration) partitioned at once.
+
+    `device` is where its weights are then, unless they are partitioned.
 
     Raises:
         UserError: if it cannot be loaded, or is not a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
-    lm, missing, unexpected = load_weights(AutoModelForCausalLM, model, dtype, zero3)
+    lm, missing, unexpected = load_weights(AutoModelForCausalLM, model, dtype, zero3, device=device)
     if any(name.startswith(("score.", "value_head.")) for name in unexpected):
         raise UserError(
             f"model.path={model.path}: is a reward model, not a language model; only algo=reward trains it on"
@@ -118,9 +120,17 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
 
 
 def load_weights(
-    kind: Any, model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str = "model", **more: Any
+    kind: Any,
+    model: DictConfig,
+    dtype: torch.dtype,
+    zero3: dict[str, Any] | None,
+    key: str = "model",
+    device: str = "cpu",
+    **more: Any,
 ) -> tuple[Any, set[str], set[str]]:
     """Load `model.path` as `kind` (a transformers Auto class); returns it, the weights it lacks and those without a place.
+
+    Weights go to `device` one after another: host memory never holds a whole model for each rank.
 
     Raises:
         UserError: if it cannot be loaded.
@@ -132,6 +142,8 @@ def load_weights(
     with loading(model.path, key):
         if model.get("quantise"):
             more |= {"quantization_config": _quantisation(dtype)}
+        elif device != "cpu" and zero3 is None:
+            more |= {"device_map": {"": _numbered(device)}}
         with _partitioned_loading(zero3):
             lm, info = kind.from_pretrained(
                 path,
@@ -142,6 +154,11 @@ def load_weights(
                 **more,
             )
     return lm, set(info["missing_keys"]), set(info["unexpected_keys"])
+
+
+def _numbered(device: str) -> str:
+    """The device with its number: transformers loads in threads, for which the current GPU is the first."""
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
 def ready_to_train(lm: Any, model: DictConfig) -> Any:

@@ -21,13 +21,15 @@ HEAD = "score"
 _OPENRLHF = ("value_head_prefix", "normalize_reward")
 
 
-def load_reward_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int) -> Any:
+def load_reward_lm(
+    model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int, device: str = "cpu"
+) -> Any:
     """Load `model.path` with one score per sequence, for training; a language model gets a new head, drawn by torch's seed.
 
     Raises:
         UserError: if it cannot be loaded, or is a reward model without a usable head.
     """
-    lm, has_head = _load(model, dtype, zero3, "model")
+    lm, has_head = _load(model, dtype, zero3, "model", device)
     if not has_head:
         _draw_head(lm)
     lm.config.pad_token_id = pad_token_id
@@ -37,16 +39,16 @@ def load_reward_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
     return ready_to_train(lm, model)
 
 
-def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype) -> Any:
-    """Load `reward.path` to score with: a reward model, or a LoRA adapter of one, which is merged.
+def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype, device: str = "cpu") -> Any:
+    """Load `reward.path` on `device` to score with: a reward model, or a LoRA adapter of one, which is merged.
 
     Raises:
         UserError: if it cannot be loaded, or has no trained head.
     """
     path = Path(resolve_path(reward.path, "reward"))
     if (path / "adapter_config.json").is_file():
-        return _load_adapted(path, reward, dtype)
-    lm, has_head = _load(reward, dtype, None, "reward")
+        return _load_adapted(path, reward, dtype).to(device)
+    lm, has_head = _load(reward, dtype, None, "reward", device)
     if not has_head:
         raise UserError(
             f"reward.path={reward.path}: is a language model, not a reward model; train one with "
@@ -77,7 +79,9 @@ def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
     return lm
 
 
-def _load(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str) -> tuple[Any, bool]:
+def _load(
+    model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str, device: str = "cpu"
+) -> tuple[Any, bool]:
     """The model, and whether its head is a trained one."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -88,7 +92,7 @@ def _load(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, k
     renamed = {f"^{re.escape(prefix)}\\.": f"{HEAD}." for prefix in sorted(prefixes)}
     classifier = AutoModelForSequenceClassification
     try:
-        lm, missing, _ = load_weights(classifier, model, dtype, zero3, key, num_labels=1, key_mapping=renamed)
+        lm, missing, _ = load_weights(classifier, model, dtype, zero3, key, device, num_labels=1, key_mapping=renamed)
     except RuntimeError as error:
         if "mismatch" not in str(error):
             raise

@@ -68,7 +68,7 @@ class LocalScorer(Scorer):
         reward: Any = OmegaConf.create(asdict(settings))
         self.settings, self.device = settings, device
         self.dtype = model_dtype(reward, device)
-        lm = load_trained_reward_lm(reward, self.dtype).to(device)
+        lm = load_trained_reward_lm(reward, self.dtype, device.type)
         _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm.config))
         self.model = RewardModel(lm, reward.path, device=device.type).eval()
         self.models = [self.model]

@@ -1,0 +1,38 @@
+"""Weights that are loaded to a device one after another are those that are loaded to host memory."""
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.model.load import load_causal_lm
+from psychocounsel.model.reward_head import load_reward_lm, load_trained_reward_lm
+from psychocounsel.settings.config import compose
+from tests.reward.test_servers import REWARD
+
+_NAMED = "cpu:0"  # another name than "cpu", so that loading takes the way of a GPU
+
+
+def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    theirs = second.state_dict()
+    return all(torch.equal(value, theirs.pop(name)) for name, value in first.state_dict().items()) and not theirs
+
+
+def _model(*overrides: str) -> DictConfig:
+    section: DictConfig = compose([*overrides]).model
+    return section
+
+
+def test_a_policy() -> None:
+    here, there = (load_causal_lm(_model(), torch.bfloat16, None, device) for device in ("cpu", _NAMED))
+    assert _same(here, there) and {value.dtype for value in there.parameters()} == {torch.bfloat16}
+    assert all(value.requires_grad for value in there.parameters())
+    assert not any(hasattr(module, "_hf_hook") for module in there.modules()), "nothing moves what goes in and out"
+
+
+def test_a_reward_model_with_a_new_head_and_a_trained_one() -> None:
+    fresh = []
+    for device in ("cpu", _NAMED):
+        torch.manual_seed(3)
+        fresh.append(load_reward_lm(_model(), torch.float32, None, 0, device))
+    assert _same(*fresh) and fresh[1].score.weight.abs().sum() > 0
+    trained = OmegaConf.create({"path": str(REWARD), "revision": None})
+    assert _same(*(load_trained_reward_lm(trained, torch.float32, device) for device in ("cpu", _NAMED)))
