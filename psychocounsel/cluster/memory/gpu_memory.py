@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
-from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states
+from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states, resting_states
 from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
 
@@ -19,7 +19,8 @@ class MemoryEstimate:
     """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
 
     `asked` are frozen models that come to the GPU only to be asked (`rollout.offload_idle`): the reference alone, or all
-    reward models. `unknown` names what is there and not counted, because its size is not known.
+    reward models. `resting` is the part of `held` that leaves it while replies are written and scored. `unknown` names
+    what is there and not counted, because its size is not known.
     """
 
     held: dict[str, float]
@@ -27,13 +28,17 @@ class MemoryEstimate:
     writing: dict[str, float]
     unknown: list[str]
     asked: dict[str, float] = field(default_factory=dict)
+    resting: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
         """Training, writing and asking take turns."""
-        held, training, writing = (sum(part.values()) for part in (self.held, self.training, self.writing))
+        held, training, writing, less = (
+            sum(part.values()) for part in (self.held, self.training, self.writing, self.resting)
+        )
         reference = self.asked.get("reference", 0.0)
-        return held + max(training, writing, reference, sum(self.asked.values()) - reference) + RUNTIME
+        rewards = sum(self.asked.values()) - reference
+        return held + max(training, reference, max(writing, rewards) - less) + RUNTIME
 
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
@@ -61,8 +66,20 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     if _has_reference(config, algorithm):  # whole on every GPU, at stage 3 as well
         frozen = {"reference": bytes_of_weight(config.model.dtype) * shape.parameters, **frozen}
     if "rollout" in config and config.rollout.offload_idle:
-        return MemoryEstimate(held, training, _known(writing), unknown, frozen)
+        resting = _resting(trained, config, gpus)
+        return MemoryEstimate(held, training, _known(writing), unknown, frozen, resting)
     return MemoryEstimate(held | frozen, training, _known(writing), unknown)
+
+
+def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus: int) -> dict[str, float]:
+    """What leaves while replies are written: of the first model all but its weights, of a critic all."""
+    if not configs.target_class(config, "rollout").shares_gpus:
+        return {}
+    zero, found = config.zero, 0.0
+    for place, (_, learning, _) in enumerate(trained):
+        weights = bool(place) and not config.model.lora.rank
+        found += resting_states(learning, zero.stage, gpus, zero.offload_optimizer, weights)
+    return {"states": found}
 
 
 def _add_buffers(

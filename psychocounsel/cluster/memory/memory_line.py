@@ -24,6 +24,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
         said = f", with {keys[0]}=true, which auto leaves out where memory allows (cluster.gpu_memory_gb=80 shows it)"
     found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing), ("to ask ", found.asked)]
+    parts.append(("less while replies are written: ", found.resting))
     listed = "; ".join(
         f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
         for when, members in parts

@@ -29,6 +29,18 @@ def model_states(
     return 4 * largest + 18 * parameters / gpus
 
 
+def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: bool, weights: bool) -> float:
+    """Bytes of `model_states` that leave a GPU while replies are written (`rollout.offload_idle`); at least so many.
+
+    Both moments and master weights, at stage 1 float32 gradients; with `weights` also what forward passes read.
+    """
+    if stage == 0:
+        return parameters * (12.0 if weights else 8.0)
+    read = 2.0 * parameters / (gpus if stage == 3 else 1) if weights else 0.0
+    kept_whole = 4.0 * parameters if stage == 1 else 0.0
+    return read + kept_whole + (0.0 if offload_optimizer else 12.0 * parameters / gpus)
+
+
 def bucket_memory(
     parameters: float, whole: float, largest: float, stage: int, gpus: int, bucket: int
 ) -> tuple[float, float]:
