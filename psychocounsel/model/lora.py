@@ -86,6 +86,19 @@ def plain_name(name: str) -> str | None:
     return name.replace(".base_layer.", ".").replace(f".modules_to_save.{_NAME}.", ".")
 
 
+def adapter_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and full value of each low-rank matrix of an adapted model, on CPU.
+
+    One is gathered at a time; under ZeRO-3 all ranks must iterate together.
+    """
+    import deepspeed
+
+    for name, parameter in module.named_parameters():
+        if ".lora_" in name:
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                yield name, parameter.detach().to("cpu", copy=True)
+
+
 def merged_parameters(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and full value of each parameter of an adapted model as the plain model has them, float32.
 

@@ -3,9 +3,10 @@
 `POST /generate` {"version", "prompts", "settings", "stop"} -> {"version", "replies"}; 409 where the weights are of another
 version; another "version" and an "error" where they changed meanwhile. Until the replies are there, the answer is a space for
 each second in which the engine made tokens: a client's time-out thus ends a server that is stuck, not one that is busy.
-New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed,
-`/weights/end?version=N`; or after the first `/weights/join` and, for each piece, `/weights/broadcast`, where rank 0 of
-training sends what is named over the process group that workers joined (`rollout/collective.py`).
+New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed, `/weights/end?version=N`. In place
+of pieces, an adapter comes by one `/weights/adapter`. Or after the first `/weights/join` and, for each piece,
+`/weights/broadcast`, where rank 0 of training sends what is named over the process group that workers joined
+(`distributed/process_group.py`).
 Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
 """
 
@@ -29,6 +30,7 @@ from psychocounsel.remote.bounded import LONGEST_ANSWER
 from psychocounsel.rollout.engine_progress import EngineProgress
 from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
 from psychocounsel.rollout.vllm_environment import prepare_environment
+from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
 from psychocounsel.rundir.job_servers import secret
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
@@ -43,9 +45,13 @@ LOOPBACK = "127.0.0.1"
 class Server:
     """An engine, the version of its weights, and the routes. The engine writes `slots` replies at once."""
 
-    def __init__(self, engine: Any, progress: EngineProgress, key: str, workers: int, slots: int, device: str) -> None:
+    def __init__(
+        self, engine: Any, progress: EngineProgress, key: str, workers: int, slots: int, device: str, rank: int = 0
+    ) -> None:
         self.engine, self.progress, self.key = engine, progress, key
         self.workers, self.slots, self.device = workers, slots, device
+        self.adapter_rank, self.adapter = rank, AdapterFolder() if rank else None
+        self.lora: Any = None  # vLLM's request for the adapter of this version
         self.version: int | None = None  # None: there are no weights yet, or not all
         self.count = 0
 
@@ -58,6 +64,7 @@ class Server:
             "weights/begin": self.begin,
             "weights/join": self.join,
             "weights/piece": self.piece,
+            "weights/adapter": self.take_adapter,
             "weights/broadcast": self.broadcast,
             "weights/end": self.end,
         }
@@ -113,8 +120,9 @@ class Server:
 
     async def _reply(self, prompt: list[int], settings: dict[str, Any], stop: list[int]) -> Any:
         self.count += 1
+        name = f"request-{self.count}"
         written = self.engine.generate(
-            {"prompt_token_ids": prompt}, sampling_params(settings, stop), f"request-{self.count}"
+            {"prompt_token_ids": prompt}, sampling_params(settings, stop), name, lora_request=self.lora
         )
         async for output in written:
             if output.finished and all(each.finish_reason in ("stop", "length") for each in output.outputs):
@@ -124,9 +132,10 @@ class Server:
     async def begin(self, request: Any) -> Any:
         self.version = None
         await self.engine.pause_generation(mode="abort", clear_cache=True)
-        await self.engine.collective_rpc("begin_weights")
+        if not self.adapter:
+            await self.engine.collective_rpc("begin_weights")
         place = await _content(request)
-        here = {"workers": self.workers, "slots": self.slots, "device": self.device}
+        here = {"workers": self.workers, "slots": self.slots, "device": self.device, "adapter_rank": self.adapter_rank}
         return _json({**here, "reached": await _reaches(**place)})
 
     async def join(self, request: Any) -> Any:
@@ -145,8 +154,25 @@ class Server:
             await self.engine.collective_rpc("take_weights", args=(file.name,))
         return _json({})
 
+    async def take_adapter(self, request: Any) -> Any:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+        if self.adapter is None:
+            return _error(409, "this server was started without model.lora.rank")
+        try:
+            self.adapter.unpack(bytes(body))
+        except ValueError as error:
+            return _error(422, f"the body {error}")
+        if self.lora is not None:
+            await self.engine.remove_lora(self.lora.lora_int_id)
+        self.lora = self.adapter.request()
+        await self.engine.add_lora(self.lora)
+        return _json({})
+
     async def end(self, request: Any) -> Any:
-        await self.engine.collective_rpc("end_weights")
+        if not self.adapter:
+            await self.engine.collective_rpc("end_weights")
         await self.engine.reset_prefix_cache()
         await self.engine.resume_generation()
         self.version = int(request.query_params["version"])
@@ -225,7 +251,8 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
 
         progress = EngineProgress()
         engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[progress.logger])
-    server = Server(engine, progress, key, rollout.tensor_parallel, rollout.max_sequences, device.type)
+    about = (rollout.tensor_parallel, rollout.max_sequences, device.type, config.model.lora.rank or 0)
+    server = Server(engine, progress, key, *about)
     uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 

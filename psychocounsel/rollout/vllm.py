@@ -14,6 +14,7 @@ from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, complet
 from psychocounsel.rollout.quiet_start import quiet_start
 from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
 from psychocounsel.rollout.vllm_environment import prepare_environment
+from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -88,28 +89,42 @@ class VLLMRollout(Rollout):
             from vllm import LLM
 
             self.llm = LLM(**arguments, distributed_executor_backend="external_launcher", enable_sleep_mode=self.sleeps)
+        self.adapter = AdapterFolder() if engine.module.adapter is not None else None
+        self.lora: Any = None  # vLLM's request for the adapter of this version
         self.neighbours = Neighbours(world, arguments["tensor_parallel_size"])
         self.rest()
 
     def sync(self, version: int) -> None:
         if version == self.version and self.awake:
             return
-        from psychocounsel.rollout.weights import weights_of
-
         if self.sleeps:  # one after another, so that memory never holds both twice
             self.llm.wake_up(tags=["weights"])
-        self.llm.collective_rpc("begin_weights")
-        for piece in weights_of(self.engine):
-            self.llm.collective_rpc("take_weights", args=(piece,))
-        self.llm.collective_rpc("end_weights")
+        self._take_adapter(self.adapter) if self.adapter else self._take_weights()
         if self.sleeps:
             self.llm.wake_up(tags=["kv_cache"])
         self.llm.reset_prefix_cache()
         self.awake, self.version = True, version
 
+    def _take_weights(self) -> None:
+        from psychocounsel.rollout.weight_sync.weights import weights_of
+
+        self.llm.collective_rpc("begin_weights")
+        for piece in weights_of(self.engine):
+            self.llm.collective_rpc("take_weights", args=(piece,))
+        self.llm.collective_rpc("end_weights")
+
+    def _take_adapter(self, adapter: AdapterFolder) -> None:
+        adapter.write(self.engine)
+        if self.lora is not None:
+            self.llm.llm_engine.remove_lora(self.lora.lora_int_id)
+        self.lora = adapter.request()
+        self.llm.llm_engine.add_lora(self.lora)
+
     def rest(self) -> None:
-        if self.sleeps:
-            self.llm.sleep(level=2)
+        if (
+            self.sleeps
+        ):  # 1: the base of adapters waits in host memory; 2: weights are given up, and come from the policy
+            self.llm.sleep(level=1 if self.adapter else 2)
             self.awake = False
 
     def prompts_at_once(self, n: int) -> int:
@@ -127,6 +142,7 @@ class VLLMRollout(Rollout):
             inputs,
             [sampling_params(each, self.stop) for each in settings],
             use_tqdm=False,
+            lora_request=self.lora,
         )
         first = sum(len(part[0]) for part in asked[: self.neighbours.place])
         return [

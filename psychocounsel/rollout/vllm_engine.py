@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import RolloutSettings, Sampling
+from psychocounsel.rollout.weight_sync.adapters import engine_rank, lora_arguments
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -51,33 +52,41 @@ class VLLMEngine(RolloutSettings):
             raise UserError(lacking)
         if config.model.quantise:
             raise UserError(f"model.quantise={config.model.quantise}: vLLM cannot take these weights; use rollout=hf")
+        if config.model.lora.rank:
+            engine_rank(config.model.lora.rank)
 
     def arguments(self, config: DictConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-        """vLLM's engine arguments; weights are not read from disk, they come from the policy."""
+        """vLLM's engine arguments; weights come from the policy, or of a model with adapters, its base from disk."""
         from psychocounsel.model.load import resolve_path
-        from psychocounsel.rollout.weight_loading import NAME
+        from psychocounsel.rollout.weight_sync.weight_loading import NAME
 
         memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
         if device.type == "cpu":
             memory = {"kv_cache_memory_bytes": int(self.cpu_cache_gb * (1 << 30))}
             # vLLM cannot put back a random number on CPU, which it does after each part of a prompt but the last.
             memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_length)}
-        return memory | {
-            "model": resolve_path(config.model.path),
-            "revision": config.model.revision,
-            "load_format": "dummy",
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",
-            "dtype": str(dtype).removeprefix("torch."),
-            "seed": config.seed,
-            "max_model_len": config.max_length,
-            "max_num_seqs": self.max_sequences,
-            "tensor_parallel_size": self.tensor_parallel,
-            "enforce_eager": self.eager or device.type == "cpu",  # compiling on CPU takes minutes and a compiler
-            "logprobs_mode": "processed_logprobs",  # of the distribution that tokens are drawn from
-            "disable_log_stats": True,
-            "worker_extension_cls": NAME,
-        }
+        weights: dict[str, Any] = {"load_format": "dummy"}
+        if config.model.lora.rank:
+            weights = lora_arguments(config.model.lora)
+        return (
+            memory
+            | weights
+            | {
+                "model": resolve_path(config.model.path),
+                "revision": config.model.revision,
+                "skip_tokenizer_init": True,
+                "generation_config": "vllm",
+                "dtype": str(dtype).removeprefix("torch."),
+                "seed": config.seed,
+                "max_model_len": config.max_length,
+                "max_num_seqs": self.max_sequences,
+                "tensor_parallel_size": self.tensor_parallel,
+                "enforce_eager": self.eager or device.type == "cpu",  # compiling on CPU takes minutes and a compiler
+                "logprobs_mode": "processed_logprobs",  # of the distribution that tokens are drawn from
+                "disable_log_stats": True,
+                "worker_extension_cls": NAME,
+            }
+        )
 
 
 def prepare_cpu(arguments: dict[str, Any]) -> None:

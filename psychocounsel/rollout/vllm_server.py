@@ -15,6 +15,7 @@ from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.server_gpus import gpus_of_servers, too_few_gpus, visible_gpus
 from psychocounsel.rollout.vllm_engine import VLLMEngine, request
+from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
 from psychocounsel.rundir import job_servers
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.schema import option
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Group
     from psychocounsel.distributed.world import World
     from psychocounsel.model.shape import Shape
+    from psychocounsel.rollout.weight_sync.transfer import Transfer
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
 _MOST_THREADS = 512  # of a process; each waits for one answer
@@ -118,7 +120,7 @@ class VLLMServer(VLLMEngine):
         def ready() -> list[str]:
             return list(self.addresses) or (local.ready() if local else job_servers.addresses(run_dir))
 
-        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self)
+        return VLLMServerRollout(engine, tokenizer, stop, world, ready, self, config.model.lora.rank or 0)
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Every address; servers that the run starts are a part of it."""
@@ -153,9 +155,12 @@ class VLLMServerRollout(Rollout):
         world: World,
         ready: Callable[[], list[str]],
         settings: VLLMServer,
+        adapter_rank: int = 0,
     ) -> None:
         self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
         self.ready, self.timeout_seconds, self.transfer = ready, settings.timeout_seconds, settings.transfer
+        self.adapter = AdapterFolder() if adapter_rank else None
+        self.adapter_rank = adapter_rank
         self.direct, self.rounds_ahead = not settings.addresses, settings.max_staleness
         self.version, self.slots, self.servers = -1, 1, 1
         self.client: Any = None
@@ -236,22 +241,32 @@ class VLLMServerRollout(Rollout):
         The same on all ranks.
         """
         from psychocounsel.remote.client import Client
-        from psychocounsel.rollout.transfer import Transfer
-        from psychocounsel.rollout.weights import weights_of
+        from psychocounsel.rollout.weight_sync.transfer import Transfer
 
         client = self._client(Client, self.world.broadcast(self.ready() if self.world.rank == 0 else None))
         transfer, taken, slots = None, list[str](), 1
         if self.world.rank == 0:
             transfer = Transfer(client, self.transfer, self.world.device, self.timeout_seconds)
-            transfer.begin()
-        for piece in weights_of(self.engine):
-            if transfer is not None:
-                transfer.send(piece)
+            transfer.begin(self.adapter_rank)
+        self._send_pieces(transfer)
         if transfer is not None:
             taken = transfer.end(version)
             slots = min((transfer.slots[address] for address in taken), default=1)
         client.close()
         return self.world.broadcast((taken, slots, "" if taken else client.why_none()))
+
+    def _send_pieces(self, transfer: Transfer | None) -> None:
+        """Gather what servers are sent, on all ranks together; `transfer` is there on rank 0."""
+        from psychocounsel.rollout.weight_sync.weights import weights_of
+
+        if self.adapter is not None:
+            self.adapter.write(self.engine)
+            if transfer is not None:
+                transfer.send_adapter(self.adapter.packed())
+            return
+        for piece in weights_of(self.engine):
+            if transfer is not None:
+                transfer.send(piece)
 
     def _client(self, kind: Any, addresses: list[str]) -> Any:
         return kind(

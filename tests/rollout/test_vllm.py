@@ -169,6 +169,16 @@ def test_weights_come_to_every_worker_of_a_server_by_one_group(tmp_path: Path) -
     assert len(differences) == 2 and max(differences) < 1e-3, "trainer and server have the same weights in each round"
 
 
+def test_a_server_is_sent_the_adapter_alone(tmp_path: Path) -> None:
+    """Its base is from disk; the figures show that trainer and server have the same adapter in each round."""
+    run = tmp_path / "run"
+    command = ("train", "algo=grpo", *SMALL, "rollout=vllm_server", "model.lora.rank=4", "algo.lr=0.01")
+    cli(*command, "max_steps=3", "eval.limit=4", f"run_dir={run}")
+    differences = [line["rollout/logprob_difference_max"] for line in metrics_of(run) if line["step"]]
+    assert len(differences) == 3 and max(differences) < 1e-3
+    assert [line["rollout/staleness"] for line in metrics_of(run) if line["step"]] == [0, 0, 0]
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A server that a user has started."""
@@ -193,10 +203,12 @@ def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_f
     assert answer.status_code == 409 and "version None, not 0" in answer.text
     nobody = {"host": "127.0.0.1", "port": 9}
     begun = httpx.post(f"{address}/weights/begin", json=nobody, headers=key, timeout=60).json()
-    assert begun == {"workers": 1, "slots": 256, "device": "cpu", "reached": False}
+    assert begun == {"workers": 1, "slots": 256, "device": "cpu", "adapter_rank": 0, "reached": False}
     common = ("train", "algo=online_dpo", *SMALL, "rollout=vllm_server", f"rollout.addresses=[{address}]")
     wrong = cli(*common, check_code=2, cwd=tmp_path, PSYCHOCOUNSEL_ROLLOUT_KEY="another")
     assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr
+    adapted = cli(*common, "model.lora.rank=4", check_code=2, cwd=tmp_path, **KEY)
+    assert "was started with model.lora.rank=null, and this run has 4: start it with the model.*" in adapted.stderr
     missing = cli(*common, check_code=2, cwd=tmp_path)
     assert "the servers' key is not known" in missing.stderr
 

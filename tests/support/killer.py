@@ -34,7 +34,7 @@ class KillServer(Callback):
     def on(self, event: str, step: int, run: Run) -> None:
         if (event, step) != ("step_end", 1):
             return
-        from psychocounsel.rollout import weights
+        from psychocounsel.rollout.weight_sync import weights
 
         whole = weights.weights_of
 

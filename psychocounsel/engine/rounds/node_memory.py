@@ -61,7 +61,7 @@ def _places(values: Sequence[torch.Tensor]) -> tuple[list[int], int]:
 
 def _reserve(size: int) -> str | OSError:
     """A new file of so many bytes, or why there is none: memory that is promised and not there would end the process later."""
-    descriptor, name = tempfile.mkstemp(prefix="psychocounsel-", dir=_SHARED if _SHARED.is_dir() else None)
+    descriptor, name = tempfile.mkstemp(prefix="psychocounsel-frozen-", dir=_SHARED if _SHARED.is_dir() else None)
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:

@@ -51,11 +51,11 @@ def _shares(world: World) -> tuple[list[bool], bool, list[str]]:
         copies[0].zero_()
     world.barrier()
     seen = world.gather(not copies[0].any())[1]
-    return equal, seen, [file.name for file in Path("/dev/shm").glob("psychocounsel-*")]
+    return equal, seen, [file.name for file in Path("/dev/shm").glob("psychocounsel-frozen-*")]
 
 
 def test_the_ranks_of_a_machine_share_one_copy() -> None:
-    before = [file.name for file in Path("/dev/shm").glob("psychocounsel-*")]
+    before = [file.name for file in Path("/dev/shm").glob("psychocounsel-frozen-*")]
     equal, seen, files = in_ranks(2, _shares)
     assert equal == [True, True] and seen and set(files) <= set(before)
 

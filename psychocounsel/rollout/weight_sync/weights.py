@@ -17,7 +17,7 @@ _PIECE = 1 << 28  # bytes of weights that are handed over at once
 
 
 def weights_of(engine: TrainedPolicy) -> Iterator[list[tuple[str, torch.Tensor]]]:
-    """The policy's weights by their names in a plain model, adapters merged, some 256 MB at a time.
+    """The weights of a policy without adapters by their names, some 256 MB at a time.
 
     Under ZeRO-3 all ranks must iterate together; no more than a piece is whole at once.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-NAME = "psychocounsel.rollout.weight_loading.WeightLoading"
+NAME = "psychocounsel.rollout.weight_sync.weight_loading.WeightLoading"
 
 
 class WeightLoading:

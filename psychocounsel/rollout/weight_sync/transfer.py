@@ -36,13 +36,18 @@ class Transfer:
         collective = kind == "collective" or (kind == "auto" and device.type == "cuda")
         self._store = _store(client.live()) if collective else None
 
-    def begin(self) -> None:
-        """Have the servers stop writing, and meet their workers.
+    def begin(self, adapter_rank: int) -> None:
+        """Have the servers stop writing, and meet their workers; adapters of `adapter_rank`, if not 0, go by HTTP alone.
 
         Raises:
-            UserError: if a server refuses, or `kind` is "collective" and it does not reach this machine.
+            UserError: if a server refuses, `kind` is "collective" and it does not reach this machine, or it was started for
+                other adapters.
         """
-        self._each(self._begin)
+        self._each(lambda address: self._begin(address, adapter_rank))
+
+    def send_adapter(self, body: bytes) -> None:
+        """Give all servers that are left the policy's adapter."""
+        self._each(lambda address: self.client.post(address, "/weights/adapter", body))
 
     def send(self, piece: Piece) -> None:
         """Give all servers that are left some parameters."""
@@ -64,7 +69,7 @@ class Transfer:
         for _ in self._threads.map(task, self.client.live()):
             pass  # raises what a task raised
 
-    def _begin(self, address: str) -> None:
+    def _begin(self, address: str, adapter_rank: int) -> None:
         from psychocounsel.distributed.process_group import join, own_address
 
         parts = urlsplit(address)
@@ -73,7 +78,8 @@ class Transfer:
         found = self.client.post(address, "/weights/begin", json.dumps(place).encode())
         if found is not None:
             self.slots[address] = found["slots"]
-        if found is None or not place:
+            _refuse_other_adapters(address, adapter_rank, found["adapter_rank"])
+        if found is None or not place or adapter_rank:
             return
         backend = "nccl" if {self.device.type, found["device"]} == {"cuda"} else "gloo"
         if self.kind == "auto" and not (found["reached"] and backend == "nccl"):
@@ -106,6 +112,15 @@ class Transfer:
             return
         for work, _ in under_way:
             work.wait()
+
+
+def _refuse_other_adapters(address: str, ours: int, theirs: int) -> None:
+    """A server holds a base model for adapters up to a rank, or takes whole weights (0)."""
+    if bool(ours) != bool(theirs) or ours > theirs:
+        raise UserError(
+            f"rollout.addresses: {address} was started with model.lora.rank={theirs or 'null'}, and this run has "
+            f"{ours or 'null'}: start it with the model.* settings of the run"
+        )
 
 
 def _store(addresses: Sequence[str]) -> Any:

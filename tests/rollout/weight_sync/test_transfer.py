@@ -5,8 +5,8 @@ import inspect
 import torch.distributed as dist
 
 from psychocounsel.rollout.server import serve
-from psychocounsel.rollout.transfer import _store
 from psychocounsel.rollout.vllm_server import VLLMServer
+from psychocounsel.rollout.weight_sync.transfer import _store
 from psychocounsel.settings.config import compose
 from tests.support.listening import addresses_of
 
