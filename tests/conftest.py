@@ -74,8 +74,11 @@ def vllm() -> None:
 def in_process_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """DeepSpeed wants what a run's launcher sets; on models so small, threads only wait for each other."""
     import torch
+    from deepspeed.runtime import torch_autocast
 
     monkeypatch.setenv("LOCAL_RANK", "0")
+    # DeepSpeed keeps for the whole process that an engine has autocast, and a run has engines of one kind.
+    monkeypatch.setattr(torch_autocast, "TORCH_AUTOCAST_INITIALIZED", False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
