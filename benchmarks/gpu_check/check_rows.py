@@ -52,6 +52,13 @@ ROWS = (
         240,
     ),
     Row(
+        "offload",
+        "3 PPO steps with rollout.offload_idle, beside the same without",
+        "training_equality:offload",
+        "difference <= 0.1 %",
+        180,
+    ),
+    Row(
         "vllm",
         "vLLM sleeps, wakes and loads weights again",
         "engine_reload:vllm",

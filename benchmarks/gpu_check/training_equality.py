@@ -1,4 +1,4 @@
-"""The row of ZeRO: the command `train` on the GPU at each stage, beside the same command on the CPU."""
+"""Rows of the command `train`: each ZeRO stage beside the CPU, and PPO whose idle models leave the GPU beside PPO whose stay."""
 
 import os
 import subprocess
@@ -25,21 +25,51 @@ def zero(folder: Path, data: Path) -> Verdict:
     return compare(folder, STAGES, "cuda")
 
 
+_PPO = ("algo=ppo", "algo.samples=2", "algo.critic=reward", "rollout.max_tokens=16", "deterministic=true")
+
+
+def offload(folder: Path, data: Path) -> Verdict:
+    return compare_offload(folder, "cuda")
+
+
+def compare_offload(folder: Path, device: str) -> Verdict:
+    """Loss and norm of the gradients of PPO on `device` with `rollout.offload_idle`, beside PPO without."""
+    words = ("true", "false")
+    given = {word: (*_PPO, f"rollout.offload_idle={word}", f"cluster.device={device}") for word in words}
+    runs = {word: start(folder / f"offload-{word}", *typed) for word, typed in given.items()}
+    wait_for(runs)
+    away, there = (figures(folder / f"offload-{word}") for word in words)
+    found = difference(away, there)
+    return found <= _ALLOWED, f"{found:.1e}", {"difference": found}
+
+
 def compare(folder: Path, stages: tuple[str, ...], device: str) -> Verdict:
     """Loss and norm of the gradients of the first steps at `stages` on `device`, beside ZeRO-0 on the CPU.
 
     The runs go on side by side: the model is small.
     """
-    runs = {stage: start(folder / f"zero-{stage}", f"zero={stage}", f"cluster.device={device}") for stage in stages}
+    runs = {
+        f"zero={stage}": start(folder / f"zero-{stage}", f"zero={stage}", f"cluster.device={device}")
+        for stage in stages
+    }
     runs["cpu"] = start(folder / "cpu", "zero=0", "cluster.device=cpu")
-    said = {name: process.communicate()[1] for name, process in runs.items()}
-    if broken := [name for name, process in runs.items() if process.returncode]:
-        last = [line for line in said[broken[0]].splitlines() if line.strip()][-1:]
-        raise RuntimeError(f"zero={broken[0]}: {last[0] if last else 'ended without a word'}")
+    wait_for(runs)
     truth = figures(folder / "cpu")
     differences = {stage: difference(figures(folder / f"zero-{stage}"), truth) for stage in stages}
     worst = max(differences, key=lambda stage: differences[stage])
     return differences[worst] <= _ALLOWED, f"at most {differences[worst]:.1e} (zero={worst})", differences
+
+
+def wait_for(runs: dict[str, subprocess.Popen[str]]) -> None:
+    """Return when all have ended well.
+
+    Raises:
+        RuntimeError: with the last line of one that has not.
+    """
+    said = {name: process.communicate()[1] for name, process in runs.items()}
+    if broken := [name for name, process in runs.items() if process.returncode]:
+        last = [line for line in said[broken[0]].splitlines() if line.strip()][-1:]
+        raise RuntimeError(f"{broken[0]}: {last[0] if last else 'ended without a word'}")
 
 
 def start(run: Path, *overrides: str) -> subprocess.Popen[str]:

@@ -16,7 +16,7 @@ from benchmarks.gpu_check.check_rows import NAMES, Row
 from benchmarks.gpu_check.full_size import make_bench, mfu, write_sample_pairs
 from benchmarks.gpu_check.running import FAILED, MISSED, NOT_RUN, PASSED, missing, results, run
 from benchmarks.gpu_check.table import line, markdown
-from benchmarks.gpu_check.training_equality import compare, difference
+from benchmarks.gpu_check.training_equality import compare, compare_offload, difference
 from benchmarks.sizes import SMOKE
 from tests.support.harness import ROOT
 
@@ -102,6 +102,13 @@ def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Pat
     assert difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
     with pytest.raises(RuntimeError, match="zero=2_offload: .*there is no GPU here"):
         compare(tmp_path / "offload", ("2_offload",), "cpu")
+
+
+@pytest.mark.slow
+def test_ppo_whose_idle_models_leave_is_compared_with_one_whose_stay(tmp_path: Path) -> None:
+    """On CPU nothing leaves, and the two are equal to the last bit."""
+    met, figure, values = compare_offload(tmp_path, "cpu")
+    assert met and values == {"difference": 0.0} and figure == "0.0e+00"
 
 
 @pytest.mark.slow
