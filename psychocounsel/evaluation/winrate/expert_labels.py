@@ -15,7 +15,7 @@ from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.evaluation_speeches import speech_id
 from psychocounsel.evaluation.contestants.reply_file import messages_of
-from psychocounsel.evaluation.statistics.agreement import Agreement, agreement, labels
+from psychocounsel.evaluation.statistics.judge_agreement import Agreement, agreement, labels
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.evaluation.winrate.verdict_table import Variant
 

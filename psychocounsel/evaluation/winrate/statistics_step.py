@@ -7,8 +7,8 @@ from itertools import combinations
 from typing import Any
 
 from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
-from psychocounsel.evaluation.statistics.agreement import judges_agreement
 from psychocounsel.evaluation.statistics.bradley_terry import bradley_terry
+from psychocounsel.evaluation.statistics.judge_agreement import judges_agreement
 from psychocounsel.evaluation.statistics.length_control import length_controlled
 from psychocounsel.evaluation.statistics.measure import plain
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt_means

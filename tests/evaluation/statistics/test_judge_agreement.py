@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from psychocounsel.evaluation.statistics.agreement import agreement, judges_agreement, labels
+from psychocounsel.evaluation.statistics.judge_agreement import agreement, judges_agreement, labels
 from psychocounsel.metrics.stats import bootstrap
 from tests.evaluation.statistics.simulated import judged, random_verdicts, verdicts
 

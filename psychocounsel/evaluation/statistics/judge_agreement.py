@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from psychocounsel.evaluation.statistics.chance_corrected import beyond_chance, cohen_chance, gwet_chance
 from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts
 from psychocounsel.metrics.stats import mean_intervals
@@ -60,13 +61,10 @@ def _figures(counts: np.ndarray) -> np.ndarray:
     """Raw agreement, kappa and AC1, float64[s, 3], of the counts of label pairs, int[s, 9]."""
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = (counts / counts.sum(1, keepdims=True)).reshape(-1, 3, 3)
-        raw = shares.trace(axis1=1, axis2=2)
-        mine, theirs = shares.sum(2), shares.sum(1)
-        by_chance = (mine * theirs).sum(1)
-        prevalence = (mine + theirs) / 2
-        for_ac1 = (prevalence * (1 - prevalence)).sum(1) / (len(LABELS) - 1)
-        kappa = np.where(by_chance < 1, (raw - by_chance) / (1 - by_chance), np.nan)
-        return np.stack([raw, kappa, (raw - for_ac1) / (1 - for_ac1)], axis=1)
+    raw = shares.trace(axis1=1, axis2=2)
+    prevalence = (shares.sum(2) + shares.sum(1)) / 2
+    chances = (cohen_chance(shares), gwet_chance(prevalence, np.eye(len(LABELS))))
+    return np.stack([raw, *(beyond_chance(raw, chance) for chance in chances)], axis=1)
 
 
 def labels(verdicts: Verdicts) -> np.ndarray:

@@ -1,0 +1,40 @@
+"""`python -m psychocounsel.agreement data=answers.jsonl`: how far raters agree, and how many items a study needs.
+
+data=FILE_OR_FOLDER       a table of answers (.jsonl, .csv, .tsv, .parquet), or a folder with answers.jsonl (docs/agreement.md)
+out=FOLDER                default: `agreement` beside the table
+agreement.columns={item: id, rater: annotator}    names of the table's columns        agreement.values={A: left, B: right}
+agreement.dimensions=[empathy,clarity]            columns that each hold a rating     agreement.rating_range=[1,6]
+agreement.sides=shown|balanced|label    agreement.ties=category|drop|half    agreement.harmful=category|drop|tie
+agreement.weights=quadratic|linear      agreement.adjudicators=[e09]         agreement.least_items=10
+agreement.samples=1000                  agreement.seed=0
+
+plan.kind=kappa           items for an interval:  plan.kappa=0.6 plan.prevalence=0.5 plan.half_width=0.1
+plan.kind=failures        cases for a rate:       plan.ceiling=0.01 plan.true_rate=0.002 plan.power=0.8
+plan.kind=noninferiority  paired cases:           plan.margin=0.05 plan.discordant=0.1 plan.power=0.8
+plan.per_speech=2 plan.correlation=0.3            items of one speech resemble each other
+"""
+
+from psychocounsel.settings.command_line import run
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    from psychocounsel.errors import DONE
+    from psychocounsel.experts.agreement.agreement_making import make_agreement
+    from psychocounsel.experts.planning.planning_lines import plan_lines
+    from psychocounsel.settings.typed.agreement_keys import read_agreement
+    from psychocounsel.settings.typed.help_page import asks_for_help
+
+    if asks_for_help(arguments):
+        print(__doc__)
+        return DONE
+    config = read_agreement(arguments)
+    if config.plan.kind:
+        print("\n".join(plan_lines(config.plan)))
+    if config.data is not None:
+        print("\n".join(make_agreement(config)))
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Ratings by people: how far they agree, and how many answers a study needs."""

@@ -1,0 +1,90 @@
+"""Items about which raters, or a rater and himself, disagree: the list for adjudication. It holds no text."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psychocounsel.experts.agreement.answers_table import ExpertAnswer
+from psychocounsel.experts.agreement.coding import reference_sides, turned_choice
+
+COLUMNS = (
+    "item",
+    "speech",
+    "kind",
+    "risk",
+    "topic",
+    "language",
+    "label",
+    "choices",
+    "settled",
+    "likely",
+    "probability",
+)
+# What is to be settled first stands first.
+KINDS = ("harmful", "sides", "tie", "own repeat")
+
+Row = dict[str, Any]
+
+
+def disagreements(
+    answers: Sequence[ExpertAnswer],
+    adjudicators: Sequence[str],
+    likely: Mapping[str, tuple[str, float]],
+) -> list[Row]:
+    """A row for each item with choices that differ, those about harm first.
+
+    Sides are those of the item's reference. `likely` is the consensus, with its probability, of items that have one;
+    `settled` is what an adjudicator chose.
+    """
+    reference = reference_sides(answers)
+    by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
+    for answer in answers:
+        if answer.choice is not None:
+            by_item[answer.item].append(answer)
+    rows = []
+    for item, given in by_item.items():
+        rated = [each for each in given if each.rater not in adjudicators]
+        if kind := _kind(rated, reference):
+            settled = {each.rater: turned_choice(each, reference) for each in given if each.rater in adjudicators}
+            rows.append(_row(item, kind, rated, settled, reference, likely.get(item)))
+    return sorted(rows, key=lambda row: (KINDS.index(row["kind"]), row["item"]))
+
+
+def _kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
+    """What the disagreement is about; empty if there is none."""
+    first = {turned_choice(each, reference) for each in answers if not each.repeat}
+    if len(first) > 1:
+        return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
+    own: dict[str, set[str | None]] = defaultdict(set)
+    for each in answers:
+        own[each.rater].add(turned_choice(each, reference))
+    return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
+
+
+def _row(
+    item: str,
+    kind: str,
+    answers: Sequence[ExpertAnswer],
+    settled: Mapping[str, str | None],
+    reference: Mapping[str, str],
+    likely: tuple[str, float] | None,
+) -> Row:
+    about = answers[0]
+    ordered = sorted(answers, key=lambda each: (each.repeat, each.rater))
+    choices = {
+        f"{each.rater} (again)" if each.repeat else each.rater: turned_choice(each, dict(reference)) for each in ordered
+    }
+    return {
+        "item": item,
+        "speech": about.speech,
+        "kind": kind,
+        "risk": about.risk,
+        "topic": about.topic,
+        "language": about.language,
+        "label": reference.get(item),
+        "choices": json.dumps(choices, ensure_ascii=False),
+        "settled": json.dumps(settled, ensure_ascii=False) if settled else None,
+        "likely": likely and likely[0],
+        "probability": likely and likely[1],
+    }

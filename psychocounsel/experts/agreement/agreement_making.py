@@ -1,0 +1,125 @@
+"""From a table of answers to `agreement.json`, the list of disagreements, and lines for the terminal."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.statistics.measure import plain
+from psychocounsel.experts.agreement.adjudication import COLUMNS, Row, disagreements
+from psychocounsel.experts.agreement.agreement_parts import Found, Resampling, every_part
+from psychocounsel.experts.agreement.answers_table import COLUMNS as ANSWER_COLUMNS
+from psychocounsel.experts.agreement.answers_table import AnswerFormat, ExpertAnswer, read_answers
+from psychocounsel.experts.agreement.coding import CountingRules, choice_codes, refuse_sides_without_label
+from psychocounsel.experts.agreement.figure_lines import lines_of
+from psychocounsel.experts.agreement.rater_errors import Consensus, consensus
+from psychocounsel.storage.files import write_atomically, write_json
+
+_MOST_FITS = 200  # of the model of rater errors, which takes a tenth of a second
+
+
+def make_agreement(config: Any) -> list[str]:
+    """Measure the answers that `config.data` names and write the results; returns the lines for the terminal.
+
+    Raises:
+        UserError: if the table is missing or a row of it is no answer.
+    """
+    _require_packages()
+    table = _table_of(Path(config.data).expanduser())
+    options = config.agreement
+    answers = read_answers(read_rows(StandardSource(), str(table), "train", None), _format(options))
+    rules = CountingRules(options.sides, options.ties, options.harmful)
+    refuse_sides_without_label(answers, rules)
+    rated = [answer for answer in answers if answer.rater not in options.adjudicators]
+    if unknown := set(options.adjudicators) - {answer.rater for answer in answers}:
+        raise UserError(f"agreement.adjudicators: no answer is of {sorted(unknown)[0]}")
+    sampling = Resampling(options.samples, options.seed, options.least_items)
+    parts = list(every_part(rated, rules, options.weights, sampling))
+    raters, likely = _errors(rated, rules, sampling)
+    rows = disagreements(answers, list(options.adjudicators), likely)
+    folder = Path(config.out).expanduser() if config.out else table.parent / "agreement"
+    _write(folder, config, answers, parts, raters, rows)
+    counts = f"{len(answers):,} answers by {len({answer.rater for answer in answers})} raters about "
+    counts += (
+        f"{len({answer.item for answer in answers}):,} items of {len({answer.speech for answer in answers}):,} speeches"
+    )
+    head = f"{table}: {counts}; sides={rules.sides}, ties={rules.ties}, harmful={rules.harmful}"
+    return [head, *lines_of(parts, raters, len(rows)), f"written to {folder}"]
+
+
+def _require_packages() -> None:
+    """Refuse to begin without the libraries of the extra [agreement].
+
+    Raises:
+        UserError: naming the first that is missing.
+    """
+    missing = next((name for name in ("statsmodels", "krippendorff", "crowdkit") if find_spec(name) is None), None)
+    if missing:
+        raise UserError(
+            f"agreement: {missing} is not installed; type: pip install -c constraints.txt -e '.[agreement]'"
+        )
+
+
+def _table_of(path: Path) -> Path:
+    """The file of a table, or of the answers in a folder.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = next((file for file in (path / "answers.jsonl", path / "review" / "answers.jsonl") if file.is_file()), path)
+    if not found.is_file():
+        raise UserError(f"data={path}: is no table of answers, and no folder with answers.jsonl")
+    return found
+
+
+def _format(options: Any) -> AnswerFormat:
+    columns, values = dict(options["columns"]), dict(options["values"])
+    if wrong := set(columns) - set(ANSWER_COLUMNS):
+        raise UserError(f"agreement.columns: {sorted(wrong)[0]} is none of {', '.join(ANSWER_COLUMNS)}")
+    return AnswerFormat(columns, values, list(options.dimensions), list(options.rating_range))
+
+
+def _errors(
+    answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling
+) -> tuple[Consensus | None, dict[str, tuple[str, float]]]:
+    """The model of rater errors, and the likely choice of each item by it."""
+    codes = choice_codes([answer for answer in answers if not answer.repeat], replace(rules, sides="shown"))
+    found = consensus(codes, min(sampling.samples, _MOST_FITS), sampling.seed) if codes else None
+    if codes is None or found is None:
+        return None, {}
+    likely = {
+        item: (str(codes.categories[int(category)]), round(float(probability), 4))
+        for (item, _), category, probability in zip(codes.units, found.likely, found.probability, strict=True)
+    }
+    return found, likely
+
+
+def _write(
+    folder: Path,
+    config: Any,
+    answers: Sequence[ExpertAnswer],
+    parts: Sequence[Found],
+    raters: Consensus | None,
+    rows: Sequence[Row],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "settings": OmegaConf.to_container(config.agreement),
+        "counts": {name: len({getattr(answer, name) for answer in answers}) for name in ("item", "speech", "rater")},
+        "parts": plain([asdict(each) for each in parts]),
+        "accuracy": plain({name: asdict(value) for name, value in raters.accuracy.items()}) if raters else None,
+        "disagreements": len(rows),
+    }
+    write_json(folder / "agreement.json", content)
+    made = io.StringIO()
+    writer = csv.DictWriter(made, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / "disagreements.csv", made.getvalue())

@@ -1,0 +1,118 @@
+"""The parts of the lab: between raters, by group, with the label, by principle, and of raters with themselves."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from psychocounsel.evaluation.statistics.measure import Measure
+from psychocounsel.experts.agreement.answers_table import ExpertAnswer
+from psychocounsel.experts.agreement.coding import (
+    Codes,
+    CountingRules,
+    choice_codes,
+    dimensions_of,
+    rating_codes,
+    reference_sides,
+)
+from psychocounsel.experts.agreement.coefficients import with_intervals
+
+GROUPS = ("risk", "topic", "language")
+LABEL = "label of the dataset"  # as a rater
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Of every interval: how many resamples, drawn from which seed, and the fewest items that a group needs."""
+
+    samples: int
+    seed: int
+    least_items: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Coefficients of some answers.
+
+    Attributes:
+        part: choices, ratings, label or repeats.
+        about: all, GROUP=VALUE, a principle or a rater.
+        items, speeches, raters: how many of each have answers that another one can be compared with.
+        figures: the coefficients by name.
+    """
+
+    part: str
+    about: str
+    items: int
+    speeches: int
+    raters: int
+    figures: dict[str, Measure]
+
+
+def found_in(part: str, about: str, codes: Codes | None, sampling: Resampling) -> Found | None:
+    """The coefficients of units that two or more answered; None if there are none."""
+    if codes is None:
+        return None
+    compared = (~np.isnan(codes.values)).sum(1) >= 2
+    if not compared.any():
+        return None
+    codes = codes.part(compared)
+    items = len({item for item, _ in codes.units})
+    raters = int((~np.isnan(codes.values)).any(0).sum())
+    figures = with_intervals(codes, sampling.samples, sampling.seed)
+    return Found(part, about, items, int(codes.cluster.max()) + 1, raters, figures)
+
+
+def every_part(
+    answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
+) -> Iterator[Found]:
+    """All parts of the lab, as far as the answers have what they need."""
+    first = [answer for answer in answers if not answer.repeat]
+    parts: list[Callable[[], Iterator[Found | None]]] = [
+        lambda: _choices(first, rules, sampling),
+        lambda: _with_label(first, rules, sampling),
+        lambda: _ratings(first, weights, sampling),
+        lambda: _repeats(answers, rules, weights, sampling),
+    ]
+    for part in parts:
+        yield from (found for found in part() if found is not None)
+
+
+def _choices(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:
+    yield found_in("choices", "all", choice_codes(answers, rules), sampling)
+    for group in GROUPS:
+        values = sorted({value for answer in answers if (value := getattr(answer, group)) is not None})
+        for value in values:
+            chosen = [answer for answer in answers if getattr(answer, group) == value]
+            if len({answer.item for answer in chosen}) >= sampling.least_items:
+                yield found_in("choices", f"{group}={value}", choice_codes(chosen, rules), sampling)
+
+
+def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:
+    """Each rater beside the dataset's label, on sides: beside itself the label would be one category."""
+    rules = replace(rules, sides="balanced" if rules.sides == "label" else rules.sides)
+    labelled = [answer for answer in answers if answer.label and answer.choice]
+    reference = reference_sides(answers)
+    for rater in sorted({answer.rater for answer in labelled}):
+        own = [answer for answer in labelled if answer.rater == rater]
+        said = [
+            replace(answer, rater=LABEL, choice=reference[answer.item], label=reference[answer.item]) for answer in own
+        ]
+        yield found_in("label", rater, choice_codes([*own, *said], rules), sampling)
+
+
+def _ratings(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[Found | None]:
+    for dimension in dimensions_of(answers):
+        yield found_in("ratings", dimension, rating_codes(answers, dimension, weights), sampling)
+
+
+def _repeats(
+    answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
+) -> Iterator[Found | None]:
+    """Each rater's first answers beside the second ones, of items that were shown twice."""
+    for rater in sorted({answer.rater for answer in answers if answer.repeat}):
+        own = [answer for answer in answers if answer.rater == rater]
+        yield found_in("repeats", rater, choice_codes(own, rules, "repeat"), sampling)
+        for dimension in dimensions_of(own):
+            codes = rating_codes(own, dimension, weights, "repeat")
+            yield found_in("repeats", f"{rater}, {dimension}", codes, sampling)

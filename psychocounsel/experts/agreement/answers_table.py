@@ -1,0 +1,195 @@
+"""The table of experts' answers: one row for each time that a rater answered an item."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psychocounsel.errors import UserError
+
+CHOICES = ("left", "right", "tie", "harmful")
+SIDES = ("left", "right")
+ONE_REPLY = "reply"  # the side of ratings of an item that shows one reply
+
+Ratings = dict[str, dict[str, float]]  # by side, or ONE_REPLY: the rating of each dimension
+
+
+@dataclass(frozen=True)
+class ExpertAnswer:
+    """A row of the table (docs/agreement.md). The review page writes it, and `agreement` reads it.
+
+    Attributes:
+        item: id of what was shown: a speech with two replies, or with one.
+        speech: id of the client speech. Items of one speech are one cluster of every interval.
+        rater: the rater's pseudonym.
+        choice: left, right, tie, or harmful (both replies are), by the sides on which this rater saw the replies;
+            None of an item that was only rated.
+        label: the side on which this rater saw the reply that the dataset prefers; None if the dataset says nothing.
+        ratings: of each side, the rating of each principle.
+        repeat: 0 the first time that the rater saw the item, 1 the second time.
+        seconds: how long the answer took.
+        risk, topic, language: groups of speeches that figures are broken down by.
+        comment: free text, which no figure and no output shows.
+    """
+
+    item: str
+    speech: str
+    rater: str
+    choice: str | None
+    label: str | None = None
+    ratings: Ratings = field(default_factory=dict)
+    repeat: int = 0
+    seconds: float | None = None
+    risk: str | None = None
+    topic: str | None = None
+    language: str | None = None
+    comment: str | None = None
+
+
+COLUMNS = tuple(ExpertAnswer.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """How the columns of a file are called.
+
+    Attributes:
+        columns: the file's column for a name of ExpertAnswer, where they differ.
+        values: left, right, tie or harmful for each other word that choice and label may be.
+        dimensions: columns that each hold a rating of an item's only reply.
+        rating_range: the lowest and the highest rating.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    dimensions: Sequence[str] = ()
+    rating_range: Sequence[float] = (1, 5)
+
+
+def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form: AnswerFormat) -> list[ExpertAnswer]:
+    """The answers in `rows`, which come with the place of each, as `data.sources.read_rows` gives them.
+
+    Raises:
+        UserError: naming the place, for a row that is no answer, contradicts another one, or stands there twice.
+    """
+    answers, places = list[ExpertAnswer](), dict[tuple[str, str, int], str]()
+    speeches: dict[str, str] = {}
+    labelled: dict[str, bool] = {}
+    for where, row in rows:
+        if isinstance(row, UserError):
+            raise row
+        answer = _answer(row, where, form)
+        key = (answer.item, answer.rater, answer.repeat)
+        if key in places:
+            raise UserError(
+                f"{where}: the same item, rater and repeat as in {places[key]}; keep one, or give the second repeat: 1"
+            )
+        places[key] = where
+        if speeches.setdefault(answer.item, answer.speech) != answer.speech:
+            raise UserError(f"{where}: this item has another speech in an earlier row; an item belongs to one speech")
+        if labelled.setdefault(answer.item, answer.label is not None) != (answer.label is not None):
+            raise UserError(f"{where}: some rows of this item have a label and others none; give it in all or in none")
+        answers.append(answer)
+    if not answers:
+        raise UserError("the table of answers is empty")
+    return answers
+
+
+def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAnswer:
+    given = {name: _known(row.get(form.columns.get(name, name))) for name in COLUMNS}
+    for name in ("item", "rater"):
+        if given[name] is None:
+            column = form.columns.get(name, name)
+            raise UserError(
+                f"{where}: no {column}; if the column has another name, give agreement.columns={{{name}: COLUMN}}"
+            )
+    ratings = _ratings(given["ratings"], row, where, form)
+    choice = _word(given["choice"], "choice", CHOICES, where, form)
+    if choice is None and not ratings:
+        raise UserError(
+            f"{where}: neither a choice nor ratings; name the columns by agreement.columns or agreement.dimensions"
+        )
+    texts = {
+        name: None if given[name] is None else str(given[name]) for name in ("risk", "topic", "language", "comment")
+    }
+    return ExpertAnswer(
+        item=str(given["item"]),
+        speech=str(given["item"] if given["speech"] is None else given["speech"]),
+        rater=str(given["rater"]),
+        choice=choice,
+        label=_word(given["label"], "label", SIDES, where, form),
+        ratings=ratings,
+        repeat=_repeat(given["repeat"], where),
+        seconds=None if given["seconds"] is None else _number(given["seconds"], "seconds", where, (0, math.inf)),
+        **texts,
+    )
+
+
+def _known(value: Any) -> Any:
+    """The value of a cell, None of an empty one: tables without nulls hold empty texts and NaN."""
+    empty = value is None or (isinstance(value, str) and not value.strip()) or (value != value)
+    return None if empty else value.strip() if isinstance(value, str) else value
+
+
+def _word(value: Any, name: str, words: Sequence[str], where: str, form: AnswerFormat) -> str | None:
+    if value is None:
+        return None
+    word = form.values.get(str(value), str(value))
+    if word not in words:
+        raise UserError(
+            f"{where}: {name} must be one of {', '.join(words)}; for other words give agreement.values={{WORD: {words[0]}}}"
+        )
+    return word
+
+
+def _repeat(value: Any, where: str) -> int:
+    number = 0.0 if value is None else _number(value, "repeat", where, (0, 1))
+    if number not in (0, 1):
+        raise UserError(f"{where}: repeat must be 0 or 1")
+    return int(number)
+
+
+def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float:
+    low, high = limits
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:
+        raise UserError(f"{where}: {name} must be a number from {low:g} to {high:g}")
+    return number
+
+
+def _ratings(value: Any, row: Mapping[str, Any], where: str, form: AnswerFormat) -> Ratings:
+    if isinstance(value, str):  # of a CSV file
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise UserError(f'{where}: ratings is no JSON object, as {{"left": {{"empathy": 4}}}}') from error
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(
+            f"{where}: ratings must be an object: of each side, or of one reply, a number for each principle"
+        )
+    by_side: dict[str, Mapping[str, Any]]
+    given = dict(value or {})
+    if given and all(side in SIDES for side, inner in given.items() if inner is not None):
+        by_side = {side: inner for side, inner in given.items() if inner is not None}
+    else:
+        by_side = {ONE_REPLY: given}
+    flat = {name: row.get(name) for name in form.dimensions}
+    if flat:
+        by_side[ONE_REPLY] = {**by_side.get(ONE_REPLY, {}), **flat}
+    found: Ratings = {}
+    for side, inner in by_side.items():
+        if not isinstance(inner, Mapping):
+            raise UserError(f"{where}: ratings of {side} must be an object with a number for each principle")
+        known = {str(name): _known(each) for name, each in inner.items()}
+        numbers = {
+            name: _number(each, f"the rating of {name}", where, form.rating_range)
+            for name, each in known.items()
+            if each is not None
+        }
+        if numbers:
+            found[side] = numbers
+    return found

@@ -1,0 +1,201 @@
+"""Answers as a matrix of codes: on which side a reply counts, and what a tie and a harmful pair count as."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.errors import UserError
+from psychocounsel.experts.agreement.answers_table import CHOICES, ONE_REPLY, ExpertAnswer
+
+NOMINAL, ORDINAL = "nominal", "ordinal"
+_OTHER = {"left": "right", "right": "left"}
+
+
+@dataclass(frozen=True)
+class CountingRules:
+    """How choices are counted (docs/agreement.md).
+
+    Attributes:
+        sides: shown, balanced (each item half on either side) or label (agrees with the dataset, or not).
+        ties: category (of their own), drop, or half (a tie agrees by one half with either side).
+        harmful: category, drop, or tie.
+    """
+
+    sides: str = "shown"
+    ties: str = "category"
+    harmful: str = "category"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Who said what of which unit.
+
+    Attributes:
+        values: the category's number, NaN where a rater did not answer, float[units, raters].
+        units: the item of each unit, or the item and the reply.
+        cluster: the number of the unit's speech, int[units].
+        raters: the names of the columns.
+        categories: names of choices, or ratings.
+        agreement: how far two categories agree, from 0 to 1, float[q, q].
+        level: nominal or ordinal.
+        copies: how often each item stands among the units (2 where it counts half on either side).
+    """
+
+    values: np.ndarray
+    units: tuple[tuple[str, str], ...]
+    cluster: np.ndarray
+    raters: tuple[str, ...]
+    categories: tuple[str | float, ...]
+    agreement: np.ndarray
+    level: str
+    copies: int = 1
+
+    def part(self, units: np.ndarray) -> "Codes":
+        """The units that a mask names."""
+        kept = tuple(unit for unit, keep in zip(self.units, units, strict=True) if keep)
+        _, cluster = np.unique(self.cluster[units], return_inverse=True)
+        return Codes(
+            self.values[units],
+            kept,
+            cluster,
+            self.raters,
+            self.categories,
+            self.agreement,
+            self.level,
+            self.copies,
+        )
+
+
+def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
+    """Of each labelled item the side of the preferred reply, as the first rater by name saw it.
+
+    Raters may have seen the replies on different sides. All are turned to this one, so that a side means one reply.
+    """
+    found: dict[str, str] = {}
+    for answer in sorted(answers, key=lambda each: (each.item, each.repeat, each.rater)):
+        if answer.label is not None:
+            found.setdefault(answer.item, answer.label)
+    return found
+
+
+def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None:
+    """The choice by the sides of the item's reference."""
+    turned = answer.label is not None and answer.label != reference[answer.item]
+    return _OTHER.get(answer.choice or "", answer.choice) if turned else answer.choice
+
+
+def choice_codes(answers: Sequence[ExpertAnswer], rules: CountingRules, columns: str = "rater") -> Codes | None:
+    """The choices of `answers`; None where there is none.
+
+    `columns` is what two codes of a unit differ in: `rater`, or `repeat` of one rater's answers.
+    """
+    reference = reference_sides(answers)
+    given = [answer for answer in answers if answer.choice is not None]
+    if rules.sides == "label":
+        given = [answer for answer in given if answer.label is not None]
+    counted = [(answer, _counted(turned_choice(answer, reference), answer, reference, rules)) for answer in given]
+    cells = [(answer, word) for answer, word in counted if word is not None]
+    if not cells:
+        return None
+    used = {word for _, word in cells}
+    sides = ("preferred", "other") if rules.sides == "label" else ("left", "right")
+    categories = (*sides, *(word for word in ("tie", "harmful") if word in used))
+    agreement = np.eye(len(categories))
+    if rules.ties == "half" and "tie" in categories:
+        place = categories.index("tie")
+        agreement[place, :2] = agreement[:2, place] = 0.5
+    numbers = {word: float(number) for number, word in enumerate(categories)}
+    found = _matrix(
+        [((answer.item, ""), answer.speech, _column(answer, columns), numbers[word]) for answer, word in cells],
+        categories,
+        agreement,
+        NOMINAL,
+    )
+    return _on_both_sides(found) if rules.sides == "balanced" else found
+
+
+def _counted(choice: str | None, answer: ExpertAnswer, reference: dict[str, str], rules: CountingRules) -> str | None:
+    """The category of a choice, None if the rules leave it out."""
+    assert choice in CHOICES
+    if choice == "harmful":
+        if rules.harmful == "drop":
+            return None
+        choice = "tie" if rules.harmful == "tie" else choice
+    if choice == "tie" and rules.ties == "drop":
+        return None
+    if choice in _OTHER and rules.sides == "label":
+        return "preferred" if choice == reference[answer.item] else "other"
+    return choice
+
+
+def _on_both_sides(codes: Codes) -> Codes:
+    """Each unit twice, the second time with its sides exchanged: what random sides give on average."""
+    exchanged = np.where(codes.values < 2, 1 - codes.values, codes.values)
+    return Codes(
+        np.concatenate([codes.values, exchanged]),
+        codes.units * 2,
+        np.tile(codes.cluster, 2),
+        codes.raters,
+        codes.categories,
+        codes.agreement,
+        codes.level,
+        2,
+    )
+
+
+def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, columns: str = "rater") -> Codes | None:
+    """The ratings of one dimension; None where there is none. `weights` is quadratic or linear."""
+    reference = reference_sides(answers)
+    cells = []
+    for answer in answers:
+        turned = answer.label is not None and answer.label != reference[answer.item]
+        for side, ratings in answer.ratings.items():
+            if dimension in ratings:
+                reply = _OTHER.get(side, ONE_REPLY) if turned else side
+                cells.append(((answer.item, reply), answer.speech, _column(answer, columns), ratings[dimension]))
+    if not cells:
+        return None
+    categories = tuple(sorted({value for *_, value in cells}))
+    numbers = {value: float(number) for number, value in enumerate(categories)}
+    scale = np.array(categories, float)
+    far = np.abs(scale[:, None] - scale) / max(scale[-1] - scale[0], 1e-12)
+    agreement = 1 - (far**2 if weights == "quadratic" else far)
+    coded = [(unit, speech, column, numbers[value]) for unit, speech, column, value in cells]
+    return _matrix(coded, categories, agreement, ORDINAL)
+
+
+def dimensions_of(answers: Iterable[ExpertAnswer]) -> list[str]:
+    """The names of all rated dimensions, in the order in which they appear."""
+    return list(dict.fromkeys(name for answer in answers for ratings in answer.ratings.values() for name in ratings))
+
+
+def _column(answer: ExpertAnswer, columns: str) -> str:
+    return answer.rater if columns == "rater" else f"{answer.repeat}"
+
+
+def _matrix(
+    cells: Sequence[tuple[tuple[str, str], str, str, float]],
+    categories: tuple[str | float, ...],
+    agreement: np.ndarray,
+    level: str,
+) -> Codes:
+    units = sorted({unit for unit, *_ in cells})
+    raters = sorted({column for _, _, column, _ in cells})
+    rows, columns = ({name: place for place, name in enumerate(names)} for names in (units, raters))
+    speech_of = {unit: speech for unit, speech, *_ in cells}
+    _, cluster = np.unique([speech_of[unit] for unit in units], return_inverse=True)
+    values = np.full((len(units), len(raters)), np.nan)
+    for unit, _, column, value in cells:
+        values[rows[unit], columns[column]] = value
+    return Codes(values, tuple(units), cluster, tuple(raters), categories, agreement, level)
+
+
+def refuse_sides_without_label(answers: Sequence[ExpertAnswer], rules: CountingRules) -> None:
+    """Refuse to code by the label where the table has none.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    if rules.sides == "label" and not any(answer.label for answer in answers):
+        raise UserError("agreement.sides=label: no answer has a label; give agreement.sides=shown")

@@ -1,0 +1,160 @@
+"""Coefficients of agreement of a matrix of codes, each with an interval over resampled speeches.
+
+Cohen's and weighted kappa and Fleiss' kappa are those of statsmodels, Krippendorff's alpha is that of krippendorff, Spearman's
+correlation that of scipy. Gwet's coefficients and ICC are computed here: irrCAC, the only library of the former, asks for
+older versions of scipy and pandas, and pingouin's ICC fits a model for each of a thousand resamples.
+"""
+
+import warnings
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.evaluation.statistics.chance_corrected import beyond_chance, gwet_chance
+from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
+from psychocounsel.experts.agreement.coding import ORDINAL, Codes
+
+Figures = dict[str, float]
+
+
+def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
+    """Every coefficient with the percentile interval of `samples` resamples of speeches, drawn whole."""
+    found = coefficients(codes.values, codes)
+    resampled: dict[str, list[float]] = {name: [] for name in found}
+    for drawn in draws(int(codes.cluster.max()) + 1, samples, seed):
+        for times in drawn:
+            rows = np.repeat(np.arange(len(codes.values)), times[codes.cluster])
+            for name, value in coefficients(codes.values[rows], codes).items():
+                resampled[name].append(value)
+    return {name: measure(value, np.array(resampled[name])) for name, value in found.items()}
+
+
+def coefficients(values: np.ndarray, codes: Codes) -> Figures:
+    """The coefficients of `values`, float[units, raters], by the categories and weights of `codes`; NaN where undefined."""
+    counts = category_counts(values, len(codes.categories))
+    identity = np.eye(len(codes.categories))
+    weighted = not np.array_equal(codes.agreement, identity)
+    found = {"raw": raw_agreement(counts, identity)}
+    if weighted:
+        found["weighted_raw"] = raw_agreement(counts, codes.agreement)
+    found |= {
+        "cohen": cohen(values, identity),
+        "fleiss": fleiss(counts),
+        "ac1": gwet(counts, identity),
+        "alpha": krippendorff_alpha(counts, identity, "nominal"),
+    }
+    if weighted:
+        found["weighted_cohen"] = cohen(values, codes.agreement)
+        found["ac2"] = gwet(counts, codes.agreement)
+        found["weighted_alpha"] = krippendorff_alpha(counts, codes.agreement, codes.level)
+    if codes.level == ORDINAL:
+        scale = np.array(codes.categories, float)
+        rated = np.where(np.isnan(values), np.nan, scale[np.nan_to_num(values).astype(int)])
+        found |= dict(zip(("icc_2_1", "icc_2_k"), icc(rated), strict=True))
+        found["spearman"] = spearman(rated)
+    return found
+
+
+def category_counts(values: np.ndarray, categories: int) -> np.ndarray:
+    """How many raters gave each unit each category, int[units, q]."""
+    return (values[:, :, None] == np.arange(categories)).sum(1)
+
+
+def raw_agreement(counts: np.ndarray, agreement: np.ndarray) -> float:
+    """The mean over units of two raters or more of how far two of its raters agree."""
+    counts = counts[counts.sum(1) >= 2]
+    if not len(counts):
+        return np.nan
+    raters = counts.sum(1)
+    pairs = (counts * (counts @ agreement)).sum(1) - raters  # a rater agrees with himself
+    return float((pairs / (raters * (raters - 1))).mean())
+
+
+def gwet(counts: np.ndarray, agreement: np.ndarray) -> float:
+    """AC1 for the identity, else AC2, of two raters or more, with units that some did not rate (Gwet 2014, ch. 5)."""
+    counts = counts[counts.sum(1) > 0]
+    if len(agreement) < 2 or not len(counts):
+        return np.nan
+    shares = (counts / counts.sum(1, keepdims=True)).mean(0)
+    chance = gwet_chance(shares[None], agreement)
+    return float(beyond_chance(np.array([raw_agreement(counts, agreement)]), chance)[0])
+
+
+def cohen(values: np.ndarray, agreement: np.ndarray) -> float:
+    """Cohen's kappa, weighted by `agreement`: the mean over all pairs of raters that share units."""
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    categories, found = len(agreement), list[float]()
+    for first, second in combinations(range(values.shape[1]), 2):
+        both = values[~np.isnan(values[:, [first, second]]).any(1)][:, [first, second]].astype(int)
+        table = np.bincount(both[:, 0] * categories + both[:, 1], minlength=categories**2)
+        if not len(both):
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            kappa = cohens_kappa(table.reshape(categories, categories), weights=1 - agreement, return_results=False)
+        if np.isfinite(kappa):
+            found.append(float(kappa))
+    return float(np.mean(found)) if found else np.nan
+
+
+def fleiss(counts: np.ndarray) -> float:
+    """Fleiss' kappa of the units that have the most frequent number of raters (2 or more): it asks for equally many."""
+    from statsmodels.stats.inter_rater import fleiss_kappa
+
+    raters = counts.sum(1)
+    if not (raters >= 2).any():
+        return np.nan
+    usual = np.bincount(raters[raters >= 2]).argmax()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(fleiss_kappa(counts[raters == usual]))
+
+
+def krippendorff_alpha(counts: np.ndarray, agreement: np.ndarray, level: str) -> float:
+    """Krippendorff's alpha: ordinal, or nominal with the distances that `agreement` leaves."""
+    from krippendorff import alpha
+
+    paired = counts[counts.sum(1) >= 2]
+    if (paired.sum(0) > 0).sum() < 2:
+        return np.nan
+
+    def distance(v1, v2, i1, i2, n_v, dtype=np.float64):  # type: ignore[no-untyped-def]
+        return (1 - agreement)[i1, i2].astype(dtype)
+
+    metric: Any = "ordinal" if level == ORDINAL else distance
+    return float(alpha(value_counts=paired, level_of_measurement=metric))
+
+
+def icc(rated: np.ndarray) -> tuple[float, float]:
+    """ICC(2,1) and ICC(2,k) of Shrout and Fleiss (1979), of the units that all raters rated."""
+    rated = rated[~np.isnan(rated).any(1)]
+    units, raters = rated.shape
+    if units < 2 or raters < 2:
+        return np.nan, np.nan
+    grand = rated.mean()
+    rows = raters * ((rated.mean(1) - grand) ** 2).sum() / (units - 1)
+    columns = units * ((rated.mean(0) - grand) ** 2).sum() / (raters - 1)
+    left = rated - rated.mean(1, keepdims=True) - rated.mean(0) + grand
+    error = (left**2).sum() / ((units - 1) * (raters - 1))
+    single = rows + (raters - 1) * error + raters * (columns - error) / units
+    average = rows + (columns - error) / units
+    return (
+        float((rows - error) / single) if single > 0 else np.nan,
+        float((rows - error) / average) if average > 0 else np.nan,
+    )
+
+
+def spearman(rated: np.ndarray) -> float:
+    """Spearman's rank correlation: the mean over all pairs of raters that share 3 units or more."""
+    from scipy.stats import spearmanr
+
+    found = list[float]()
+    for first, second in combinations(range(rated.shape[1]), 2):
+        both = rated[~np.isnan(rated[:, [first, second]]).any(1)]
+        if len(both) >= 3:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a rater who gave one rating alone
+                rho = float(spearmanr(both[:, first], both[:, second]).statistic)
+            if np.isfinite(rho):
+                found.append(rho)
+    return float(np.mean(found)) if found else np.nan

@@ -1,0 +1,1 @@
+"""How many items or cases a study needs, before anyone rates them."""

@@ -1,0 +1,157 @@
+"""Sample sizes: for an interval of kappa, for a failure rate, and for non-inferiority; items of a speech count as clusters."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.errors import UserError
+
+_LEVEL = 0.95
+_MOST = 200_000  # items; a plan that needs more is refused
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study needs.
+
+    Attributes:
+        items: how many items or cases.
+        allowed: failures among them with which the claim still holds; None where the plan counts none.
+        power: the probability that the claim is shown if the assumptions hold; None of an interval.
+        approximate: whether `items` comes from a normal approximation.
+        method: the formula or test, with its source.
+    """
+
+    items: int
+    allowed: int | None
+    power: float | None
+    approximate: bool
+    method: str
+
+
+def kappa_items(kappa: float, prevalence: float, half_width: float, clustering: float = 1.0) -> Plan:
+    """Items for a 95 % interval of Cohen's kappa of two raters that reaches `half_width` to either side.
+
+    `prevalence` is the share of one of two categories, for both raters alike. The large-sample variance of Fleiss, Cohen and
+    Everitt (1969) holds. `clustering` is the design effect (`design_effect`).
+    """
+    from scipy.stats import norm
+
+    sides = np.array([prevalence, 1 - prevalence])
+    table = np.outer(sides, sides) + kappa * prevalence * (1 - prevalence) * np.array([[1, -1], [-1, 1]])
+    if (table < 0).any():
+        raise UserError(f"plan.kappa={kappa:g}: two raters with plan.prevalence={prevalence:g} cannot agree so little")
+    variance = kappa_variance(table)
+    needed = (norm.ppf((1 + _LEVEL) / 2) / half_width) ** 2 * variance * clustering
+    return Plan(_whole(needed), None, None, True, "large-sample variance of kappa (Fleiss, Cohen and Everitt 1969)")
+
+
+def kappa_variance(table: np.ndarray) -> float:
+    """n times the large-sample variance of kappa for shares of label pairs, float[q, q] (Fleiss, Cohen and Everitt 1969)."""
+    rows, columns = table.sum(1), table.sum(0)
+    observed, chance = float(np.trace(table)), float(rows @ columns)
+    kappa = (observed - chance) / (1 - chance)
+    sums = rows[None, :] + columns[:, None]  # of cell (i, j): the shares of column i and row j
+    same = (np.diag(table) * (1 - np.diag(sums) * (1 - kappa)) ** 2).sum()
+    other = (1 - kappa) ** 2 * ((table * sums**2).sum() - (np.diag(table) * np.diag(sums) ** 2).sum())
+    return float((same + other - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2)
+
+
+def upper_bound(failures: int, cases: int) -> float:
+    """The one-sided exact upper bound of a failure rate at 95 % (Clopper and Pearson 1934)."""
+    from scipy.stats import beta
+
+    return 1.0 if failures >= cases else float(beta.ppf(_LEVEL, failures + 1, cases - failures))
+
+
+def clean_cases(ceiling: float) -> int:
+    """Cases that must all be without failure, so that the upper bound is at most `ceiling`."""
+    return math.ceil(math.log(1 - _LEVEL) / math.log1p(-ceiling))
+
+
+def failure_items(ceiling: float, true_rate: float, power: float, clustering: float = 1.0) -> Plan:
+    """The fewest cases with which a rate of `true_rate` is shown to be at most `ceiling` with probability `power`.
+
+    Shown: the exact one-sided upper bound at 95 % is at most `ceiling`. `clustering` multiplies the cases.
+
+    Raises:
+        UserError: if no such number is found.
+    """
+    from scipy.stats import binom
+
+    if not 0 <= true_rate < ceiling:
+        raise UserError(f"plan.true_rate={true_rate:g}: must be below plan.ceiling={ceiling:g}")
+    for first in range(clean_cases(ceiling), _MOST, 4096):
+        cases = np.arange(first, min(first + 4096, _MOST))
+        allowed = _most_failures(cases, ceiling)
+        reached = binom.cdf(allowed, cases, true_rate)
+        if (enough := np.flatnonzero(reached >= power)).size:
+            place = int(enough[0])
+            items = _whole(float(cases[place]) * clustering)
+            method = "exact one-sided bound (Clopper and Pearson 1934)"
+            return Plan(items, int(allowed[place]), float(reached[place]), clustering > 1, method)
+    raise UserError(f"plan.ceiling={ceiling:g} with plan.true_rate={true_rate:g} needs more than {_MOST:,} cases")
+
+
+def _most_failures(cases: np.ndarray, ceiling: float) -> np.ndarray:
+    """The most failures of each number of cases with which the upper bound is at most `ceiling`, int[n]; -1: none."""
+    from scipy.stats import binom
+
+    allowed = binom.ppf(1 - _LEVEL, cases, ceiling).astype(int)  # the least count with a probability of 5 % or more
+    return np.where(binom.cdf(allowed, cases, ceiling) <= 1 - _LEVEL, allowed, allowed - 1)
+
+
+def noninferiority_items(
+    margin: float, discordant: float, power: float, exact: bool = True, clustering: float = 1.0
+) -> Plan:
+    """Pairs of judgements on the same cases that show non-inferiority within `margin`, if the two are truly alike.
+
+    `discordant` is the share of cases on which they differ. The normal approximation is (z + z')^2 discordant / margin^2.
+    With `exact` the number is the first at which the score test of Tango (1998), one-sided at 5 %, has the power, computed
+    over all tables.
+    """
+    from scipy.stats import norm
+
+    normal = (norm.ppf(_LEVEL) + norm.ppf(power)) ** 2 * discordant / margin**2
+    if not exact:
+        return Plan(_whole(normal * clustering), None, power, True, "normal approximation of paired shares")
+    items = max(8, math.floor(0.7 * normal))
+    while (reached := score_power(items, margin, discordant)) < power:
+        items += max(1, items // 200)
+    method = "score test of paired shares (Tango 1998), power over all tables"
+    return Plan(_whole(items * clustering), None, reached, clustering > 1, method)
+
+
+def score_power(items: int, margin: float, discordant: float) -> float:
+    """The power of Tango's score test against a difference of `margin` where there is none."""
+    from scipy.stats import binom, norm
+
+    differ = np.arange(items + 1)
+    weight = binom.pmf(differ, items, discordant)
+    kept = differ[weight > 1e-12]
+    power = 0.0
+    for count in kept:
+        worse = np.arange(count + 1)
+        passes = tango(worse, count - worse, items, margin) < -norm.ppf(_LEVEL)
+        power += weight[count] * binom.pmf(worse, count, 0.5)[passes].sum()
+    return float(power)
+
+
+def tango(worse: np.ndarray, better: np.ndarray, items: int, margin: float) -> np.ndarray:
+    """Tango's (1998) score of the hypothesis that the share of `worse` less that of `better` cases is `margin`."""
+    linear = -worse - better + (2 * items - worse + better) * margin
+    root = np.sqrt(linear**2 + 8 * items * better * margin * (1 - margin))
+    share = (root - linear) / (4 * items)
+    return (worse - better - items * margin) / np.sqrt(items * (2 * share + margin * (1 - margin)))
+
+
+def design_effect(per_speech: float, correlation: float) -> float:
+    """By how much items of one speech that are correlated raise the number needed (Kish 1965)."""
+    return 1 + (per_speech - 1) * correlation
+
+
+def _whole(needed: float) -> int:
+    if needed > _MOST:
+        raise UserError(f"the plan needs {needed:,.0f} items, more than {_MOST:,}: ask for less")
+    return math.ceil(round(needed, 6))

@@ -1,0 +1,87 @@
+"""The keys of `psychocounsel.agreement`: the table of answers, how they are counted, and what is planned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.keys import refuse_lines_in_overrides
+from psychocounsel.settings.schema import check_limits, flat_keys, option, suggestion
+
+
+@dataclass
+class AgreementOptions:
+    """How answers are read and counted."""
+
+    columns: dict[str, str] = option({})
+    values: dict[str, str] = option({})
+    dimensions: list[str] = option([])
+    rating_range: list[float] = option([1, 5])
+    sides: str = option("shown", choices=("shown", "balanced", "label"))
+    ties: str = option("category", choices=("category", "drop", "half"))
+    harmful: str = option("category", choices=("category", "drop", "tie"))
+    weights: str = option("quadratic", choices=("quadratic", "linear"))
+    adjudicators: list[str] = option([])
+    least_items: int = option(10, at_least=2)
+    samples: int = option(1000, at_least=0, at_most=100_000)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
+class PlanOptions:
+    """What a study is to show, and what is assumed."""
+
+    kind: str | None = option(None, choices=("kappa", "failures", "noninferiority"))
+    kappa: float = option(0.6, at_least=-1, below=1)
+    prevalence: float = option(0.5, above=0, below=1)
+    half_width: float = option(0.1, above=0, below=1)
+    ceiling: float = option(0.01, above=0, below=1)
+    true_rate: float = option(0.002, at_least=0, below=1)
+    margin: float = option(0.05, above=0, below=1)
+    discordant: float = option(0.1, above=0, at_most=1)
+    power: float = option(0.8, above=0, below=1)
+    per_speech: float = option(1.0, at_least=1)
+    correlation: float = option(0.0, at_least=0, at_most=1)
+
+
+@dataclass
+class AgreementConfig:
+    data: str | None = None
+    out: str | None = None
+    agreement: AgreementOptions = field(default_factory=AgreementOptions)
+    plan: PlanOptions = field(default_factory=PlanOptions)
+
+
+def read_agreement(arguments: Sequence[str]) -> DictConfig:
+    """The configuration that is typed, with types and limits.
+
+    Raises:
+        UserError: for a key that there is not or a value that it cannot have, with what to type instead.
+    """
+    refuse_lines_in_overrides(arguments)
+    schema = OmegaConf.structured(AgreementConfig)
+    for text in arguments:
+        if "=" not in text or text.startswith("-"):
+            raise UserError(f"{text}: give KEY=VALUE; --help lists the keys")
+    config = schema
+    for text in arguments:
+        key = text.partition("=")[0]
+        try:
+            config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([text])))
+        except ConfigKeyError as error:
+            raise UserError(f"unknown key {key}: {suggestion(key, flat_keys(schema))}") from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"{text}: is no value for {key}; --help shows one") from error
+    check_limits(AgreementConfig, config)
+    if config.data is None and config.plan.kind is None:
+        raise UserError("data is not set: give data=ANSWERS.jsonl, or plan.kind=kappa|failures|noninferiority")
+    _check_range(config.agreement.rating_range)
+    return config
+
+
+def _check_range(limits: Any) -> None:
+    if len(limits) != 2 or not limits[0] < limits[1]:
+        raise UserError(f"agreement.rating_range={list(limits)}: give the lowest and the highest rating, as [1,5]")
