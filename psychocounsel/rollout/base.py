@@ -88,9 +88,12 @@ class Rollout(Contract):
     Attributes:
         rounds_ahead: how many of the next rounds `generate_alone` writes while a round is scored and trained on, with weights
             that are as many rounds old at most.
+        draws_by_prompt: whether each prompt's replies come from `Sampling.seed_of` alone, whatever else is written with it.
+            Shards may then be smaller where there are many ranks, and the replies are the same for any number of them.
     """
 
     rounds_ahead: int = 0
+    draws_by_prompt: bool = False
 
     @abstractmethod
     def sync(self, version: int) -> None:

@@ -78,6 +78,8 @@ class VLLMRollout(Rollout):
     On GPU the engine's memory is given back while the policy trains. There, nothing of this has been run.
     """
 
+    draws_by_prompt = True
+
     def __init__(
         self, arguments: dict[str, Any], engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> None:

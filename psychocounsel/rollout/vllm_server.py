@@ -147,6 +147,8 @@ class VLLMServer(VLLMEngine):
 class VLLMServerRollout(Rollout):
     """`ready()` gives the addresses to try, on rank 0, and may start what is not there."""
 
+    draws_by_prompt = True
+
     def __init__(
         self,
         engine: TrainedPolicy,

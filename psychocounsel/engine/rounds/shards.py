@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from psychocounsel.engine.rounds.scoring import Scoring
 from psychocounsel.engine.rounds.written_ahead import Batch, WrittenAhead, write_batch
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
-from psychocounsel.rollout.base import Rollout, Shard, at_once, sampling_of, together
+from psychocounsel.rollout.base import Rollout, Sampling, Shard, at_once, sampling_of, together
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import await_file, read_json, write_json
 
@@ -118,8 +119,10 @@ class Shards:
 
     @property
     def _shard_prompts(self) -> int:
-        """`rollout.shard_prompts`, or fewer, so that a round has a shard for each rank."""
-        return min(self.config.rollout.shard_prompts, math.ceil(self.order.prompts / self.world.size))
+        """`rollout.shard_prompts`, or fewer, so that a round has a shard for each rank, if the replies stay the same."""
+        setting: int = self.config.rollout.shard_prompts
+        each = math.ceil(self.order.prompts / self.world.size)
+        return min(setting, each) if self.rollout.draws_by_prompt else setting
 
     def _cut(self, number: int) -> list[tuple[Path, Shard]]:
         """File, prompts and settings of each shard of a round."""
@@ -127,9 +130,21 @@ class Shards:
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return [
-            (files.shard(index), (part, sampling_of(self.config, self.samples, number, index)))
+            (files.shard(index), (part, self._sampling(number, index * size, len(part))))
             for index, part in enumerate(cut)
         ]
+
+    def _sampling(self, number: int, first: int, count: int) -> Sampling:
+        """How replies to `count` prompts from place `first` of a round are drawn: as in shards of `rollout.shard_prompts`."""
+        setting = self.config.rollout.shard_prompts
+        whole = [
+            sampling_of(self.config, self.samples, number, place // setting) for place in range(first, first + count)
+        ]
+        if self._shard_prompts == setting:
+            return whole[0]
+        places = range(first, first + count)
+        seeds = tuple(each.seed_of(place % setting) for each, place in zip(whole, places, strict=True))
+        return replace(whole[0], seeds=seeds)
 
     def _batches(self, number: int) -> list[Batch]:
         """This rank's shards of a round that are not on disk, as many together as the rollout writes at once.

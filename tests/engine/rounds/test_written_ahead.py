@@ -109,11 +109,25 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
     assert told == [number - version for number, version in enumerate(versions)]
 
 
-@pytest.mark.parametrize(("ranks", "shards"), [(1, 1), (2, 2)])
-def test_a_small_round_has_a_shard_for_each_rank(ranks: int, shards: int, small_model: Path, tmp_path: Path) -> None:
-    write_own(tmp_path / "my", "rollout", "phrases", _CODE, _SETTINGS)
+@pytest.mark.parametrize(("by_prompt", "ranks", "shards"), [(True, 1, 1), (True, 2, 2), (False, 2, 1)])
+def test_a_small_round_has_a_shard_for_each_rank_if_each_prompt_has_its_own_seed(
+    by_prompt: bool, ranks: int, shards: int, small_model: Path, tmp_path: Path
+) -> None:
+    """A reply here is the seed of its prompt, which is the same for any number of ranks."""
+    seeded = _CODE.replace("\n    def reply(", f"\n    draws_by_prompt = {by_prompt}\n\n    def reply(").replace(
+        "completions=[self.reply(n) for n in range(sampling.n)]) for group in groups",
+        "completions=[self.reply(sampling.seed_of(p) % 7 + n) for n in range(sampling.n)]) for p, group in enumerate(groups)",
+    )
+    assert "seed_of" in seeded
+    write_own(tmp_path / "my", "rollout", "phrases", seeded, _SETTINGS)
     given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=1", "eval.limit=2", "eval.every=0"]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
+    given += ["rollout.phrases=[Oh.,Yes.,No.,Why?,Since when?,I see.,And then?]"]
     cli("train", "--config-dir", "my", *given, f"cluster.processes={ranks}", cwd=tmp_path)
     files = sorted((tmp_path / "run").glob("rounds/0000/shard-*.parquet"))
+    groups = [group for file in files for group in read_groups(file)]
     assert [len(read_groups(file)) for file in files] == [4 // shards] * shards
+    first = int(np.random.SeedSequence([1, 0, 0]).generate_state(1)[0])
+    phrases = ["Oh.", "Yes.", "No.", "Why?", "Since when?", "I see.", "And then?"]
+    expected = [phrases[(first + 1_000_003 * place) % (1 << 31) % 7] for place in range(4)]
+    assert [group.completions[0].text for group in groups] == expected
