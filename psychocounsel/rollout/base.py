@@ -140,6 +140,7 @@ class RolloutSettings(GroupSettings):
 
     config_group: ClassVar[str] = "rollout"
     shares_gpus: ClassVar[bool] = True  # replies are written on the GPUs that train
+    copies_weights: ClassVar[bool] = False  # after `sync` the policy's own weights are not read until the next one
 
     temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)

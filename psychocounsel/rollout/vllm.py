@@ -29,6 +29,8 @@ _GRAPHS = 51  # sizes of batches up to 512: 1, 2, 4, every 8th to 256, every 16t
 
 @dataclass
 class VLLM(VLLMEngine):
+    copies_weights = True
+
     def check(self, config: DictConfig, processes: int) -> None:
         super().check(config, processes)
         if processes % self.tensor_parallel:
@@ -85,7 +87,7 @@ class VLLMRollout(Rollout):
     ) -> None:
         self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
         self.sleeps, self.slots = world.device.type == "cuda", arguments["max_num_seqs"]
-        self.awake, self.version = True, -1
+        self.awake, self.cache_awake, self.version = True, True, -1
         with _inside_training(world), quiet_start("rollout=vllm"):
             prepare_cpu(arguments)
             from vllm import LLM
@@ -102,10 +104,9 @@ class VLLMRollout(Rollout):
         if self.sleeps:  # one after another, so that memory never holds both twice
             self.llm.wake_up(tags=["weights"])
         self._take_adapter(self.adapter) if self.adapter else self._take_weights()
-        if self.sleeps:
-            self.llm.wake_up(tags=["kv_cache"])
-        self.llm.reset_prefix_cache()
-        self.awake, self.version = True, version
+        self.awake, self.cache_awake, self.version = True, not self.sleeps, version
+        if self.cache_awake:
+            self.llm.reset_prefix_cache()
 
     def _take_weights(self) -> None:
         from psychocounsel.rollout.weight_sync.weights import weights_of
@@ -127,7 +128,7 @@ class VLLMRollout(Rollout):
             self.sleeps
         ):  # 1: the base of adapters waits in host memory; 2: weights are given up, and come from the policy
             self.llm.sleep(level=1 if self.adapter else 2)
-            self.awake = False
+            self.awake = self.cache_awake = False
 
     def prompts_at_once(self, n: int) -> int:
         """Twice as many replies as the engine writes at once, so that few slots are empty before the end."""
@@ -135,6 +136,10 @@ class VLLMRollout(Rollout):
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """As Rollout says; a reply's random numbers come from `sampling.seed`, its prompt's place and its own."""
+        if not self.cache_awake:  # not before now: the policy's weights may have left the GPU since `sync`
+            self.llm.wake_up(tags=["kv_cache"])
+            self.llm.reset_prefix_cache()
+            self.cache_awake = True
         asked = self.neighbours.gather(request(groups, sampling))
         prompts, settings = [each for part in asked for each in part[0]], [each for part in asked for each in part[1]]
         if not prompts:

@@ -1,5 +1,6 @@
 """The memory estimate: weights counted as transformers has them, states as DeepSpeed's estimators count them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from psychocounsel.cluster.memory import (
     trained_parameters,
     trained_shape,
 )
+from psychocounsel.cluster.memory.gpu_memory import RUNTIME
 from psychocounsel.model.shape import Shape, shape_of
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, small_lm
@@ -223,6 +225,28 @@ def test_vllm_has_its_share_of_the_gpu_while_it_writes() -> None:
 def _published(*overrides: str) -> DictConfig:
     """A run of a published model of 8 billion weights, of which nothing is here."""
     return _tiny("model=llama3_1_8b", *overrides)[1]
+
+
+def test_what_rests_leaves_room_for_replies_and_for_an_engines_copy() -> None:
+    """8B at stage 2 on 8 GPUs: 12 of 18 bytes a weight are shared out and leave, then 2 bytes that vLLM has copied."""
+    given = ["algo=grpo", "reward=tiny", "zero='2'", "rollout.offload_idle=true", "rollout.max_tokens=64"]
+    config = _published(*given)
+    shape = trained_shape(config)
+    assert shape is not None
+    with open_dict(config):
+        config.rollout = compose(
+            ["algo=grpo", "rollout=vllm", "rollout.offload_idle=true", "rollout.gpu_memory=0.9"]
+        ).rollout
+        config.cluster.gpu_memory_gb = 80
+    found = estimate(shape, config, 8)
+    weights = 2 * shape.parameters
+    assert found.resting == pytest.approx({"states": 12 * shape.parameters / 8, "policy's weights": weights})
+    assert found.copying == weights
+    held, writing = sum(found.held.values()), sum(found.writing.values())
+    assert writing > 70e9 and found.total == pytest.approx(held + writing - sum(found.resting.values()) + RUNTIME)
+    config.rollout.gpu_memory = 0.01  # the engine is its weights alone: the most is needed when both have them
+    small = replace(estimate(shape, config, 8), training={}, asked={})
+    assert small.total == pytest.approx(held + weights - found.resting["states"] + RUNTIME)
 
 
 def test_a_dry_run_shows_every_part_and_what_would_fit() -> None:

@@ -19,8 +19,9 @@ class MemoryEstimate:
     """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
 
     `asked` are frozen models that come to the GPU only to be asked (`rollout.offload_idle`): the reference alone, or all
-    reward models. `resting` is the part of `held` that leaves it while replies are written and scored. `unknown` names
-    what is there and not counted, because its size is not known.
+    reward models. `resting` is the part of `held` that leaves it while replies are written and scored; of it, the policy's
+    weights leave once an engine has copied them, which is then `copying` bytes larger. `unknown` names what is there and not
+    counted, because its size is not known.
     """
 
     held: dict[str, float]
@@ -29,6 +30,7 @@ class MemoryEstimate:
     unknown: list[str]
     asked: dict[str, float] = field(default_factory=dict)
     resting: dict[str, float] = field(default_factory=dict)
+    copying: float = 0.0
 
     @property
     def total(self) -> float:
@@ -38,7 +40,8 @@ class MemoryEstimate:
         )
         reference = self.asked.get("reference", 0.0)
         rewards = sum(self.asked.values()) - reference
-        return held + max(training, reference, max(writing, rewards) - less) + RUNTIME
+        copying = self.copying - self.resting.get("states", 0.0)
+        return held + max(training, reference, max(writing, rewards) - less, copying) + RUNTIME
 
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
@@ -66,20 +69,30 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     if _has_reference(config, algorithm):  # whole on every GPU, at stage 3 as well
         frozen = {"reference": bytes_of_weight(config.model.dtype) * shape.parameters, **frozen}
     if "rollout" in config and config.rollout.offload_idle:
-        resting = _resting(trained, config, gpus)
-        return MemoryEstimate(held, training, _known(writing), unknown, frozen, resting)
+        more = (_resting(trained, config, gpus), _copied(shape, config))
+        return MemoryEstimate(held, training, _known(writing), unknown, frozen, *more)
     return MemoryEstimate(held | frozen, training, _known(writing), unknown)
 
 
 def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus: int) -> dict[str, float]:
-    """What leaves while replies are written: of the first model all but its weights, of a critic all."""
-    if not configs.target_class(config, "rollout").shares_gpus:
+    """What leaves while replies are written: of a critic all, of the policy all but weights that replies are written with."""
+    rollout = configs.target_class(config, "rollout")
+    if not rollout.shares_gpus:
         return {}
-    zero, found = config.zero, 0.0
+    zero, found = config.zero, dict[str, float]()
     for place, (_, learning, _) in enumerate(trained):
-        weights = bool(place) and not config.model.lora.rank
-        found += resting_states(learning, zero.stage, gpus, zero.offload_optimizer, weights)
-    return {"states": found}
+        given, whole = (learning, zero.stage, gpus, zero.offload_optimizer), not config.model.lora.rank
+        found["states"] = found.get("states", 0.0) + resting_states(*given, bool(place) and whole)
+        if not place and rollout.copies_weights and whole:
+            found["policy's weights"] = resting_states(*given, True) - resting_states(*given, False)
+    return found
+
+
+def _copied(shape: Shape, config: DictConfig) -> float:
+    """Bytes of the weights that an engine copies from the policy; with adapters it has its base already."""
+    if not configs.target_class(config, "rollout").copies_weights:
+        return 0.0
+    return bytes_of_weight(config.model.dtype) * shape.parameters / config.rollout.get("tensor_parallel", 1)
 
 
 def _add_buffers(

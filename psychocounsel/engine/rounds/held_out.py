@@ -63,6 +63,7 @@ class HeldOutReplies:
     def _written(self, step: int) -> Sequence[Group]:
         """This rank's scored replies."""
         self.rollout.sync(step)
+        self.resting.leave_weights()
         shards, written = self._shards(), list[Group]()
         size = at_once(self.rollout, self.run.config.rollout.shard_prompts, 1)
         for first in range(0, len(shards), size):

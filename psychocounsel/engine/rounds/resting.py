@@ -17,22 +17,32 @@ from psychocounsel.settings import config as configs
 class Resting:
     """Inside of `with`, optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
 
-    So are the weights of a critic. Those of the main model stay: replies are written with them. DeepSpeed's own way
-    (`offload_states`) asserts its FusedAdam at stage 3. Here storages are emptied and filled again, so that every tensor that
-    shares one, whoever holds it, is as before. With `moves` false nothing happens.
+    So are the weights of a critic. Those of the main model stay, as replies are written with them, unless they are `copied` by
+    an engine: then they leave at `leave_weights`. DeepSpeed's own way (`offload_states`) asserts its FusedAdam at stage 3.
+    Here storages are emptied and filled again, so that every tensor that shares one, whoever holds it, is as before. With
+    `moves` false nothing happens.
     """
 
-    def __init__(self, stepper: Stepper, moves: bool) -> None:
-        self.stepper, self.device, self.moves = stepper, stepper.world.device, moves
+    def __init__(self, stepper: Stepper, moves: bool, copied: bool = False) -> None:
+        self.stepper, self.device, self.moves, self.copied = stepper, stepper.world.device, moves, copied
         self._waiting: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
         self._room: dict[tuple[int, int], torch.Tensor] = {}  # host memory, by place and bytes: pinning takes long
 
     def __enter__(self) -> None:
+        self._leave(with_main=False)
+
+    def leave_weights(self) -> None:
+        """Inside of `with`, after an engine has copied them: the main model's weights go, too."""
+        if self.copied:
+            self._leave(with_main=True)
+
+    def _leave(self, with_main: bool) -> None:
         if not self.moves:
             return
         _synchronise(self.device)
-        for place, storage in enumerate(self._storages()):
-            key = place, storage.nbytes()
+        gone = len(self._waiting)
+        for place, storage in enumerate(self._storages(with_main)):
+            key = gone + place, storage.nbytes()
             if key not in self._room:
                 self._room[key] = torch.empty(
                     storage.nbytes(), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
@@ -40,7 +50,7 @@ class Resting:
             self._room[key].copy_(_bytes_of(storage), non_blocking=True)
             self._waiting.append((storage, self._room[key]))
         _synchronise(self.device)
-        for storage, _ in self._waiting:
+        for storage, _ in self._waiting[gone:]:
             storage.resize_(0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # an engine of vLLM has a pool of its own
@@ -60,9 +70,10 @@ class Resting:
         self._waiting.clear()
         _synchronise(self.device)
 
-    def _storages(self) -> list[torch.UntypedStorage]:
-        """What leaves, each once."""
-        needed = {storage.data_ptr() for storage in map(_storage_of, _weights(self.stepper.main))}
+    def _storages(self, with_main: bool) -> list[torch.UntypedStorage]:
+        """What is there and leaves, each once."""
+        kept = [] if with_main else map(_storage_of, _weights(self.stepper.main))
+        needed = {storage.data_ptr() for storage in kept}
         found: dict[int, torch.UntypedStorage] = {}
         for engine in self.stepper.engines.values():
             for tensor in (*_weights(engine), *_of_training(engine)):
@@ -115,6 +126,8 @@ def _synchronise(device: torch.device) -> None:
 
 def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
     """What to write and score replies within. Only a GPU has less memory than its host: on CPU nothing moves."""
-    rollout = config.get("rollout")
-    shares = rollout is not None and configs.target_class(config, "rollout").shares_gpus
-    return Resting(stepper, shares and rollout.offload_idle and stepper.world.device.type == "cuda")
+    if "rollout" not in config:
+        return Resting(stepper, False)
+    kind = configs.target_class(config, "rollout")
+    moves = kind.shares_gpus and config.rollout.offload_idle and stepper.world.device.type == "cuda"
+    return Resting(stepper, moves, kind.copies_weights)

@@ -64,6 +64,7 @@ class Shards:
         """The files of a round, once all replies are written and scored."""
         started = time.perf_counter()
         self.rollout.sync(step)
+        self.resting.leave_weights()
         self.announce("sync_done")
         synced = time.perf_counter()
         self._plan(number)

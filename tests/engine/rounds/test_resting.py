@@ -31,17 +31,21 @@ def train(stepper: Stepper, step: int) -> None:
     stepper.main.step(1e-3)
 
 
+@pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize(("stage", "dtype"), STAGES)
-def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype) -> None:
+def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype, copied: bool) -> None:
     found = []
     for rests in (False, True):
         stepper = stepper_of(stage, dtype)
-        resting = Resting(stepper, rests)
+        resting = Resting(stepper, rests, copied)
         for step in range(3):
             train(stepper, step)
             with resting:
                 for _, value in stepper.main.whole_parameters():
-                    assert value.isfinite().all(), "the weights are there: replies are written with them"
+                    assert value.isfinite().all(), (
+                        "the weights are there: replies are written with them, or they are copied"
+                    )
+                resting.leave_weights()
         found.append([value.clone() for _, value in stepper.main.whole_parameters()])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
@@ -61,6 +65,21 @@ def test_optimizer_state_and_master_weights_leave(stage: int, dtype: torch.dtype
         resting.end()
         assert all(moment.untyped_storage().nbytes() for moment in moments), "a checkpoint may be written now"
     assert not resting._waiting
+
+
+@pytest.mark.parametrize(("stage", "dtype"), STAGES)
+def test_weights_leave_once_an_engine_has_copied_them(stage: int, dtype: torch.dtype) -> None:
+    stepper = stepper_of(stage, dtype)
+    train(stepper, 0)
+    parts = [getattr(each, "ds_tensor", each) for each in stepper.main.module.parameters()]
+    weights = sum(value.numel() for _, value in stepper.main.whole_parameters())
+    with (resting := Resting(stepper, True, copied=True)):
+        assert all(part.untyped_storage().nbytes() for part in parts), "they are yet to be copied"
+        resting.leave_weights()
+        assert not any(part.untyped_storage().nbytes() for part in parts)
+        away = sum(len(waiting) for _, waiting in resting._waiting)
+        assert away >= resting_states(weights, stage, 1, False, True), "as the estimate of memory counts"
+    assert all(part.untyped_storage().nbytes() for part in parts)
 
 
 def test_a_critic_leaves_with_its_weights() -> None:
