@@ -25,11 +25,9 @@ KINDS = [
     "mania",
     "intoxication",
     "eating_disorder",
-    "minor",
-    "perinatal",
-    "elder",
-    "no_privacy",
 ]
+CIRCUMSTANCES = ("minor", "perinatal", "elder", "no_privacy")  # alone they are no danger
+KINDS += CIRCUMSTANCES
 NONE, UNKNOWN = "none", "unknown"
 # What a row can say of risk, the most urgent first, with who says it: of doubles the first of these counts. Rows that name no
 # risk (none, or unknown because nobody says anything) stand after all of them.

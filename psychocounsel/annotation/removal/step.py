@@ -16,8 +16,9 @@ from psychocounsel.annotation.removal.row_filter import doubles_of, drop_rows, s
 from psychocounsel.annotation.removal.tombstones import Tombstones
 from psychocounsel.annotation.removal.trained_on import TEXTS_TOO, UNDONE, users_of
 from psychocounsel.errors import UserError
+from psychocounsel.experts.review.forgetting import forget_speeches, refuse_served
 from psychocounsel.remote.journal import forget
-from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.rundir.paths import AnnotationDir, ReviewDir
 from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping, remove_unfinished, write_json
 
@@ -38,6 +39,7 @@ def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         UserError: if an id is in no table and was not removed before; then nothing is touched.
     """
     files = context.files
+    refuse_served(ReviewDir.of(files.path))
     asked = _read_ids(Path(context.config.remove).expanduser())
     tombstones = Tombstones.of(files)
     known = {speech for path in _tables(files) for speech in speeches_of(path) if speech in asked}
@@ -85,6 +87,8 @@ def _clear(context: StepContext[AnnotationDir], tombstones: Tombstones) -> dict[
         _cut_half_lines(folder)
         answers += forget(folder, is_removed)
     copies = remove_copies(files.dataset, Path(context.config.paths.cache), is_removed)
+    if items := forget_speeches(ReviewDir.of(files.path), is_removed):
+        context.say(f"review by experts: {items} items are removed, with all answers to them")
     return {"rows": rows, "answers": answers, "copies": copies}
 
 

@@ -20,6 +20,7 @@ from psychocounsel.experts.agreement.answers_table import AnswerFormat, ExpertAn
 from psychocounsel.experts.agreement.coding import CountingRules, choice_codes, refuse_sides_without_label
 from psychocounsel.experts.agreement.figure_lines import lines_of
 from psychocounsel.experts.agreement.rater_errors import Consensus, consensus
+from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically, write_json
 
 _MOST_FITS = 200  # of the model of rater errors, which takes a tenth of a second
@@ -73,8 +74,10 @@ def _table_of(path: Path) -> Path:
     Raises:
         UserError: if there is none.
     """
-    found = next((file for file in (path / "answers.jsonl", path / "review" / "answers.jsonl") if file.is_file()), path)
-    if not found.is_file():
+    if path.is_file():
+        return path
+    found = next((file for file in (ReviewDir(path).answers, ReviewDir.of(path).answers) if file.is_file()), None)
+    if found is None:
         raise UserError(f"data={path}: is no table of answers, and no folder with answers.jsonl")
     return found
 

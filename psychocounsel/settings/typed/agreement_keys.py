@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.keys import refuse_lines_in_overrides
-from psychocounsel.settings.schema import check_limits, flat_keys, option, suggestion
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.typed.typed_keys import read_typed
 
 
 @dataclass
@@ -61,21 +60,7 @@ def read_agreement(arguments: Sequence[str]) -> DictConfig:
     Raises:
         UserError: for a key that there is not or a value that it cannot have, with what to type instead.
     """
-    refuse_lines_in_overrides(arguments)
-    schema = OmegaConf.structured(AgreementConfig)
-    for text in arguments:
-        if "=" not in text or text.startswith("-"):
-            raise UserError(f"{text}: give KEY=VALUE; --help lists the keys")
-    config = schema
-    for text in arguments:
-        key = text.partition("=")[0]
-        try:
-            config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([text])))
-        except ConfigKeyError as error:
-            raise UserError(f"unknown key {key}: {suggestion(key, flat_keys(schema))}") from error
-        except OmegaConfBaseException as error:
-            raise UserError(f"{text}: is no value for {key}; --help shows one") from error
-    check_limits(AgreementConfig, config)
+    config = read_typed(AgreementConfig, arguments)
     if config.data is None and config.plan.kind is None:
         raise UserError("data is not set: give data=ANSWERS.jsonl, or plan.kind=kappa|failures|noninferiority")
     _check_range(config.agreement.rating_range)

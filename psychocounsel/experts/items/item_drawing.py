@@ -1,0 +1,75 @@
+"""Which candidates become items: dangers with certainty, the rest evenly over strata of risk, topic, gap and doubt."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.experts.items.candidate import Candidate
+
+Stratum = tuple[str, ...]
+_BANDS = 3  # of the gap, with equally many candidates each
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An item of the review.
+
+    Attributes:
+        stratum: risk, topic, band of the gap, and whether the preference is in doubt.
+        share: how many of the stratum's candidates were drawn, as a share: the weight of the item is 1 / share.
+    """
+
+    candidate: Candidate
+    stratum: Stratum
+    share: float
+
+
+def draw_items(candidates: Sequence[Candidate], count: int, seed: int) -> list[Drawn]:
+    """At most `count` items. All candidates at risk come first; where they are more than `count`, they are drawn alike.
+
+    From each stratum in turn one candidate is drawn. Within a stratum, speeches that have no item yet come first.
+    """
+    random = np.random.default_rng(seed)
+    bands = _bands(candidates)
+    dangers = [each for each in candidates if each.crisis]
+    others = [each for each in candidates if not each.crisis]
+    used = dict[str, int]()
+    found = _in_turn(dangers, bands, min(count, len(dangers)), random, used)
+    return found + _in_turn(others, bands, min(count - len(found), len(others)), random, used)
+
+
+def _in_turn(
+    candidates: Sequence[Candidate],
+    bands: dict[str, str],
+    count: int,
+    random: np.random.Generator,
+    used: dict[str, int],
+) -> list[Drawn]:
+    waiting: dict[Stratum, list[Candidate]] = defaultdict(list)
+    for number in random.permutation(len(candidates)):
+        each = candidates[number]
+        doubt = "flagged" if each.flags else "clear"
+        waiting[each.risk or "unknown", each.topic or "unknown", bands[each.item], doubt].append(each)
+    sizes = {stratum: len(members) for stratum, members in waiting.items()}
+    taken: dict[Stratum, list[Candidate]] = {stratum: [] for stratum in waiting}
+    order = list(waiting)
+    for _ in range(count):
+        fewest = min(len(taken[stratum]) for stratum in order if waiting[stratum])
+        stratum = next(each for each in order if waiting[each] and len(taken[each]) == fewest)
+        place = min(range(len(waiting[stratum])), key=lambda at: used.get(waiting[stratum][at].speech, 0))
+        each = waiting[stratum].pop(place)
+        used[each.speech] = used.get(each.speech, 0) + 1
+        taken[stratum].append(each)
+    return [
+        Drawn(each, stratum, len(members) / sizes[stratum]) for stratum, members in taken.items() for each in members
+    ]
+
+
+def _bands(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Of each item: `small`, `middle` or `large` among all gaps; `unknown` where the data tell none."""
+    known = sorted((each.gap, each.item) for each in candidates if each.gap is not None)
+    names = ("small", "middle", "large")
+    found = {item: names[place * _BANDS // len(known)] for place, (_, item) in enumerate(known)}
+    return {each.item: found.get(each.item, "unknown") for each in candidates}

@@ -1,0 +1,1 @@
+"""The blind page: forms and pages of a review, served on loopback."""

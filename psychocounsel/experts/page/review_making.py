@@ -1,0 +1,180 @@
+"""`psychocounsel.review`: from options to a served page, or to the documents of its protocol."""
+
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.experts.page.page_server import HOST, listening, serve
+from psychocounsel.experts.page.page_views import PageViews
+from psychocounsel.experts.protocol.protocol_texts import consent_text, support_text, write_protocol
+from psychocounsel.experts.review.adverse_events import AdverseEvents
+from psychocounsel.experts.review.blind_review import BlindReview
+from psychocounsel.experts.review.practice_items import practice_pairs
+from psychocounsel.experts.review.review_plan import ReviewPlan, open_plan
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.rundir.run_config import has_config, read_plain
+from psychocounsel.settings.typed.review_keys import ReviewConfig, read_review
+from psychocounsel.settings.typed.typed_keys import read_typed
+from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.locks import Lock, holder
+from psychocounsel.storage.modes import restrict
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def hold_review(arguments: Sequence[str]) -> int:
+    """Serve the page until a signal ends it, or write the protocol; returns the exit code.
+
+    Options of an earlier start are in the review's folder, and need not be typed again.
+
+    Raises:
+        UserError: for what cannot be served, with what to type instead.
+    """
+    files = _files_of(read_typed(ReviewConfig, arguments))
+    line = [*_stored(files), *arguments]
+    config = read_review(line)
+    if config.review.protocol is not None:
+        for text in write_protocol(Path(config.review.protocol).expanduser(), config):
+            say(text)
+        return DONE
+    _require_packages()
+    _refuse_confidential(config)
+    restrict(0o077)
+    files.path.mkdir(parents=True, exist_ok=True)
+    with _owned(files):
+        _serve(config, files, line)
+    return DONE
+
+
+def _files_of(config: DictConfig) -> ReviewDir:
+    if config.out is not None:
+        return ReviewDir(Path(config.out).expanduser())
+    if config.data is None:
+        raise UserError("data is not set: give data=FOLDER of annotate, evaluate or audit, or data=PAIRS.jsonl")
+    return ReviewDir.of(Path(config.data).expanduser())
+
+
+def _stored(files: ReviewDir) -> list[str]:
+    return files.overrides.read_text().splitlines() if files.overrides.is_file() else []
+
+
+def _require_packages() -> None:
+    if missing := next((name for name in ("starlette", "uvicorn") if find_spec(name) is None), None):
+        raise UserError(f"review: {missing} is not installed; type: pip install -c constraints.txt -e '.[review]'")
+
+
+def _refuse_confidential(config: DictConfig) -> None:
+    """Texts of confidential data leave this machine only through hosts that the data's settings allow."""
+    data = Path(config.data).expanduser()
+    found = (read_plain(data) or {}) if data.is_dir() and has_config(data) else {}
+    section = next((found[name] for name in ("speeches", "data") if (found.get(name) or {}).get("confidential")), None)
+    host = urlsplit(config.review.address or "").hostname
+    if section and host and host not in (section.get("allowed_hosts") or []):
+        raise UserError(
+            f"review.address: {data} is confidential, and its allowed_hosts do not name {host}; allow it there first"
+        )
+
+
+@contextlib.contextmanager
+def _owned(files: ReviewDir) -> Iterator[None]:
+    lock = Lock(files.lock)
+    if not lock.take():
+        other = holder(files.lock) or {}
+        raise UserError(
+            f"{files.path}: process {other.get('pid', '?')} on {other.get('host', '?')} serves this review; end it first"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str]) -> None:
+    from psychocounsel.experts.page.review_routes import ReviewPages, hosts_of
+
+    options = config.review
+    rubric = load_rubric(options.rubric)
+    if options.practice > len(practice_pairs(rubric)):
+        raise UserError(
+            f"review.practice={options.practice}: the rubric has {len(practice_pairs(rubric))} pairs to practise on"
+        )
+    support = support_text(config)
+    if options.consent is not None:
+        consent_text(config, 0)  # a file that cannot be read is told before anything is made
+    plan = open_plan(config, files, say)
+    consent = consent_text(config, max(map(len, plan.shown.values())))
+    listener = listening(options.port)
+    port = listener.getsockname()[1]
+    known = _last_of_each([*line, f"review.port={port}"])  # experts' links stay the same
+    write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=0o600)
+    adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
+    review = BlindReview(plan, files, options, rubric, consent, adverse)
+    pages = ReviewPages(review, PageViews(review, support), hosts_of(port, options.address), say)
+    try:
+        _until_stopped(pages.application(), listener, _lines(config, plan, review, port))
+    finally:
+        review.close()
+    say(f"The page is no longer served. Answers are in {files.answers}; the same command serves it again.")
+
+
+def _last_of_each(line: Sequence[str]) -> list[str]:
+    """The options of the next start: of each key the last value that was typed."""
+    return list({text.partition("=")[0]: text for text in line if not text.startswith("review.protocol=")}.values())
+
+
+def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        serve(application, listener, lambda: say("\n".join(lines)))
+    except KeyboardInterrupt:
+        pass  # Ctrl-C, once answers under way are saved
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int) -> list[str]:
+    """What the person who holds the review needs to know."""
+    options = config.review
+    base = (options.address or f"http://{HOST}:{port}").rstrip("/")
+    found = [
+        f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each expert their own link, and to nobody else:"
+    ]
+    for name, rater in review.raters.items():
+        state = "withdrawn" if rater.withdrawn else f"{len(rater.answers)} of {len(rater.shown)} answered"
+        found.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
+    if not options.address:
+        found.append(
+            "The page is on this machine alone. Elsewhere it needs a proxy with HTTPS: "
+            f"review.address=https://HOST/PATH review.port={port}"
+        )
+    elif options.address.startswith("http:"):
+        found.append("WARNING: review.address has no HTTPS: links and answers can be read on the way.")
+    if not options.contact.name:
+        found.append(
+            "WARNING: review.contact.name is not set: a report of a person at risk reaches nobody but this terminal."
+        )
+    if not options.support:
+        found.append(
+            "WARNING: review.support is not set: experts who stop see a general text, without an address of yours."
+        )
+    if "[FILL" in review.consent:
+        found.append(
+            "WARNING: the consent text has gaps, marked [FILL: ...]; review.protocol=FOLDER writes it for you to fill in."
+        )
+    if untold := review.adverse.untold():
+        found.append(f"WARNING: {len(untold)} reports of a person at risk have been given to no contact.")
+    return [*found, "Ctrl-C ends it; no answer is lost."]

@@ -1,0 +1,1 @@
+"""The documents that an ethics board asks for, and the texts that experts see."""

@@ -1,0 +1,80 @@
+"""The protocol of a review: templates, filled from its configuration as far as it tells. Gaps are marked [FILL: ...]."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import OmegaConf
+
+from psychocounsel import __version__
+from psychocounsel.errors import UserError
+from psychocounsel.storage.files import write_atomically
+
+_TEMPLATES = Path(__file__).parent / "templates"
+DOCUMENTS = ("intended_use", "preregistration", "raters", "data_management", "consent")
+GAP = "[FILL:"
+
+
+def document(name: str, config: Any, per_expert: int | None = None) -> str:
+    """A document of the protocol, with the settings of `config`.
+
+    `per_expert`: how many items an expert sees; by default as many as the settings ask for.
+    """
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True)
+    settings: Any = OmegaConf.to_container(config)
+    experts, options = len(settings["experts"]), settings["review"]
+    overlap = options["overlap"] or experts
+    about = {"experts": experts, "overlap": overlap, "version": __version__, "data": settings["data"]}
+    about["per_expert"] = per_expert or round(options["items"] * overlap / experts * (1 + options["repeats"]))
+    return environment.get_template(f"{name}.md").render(review=options, **about)
+
+
+def write_protocol(folder: Path, config: Any) -> list[str]:
+    """Write all documents to `folder`; returns lines that name them and count their gaps.
+
+    Raises:
+        UserError: if one of them is there already: somebody may have filled it in.
+    """
+    paths = {name: folder / f"{name}.md" for name in DOCUMENTS}
+    if there := next((path for path in paths.values() if path.exists()), None):
+        raise UserError(f"{there}: exists, and may have been filled in; give another review.protocol=FOLDER")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, path in paths.items():
+        text = document(name, config)
+        write_atomically(path, text)
+        lines.append(f"{path}: {text.count(GAP)} gaps to fill in, marked {GAP} ...]")
+    return [*lines, f"The page shows the filled consent text with review.consent={paths['consent']}"]
+
+
+def consent_text(config: Any, per_expert: int) -> str:
+    """The text that experts agree to: the file `review.consent`, or the shipped one with this number of items.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    path = config.review.consent
+    return document("consent", config, per_expert) if path is None else _text(path, "review.consent")
+
+
+def support_text(config: Any) -> str:
+    """The text behind the stop button: `review.support` as typed, or the file that it names; else a general one.
+
+    Raises:
+        UserError: if it names a file that cannot be read.
+    """
+    given = config.review.support
+    if given is None:
+        return (_TEMPLATES / "support.md").read_text()
+    return _text(given, "review.support") if given.endswith((".md", ".txt")) else str(given)
+
+
+def _text(path: str, key: str) -> str:
+    try:
+        found = Path(path).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise UserError(f"{key}={path}: cannot be read ({reason})") from error
+    if not found.strip():
+        raise UserError(f"{key}={path}: is empty")
+    return found

@@ -1,0 +1,76 @@
+"""Reports that a client may be a real person at risk: logged first, then given to the study's contact."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from psychocounsel.experts.review.event_log import Event, EventLog
+
+_AGAIN = 60.0  # seconds until a contact who could not be told is tried again
+_LIMIT = 60.0  # seconds that the contact's command may take
+REPORT, TOLD = "report", "told"
+
+
+class AdverseEvents:
+    """The log of reports. A thread gives each to the contact's command until it takes it.
+
+    The command gets a report as JSON on its standard input: number, time, expert, item and the expert's words; no text of
+    a client. Exit code 0 means that it took it.
+    """
+
+    def __init__(self, path: Path, command: Sequence[str], say: Callable[[str], None]) -> None:
+        self._log, self._command, self._say = EventLog(path), list(command), say
+        self._lock, self._wake, self._ended = threading.Lock(), threading.Event(), False
+        self._thread = threading.Thread(target=self._deliver, daemon=True)
+        if self._command:
+            self._thread.start()
+
+    @property
+    def reports(self) -> list[Event]:
+        return [event for event in self._log.events if event["kind"] == REPORT]
+
+    def report(self, expert: str, item: str | None, said: str) -> None:
+        """Write a report to the log, and wake the thread that tells the contact."""
+        with self._lock:
+            number = len(self.reports) + 1
+            report = {"kind": REPORT, "number": number, "time": datetime.now(UTC).isoformat(), "expert": expert}
+            self._log.append({**report, "item": item, "said": said})
+        self._say(f"REPORT {number} by {expert}: this may be a real person at risk; see {self._log.path}")
+        self._wake.set()
+
+    def untold(self) -> list[Event]:
+        """Reports that the contact's command has not taken."""
+        with self._lock:
+            told = {event["number"] for event in self._log.events if event["kind"] == TOLD}
+            return [event for event in self.reports if event["number"] not in told]
+
+    def close(self) -> None:
+        self._ended = True
+        self._wake.set()
+        if self._command:
+            self._thread.join(_LIMIT)
+        self._log.close()
+
+    def _deliver(self) -> None:
+        while not self._ended:
+            self._wake.clear()
+            for report in self.untold():
+                if reason := self._failure(report):
+                    self._say(f"REPORT {report['number']}: review.contact.command {reason}; it is tried again")
+                    continue
+                with self._lock:
+                    time = datetime.now(UTC).isoformat()
+                    self._log.append({"kind": TOLD, "number": report["number"], "time": time})
+            self._wake.wait(_AGAIN)
+
+    def _failure(self, report: Event) -> str | None:
+        try:
+            done = subprocess.run(
+                self._command, input=json.dumps(report).encode(), timeout=_LIMIT, capture_output=True, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"cannot be run ({type(error).__name__})"
+        return f"ended with exit code {done.returncode}" if done.returncode else None

@@ -1,0 +1,173 @@
+"""A review while its page is served: who stands where, and what experts may do next."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from psychocounsel.counsel.rubric.rubric_folder import Rubric
+from psychocounsel.experts.items.assignment import Shown
+from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.review.adverse_events import AdverseEvents
+from psychocounsel.experts.review.answer_tables import answer_rows, judged_rows, lines
+from psychocounsel.experts.review.event_log import EventLog
+from psychocounsel.experts.review.exposure import Limits, Pause, pause_of
+from psychocounsel.experts.review.practice_items import PracticeItem, practice_round
+from psychocounsel.experts.review.rater_progress import ANSWER, CONSENT, PRACTICE, STOP, WITHDRAWN, RaterProgress
+from psychocounsel.experts.review.review_plan import ReviewPlan, version_of
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import write_atomically
+
+Clock = Callable[[], datetime]
+
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What an expert's page shows.
+
+    `kind`: consent, practice, failed (too few practice items were right), pause, item, done or withdrawn.
+    """
+
+    kind: str
+    shown: Shown | None = None
+    practice: PracticeItem | None = None
+    pause: Pause | None = None
+
+
+class BlindReview:
+    """All experts of a review. Every change is in the log before a method returns; methods may be called by any thread.
+
+    Args:
+        options: the keys below `review`.
+        consent: the text that experts agree to. Another text than the one they agreed to is shown to them again.
+        clock: the time, with its zone.
+    """
+
+    def __init__(
+        self,
+        plan: ReviewPlan,
+        files: ReviewDir,
+        options: Any,
+        rubric: Rubric,
+        consent: str,
+        adverse: AdverseEvents,
+        clock: Clock = lambda: datetime.now().astimezone(),
+    ) -> None:
+        self.plan, self.options, self.rubric, self.consent = plan, options, rubric, consent
+        self.adverse, self._files, self._clock = adverse, files, clock
+        self.version = version_of(consent)
+        self._lock = threading.RLock()
+        self._log = EventLog(files.events)
+        self.limits = Limits.of(options)
+        crisis = {item: each.crisis for item, each in plan.items.items()}
+        self.raters = {name: RaterProgress(shown, crisis) for name, shown in plan.shown.items()}
+        for event in self._log.events:
+            self.raters[event["expert"]].apply(event)
+        self._export()
+        self._export_judged()
+
+    def item(self, shown: Shown) -> Candidate:
+        return self.plan.items[shown.item]
+
+    def next_step(self, expert: str) -> NextStep:
+        """What the expert's page is to show now."""
+        with self._lock:
+            rater = self.raters[expert]
+            if rater.withdrawn:
+                return NextStep(WITHDRAWN)
+            if rater.consent != self.version:
+                return NextStep(CONSENT)
+            if (practice := self._practice(expert)) is not None:
+                return practice
+            shown = rater.next
+            if shown is None:
+                return NextStep("done")
+            pause = pause_of(rater.done, self.item(shown).crisis, self.limits, self._clock())
+            return NextStep("pause", pause=pause) if pause else NextStep("item", shown)
+
+    def may_answer(self, expert: str, item: str, repeat: int) -> Shown | None:
+        """The item if the expert may see it now: the next one, or one that they have answered."""
+        with self._lock:
+            rater, step = self.raters[expert], self.next_step(expert)
+            if step.kind not in ("item", "pause", "done"):
+                return None
+            shown = rater.at(item, repeat)
+            answered = (item, repeat) in rater.answers
+            return shown if shown is not None and (answered or shown == step.shown) else None
+
+    def agree(self, expert: str) -> None:
+        """Note that the expert agreed to the consent text, which is kept with its version."""
+        with self._lock:
+            kept = self._files.consent(self.version)
+            if not kept.exists():
+                kept.parent.mkdir(mode=0o700, exist_ok=True)
+                write_atomically(kept, self.consent, mode=_PRIVATE)
+            self._note(expert, CONSENT, version=self.version)
+
+    def practise(self, expert: str, number: int, choice: str) -> PracticeItem | None:
+        """Note an answer to the practice item that is due; None if another one is."""
+        with self._lock:
+            step = self.next_step(expert)
+            if step.practice is None or step.practice.number != number:
+                return None
+            self._note(expert, PRACTICE, number=number, choice=choice, right=choice == step.practice.better)
+            return step.practice
+
+    def answer(self, expert: str, shown: Shown, given: Mapping[str, Any]) -> None:
+        """Note an answer (`choice`, `ratings`, `safety`, `comment`, `seconds`); an earlier one is kept in the log."""
+        with self._lock:
+            self._note(expert, ANSWER, item=shown.item, repeat=shown.repeat, left=shown.left, **given)
+            self._export()
+
+    def stop(self, expert: str) -> None:
+        """Note that the expert pressed the stop button."""
+        with self._lock:
+            self._note(expert, STOP)
+
+    def withdraw(self, expert: str) -> None:
+        """Remove all that the expert did from the log and the tables; the withdrawal itself is kept.
+
+        Reports of a person at risk stay, because others have acted on them.
+        """
+        with self._lock:
+            self._note(expert, WITHDRAWN)
+            self._log.keep(lambda event: event["expert"] != expert or event["kind"] == WITHDRAWN)
+            rater = self.raters[expert]
+            self.raters[expert] = RaterProgress(rater.shown, rater.crisis, withdrawn=True)
+            self._export()
+
+    def close(self) -> None:
+        """End: the table with texts is written once more."""
+        self._export_judged()
+        self._log.close()
+        self.adverse.close()
+
+    def _practice(self, expert: str) -> NextStep | None:
+        """The practice item that is due; None if the expert has passed, or the review has no practice."""
+        count, rater = self.options.practice, self.raters[expert]
+        rounds = rater.practice_rounds(count) if count else []
+        if not count or any(share >= self.options.practice_share for share in rounds):
+            return None
+        if len(rounds) >= self.options.practice_rounds:
+            return NextStep("failed")
+        seed = (self.options.seed, list(self.raters).index(expert))
+        return NextStep(
+            PRACTICE, practice=practice_round(self.rubric, count, seed, len(rounds))[len(rater.practice) % count]
+        )
+
+    def _note(self, expert: str, kind: str, **about: Any) -> None:
+        event = {"time": self._clock().astimezone(UTC).isoformat(), "expert": expert, "kind": kind, **about}
+        self._log.append(event)
+        self.raters[expert].apply(event)
+
+    def _export(self) -> None:
+        """Write the table of answers. It can be made again of the log, so nobody waits for the disk."""
+        rows = lines(answer_rows(self.raters, self.plan.items))
+        write_atomically(self._files.answers, rows, durable=False, mode=_PRIVATE)
+
+    def _export_judged(self) -> None:
+        rows = lines(judged_rows(self.raters, self.plan.items))
+        write_atomically(self._files.experts, rows, durable=False, mode=_PRIVATE)

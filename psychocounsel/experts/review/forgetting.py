@@ -1,0 +1,59 @@
+"""Takes removed speeches out of a review: items, answers to them, and the order in which experts see them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.locks import holder
+
+_PRIVATE = 0o600
+
+
+def refuse_served(files: ReviewDir) -> None:
+    """Refuse to change a review whose page is being served.
+
+    Raises:
+        UserError: naming the process.
+    """
+    if other := holder(files.lock):
+        raise UserError(
+            f"{files.path}: process {other['pid']} on {other['host']} serves this review; end it, then remove speeches"
+        )
+
+
+def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
+    """Remove the items of these speeches with all answers to them; returns how many items went.
+
+    The items go last, so that a removal that was killed is finished by the next one.
+    """
+    if not files.items.exists():
+        return 0
+    refuse_served(files)
+    gone = {row["item"] for row in _rows(files.items) if is_removed(row["speech"])}
+    if not gone:
+        return 0
+    plan = read_mapping(files.plan)
+    for name, entries in plan.get("shown", {}).items():
+        plan["shown"][name] = [entry for entry in entries if entry[0] not in gone]
+    files.experts.unlink(missing_ok=True)  # serving the page writes it again
+    _keep(files.answers, lambda row: row["item"] not in gone)
+    _keep(files.events, lambda row: row.get("item") not in gone)
+    if plan:
+        write_json(files.plan, plan, mode=_PRIVATE)
+    _keep(files.items, lambda row: row["item"] not in gone)
+    return len(gone)
+
+
+def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    if path.exists():
+        kept = "".join(json.dumps(row) + "\n" for row in _rows(path) if wanted(row))
+        write_atomically(path, kept, mode=_PRIVATE)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows; a last line without its end, whose writer was killed, is none."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,151 @@
+"""The plan of a review: the items, and what each expert sees. It is made once, and read whenever the page is served."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.errors import UserError
+from psychocounsel.experts.items.assignment import Shown, assign, sequence
+from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.items.candidate_sources import candidates_of
+from psychocounsel.experts.items.item_drawing import Drawn, draw_items
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+
+_PRIVATE = 0o600
+_FIXED = (
+    "items",
+    "overlap",
+    "repeats",
+    "seed",
+    "flagged",
+    "only",
+)  # a review cannot change them once experts have links
+
+
+@dataclass(frozen=True)
+class ReviewPlan:
+    """`items` by id; `shown` of each expert, in order; `tokens`: the secret part of each expert's link."""
+
+    items: dict[str, Candidate]
+    shown: dict[str, list[Shown]]
+    tokens: dict[str, str]
+
+
+def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> ReviewPlan:
+    """The plan in `files`, or a new one that is written there.
+
+    Raises:
+        UserError: if `config` asks for another plan than the one that is there, or there is nothing to review.
+    """
+    known = read_mapping(files.plan)
+    wanted = _settings(config)
+    if not known:
+        return _new_plan(config, files, wanted, say)
+    items = {row["item"]: _candidate(row) for row in _rows(files.items)}
+    shown = {name: [Shown(*each) for each in entries] for name, entries in known["shown"].items()}
+    plan = ReviewPlan(items, shown, {name: str(token) for name, token in read_mapping(files.links).items()})
+    experts = list(known["settings"]["experts"])
+    if config.review.overlap is None and wanted["experts"][: len(experts)] == experts != wanted["experts"]:
+        plan = _with_more_experts(plan, wanted["experts"], config.review)
+        _write(plan, files, wanted)
+        known = read_mapping(files.plan)
+    for key, value in wanted.items():
+        if (was := known["settings"].get(key)) != value:
+            raise UserError(
+                f"{key}: {files.path} holds a review with {key}={_typed(was)}; type that, or out=ANOTHER_FOLDER"
+            )
+    return plan
+
+
+def _typed(value: Any) -> str:
+    return f"[{','.join(value)}]" if isinstance(value, list) else "null" if value is None else str(value)
+
+
+def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> ReviewPlan:
+    """Experts who join where everyone sees all items: what others see stays as it is."""
+    shown, tokens, everything = dict(plan.shown), dict(plan.tokens), list(plan.items.values())
+    for number, expert in enumerate(experts):
+        if expert not in shown:
+            shown[expert] = sequence(everything, options.repeats, options.seed, number)
+            tokens[expert] = secrets.token_urlsafe(24)
+    return ReviewPlan(plan.items, shown, tokens)
+
+
+def _write(plan: ReviewPlan, files: ReviewDir, settings: Mapping[str, Any]) -> None:
+    write_json(files.links, plan.tokens, mode=_PRIVATE)
+    entries = {name: [[each.item, each.repeat, each.left] for each in order] for name, order in plan.shown.items()}
+    write_json(files.plan, {"settings": settings, "shown": entries}, mode=_PRIVATE)  # last: with it the plan is whole
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    found = {f"review.{name}": config.review[name] for name in _FIXED}
+    return {"data": str(Path(config.data).expanduser().absolute()), "experts": list(config.experts), **found}
+
+
+def _new_plan(config: Any, files: ReviewDir, settings: Mapping[str, Any], say: Callable[[str], None]) -> ReviewPlan:
+    options, experts = config.review, list(config.experts)
+    drawn = draw_items(_wanted(config, say), options["items"], options.seed)
+    if len(drawn) < options["items"]:
+        say(f"review.items={options['items']}: there are {len(drawn)} to choose from, and all of them are items")
+    items = {each.candidate.item: each.candidate for each in drawn}
+    own = assign(list(items), experts, options.overlap or len(experts), options.seed)
+    shown = {
+        expert: sequence([items[item] for item in own[expert]], options.repeats, options.seed, number)
+        for number, expert in enumerate(experts)
+    }
+    tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
+    write_atomically(files.items, "".join(json.dumps(_row(each)) + "\n" for each in drawn), mode=_PRIVATE)
+    plan = ReviewPlan(items, shown, tokens)
+    _write(plan, files, settings)
+    dangers = sum(each.candidate.crisis for each in drawn)
+    flagged = sum(bool(each.candidate.flags) for each in drawn)
+    say(f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk, {flagged:,} whose preference is in doubt")
+    return plan
+
+
+def _wanted(config: Any, say: Callable[[str], None]) -> list[Candidate]:
+    """The candidates that `review.flagged` and `review.only` leave."""
+    data, options = Path(config.data).expanduser(), config.review
+    found = candidates_of(data)
+    if options.flagged:
+        found = [each for each in found if each.flags]
+        if not found:
+            raise UserError(f"review.flagged=true: no preference in {data} is in doubt")
+    if options.only:
+        ids = {
+            str(row.get("item"))
+            for _, row in read_rows(StandardSource(), options.only, "train", None)
+            if isinstance(row, Mapping)
+        }
+        found = [each for each in found if each.item in ids]
+        say(f"review.only={options.only}: {len(found):,} of its {len(ids):,} items are in {data}")
+        if not found:
+            raise UserError(f"review.only={options.only}: names in its column `item` no item of {data}")
+    return found
+
+
+def _row(drawn: Drawn) -> dict[str, Any]:
+    return {**asdict(drawn.candidate), "stratum": drawn.stratum, "share": drawn.share}
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    about = {name: row[name] for name in Candidate.__dataclass_fields__}
+    return Candidate(**about | {"replies": tuple(row["replies"]), "flags": tuple(row["flags"])})
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read; restore it from a copy") from error
+
+
+def version_of(text: str) -> str:
+    """The version of a consent text: the same words have the same version."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,111 @@
+"""The keys of `psychocounsel.review`: what experts judge, how they are protected, and how the page is reached."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from omegaconf import DictConfig
+
+from psychocounsel.errors import UserError
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.typed.typed_keys import read_typed
+
+_PSEUDONYM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,23}")
+
+
+@dataclass
+class ContactOptions:
+    """Who is told when an expert reports that a client may be a real person at risk."""
+
+    name: str | None = None
+    reached_by: str | None = None
+    command: list[str] = option([])
+
+
+@dataclass
+class ReviewOptions:
+    """One review."""
+
+    title: str = "Which reply helps this client more?"
+    items: int = option(100, at_least=1, at_most=100_000)
+    overlap: int | None = option(None, at_least=1)
+    repeats: float = option(0.1, at_least=0, at_most=1)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    flagged: bool = False
+    only: str | None = None
+    ratings: bool = True
+    safety: str = option("crisis", choices=("crisis", "all", "none"))
+    rubric: str = "en"
+    practice: int = option(8, at_least=0, at_most=20)
+    practice_share: float = option(0.75, above=0, at_most=1)
+    practice_rounds: int = option(2, at_least=1, at_most=10)
+    crisis_in_a_row: int = option(3, at_least=1)
+    minutes_at_once: float = option(45.0, above=0)
+    minutes_a_day: float = option(120.0, above=0)
+    break_minutes: float = option(10.0, at_least=0)
+    consent: str | None = None
+    support: str | None = None
+    contact: ContactOptions = field(default_factory=ContactOptions)
+    address: str | None = None
+    port: int = option(0, at_least=0, at_most=65_535)
+    protocol: str | None = None
+
+
+@dataclass
+class ReviewConfig:
+    data: str | None = None
+    experts: list[str] = option([])
+    out: str | None = None
+    review: ReviewOptions = field(default_factory=ReviewOptions)
+
+
+def read_review(arguments: Sequence[str]) -> DictConfig:
+    """The configuration that is typed, with types and limits.
+
+    Raises:
+        UserError: for a key that there is not or a value that it cannot have, with what to type instead.
+    """
+    config = read_typed(ReviewConfig, arguments)
+    if config.data is None:
+        raise UserError("data is not set: give data=FOLDER of annotate, evaluate or audit, or data=PAIRS.jsonl")
+    _check_experts(list(config.experts))
+    options = config.review
+    if options.overlap is not None and options.overlap > len(config.experts):
+        raise UserError(f"review.overlap={options.overlap}: there are {len(config.experts)} experts to see each item")
+    if options.address is not None:
+        _check_address(options.address)
+    if options.contact.command and not options.contact.name:
+        raise UserError("review.contact.command: tells somebody; give review.contact.name=NAME, whom experts see")
+    return config
+
+
+def _check_experts(experts: list[str]) -> None:
+    if not experts:
+        raise UserError("experts is not set: give a pseudonym for each expert, as experts=[e01,e02]")
+    if wrong := next((name for name in experts if not _PSEUDONYM.fullmatch(name)), None):
+        raise UserError(
+            f"experts: {wrong!r} is no pseudonym: up to 24 letters of a to z, digits, - and _, as e01; "
+            "exports carry it, so give no names and no addresses"
+        )
+    if len(set(experts)) < len(experts):
+        raise UserError("experts: a pseudonym stands there twice; each expert needs one of their own")
+
+
+def _check_address(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        bad = (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or "@" in parts.netloc
+        )
+        parts.port  # noqa: B018  raises for a port that is none
+    except ValueError:
+        bad = True
+    if bad:
+        raise UserError(
+            f"review.address={address}: give the address that the proxy serves, as https://study.example/review"
+        )

@@ -1,0 +1,195 @@
+"""The page of the real command over HTTP: who gets what, what is refused, and what a killed server keeps."""
+
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from psychocounsel.experts.page.answer_forms import MOST_BYTES
+from tests.support.reviewing import QUICK, Served, answers, item_of, pairs_file, serving
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("review")
+    file = pairs_file(folder, 8)
+    file.write_text(file.read_text().replace("I am client 3,", f"I am {SCRIPT} client 3,"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(home: Path) -> Iterator[Served]:
+    with serving(home / "pairs.jsonl", *QUICK, "review.overlap=1", "review.repeats=0") as found:
+        yield found
+
+
+def raw(served: Served, request: bytes) -> bytes:
+    """What the server answers to these bytes."""
+    where = urlsplit(served.links["e01"])
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(request)
+        found = b""
+        while part := connection.recv(65536):
+            found += part
+    return found
+
+
+def test_it_listens_on_loopback_alone(served: Served) -> None:
+    assert {urlsplit(link).hostname for link in served.links.values()} == {"127.0.0.1"}
+    port = urlsplit(served.links["e01"]).port
+    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    addresses = {fields[1] for fields in listening if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port}
+    assert addresses == {f"0100007F:{port:04X}"}
+
+
+def test_links_differ_and_cannot_be_guessed(served: Served) -> None:
+    tokens = [urlsplit(link).path.strip("/") for link in served.links.values()]
+    assert len(set(tokens)) == 2 and all(re.fullmatch(r"[\w-]{32}", token) for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/e01/", "/x/", "/x/answers", "/page.css", "/../../etc/passwd", "/x/../page.css", "/%2e%2e/answers.jsonl"]
+    + ["/docs", "/openapi.json", "/answers.jsonl"],  # noqa: RUF005
+)
+def test_a_stranger_gets_nothing(served: Served, path: str) -> None:
+    where = urlsplit(served.links["e01"])
+    answer = raw(served, f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404") and b"client" not in answer.lower().replace(b"client 3", b"")
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "../answers.jsonl",
+        "..%2fanswers.jsonl",
+        "page.css/../../links.json",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "static/page.css",
+    ]
+    + ["item/../../events.jsonl/0", "item/0000000000000000/0", "item/x/2", "events.jsonl", "page.css%00"],  # noqa: RUF005
+)
+def test_no_path_leads_to_a_file_or_to_another_item(served: Served, below: str) -> None:
+    served.agree("e01")
+    where = urlsplit(served.links["e01"])
+    answer = raw(
+        served, f"GET {where.path}{below} HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
+def test_another_name_for_this_machine_is_refused(served: Served) -> None:
+    """A page of another site could name this address its own (DNS rebinding)."""
+    with served.client("e01") as client:
+        assert client.get("", headers={"Host": "evil.example"}).status_code == 404
+        assert client.get("", headers={"Host": f"localhost:{client.base_url.port}"}).status_code == 200
+
+
+def test_every_page_forbids_scripts_frames_and_keeping(served: Served) -> None:
+    with served.client("e02") as client:
+        for path in ("", "page.js", "nothing"):
+            headers = client.get(path).headers
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+            assert "server" not in headers and "set-cookie" not in headers
+
+
+def test_experts_see_their_own_items_and_answers_alone(served: Served, home: Path) -> None:
+    first, second = served.agree("e01"), served.agree("e02")
+    place = item_of(second.get("").text)
+    assert first.get(place).status_code == 404
+    assert first.post(place, data={"choice": "left"}).status_code == 404
+    second.post(place, data={"choice": "left", "comment": "between us"})
+    assert "Reply A is better" in second.get("answers").text
+    for page in ("", "answers", place):
+        assert "between us" not in first.get(page).text
+    assert "between us" in second.get(place).text
+    assert "You have not answered an item yet" in first.get("answers").text
+
+
+def test_forms_that_are_too_long_or_no_forms_are_refused_and_change_nothing(served: Served, home: Path) -> None:
+    client = served.agree("e02")
+    place = item_of(client.get("").text)
+    before = (home / "review" / "events.jsonl").read_text()
+    for data in ({"choice": "left", "comment": "x" * MOST_BYTES}, {"choice": "x"}, {"choice": "left", "rater": "e01"}):
+        refused = client.post(place, data=data)
+        assert refused.status_code == 400 and "Not accepted" in refused.text
+    assert client.post(place, json={"choice": "left"}).status_code == 400
+    assert client.post(place, files={"choice": b"left"}).status_code == 400
+
+    def endless() -> Iterator[bytes]:
+        yield from (b"comment=" + b"x" * 10_000 for _ in range(50))
+
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert client.post(place, content=endless(), headers=kind).status_code == 400
+    assert client.put(place).status_code == 404
+    assert (home / "review" / "events.jsonl").read_text() == before
+
+
+def test_what_clients_and_experts_write_stays_text(served: Served) -> None:
+    pages = list[str]()
+    for expert in ("e01", "e02"):
+        client = served.agree(expert)
+        for _ in range(4):
+            page = client.get("").text
+            if "Item" not in page:
+                break
+            pages.append(page)
+            place = item_of(page)
+            client.post(place, data={"choice": "tie", "comment": f"</textarea>{SCRIPT}"})
+            pages.append(client.get(place).text)
+    assert not any(SCRIPT in page for page in pages)
+    assert any("I am &lt;script&gt;" in page for page in pages)
+    assert any("&lt;/textarea&gt;&lt;script&gt;" in page for page in pages)
+
+
+def test_a_killed_server_loses_no_answer_and_comes_back_at_the_same_links(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 6)
+    with serving(data, *QUICK) as first:
+        links = dict(first.links)
+        client = first.agree("e01")
+        for number in range(3):
+            client.post(item_of(client.get("").text), data={"choice": "right", "comment": f"number {number}"})
+        first.end(signal.SIGKILL)
+    with serving(data) as again:  # options of the first start are known
+        assert again.links == links and any("(3 of 7 answered)" in line for line in again.said)
+        client = again.client("e01")
+        assert "Item 4 of 7" in client.get("").text
+        client.post(item_of(client.get("").text), data={"choice": "tie"})
+        assert "The page is no longer served" in again.end(signal.SIGTERM) and again.process.returncode == 0
+    rows = answers(tmp_path / "review")
+    assert [row["comment"] for row in rows] == ["number 0", "number 1", "number 2", None]
+    judged = [json.loads(line) for line in (tmp_path / "review" / "experts.jsonl").read_text().splitlines()]
+    assert [row["better"] for row in judged] == ["b", "b", "b", "tie"]
+
+
+def test_a_second_server_for_the_same_review_is_refused(home: Path, served: Served) -> None:
+    with pytest.raises(AssertionError, match="serves this review; end it first"), serving(home / "pairs.jsonl"):
+        pass
+
+
+def test_behind_a_proxy_links_and_hosts_are_those_of_the_proxy(tmp_path: Path) -> None:
+    address = "https://study.example/review"
+    with serving(pairs_file(tmp_path, 4), *QUICK, f"review.address={address}", "review.port=0") as found:
+        assert all(link.startswith(f"{address}/") for link in found.links.values())
+        token = urlsplit(found.links["e01"]).path.rsplit("/", 2)[-2]
+        options = (tmp_path / "review" / "overrides.txt").read_text()
+        port = int(re.findall(r"review\.port=(\d+)", options)[0])
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/{token}/", trust_env=False) as proxy:
+            page = proxy.get("", headers={"Host": "study.example"})
+            assert page.status_code == 200 and 'href="./page.css"' in page.text and "127.0.0.1" not in page.text
+            version = re.search(r'name="version" value="(\w+)"', page.text)
+            assert version
+            form = {"agree": "yes", "version": version[1]}
+            moved = proxy.post("consent", data=form, headers={"Host": "study.example"})
+            assert (moved.status_code, moved.headers["location"]) == (303, "./")
+            assert proxy.get("", headers={"Host": "other.example"}).status_code == 404

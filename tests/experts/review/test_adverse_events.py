@@ -1,0 +1,63 @@
+"""Reports of a person at risk: on disk first, then given to the contact's command until it takes them."""
+
+import json
+import stat
+import sys
+import time
+from pathlib import Path
+
+from psychocounsel.experts.review.adverse_events import AdverseEvents
+
+
+def contact(folder: Path, code: str) -> list[str]:
+    """A command that keeps each report that it is given in a file, and ends as `code` says."""
+    script = folder / "contact.py"
+    keeping = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + '\\n')"
+    script.write_text(f"{keeping}\n{code}\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return [sys.executable, str(script), str(folder / "told.jsonl")]
+
+
+def until(condition: object, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
+        time.sleep(0.05)
+
+
+def test_a_report_reaches_the_contact_without_any_text_of_a_client(tmp_path: Path) -> None:
+    said = list[str]()
+    events = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, ""), said.append)
+    events.report("e01", "item7", "a street is named")
+    until(lambda: not events.untold())
+    events.close()
+    told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [(each["expert"], each["item"], each["said"]) for each in told] == [("e01", "item7", "a street is named")]
+    assert said == [f"REPORT 1 by e01: this may be a real person at risk; see {tmp_path / 'adverse.jsonl'}"]
+    logged = [json.loads(line) for line in (tmp_path / "adverse.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in logged] == ["report", "told"]
+
+
+def test_a_contact_who_was_not_reached_is_told_at_the_next_start(tmp_path: Path) -> None:
+    said = list[str]()
+    failing = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, "sys.exit(3)"), said.append)
+    failing.report("e01", None, "one")
+    until(lambda: any("exit code 3" in line for line in said))
+    failing.close()
+    assert [report["said"] for report in failing.untold()] == ["one"]
+    (tmp_path / "told.jsonl").unlink()
+    again = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, ""), said.append)
+    until(lambda: not again.untold())
+    again.report("e02", None, "two")
+    until(lambda: not again.untold())
+    again.close()
+    told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [(each["number"], each["said"]) for each in told] == [(1, "one"), (2, "two")]
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    said = list[str]()
+    events = AdverseEvents(tmp_path / "adverse.jsonl", [str(tmp_path / "none")], said.append)
+    events.report("e01", None, "one")
+    until(lambda: len(said) > 1)
+    events.close()
+    assert said[1] == "REPORT 1: review.contact.command cannot be run (FileNotFoundError); it is tried again"

@@ -1,0 +1,221 @@
+"""What experts may do when: consent, practice, pauses, changes, withdrawal; and what the log makes of it after a restart."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.errors import UserError
+from psychocounsel.experts.agreement.answers_table import AnswerFormat, read_answers
+from psychocounsel.experts.review.adverse_events import AdverseEvents
+from psychocounsel.experts.review.blind_review import BlindReview
+from psychocounsel.experts.review.forgetting import forget_speeches
+from psychocounsel.experts.review.practice_items import practice_round
+from psychocounsel.experts.review.review_plan import open_plan
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.settings.typed.review_keys import read_review
+from tests.support.reviewing import answers, pairs_file
+
+RUBRIC = load_rubric()
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pairs_file(tmp_path, 12, at_risk=4)
+    (tmp_path / "review").mkdir()
+    return tmp_path
+
+
+def config_of(folder: Path, *options: str, experts: str = "[e01,e02]") -> Any:
+    return read_review([f"data={folder / 'pairs.jsonl'}", f"experts={experts}", "review.repeats=0", *options])
+
+
+def opened(folder: Path, *options: str, consent: str = "Do you agree?", clock: Clock | None = None) -> BlindReview:
+    config = config_of(folder, *options)
+    files = ReviewDir(folder / "review")
+    plan = open_plan(config, files, lambda line: None)
+    adverse = AdverseEvents(files.adverse_events, [], lambda line: None)
+    return BlindReview(plan, files, config.review, RUBRIC, consent, adverse, clock or Clock())
+
+
+def given(choice: str = "left", seconds: float = 30.0, **more: Any) -> dict[str, Any]:
+    return {"choice": choice, "ratings": {}, "safety": {}, "comment": "", "seconds": seconds, **more}
+
+
+def test_nothing_is_shown_before_consent_and_a_new_text_is_agreed_to_anew(folder: Path) -> None:
+    review = opened(folder, "review.practice=0")
+    first = review.raters["e01"].shown[0]
+    assert review.next_step("e01").kind == "consent" and review.may_answer("e01", first.item, 0) is None
+    review.agree("e01")
+    assert review.next_step("e01").shown == first and review.may_answer("e01", first.item, 0) == first
+    assert review.next_step("e02").kind == "consent"
+    review.close()
+    again = opened(folder, "review.practice=0", consent="Do you still agree?")
+    assert again.next_step("e01").kind == "consent"
+    again.agree("e01")
+    kept = sorted(path.read_text() for path in (folder / "review" / "consent").iterdir())
+    assert kept == ["Do you agree?", "Do you still agree?"]
+
+
+def practise(review: BlindReview, right: list[bool]) -> None:
+    for well in right:
+        practice = review.next_step("e01").practice
+        assert practice is not None
+        other = "right" if practice.better == "left" else "left"
+        assert review.practise("e01", practice.number, practice.better if well else other) == practice
+
+
+def test_items_follow_once_enough_practice_items_are_right(folder: Path) -> None:
+    review = opened(folder, "review.practice=4")
+    review.agree("e01")
+    practise(review, [True, False, True, False])
+    assert review.next_step("e01").practice == practice_round(RUBRIC, 4, (0, 0), 1)[0]
+    assert review.practise("e01", 0, "left") is None  # not the one that is due
+    practise(review, [True, True, False, True])
+    assert review.next_step("e01").kind == "item"
+
+
+def test_no_items_follow_when_all_rounds_of_practice_fell_short(folder: Path) -> None:
+    review = opened(folder, "review.practice=4")
+    review.agree("e01")
+    practise(review, [True, False, True, False] * 2)
+    assert review.next_step("e01").kind == "failed"
+    assert review.may_answer("e01", review.raters["e01"].shown[0].item, 0) is None
+
+
+def test_an_expert_answers_the_next_item_or_changes_earlier_ones_and_no_other(folder: Path) -> None:
+    review = opened(folder, "review.practice=0", "review.overlap=1", "review.crisis_in_a_row=99")
+    review.agree("e01")
+    own = review.raters["e01"].shown
+    strangers = {each.item for each in review.raters["e02"].shown} - {each.item for each in own}
+    assert len(own) == 6 and len(strangers) == 6
+    assert all(review.may_answer("e01", item, 0) is None for item in strangers)
+    assert review.may_answer("e01", own[1].item, 0) is None and review.may_answer("e01", own[0].item, 1) is None
+    review.answer("e01", own[0], given("left", comment="first"))
+    assert review.next_step("e01").shown == own[1]
+    assert review.may_answer("e01", own[0].item, 0) == own[0]
+    review.answer("e01", own[0], given("tie", seconds=5, comment="second"))
+    (row,) = answers(folder / "review")
+    assert (row["choice"], row["comment"], row["changed"], row["seconds"]) == ("tie", "second", 1, 35)
+    events = [json.loads(line) for line in (folder / "review" / "events.jsonl").read_text().splitlines()]
+    assert [event["comment"] for event in events if event["kind"] == "answer"] == ["first", "second"]
+
+
+def test_the_label_is_the_side_on_which_the_expert_saw_the_preferred_reply(folder: Path) -> None:
+    review = opened(folder, "review.practice=0", "review.crisis_in_a_row=99")
+    for expert, rater in review.raters.items():
+        review.agree(expert)
+        for shown in rater.shown:
+            item = review.item(shown)
+            left = item.replies[shown.left]
+            review.answer(expert, shown, given("left" if left.startswith("Good") else "right"))
+    rows = answers(folder / "review")
+    assert len(rows) == 24 and all(row["choice"] == row["label"] for row in rows)
+    assert 4 < sum(row["label"] == "left" for row in rows) < 20
+    read = read_answers([(f"row {number}", row) for number, row in enumerate(rows)], AnswerFormat())
+    assert {(each.rater, each.risk) for each in read} == {
+        (e, r) for e in ("e01", "e02") for r in ("none", "suicidal_thoughts")
+    }
+
+
+def test_a_pause_is_held_by_the_server(folder: Path) -> None:
+    clock = Clock()
+    pairs_file(folder, 12, at_risk=9)
+    review = opened(folder, "review.practice=0", "review.crisis_in_a_row=1", "review.break_minutes=10", clock=clock)
+    review.agree("e01")
+    seen = 0
+    while (step := review.next_step("e01")).kind == "item":
+        assert step.shown is not None
+        clock.now += timedelta(seconds=30)
+        review.answer("e01", step.shown, given())
+        seen += 1
+    assert step.kind == "pause" and step.pause is not None and step.pause.why == "crisis"
+    due = review.raters["e01"].next
+    assert due is not None and review.item(due).crisis and review.may_answer("e01", due.item, due.repeat) is None
+    clock.now = step.pause.until + timedelta(seconds=1)
+    assert review.may_answer("e01", due.item, due.repeat) == due
+
+
+def test_a_withdrawal_deletes_all_that_the_expert_did_and_stays(folder: Path) -> None:
+    review = opened(folder, "review.practice=0", "review.crisis_in_a_row=99")
+    for expert in ("e01", "e02"):
+        review.agree(expert)
+        for shown in review.raters[expert].shown[:3]:
+            review.answer(expert, shown, given(comment=f"secret of {expert}"))
+    review.adverse.report("e01", None, "somebody may be in danger")
+    review.withdraw("e01")
+    for name in ("events.jsonl", "answers.jsonl", "experts.jsonl"):
+        assert "secret of e01" not in (folder / "review" / name).read_text()
+    assert [row["rater"] for row in answers(folder / "review")] == ["e02"] * 3
+    review.close()
+    again = opened(folder, "review.practice=0")
+    assert again.next_step("e01").kind == "withdrawn" and not again.raters["e01"].answers
+    assert len(again.raters["e02"].answers) == 3
+    assert [report["expert"] for report in again.adverse.reports] == ["e01"]
+
+
+def test_removed_speeches_go_from_items_answers_and_orders(folder: Path) -> None:
+    review = opened(folder, "review.practice=0", "review.crisis_in_a_row=99")
+    review.agree("e01")
+    first, second = review.raters["e01"].shown[:2]
+    review.answer("e01", first, given(comment="of the first"))
+    review.answer("e01", second, given(comment="of the second"))
+    gone = review.item(first)
+    review.close()
+    assert forget_speeches(ReviewDir(folder / "review"), lambda speech: speech == gone.speech) == 1
+    for path in (folder / "review").rglob("*.jsonl"):
+        assert gone.item not in path.read_text() and gone.prompt[0]["content"] not in path.read_text()
+    again = opened(folder, "review.practice=0", "review.crisis_in_a_row=99")
+    assert [row["comment"] for row in answers(folder / "review")] == ["of the second"]
+    assert again.raters["e01"].shown[0] == second and len(again.raters["e02"].shown) == 11
+    assert forget_speeches(ReviewDir(folder / "review"), lambda speech: speech == gone.speech) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["review.seed=1"], r"review\.seed: .* holds a review with review\.seed=0; type that"),
+        (["review.items=5"], r"review\.items=100"),
+        (["experts=[e01]"], r"experts=\[e01,e02\]"),
+        (["experts=[e02,e01]"], r"experts=\[e01,e02\]"),
+    ],
+)
+def test_a_review_that_has_begun_keeps_its_items_and_experts(folder: Path, options: list[str], message: str) -> None:
+    opened(folder).close()
+    with pytest.raises(UserError, match=message):
+        opened(folder, *options)
+
+
+def test_an_expert_may_join_where_everyone_sees_all_items(folder: Path) -> None:
+    before = open_plan(config_of(folder), ReviewDir(folder / "review"), lambda line: None)
+    after = open_plan(config_of(folder, experts="[e01,e02,e03]"), ReviewDir(folder / "review"), lambda line: None)
+    assert {name: after.shown[name] for name in ("e01", "e02")} == before.shown
+    assert {each.item for each in after.shown["e03"]} == set(before.items)
+    assert after.tokens["e01"] == before.tokens["e01"] and len(set(after.tokens.values())) == 3
+    assert after == open_plan(config_of(folder, experts="[e01,e02,e03]"), ReviewDir(folder / "review"), print)
+
+
+def test_only_flagged_items_and_only_those_of_a_list(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"review\.flagged=true: no preference in .* is in doubt"):
+        open_plan(config_of(folder, "review.flagged=true"), ReviewDir(folder / "review"), print)
+    whole = open_plan(config_of(folder), ReviewDir(folder / "review"), lambda line: None)
+    wanted = sorted(whole.items)[:3]
+    (folder / "disagreements.csv").write_text("item,kind\n" + "".join(f"{item},sides\n" for item in wanted))
+    other = ReviewDir(folder / "second")
+    other.path.mkdir()
+    options = (f"review.only={folder / 'disagreements.csv'}", "review.overlap=1")
+    plan = open_plan(config_of(folder, *options, experts="[e09]"), other, lambda line: None)
+    assert sorted(plan.items) == wanted == sorted(each.item for each in plan.shown["e09"])

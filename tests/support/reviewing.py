@@ -1,0 +1,99 @@
+"""A file of pairs to review, and the page of a review served by the real command."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.harness import ROOT, write_jsonl
+
+# No practice and no pauses: tests of these ask for them.
+QUICK = (
+    "review.practice=0",
+    "review.crisis_in_a_row=1000",
+    "review.minutes_a_day=100000",
+    "review.minutes_at_once=100000",
+)
+
+
+def pair(number: int, **more: Any) -> dict[str, Any]:
+    """A pair whose chosen reply is "Good ...", of client `number`."""
+    texts = {"chosen": f"Good reply to client {number}.", "rejected": f"Bad reply to client {number}."}
+    return {"id": f"p{number}", "prompt": f"I am client {number}, and I cannot sleep.", "risk": "none", **texts, **more}
+
+
+def pairs_file(folder: Path, count: int, at_risk: int = 0) -> Path:
+    """A file of `count` pairs, the first `at_risk` of clients who think of suicide."""
+    rows = [pair(number, risk="suicidal_thoughts" if number < at_risk else "none") for number in range(count)]
+    write_jsonl(folder / "pairs.jsonl", rows)
+    return folder / "pairs.jsonl"
+
+
+@dataclass
+class Served:
+    """A command that serves a review. `links`: of each expert, with the slash at the end."""
+
+    process: subprocess.Popen[str]
+    links: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def client(self, expert: str) -> httpx.Client:
+        return httpx.Client(base_url=self.links[expert], trust_env=False, follow_redirects=True)
+
+    def agree(self, expert: str) -> httpx.Client:
+        """A client of an expert, who has agreed to the consent text."""
+        client = self.client(expert)
+        if version := re.search(r'name="version" value="(\w+)"', client.get("").text):
+            assert "Item 1 of" in client.post("consent", data={"agree": "yes", "version": version[1]}).text
+        return client
+
+    def end(self, number: int = signal.SIGINT) -> str:
+        """Send a signal; the rest of the output."""
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=60)
+        return rest
+
+
+@contextlib.contextmanager
+def serving(data: Path, *options: str, experts: str = "[e01,e02]") -> Iterator[Served]:
+    """The page of `python -m psychocounsel.review data=... experts=...`, killed at the end if it is still there."""
+    command = [sys.executable, "-m", "psychocounsel.review", f"data={data}", f"experts={experts}", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    served = Served(process)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            served.said.append(line.rstrip("\n"))
+            if found := re.match(r"  (\S+)  (http\S+/)  ", line):
+                served.links[found[1]] = found[2]
+            if line.startswith("Ctrl-C ends it"):
+                break
+        else:
+            raise AssertionError("\n".join(served.said))
+        yield served
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def item_of(page: str) -> str:
+    """The address of the item whose form a page shows, below the expert's link."""
+    found = re.search(r'action="[./]*(item/\w+/\d)"', page)
+    assert found, page
+    return found[1]
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
