@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["PSYCHOCOUNSEL_TEST_SESSION"] = f"{place}/{os.getpid()}"
     os.mkdir(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])
     atexit.register(shutil.rmtree, place, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium for tests of pages."""
+    from tests.support.chromium import launched
+
+    yield from launched()
 
 
 @pytest.fixture(scope="session")

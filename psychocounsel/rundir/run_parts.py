@@ -123,3 +123,28 @@ class SubmissionDir:
         """The ids of jobs that have begun, by the names of their outputs."""
         names = (re.fullmatch(r"slurm-(\d+)(_\d+)?\.out", path.name) for path in self.path.glob("slurm-*.out"))
         return sorted({match[1] for match in names if match}, key=int)
+
+
+class ReviewDir:
+    """The files of a review by experts. Its owner alone can read them: they hold links, answers and texts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = path / "serving"  # held by the process that serves the page
+        self.overrides = path / "overrides.txt"  # options as typed; the command need not be given them again
+        self.plan = path / "plan.json"  # settings of the draw, and what each expert sees in which order
+        self.items = path / "items.jsonl"  # each item with its texts, stratum and share
+        self.links = path / "links.json"  # the secret part of each expert's link
+        self.events = path / "events.jsonl"  # all that experts did, a line an event; everything else is made of it
+        self.answers = path / "answers.jsonl"  # the answers that count, for `agreement`
+        self.experts = path / "experts.jsonl"  # the same for `evaluate evaluation.experts=[FILE]`, with texts
+        self.adverse_events = path / "adverse_events.jsonl"  # reports of a person at risk, and who was told
+        self.consents = path / "consent"  # each version of the consent text that somebody agreed to
+
+    @classmethod
+    def of(cls, data: Path) -> "ReviewDir":
+        """Where a review of the folder or file `data` lies, unless `out` says otherwise."""
+        return cls((data if data.is_dir() else data.parent) / "review")
+
+    def consent(self, version: str) -> Path:
+        return self.consents / f"{version}.md"

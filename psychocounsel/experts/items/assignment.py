@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.items.candidate import ItemCandidate
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Shown:
     Attributes:
         item: its id.
         repeat: 0 the first time, 1 the second time.
-        left: 0 or 1, the reply of Candidate.replies that stands on the left.
+        left: 0 or 1, the reply of ItemCandidate.replies that stands on the left.
     """
 
     item: str
@@ -45,7 +45,7 @@ def assign(items: Sequence[str], experts: Sequence[str], overlap: int, seed: int
     return found
 
 
-def sequence(own: Sequence[Candidate], repeats: float, seed: int, expert: int) -> list[Shown]:
+def sequence(own: Sequence[ItemCandidate], repeats: float, seed: int, expert: int) -> list[Shown]:
     """The order in which an expert sees the items: random, with those at risk spread evenly over it.
 
     A share `repeats` of the items comes a second time in the second half, with new sides. Items at risk are repeated only
@@ -65,7 +65,7 @@ def sequence(own: Sequence[Candidate], repeats: float, seed: int, expert: int) -
     return [shown for _, shown in sorted(places, key=lambda each: (each[0], each[1].repeat))]
 
 
-def _spread(own: Sequence[Candidate], random: np.random.Generator) -> list[Candidate]:
+def _spread(own: Sequence[ItemCandidate], random: np.random.Generator) -> list[ItemCandidate]:
     places = list[tuple[float, int]]()
     for danger in (True, False):
         group = [number for number, each in enumerate(own) if each.crisis == danger]

@@ -10,7 +10,7 @@ from psychocounsel.data.selection.shared_text import normalised, reply_key
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ItemCandidate:
     """Two different replies to one speech.
 
     Attributes:
@@ -43,7 +43,7 @@ class Candidate:
 
 def candidate(
     speech: str, prompt: list[Message], first: str, second: str, preferred: int | None, **about: object
-) -> Candidate | None:
+) -> ItemCandidate | None:
     """The candidate of two replies; `preferred` counts them as 0 and 1. None if both are the same text."""
     keys = reply_key(first), reply_key(second)
     if keys[0] == keys[1]:
@@ -52,15 +52,15 @@ def candidate(
     turned = keys[0] > keys[1]
     replies = (second, first) if turned else (first, second)
     place = None if preferred is None else preferred ^ turned
-    return Candidate(digest.hexdigest()[:16], speech, prompt, replies, place, **about)  # type: ignore[arg-type]
+    return ItemCandidate(digest.hexdigest()[:16], speech, prompt, replies, place, **about)  # type: ignore[arg-type]
 
 
 CONTRADICTED = "contradicted"  # the data prefer each of the two replies once
 
 
-def distinct(candidates: Iterable[Candidate | None]) -> list[Candidate]:
+def distinct(candidates: Iterable[ItemCandidate | None]) -> list[ItemCandidate]:
     """Each item once, ordered by id. One that stands there with both preferences is flagged, and prefers neither reply."""
-    found: dict[str, Candidate] = {}
+    found: dict[str, ItemCandidate] = {}
     for each in candidates:
         if each is None:
             continue

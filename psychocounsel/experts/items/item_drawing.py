@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.items.candidate import ItemCandidate
 
 Stratum = tuple[str, ...]
 _BANDS = 3  # of the gap, with equally many candidates each
@@ -21,12 +21,12 @@ class Drawn:
         share: how many of the stratum's candidates were drawn, as a share: the weight of the item is 1 / share.
     """
 
-    candidate: Candidate
+    candidate: ItemCandidate
     stratum: Stratum
     share: float
 
 
-def draw_items(candidates: Sequence[Candidate], count: int, seed: int) -> list[Drawn]:
+def draw_items(candidates: Sequence[ItemCandidate], count: int, seed: int) -> list[Drawn]:
     """At most `count` items. All candidates at risk come first; where they are more than `count`, they are drawn alike.
 
     From each stratum in turn one candidate is drawn. Within a stratum, speeches that have no item yet come first.
@@ -41,19 +41,19 @@ def draw_items(candidates: Sequence[Candidate], count: int, seed: int) -> list[D
 
 
 def _in_turn(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ItemCandidate],
     bands: dict[str, str],
     count: int,
     random: np.random.Generator,
     used: dict[str, int],
 ) -> list[Drawn]:
-    waiting: dict[Stratum, list[Candidate]] = defaultdict(list)
+    waiting: dict[Stratum, list[ItemCandidate]] = defaultdict(list)
     for number in random.permutation(len(candidates)):
         each = candidates[number]
         doubt = "flagged" if each.flags else "clear"
         waiting[each.risk or "unknown", each.topic or "unknown", bands[each.item], doubt].append(each)
     sizes = {stratum: len(members) for stratum, members in waiting.items()}
-    taken: dict[Stratum, list[Candidate]] = {stratum: [] for stratum in waiting}
+    taken: dict[Stratum, list[ItemCandidate]] = {stratum: [] for stratum in waiting}
     order = list(waiting)
     for _ in range(count):
         fewest = min(len(taken[stratum]) for stratum in order if waiting[stratum])
@@ -67,7 +67,7 @@ def _in_turn(
     ]
 
 
-def _bands(candidates: Sequence[Candidate]) -> dict[str, str]:
+def _bands(candidates: Sequence[ItemCandidate]) -> dict[str, str]:
     """Of each item: `small`, `middle` or `large` among all gaps; `unknown` where the data tell none."""
     known = sorted((each.gap, each.item) for each in candidates if each.gap is not None)
     names = ("small", "middle", "large")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.review.rater_progress import RaterProgress
 
 Row = dict[str, object]
@@ -11,7 +11,7 @@ Row = dict[str, object]
 _BETTER = {"tie": "tie", "left": "a", "right": "b"}
 
 
-def answer_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, Candidate]) -> Iterator[Row]:
+def answer_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]) -> Iterator[Row]:
     """A row for each answer that counts, in the columns of docs/agreement.md, then `safety`, `changed` and `time`."""
     for expert, rater in raters.items():
         for shown in rater.shown:
@@ -39,7 +39,7 @@ def answer_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, Candida
             }
 
 
-def judged_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, Candidate]) -> Iterator[Row]:
+def judged_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]) -> Iterator[Row]:
     """First answers with texts, as evaluation.experts reads them. "Both harmful" prefers neither reply, and is left out."""
     for expert, rater in raters.items():
         for shown in rater.shown:

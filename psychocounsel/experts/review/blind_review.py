@@ -8,7 +8,7 @@ from typing import Any
 
 from psychocounsel.counsel.rubric.rubric_folder import Rubric
 from psychocounsel.experts.items.assignment import Shown
-from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.review.adverse_events import AdverseEvents
 from psychocounsel.experts.review.answer_tables import answer_rows, judged_rows, lines
 from psychocounsel.experts.review.event_log import EventLog
@@ -69,7 +69,7 @@ class BlindReview:
         self._export()
         self._export_judged()
 
-    def item(self, shown: Shown) -> Candidate:
+    def item(self, shown: Shown) -> ItemCandidate:
         return self.plan.items[shown.item]
 
     def next_step(self, expert: str) -> NextStep:

@@ -11,7 +11,7 @@ from typing import Any
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.assignment import Shown, assign, sequence
-from psychocounsel.experts.items.candidate import Candidate
+from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.items.candidate_sources import candidates_of
 from psychocounsel.experts.items.item_drawing import Drawn, draw_items
 from psychocounsel.rundir.paths import ReviewDir
@@ -32,7 +32,7 @@ _FIXED = (
 class ReviewPlan:
     """`items` by id; `shown` of each expert, in order; `tokens`: the secret part of each expert's link."""
 
-    items: dict[str, Candidate]
+    items: dict[str, ItemCandidate]
     shown: dict[str, list[Shown]]
     tokens: dict[str, str]
 
@@ -109,7 +109,7 @@ def _new_plan(config: Any, files: ReviewDir, settings: Mapping[str, Any], say: C
     return plan
 
 
-def _wanted(config: Any, say: Callable[[str], None]) -> list[Candidate]:
+def _wanted(config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
     """The candidates that `review.flagged` and `review.only` leave."""
     data, options = Path(config.data).expanduser(), config.review
     found = candidates_of(data)
@@ -134,9 +134,9 @@ def _row(drawn: Drawn) -> dict[str, Any]:
     return {**asdict(drawn.candidate), "stratum": drawn.stratum, "share": drawn.share}
 
 
-def _candidate(row: Mapping[str, Any]) -> Candidate:
-    about = {name: row[name] for name in Candidate.__dataclass_fields__}
-    return Candidate(**about | {"replies": tuple(row["replies"]), "flags": tuple(row["flags"])})
+def _candidate(row: Mapping[str, Any]) -> ItemCandidate:
+    about = {name: row[name] for name in ItemCandidate.__dataclass_fields__}
+    return ItemCandidate(**about | {"replies": tuple(row["replies"]), "flags": tuple(row["flags"])})
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

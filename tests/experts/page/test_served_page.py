@@ -57,8 +57,19 @@ def test_links_differ_and_cannot_be_guessed(served: Served) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/e01/", "/x/", "/x/answers", "/page.css", "/../../etc/passwd", "/x/../page.css", "/%2e%2e/answers.jsonl"]
-    + ["/docs", "/openapi.json", "/answers.jsonl"],  # noqa: RUF005
+    [
+        "/",
+        "/e01/",
+        "/x/",
+        "/x/answers",
+        "/page.css",
+        "/../../etc/passwd",
+        "/x/../page.css",
+        "/%2e%2e/answers.jsonl",
+        "/docs",
+        "/openapi.json",
+        "/answers.jsonl",
+    ],
 )
 def test_a_stranger_gets_nothing(served: Served, path: str) -> None:
     where = urlsplit(served.links["e01"])
@@ -74,8 +85,12 @@ def test_a_stranger_gets_nothing(served: Served, path: str) -> None:
         "page.css/../../links.json",
         "%2e%2e/%2e%2e/etc/passwd",
         "static/page.css",
-    ]
-    + ["item/../../events.jsonl/0", "item/0000000000000000/0", "item/x/2", "events.jsonl", "page.css%00"],  # noqa: RUF005
+        "item/../../events.jsonl/0",
+        "item/0000000000000000/0",
+        "item/x/2",
+        "events.jsonl",
+        "page.css%00",
+    ],
 )
 def test_no_path_leads_to_a_file_or_to_another_item(served: Served, below: str) -> None:
     served.agree("e01")

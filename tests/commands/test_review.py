@@ -1,0 +1,163 @@
+"""`python -m psychocounsel.review`: what it prints and refuses, its protocol, and the commands that read its answers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.evaluation.winrate.expert_labels import read_experts
+from psychocounsel.experts.page.review_making import hold_review
+from psychocounsel.experts.protocol.protocol_texts import DOCUMENTS, GAP
+from psychocounsel.experts.review.forgetting import refuse_served
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.settings.typed.review_keys import read_review
+from tests.support.harness import cli
+from tests.support.reviewing import QUICK, answers, item_of, pairs_file, serving
+
+
+def test_answers_go_to_agreement_and_to_evaluate(tmp_path: Path) -> None:
+    """One expert always prefers the good reply; the other errs on every fourth item."""
+    data = pairs_file(tmp_path, 12, at_risk=3)
+    with serving(data, *QUICK, "review.repeats=0.25") as served:
+        for expert in ("e01", "e02"):
+            client = served.agree(expert)
+            for number in range(15):
+                page = client.get("").text
+                left_is_good = page.index("Good reply") < page.index("Bad reply")
+                errs = expert == "e02" and number % 4 == 0
+                client.post(item_of(page), data={"choice": "left" if left_is_good != errs else "right", "seconds": "2"})
+            assert "You have answered all items" in client.get("").text
+        assert "Answers are in" in served.end()
+    rows = answers(tmp_path / "review")
+    assert len(rows) == 30 and sum(row["repeat"] for row in rows) == 6
+    wrong = {row["item"] for row in rows if row["choice"] != row["label"] and not row["repeat"]}
+    said = cli("agreement", f"data={tmp_path}", "agreement.samples=50", cwd=tmp_path).stdout
+    assert "30 answers by 2 raters about 12 items of 12 speeches" in said
+    found = json.loads((tmp_path / "review" / "agreement" / "agreement.json").read_text())
+    whole = next(each for each in found["parts"] if each["part"] == "choices" and each["about"] == "all")
+    assert whole["figures"]["raw"]["value"] == pytest.approx(1 - len(wrong) / 12)
+    labels = {each["about"]: each["figures"]["raw"]["value"] for each in found["parts"] if each["part"] == "label"}
+    assert labels == {"e01": 1.0, "e02": pytest.approx(1 - len(wrong) / 12)}
+    judged = read_experts([str(tmp_path / "review" / "experts.jsonl")])
+    assert {name: len(pairs) for name, pairs in judged.items()} == {"e01": 24, "e02": 24}
+
+
+def test_what_it_says_at_the_start(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 12, at_risk=3)
+    with serving(data, "review.items=5", "review.contact.name=Dr Kim", "review.support=Call 000.") as served:
+        said = "\n".join(served.said)
+    assert "5 items are drawn: 3 with a client at risk, 0 whose preference is in doubt" in said
+    assert "5 items for 2 experts. Send each expert their own link, and to nobody else:" in said
+    assert "review.address=https://HOST/PATH" in said and "the consent text has gaps, marked [FILL: ...]" in said
+    assert "review.contact.name is not set" not in said and "review.support is not set" not in said
+    folder = tmp_path / "review"
+    assert {path.stat().st_mode & 0o077 for path in (folder, *folder.glob("*.*"))} == {0}
+
+
+def test_the_protocol_is_filled_from_the_settings_and_never_overwritten(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 12)
+    options = (
+        f"data={data}",
+        "experts=[e01,e02,e03]",
+        "review.overlap=2",
+        "review.items=90",
+        "review.protocol=protocol",
+    )
+    said = cli("review", *options, "review.contact.name=Dr Kim", cwd=tmp_path).stdout
+    texts = {name: (tmp_path / "protocol" / f"{name}.md").read_text() for name in DOCUMENTS}
+    for name, text in texts.items():
+        assert f"{name}.md: {text.count(GAP)} gaps to fill in" in said
+        assert "{{" not in text and "{%" not in text and "None" not in text
+    assert (
+        "3 experts; 2 of them judge each item; 10 % of an expert's items come a second time" in texts["preregistration"]
+    )
+    assert "90 items, drawn with seed 0" in texts["preregistration"]
+    assert (
+        "Who is told of a person at risk: Dr Kim" in texts["consent"]
+        and "There are about 66 items for you" in texts["consent"]
+    )
+    assert "Contact: Dr Kim" in texts["data_management"] and not (tmp_path / "review").exists()
+    again = cli("review", *options, cwd=tmp_path, check_code=USER_ERROR).stderr
+    assert "exists, and may have been filled in; give another review.protocol=FOLDER" in again
+
+
+def test_a_filled_consent_text_and_support_from_files(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 4)
+    (tmp_path / "consent.md").write_text("# Our study\n\nYou read <b>texts</b>.\n\n- one\n- two\n")
+    (tmp_path / "support.md").write_text("Call Ada.")
+    with serving(
+        data, *QUICK, f"review.consent={tmp_path}/consent.md", f"review.support={tmp_path}/support.md"
+    ) as served:
+        page = served.client("e01").get("").text
+        assert "<h2>Our study</h2>" in page and "<li>one</li><li>two</li>" in page
+        assert "You read &lt;b&gt;texts&lt;/b&gt;." in page
+        assert "<p>Call Ada.</p>" in served.client("e01").get("stop").text
+        assert not any("[FILL" in line for line in served.said)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["experts=[e01]"], "data is not set: give data=FOLDER of annotate, evaluate or audit"),
+        (["data=x"], r"experts is not set: give a pseudonym for each expert, as experts=\[e01,e02\]"),
+        (["data=x", "experts=[ada@clinic.example]"], "is no pseudonym"),
+        (["data=x", "experts=[e01,e01]"], "stands there twice"),
+        (["data=x", "experts=[e01]", "review.overlap=2"], r"review\.overlap=2: there are 1 experts"),
+        (
+            ["data=x", "experts=[e01]", "review.adress=http://x"],
+            r"unknown key review\.adress: did you mean review\.address",
+        ),
+        (
+            ["data=x", "experts=[e01]", "review.address=study.example"],
+            r"review\.address=study\.example: give the address",
+        ),
+        (["data=x", "experts=[e01]", "review.address=https://a:b@x"], r"review\.address"),
+        (["data=x", "experts=[e01]", "review.contact.command=[mail]"], r"give review\.contact\.name=NAME"),
+        (["data=x", "experts=[e01]", "review.repeats=2"], r"review\.repeats=2"),
+        (["data=x", "experts=[e01]", "review.items=many"], r"review\.items=many: is no value"),
+        (["data=x", "experts=[e01]", "--port"], "--port: give KEY=VALUE"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_review(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["review.consent=none.md"], r"review\.consent=none\.md: cannot be read \(No such file"),
+        (["review.support=none.md"], r"review\.support=none\.md: cannot be read"),
+        (["review.rubric=nowhere"], "nowhere"),
+        (["review.only=none.csv"], r"none\.csv"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_no_plan_is_made(tmp_path: Path, options: list[str], message: str) -> None:
+    data = pairs_file(tmp_path, 4)
+    with pytest.raises(UserError, match=message):
+        hold_review([f"data={data}", "experts=[e01]", *options])
+    assert not (tmp_path / "review" / "plan.json").exists()
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 4)
+    with serving(data, f"out={tmp_path / 'one'}") as served:
+        port = int(served.links["e01"].split(":")[2].split("/")[0])
+        with pytest.raises(UserError, match=rf"review\.port={port}: cannot be had"):
+            hold_review([f"data={data}", "experts=[e01]", f"out={tmp_path / 'two'}", f"review.port={port}"])
+        with pytest.raises(UserError, match="serves this review; end it, then remove speeches"):
+            refuse_served(ReviewDir(tmp_path / "one"))
+
+
+def test_confidential_data_go_to_no_host_that_their_settings_do_not_name(tmp_path: Path) -> None:
+    folder = tmp_path / "prefs"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("speeches: {confidential: true, allowed_hosts: [review.clinic.example]}\n")
+    given = [f"data={folder}", "experts=[e01]"]
+    with pytest.raises(UserError, match=r"is confidential, and its allowed_hosts do not name study\.example"):
+        hold_review([*given, "review.address=https://study.example/review"])
+    with pytest.raises(
+        UserError, match="is no folder of annotate"
+    ):  # the host is allowed: it goes on to read the folder
+        hold_review([*given, "review.address=https://review.clinic.example/x"])
