@@ -15,12 +15,17 @@ from omegaconf import OmegaConf
 from psychocounsel.annotation.card import step as card
 from psychocounsel.annotation.removal.step import finish, remove
 from psychocounsel.annotation.removal.tombstones import Tombstones
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.errors import UserError
+from psychocounsel.experts.review.adverse_events import AdverseEvents
+from psychocounsel.experts.review.blind_review import BlindReview
+from psychocounsel.experts.review.review_plan import open_plan
 from psychocounsel.model.load import load_chat_format
 from psychocounsel.remote.journal import Journal, request_key
-from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.rundir.paths import AnnotationDir, ReviewDir
 from psychocounsel.settings.config import check, compose
+from psychocounsel.settings.typed.review_keys import read_review
 from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping
 from tests.annotation.speeches.speech_files import jsonl, made
@@ -84,6 +89,27 @@ def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_bee
     assert line.startswith(
         "removed: 20 rows of tables, 4 answers of the journal, 0 cached copies; 4 speeches, near duplicates included,"
     )
+
+
+def test_a_review_by_experts_forgets_the_removed(files: AnnotationDir, tmp_path: Path) -> None:
+    """Items, answers to them and the table with texts go; answers about other clients stay."""
+    config = read_review([f"data={files.path}", "experts=[e01]", "review.practice=0", "review.crisis_in_a_row=99"])
+    review_files = ReviewDir.of(files.path)
+    review_files.path.mkdir()
+    plan = open_plan(config, review_files, lambda line: None)
+    adverse = AdverseEvents(review_files.adverse_events, [], print)
+    review = BlindReview(plan, review_files, config.review, load_rubric(), "Do you agree?", adverse)
+    review.agree("e01")
+    given: dict[str, Any] = {"choice": "left", "ratings": {}, "safety": {}, "seconds": 9.0}
+    for shown in review.raters["e01"].shown:
+        review.answer("e01", shown, {**given, "comment": f"about {review.item(shown).prompt[0]['content']}"})
+    review.close()
+    said: list[str] = []
+    remove(context(files, id_file(tmp_path, GONE), said))
+    assert any("review by experts: " in line and "with all answers to them" in line for line in said)
+    for path in (files.path, review_files.path):
+        words = words_of(path)
+        assert [client for client in CLIENTS if text_of(client) in words] == [0, 3]
 
 
 def test_records_and_card_are_made_anew(files: AnnotationDir, tmp_path: Path) -> None:
