@@ -43,7 +43,7 @@ class PageViews:
         options = self._review.options
         shared = {"title": options.title, "root": root, "contact": options.contact, "status": status}
         shared |= {"support": self.support, "limit": MOST_CHARACTERS}
-        return self._templates.get_template(f"{name}.html").render(**shared, **about)
+        return self._templates.get_template(f"{name}.html.jinja").render(**shared, **about)
 
     @cached_property
     def support(self) -> Markup:

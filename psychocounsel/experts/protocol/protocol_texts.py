@@ -26,7 +26,7 @@ def document(name: str, config: Any, per_expert: int | None = None) -> str:
     overlap = options["overlap"] or experts
     about = {"experts": experts, "overlap": overlap, "version": __version__, "data": settings["data"]}
     about["per_expert"] = per_expert or round(options["items"] * overlap / experts * (1 + options["repeats"]))
-    return environment.get_template(f"{name}.md").render(review=options, **about)
+    return environment.get_template(f"{name}.md.jinja").render(review=options, **about)
 
 
 def write_protocol(folder: Path, config: Any) -> list[str]:
@@ -65,7 +65,7 @@ def support_text(config: Any) -> str:
     """
     given = config.review.support
     if given is None:
-        return (_TEMPLATES / "support.md").read_text()
+        return (_TEMPLATES / "support.md.jinja").read_text()
     return _text(given, "review.support") if given.endswith((".md", ".txt")) else str(given)
 
 
