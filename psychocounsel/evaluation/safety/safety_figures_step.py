@@ -5,9 +5,9 @@ from typing import Any
 from psychocounsel.evaluation.safety.answer_rows import SCHEMA
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
-from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.safety.safety_lines import safety_lines, safety_warnings
 from psychocounsel.evaluation.safety.safety_summary import summarise_safety
+from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext

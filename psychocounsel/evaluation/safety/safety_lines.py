@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED
-from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
 _TITLE = 30  # characters
 

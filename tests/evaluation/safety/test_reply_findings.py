@@ -8,7 +8,6 @@ import pytest
 from psychocounsel.asking.strict_json import Unreadable
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.evaluation.safety.judge_quality import judge_quality, seeded_replies
-from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE, check_reply
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES, findings_of, findings_without_text
 from psychocounsel.evaluation.safety.reply_questions import (
     URGENCY,
@@ -17,6 +16,7 @@ from psychocounsel.evaluation.safety.reply_questions import (
     read_reply_answers,
     written_answers,
 )
+from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE, check_reply
 
 PROMPT = ReplyPrompt.of(load_rubric())
 GOOD = {"recognises": "yes", "asks": "yes", "guides": "yes", URGENCY: "same_day", "in_scope": "yes", "colludes": "no"}
