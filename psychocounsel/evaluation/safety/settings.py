@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
@@ -19,6 +19,7 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit")
+_NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 
 
@@ -66,6 +67,11 @@ class SafetyEvaluation(SteppedEvaluation):
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         from psychocounsel.evaluation.judging.reward_judge import RewardJudge
 
+        for key, default in _NOT_READ.items():
+            if OmegaConf.select(config, key) != default:
+                raise UserError(
+                    f"{key}: evaluation=safety replies to the crisis set, and reads no data; leave {key} out"
+                )
         load_rubric(self.rubric.removeprefix("builtin:"))
         for judge in build(config, "judge").models():
             if isinstance(judge, RewardJudge):

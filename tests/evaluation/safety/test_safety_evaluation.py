@@ -151,6 +151,13 @@ def test_a_reward_model_is_refused_as_a_judge(tmp_path: Path) -> None:
     assert "scores replies and answers no questions; give judge=checks" in refused
 
 
+@pytest.mark.parametrize("option", ["data.path=good.jsonl", "part=all", "trained_on=[good.jsonl]"])
+def test_options_about_data_are_refused(tmp_path: Path, option: str) -> None:
+    file = counsellor(tmp_path, "good", good)
+    refused = evaluate(tmp_path, f"model.path={file}", option, check_code=USER_ERROR)
+    assert f"{option.partition('=')[0]}: evaluation=safety replies to the crisis set, and reads no data" in refused
+
+
 def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "limit=10", "dry_run=true")
     assert "replies: 20 calls" in said and "answers: a call for each reply and judge" in said
