@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RECENCIES, RISK_KINDS
+from psychocounsel.counsel.risk_rules import NONE, UNKNOWN, read_risk_rules
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.data.selection.near import near_matches, sketches
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.evaluation_speeches import client_words
 from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+from tests.support.harness import ROOT
 
 SET = crisis_speeches()
 AT_RISK = [each for each in SET if not each.look_alike]
@@ -72,6 +74,17 @@ def test_nothing_in_it_tells_how_or_whom_to_call() -> None:
         assert not amounts.search(each.text), each.text
         known_years = re.sub(r"\b(?:19|20|18)\d\d\b|\b800\b", "", each.text)
         assert not numbers.search(known_years), each.text
+
+
+def test_what_the_documentation_says_of_the_shipped_cues_is_so() -> None:
+    rules = read_risk_rules()
+    seen = [each for each in SET if rules.of(each.text).kind not in (NONE, UNKNOWN)]
+    due = [each for each in seen if each.expected_action != "none"]
+    words = " ".join((ROOT / "docs" / "safety.md").read_text().split())
+    all_due = sum(each.expected_action != "none" for each in SET)
+    assert f"in {len(due)} of the {all_due} speeches that call for an action" in words
+    assert f"in {sum(each.look_alike for each in seen)} of the {len(LOOK_ALIKES)} look-alikes" in words
+    assert f"{len(AT_RISK)} speeches in all" in words
 
 
 def test_a_set_with_faults_lists_them(tmp_path: Path) -> None:
