@@ -150,11 +150,11 @@ def _sources(config: DictConfig) -> Iterator[Path]:
         yield from source.files(path) or ()
 
 
-def replies_to_ask(context: StepContext[EvaluationDir]) -> list[str]:
-    """Lines of a dry run about the step `replies`; it writes the draft's speeches."""
+def replies_to_ask(context: StepContext[EvaluationDir], speeches: Any = None) -> list[str]:
+    """Lines of a dry run about the step `replies`; it writes the draft's speeches, by default those of `data`."""
     from psychocounsel.evaluation.contestants import step
 
-    step.write_speeches(context)
+    step.write_speeches(context, speeches or step.evaluation_speeches)
     return step.estimate(context).lines("replies")
 
 

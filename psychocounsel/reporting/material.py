@@ -32,7 +32,7 @@ class RunMaterial:
     Attributes:
         title: tells it from all others of the report: its swept keys, or its folder.
         kind: TRAINING, EVALUATION, ANNOTATION, AUDIT or OTHER.
-        what: the algorithm of a training, the evaluation's name of an evaluation (reward, winrate, health, external), else "".
+        what: the algorithm of a training, the evaluation's name of an evaluation (reward, winrate, health, safety, ...), else "".
         status: finished, running, stopped, failed, damaged, `not run`.
         config: plain dictionaries and lists; {} where there is none. settings: the keys whose values differ between the runs of
             the report, dotted, as text; the seed is apart in `seed`.

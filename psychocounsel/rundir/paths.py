@@ -161,6 +161,7 @@ class EvaluationDir(StepsDir):
         self.verdicts = path / "verdicts.parquet"  # what judges said of each pair of replies, in both orders
         self.exams = path / "exams.parquet"  # evaluation=external: every contestant's answer to every item
         self.ratings = path / "ratings.parquet"  # evaluation=external: what judges said of replies by criteria
+        self.safety_answers = path / "safety_answers.parquet"  # evaluation=safety: what judges said of each reply
         self.ability = path / "ability.json"  # evaluation=external: what lm-eval measured, document by document
         self.figures = path / "figures.json"  # every figure with its interval, for `report`
         self.shards = path / "shards"  # run directories of the jobs that share the work

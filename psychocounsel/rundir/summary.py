@@ -10,7 +10,10 @@ from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
 
-_SMALLER = re.compile(r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded|reward_drop)(_low|_high)?")
+_SMALLER = re.compile(
+    r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded|reward_drop|missed|under_triage|over_escalation|hard_flags)"
+    r"(_low|_high)?"
+)
 _LARGER = re.compile(
     r"(accuracy|auc|margin|win_rate|reward|reward_mean|reward_(?!std).+|accuracy_.+|pairs)(_low|_high)?"
 )

@@ -7,7 +7,6 @@ An answer holds a quotation, a reason and a rating for each principle:
 Jointly rated replies stand under `reply_1`, `reply_2` and so on, each with such an object.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from psychocounsel.asking.strict_json import Unreadable, check_keys, json_object
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 
 NOT_APPLICABLE = "not applicable"
-ABSENT = "absent"  # the quotation where something is missing in the reply
 KEYS = ("quote", "reason", "rating")  # in the order in which they are written: evidence before the number
 
 
@@ -85,27 +83,3 @@ def _rating(value: Any, where: str) -> int | None:
     if value not in RATINGS:
         raise Unreadable(f"{where}: its rating is not from {RATINGS[0]} to {RATINGS[-1]}")
     return value
-
-
-_MARKS = str.maketrans("\u2018\u2019\u201c\u201d\u00ab\u00bb\u2013\u2014\u00a0", '\'\'""""-- ')
-
-
-def stands_in(quote: str, reply: str) -> bool:
-    """Whether a quotation stands in the reply, letter by letter but for case, spacing and the shape of marks and dashes.
-
-    Parts around an ellipsis must stand there in this order. `absent` quotes nothing, which is always true.
-    """
-    if _plain(quote) == ABSENT:
-        return True
-    place, text = 0, _plain(reply)
-    parts = [part for each in re.split(r"\.\.\.|\u2026", quote) if (part := _plain(each).strip(" \"'"))]
-    for part in parts:
-        found = text.find(part.rstrip(".,;:"), place)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return bool(parts)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.translate(_MARKS).casefold().split()).strip("\"' .")

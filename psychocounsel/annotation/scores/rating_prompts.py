@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.scores.rating_answers import ABSENT, NOT_APPLICABLE, answer_schema, reply_key
+from psychocounsel.annotation.scores.rating_answers import NOT_APPLICABLE, answer_schema, reply_key
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.quotations import ABSENT
 from psychocounsel.counsel.rubric.rubric_folder import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric.rubric_text import PARTS, prompt_text
 

@@ -13,11 +13,12 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from psychocounsel.annotation.scores.rating_answers import ABSENT, Judgement, Judgements, reply_key
+from psychocounsel.annotation.scores.rating_answers import Judgement, Judgements, reply_key
 from psychocounsel.annotation.scores.rating_asks import RatingAsk
 from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import RATINGS
+from psychocounsel.counsel.quotations import ABSENT
 from psychocounsel.errors import UserError
 
 WARNING = "a demonstration: plain rules of a reply's surface, no judgement of it"

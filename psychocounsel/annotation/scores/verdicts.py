@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psychocounsel.annotation.scores.rating_answers import ABSENT, Judgements, read_answer, stands_in
+from psychocounsel.annotation.scores.rating_answers import Judgements, read_answer
 from psychocounsel.annotation.scores.rating_asks import RatingAsk
 from psychocounsel.annotation.scores.vote_table import RATED
 from psychocounsel.asking.language_model import REFUSED, TEXT
 from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.asking.strict_json import Unreadable
+from psychocounsel.counsel.quotations import ABSENT, stands_in
 
 Verdict = list[Judgements] | None  # None: a refusal in prose, which is an answer and is not asked anew
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from omegaconf import DictConfig
 
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
@@ -69,14 +70,17 @@ class Reply:
     outcome: str | None = None
 
 
-def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+Speeches = Callable[[DictConfig, Callable[[str], None]], Sequence[Row]]
+
+
+def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> dict[str, Any]:
     """Choose the speeches, ask for the replies that are not bought yet, and write both tables.
 
     Raises:
         BudgetSpent: if the budget ends before the replies do; the journal keeps what was bought.
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
-    write_speeches(context)
+    write_speeches(context, speeches)
     models = build(context.config, "contestants").models()
     with closing(Answers(context.files.answers, context.shard)) as answers:
         asks = [(each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None]
@@ -96,11 +100,11 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
 
-def write_speeches(context: StepContext[EvaluationDir]) -> None:
-    """Choose the speeches and write speeches.parquet."""
+def write_speeches(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> None:
+    """Choose the speeches and write speeches.parquet; `speeches` gives their rows, ordered by id."""
     with written(context.files.speeches, SPEECHES) as add:
         index, count = context.shard
-        for speech in evaluation_speeches(context.config, context.say)[index::count]:
+        for speech in speeches(context.config, context.say)[index::count]:
             add(speech)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.evaluation.health.reply_health import FIGURES, HIGHER, NEITHER, Health
+from psychocounsel.evaluation.health.reply_health import FIGURES, HIGHER, NEITHER, Figure, Health
 from psychocounsel.evaluation.health.thresholds import LIMITS
 from psychocounsel.metrics.stats import mean_intervals
 
@@ -14,22 +14,22 @@ BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
 KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
 
 
-def means(replies: ByPrompt) -> dict[str, dict[str, Any]]:
+def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
     """The mean of each figure with its interval (95 %, by prompt): `mean`, `low`, `high`, `prompts`, `replies`.
 
     A prompt's value is the mean over its replies for which the figure can be told; a prompt without one is left out. All but
     counts are None where no prompt is left, and the interval is where there is one prompt.
     """
     found = {}
-    for name in FIGURES:
+    for name, figure in figures.items():
         values = _by_prompt(replies, name)
-        mean, low, high = _interval(np.array(list(values.values()))[:, None], (FIGURES[name].share,))[0]
+        mean, low, high = _interval(np.array(list(values.values()))[:, None], (figure.share,))[0]
         told = sum(each[name] is not None for some in replies.values() for each in some)
         found[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": told}
     return found
 
 
-def compare(mine: ByPrompt, base: ByPrompt) -> dict[str, dict[str, Any]]:
+def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
     """`mine` less `base`, on prompts for which both are told, for each figure: `mine`, `base` (means over these prompts),
     `difference` with its interval (`low`, `high`), `prompts`, and `verdict`.
 
@@ -37,7 +37,7 @@ def compare(mine: ByPrompt, base: ByPrompt) -> dict[str, dict[str, Any]]:
     better. Intervals are 95 % percentiles of a bootstrap over prompts, each on its own: none is widened for how many there are.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, figure in FIGURES.items():
+    for name, figure in figures.items():
         sides = [_by_prompt(each, name) for each in (mine, base)]
         shared = [prompt for prompt in sides[0] if prompt in sides[1]]
         values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)

@@ -12,11 +12,11 @@ from psychocounsel.annotation.scores.rating_answers import (
     answer_schema,
     read_answer,
     reply_key,
-    stands_in,
 )
 from psychocounsel.annotation.scores.rating_prompts import principle_order
 from psychocounsel.asking.strict_json import Unreadable
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.quotations import stands_in
 from tests.support.scripted_annotator import judgements
 
 GOOD = judgements([1, 2, 3, 4, 5, "not applicable", 5], "how lonely")

@@ -12,6 +12,7 @@ from psychocounsel.studies.tables.figures import TableFigure, is_share, of_setti
 
 _COMPARABLE = ("eval/accuracy", "eval/win_rate", "eval/reward")
 _OF_EVALUATIONS = {"reward": "accuracy", "winrate": "win_rate", "health": "limits_exceeded", "external": "accuracy"}
+_OF_EVALUATIONS |= {"safety": "missed"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""safety_answers.parquet: a row for each judge and reply, or why there is no answer; seeded replies stand there, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from psychocounsel.asking.answers import Outcome
+from psychocounsel.asking.language_model import FAILED, REFUSED
+from psychocounsel.counsel.principles import SAFETY_QUESTIONS
+from psychocounsel.counsel.quotations import stands_in
+from psychocounsel.evaluation.safety.reply_questions import URGENCY, ReplyAnswers
+from psychocounsel.steps.tables import Row
+
+SEEDED = "seeded"  # the setting of replies with planted faults
+QUESTIONS = (*SAFETY_QUESTIONS, "gives_method", "claims_human", URGENCY)
+_REPLY = ("speech", "setting", "seed", "length_limit", "sample", "reply")
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("setting", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("length_limit", pa.int64()),
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("judge", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        *(pa.field(f"{name}_{kind}", pa.string()) for name in QUESTIONS for kind in ("answer", "quote")),
+        pa.field("quotes_found", pa.int64()),
+        pa.field("attempts", pa.int64()),
+        pa.field("prompt_version", pa.string()),
+    ]
+)
+
+
+def answer_row(
+    reply: Mapping[str, object],
+    text: str,
+    judge: str,
+    outcome: Outcome[ReplyAnswers] | str | None,
+    version: str,
+) -> Row:
+    """The row of a judge and a reply; `outcome` is a word where nobody was asked, and None where no answer has come yet.
+
+    `quotes_found`: how many of the quotations stand in the reply, letter by letter.
+    """
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {name: reply[name] for name in _REPLY} | {"judge": judge, "prompt_version": version}
+    if outcome is None:
+        return row | {"outcome": FAILED}
+    if isinstance(outcome, str):
+        return row | {"outcome": outcome}
+    row |= {"outcome": outcome.outcome, "model": outcome.answer.model, "attempts": outcome.attempts}
+    if outcome.value is None:
+        return row | ({"outcome": REFUSED} if outcome.outcome == "text" else {})
+    for name, given in outcome.value.items():
+        row |= {f"{name}_answer": given.answer, f"{name}_quote": given.quote}
+    return row | {"quotes_found": sum(stands_in(given.quote, text) for given in outcome.value.values())}
+
+
+def answers_in(row: Row) -> dict[str, str] | None:
+    """The judge's answers by question; None where there are none."""
+    given = {name: row[f"{name}_answer"] for name in QUESTIONS}
+    return None if any(value is None for value in given.values()) else given

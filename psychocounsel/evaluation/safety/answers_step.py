@@ -1,0 +1,138 @@
+"""The step `answers` of `evaluation=safety`: judges answer the questions about each reply, and about the seeded ones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from psychocounsel.asking.answers import Answers, Outcome, answer_key
+from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, TEXT, Ask, LanguageModel
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.evaluation.safety.answer_rows import SCHEMA, SEEDED, answer_row
+from psychocounsel.evaluation.safety.judge_quality import seeded_replies
+from psychocounsel.evaluation.safety.reply_questions import ReplyPrompt, SafetyAsk, read_reply_answers
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import Row, by_speech, joined, written
+
+_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a judge is asked about a reply; without an `ask` the judge does not speak the language."""
+
+    reply: Row
+    judge: LanguageModel
+    ask: SafetyAsk | None
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Ask the judges for answers that the journal lacks, then write safety_answers.parquet.
+
+    Raises:
+        BudgetSpent: if the budget ends before the answers do; the journal keeps what was bought.
+        UserError: for a wrong key, address or rubric, or if no server is left.
+    """
+    config, prompt, judges = context.config, prompt_of(context), build(context.config, "judge").models()
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        asks = list(_asks(_calls(context, prompt, judges)))
+        budget = buy(
+            asks,
+            answers,
+            config.budget,
+            models=judges,
+            key="judge",
+            read=read_reply_answers,
+            retries=config.evaluation.retries,
+            count=len(asks),
+            bar=context.bar,
+            what="answers",
+        )
+        outcomes = _write(context, prompt, judges, answers)
+    for name, counts in outcomes.items():
+        odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
+        if odd:
+            context.say(f"judge {name}: no answers about replies: {odd}; they are in no figure")
+    failed = sum(counts[FAILED] for counts in outcomes.values())
+    if failed:
+        context.say(f"{failed:,} answers failed; the same command with steps=[answers,figures] asks for them again")
+    counted = {name: dict(counts) for name, counts in outcomes.items()}
+    return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
+
+
+def prompt_of(context: StepContext[EvaluationDir]) -> ReplyPrompt:
+    """What judges are asked by the configuration's rubric."""
+    return ReplyPrompt.of(load_rubric(context.config.evaluation.rubric.removeprefix("builtin:")))
+
+
+def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
+    """Lines of a dry run, about replies that are there."""
+    judges = build(context.config, "judge").models()
+    with closing(Answers(context.files.answers)) as answers:
+        asks = _asks(_calls(context, prompt_of(context), judges))
+        return Estimate.of(asks, answers).lines("answers")
+
+
+def seeded_rows() -> Iterator[tuple[Row, Row]]:
+    """Speech and reply of each seeded reply, as rows of the tables."""
+    for number, each in enumerate(seeded_replies()):
+        identity = f"{SEEDED}-{number:03d}"
+        speech = {
+            "speech": identity,
+            "messages": json.dumps([{"role": "user", "content": each.speech}]),
+            "language": "en",
+        }
+        reply = {"setting": SEEDED, "seed": 0, "length_limit": None, "sample": 0, "reply": identity, "text": each.reply}
+        yield speech, {"speech": identity, **reply}
+
+
+def _calls(context: StepContext[EvaluationDir], prompt: ReplyPrompt, judges: list[LanguageModel]) -> Iterator[_Call]:
+    for speech, reply in _replies(context):
+        for judge in judges:
+            ask = None
+            if judge.language in (None, speech["language"]):
+                messages = json.loads(speech["messages"])
+                ask = prompt.ask(speech["speech"], messages, reply["text"], context.config.evaluation.seed)
+            yield _Call(reply, judge, ask)
+
+
+def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
+    """Speech and reply of all replies with a text; a shard leaves the seeded ones to the whole."""
+    speeches = by_speech(context.files.speeches, ("messages", "language"))
+    for (speech,), replies in joined(speeches, by_speech(context.files.replies, _REPLY)):
+        yield from ((speech, reply) for reply in replies if reply["text"])
+    if context.config.share is None:
+        yield from seeded_rows()
+
+
+def _asks(calls: Iterator[_Call]) -> Iterator[tuple[LanguageModel, Ask]]:
+    """Each call once: two contestants may have written the same text."""
+    seen = set[str]()
+    for call in calls:
+        if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
+            seen.add(key)
+            yield call.judge, call.ask
+
+
+def _write(
+    context: StepContext[EvaluationDir], prompt: ReplyPrompt, judges: list[LanguageModel], answers: Answers
+) -> dict[str, Counter[str]]:
+    outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judges}
+    with written(context.files.safety_answers, SCHEMA) as add:
+        for call in _calls(context, prompt, judges):
+            outcome: Outcome[Any] | str | None = OTHER_LANGUAGE
+            if call.ask is not None:
+                found = answers.settled(call.judge, call.ask, read_reply_answers, context.config.evaluation.retries)
+                outcome = found if isinstance(found, Outcome) else None
+            row = answer_row(call.reply, call.reply["text"], call.judge.name, outcome, prompt.version)
+            add(row)
+            outcomes[call.judge.name][row["outcome"]] += 1
+    return outcomes

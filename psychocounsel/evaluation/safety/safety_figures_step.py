@@ -1,0 +1,36 @@
+"""The step `figures` of `evaluation=safety`: from the tables to figures.json."""
+
+from typing import Any
+
+from psychocounsel.evaluation.safety.answer_rows import SCHEMA
+from psychocounsel.evaluation.safety.answers_step import prompt_of
+from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+from psychocounsel.evaluation.safety.safety_lines import safety_lines, safety_warnings
+from psychocounsel.evaluation.safety.safety_summary import summarise_safety
+from psychocounsel.evaluation.safety.word_checks import Checks
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import rows_of
+from psychocounsel.storage.files import write_json
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Measure, write figures.json and say the table; the metrics are those of the evaluated setting, by the first judge."""
+    files, config = context.files, context.config
+    setting = build(config, "contestants").settings[0]
+    judges = build(config, "judge").models()
+    replies = rows_of(files.replies, ["speech", "setting", "outcome", "text"])
+    answers = rows_of(files.safety_answers, SCHEMA.names)
+    known = {each.speech: each for each in crisis_speeches()}
+    summary = summarise_safety(replies, answers, known, prompt_of(context).flow, setting)
+    by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
+    warnings = [*safety_warnings(summary, by_checks)]
+    write_json(files.figures, {"evaluation": "safety", "model": setting, **summary, "warnings": warnings})
+    for line in safety_lines(summary, by_checks):
+        context.say(line)
+    found = summary["judges"].get(judges[0].name, {}).get("settings", {}).get(setting)
+    if found is None:
+        return {"metrics": {}}
+    told = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
+    return {"metrics": {**told, "hard_flags": sum(map(len, found["hard"].values()))}}

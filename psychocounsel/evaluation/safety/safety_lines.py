@@ -1,0 +1,82 @@
+"""What a user sees of safety: figures as lines of text, no text of a reply."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED
+from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
+
+_TITLE = 30  # characters
+
+
+def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[str]:
+    """The lines of what `summarise_safety` returned; `by_checks` are the judges that are checks and no model."""
+    for judge, found in summary["judges"].items():
+        yield f"judge {judge}" + (": plain checks of words, no judgement" if judge in by_checks else "")
+        for name, setting in found["settings"].items():
+            yield f"{name}: {setting['replies']} replies to {setting['speeches']} speeches"
+            if not found["against"]:
+                yield from _alone(setting["figures"])
+        for other, compared in found["against"].items():
+            yield from _against(other, compared)
+        yield from _flags(found["settings"])
+        yield from _quality(found["quality"])
+        if judge in by_checks:
+            yield "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+    yield from safety_warnings(summary, by_checks)
+
+
+def safety_warnings(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[str]:
+    """Lines that every reader of the figures must see."""
+    yield f"warning: {NOT_VALIDATED}; figures hold for this set, not for clients"
+    for judge in summary["judges"]:
+        if judge in by_checks:
+            yield f"warning: judge {judge} sees words and understands nothing; its figures are no ground for using a model"
+
+
+def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
+    for name, each in figures.items():
+        if each["mean"] is not None:
+            yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{_share(each['mean'])}{_interval(each)}, n = {each['prompts']}"
+
+
+def _against(other: str, compared: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  {'':<{_TITLE}}{'model':>8}{'base':>9}  difference from {other} (95 %, by speech)"
+    for name, each in compared.items():
+        if each["difference"] is None:
+            continue
+        sides = f"{_share(each['mine']):>8} {_share(each['base']):>8}"
+        change = f"{100 * each['difference']:+.1f}{_interval(each, True)}"
+        yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{sides}  {change:<26}{each['verdict']}, n = {each['prompts']}"
+
+
+def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, setting in settings.items():
+        for figure, rows in setting["hard"].items():
+            if rows:
+                yield f"  {name}: {len(rows)} replies flagged: {SAFETY_FIGURES[figure].title}; read them before anything else"
+
+
+def _quality(quality: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  {'planted faults':<{_TITLE}}{'sensitivity':<28}specificity"
+    for name, each in quality.items():
+        cells = [_of(each[kind]) for kind in ("sensitivity", "specificity")]
+        yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{cells[0]:<28}{cells[1]}"
+
+
+def _of(share: Mapping[str, Any]) -> str:
+    if not share["of"]:
+        return "none planted"
+    return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(found: Mapping[str, Any], signed: bool = False) -> str:
+    if found["low"] is None:
+        return ""
+    sign = "+" if signed else ""
+    return f" ({100 * found['low']:{sign}.1f} to {100 * found['high']:{sign}.1f})"

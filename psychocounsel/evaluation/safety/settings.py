@@ -1,0 +1,97 @@
+"""`evaluation=safety`: whether replies to speeches at risk notice the risk, guide to help in time, and do no harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of, replies_to_ask
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+
+_READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit")
+_NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
+_READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
+
+
+def _output(files: EvaluationDir, step: str) -> Path:
+    return {"replies": files.replies, "answers": files.safety_answers, "figures": files.figures}[step]
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    return models_of(config, {"replies": ("contestants",), "answers": ("judge",)}.get(step, ()))
+
+
+@dataclass(kw_only=True)
+class SafetyEvaluation(SteppedEvaluation):
+    """Single replies to the crisis set; docs/safety.md explains every figure.
+
+    Attributes:
+        rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
+        retries: of an answer that cannot be read.
+        seed: of the judges' random numbers.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
+    metric: ClassVar[str] = "missed"
+    course: ClassVar[Course[EvaluationDir]] = Course(
+        steps=("replies", "answers", "figures"),
+        modules={
+            "replies": "psychocounsel.evaluation.safety.replies_step",
+            "answers": "psychocounsel.evaluation.safety.answers_step",
+            "figures": "psychocounsel.evaluation.safety.safety_figures_step",
+        },
+        reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ()},
+        output=_output,
+        models=_models,
+        sources=lambda config: {},
+        redone=("figures",),
+        answering=("contestants", "judge"),
+        code={"figures": ("evaluation/safety/*.py", "evaluation/safety/*.yaml", *COMPUTED_BY)},
+    )
+
+    name: str = "safety"
+    rubric: str = "builtin:en"
+    retries: int = option(2, at_least=0, at_most=20)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+
+        for key, default in _NOT_READ.items():
+            if OmegaConf.select(config, key) != default:
+                raise UserError(
+                    f"{key}: evaluation=safety replies to the crisis set, and reads no data; leave {key} out"
+                )
+        load_rubric(self.rubric.removeprefix("builtin:"))
+        for judge in build(config, "judge").models():
+            if isinstance(judge, RewardJudge):
+                raise UserError(
+                    f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
+                    "judge=local_vllm"
+                )
+        super().prepare(config, run_dir)
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+
+        return ("hard_flags", *SAFETY_FIGURES)
+
+    def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        from psychocounsel.evaluation.safety import answers_step, replies_step
+
+        lines = replies_to_ask(context, replies_step.set_speeches) if "replies" in due else []
+        if "answers" not in due:
+            return lines
+        if "replies" in due:
+            return [*lines, "answers: a call for each reply and judge, and for each of the seeded replies"]
+        return [*lines, *answers_step.to_ask(context)]
