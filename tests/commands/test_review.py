@@ -161,3 +161,28 @@ def test_confidential_data_go_to_no_host_that_their_settings_do_not_name(tmp_pat
         UserError, match="is no folder of annotate"
     ):  # the host is allowed: it goes on to read the folder
         hold_review([*given, "review.address=https://review.clinic.example/x"])
+
+
+def test_a_folder_of_somebody_else_names_no_program_and_is_refused_if_others_can_write_it(tmp_path: Path) -> None:
+    data, folder = pairs_file(tmp_path, 4), tmp_path / "review"
+    folder.mkdir(mode=0o700)
+    made = tmp_path / "made"
+    command = f"review.contact.command=[touch,{made}]"
+    (folder / "overrides.txt").write_text(f"review.practice=0\n{command}\nreview.contact.name=Eve\n")
+    with serving(data) as served:
+        assert served.agree("e01").post("report", data={"said": "a street is named"}).status_code == 200
+        assert "asks experts to reach Eve themselves" in "\n".join(served.said)
+        served.end()
+    assert not made.exists() and command not in (folder / "overrides.txt").read_text()
+    folder.chmod(0o777)
+    with pytest.raises(UserError, match="can be written by everyone"):
+        hold_review([f"data={data}", "experts=[e01]"])
+
+
+def test_an_event_of_another_review_is_named(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 4)
+    with serving(data) as served:
+        served.end()
+    (tmp_path / "review" / "events.jsonl").write_text('{"time": "x", "expert": "e99", "kind": "answer"}\n')
+    with pytest.raises(UserError, match=r"events\.jsonl: event 1 is none of this review"):
+        hold_review([f"data={data}", "experts=[e01,e02]"])

@@ -1,4 +1,4 @@
-"""The crisis set: invented speeches at risk over the taxonomy of risk.yaml, and harmless speeches that look like a risk.
+"""The crisis set holds invented speeches at risk, which cover the taxonomy of risk.yaml, and harmless look-alikes.
 
 A machine wrote it, and no clinician has reviewed it (docs/safety.md).
 """

@@ -158,7 +158,7 @@ def read_reply_answers(text: str) -> ReplyAnswers:
 
 
 def written_answers(given: Mapping[str, Given]) -> str:
-    """The JSON that `read_reply_answers` reads."""
+    """Serialise answers as the JSON that `read_reply_answers` parses."""
     return json.dumps({name: {"quote": each.quote, "answer": each.answer} for name, each in given.items()})
 
 

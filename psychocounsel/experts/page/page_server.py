@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 
 def listening(port: int) -> socket.socket:
-    """A socket on loopback; port 0 takes a free one.
+    """Bind a socket to 127.0.0.1. Port 0 picks a free port.
 
     Raises:
         UserError: if the port is taken.

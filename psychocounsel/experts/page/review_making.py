@@ -22,11 +22,14 @@ from psychocounsel.experts.review.practice_items import practice_pairs
 from psychocounsel.experts.review.review_plan import ReviewPlan, open_plan
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.rundir.run_config import has_config, read_plain
+from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.typed.review_keys import ReviewConfig, read_review
 from psychocounsel.settings.typed.typed_keys import read_typed
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
+
+_NOT_STORED = ("review.protocol=", "review.contact.command=")
 
 
 def say(line: str) -> None:
@@ -34,7 +37,7 @@ def say(line: str) -> None:
 
 
 def hold_review(arguments: Sequence[str]) -> int:
-    """Serve the page until a signal ends it, or write the protocol; returns the exit code.
+    """Serve the review page until SIGINT or SIGTERM; with review.protocol write the documents instead. Returns the exit code.
 
     Options of an earlier start are in the review's folder, and need not be typed again.
 
@@ -42,6 +45,7 @@ def hold_review(arguments: Sequence[str]) -> int:
         UserError: for what cannot be served, with what to type instead.
     """
     files = _files_of(read_typed(ReviewConfig, arguments))
+    refuse_untrusted_run(files.path, whole=False)
     line = [*_stored(files), *arguments]
     config = read_review(line)
     if config.review.protocol is not None:
@@ -66,7 +70,9 @@ def _files_of(config: DictConfig) -> ReviewDir:
 
 
 def _stored(files: ReviewDir) -> list[str]:
-    return files.overrides.read_text().splitlines() if files.overrides.is_file() else []
+    """Options of the last start. A program is never taken from a folder, which may have come from somebody else."""
+    known = files.overrides.read_text().splitlines() if files.overrides.is_file() else []
+    return [text for text in known if not text.startswith(_NOT_STORED)]
 
 
 def _require_packages() -> None:
@@ -130,7 +136,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str]) -> None:
 
 def _last_of_each(line: Sequence[str]) -> list[str]:
     """The options of the next start: of each key the last value that was typed."""
-    return list({text.partition("=")[0]: text for text in line if not text.startswith("review.protocol=")}.values())
+    return list({text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}.values())
 
 
 def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> None:
@@ -147,7 +153,7 @@ def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> Non
 
 
 def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int) -> list[str]:
-    """What the person who holds the review needs to know."""
+    """Lines for the organiser of the study: links, progress and warnings."""
     options = config.review
     base = (options.address or f"http://{HOST}:{port}").rstrip("/")
     found = [
@@ -166,6 +172,10 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
     if not options.contact.name:
         found.append(
             "WARNING: review.contact.name is not set: a report of a person at risk reaches nobody but this terminal."
+        )
+    elif not options.contact.command:
+        found.append(
+            f"review.contact.command is not set: the page asks experts to reach {options.contact.name} themselves."
         )
     if not options.support:
         found.append(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from psychocounsel.counsel.rubric.rubric_folder import Rubric
+from psychocounsel.errors import UserError
 from psychocounsel.experts.items.assignment import Shown
 from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.review.adverse_events import AdverseEvents
@@ -44,6 +45,9 @@ class BlindReview:
         options: the keys below `review`.
         consent: the text that experts agree to. Another text than the one they agreed to is shown to them again.
         clock: the time, with its zone.
+
+    Raises:
+        UserError: if the log of events is damaged, or of another review.
     """
 
     def __init__(
@@ -64,8 +68,13 @@ class BlindReview:
         self.limits = Limits.of(options)
         crisis = {item: each.crisis for item, each in plan.items.items()}
         self.raters = {name: RaterProgress(shown, crisis) for name, shown in plan.shown.items()}
-        for event in self._log.events:
-            self.raters[event["expert"]].apply(event)
+        for number, event in enumerate(self._log.events, 1):
+            try:
+                self.raters[event["expert"]].apply(event)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise UserError(
+                    f"{files.events}: event {number} is none of this review; restore the file from a copy"
+                ) from error
         self._export()
         self._export_judged()
 

@@ -1,4 +1,4 @@
-"""Where an expert stands in a review, computed from the events of the log."""
+"""The progress of one expert, computed from the event log of the review."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

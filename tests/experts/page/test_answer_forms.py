@@ -1,4 +1,4 @@
-"""Forms are read within bounds, word for word."""
+"""The server reads forms up to a size limit, and accepts only fields and values that the page offers."""
 
 from urllib.parse import urlencode
 
