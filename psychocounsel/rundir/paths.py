@@ -162,6 +162,11 @@ class EvaluationDir(StepsDir):
         self.exams = path / "exams.parquet"  # evaluation=external: every contestant's answer to every item
         self.ratings = path / "ratings.parquet"  # evaluation=external: what judges said of replies by criteria
         self.safety_answers = path / "safety_answers.parquet"  # evaluation=safety: what judges said of each reply
+        self.session_turns = path / "session_turns.parquet"  # evaluation=session: each turn of client and counsellor
+        self.session_answers = path / "session_answers.parquet"  # evaluation=session: what judges said of each reply
+        self.flow_answers = path / "flow_answers.parquet"  # evaluation=session: what judges said of whole sessions
+        self.adjudicate = path / "adjudicate.csv"  # evaluation=gate: cases that people are to judge, blind
+        self.adjudication_key = path / "adjudication_key.parquet"  # whose case each is, and what the judge said
         self.ability = path / "ability.json"  # evaluation=external: what lm-eval measured, document by document
         self.figures = path / "figures.json"  # every figure with its interval, for `report`
         self.shards = path / "shards"  # run directories of the jobs that share the work
@@ -169,6 +174,12 @@ class EvaluationDir(StepsDir):
     def shard(self, index: int) -> "EvaluationDir":
         """`RUN/shards/003`: tables of a share of the speeches; the answers are those of the whole."""
         found = EvaluationDir(self.shards / f"{index:03d}")
+        found.answers = self.answers
+        return found
+
+    def part(self, name: str) -> "EvaluationDir":
+        """`RUN/parts/safety`: an evaluation that the gate runs; the answers are those of the gate."""
+        found = EvaluationDir(self.path / "parts" / name)
         found.answers = self.answers
         return found
 
