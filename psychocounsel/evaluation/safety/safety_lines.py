@@ -5,6 +5,7 @@ from typing import Any
 
 from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.swaps.swap_lines import swap_lines
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
 _TITLE = 30  # characters
@@ -21,6 +22,9 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[st
         for other, compared in found["against"].items():
             yield from _against(other, compared)
         yield from _flags(found["settings"])
+        for name, setting in found["settings"].items():
+            if "swaps" in setting:
+                yield from swap_lines(name, setting["swaps"])
         yield from _quality(found["quality"])
         if judge in by_checks:
             yield "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
