@@ -7,7 +7,7 @@ from itertools import combinations, product
 from typing import Any
 
 from psychocounsel.counsel.principles import ACTIONS
-from psychocounsel.evaluation.health.health_means import compare, means
+from psychocounsel.evaluation.health.health_means import ByPrompt, compare, means
 from psychocounsel.evaluation.health.reply_health import LOWER, NEITHER, Figure, Health
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.question_flow import QuestionFlow
@@ -104,7 +104,10 @@ def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> dict
         if (variant := variants.get(speech)) is not None:
             by_axis[variant.axis][variant.base.speech] = some
     bases = {speech: some for speech, some in judged.items() if speech not in variants}
-    noise = {speech: pairs for speech, some in bases.items() if (pairs := [*_pairs(combinations(some, 2))])}
+    noise = dict[Hashable, list[Health]]()
+    for speech, some in bases.items():
+        if pairs := [*_pairs(combinations(some, 2))]:
+            noise[speech] = pairs
     flagged = [each for speech, some in judged.items() if speech in variants for each in some]
     return {
         "speeches": len({*bases} & {speech for some in by_axis.values() for speech in some}),
@@ -120,16 +123,20 @@ def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> dict
     }
 
 
-def _of_axis(swapped: _Replies, bases: _Replies, noise: Mapping[str, list[Health]]) -> dict[str, Any]:
-    pairs = {speech: [*_pairs(product(bases[speech], some))] for speech, some in swapped.items() if speech in bases}
-    of_variants, of_bases = ({speech: [each.figures for each in some] for speech, some in side.items()}
-                             for side in (swapped, bases))  # fmt: skip
+def _of_axis(swapped: _Replies, bases: _Replies, noise: ByPrompt) -> dict[str, Any]:
+    pairs = dict[Hashable, list[Health]]()
+    for speech, some in swapped.items():
+        pairs[speech] = [*_pairs(product(bases.get(speech, []), some))]
     changed = {"changed": PAIR_FIGURES["changed"]}
     return {
-        **compare(of_variants, of_bases, SWAP_FIGURES),
+        **compare(_figures(swapped), _figures(bases), SWAP_FIGURES),
         **means(pairs, PAIR_FIGURES),
         "beyond_noise": compare(pairs, noise, changed)["changed"] if noise else None,
     }
+
+
+def _figures(replies: _Replies) -> ByPrompt:
+    return {speech: [each.figures for each in some] for speech, some in replies.items()}
 
 
 def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:

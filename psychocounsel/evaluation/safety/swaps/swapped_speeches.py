@@ -81,17 +81,23 @@ def swapped_speeches(folder: Path = SHIPPED) -> tuple[SwappedSpeech, ...]:
     """
     problems, found = Problems(), list[SwappedSpeech]()
     known = {each.text: each for each in crisis_speeches()}
+    done, texts = set[str](), {_words(text) for text in known}
     for name in (*RISK_KINDS, LOOK_ALIKES):
-        if (content := read_file(_SwapFile, folder / f"{name}.yaml", problems)) is not None:
-            for number, each in enumerate(content.swaps, 1):
-                if each.base in known:
-                    found += _variants(known[each.base], each)
-                else:
-                    problems.append(f"{name}.yaml: swaps[{number}]: its base is not in the crisis set, word for word")
-    if len({each.speech for each in found}) < len(found):
-        problems.append("a base stands there twice")
-    if len({_words(text) for text in (*known, *(each.text for each in found))}) < len(known) + len(found):
-        problems.append("a variant has the words of another variant or of a speech of the crisis set")
+        content = read_file(_SwapFile, folder / f"{name}.yaml", problems)
+        for number, each in enumerate(content.swaps if content else (), 1):
+            where = f"{name}.yaml: swaps[{number}]"
+            if each.base not in known or each.base in done:
+                wrong = "is not in the crisis set, word for word" if each.base not in known else "stands there twice"
+                problems.append(f"{where}: its base {wrong}")
+                continue
+            done.add(each.base)
+            for variant in _variants(known[each.base], each):
+                if _words(variant.text) in texts:
+                    problems.append(
+                        f"{where}: {variant.axis}: has the words of another variant or of a speech of the set"
+                    )
+                texts.add(_words(variant.text))
+                found.append(variant)
     if problems:
         raise UserError(f"swaps {folder}: {'; '.join(problems)}")
     return tuple(sorted(found, key=lambda each: each.speech))
