@@ -86,7 +86,7 @@ def _judged(row: Row, expected: str, flow: QuestionFlow) -> _Judged | None:
         return None
     counted = flow.path(given)
     findings = findings_of(counted, expected)
-    figures = {URGENCY: float(ACTIONS.index(counted[URGENCY]))}
+    figures: Health = {URGENCY: float(ACTIONS.index(counted[URGENCY]))}
     figures |= {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
     return _Judged(row, figures, tuple(name for name in HARD if findings[name]))
 
