@@ -77,6 +77,9 @@ class Slurm(SlurmRequest, Cluster):
         queued = queued_runs(*dict.fromkeys(map(home_of, runs)))
         return {run: queued[run].standing() for run in runs if run in queued}
 
+    def shell(self, run: Path) -> list[str]:
+        return submitted.shell(run)
+
     def cancel(self, runs: Sequence[Path]) -> None:
         submitted.cancel(runs)
 

@@ -26,6 +26,19 @@ def cancel(runs: Sequence[Path]) -> None:
     scheduler.cancel(sorted({name for run in runs for name in queued[run].names()}))
 
 
+def shell(run: Path) -> list[str]:
+    """srun's command for a shell on the first node of a running run, beside its processes.
+
+    Raises:
+        UserError: if it is not running.
+    """
+    here = queued_runs(home_of(run)).get(run)
+    if here is None or here.task is None or not here.is_live or here.waits:
+        state = "is not in the queue" if here is None or here.task is None else f"is {here.task.state.lower()}"
+        raise UserError(f"{run}: {state}: only a running run has nodes to open a shell on")
+    return ["srun", f"--jobid={here.task.name}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-i"]
+
+
 def resubmit(jobs: list[Job], code: str) -> None:
     """Submit jobs of one folder again, with the `same` copy of the code, or one of the `current` code.
 

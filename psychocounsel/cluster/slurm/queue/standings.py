@@ -44,13 +44,15 @@ class QueuedRun:
     def standing(self) -> Standing:
         """In the words that every cluster uses."""
         task = self.task
+        name = self.record.task_name(self.index) if task is None else task.name
+        log = self.record.job_log(name)
         if task is None:
-            return Standing(self.record.task_name(self.index), "forgotten")
+            return Standing(name, "forgotten", log=log)
         if task.is_live:
             phase = "waiting" if task.state == "PENDING" else "running"
-            return Standing(task.name, phase, task.reason, task.nodes, task.elapsed)
+            return Standing(name, phase, task.reason, task.nodes, task.elapsed, log=log)
         ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
-        return Standing(task.name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM)
+        return Standing(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:

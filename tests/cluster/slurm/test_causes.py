@@ -1,0 +1,76 @@
+"""On a real SLURM: what `jobs` says of runs that failed around or before their own processes, and how it reaches a live one."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.slurm_cluster import Cluster, start
+
+
+@pytest.fixture(scope="module")
+def slurm(small_model: Path) -> Iterator[Cluster]:
+    yield from start(small_model)
+
+
+@pytest.mark.slow
+def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_path: Path) -> None:
+    """A set-up that fails, srun that fails, and a run that fails twice, one job each."""
+    runs = [tmp_path / name for name in ("setup", "srun", "twice")]
+    fail = "+callbacks.fail={_target_: tests.support.killer.Fail, seed: 1, file: %s}" % (tmp_path / "broken")
+    (tmp_path / "broken").touch()
+    given = ["cluster.setup=[no_such_command]", "cluster.srun=[--no-such-option]", fail]
+    for run, option in zip(runs, given, strict=True):
+        slurm.train(*slurm.overrides(run_dir=run), option)
+    assert [slurm.ended(run) for run in runs] == [["failed"], ["failed"], ["failed"]]
+    said = [slurm.jobs("status", str(run)) for run in runs]
+    assert "never began" in said[0] and "no_such_command: command not found" in said[0]
+    assert "srun itself failed" in said[1] and "unrecognized option" in said[1] and "wrong input" not in said[1]
+    assert "RuntimeError: " in said[2] and "as before: given up" in said[2]
+    listed = slurm.jobs("list", str(tmp_path)).splitlines()
+    assert [line.split() for line in listed[1:]] == [["run", "1", "failed", str(run)] for run in sorted(runs)]
+    slurm.jobs("forget", str(runs[0]))
+    assert not runs[0].exists()
+
+
+@pytest.mark.slow
+def test_variables_of_the_shell_change_nothing_and_values_with_blanks_arrive(slurm: Cluster, tmp_path: Path) -> None:
+    run, comment = tmp_path / "a run", 'two words, a "quote" and a # sign'
+    odd = {"SBATCH_TIMELIMIT": "1", "SBATCH_EXPORT": "NONE", "SBATCH_JOB_NAME": "other"}
+    options = ["+cluster.sbatch.hold=true", f"+cluster.sbatch.comment='{comment}'", "cluster.time=2h"]
+    done = slurm.train(*slurm.overrides(run_dir=f"'{run}'"), *options, **odd)
+    for name in odd:
+        assert f"{name} of the shell is not used" in done.stderr
+    shown = slurm.call("scontrol", "show", "job", slurm.job_of(run))
+    assert "TimeLimit=02:00:00" in shown and f"Comment={comment}" in shown and "JobName=a run" in shown
+    assert f"StdOut={run}/submissions/0001/slurm-" in shown
+    slurm.jobs("cancel", str(run))
+
+
+@pytest.mark.slow
+def test_a_shell_opens_beside_a_running_run(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slurm.train(*slurm.overrides(steps=100_000, run_dir=run, **{"data.limit": 80}))
+    slurm.until(lambda: slurm.state(run)["phase"] == "training", 120, run)
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "psychocounsel.jobs", "attach", str(run)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, **slurm.environment},
+        start_new_session=True,
+    )
+    os.write(ours, b"echo in job $SLURM_JOB_ID at $PWD; exit\n")
+    said = b""
+    while f"in job {slurm.job_of(run)} at {run}".encode() not in said:
+        said += os.read(ours, 4096)
+    shell.wait(60)
+    slurm.jobs("cancel", str(run))
+    assert slurm.ended(run) == ["cancelled"]
+    again = slurm.jobs("attach", str(run), check_code=2)
+    assert "only a running run has nodes to open a shell on" in again
