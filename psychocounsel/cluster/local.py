@@ -86,6 +86,8 @@ class Local(Cluster):
 
     def describe(self, jobs: list[Job]) -> str:
         """The jobs, and what their models need on GPUs: of those here, or of eight where there are none."""
+        if jobs[0].config.dry_run == "script":
+            raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
         trained = [
             job.config for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")
         ]

@@ -68,3 +68,16 @@ def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_in
     assert [(run.index, run.run_dir.name) for run in runs_of(tmp_path)] == [(0, "a"), (2, "c")] and not runs[1].exists()
     add_to_table(tmp_path, [(runs[1], ["seed=9"])])
     assert [run.index for run in runs_of(tmp_path)] == [0, 2, 3]
+
+
+def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them(tmp_path: Path) -> None:
+    from psychocounsel.cluster.job import Job
+    from psychocounsel.cluster.slurm.preview.shortages import is_cpu_build, warnings_of
+    from psychocounsel.settings.config import check, compose
+
+    def said(*overrides: str) -> list[str]:
+        return warnings_of([Job("psychocounsel.train", check(compose(["cluster=slurm", *overrides])), tmp_path)])
+
+    assert is_cpu_build()
+    assert said() and said()[0].startswith("warning: torch of this environment is a CPU build")
+    assert not said("cluster.device=cpu") and not said("cluster.python=/opt/python")

@@ -74,3 +74,31 @@ def test_a_shell_opens_beside_a_running_run(slurm: Cluster, tmp_path: Path) -> N
     assert slurm.ended(run) == ["cancelled"]
     again = slurm.jobs("attach", str(run), check_code=2)
     assert "only a running run has nodes to open a shell on" in again
+
+
+@pytest.mark.slow
+def test_what_a_partition_lacks_is_refused_and_a_dry_run_begins_with_the_cost(slurm: Cluster, tmp_path: Path) -> None:
+    for option, message in (
+        ("cluster.nodes=9", "cluster.nodes=9: the default partition has 4 nodes that fit. It has 4 nodes with"),
+        (
+            "cluster.gpus_per_node=64",
+            "cluster.gpus_per_node=64: the default partition has no such node. It has 4 nodes",
+        ),
+        ("cluster.gpu_type=h900", "of type h900: the default partition has no such node"),
+    ):
+        given = [*slurm.overrides(run_dir=tmp_path / "no"), "cluster.gpus_per_node=1", option]
+        assert message in slurm.train(*given, check_code=2).stderr
+    assert not (tmp_path / "no").exists()
+    sweep = ["-m", "seed=1,2,3", "cluster.time=2h", "cluster.max_requeues=4", f"sweep_dir={tmp_path / 'sweep'}"]
+    planned = slurm.train(*slurm.overrides(), *sweep, "dry_run=true").stdout.splitlines()
+    assert (
+        planned[0]
+        == "at most 6 node-hours an attempt; 30 if all 5 attempts are used: requeues (cluster.max_requeues=4)"
+    )
+    shared = next(line for line in planned if line.startswith("all 3 have "))
+    assert "max_steps=4" in shared and "seed" not in shared
+    assert [line.split() for line in planned if " new " in line] == [[str(n), "new", f"seed={n + 1}"] for n in range(3)]
+    assert not any(line.startswith("#SBATCH") for line in planned) and "the batch script: dry_run=script" in planned
+    script = slurm.train(*slurm.overrides(), *sweep, "dry_run=script").stdout
+    assert script.startswith("-- script 1 of 1, for 3 runs\n#!/bin/bash") and "#SBATCH --array=0-2" in script
+    assert not (tmp_path / "sweep").exists()
