@@ -1,7 +1,9 @@
 """On a real SLURM: what `jobs` says of runs that failed around or before their own processes, and how it reaches a live one."""
 
+import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,3 +104,19 @@ def test_what_a_partition_lacks_is_refused_and_a_dry_run_begins_with_the_cost(sl
     script = slurm.train(*slurm.overrides(), *sweep, "dry_run=script").stdout
     assert script.startswith("-- script 1 of 1, for 3 runs\n#!/bin/bash") and "#SBATCH --array=0-2" in script
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_cancel_ends_every_job_that_was_ever_submitted_for_a_run(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slurm.train(*slurm.overrides(run_dir=run), "+cluster.sbatch.hold=true")
+    first = run / "submissions" / "0001"
+    script = first / "job.sbatch"
+    other = slurm.call("sbatch", "--parsable", str(script)).strip()  # as by a shell whose record came later
+    second = run / "submissions" / "0002"
+    shutil.copytree(first, second)
+    record = json.loads((second / "submission.json").read_text())
+    (second / "submission.json").write_text(json.dumps(record | {"jobs": [other]}))
+    assert "cancelled 1 runs" in slurm.jobs("cancel", str(run))
+    for job in (*record["jobs"], other):
+        assert "JobState=CANCELLED" in slurm.call("scontrol", "show", "job", job)

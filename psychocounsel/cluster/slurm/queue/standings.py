@@ -70,6 +70,21 @@ def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
     return result
 
 
+def live_names(*homes: Path) -> dict[Path, list[str]]:
+    """The tasks of every run submitted from `homes` that wait or run, in any of its submissions and segments."""
+    find_lost(homes)
+    records = [record for home in homes for record in read(home)]
+    known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if records else {}
+    found: dict[Path, list[str]] = {}
+    for record in records:
+        for index, runs in enumerate(record.tasks):
+            tasks = (known.get((job, index if record.is_array else None)) for job in record.jobs)
+            names = [task.name for task in tasks if task is not None and task.is_live]
+            for run in runs:
+                found.setdefault(run, []).extend(names)
+    return found
+
+
 def _telling(known: dict[tuple[str, int | None], scheduler.Task], record: Record, index: int) -> scheduler.Task | None:
     """Of a chain's segments the one that lives, or else the last that is known."""
     place = index if record.is_array else None
