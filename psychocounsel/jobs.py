@@ -1,5 +1,7 @@
-"""`python -m psychocounsel.jobs status|logs|cancel|resubmit|sync|archive DIR`: the runs of a sweep or a study, or one run."""
+"""`python -m psychocounsel.jobs COMMAND DIR`: looks after the runs of a sweep or a study, or one run."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args([text for text in arguments if not _is_override(text)])
     if given and options.command != "resubmit":
         raise UserError(f"{given[0]}: only resubmit takes KEY=VALUE")
-    folder = Path(options.folder).expanduser().absolute()
+    folder = Path(options.folder or os.environ.get("PSYCHOCOUNSEL_OUTPUT", "runs")).expanduser().absolute()
     if not folder.is_dir():
-        raise UserError(f"{options.folder}: there is no such folder")
-    from psychocounsel.cluster import archive, logs, resubmission
-    from psychocounsel.studies.standing import study_status
+        raise UserError(f"{options.folder or folder}: there is no such folder")
+    from psychocounsel.cluster import archive, forgotten_runs, logs, resubmission
+    from psychocounsel.studies.standing import known_jobs, study_status
 
     of_study = study_status.is_study(folder)
     match options.command:
+        case "list":
+            print(known_jobs.listing(folder))
         case "status":
             _status(folder, of_study, options.watch, options.plot)
         case "cancel" if of_study and not options.indices:
@@ -30,8 +34,12 @@ def main(arguments: list[str]) -> int:
             study_status.refuse(folder, options.command)
         case "logs":
             logs.show(folder, options.index, options.rank, options.attempt, options.follow)
+        case "attach":
+            _attach(folder, options.index)
         case "cancel":
             resubmission.cancel(folder, options.indices)
+        case "forget":
+            forgotten_runs.forget(folder, options.indices)
         case "resubmit":
             resubmission.resubmit(folder, options.indices, given)
         case "sync":
@@ -41,22 +49,39 @@ def main(arguments: list[str]) -> int:
     return DONE
 
 
+def _attach(folder: Path, index: int | None) -> None:
+    """Become a shell beside the processes of a run."""
+    from psychocounsel.cluster.kinds import by_cluster
+    from psychocounsel.cluster.logs import run_of
+
+    run_dir = run_of(folder, index)
+    for cluster, _ in by_cluster([run_dir]):
+        command = cluster.shell(run_dir)
+        os.chdir(run_dir)
+        sys.stdout.flush()
+        os.execvp(command[0], command)
+
+
 def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
-    from psychocounsel.cluster import status
-    from psychocounsel.studies.standing import study_status
+    from psychocounsel.cluster.standing import status, status_lines
+    from psychocounsel.rundir.run_config import is_run
+    from psychocounsel.rundir.sweep_table import is_sweep
+    from psychocounsel.studies.standing import known_jobs, study_status
 
     def standing() -> tuple[str, bool]:
         if of_study:
             return study_status.status(folder)
+        if not is_sweep(folder) and not is_run(folder):
+            return known_jobs.listing(folder), False
         found = status.rows(folder)
-        return status.table(found, folder), any(row.is_live for row in found)
+        return status_lines.table(found, folder), any(row.is_live for row in found)
 
     def show() -> tuple[str, bool]:
         text, is_live = standing()
         return (f"{text}\n\n{_charts(folder)}" if plotted else text), is_live
 
     if watched:
-        status.watch(folder, _WATCH_SECONDS, show)
+        status_lines.watch(folder, _WATCH_SECONDS, show)
     else:
         print(show()[0])
 
@@ -86,6 +111,14 @@ def _parser() -> Parser:
     status = command("status", "a line for each run")
     status.add_argument("--watch", action="store_true", help=watch)
     status.add_argument("--plot", action="store_true", help="small charts of loss and reward below it")
+    listed = commands.add_parser(
+        "list", help="every study, sweep and run below a folder", description="as `status`, of a folder"
+    )
+    listed.add_argument(
+        "folder", metavar="DIR", nargs="?", help="default: where runs are written (PSYCHOCOUNSEL_OUTPUT, or runs)"
+    )
+    attach = command("attach", "open a shell on the first node of a running run, beside its processes")
+    attach.add_argument("index", nargs="?", type=int, help="which run of a sweep")
     logs = command("logs", "what a run prints")
     logs.add_argument("index", nargs="?", type=int, help="which run of a sweep")
     following = "go on as it grows, over attempts, until the run ends"
@@ -93,7 +126,9 @@ def _parser() -> Parser:
     logs.add_argument("--rank", type=int, default=0)
     logs.add_argument("--attempt", type=int, help="default: the latest")
     again = "failed, stopped and missing runs again: [cluster.time=48h ...] [code=same|current]"
-    for name, help in (("cancel", "end runs that wait or run; they can go on later"), ("resubmit", again)):
+    ends = "end runs that wait or run; they can go on later"
+    forgets = "remove runs that made nothing, so that their folders can be given other settings"
+    for name, help in (("cancel", ends), ("resubmit", again), ("forget", forgets)):
         command(name, help).add_argument("indices", nargs="*", type=int, metavar="INDEX", help="default: all of them")
     command("sync", "upload what wandb kept on disk where there was no network")
     archive = command("archive", "copy everything but optimizer state")

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.status import rows
+from psychocounsel.cluster.standing.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
 from psychocounsel.rundir.paths import RunDir

@@ -32,6 +32,7 @@ class Standing:
     elapsed: float = 0.0  # seconds since it began
     ending: str = ""  # how it ended, in a word or two: cancelled, timed out, completed
     was_ended: bool = False  # by the cluster, so that the run itself could not say why
+    log: Path | None = None  # what the job printed around the run's own processes
 
     @property
     def is_live(self) -> bool:
@@ -141,6 +142,14 @@ class Cluster(ABC):
             UserError: if the cluster does not answer.
         """
         return {}
+
+    def shell(self, run: Path) -> list[str]:
+        """The command that opens a shell beside the processes of a live run. Default: there is no such thing.
+
+        Raises:
+            UserError: if the run is not running, or the cluster offers no shell.
+        """
+        raise UserError(f"{run}: its cluster offers no shell beside a run")
 
     def cancel(self, runs: Sequence[Path]) -> None:
         """End runs that wait or run; they can go on later.

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.annotation.checking import nothing_due, prepare_annotation
+from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.memory.start_check import keep_chosen
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
@@ -122,7 +123,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
         keep_chosen(config, before)
         keep_settled(config, before)
         if "steps" not in config:
-            identity.check_same_run(config, before, run_dir)
+            _check_same_run(config, before, run_dir)
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and set(run_dir.iterdir()) - {cell_record(run_dir)}:
@@ -142,6 +143,17 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
     else:
         job.processes = configs.build(config, "cluster").process_count()
     return job
+
+
+def _check_same_run(config: DictConfig, before: DictConfig, run_dir: Path) -> None:
+    """As `identity.check_same_run`, and with what to type where nothing has been trained there yet."""
+    try:
+        identity.check_same_run(config, before, run_dir)
+    except UserError as error:
+        if not made_nothing(run_dir):
+            raise
+        advice = f"`python -m psychocounsel.jobs forget {run_dir}` frees the folder, which holds no step so far"
+        raise UserError(f"{error}; {advice}") from error
 
 
 def _directory(module: str, config: DictConfig) -> Path:

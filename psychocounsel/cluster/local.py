@@ -13,6 +13,7 @@ from typing import Any
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
+from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
 from psychocounsel.cluster.memory import memory_line
@@ -85,6 +86,8 @@ class Local(Cluster):
 
     def describe(self, jobs: list[Job]) -> str:
         """The jobs, and what their models need on GPUs: of those here, or of eight where there are none."""
+        if jobs[0].config.dry_run == "script":
+            raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
         trained = [
             job.config for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")
         ]
@@ -175,20 +178,10 @@ def _made(job: Job) -> str:
 
 def _remove_unbegun(job: Job) -> None:
     """A run that was refused before its first step leaves nothing: why, stands on the terminal."""
-    files = job.files
-    work = [files.metrics, files.checkpoints, files.rounds, files.model, files.scores, files.audit]
-    tables = AnnotationDir(job.run_dir)
-    work += [tables.speeches, tables.answers, tables.steps, tables.shards]
-    if not any(
-        map(_holds_something, [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers])
-    ):
+    if made_nothing(job.run_dir):
         shutil.rmtree(job.run_dir)
         with contextlib.suppress(OSError):
             job.run_dir.parent.rmdir()  # goes only if it is empty
-
-
-def _holds_something(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _word(job: Job, code: int | None) -> str:

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from psychocounsel.cluster.status import rows
+from psychocounsel.cluster.standing.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.rundir.paths import RunDir
@@ -20,7 +20,7 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
     Raises:
         UserError: if there is no such run, attempt or rank, or nothing has begun.
     """
-    run = _run(folder, index)
+    run = run_of(folder, index)
     if not follow:
         print(_file(run, number or next_number(run) - 1, rank).read_text(errors="replace"), end="")
         return
@@ -48,7 +48,12 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
         time.sleep(_SECONDS)
 
 
-def _run(folder: Path, index: int | None) -> Path:
+def run_of(folder: Path, index: int | None) -> Path:
+    """The run of this index, or the only one.
+
+    Raises:
+        UserError: if there is no such run, or there are several and no index is given.
+    """
     listed = runs_of(folder)
     if index is None and len(listed) > 1:
         raise UserError(f"{folder} holds {len(listed)} runs: give an index from 0 to {len(listed) - 1}")

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.kinds import by_cluster
-from psychocounsel.cluster.status import Row, rows
+from psychocounsel.cluster.standing.status import Row, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.run_config import read_run, write_config

@@ -119,6 +119,10 @@ class SubmissionDir:
         self.tasks = path / "tasks.txt"  # a line for each index of the array: its runs, parted by tabs
         self.script = path / "job.sbatch"
 
+    def job_log(self, task: str) -> Path:
+        """What the batch script of a task, as `12` or `12_3`, printed."""
+        return self.path / f"slurm-{task}.out"
+
     def begun_jobs(self) -> list[str]:
         """The ids of jobs that have begun, by the names of their outputs."""
         names = (re.fullmatch(r"slurm-(\d+)(_\d+)?\.out", path.name) for path in self.path.glob("slurm-*.out"))

@@ -25,6 +25,7 @@ class Record:
     jobs: list[str]
     tasks: list[list[Path]]
     code: list[str]  # the copies of the code that the jobs run, relative to the folder of the submissions
+    files: SubmissionDir
 
     @property
     def is_array(self) -> bool:
@@ -32,6 +33,10 @@ class Record:
 
     def task_name(self, index: int) -> str:
         return f"{self.jobs[-1]}_{index}" if self.is_array else self.jobs[-1]
+
+    def job_log(self, task: str) -> Path:
+        """What the batch script of a task, as `12` or `12_3`, printed."""
+        return self.files.job_log(task)
 
 
 def new_submission(home: Path) -> SubmissionDir:
@@ -66,7 +71,7 @@ def read(home: Path) -> list[Record]:
             continue
         try:
             tasks = [[home / run for run in runs] for runs in content["tasks"]]
-            record = Record(content["jobs"], tasks, content["code"])
+            record = Record(content["jobs"], tasks, content["code"], submission)
         except (KeyError, TypeError) as error:
             raise DamagedFile(f"{submission.record}: lacks its jobs or runs; restore it") from error
         found += [record] if record.jobs else []

@@ -47,8 +47,19 @@ def add_to_table(sweep: Path, runs: Iterable[tuple[Path, list[str]]]) -> None:
     rows = {row["run_dir"]: row for row in _read_table(sweep)}
     for run_dir, overrides in runs:
         folder = str(run_dir.relative_to(sweep))
-        rows.setdefault(folder, {"index": len(rows), "overrides": overrides, "run_dir": folder})
-    write_atomically(SweepDir(sweep).table, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        index = max((row["index"] for row in rows.values()), default=-1) + 1
+        rows.setdefault(folder, {"index": index, "overrides": overrides, "run_dir": folder})
+    _write_table(sweep, rows.values())
+
+
+def remove_from_table(sweep: Path, runs: Iterable[Path]) -> None:
+    """Take runs out of `sweep.jsonl`; the others keep their indices."""
+    gone = {str(run.relative_to(sweep)) for run in runs}
+    _write_table(sweep, [row for row in _read_table(sweep) if row["run_dir"] not in gone])
+
+
+def _write_table(sweep: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_atomically(SweepDir(sweep).table, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def is_unused(sweep: Path) -> bool:

@@ -158,7 +158,7 @@ class TrainConfig:
     run_dir: str | None = None
     sweep_dir: str | None = None
     after: list[str] = option([])
-    dry_run: bool = False
+    dry_run: bool | str = option(False, choices=(False, True, "script"))
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
@@ -197,7 +197,7 @@ class PairsConfig:
     run_dir: str | None = None
     sweep_dir: str | None = None
     after: list[str] = option([])
-    dry_run: bool = False
+    dry_run: bool | str = option(False, choices=(False, True, "script"))
     data: DataConfig = field(default_factory=DataConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])

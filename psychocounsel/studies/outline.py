@@ -7,7 +7,7 @@ from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.status import short
+from psychocounsel.cluster.standing.status_lines import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir, telling_name
 from psychocounsel.rundir.run_config import is_run

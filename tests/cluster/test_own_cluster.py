@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster.status import rows
+from psychocounsel.cluster.standing.status import rows
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.run_config import write_config, write_job

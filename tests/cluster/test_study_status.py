@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster.status import rows, table
+from psychocounsel.cluster.standing.status import rows
+from psychocounsel.cluster.standing.status_lines import table
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.run_config import write_job

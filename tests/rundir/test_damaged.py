@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.cluster import status
+from psychocounsel.cluster.standing import status, status_lines
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.rundir.sweep_table import add_to_table
 from tests.support.bad_files import make_runs
@@ -32,7 +32,7 @@ def test_status_marks_damaged_runs_and_shows_the_others(tmp_path: Path) -> None:
     assert rows.pop("whole").state == "finished"
     assert {row.state for row in rows.values()} == {"damaged"}
     assert all(row.reason.startswith(str(row.run_dir)) for row in rows.values())
-    assert f"{len(rows)} damaged" in status.table(status.rows(runs), runs)
+    assert f"{len(rows)} damaged" in status_lines.table(status.rows(runs), runs)
 
 
 def on_small_disk(size: str, tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:

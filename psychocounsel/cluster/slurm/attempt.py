@@ -12,19 +12,22 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from psychocounsel.cluster.ending.attempt_verdict import NOT_ASKED, AttemptEnding, judge
+from psychocounsel.cluster.ending.last_words import last_error
+from psychocounsel.cluster.ending.progress_mark import progress_mark
 from psychocounsel.cluster.slurm.ports import free_port
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
+from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR
 from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
-from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.run_config import read_config, read_section
 from psychocounsel.rundir.summary import is_finished, read_state
 from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
 _SIGNALS |= {"User defined signal 1": 138, "Interrupt": 130, "Out Of Memory": 137}
+_BY_SRUN = re.compile(r"^srun: ", re.MULTILINE)
 _FAILED_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\- ]+): (.+)")
 
 
@@ -58,41 +61,25 @@ def end(run_dir: Path, number: int, code: int, asked: str) -> str:
     """Write down how an attempt ended; return `again`, or an exit code."""
     attempt = RunDir(run_dir).attempt(number)
     said = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
-    rank, code = cause(failed_tasks(said), code, asked != "no")
-    step = read_state(run_dir).get("step", 0)
-    most = read_config(run_dir).cluster.max_requeues
+    rank, code = cause(failed_tasks(said), code, asked != NOT_ASKED)
+    by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(said) is not None
+    ended = _ending(run_dir, attempt, rank or 0, code, asked, by_srun)
     before = [each for each in attempts(run_dir) if each["number"] != number]
-    verdict, goes_on, reason = judge(code, step, before[-1] if before else {}, most, asked)
-    note_attempt(attempt, ended=time.time(), code=code, step=step, verdict=verdict, reason=reason, rank=rank)
-    print(f"{run_dir.name}: {reason}", file=sys.stderr)
-    if verdict == "failed":
+    restarts, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster.max_requeues
+    verdict = judge(ended, before, restarts, most)
+    about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank}
+    note_attempt(attempt, ended=time.time(), verdict=verdict.word, reason=verdict.reason, **about)
+    print(f"{run_dir.name}: {verdict.reason}", file=sys.stderr)
+    if verdict.word == "failed":
         print(_last_words(attempt, rank or 0), file=sys.stderr)
-    return "again" if goes_on else str(0 if verdict == "finished" else code)
+    return "again" if verdict.goes_on else str(0 if verdict.word == "finished" else code)
 
 
-def judge(code: int, step: int, before: dict[str, Any], max_requeues: int, asked: str = "no") -> tuple[str, bool, str]:
-    """Verdict (finished, stopped, failed), whether to go on by requeueing, and the reason in a line.
-
-    A crash is tried again once: two crashes without a step of progress in between are a failure. Wrong input always is.
-    """
-    if code == DONE:
-        return "finished", False, "finished"
-    if code == USER_ERROR:
-        return "failed", False, "wrong input (exit code 2)"
-    if code == GATE_NO:
-        return "failed", False, f"a gate said no at step {step} (exit code 3)"
-    if code == GATE_UNDECIDED:
-        return "failed", False, "a gate could not decide (exit code 4)"
-    stopped = code == CONTINUE_LATER
-    why = f"stopped at step {step}" + (f" ({asked})" if asked != "no" else "")
-    if not stopped:
-        why = f"crashed at step {step} (exit code {code})"
-        if before.get("verdict") == "crashed" and step <= before.get("step", 0):
-            return "failed", False, f"{why}, as before: given up"
-    if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= max_requeues:
-        verdict = "stopped" if stopped else "failed"
-        return verdict, False, f"{why}; not requeued: cluster.max_requeues={max_requeues}"
-    return ("stopped" if stopped else "crashed"), True, why
+def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, asked: str, by_srun: bool) -> AttemptEnding:
+    logs = [attempt.output(rank), attempt.srun_errors]
+    words = last_error(*(logs[::-1] if by_srun else logs)) if code != DONE and asked == NOT_ASKED else ""
+    step, cache = read_state(run_dir).get("step", 0), (read_section(run_dir, "paths") or {}).get("cache")
+    return AttemptEnding(code, step, asked, words, by_srun, progress_mark(run_dir, step, cache))
 
 
 def failed_tasks(text: str) -> list[tuple[int, int, str]]:

@@ -10,7 +10,7 @@ from psychocounsel.cluster.base import Cluster, Standing
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import submitted, submitting
 from psychocounsel.cluster.slurm.chain import study_chain
-from psychocounsel.cluster.slurm.dry_run import describe
+from psychocounsel.cluster.slurm.preview.dry_run import describe
 from psychocounsel.cluster.slurm.queue.standings import queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shards import sharing
@@ -76,6 +76,9 @@ class Slurm(SlurmRequest, Cluster):
             return {}
         queued = queued_runs(*dict.fromkeys(map(home_of, runs)))
         return {run: queued[run].standing() for run in runs if run in queued}
+
+    def shell(self, run: Path) -> list[str]:
+        return submitted.shell(run)
 
     def cancel(self, runs: Sequence[Path]) -> None:
         submitted.cancel(runs)

@@ -1,9 +1,11 @@
 """The batch script of a submission, rendered from `slurm/job.sbatch.j2`."""
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -63,12 +65,13 @@ def render(
 def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, dependency: str = "") -> list[str]:
     """The #SBATCH lines."""
     log = "slurm-%A_%a.out" if tasks > 1 else "slurm-%j.out"
-    lines = [f"--job-name={name}", f"--output={_escaped(folder)}/{log}", "--open-mode=append"]
+    output = f"{str(folder).replace('%', '%%')}/{log}"
+    lines = [f"--job-name={_quoted(name)}", f"--output={_quoted(output)}", "--open-mode=append"]
     if tasks > 1:
         throttle = f"%{cluster.max_parallel}" if cluster.max_parallel else ""
         lines.append(f"--array=0-{tasks - 1}{throttle}")
     named = ("account", "partition", "qos", "constraint", "exclude", "reservation")
-    lines += [f"--{key}={value}" for key in named if (value := getattr(cluster, key))]
+    lines += [f"--{key}={_quoted(value)}" for key in named if (value := getattr(cluster, key))]
     tasks_per_node = cluster.processes_per_node * cluster.runs_side_by_side
     lines += [
         f"--time={slurm_time(cluster.seconds)}",
@@ -83,19 +86,22 @@ def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, depen
     if cluster.exclusive:
         lines.append("--exclusive")
     if cluster.mail_user:
-        lines += [f"--mail-user={cluster.mail_user}", f"--mail-type={cluster.mail_type}"]
+        lines += [f"--mail-user={_quoted(cluster.mail_user)}", f"--mail-type={cluster.mail_type}"]
     lines += [f"--signal=B:USR1@{cluster.stop_seconds}", "--requeue" if cluster.requeue else "--no-requeue"]
     if dependency:
         lines += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
     for key, value in cluster.sbatch.items():
         option = f"--{str(key).lstrip('-')}"
-        lines.append(option if value in (True, None) else f"{option}={value}")
+        lines.append(option if value is True or value is None else f"{option}={_quoted(value)}")
     return lines
 
 
-def _escaped(folder: Path) -> str:
-    """A path in which sbatch replaces nothing."""
-    return str(folder).replace("%", "%%").replace(" ", "\\ ")
+def _quoted(value: Any) -> str:
+    """A value as a directive holds it: in quotes where it has blanks, quotes or what begins a comment."""
+    text = str(value)
+    if not re.search(r"[\s\\\"'#]", text):
+        return text
+    return '"' + re.sub(r"([\\\"])", r"\\\1", text) + '"'
 
 
 def _gpus(cluster: SlurmRequest) -> list[str]:

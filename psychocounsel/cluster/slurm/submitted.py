@@ -5,7 +5,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm.queue import scheduler
-from psychocounsel.cluster.slurm.queue.standings import queued_runs
+from psychocounsel.cluster.slurm.queue.standings import live_names, queued_runs
 from psychocounsel.cluster.slurm.submitting import report_skipped, submit_jobs
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
@@ -14,16 +14,30 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 
 
 def cancel(runs: Sequence[Path]) -> None:
-    """Ask SLURM to end runs of one folder, a study's included.
+    """Ask SLURM to end runs of one folder, a study's included: every job of theirs that waits or runs, of any submission.
 
     Raises:
-        UserError: if SLURM refuses, or does not have one of them.
+        UserError: if SLURM refuses, or a run was never submitted.
     """
-    queued = queued_runs(*{home_of(run) for run in runs}, ask=False)
+    homes = list(dict.fromkeys(home_of(run) for run in runs))
+    names = live_names(*homes)
     for run in runs:
-        if run not in queued:
+        if run not in names:
             raise UserError(f"{run}: was not submitted to SLURM; `touch {RunDir(run).stop}` lets it save and stop")
-    scheduler.cancel(sorted({name for run in runs for name in queued[run].names()}))
+    scheduler.cancel(sorted({name for run in runs for name in names[run]}))
+
+
+def shell(run: Path) -> list[str]:
+    """srun's command for a shell on the first node of a running run, beside its processes.
+
+    Raises:
+        UserError: if it is not running.
+    """
+    here = queued_runs(home_of(run)).get(run)
+    if here is None or here.task is None or not here.is_live or here.waits:
+        state = "is not in the queue" if here is None or here.task is None else f"is {here.task.state.lower()}"
+        raise UserError(f"{run}: {state}: only a running run has nodes to open a shell on")
+    return ["srun", f"--jobid={here.task.name}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-i"]
 
 
 def resubmit(jobs: list[Job], code: str) -> None:

@@ -21,7 +21,9 @@ from psychocounsel.cluster.slurm.array_request import (
     undone,
 )
 from psychocounsel.cluster.slurm.dependency import dependency
+from psychocounsel.cluster.slurm.preview.shortages import disk_warning, warnings_of
 from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm.queue.partition_offer import refuse_too_much
 from psychocounsel.cluster.slurm.queue.standings import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
@@ -100,6 +102,8 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     many = len(jobs) > cluster_of(jobs[0]).group
     result = arrays(jobs, scheduler.max_array_size() if many else 1)
     refuse_too_long(result)
+    for cluster in {repr(array.cluster): array.cluster for array in result}.values():
+        refuse_too_much(cluster)
     for array in result:
         array.dependency = dependency(array.tasks[0][0].after, len(array.tasks))
     return result
@@ -145,6 +149,8 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
             return
         refuse_unfetched(new)
         todo = plan(new)
+        for line in (*warnings_of(new), *disk_warning(place, new)):
+            print(line, file=sys.stderr)
         with undone(todo):
             if code is None:
                 limit = todo[0].cluster.snapshot_limit_mb

@@ -25,7 +25,7 @@ def show_sweep(jobs: "Sequence[Job]") -> None:
 
 def sweep_ending(folder: Path) -> str:
     """The table by setting and the report's command."""
-    from psychocounsel.cluster.status import short
+    from psychocounsel.cluster.standing.status_lines import short
     from psychocounsel.errors import UserError
     from psychocounsel.reporting.reading.known_folders import read_material
 
@@ -52,7 +52,7 @@ def _tables(material: "Material") -> Iterator[str]:
 
 
 def _lines(table: "Table") -> Iterator[str]:
-    from psychocounsel.cluster.status import aligned
+    from psychocounsel.cluster.standing.status_lines import aligned
     from psychocounsel.studies.tables.table_formats import cell_text, shown_headings
 
     rows = [[cell_text(cell) for cell in row] for row in table.rows]

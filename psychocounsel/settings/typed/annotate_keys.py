@@ -81,7 +81,7 @@ class AnnotateConfig:
     run_dir: str | None = None  # is `out`: what jobs of every command have
     sweep_dir: str | None = None
     after: list[str] = option([])
-    dry_run: bool = False
+    dry_run: bool | str = option(False, choices=(False, True, "script"))
     paths: PathsConfig = field(default_factory=PathsConfig)
     code_path: list[str] = option([])
     settled: dict[str, Any] = option({})

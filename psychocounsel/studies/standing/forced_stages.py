@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from psychocounsel.cluster.status import rows_of
+from psychocounsel.cluster.standing.status import rows_of
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep_table import ListedRun

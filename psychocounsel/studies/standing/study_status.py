@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psychocounsel.cluster import resubmission
-from psychocounsel.cluster.status import ENDED, Row, aligned, counted, lines_of, reasons, rows_of, short, telling
+from psychocounsel.cluster.standing.status import Row, rows_of
+from psychocounsel.cluster.standing.status_lines import ENDED, aligned, counted, lines_of, reasons, short, telling
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.run_config import is_run
@@ -63,6 +64,11 @@ def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
     if is_run(files.table):
         found[files.table.name] = [ListedRun(None, files.table, "")]
     return found
+
+
+def listed_runs(folder: Path) -> list[ListedRun]:
+    """Every job of a study, stage by stage."""
+    return [run for runs in _listed(StudyDir(folder)).values() for run in runs]
 
 
 def status(folder: Path) -> tuple[str, bool]:

@@ -161,7 +161,7 @@ def test_an_override_of_several_lines_is_refused_whatever_its_key(
 
 def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
     from psychocounsel.cluster.resubmission import _job
-    from psychocounsel.cluster.status import Row
+    from psychocounsel.cluster.standing.status import Row
     from psychocounsel.rundir.run_config import write_config, write_job
 
     write_job(tmp_path, "psychocounsel.train", 0, [])
@@ -239,7 +239,7 @@ def test_what_a_request_says() -> None:
     assert {
         "--array=0-11%4", "--nodes=2", "--ntasks-per-node=4", "--gres=gpu:a100:4", "--mem=0", "--time=2-00:00:00",
         "--signal=B:USR1@300", "--requeue", "--dependency=afterok:7", "--kill-on-invalid-dep=yes", "--hint=nomultithread",
-        "--open-mode=append", "--output=/runs/50%%\\ of\\ it/slurm-%A_%a.out",
+        "--open-mode=append", '--output="/runs/50%% of it/slurm-%A_%a.out"',
     } <= set(asked)  # fmt: skip
     assert "--gpus-per-node=h100:8" in directives(
         SlurmRequest(gpus_per_node=8, gpu_type="h100", gpu_request="gpus_per_node"), "n", Path("/r"), 1
@@ -301,21 +301,6 @@ def test_a_rank_that_dies_of_the_request_to_stop_has_stopped() -> None:
     causes = attempt.failed_tasks("srun: error: n1: task 0: User defined signal 1\n")
     assert attempt.cause(causes, 138, asked=True) == (None, 75)
     assert attempt.cause(causes, 138, asked=False) == (0, 138)
-
-
-def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert attempt.judge(0, 9, {}, 20)[:2] == ("finished", False)
-    assert attempt.judge(2, 0, {}, 20)[:2] == ("failed", False)
-    assert attempt.judge(3, 4, {}, 20) == ("failed", False, "a gate said no at step 4 (exit code 3)")
-    assert attempt.judge(4, 0, {}, 20) == ("failed", False, "a gate could not decide (exit code 4)")
-    assert attempt.judge(75, 4, {}, 20, "USR1") == ("stopped", True, "stopped at step 4 (USR1)")
-    assert attempt.judge(137, 4, {}, 20)[:2] == ("crashed", True)
-    assert attempt.judge(1, 4, {"verdict": "crashed", "step": 4}, 20)[:2] == ("failed", False)
-    assert attempt.judge(1, 5, {"verdict": "crashed", "step": 4}, 20)[:2] == ("crashed", True)
-    assert attempt.judge(1, 4, {"verdict": "stopped", "step": 4}, 20)[:2] == ("crashed", True)
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    assert attempt.judge(75, 4, {}, 3)[:2] == ("stopped", False)
-    assert "cluster.max_requeues=3" in attempt.judge(1, 4, {}, 3)[2]
 
 
 def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

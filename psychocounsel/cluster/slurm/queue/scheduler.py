@@ -6,17 +6,20 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.slurm.queue.shell_variables import for_sbatch
 from psychocounsel.cluster.slurm.units import parse_slurm_time
 from psychocounsel.errors import UserError
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
 LIVE |= {"RESIZING", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _SECONDS = 60  # a controller under load answers late
+_said = set[str]()  # lines on variables of the shell that were printed
 _LIBC = ctypes.CDLL(None)
 
 
@@ -40,8 +43,8 @@ class Task:
         return self.job if self.index is None else f"{self.job}_{self.index}"
 
 
-def call(command: str, *arguments: str, stdin: str | None = None) -> str:
-    """What a SLURM command prints.
+def call(command: str, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """What a SLURM command prints, in this process's environment or in `environment`.
 
     Raises:
         UserError: if it is not here, does not answer, or refuses; with its own words.
@@ -50,9 +53,8 @@ def call(command: str, *arguments: str, stdin: str | None = None) -> str:
         raise UserError(
             f"cluster=slurm: there is no `{command}` here; submit from a login node of the cluster, or use cluster=local"
         )
-    # What a job's own shell has of SLURM would count as options of the new job.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
-    options: dict[str, Any] = {"input": stdin, "env": environment, "preexec_fn": _end_with_this_process}
+    env = for_sbatch(os.environ, "")[0] if environment is None else environment
+    options: dict[str, Any] = {"input": stdin, "env": env, "preexec_fn": _end_with_this_process}
     try:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_SECONDS, **options)
     except subprocess.TimeoutExpired as error:
@@ -77,8 +79,13 @@ def submit(script: Path, *arguments: str) -> str:
     Raises:
         UserError: with the site's own message.
     """
+    environment, said = for_sbatch(os.environ, script.read_text() if script.exists() else "")
+    for line in said:
+        if line not in _said:
+            _said.add(line)
+            print(line, file=sys.stderr)
     try:
-        printed = call("sbatch", "--parsable", *arguments, str(script))
+        printed = call("sbatch", "--parsable", *arguments, str(script), environment=environment)
     except UserError as error:
         raise UserError(f"{error}{_advice(str(error))}") from error
     return printed.strip().splitlines()[-1].split(";")[0]

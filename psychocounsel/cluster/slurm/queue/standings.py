@@ -44,13 +44,15 @@ class QueuedRun:
     def standing(self) -> Standing:
         """In the words that every cluster uses."""
         task = self.task
+        name = self.record.task_name(self.index) if task is None else task.name
+        log = self.record.job_log(name)
         if task is None:
-            return Standing(self.record.task_name(self.index), "forgotten")
+            return Standing(name, "forgotten", log=log)
         if task.is_live:
             phase = "waiting" if task.state == "PENDING" else "running"
-            return Standing(task.name, phase, task.reason, task.nodes, task.elapsed)
+            return Standing(name, phase, task.reason, task.nodes, task.elapsed, log=log)
         ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
-        return Standing(task.name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM)
+        return Standing(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
@@ -66,6 +68,21 @@ def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
             for run in runs:
                 result[run] = QueuedRun(record, index, task)
     return result
+
+
+def live_names(*homes: Path) -> dict[Path, list[str]]:
+    """The tasks of every run submitted from `homes` that wait or run, in any of its submissions and segments."""
+    find_lost(homes)
+    records = [record for home in homes for record in read(home)]
+    known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if records else {}
+    found: dict[Path, list[str]] = {}
+    for record in records:
+        for index, runs in enumerate(record.tasks):
+            tasks = (known.get((job, index if record.is_array else None)) for job in record.jobs)
+            names = [task.name for task in tasks if task is not None and task.is_live]
+            for run in runs:
+                found.setdefault(run, []).extend(names)
+    return found
 
 
 def _telling(known: dict[tuple[str, int | None], scheduler.Task], record: Record, index: int) -> scheduler.Task | None:

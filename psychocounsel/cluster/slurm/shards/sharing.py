@@ -13,8 +13,9 @@ from pathlib import Path
 from psychocounsel.annotation.annotation_steps import due_steps
 from psychocounsel.annotation.checking import refuse_unfinished_removal
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
-from psychocounsel.cluster.slurm import dry_run, submitting
+from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import home
+from psychocounsel.cluster.slurm.preview import dry_run
 from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.errors import DONE
 from psychocounsel.rundir import submissions

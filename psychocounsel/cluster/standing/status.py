@@ -1,14 +1,14 @@
 """What became of the runs of a folder, by their own files and by what their clusters say."""
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from psychocounsel.cluster.base import Standing
+from psychocounsel.cluster.ending.last_words import last_error
 from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.rundir.attempts import attempts, next_number
 from psychocounsel.rundir.metrics import last_metrics
@@ -17,7 +17,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
 from psychocounsel.rundir.summary import is_finished, read_state, read_summary
 from psychocounsel.rundir.sweep_table import ListedRun, runs_of
-from psychocounsel.storage.files import DamagedFile, readable_time
+from psychocounsel.storage.files import DamagedFile
 
 
 @dataclass
@@ -91,7 +91,8 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
     if tried:
         row.elapsed = sum(each["ended"] - each["started"] for each in tried if "ended" in each)
         if "ended" not in last:
-            row.elapsed += max(0.0, state.get("heartbeat", 0.0) - last["started"])
+            until = time.time() if here and here.phase == "running" else state.get("heartbeat", 0.0)
+            row.elapsed += max(0.0, until - last["started"])
         row.node = last.get("nodes") or ""
     if here:
         row.task = here.task
@@ -121,16 +122,20 @@ def _with_settled(run: ListedRun) -> str:
 
 def _of_live(row: Row, here: Standing, last: dict[str, Any]) -> None:
     if here.phase == "waiting":
-        row.state = "requeued" if row.attempts else "pending"
-        row.reason = last.get("reason") or here.reason if row.attempts else here.reason
+        again = bool(last) and _job_of(here.task) in (last.get("job"), last.get("array"))  # else it was submitted anew
+        row.state = "requeued" if again else "pending"
+        row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", here.reason)))
         row.node, row.remaining = "", None
     else:
         row.state, row.node = "running", here.nodes
-        row.elapsed = row.elapsed or here.elapsed
+
+
+def _job_of(task: str) -> str:
+    return task.partition("_")[0]
 
 
 def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
-    """What the run itself wrote counts, and what the cluster says where the run could write nothing."""
+    """What the run itself wrote counts, and what the cluster and its logs say where the run could write nothing."""
     row.remaining = None
     if here and here.was_ended and last.get("verdict") != "failed":
         cancelled = here.ending == "cancelled"
@@ -140,11 +145,29 @@ def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
         row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"
         row.reason = last["reason"]
     elif last:
-        row.state, row.reason = "lost", "killed before it could say why"
-    elif here and here.ending:
-        row.state, row.reason = "failed", f"never began ({here.ending})"
+        attempt = RunDir(row.run_dir).attempt(last["number"])
+        said = last_error(*_logs(here), attempt.srun_errors, attempt.output(0))
+        row.state = "lost"
+        row.reason = (
+            f"ended without a word of its own; the last of its logs: {said}"
+            if said
+            else "killed before it could say why"
+        )
+    elif here and (here.ending or said_by_job(here)):
+        row.state = "failed"
+        row.reason = "never began" + (f" ({here.ending})" if here.ending else "")
+        row.reason += f": {said}" if (said := said_by_job(here)) else ""
     else:  # SLURM keeps no record of an index that was cancelled before it began
         row.state, row.reason = "cancelled", "never began, and is not in the queue any more"
+
+
+def _logs(here: Standing | None) -> list[Path]:
+    return [here.log] if here and here.log else []
+
+
+def said_by_job(here: Standing) -> str:
+    """The line of the job's own log that names an error."""
+    return last_error(*_logs(here))
 
 
 def _read_metrics(row: Row) -> None:
@@ -154,88 +177,3 @@ def _read_metrics(row: Row) -> None:
         row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]
         if row.total:
             row.remaining = (row.total - row.step) * median(line["step_seconds"] for line in trained)
-
-
-# -- as a table
-
-_TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", "job", "node", "overrides")
-_OF_TRAININGS = ("loss", "left")  # columns that are left out where no run trains
-ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
-
-
-def table(found: Sequence[Row], folder: Path) -> str:
-    """One line a run, then how many are in which state, and what to type."""
-    names = ["" if row.index is None else str(row.index) for row in found]
-    lines = [*lines_of(found, names, telling(found)), "", *reasons(found, names), counted(found)]
-    if any(row.state in ENDED for row in found):
-        lines.append(f"go on with them: python -m psychocounsel.jobs resubmit {short(folder)}")
-    return "\n".join(lines)
-
-
-def telling(found: Sequence[Row]) -> list[str]:
-    """The overrides of each run that not all of them have."""
-    given = [row.overrides.split(" ") for row in found]
-    common = set.intersection(*map(set, given)) if len(given) > 1 else set()
-    return [" ".join(text for text in each if text not in common) for each in given]
-
-
-def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index") -> list[str]:
-    """The titles, and a line a run: its name, how it stands, and its overrides."""
-    trains = any(row.trains for row in found)
-    titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
-    rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
-    shown = [column for column, title in enumerate(titles) if trains or title not in _OF_TRAININGS]
-    return aligned([[line[column] for column in shown] for line in (titles, *rows)])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of equally many texts, one below another."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-
-
-def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """Why runs wait or have ended, a line each."""
-    return [
-        f"{name}: {row.state}: {row.reason}".removeprefix(": ")
-        for name, row in zip(names, found, strict=True)
-        if row.reason
-    ]
-
-
-def counted(found: Sequence[Row]) -> str:
-    """As "2 finished, 1 running"."""
-    counts: dict[str, int] = {}
-    for row in found:
-        counts[row.state] = counts.get(row.state, 0) + 1
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    total = "" if row.total is None else f"/{row.total}"
-    at = f"{row.step}{total}" if row.trains or row.step else ""
-    return (
-        row.state,
-        " ".join(filter(None, ("" if row.trains or row.state != "running" else row.phase, at))) if row.attempts else "",
-        "" if row.loss is None else f"{row.loss:.4f}",
-        str(row.attempts or ""),
-        "" if row.elapsed is None else readable_time(row.elapsed),
-        "" if row.remaining is None or row.state != "running" else readable_time(row.remaining),
-        row.task,
-        row.node,
-    )
-
-
-def short(folder: Path) -> str:
-    relative = os.path.relpath(folder)
-    return relative if len(relative) < len(str(folder)) else str(folder)
-
-
-def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
-    """Show again and again what `show` returns: a text, and whether anything runs or waits. Until nothing does."""
-    while True:
-        text, is_live = show()
-        print(f"\033[2J\033[H{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
-        if not is_live:
-            return
-        time.sleep(seconds)

@@ -1,0 +1,1 @@
+"""How an attempt at a run ended: what its logs say, how far it came, and whether another one follows."""

@@ -1,0 +1,96 @@
+"""What is to follow an attempt at a run: nothing, another attempt, or giving the run up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
+
+NOT_ASKED = "no"  # where a signal stands that asked the run to stop
+_MOST_IDLE_STOPS = 3
+
+
+@dataclass(frozen=True)
+class AttemptEnding:
+    """How an attempt ended.
+
+    Attributes:
+        code: its exit code.
+        step: the optimizer step that it reached.
+        asked: the signal that asked it to stop, or NOT_ASKED.
+        words: what its logs say of the end, in a line; "" if nothing.
+        by_srun: srun itself failed, so that the code is none of a process of ours.
+        mark: see `progress_mark`.
+    """
+
+    code: int
+    step: int
+    asked: str = NOT_ASKED
+    words: str = ""
+    by_srun: bool = False
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class AttemptVerdict:
+    """`word`: finished, stopped, crashed or failed; `goes_on`: another attempt follows by itself; `reason`: a line."""
+
+    word: str
+    goes_on: bool
+    reason: str
+
+
+def judge(
+    ended: AttemptEnding, before: Sequence[Mapping[str, Any]], restarts: int, max_requeues: int
+) -> AttemptVerdict:
+    """The verdict on an attempt.
+
+    A crash is tried again once: two crashes without a step of progress in between are a failure. Wrong input always is. Three
+    stops in a row without any progress are one, too: the next attempt would not come further.
+
+    Args:
+        before: the records of earlier attempts, oldest first.
+        restarts: how often the job was requeued so far.
+    """
+    if ended.code == DONE:
+        return AttemptVerdict("finished", False, "finished")
+    said = f": {ended.words}" if ended.words else ""
+    at_once = {
+        USER_ERROR: f"wrong input (exit code 2){said}",
+        GATE_NO: f"a gate said no at step {ended.step} (exit code 3)",
+        GATE_UNDECIDED: "a gate could not decide (exit code 4)",
+    }
+    if ended.code in at_once and not ended.by_srun:
+        return AttemptVerdict("failed", False, at_once[ended.code])
+    stopped = ended.code == CONTINUE_LATER
+    why = _stop(ended, said) if stopped else _crash(ended, said)
+    if given_up := _given_up(ended, before, why, stopped):
+        return AttemptVerdict("failed", False, given_up)
+    if restarts >= max_requeues:
+        word = "stopped" if stopped else "failed"
+        return AttemptVerdict(word, False, f"{why}; not requeued: cluster.max_requeues={max_requeues}")
+    return AttemptVerdict("stopped" if stopped else "crashed", True, why)
+
+
+def _stop(ended: AttemptEnding, said: str) -> str:
+    return f"stopped at step {ended.step}" + (said if ended.asked == NOT_ASKED else f" ({ended.asked})")
+
+
+def _crash(ended: AttemptEnding, said: str) -> str:
+    who = "srun itself failed" if ended.by_srun else f"crashed at step {ended.step}"
+    return f"{who} (exit code {ended.code}){said}"
+
+
+def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: str, stopped: bool) -> str:
+    """Why no further attempt is made; "" if one is."""
+    last = before[-1] if before else {}
+    if not stopped:
+        if last.get("verdict") != "crashed" or ended.step > last.get("step", 0):
+            return ""
+        first = str(last.get("reason", ""))
+        return f"{why}, as before: given up" if first == why else f"{why}; the attempt before {first}: given up"
+    idle = [each for each in before[1 - _MOST_IDLE_STOPS :] if each.get("verdict") == "stopped"]
+    if len(idle) < _MOST_IDLE_STOPS - 1 or any(each.get("mark") != ended.mark for each in idle) or not ended.mark:
+        return ""
+    more = "more time (cluster.time) or fewer rows may help" if ended.asked != NOT_ASKED else "see the log"
+    return f"{why}: the third stop in a row without progress, so it was given up; {more}"

@@ -1,0 +1,1 @@
+"""What a submission would cost and lack, before it is made."""

@@ -1,0 +1,71 @@
+"""What the nodes of a partition have, and the refusal of jobs that ask for more of them."""
+
+import re
+from dataclasses import dataclass
+
+from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.errors import UserError
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """So many nodes of a partition that are alike; `gpus` by type, "" where the site names none; `memory` in mebibytes."""
+
+    nodes: int
+    cpus: int
+    memory: int
+    gpus: dict[str, int]
+
+    def words(self) -> str:
+        gpus = ", ".join(f"{count} {kind} GPUs".replace("  ", " ") for kind, count in self.gpus.items()) or "no GPU"
+        return f"{self.nodes} nodes with {gpus}, {self.cpus} CPUs and {self.memory // 1024} GB"
+
+
+def node_kinds(partition: str | None) -> list[NodeKind]:
+    """The kinds of nodes of a partition, or of the default one; none where SLURM tells nothing."""
+    if partition is None and (found := scheduler.time_limit(None)):
+        partition = found[0]
+    if partition is None:
+        return []
+    printed = scheduler.call("sinfo", "-h", "-p", partition, "-o", "%D|%c|%m|%G")
+    return [kind for line in printed.splitlines() if (kind := _read(line))]
+
+
+def _read(line: str) -> NodeKind | None:
+    parts = [re.sub(r"\+$", "", part) for part in line.split("|")]
+    if len(parts) != 4 or not all(part.isdigit() for part in parts[:3]):
+        return None
+    gpus = dict[str, int]()
+    for kind, count in re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", parts[3]):
+        gpus[kind] = gpus.get(kind, 0) + int(count)
+    nodes, cpus, memory = map(int, parts[:3])
+    return NodeKind(nodes, cpus, memory, gpus)
+
+
+def refuse_too_much(cluster: SlurmRequest) -> None:
+    """Refuse more nodes, GPUs of a node or CPUs of a node than a partition has.
+
+    Raises:
+        UserError: with what the partition offers. If SLURM is not here.
+    """
+    kinds = node_kinds(cluster.partition)
+    if not kinds:
+        return
+    nodes = cluster.nodes + cluster.server_nodes
+    fitting = [kind for kind in kinds if _has_gpus(kind, cluster)]
+    offer = "; ".join(kind.words() for kind in kinds)
+    where = f"partition {cluster.partition}" if cluster.partition else "the default partition"
+    if cluster.gpus_per_node and not fitting:
+        kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
+        raise UserError(
+            f"cluster.gpus_per_node={cluster.gpus_per_node}{kind}: {where} has no such node. It has {offer}"
+        )
+    if nodes > (there := sum(kind.nodes for kind in fitting)):
+        key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
+        raise UserError(f"{key}={nodes}: {where} has {there} nodes that fit. It has {offer}")
+
+
+def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:
+    counts = [count for name, count in kind.gpus.items() if not cluster.gpu_type or name == cluster.gpu_type]
+    return cluster.gpus_per_node <= sum(counts)

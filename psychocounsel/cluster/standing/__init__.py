@@ -1,0 +1,1 @@
+"""How submitted runs stand: their own files, what the cluster says, and a table of both."""

@@ -1,0 +1,102 @@
+"""The table of `jobs status`: a line for each run, why runs wait or have ended, how many are in which state."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from psychocounsel.cluster.standing.status import Row
+from psychocounsel.storage.files import readable_time
+
+_TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", "job", "node", "overrides")
+_OF_TRAININGS = ("loss", "left")  # columns that are left out where no run trains
+ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
+
+
+def table(found: Sequence[Row], folder: Path) -> str:
+    """One line a run, then how many are in which state, and what to type."""
+    names = ["" if row.index is None else str(row.index) for row in found]
+    lines = [*lines_of(found, names, telling(found)), "", *reasons(found, names), counted(found)]
+    if any(row.state in ENDED for row in found):
+        lines.append(f"go on with them: python -m psychocounsel.jobs resubmit {short(folder)}")
+    return "\n".join(lines)
+
+
+def telling(found: Sequence[Row]) -> list[str]:
+    """The overrides of each run that not all of them have."""
+    given = [row.overrides.split(" ") for row in found]
+    common = set.intersection(*map(set, given)) if len(given) > 1 else set()
+    return [" ".join(text for text in each if text not in common) for each in given]
+
+
+def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index") -> list[str]:
+    """The titles, and a line a run: its name, how it stands, and its overrides."""
+    trains = any(row.trains for row in found)
+    titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
+    rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
+    shown = [column for column, title in enumerate(titles) if trains or title not in _OF_TRAININGS]
+    return aligned([[line[column] for column in shown] for line in (titles, *rows)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of equally many texts, one below another."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Why runs wait or have ended: a line for each state and reason, with the names of its runs, as `0-99, 120`."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, row in zip(names, found, strict=True):
+        if row.reason:
+            groups.setdefault((row.state, row.reason), []).append(name)
+    return [f"{ranges(each)}: {state}: {reason}".removeprefix(": ") for (state, reason), each in groups.items()]
+
+
+def ranges(names: Sequence[str]) -> str:
+    """`0-2, 7` of 0, 1, 2, 7; names that are no numbers stand as they are."""
+    parts: list[list[str]] = []
+    for name in names:
+        if parts and name.isdigit() and parts[-1][-1].isdigit() and int(name) == int(parts[-1][-1]) + 1:
+            parts[-1] = [parts[-1][0], name]
+        else:
+            parts.append([name])
+    return ", ".join("-".join(part) for part in parts)
+
+
+def counted(found: Sequence[Row]) -> str:
+    """As "2 finished, 1 running"."""
+    counts: dict[str, int] = {}
+    for row in found:
+        counts[row.state] = counts.get(row.state, 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    total = "" if row.total is None else f"/{row.total}"
+    at = f"{row.step}{total}" if row.trains or row.step else ""
+    return (
+        row.state,
+        " ".join(filter(None, ("" if row.trains or row.state != "running" else row.phase, at))) if row.attempts else "",
+        "" if row.loss is None else f"{row.loss:.4f}",
+        str(row.attempts or ""),
+        "" if row.elapsed is None else readable_time(row.elapsed),
+        "" if row.remaining is None or row.state != "running" else readable_time(row.remaining),
+        row.task,
+        row.node,
+    )
+
+
+def short(folder: Path) -> str:
+    relative = os.path.relpath(folder)
+    return relative if len(relative) < len(str(folder)) else str(folder)
+
+
+def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
+    """Show again and again what `show` returns: a text, and whether anything runs or waits. Until nothing does."""
+    while True:
+        text, is_live = show()
+        print(f"\033[2J\033[H{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
+        if not is_live:
+            return
+        time.sleep(seconds)

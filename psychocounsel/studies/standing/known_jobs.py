@@ -1,0 +1,56 @@
+"""`jobs list`: the studies, sweeps and runs below a folder, each with the states of its runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from psychocounsel.cluster.standing.status import rows_of
+from psychocounsel.cluster.standing.status_lines import aligned, counted, short
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
+from psychocounsel.storage.files import DamagedFile
+from psychocounsel.studies.standing.study_status import is_study, listed_runs
+
+_DEEPEST = 4  # folders below the one that is listed
+
+
+def jobs_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Kind and folder of each study, sweep and run below `folder`; what lies inside of one is not listed again."""
+    yield from _below(folder, _DEEPEST)
+
+
+def _below(folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
+    for path in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
+        if kind := _kind(path):
+            yield kind, path
+        elif depth > 1 and not path.is_symlink():
+            yield from _below(path, depth - 1)
+
+
+def _kind(path: Path) -> str:
+    return "study" if is_study(path) else "sweep" if is_sweep(path) else "run" if is_run(path) else ""
+
+
+def listing(folder: Path) -> str:
+    """A line for each study, sweep and run below `folder`: what it is, and how many of its runs are in which state.
+
+    Raises:
+        UserError: if there is none, or a cluster does not answer.
+    """
+    found = [(kind, path, _runs(kind, path)) for kind, path in jobs_below(folder)]
+    if not found:
+        raise UserError(f"{folder}: holds no run, sweep or study; give the folder that runs are written to")
+    stand = iter(rows_of([run for _, _, runs in found if isinstance(runs, list) for run in runs]))
+    lines = [("what", "runs", "folder")]
+    for kind, path, runs in found:
+        said = runs if isinstance(runs, str) else counted([next(stand) for _ in runs])
+        lines.append((kind, said, short(path)))
+    return "\n".join(aligned(lines))
+
+
+def _runs(kind: str, path: Path) -> list[ListedRun] | str:
+    """The runs of a folder; or what is wrong with its files."""
+    try:
+        return listed_runs(path) if kind == "study" else runs_of(path)
+    except (UserError, DamagedFile) as error:
+        return f"damaged: {error}"

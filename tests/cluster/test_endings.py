@@ -1,0 +1,113 @@
+"""Why an attempt ended and what follows: lines of logs, verdicts, and attempts that do not come further."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.cluster.ending.attempt_verdict import AttemptEnding, AttemptVerdict, judge
+from psychocounsel.cluster.ending.last_words import last_error
+from psychocounsel.cluster.ending.progress_mark import progress_mark
+
+
+def verdict(
+    code: int, step: int, *before: dict[str, Any], restarts: int = 0, most: int = 20, **ended: Any
+) -> AttemptVerdict:
+    return judge(AttemptEnding(code, step, **ended), before, restarts, most)
+
+
+def crashed(step: int, reason: str = "") -> dict[str, Any]:
+    return {"verdict": "crashed", "step": step, "reason": reason}
+
+
+def test_what_follows_each_exit_code() -> None:
+    assert verdict(0, 9) == AttemptVerdict("finished", False, "finished")
+    assert verdict(2, 0, words="error: data.path: no such file") == AttemptVerdict(
+        "failed", False, "wrong input (exit code 2): error: data.path: no such file"
+    )
+    assert verdict(3, 4) == AttemptVerdict("failed", False, "a gate said no at step 4 (exit code 3)")
+    assert verdict(4, 0) == AttemptVerdict("failed", False, "a gate could not decide (exit code 4)")
+    assert verdict(75, 4, asked="USR1") == AttemptVerdict("stopped", True, "stopped at step 4 (USR1)")
+    assert verdict(137, 4) == AttemptVerdict("crashed", True, "crashed at step 4 (exit code 137)")
+    assert verdict(75, 4, restarts=3, most=3).goes_on is False
+    assert verdict(1, 4, restarts=3, most=3).reason.endswith("not requeued: cluster.max_requeues=3")
+
+
+def test_a_crash_is_tried_again_once_unless_it_came_further_and_both_reasons_are_told() -> None:
+    said = "crashed at step 4 (exit code 1): ValueError: a"
+    assert verdict(1, 5, crashed(4)).word == "crashed"
+    assert verdict(1, 4, {"verdict": "stopped", "step": 4}).word == "crashed"
+    assert verdict(1, 4, crashed(4, said), words="ValueError: a").reason == f"{said}, as before: given up"
+    other = verdict(1, 4, crashed(4, said), words="KeyError: b")
+    assert other.word == "failed"
+    assert other.reason == f"crashed at step 4 (exit code 1): KeyError: b; the attempt before {said}: given up"
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 1])
+def test_a_code_of_srun_itself_says_nothing_of_the_input(code: int) -> None:
+    found = verdict(code, 0, by_srun=True, words="srun: error: Unable to create step")
+    assert found == AttemptVerdict(
+        "crashed", True, f"srun itself failed (exit code {code}): srun: error: Unable to create step"
+    )
+
+
+def test_the_third_stop_without_progress_is_the_last() -> None:
+    def stop(mark: str) -> dict[str, Any]:
+        return {"verdict": "stopped", "step": 0, "mark": mark}
+
+    assert verdict(75, 0, stop("a"), mark="a").goes_on
+    assert verdict(75, 0, stop("b"), stop("a"), mark="a").goes_on
+    assert verdict(75, 0, stop("a"), crashed(0), mark="a").goes_on
+    found = verdict(75, 0, stop("a"), stop("a"), mark="a", asked="USR1")
+    assert (found.word, found.goes_on) == ("failed", False)
+    assert found.reason.startswith("stopped at step 0 (USR1): the third stop in a row without progress")
+    assert "cluster.time" in found.reason
+
+
+def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path) -> None:
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    marks = [progress_mark(run, 0, cache), progress_mark(run, 1, cache)]
+    for file in ("rounds/0000/shard-00.parquet", "answers/journal-0.bin", "checkpoints/step-000001/manifest.json"):
+        (run / file).parent.mkdir(parents=True)
+        (run / file).write_bytes(b"1")
+        marks.append(progress_mark(run, 1, cache))
+    (run / "answers/journal-0.bin").write_bytes(b"12")
+    marks.append(progress_mark(run, 1, cache))
+    (cache / "reference" / "x").mkdir(parents=True)
+    (cache / "reference" / "x" / "unit").write_bytes(b"1")
+    marks.append(progress_mark(run, 1, cache))
+    assert len(set(marks)) == len(marks)
+    (run / "logs").mkdir()
+    (run / "logs" / "rank-0.out").write_text("more")
+    assert progress_mark(run, 1, cache) == marks[-1]
+
+
+OUT_OF_MEMORY = "RuntimeError: CUDA out of memory"
+NO_MODULE = "/var/job/script: line 12: module: command not found"
+NO_SPACE = "cp: write error: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (f"step 1\nTraceback (most recent call last):\n  File x\n{OUT_OF_MEMORY}\nbye\n", OUT_OF_MEMORY),
+        (f"[rank1]: {OUT_OF_MEMORY}\nsrun: error: n1: task 1: Exited with exit code 1\n", OUT_OF_MEMORY),
+        ("error: data.path=x: no such file\n", "error: data.path=x: no such file"),
+        (f"{NO_MODULE}\n", NO_MODULE),
+        (f"{NO_SPACE}\nslurmstepd: error: *** STEP 7.0 ON n1 CANCELLED ***\n", NO_SPACE),
+        ("step 1\nstep 2\n\n", "step 2"),
+        ("srun: error: n1: task 0: Exited with exit code 1\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_line_that_names_the_error_is_found(log: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(log)
+    assert last_error(tmp_path / "log") == line
+
+
+def test_an_error_in_a_later_log_counts_before_plain_lines_and_a_line_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("all is well\n")
+    (tmp_path / "b").write_bytes(b"srun: error: Unable to create step for job 7: \x1b[31mInvalid" + b"x" * 400)
+    found = last_error(tmp_path / "missing", tmp_path / "a", tmp_path / "b")
+    assert found.startswith("srun: error: Unable to create step for job 7:") and len(found) == 240
+    assert found.isprintable() and last_error(tmp_path / "a") == "all is well"

@@ -1,0 +1,83 @@
+"""`jobs list` and `jobs forget` of runs on this machine, reasons in groups, and variables of the shell that sbatch would read."""
+
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.cluster.slurm.queue.shell_variables import for_sbatch
+from psychocounsel.cluster.standing.status import Row
+from psychocounsel.cluster.standing.status_lines import ranges, reasons
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.sweep_table import add_to_table, runs_of
+from tests.support.harness import cli
+
+
+def test_runs_with_the_same_reason_stand_in_one_line() -> None:
+    rows = [Row(number, Path("r"), "", "pending", reason="Priority") for number in range(200)]
+    rows[7] = Row(7, Path("r"), "", "failed", reason="wrong input")
+    rows[9].reason = ""
+    assert reasons(rows, [str(row.index) for row in rows]) == [
+        "0-6, 8, 10-199: pending: Priority",
+        "7: failed: wrong input",
+    ]
+    assert ranges(["dpo/1", "dpo/2", "", "3"]) == "dpo/1, dpo/2, , 3"
+
+
+def test_only_who_pays_is_taken_from_the_shell_and_only_where_it_is_open() -> None:
+    shell = {"PATH": "/bin", "SLURM_CONF": "c", "SLURM_JOB_ID": "7", "SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q"}
+    shell |= {"SBATCH_TIMELIMIT": "1"}
+    kept, said = for_sbatch(shell, "#!/bin/bash\n#SBATCH --qos=mine\n")
+    assert kept == {"PATH": "/bin", "SLURM_CONF": "c", "SBATCH_ACCOUNT": "a"}
+    assert [line.split(" ")[0] for line in said] == ["cluster.account", "SBATCH_QOS", "SBATCH_TIMELIMIT"]
+
+
+def test_runs_are_listed_and_those_that_made_nothing_can_be_forgotten(tmp_path: Path) -> None:
+    broken = ["data.limit=4", "max_steps=1", "run_dir=runs/one", "global_batch_size=64", "checkpoint.metric=eval/none"]
+    cli("train", *broken[:3], "dry_run=true", cwd=tmp_path)
+    cli("audit", "run_dir=runs/deep/audit", "limit=40", cwd=tmp_path)
+    done = cli("jobs", "list", cwd=tmp_path, PSYCHOCOUNSEL_OUTPUT="runs")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["what", "runs", "folder"],
+        ["run", "1", "finished", "runs/deep/audit"],
+    ]
+    assert cli("jobs", "status", "runs", cwd=tmp_path).stdout == done.stdout
+    refused = cli("jobs", "forget", "runs/deep/audit", cwd=tmp_path, check_code=2)
+    assert "holds results" in refused.stderr and (tmp_path / "runs/deep/audit/audit.json").exists()
+    (tmp_path / "empty").mkdir()
+    assert "holds no run, sweep or study" in cli("jobs", "list", "empty", cwd=tmp_path, check_code=2).stderr
+
+
+def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_index(tmp_path: Path) -> None:
+    from psychocounsel.cluster.forgotten_runs import forget
+    from psychocounsel.rundir.run_config import write_config, write_job
+    from psychocounsel.settings.config import check, compose
+
+    runs = [tmp_path / name for name in ("a", "b", "c")]
+    for number, run in enumerate(runs):
+        run.mkdir()
+        write_job(run, "psychocounsel.train", number, [])
+        write_config(run, check(compose([f"run_dir={run}"])))
+    add_to_table(tmp_path, [(run, [f"seed={number}"]) for number, run in enumerate(runs)])
+    with pytest.raises(UserError, match="name those to forget by their index"):
+        forget(tmp_path, [])
+    (runs[0] / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="holds results"):
+        forget(tmp_path, [0, 1])
+    assert runs[1].exists()
+    forget(tmp_path, [1])
+    assert [(run.index, run.run_dir.name) for run in runs_of(tmp_path)] == [(0, "a"), (2, "c")] and not runs[1].exists()
+    add_to_table(tmp_path, [(runs[1], ["seed=9"])])
+    assert [run.index for run in runs_of(tmp_path)] == [0, 2, 3]
+
+
+def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them(tmp_path: Path) -> None:
+    from psychocounsel.cluster.job import Job
+    from psychocounsel.cluster.slurm.preview.shortages import is_cpu_build, warnings_of
+    from psychocounsel.settings.config import check, compose
+
+    def said(*overrides: str) -> list[str]:
+        return warnings_of([Job("psychocounsel.train", check(compose(["cluster=slurm", *overrides])), tmp_path)])
+
+    assert is_cpu_build()
+    assert said() and said()[0].startswith("warning: torch of this environment is a CPU build")
+    assert not said("cluster.device=cpu") and not said("cluster.python=/opt/python")
