@@ -1,5 +1,6 @@
 """What a run ends with: its summary, and a few lines for the user."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     lines += [f"run directory       {shown}", f"look at it          python -m psychocounsel.report {shown}"]
     if outcome.status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
-        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, shown, model))
+        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, run, shown, model))
     elif outcome.status == "stopped":
         lines.append(f"to go on            the same command with run_dir={shown}")
     return lines
@@ -90,10 +91,19 @@ def _loader(config: DictConfig, main: str) -> str:
     return f"peft.AutoPeftModelFor{kind}.from_pretrained" if adapter else f"AutoModelFor{kind}.from_pretrained"
 
 
-def _next_idea(algorithm: str, run: str, model: str) -> str:
+def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
+    """A command for what is often done next; a sweep keeps what was typed for this run."""
     if algorithm == "DPO":
-        return "train -m algo.beta=0.05,0.1,0.3 seed=1,2"
-    return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {run}"
+        return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
+    return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {shown}"
+
+
+def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
+    """The overrides of the run's command, quoted for a shell, without those that a sweep gives itself."""
+    file = run.files.overrides
+    given = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    own = (*swept, "run_dir", "sweep_dir", "dry_run")
+    return [shlex.quote(text) for text in given if text and text.lstrip("+").partition("=")[0] not in own]
 
 
 def _shorten(path: Path) -> str:
