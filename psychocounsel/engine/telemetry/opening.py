@@ -22,8 +22,8 @@ def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[
     )
     if data.held_out and prompts < FEW_PROMPTS:
         yield (
-            f"warning: only {_counted(prompts, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures and the choice of the best "
-            "model rest on chance; give more rows, data.dev_fraction or data.eval_path"
+            f"warning: only {_counted(prompts, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures rest on "
+            "chance, as does the choice of the best model; give more rows, data.dev_fraction or data.eval_path"
         )
 
 
