@@ -222,7 +222,7 @@ class Trainer:
             line |= evaluation.metrics
             self._note(evaluation)
             said = self.callbacks.eval_end(evaluation.metrics, self.state.step, self.world.gather)
-            self.state.ended_early = "" if is_last else said
+            self.state.ended_early = "" if is_last else said or self.state.out_of_patience(self.config.checkpoint)
         is_last = is_last or bool(self.state.ended_early)
         self.state.line = None
         self.records.write(line)

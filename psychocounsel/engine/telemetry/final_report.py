@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.engine.loop_state import OUT_OF_PATIENCE
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings import config as configs
@@ -35,7 +36,7 @@ class Ending:
     total: int
     metrics: dict[str, Any]
     seconds: float
-    early: str = ""  # why a callback ended the run
+    early: str = ""  # why it ended before its last step
 
 
 def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
@@ -48,11 +49,16 @@ def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
         metrics=outcome.metrics,
         fingerprint=fingerprint,
         seconds=round(outcome.seconds, 3),
-        **({"ended_early": outcome.early} if outcome.early else {}),
+        **_early(outcome.early),
     )
     run.write_state(outcome.status, outcome.step, outcome.total)
     for line in _lines(run, outcome):
         run.say(line)
+
+
+def _early(reason: str) -> dict[str, str]:
+    """Why the run ended early: a search counts what a callback ended as pruned, and what ran out of patience as complete."""
+    return {"out_of_patience" if reason.startswith(OUT_OF_PATIENCE) else "ended_early": reason} if reason else {}
 
 
 def _lines(run: Run, outcome: Ending) -> list[str]:
