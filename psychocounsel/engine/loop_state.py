@@ -3,8 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from omegaconf import DictConfig
+
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.summary import smaller_is_better
+
+OUT_OF_PATIENCE = "checkpoint.patience"  # how the reason begins
 
 
 @dataclass
@@ -13,7 +17,8 @@ class LoopState:
 
     `before`, `last`: evaluations before training and the newest; `best`: that of the model kept, with its step.
     `minibatch`: how many steps `round` has had; `peaks`: the highest value of each metric in them. `skipped`: steps that
-    left the main model as it was because the algorithm said so. `ended_early`: why, once a callback has ended the run.
+    left the main model as it was because the algorithm said so. `unimproved`: evaluations since the best one. `ended_early`: why,
+    once a callback or `checkpoint.patience` has ended the run.
     """
 
     step: int = 0
@@ -25,6 +30,7 @@ class LoopState:
     minibatch: int = 0
     peaks: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
+    unimproved: int = 0
     ended_early: str = ""
 
     def enter(self, number: int) -> None:
@@ -58,6 +64,7 @@ class LoopState:
         if self.step == 0:
             self.before = evaluation
             return False
+        self.unimproved += 1
         if not eligible:
             return False
         smaller = smaller_is_better(metric, mode)
@@ -65,5 +72,12 @@ class LoopState:
             evaluation[metric] < self.best[metric] if smaller else evaluation[metric] > self.best[metric]
         ):
             return False
-        self.best = {"step": self.step, **evaluation}
+        self.best, self.unimproved = {"step": self.step, **evaluation}, 0
         return True
+
+    def out_of_patience(self, checkpoint: DictConfig) -> str:
+        """Why the run ends, once `checkpoint.patience` evaluations in a row were not better than the best; else ""."""
+        if checkpoint.patience is None or self.unimproved < checkpoint.patience:
+            return ""
+        best = self.best.get("step", 0)
+        return f"{OUT_OF_PATIENCE}={checkpoint.patience}: {checkpoint.metric} did not become better after step {best}"

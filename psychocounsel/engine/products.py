@@ -61,7 +61,7 @@ class Products:
         state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState) if item.name in loop})
         was_finished, kept = kept_of_run(self.run, self.world)
         if was_finished:  # and is to be longer now
-            state.ended_early = ""
+            state.ended_early, state.unimproved = "", 0
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
         if self.config.checkpoint.metric in kept:

@@ -29,6 +29,7 @@ from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
 from psychocounsel.engine.stop_request import StopRequest, Watchdog
+from psychocounsel.engine.telemetry.opening import opening_lines
 from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.engine.telemetry.step_log import StepLog
@@ -91,7 +92,7 @@ class Trainer:
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world)
         speed = Speed(self.engines[self.main], self.world)
-        self.progress = Progress(run.is_main)
+        self.progress = Progress(run.is_main, run.log)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.resting = open_resting(self.stepper, run.config)
         self.collector = self._collector(self.algorithm.needs.rollouts)
@@ -101,6 +102,9 @@ class Trainer:
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
         self.records = StepLog(run, self.feed.sample)
         self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._stop_if_asked)
+        batch = run.config.global_batch_size
+        for line in opening_lines(self.data, self.algorithm.needs.data, self.steps, batch):
+            run.say(line)
         if lengths := self.feed.lengths():
             run.say(packing_report(lengths, self.stepper.plan))
         self.started = time.time()
@@ -218,7 +222,7 @@ class Trainer:
             line |= evaluation.metrics
             self._note(evaluation)
             said = self.callbacks.eval_end(evaluation.metrics, self.state.step, self.world.gather)
-            self.state.ended_early = "" if is_last else said
+            self.state.ended_early = "" if is_last else said or self.state.out_of_patience(self.config.checkpoint)
         is_last = is_last or bool(self.state.ended_early)
         self.state.line = None
         self.records.write(line)

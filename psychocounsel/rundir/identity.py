@@ -39,7 +39,7 @@ _MAY_DIFFER = (
 _MAY_DIFFER_KEYS = (
     "data.allowed_hosts",
     "eval.every",
-    *(f"checkpoint.{name}" for name in ("every", "minutes", "background", "keep_last")),
+    *(f"checkpoint.{name}" for name in ("every", "minutes", "background", "keep_last", "patience")),
 )
 # How servers are reached, of replies, rewards and counterfactuals, and where models wait.
 _MAY_DIFFER_WITHIN = re.compile(
@@ -53,7 +53,7 @@ _MAY_DIFFER_WITHIN = re.compile(
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any
 _MAY_GROW = ("max_steps", "epochs")
 # Which of these decide all the same what a run has made at its end: its figures, its best model, and which steps were done.
-_DECIDE_THE_END = ("eval.every", "guard", "callbacks", "steps", "remove", *_MAY_GROW)
+_DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "steps", "remove", *_MAY_GROW)
 # What a run fills in where its command leaves it open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")

@@ -133,6 +133,7 @@ class CheckpointConfig:
     keep_last: int = option(1, at_least=1)
     metric: str = "eval/loss"
     mode: str = option("auto", choices=("auto", "min", "max"))  # auto: min for a loss, max for the rest
+    patience: int | None = option(None, at_least=1)
 
 
 @dataclass

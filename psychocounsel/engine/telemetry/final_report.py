@@ -1,11 +1,13 @@
 """What a run ends with: its summary, and a few lines for the user."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.engine.loop_state import OUT_OF_PATIENCE
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings import config as configs
@@ -34,7 +36,7 @@ class Ending:
     total: int
     metrics: dict[str, Any]
     seconds: float
-    early: str = ""  # why a callback ended the run
+    early: str = ""  # why it ended before its last step
 
 
 def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
@@ -47,11 +49,16 @@ def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
         metrics=outcome.metrics,
         fingerprint=fingerprint,
         seconds=round(outcome.seconds, 3),
-        **({"ended_early": outcome.early} if outcome.early else {}),
+        **_early(outcome.early),
     )
     run.write_state(outcome.status, outcome.step, outcome.total)
     for line in _lines(run, outcome):
         run.say(line)
+
+
+def _early(reason: str) -> dict[str, str]:
+    """Why the run ended early: a search counts what a callback ended as pruned, and what ran out of patience as complete."""
+    return {"out_of_patience" if reason.startswith(OUT_OF_PATIENCE) else "ended_early": reason} if reason else {}
 
 
 def _lines(run: Run, outcome: Ending) -> list[str]:
@@ -78,7 +85,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     lines += [f"run directory       {shown}", f"look at it          python -m psychocounsel.report {shown}"]
     if outcome.status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
-        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, shown, model))
+        lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, run, shown, model))
     elif outcome.status == "stopped":
         lines.append(f"to go on            the same command with run_dir={shown}")
     return lines
@@ -90,10 +97,19 @@ def _loader(config: DictConfig, main: str) -> str:
     return f"peft.AutoPeftModelFor{kind}.from_pretrained" if adapter else f"AutoModelFor{kind}.from_pretrained"
 
 
-def _next_idea(algorithm: str, run: str, model: str) -> str:
+def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
+    """A command for what is often done next; a sweep keeps what was typed for this run."""
     if algorithm == "DPO":
-        return "train -m algo.beta=0.05,0.1,0.3 seed=1,2"
-    return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {run}"
+        return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
+    return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {shown}"
+
+
+def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
+    """The overrides of the run's command, quoted for a shell, without those that a sweep gives itself."""
+    file = run.files.overrides
+    given = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    own = (*swept, "run_dir", "sweep_dir", "dry_run")
+    return [shlex.quote(text) for text in given if text and text.lstrip("+").partition("=")[0] not in own]
 
 
 def _shorten(path: Path) -> str:

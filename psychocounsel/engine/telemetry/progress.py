@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -22,10 +22,10 @@ _SHOWN = {
 
 
 class Progress:
-    """A bar on a terminal; a line every tenth of the way where output goes to a file."""
+    """A bar on a terminal; a line every tenth of the way where output goes to a file, and in `log` always."""
 
-    def __init__(self, is_main: bool) -> None:
-        self.is_main, self.live = is_main, is_main and sys.stderr.isatty()
+    def __init__(self, is_main: bool, log: IO[str] | None = None) -> None:
+        self.is_main, self.live, self.log = is_main, is_main and sys.stderr.isatty(), log
         self.steps: tqdm | None = None
 
     def bar(self, items: Iterable[T], text: str) -> Iterator[T]:
@@ -41,9 +41,13 @@ class Progress:
         if self.steps is not None:
             self.steps.n = step
             self.steps.set_postfix(shown)
-        elif self.is_main and (step % self.every == 0 or step == self.total):
-            numbers = ", ".join(f"{word} {value}" for word, value in shown.items())
-            print(f"step {step}/{self.total}: {numbers}", file=sys.stderr, flush=True)
+        if step % self.every and step != self.total:
+            return
+        text = f"step {step}/{self.total}: " + ", ".join(f"{word} {value}" for word, value in shown.items())
+        if self.log is not None:
+            print(text, file=self.log)
+        if self.is_main and not self.live:
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.steps is not None:

@@ -1,0 +1,63 @@
+"""`psychocounsel COMMAND ...`: the commands by one name, with --version and completion for bash and zsh.
+
+psychocounsel train algo=ppo                     the same as python -m psychocounsel.train algo=ppo
+eval "$(psychocounsel completion bash)"          TAB completes commands, config groups, their choices and keys
+"""
+
+import ast
+import runpy
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from psychocounsel import __version__
+from psychocounsel.errors import USER_ERROR
+
+COMMANDS = [
+    *("train", "prepare", "annotate", "audit", "agreement", "review", "evaluate", "report", "launch", "jobs"),
+    *("export", "cache", "serve"),
+]
+
+
+def main() -> None:
+    """Run the command that the first argument names; exits with its code."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in ("--version", "-V"):
+        print(f"psychocounsel {__version__}")
+    elif name in ("--help", "-h"):
+        print(_help())
+    elif name == "completion":
+        from psychocounsel.settings.typed.completion import shell_script
+
+        print(shell_script(rest))
+    elif name == "complete":  # called by the shell
+        from psychocounsel.settings.typed.completion import complete
+
+        print("\n".join(complete(rest, COMMANDS)))
+    elif name in COMMANDS:
+        sys.argv = [f"psychocounsel {name}", *rest]
+        runpy.run_module(f"psychocounsel.{name}", run_name="__main__", alter_sys=True)
+    else:
+        from psychocounsel.settings.schema import suggestion
+
+        print(f"error: {name}: is no command; {suggestion(name, COMMANDS)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
+def _help() -> str:
+    """Each command with the first line of what its module says of itself; nothing is imported for it."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {_about(name)}" for name in COMMANDS]
+    return "\n".join(["psychocounsel COMMAND ...        COMMAND --help tells more", "", *lines, "", "  --version"])
+
+
+def _about(name: str) -> str:
+    found = find_spec(f"psychocounsel.{name}")
+    assert found is not None and found.origin is not None
+    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    usage, _, about = text.partition("`: ")
+    return (about if "\n" not in usage else text.split("\n\n")[1]).splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()

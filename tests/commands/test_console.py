@@ -1,0 +1,59 @@
+"""`psychocounsel COMMAND`: the same commands by one name, their list, and what the shell is told to complete."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from psychocounsel import __version__
+from psychocounsel.console import COMMANDS
+from psychocounsel.settings.typed.completion import complete, shell_script
+from tests.support.harness import ROOT
+
+CONSOLE = [sys.executable, "-m", "psychocounsel.console"]
+
+
+def console(*arguments: str, cwd: Path, check_code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*CONSOLE, *arguments], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == check_code, done.stdout + done.stderr
+    return done
+
+
+def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
+    lines = console("--help", cwd=tmp_path).stdout.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and not line.strip().startswith("--")]
+    hidden = {"__init__", "api", "console", "errors", "worker"}
+    assert sorted(listed) == sorted({file.stem for file in (ROOT / "psychocounsel").glob("*.py")} - hidden)
+    assert all(len(line.split()) > 3 and "`" not in line.split("  ")[1] for line in lines[2 : 2 + len(COMMANDS)])
+    assert console("--version", cwd=tmp_path).stdout == f"psychocounsel {__version__}\n"
+
+
+def test_a_command_runs_as_by_its_module_and_ends_with_its_code(tmp_path: Path) -> None:
+    assert "did you mean dpo?" in console("train", "algo=dop", cwd=tmp_path, check_code=2).stderr
+    assert "no such folder" in console("jobs", "status", "nowhere", cwd=tmp_path, check_code=2).stderr
+    assert "did you mean train?" in console("trian", cwd=tmp_path, check_code=2).stderr
+
+
+def test_words_that_may_follow() -> None:
+    assert complete(["", "tr"], COMMANDS) == COMMANDS
+    assert {"algo=dpo", "algo=ppo"} <= set(complete(["train", "algo="], COMMANDS))
+    words = complete(["train", ""], COMMANDS)
+    assert {"algo=", "max_length=", "checkpoint.metric=", "data.min_gap=", "algo.beta="} <= set(words)
+    assert "hydra=" not in words and "paths=" not in words
+
+
+def test_bash_completes_a_choice(tmp_path: Path) -> None:
+    (tmp_path / "psychocounsel").write_text(f'#!/bin/sh\nexec {sys.executable} -m psychocounsel.console "$@"\n')
+    (tmp_path / "psychocounsel").chmod(0o755)
+    (tmp_path / "completion").write_text(shell_script(["bash"]))
+    ask = (
+        "source completion; COMP_LINE='psychocounsel train algo=online_d'; COMP_POINT=${#COMP_LINE}; "
+        "COMP_WORDS=(psychocounsel train algo=online_d); COMP_CWORD=2; _psychocounsel; echo ${COMPREPLY[@]}"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "algo=online_dpo", done.stderr
+    with pytest.raises(SystemExit, match="bash or zsh"):
+        shell_script(["fish"])

@@ -1,0 +1,30 @@
+"""The first and last lines of a run: counts and a warning at its start, and a next command that keeps what was typed."""
+
+from pathlib import Path
+
+from psychocounsel.data.dataset import Dataset
+from psychocounsel.engine.telemetry.final_report import _typed
+from psychocounsel.engine.telemetry.opening import opening_lines
+from psychocounsel.rundir.run import Run
+from tests.support.harness import random_groups
+
+
+def test_counts_of_pairs_and_distinct_prompts() -> None:
+    groups = random_groups(60, seed=1)
+    doubled = [*groups[44:46], groups[45]]
+    lines = list(opening_lines(Dataset(groups[:44], doubled), "pairs", 6, 8))
+    assert lines[0] == "44 train / 3 held-out pairs (2 prompts), 6 steps of 8"
+    assert lines[1].startswith("warning: only 2 held-out prompts: below 30")
+    assert len(list(opening_lines(Dataset(groups[:10], groups[10:40]), "pairs", 6, 8))) == 1
+    assert len(list(opening_lines(Dataset(groups[:10], groups[10:39]), "pairs", 6, 8))) == 2
+    assert list(opening_lines(Dataset(groups[:1], []), "prompts", 1, 8)) == [
+        "1 train / 0 held-out prompts, 1 step of 8"
+    ]
+
+
+def test_the_next_command_keeps_overrides_but_those_that_it_gives_itself(tmp_path: Path) -> None:
+    (tmp_path / "overrides.txt").write_text(
+        "model.path=my model\nalgo.beta=0.5\n+seed=4\nrun_dir=runs/a\nmax_steps=9\n"
+    )
+    run = Run(tmp_path, None, 0, 1, 1, None)  # type: ignore[arg-type]
+    assert _typed(run, ("algo.beta", "seed")) == ["'model.path=my model'", "max_steps=9"]

@@ -1,0 +1,35 @@
+"""`checkpoint.patience`: a run that does not become better ends, says why, and counts as finished."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from psychocounsel.engine.loop_state import LoopState
+from psychocounsel.rundir.summary import read_summary
+from tests.support.harness import cli, metrics_of
+
+
+def test_evaluations_in_a_row_without_a_better_one_are_counted() -> None:
+    state, found = LoopState(), list[tuple[int, str]]()
+    checkpoint = OmegaConf.create({"patience": 2, "metric": "eval/loss"})
+    for step, loss in enumerate([1.0, 0.9, 0.95, 0.8, 0.8, 0.85]):
+        state.step = step
+        state.note({"eval/loss": loss}, "eval/loss", "auto")
+        found.append((state.unimproved, state.out_of_patience(checkpoint)))
+    reason = "checkpoint.patience=2: eval/loss did not become better after step 3"
+    assert found == [(0, ""), (0, ""), (1, ""), (0, ""), (1, ""), (2, reason)]
+    assert state.out_of_patience(OmegaConf.create({"patience": None, "metric": "eval/loss"})) == ""
+    state.note({"eval/loss": 0.1}, "eval/loss", "auto", eligible=False)  # beyond a limit of guard
+    assert state.unimproved == 3
+
+
+def test_a_run_that_learns_nothing_ends_early_and_is_finished(tmp_path: Path) -> None:
+    given = ["algo=sft", "algo.lr=1e-30", "data.limit=20", "global_batch_size=4", "eval.every=1", "eval.limit=4"]
+    given += ["max_steps=9", "checkpoint.patience=2", "run_dir=run", "cluster.threads=1"]
+    done = cli("train", *given, cwd=tmp_path)
+    summary = read_summary(tmp_path / "run")
+    assert (summary["status"], summary["steps"], summary["total_steps"]) == ("finished", 3, 9)
+    assert summary["out_of_patience"].startswith("checkpoint.patience=2: eval/loss did not become better after step 1")
+    assert "ended_early" not in summary, "a search would take it for pruned"
+    assert summary["out_of_patience"] in done.stderr and len(metrics_of(tmp_path / "run")) == 4
+    assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
