@@ -7,6 +7,7 @@ from psychocounsel.reporting.sections.evaluations import (
     health_section,
     reply_section,
     reward_section,
+    safety_section,
     setting_section,
     win_rate_section,
 )
@@ -16,6 +17,7 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(setting_section.section),
     tolerant(win_rate_section.section),
     tolerant(reward_section.section),
+    tolerant(safety_section.section),
     tolerant(health_section.section),
     tolerant(external_section.section),
     tolerant(reply_section.section),
