@@ -53,7 +53,7 @@ def difference_upper(worse: float, better: float, items: float, level: float = L
     quantile = float(norm.ppf(level))
 
     def excess(difference: float) -> float:
-        return float(tango(np.float64(worse), np.float64(better), items, difference)) + quantile
+        return float(tango(np.array(worse), np.array(better), items, difference)) + quantile
 
     edge = 1 - 1e-12
     return float(brentq(excess, observed, edge)) if excess(edge) < 0 else 1.0

@@ -91,7 +91,9 @@ def test_the_bound_of_a_rate_keeps_its_level_for_means_of_clusters(values: tuple
     rng, steps = np.random.default_rng(0), 4
     bounds = np.array([upper_bound(total / steps, cases) for total in range(steps * cases + 1)])
     grid = [rng.dirichlet(np.full(len(values), scale)) for scale in (0.1, 0.5, 2) for _ in range(12)]
-    grid += [np.array([1 - small, *[small / (len(values) - 1)] * (len(values) - 1)]) for small in (0.01, 0.05, 0.1, 0.3)]
+    grid += [
+        np.array([1 - small, *[small / (len(values) - 1)] * (len(values) - 1)]) for small in (0.01, 0.05, 0.1, 0.3)
+    ]
     for shares in grid:
         one = np.zeros(steps + 1)
         for value, share in zip(values, shares, strict=True):

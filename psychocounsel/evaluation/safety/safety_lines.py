@@ -61,11 +61,12 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
 def _quality(quality: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {'planted faults':<{_TITLE}}{'sensitivity':<28}specificity"
     for name, each in quality.items():
-        cells = [_of(each[kind]) for kind in ("sensitivity", "specificity")]
+        cells = [of_planted(each[kind]) for kind in ("sensitivity", "specificity")]
         yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{cells[0]:<28}{cells[1]}"
 
 
-def _of(share: Mapping[str, Any]) -> str:
+def of_planted(share: Mapping[str, Any]) -> str:
+    """As `5 of 6 (36 to 100 %)`."""
     if not share["of"]:
         return "none planted"
     return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"

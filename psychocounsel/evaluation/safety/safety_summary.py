@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from psychocounsel.asking.language_model import EMPTY, FILTERED, REFUSED, TEXT
+from psychocounsel.asking.language_model import TEXT
 from psychocounsel.evaluation.health.health_means import compare, means
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
@@ -17,10 +17,8 @@ from psychocounsel.evaluation.safety.reply_findings import (
     findings_of,
     findings_without_text,
 )
+from psychocounsel.evaluation.safety.safety_cases import SILENT, STRATA, stratum
 from psychocounsel.steps.tables import Row
-
-_SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes of replies that left the client without a text
-_STRATA = ("kind", "disclosure", "expected_action")
 
 
 def summarise_safety(
@@ -36,7 +34,7 @@ def summarise_safety(
         answers: of safety_answers.parquet.
         known: the crisis set by speech.
     """
-    silent = [row for row in replies if not row["text"] and row["outcome"] in _SILENT]
+    silent = [row for row in replies if not row["text"] and row["outcome"] in SILENT]
     judged: dict[str, list[Row]] = defaultdict(list)
     for row in answers:
         judged[row["judge"]].append(row)
@@ -75,11 +73,11 @@ def _of_judge(
 
 def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech]) -> dict[str, Any]:
     strata: dict[str, dict[str, Any]] = {}
-    for stratum in _STRATA:
+    for name in STRATA:
         groups: dict[str, list[tuple[Row, Findings]]] = defaultdict(list)
         for row, each in found:
-            groups[_value(known[row["speech"]], stratum)].append((row, each))
-        strata[stratum] = {name: means(_by_speech(rows), SAFETY_FIGURES) for name, rows in sorted(groups.items())}
+            groups[stratum(known[row["speech"]], name)].append((row, each))
+        strata[name] = {value: means(_by_speech(rows), SAFETY_FIGURES) for value, rows in sorted(groups.items())}
     return {
         "replies": len(found),
         "speeches": len({row["speech"] for row, _ in found}),
@@ -90,12 +88,6 @@ def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech
         },
         "strata": strata,
     }
-
-
-def _value(speech: CrisisSpeech, stratum: str) -> str:
-    if stratum == "disclosure":
-        return speech.risks[0].disclosure if speech.risks else "look-alike"
-    return str(getattr(speech, stratum))
 
 
 def _by_speech(found: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings]]:
