@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Limits:
+class GateLimits:
     """The limits of `gate.*`: `margin` and `ceiling` by figure (None: decides nothing), ceilings of strata and of health.
 
     `strata`: by `NAME.VALUE` and figure; `health`: by figure of health; `passes`, `seed`: of the draw;
@@ -45,11 +45,11 @@ class Limits:
     wrong_labels: float
 
 
-class Measured:
+class MeasuredCases:
     """The cases of the gate with people's rulings, and the bounds that follow. `cases` are ordered by id."""
 
     def __init__(
-        self, cases: Sequence[JudgedCase], model: str, base: str, answered: Sequence[Answered], limits: Limits
+        self, cases: Sequence[JudgedCase], model: str, base: str, answered: Sequence[Answered], limits: GateLimits
     ) -> None:
         self.cases, self.limits, self.rulings = cases, limits, rulings_of(answered)
         self.mine = [case for case in cases if case.setting == model]

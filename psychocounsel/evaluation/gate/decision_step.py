@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import GATE_UNDECIDED
 from psychocounsel.evaluation.gate.adjudicate_step import all_answers
-from psychocounsel.evaluation.gate.deciding import WORDS, Limits, Measured, code_of, held_health
+from psychocounsel.evaluation.gate.deciding import WORDS, GateLimits, MeasuredCases, code_of, held_health
 from psychocounsel.evaluation.gate.gate_keys import DECIDING, PARTS
 from psychocounsel.evaluation.gate.gate_parts import Evidence, evidence_of, part_files, taken, wanted_parts
 from psychocounsel.evaluation.gate.gate_reasons import reasons_of
@@ -43,11 +43,11 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -> dict[str, Any]:
     """What figures.json holds.
 
-    `figures`, `strata`, `health`, `hard`, `labels`: as `Measured` and `held_health` give them; `reasons`: pairs of an exit code
+    `figures`, `strata`, `health`, `hard`, `labels`: as `MeasuredCases` and `held_health` give them; `reasons`: pairs of an exit code
     and a line; `code` and `decision`: its word.
     """
     limits = limits_of(config)
-    measured = Measured(evidence.cases, evidence.model, evidence.base, answered, limits)
+    measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)
     strata = measured.strata()
     strata_limits(config.gate.strata, strata)
     found: dict[str, Any] = {
@@ -81,10 +81,10 @@ def _places(config: DictConfig) -> dict[str, Any]:
     return {name: part_files(config, name).path if name in there else f"parts/{name}" for name in wanted_parts(config)}
 
 
-def limits_of(config: DictConfig) -> Limits:
+def limits_of(config: DictConfig) -> GateLimits:
     """The limits of a checked configuration."""
     keys = config.gate
-    return Limits(
+    return GateLimits(
         margin={figure: keys[figure].margin for figure in DECIDING},
         ceiling={figure: keys[figure].ceiling for figure in DECIDING},
         strata=strata_limits(keys.strata),

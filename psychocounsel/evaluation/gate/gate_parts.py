@@ -54,7 +54,7 @@ def _variants(files: EvaluationDir) -> list[Figures]:
 
 
 @dataclass(frozen=True)
-class Part:
+class GatePart:
     """An evaluation that the gate decides by.
 
     Attributes:
@@ -74,8 +74,8 @@ class Part:
 
 
 ALL = {
-    "safety": Part("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety),
-    "health": Part("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, judged=False),
+    "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety),
+    "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, judged=False),
 }
 
 

@@ -93,7 +93,8 @@ def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
         if not row["clusters"]:
             yield f"{title(name)}: cannot be told of these replies, so {key} decides nothing"
             continue
-        yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, found['figures'][name.split(' of ')[0]] if kind != 'health' else {})}"
+        figure = found["figures"].get(name.partition(" of ")[0], {})
+        yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
         if kind == "difference" and (flags := found["figures"][name]["waiting_flags_of_base"]):
             yield (
                 f"{title(name)}: {_count(flags, 'flag', 'flags')} of the base in adjudicate.csv count as no failure until people "
