@@ -1,6 +1,6 @@
 """Holds the ways through a script against its rules: no circle, every state is reached, and each way has the right length."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from psychocounsel.counsel.rubric.strict_yaml import Problems, shown
 
@@ -56,11 +56,11 @@ def _in_order(start: str, targets: Targets) -> list[str] | None:
     return done[::-1] if visit(start) else None
 
 
-def _length(order: Sequence[str], targets: Targets, choose: type[min] | type[max]) -> int:  # type: ignore[valid-type]
-    """The number of states on the shortest, or the longest, way."""
+def _length(order: Sequence[str], targets: Targets, choose: Callable[[list[int]], int]) -> int:
+    """The number of states on the way that `choose` picks: the shortest, or the longest."""
     lengths = dict[str, int]()
     for state in reversed(order):
-        lengths[state] = 1 + choose((lengths[each] for each in targets[state]), default=0)
+        lengths[state] = 1 + choose([lengths[each] for each in targets[state]] or [0])
     return lengths[order[0]]
 
 
