@@ -33,6 +33,7 @@ _TOGETHER = 256  # Asks that are looked up before answers that have come are giv
 Asks = Iterable[tuple[LanguageModel, Ask] | None]
 _MORE, _UNKNOWN, _END = "more", "not known yet", "no more"  # what of the Asks is still to come
 
+
 def ask_all(
     asks: Asks,
     answers: Answers,
@@ -113,9 +114,7 @@ class _Desk(Generic[T]):
         self._keeper = threading.Thread(target=self._keep, name="journal", daemon=True)
         self._error: BaseException | None = None
 
-    def work(
-        self, asks: Iterator[tuple[LanguageModel, Ask] | None]
-    ) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+    def work(self, asks: Iterator[tuple[LanguageModel, Ask] | None]) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
         state = _MORE
         while True:
             state = _MORE if state == _UNKNOWN else state
