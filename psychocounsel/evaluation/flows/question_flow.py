@@ -22,6 +22,7 @@ class FlowQuestion:
         goto: of an answer, the question that follows it, END or VOID; else the next question in order follows.
         dimension: what the question rates.
         severity: of each answer that is a fault, one of SEVERITIES.
+        notes: how to answer it; "" where the question says it all.
     """
 
     id: str
@@ -30,6 +31,7 @@ class FlowQuestion:
     goto: Mapping[str, str] = field(default_factory=dict)
     dimension: str = ""
     severity: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
 
 
 class QuestionFlow:
