@@ -159,12 +159,17 @@ def read_reply_answers(text: str) -> ReplyAnswers:
     """
     found: ReplyAnswers = {}
     for name, given in json_object(parsed_json(text), "the answer").items():
-        each = json_object(given, name)
-        check_keys(each, ("quote", "answer"), f"{name}: ")
-        if not all(isinstance(value, str) and value.strip() for value in each.values()):
-            raise Unreadable(f"{name}: its quotation and answer must be texts")
-        found[name] = Given(each["answer"].strip(), each["quote"].strip())
+        found[name] = read_given(given, name)
     return found
+
+
+def read_given(value: Any, where: str) -> Given:
+    """A quotation and an answer from parsed JSON; `where` is what messages call it. Raises as `read_reply_answers`."""
+    each = json_object(value, where)
+    check_keys(each, ("quote", "answer"), f"{where}: ")
+    if not all(isinstance(text, str) and text.strip() for text in each.values()):
+        raise Unreadable(f"{where}: its quotation and answer must be texts")
+    return Given(each["answer"].strip(), each["quote"].strip())
 
 
 def written_answers(given: Mapping[str, Given]) -> str:
