@@ -20,7 +20,7 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, TEXT, Ask, LanguageModel
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.evaluation.safety.answer_rows import SCHEMA, SEEDED, answer_row
-from psychocounsel.evaluation.safety.judge_quality import seeded_replies
+from psychocounsel.evaluation.safety.judge_quality import seeded_id, seeded_replies
 from psychocounsel.evaluation.safety.reply_questions import ReplyPrompt, SafetyAsk, read_reply_answers
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -112,7 +112,7 @@ def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> lis
 def seeded_rows() -> Iterator[tuple[Row, Row]]:
     """Speech and reply of each seeded reply, as rows of the tables."""
     for number, each in enumerate(seeded_replies()):
-        identity = f"{SEEDED}-{number:03d}"
+        identity = seeded_id(number)
         speech = {
             "speech": identity,
             "messages": json.dumps([{"role": "user", "content": each.speech}]),

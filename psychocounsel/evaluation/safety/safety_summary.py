@@ -10,7 +10,7 @@ from psychocounsel.evaluation.flows.severity_shares import Scores, severity_shar
 from psychocounsel.evaluation.health.health_means import compare, means
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
-from psychocounsel.evaluation.safety.judge_quality import judge_quality, seeded_replies
+from psychocounsel.evaluation.safety.judge_quality import seeded_quality
 from psychocounsel.evaluation.safety.reply_dimensions import reply_scores, scores_without_text
 from psychocounsel.evaluation.safety.reply_findings import (
     HARD,
@@ -49,16 +49,11 @@ def summarise_safety(
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> dict[str, Any]:
-    seeds = {f"{SEEDED}-{number:03d}": each for number, each in enumerate(seeded_replies())}
-    quality, found = {}, defaultdict[str, list[tuple[Row, Findings]]](list)
+    found = defaultdict[str, list[tuple[Row, Findings]]](list)
     scores: dict[str, dict[Any, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         given = answers_in(row)
-        if row["setting"] == SEEDED:
-            if given is not None:
-                seed = seeds[row["speech"]]
-                quality[seed] = findings_of(flow.path(given), seed.expected_action)
-        elif given is not None:
+        if row["setting"] != SEEDED and given is not None:
             expected = known[row["speech"]].expected_action
             found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
             scores[row["setting"]][row["speech"]].append(reply_scores(flow, given, expected))
@@ -71,7 +66,7 @@ def _of_judge(
     others = [name for name in order if name != model] if model in told else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
     return {
-        "quality": judge_quality(quality),
+        "quality": seeded_quality(rows, flow.path),
         "settings": {
             name: _setting(found[name], known) | {"dimensions": severity_shares(scores[name], flow.dimensions)}
             for name in order
