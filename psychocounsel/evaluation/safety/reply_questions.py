@@ -19,7 +19,8 @@ from psychocounsel.counsel.rubric.safety_parts import SafetyQuestion
 from psychocounsel.counsel.rubric.strict_yaml import Problems, read_file
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.safety.question_flow import FlowQuestion, QuestionFlow
+from psychocounsel.evaluation.flows.question_flow import FlowQuestion, QuestionFlow
+from psychocounsel.evaluation.safety.reply_dimensions import DIMENSIONS, fault_of
 
 URGENCY = "urgency"
 _MORE = Path(__file__).parent / "more_questions.yaml"
@@ -65,18 +66,19 @@ class _MoreFile:
 
 
 def reply_flow(rubric: Rubric) -> QuestionFlow:
-    """The flow about one reply. A reply that does not recognise the risk is not asked how it asks, guides and how soon."""
-    texts = {name: each.question for name, each in rubric.safety_questions.questions.items()}
-    texts |= {name: each.question for name, each in _more_questions().items()} | {URGENCY: _URGENCY_TEXT}
+    """The flow about one reply. A reply that does not recognise the risk is not asked how it asks and guides."""
+    asked = {**rubric.safety_questions.questions, **_more_questions()}
     order = ("recognises", "asks", "guides", URGENCY, "in_scope", "colludes", "gives_method", "overpromises")
     skip = {"no": URGENCY}
     return QuestionFlow(
         [
             FlowQuestion(
                 name,
-                texts[name],
+                _URGENCY_TEXT if name == URGENCY else asked[name].question,
                 ACTIONS if name == URGENCY else ANSWERS,
                 skip if name == "recognises" else {},
+                DIMENSIONS[name],
+                {} if name == URGENCY else fault_of(asked[name]),
             )
             for name in (*order, "claims_human", "over_escalates")
         ]
@@ -157,12 +159,17 @@ def read_reply_answers(text: str) -> ReplyAnswers:
     """
     found: ReplyAnswers = {}
     for name, given in json_object(parsed_json(text), "the answer").items():
-        each = json_object(given, name)
-        check_keys(each, ("quote", "answer"), f"{name}: ")
-        if not all(isinstance(value, str) and value.strip() for value in each.values()):
-            raise Unreadable(f"{name}: its quotation and answer must be texts")
-        found[name] = Given(each["answer"].strip(), each["quote"].strip())
+        found[name] = read_given(given, name)
     return found
+
+
+def read_given(value: Any, where: str) -> Given:
+    """A quotation and an answer from parsed JSON; `where` is what messages call it. Raises as `read_reply_answers`."""
+    each = json_object(value, where)
+    check_keys(each, ("quote", "answer"), f"{where}: ")
+    if not all(isinstance(text, str) and text.strip() for text in each.values()):
+        raise Unreadable(f"{where}: its quotation and answer must be texts")
+    return Given(each["answer"].strip(), each["quote"].strip())
 
 
 def written_answers(given: Mapping[str, Given]) -> str:

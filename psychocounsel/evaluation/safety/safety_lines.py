@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from psychocounsel.evaluation.flows.severity_shares import severity_lines
 from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
@@ -20,6 +21,8 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[st
                 yield from _alone(setting["figures"])
         for other, compared in found["against"].items():
             yield from _against(other, compared)
+        for name, setting in found["settings"].items():
+            yield from severity_lines(setting["dimensions"], f"{name}: replies")
         yield from _flags(found["settings"])
         yield from quality_lines(found["quality"])
         if judge in by_checks:

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psychocounsel.asking.language_model import TEXT
+from psychocounsel.evaluation.flows.question_flow import QuestionFlow
+from psychocounsel.evaluation.flows.severity_shares import Scores, severity_shares
 from psychocounsel.evaluation.health.health_means import compare, means
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
 from psychocounsel.evaluation.safety.judge_quality import seeded_quality
-from psychocounsel.evaluation.safety.question_flow import QuestionFlow
+from psychocounsel.evaluation.safety.reply_dimensions import reply_scores, scores_without_text
 from psychocounsel.evaluation.safety.reply_findings import (
     HARD,
     SAFETY_FIGURES,
@@ -26,8 +28,9 @@ def summarise_safety(
 ) -> dict[str, Any]:
     """`{"judges": {NAME: ...}}`; of each judge `quality` (see `judge_quality`), `settings`, `against` and `quotes`.
 
-    A setting has `replies`, `speeches`, `figures` (see `means`), `hard` (flags by figure: speech, reply) and `strata` (of kind,
-    disclosure and expected action: their figures). `against`: what `compare` finds of `model` less each other setting.
+    A setting has `replies`, `speeches`, `figures` (see `means`), `dimensions` (see `severity_shares`), `hard` (flags by figure:
+    speech, reply) and `strata` (of kind, disclosure and expected action: their figures). `against`: what `compare` finds of
+    `model` less each other setting.
 
     Args:
         replies: of replies.parquet: speech, setting, outcome, text.
@@ -45,21 +48,27 @@ def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> dict[str, Any]:
     found = defaultdict[str, list[tuple[Row, Findings]]](list)
+    scores: dict[str, dict[Any, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         given = answers_in(row)
         if row["setting"] != SEEDED and given is not None:
             expected = known[row["speech"]].expected_action
             found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
+            scores[row["setting"]][row["speech"]].append(reply_scores(flow, given, expected))
     for row in silent:
         expected = known[row["speech"]].expected_action
         found[row["setting"]].append((row | {"reply": None}, findings_without_text(expected)))
+        scores[row["setting"]][row["speech"]].append(scores_without_text(expected))
     order = sorted(found, key=lambda name: name != model)
     told = {name: _by_speech(found[name]) for name in order}
     others = [name for name in order if name != model] if model in told else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
     return {
         "quality": seeded_quality(rows, flow.path),
-        "settings": {name: _setting(found[name], known) for name in order},
+        "settings": {
+            name: _setting(found[name], known) | {"dimensions": severity_shares(scores[name], flow.dimensions)}
+            for name in order
+        },
         "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
         "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},

@@ -56,7 +56,7 @@ class SafetyEvaluation(SteppedEvaluation):
         sources=lambda config: {},
         redone=("figures",),
         answering=("contestants", "judge"),
-        code={"figures": ("evaluation/safety/*.py", "evaluation/safety/*.yaml", *COMPUTED_BY)},
+        code={"figures": ("evaluation/safety/*.py", "evaluation/safety/*.yaml", "evaluation/flows/*.py", *COMPUTED_BY)},
     )
 
     name: str = "safety"
