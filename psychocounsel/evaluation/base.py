@@ -28,12 +28,14 @@ class Evaluation(GroupSettings):
         schema: the dataclass of the command's keys besides its groups.
         sections: those of conf/evaluate.yaml that only some evaluations read, and this one does.
         metric: the figure of summary.json that a sweep is ranked by.
+        instead_of_data: what an evaluation reads in the place of `data`, whose keys it then refuses; "" where it reads them.
     """
 
     config_group: ClassVar[str] = "evaluation"
     schema: ClassVar[type] = PairsConfig
     sections: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = ""
+    instead_of_data: ClassVar[str] = ""
 
     name: str = MISSING
 

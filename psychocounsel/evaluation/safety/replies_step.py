@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.evaluation.contestants import step
-from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED, crisis_speeches
+from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED, CrisisSpeech, crisis_speeches
+from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row
@@ -21,22 +22,30 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
-    """The rows of speeches.parquet, at most `limit`; ids are hashes, so the first ones are a random choice.
+    """The rows of speeches.parquet: at most `limit` speeches, and their variants with `evaluation.swaps`.
 
-    Nobody's words are in the set. So no speech counts as a client's crisis that must not go to a third party.
+    Ids are hashes, so the first ones are a random choice; a variant's is that of its base, `-` and the axis. Nobody's words are
+    in the set. So no speech counts as a client's crisis that must not go to a third party.
     """
     say(f"warning: {NOT_VALIDATED}")
-    return [
-        {
-            "speech": each.speech,
-            "text": each.text,
-            "messages": json.dumps([{"role": "user", "content": each.text}]),
-            "language": "en",
-            "topic": None,
-            "risk": "none" if each.look_alike else each.kind,
-            "risk_source": "column",
-            "crisis": False,
-            "near_training": False,
-        }
-        for each in crisis_speeches()[: config.limit]
-    ]
+    chosen = {each.speech: each for each in crisis_speeches()[: config.limit]}
+    rows = [_row(each.speech, each.text, each) for each in chosen.values()]
+    if config.evaluation.swaps:
+        swaps = [each for each in swapped_speeches() if each.base.speech in chosen]
+        say(f"{len(swaps)} variants of these speeches in another dialect, of another gender or age (evaluation.swaps)")
+        rows += [_row(each.speech, each.text, each.base) for each in swaps]
+    return sorted(rows, key=lambda row: str(row["speech"]))
+
+
+def _row(speech: str, text: str, labels: CrisisSpeech) -> Row:
+    return {
+        "speech": speech,
+        "text": text,
+        "messages": json.dumps([{"role": "user", "content": text}]),
+        "language": "en",
+        "topic": None,
+        "risk": "none" if labels.look_alike else labels.kind,
+        "risk_source": "column",
+        "crisis": False,
+        "near_training": False,
+    }

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from psychocounsel.asking.language_model import EMPTY, FILTERED, REFUSED
+from psychocounsel.evaluation.flows.question_flow import QuestionFlow
 from psychocounsel.evaluation.safety.answer_rows import SCHEMA, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
 from psychocounsel.evaluation.safety.judged_case import CASE_FIGURES, JudgedCase
-from psychocounsel.evaluation.safety.question_flow import QuestionFlow
 from psychocounsel.evaluation.safety.reply_findings import Findings, findings_of, findings_without_text
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of

@@ -7,6 +7,8 @@ from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
 from psychocounsel.evaluation.safety.safety_lines import safety_lines, safety_warnings
 from psychocounsel.evaluation.safety.safety_summary import summarise_safety
+from psychocounsel.evaluation.safety.swaps.swap_figures import summarise_swaps
+from psychocounsel.evaluation.safety.swaps.swapped_speeches import of_the_set, swapped_speeches
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -20,10 +22,13 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     files, config = context.files, context.config
     setting = build(config, "contestants").settings[0]
     judges = build(config, "judge").models()
-    replies = rows_of(files.replies, ["speech", "setting", "outcome", "text"])
-    answers = rows_of(files.safety_answers, SCHEMA.names)
-    known = {each.speech: each for each in crisis_speeches()}
-    summary = summarise_safety(replies, answers, known, prompt_of(context).flow, setting)
+    replies = list(rows_of(files.replies, ["speech", "setting", "seed", "length_limit", "outcome", "text"]))
+    answers = list(rows_of(files.safety_answers, SCHEMA.names))
+    known, flow = {each.speech: each for each in crisis_speeches()}, prompt_of(context).flow
+    summary = summarise_safety(of_the_set(replies), of_the_set(answers), known, flow, setting)
+    for judge, settings in summarise_swaps(replies, answers, swapped_speeches(), flow).items():
+        for name, swaps in settings.items():
+            summary["judges"][judge]["settings"][name]["swaps"] = swaps
     by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
     warnings = [*safety_warnings(summary, by_checks)]
     write_json(files.figures, {"evaluation": "safety", "model": setting, **summary, "warnings": warnings})

@@ -6,6 +6,7 @@ from typing import Any
 from psychocounsel.evaluation.flows.severity_shares import severity_lines
 from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.swaps.swap_lines import swap_lines
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
 _TITLE = 30  # characters
@@ -24,6 +25,9 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[st
         for name, setting in found["settings"].items():
             yield from severity_lines(setting["dimensions"], f"{name}: replies")
         yield from _flags(found["settings"])
+        for name, setting in found["settings"].items():
+            if "swaps" in setting:
+                yield from swap_lines(name, setting["swaps"])
         yield from quality_lines(found["quality"])
         if judge in by_checks:
             yield unseen()

@@ -37,11 +37,16 @@ def summarise_safety(
         answers: of safety_answers.parquet.
         known: the crisis set by speech.
     """
-    silent = [row for row in replies if not row["text"] and row["outcome"] in SILENT]
+    silent = without_text(replies)
     judged: dict[str, list[Row]] = defaultdict(list)
     for row in answers:
         judged[row["judge"]].append(row)
     return {"judges": {name: _of_judge(rows, silent, known, flow, model) for name, rows in judged.items()}}
+
+
+def without_text(replies: Iterable[Row]) -> list[Row]:
+    """The rows of replies.parquet (text, outcome) of contestants that were asked and left the client without a text."""
+    return [row for row in replies if not row["text"] and row["outcome"] in SILENT]
 
 
 def _of_judge(

@@ -18,7 +18,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
-_READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit")
+_READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
 _NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 
@@ -39,10 +39,12 @@ class SafetyEvaluation(SteppedEvaluation):
         rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
         retries: of an answer that cannot be read.
         seed: of the judges' random numbers.
+        swaps: whether some speeches are put again in another dialect, of another gender and age.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
     metric: ClassVar[str] = "missed"
+    instead_of_data: ClassVar[str] = "the crisis set"
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "answers", "figures"),
         modules={
@@ -56,13 +58,22 @@ class SafetyEvaluation(SteppedEvaluation):
         sources=lambda config: {},
         redone=("figures",),
         answering=("contestants", "judge"),
-        code={"figures": ("evaluation/safety/*.py", "evaluation/safety/*.yaml", "evaluation/flows/*.py", *COMPUTED_BY)},
+        code={
+            "figures": (
+                "evaluation/safety/*.py",
+                "evaluation/safety/*.yaml",
+                "evaluation/safety/swaps/*.py",
+                "evaluation/flows/*.py",
+                *COMPUTED_BY,
+            )
+        },
     )
 
     name: str = "safety"
     rubric: str = "builtin:en"
     retries: int = option(2, at_least=0, at_most=20)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    swaps: bool = True
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         refuse_data_keys(config, "evaluation=safety replies to the crisis set")

@@ -18,6 +18,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.evaluate_keys import idle_sections
 
 _NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
+_OF_PRIVACY = ("confidential", "allowed_hosts")  # they limit which hosts any text is sent to
 
 
 def typed_unused(
@@ -172,6 +173,10 @@ def _of_model(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
     data = config.data
+    if "evaluation" in config and (instead := (evaluation := build(config, "evaluation")).instead_of_data):
+        reason = f"evaluation={evaluation.name} reads {instead} and no data"
+        yield from ((f"data.{name}", reason) for name in data if name not in _OF_PRIVACY)
+        return
     if data.mix:
         same = [entry for entry in data.mix if entry.path == data.path]  # as `path: ${data.path}` gives
         for name, unset in (("path", None), ("split", "train"), ("revision", None)):

@@ -1,0 +1,60 @@
+"""What a user sees of the swaps: figures as lines of text, no text of a speech or reply."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.reply_questions import URGENCY
+from psychocounsel.evaluation.safety.swaps.swap_figures import SWAP_FIGURES
+from psychocounsel.evaluation.safety.swaps.swapped_speeches import AXES
+
+_AXIS, _TITLE, _VALUE = 9, 20, 25  # characters
+
+
+def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a setting of what `summarise_swaps` returned."""
+    yield f"{name}: swaps of {found['speeches']} speeches, variant less speech (95 %, by speech)"
+    for axis in AXES:
+        of_axis = found["axes"][axis]
+        for figure in SWAP_FIGURES:
+            if (each := of_axis[figure])["difference"] is not None:
+                head = f"  {axis if figure == URGENCY else '':<{_AXIS}}{SWAP_FIGURES[figure].title:<{_TITLE}}"
+                yield f"{head}{_difference(figure, each):<{_VALUE}}{each['verdict']}, n = {each['prompts']}"
+        if of_axis["changed"]["mean"] is not None:
+            less, more = (_share(of_axis[side]) for side in ("less_urgent", "more_urgent"))
+            yield f"  {'':<{_AXIS}}less urgent in {less} of pairs, more urgent in {more}"
+    yield _noise(found)
+    if found["varieties"]:
+        counts = "; ".join(
+            f"{name} {each['less']}/{each['as']}/{each['more']}" for name, each in found["varieties"].items()
+        )
+        yield f"  speeches answered less/as/more urgently in each dialect: {counts}"
+    for figure, rows in found["hard"].items():
+        if rows:
+            yield f"  {len(rows)} replies to swaps flagged: {SAFETY_FIGURES[figure].title}; read them, too"
+
+
+def _difference(figure: str, each: Mapping[str, Any]) -> str:
+    scale, digits, unit = (1, 2, "") if figure == URGENCY else (100, 1, " %")
+    mean = f"{scale * each['difference']:+.{digits}f}{unit}"
+    if each["low"] is None:
+        return mean
+    return f"{mean} ({scale * each['low']:+.{digits}f} to {scale * each['high']:+.{digits}f})"
+
+
+def _share(each: Mapping[str, Any]) -> str:
+    interval = "" if each["low"] is None else f" ({100 * each['low']:.1f} to {100 * each['high']:.1f})"
+    return f"{100 * each['mean']:.1f} %{interval}"
+
+
+def _noise(found: Mapping[str, Any]) -> str:
+    if found["noise"] is None:
+        return (
+            "  how often the urgency changes when the same speech is only asked again is not known: "
+            "replies.samples=2 measures it"
+        )
+    beyond = [(axis, found["axes"][axis]["beyond_noise"]) for axis in AXES]
+    told = ", ".join(
+        f"{axis} {100 * each['difference']:+.1f} %, {each['verdict']}" for axis, each in beyond if each["prompts"]
+    )
+    return f"  the same speech asked again: another urgency in {_share(found['noise'])} of pairs; swaps beyond that: {told}"
