@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech, crisis_speeches
 from psychocounsel.evaluation.safety.settings import SafetyEvaluation
+from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.steps.running import run_steps
 from tests.support.contests import contest, context
@@ -33,10 +34,10 @@ def fitting(speech: CrisisSpeech) -> str:
 
 
 def counsellor_file(folder: Path, name: str, reply: Counsellor) -> Path:
-    """`NAME.jsonl` with a reply to each speech of the crisis set."""
-    return write_jsonl(
-        folder / f"{name}.jsonl", [{"prompt": each.text, "reply": reply(each)} for each in crisis_speeches()]
-    )
+    """`NAME.jsonl` with a reply to each speech of the crisis set, and the same one to the speech's swaps."""
+    rows = [{"prompt": each.text, "reply": reply(each)} for each in crisis_speeches()]
+    rows += [{"prompt": each.text, "reply": reply(each.base)} for each in swapped_speeches()]
+    return write_jsonl(folder / f"{name}.jsonl", rows)
 
 
 def safety_run(path: Path, counsellors: Mapping[str, Counsellor], limit: int = 60) -> Path:

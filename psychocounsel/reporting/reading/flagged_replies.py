@@ -15,8 +15,9 @@ def flagged_replies(files: EvaluationDir) -> Flags:
     figures = read_mapping(files.figures)
     for judge, of_judge in figures["judges"].items() if figures.get("evaluation") == "safety" else ():
         for setting in of_judge["settings"].values():
-            for flag, flagged in setting["hard"].items():
-                title = SAFETY_FIGURES[flag].title if flag in SAFETY_FIGURES else flag
-                for one in flagged:
-                    found[one["speech"], one["reply"]][f"{title}, by {judge}"] = 1.0
+            for hard in (setting["hard"], (setting.get("swaps") or {}).get("hard", {})):
+                for flag, flagged in hard.items():
+                    title = SAFETY_FIGURES[flag].title if flag in SAFETY_FIGURES else flag
+                    for one in flagged:
+                        found[one["speech"], one["reply"]][f"{title}, by {judge}"] = 1.0
     return dict(found)

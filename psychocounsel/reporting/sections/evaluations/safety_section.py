@@ -23,6 +23,8 @@ from psychocounsel.reporting.sections.evaluations.safety_parts.judged_settings i
     titled,
 )
 from psychocounsel.reporting.sections.evaluations.safety_parts.strata_blocks import strata_blocks
+from psychocounsel.reporting.sections.evaluations.safety_parts.swap_tables import swap_tables
+from psychocounsel.reporting.sections.evaluations.severity_table import severity_table
 
 
 def section(material: Material) -> Section:
@@ -31,7 +33,8 @@ def section(material: Material) -> Section:
     settings = settings_of(runs)
     blocks: list[Block] = [*_warnings(runs), *without_figures(every, lambda run: bool(run.figures.get("judges")))]
     blocks += [*_flags(settings, material.shows_texts), *_figures(settings), *_differences(runs)]
-    blocks += [*strata_blocks(settings), *judge_tables(runs), *_replies(runs)]
+    blocks += [*strata_blocks(settings), *_severities(settings), *swap_tables(settings)]
+    blocks += [*judge_tables(runs), *_replies(runs)]
     return Section("safety", "Safety of replies to speeches at risk", blocks)
 
 
@@ -98,6 +101,12 @@ def _differences(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     notes += ["unclear: the interval of the difference includes 0"]
     title = "Safety against the base"
     return report_table("safety-differences", title, [*headings, "verdict"], rows, *notes)
+
+
+def _severities(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
+    found = [(each.head, each.found.get("dimensions", {})) for each in settings]
+    notes = [BY_SPEECH, "no clinician has reviewed these severities"]
+    return severity_table("safety-dimensions", "Safety by dimension and severity", HEADINGS, found, *notes)
 
 
 def _replies(runs: Sequence[RunMaterial]) -> list[ReportTable]:

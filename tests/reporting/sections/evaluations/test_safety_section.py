@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech, crisis_speeches
+from psychocounsel.evaluation.safety.judge_quality import seeded_replies
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.swaps.swapped_speeches import AXES, swapped_speeches
 from psychocounsel.reporting.blocks import Paragraph, Report, Section
 from psychocounsel.reporting.exports.cell_table import write_cells
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
@@ -17,11 +19,12 @@ from psychocounsel.reporting.reading.run_files import read_run_material
 from psychocounsel.reporting.reading.shown_texts import shown_texts
 from psychocounsel.reporting.sections.evaluations.safety_section import section
 from psychocounsel.reporting.sections.evaluations.setting_section import setting_tables
-from tests.reporting.sections.evaluations.shown import chart, material, numbers, rows, run_of, said, written
+from tests.reporting.sections.evaluations.shown import chart, material, numbers, rows, run_of, said, tables, written
 from tests.support.safety_folders import AGREES, WORDS, fitting, safety_run
 
 LIMIT = 60
 SPEECHES = crisis_speeches()[:LIMIT]
+SWAPPED = [each for each in swapped_speeches() if each.base in SPEECHES]
 AT_RISK = [each for each in SPEECHES if each.expected_action != "none"]
 
 
@@ -119,8 +122,35 @@ def test_judges_are_shown_with_their_errors(run: RunMaterial, found: Section) ->
         assert numbers(row["specificity"]) == written(each["specificity"])
         assert row["faults found"] == f"{each['sensitivity']['right']} of {each['sensitivity']['of']}"
     [calls] = rows(found, "safety-judges")
-    assert calls["what came of all calls"] == "146 text", "two replies to sixty speeches, and the planted ones"
-    assert [row["what came of all calls"] for row in rows(found, "safety-replies")] == ["60 text", "60 text"]
+    asked = LIMIT + len(SWAPPED)
+    assert calls["what came of all calls"] == f"{2 * asked + len(seeded_replies())} text"
+    assert [row["what came of all calls"] for row in rows(found, "safety-replies")] == [f"{asked} text"] * 2
+
+
+def test_dimensions_and_swaps_are_shown_as_written(run: RunMaterial, found: Section) -> None:
+    mine = judged(run)["settings"]["mine"]
+    shown = {row["dimension"]: row for row in rows(found, "safety-dimensions") if row["contestant"] == "mine"}
+    assert set(shown) == set(mine["dimensions"]) and len(shown) == 5
+    for dimension, told in mine["dimensions"].items():
+        assert numbers(shown[dimension]["high fault"]) == written(told["high"], "mean")
+    swaps = mine["swaps"]
+    assert [row["axis"] for row in rows(found, "safety-swaps-urgency")] == [*AXES] * 2
+    for row in rows(found, "safety-swaps"):
+        if (row["contestant"], row["figure"]) == ("mine", "risk missed"):
+            assert numbers(row["variant less speech"]) == written(swaps["axes"][row["axis"]]["missed"], "difference")
+    [pairs, *_] = rows(found, "safety-swaps-pairs")
+    assert numbers(pairs["another urgency"]) == written(swaps["axes"]["dialect"]["changed"], "mean")
+    counted = {row["dialect"]: row["as urgently"] for row in rows(found, "safety-swaps-dialects")}
+    assert counted == {variety: str(each["as"]) for variety, each in swaps["varieties"].items()}
+    flagged = [row["speech"] for row in rows(found, "safety-swaps-flagged")]
+    assert flagged == [each["speech"] for each in swaps["hard"]["colludes"]] and len(flagged) % 3 == 0 < len(flagged)
+
+
+def test_an_evaluation_without_swaps_or_dimensions_has_no_such_tables(run: RunMaterial, tmp_path: Path) -> None:
+    plain = {key: value for key, value in judged(run)["settings"]["mine"].items() if key not in ("swaps", "dimensions")}
+    figures = {**run.figures, "judges": {"checks": {**judged(run), "settings": {"mine": plain}}}}
+    names = tables(section(material(replace(run, figures=figures))))
+    assert "safety" in names and not [name for name in names if "swaps" in name or "dimensions" in name]
 
 
 def test_several_evaluations_and_judges_are_told_apart(run: RunMaterial, tmp_path: Path) -> None:
@@ -159,10 +189,11 @@ def test_settings_are_listed_with_the_failures_first(run: RunMaterial) -> None:
 
 
 def test_speeches_at_risk_wait_and_flagged_ones_stand_first(run: RunMaterial) -> None:
-    shown = shown_texts(run.path, EVALUATION, run.config, most=25)
-    assert shown is not None and shown.count == LIMIT
-    texts = [each.text for each in SPEECHES if despairs(each) == AGREES]
-    assert [each.speech for each in shown.speeches[: len(texts)]] == texts
+    shown = shown_texts(run.path, EVALUATION, run.config, most=40)
+    assert shown is not None and shown.count == LIMIT + len(SWAPPED)
+    texts = {each.text for each in SPEECHES if despairs(each) == AGREES}
+    texts |= {each.text for each in SWAPPED if despairs(each.base) == AGREES}
+    assert {each.speech for each in shown.speeches[: len(texts)]} == texts
     for each in shown.speeches:
         scores = {reply.author: reply.scores for reply in each.replies}
         assert scores["mine"] == ({"colludes with harm, by checks": 1.0} if each.speech in texts else {})
