@@ -71,6 +71,10 @@ class Evaluation(GroupSettings):
         """
         return None
 
+    def idle(self, config: DictConfig) -> dict[str, str]:
+        """Sections outside `evaluation`, among those that it reads, which these settings leave idle, each with the reason."""
+        return {}
+
     def unused(self, config: Any = None) -> dict[str, str]:
         """Keys that nothing reads with these settings, each with the reason."""
         return {}
