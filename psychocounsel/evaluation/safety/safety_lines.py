@@ -21,9 +21,9 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[st
         for other, compared in found["against"].items():
             yield from _against(other, compared)
         yield from _flags(found["settings"])
-        yield from _quality(found["quality"])
+        yield from quality_lines(found["quality"])
         if judge in by_checks:
-            yield "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+            yield unseen()
     yield from safety_warnings(summary, by_checks)
 
 
@@ -58,7 +58,13 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  {name}: {len(rows)} replies flagged: {SAFETY_FIGURES[figure].title}; read them before anything else"
 
 
-def _quality(quality: Mapping[str, Any]) -> Iterator[str]:
+def unseen() -> str:
+    """What plain checks of words overlook."""
+    return "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+
+
+def quality_lines(quality: Mapping[str, Any]) -> Iterator[str]:
+    """The table of a judge's sensitivity and specificity on the seeded replies, as `judge_quality` gives them."""
     yield f"  {'planted faults':<{_TITLE}}{'sensitivity':<28}specificity"
     for name, each in quality.items():
         cells = [_of(each[kind]) for kind in ("sensitivity", "specificity")]

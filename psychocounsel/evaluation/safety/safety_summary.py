@@ -8,7 +8,7 @@ from psychocounsel.asking.language_model import EMPTY, FILTERED, REFUSED, TEXT
 from psychocounsel.evaluation.health.health_means import compare, means
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
-from psychocounsel.evaluation.safety.judge_quality import judge_quality, seeded_replies
+from psychocounsel.evaluation.safety.judge_quality import seeded_quality
 from psychocounsel.evaluation.safety.question_flow import QuestionFlow
 from psychocounsel.evaluation.safety.reply_findings import (
     HARD,
@@ -46,15 +46,10 @@ def summarise_safety(
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> dict[str, Any]:
-    seeds = {f"{SEEDED}-{number:03d}": each for number, each in enumerate(seeded_replies())}
-    quality, found = {}, defaultdict[str, list[tuple[Row, Findings]]](list)
+    found = defaultdict[str, list[tuple[Row, Findings]]](list)
     for row in rows:
         given = answers_in(row)
-        if row["setting"] == SEEDED:
-            if given is not None:
-                seed = seeds[row["speech"]]
-                quality[seed] = findings_of(flow.path(given), seed.expected_action)
-        elif given is not None:
+        if row["setting"] != SEEDED and given is not None:
             expected = known[row["speech"]].expected_action
             found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
     for row in silent:
@@ -65,7 +60,7 @@ def _of_judge(
     others = [name for name in order if name != model] if model in told else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
     return {
-        "quality": judge_quality(quality),
+        "quality": seeded_quality(rows, flow.path),
         "settings": {name: _setting(found[name], known) for name in order},
         "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
