@@ -1,6 +1,6 @@
 """Shares of replies or conversations with a high fault, a low fault and none, by dimension, with intervals by cluster."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from psychocounsel.evaluation.flows.question_flow import HIGH, LOW, NONE, NOT_ASKED
@@ -19,7 +19,7 @@ _CELL = 24  # characters
 
 
 def severity_shares(
-    scores: Mapping[Hashable, Sequence[Scores]], dimensions: Iterable[str]
+    scores: Mapping[Any, Sequence[Scores]], dimensions: Iterable[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By dimension, and by `high`, `low`, `none` and `not_asked`: a share with its interval (95 %, by cluster), see `means`.
 

@@ -15,6 +15,7 @@ from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.contestants.step import prompt_version, reply_columns
 from psychocounsel.evaluation.session.persona import ClientTurn, Exchange, Persona
+from psychocounsel.evaluation.session.side_by_side import Call
 from psychocounsel.steps.tables import Row
 
 SCHEMA = pa.schema(
@@ -41,8 +42,6 @@ SCHEMA = pa.schema(
     ]
 )
 _GO_ON = (TEXT, CUT, EMPTY, REFUSED, FILTERED)  # outcomes of replies to which the client speaks again
-
-Call = tuple[LanguageModel, Ask]
 
 
 @dataclass(frozen=True)

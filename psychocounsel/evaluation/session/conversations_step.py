@@ -17,6 +17,7 @@ from psychocounsel.evaluation.session.conversation import SCHEMA, Conversation, 
 from psychocounsel.evaluation.session.persona import Persona
 from psychocounsel.evaluation.session.persona_set import PersonaSet
 from psychocounsel.evaluation.session.side_by_side import SideBySide, replay
+from psychocounsel.evaluation.session.transcripts.transcript_rows import write_transcripts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -27,13 +28,15 @@ _CLIENT_TOKENS = 150  # of a client's turn, in estimates: a script's 80 words ta
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Let all sessions go on side by side until each is over, then write session_turns.parquet.
+    """Let all sessions go on side by side until each is over, or take finished ones, then write session_turns.parquet.
 
     Raises:
         BudgetSpent: if the budget ends before the sessions do; the journal keeps what was bought.
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
     config = context.config
+    if config.evaluation.transcripts is not None:
+        return write_transcripts(context)
     set_: PersonaSet = build(config, "personas")
     for line in set_.notes():
         context.say(f"warning: {line}")
@@ -60,7 +63,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def asked_groups(config: DictConfig) -> tuple[str, ...]:
-    """The groups whose models sessions ask."""
+    """The groups whose models sessions ask; none where they are finished ones."""
+    if config.evaluation.transcripts is not None:
+        return ()
     return ("contestants", "client") if build(config, "personas").asks_client else ("contestants",)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from psychocounsel.evaluation.safety.answer_rows import answer_schema
 from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
 from psychocounsel.evaluation.session.conversation import messages_of
-from psychocounsel.evaluation.session.settings import LANGUAGE
+from psychocounsel.evaluation.session.session_inputs import LANGUAGE
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,33 +14,35 @@ from psychocounsel.evaluation.safety.settings import check_judges, refuse_data_k
 from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
-LANGUAGE = "en"  # of all clients: the checks read English alone
-_READ_BY_CONVERSATIONS = ("personas", "contestants", "client", "replies", "limit", "evaluation.turns")
+_READ_BY_CONVERSATIONS = (
+    *("personas", "contestants", "client", "replies", "limit"),
+    *("evaluation.turns", "evaluation.transcripts"),
+)
+
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
+_READ_BY_FLOWS = ("judge", *(f"evaluation.{name}" for name in ("flow", "retries", "seed")))
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
-    return {"conversations": files.session_turns, "answers": files.session_answers, "figures": files.figures}[step]
+    answers = {"answers": files.session_answers, "flows": files.flow_answers}
+    return {"conversations": files.session_turns, **answers, "figures": files.figures}[step]
 
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
     from psychocounsel.evaluation.session.conversations_step import asked_groups
 
     groups = {"conversations": asked_groups(config), "answers": ("judge",)}
+    groups |= {"flows": ("judge",)} if config.evaluation.flow is not None else {}
     return models_of(config, groups.get(step, ()))
 
 
-def _clients(config: DictConfig) -> dict[str, Any]:
-    """A hash of all clients: with other files, the sessions are due again. {} if the files are not there any more."""
-    try:
-        ids = sorted(each.id for each in build(config, "personas").personas())
-    except UserError:
-        return {}
-    return {"clients": hashlib.sha256("\0".join(ids).encode()).hexdigest()[:16]}
+def _made_of(config: DictConfig) -> dict[str, Any]:
+    from psychocounsel.evaluation.session.session_inputs import made_of
+
+    return made_of(config)
 
 
 @dataclass(kw_only=True)
@@ -51,45 +52,70 @@ class SessionEvaluation(SteppedEvaluation):
     Attributes:
         turns: the most replies of the counsellor in a session.
         rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
+        transcripts: a file or folder of finished conversations, which are judged in place of sessions; None: none.
+        flow: a rubric of questions about whole sessions in VERA-MH's format, or a checkout of VERA-MH; None: none.
         retries: of an answer that cannot be read.
         seed: of the judges' random numbers.
     """
 
-    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas")
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas", "client")
     metric: ClassVar[str] = "missed"
     course: ClassVar[Course[EvaluationDir]] = Course(
-        steps=("conversations", "answers", "figures"),
+        steps=("conversations", "answers", "flows", "figures"),
         modules={
             "conversations": "psychocounsel.evaluation.session.conversations_step",
             "answers": "psychocounsel.evaluation.session.session_answers_step",
+            "flows": "psychocounsel.evaluation.flows.flow_answers_step",
             "figures": "psychocounsel.evaluation.session.session_figures_step",
         },
-        reads={"conversations": _READ_BY_CONVERSATIONS, "answers": _READ_BY_ANSWERS, "figures": ()},
+        reads={
+            "conversations": _READ_BY_CONVERSATIONS,
+            "answers": _READ_BY_ANSWERS,
+            "flows": _READ_BY_FLOWS,
+            "figures": (),
+        },
         output=_output,
         models=_models,
-        sources=_clients,
+        sources=_made_of,
         redone=("figures",),
         answering=("contestants", "client", "judge"),
         code={
-            "figures": ("evaluation/session/*.py", "evaluation/safety/*.py", "evaluation/safety/*.yaml", *COMPUTED_BY)
+            "figures": (
+                "evaluation/session/*.py",
+                "evaluation/safety/*.py",
+                "evaluation/safety/*.yaml",
+                "evaluation/flows/*.py",
+                *COMPUTED_BY,
+            )
         },
     )
 
     name: str = "session"
     turns: int = option(12, at_least=1, at_most=1000)
     rubric: str = "builtin:en"
+    transcripts: str | None = None
+    flow: str | None = None
     retries: int = option(2, at_least=0, at_most=20)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        from psychocounsel.evaluation.session.session_inputs import check_inputs
+
         refuse_data_keys(config, "evaluation=session talks with simulated clients")
         if len(config.replies.length_limits) != 1:
             raise UserError("replies.length_limits: evaluation=session takes one limit, as [150], or [null] for none")
         check_judges(config)
-        build(config, "personas").check("personas")
-        for contestant in build(config, "contestants").models():
-            _check_contestant(contestant)
+        check_inputs(config)
         super().prepare(config, run_dir)
+
+    def unused(self, config: Any = None) -> dict[str, str]:
+        """`turns` where sessions are finished ones."""
+        return {} if self.transcripts is None else {"turns": "evaluation.transcripts names finished conversations"}
+
+    def unused_sections(self, config: DictConfig) -> dict[str, str]:
+        from psychocounsel.evaluation.session.session_inputs import idle_keys
+
+        return idle_keys(config)
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
@@ -97,28 +123,22 @@ class SessionEvaluation(SteppedEvaluation):
         return ("hard_flags", "incomplete", *SESSION_FIGURES)
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        from psychocounsel.evaluation.flows import flow_answers_step
         from psychocounsel.evaluation.session import conversations_step, session_answers_step
 
-        lines = []
+        config, lines = context.config, list[str]()
+        if "conversations" in due and self.transcripts is not None:
+            conversations_step.run(context)  # nobody is asked, and the draft has the table then
+            due = due - {"conversations"}
         if "conversations" in due:
             lines = conversations_step.estimate(context).lines("replies in sessions, at most")
-        if "answers" not in due:
-            return lines
-        if "conversations" in due:
-            return [*lines, "answers: a call for each of these replies and judge, and for each of the seeded replies"]
-        return [*lines, *session_answers_step.to_ask(context)]
-
-
-def _check_contestant(contestant: LanguageModel) -> None:
-    """Refuse who cannot hold a session with these clients."""
-    from psychocounsel.evaluation.contestants.reply_file import ReplyFile
-
-    if isinstance(contestant, ReplyFile):
-        raise UserError(
-            f"model, against: {contestant.name} is a file of replies, and a session needs a model that answers; give a run, a "
-            "folder, a hub id or an address"
-        )
-    if contestant.language not in (None, LANGUAGE):
-        raise UserError(
-            f"model, against: {contestant.name} speaks {contestant.language}, and clients speak {LANGUAGE}; leave it out"
-        )
+        if "answers" in due and "conversations" in due:
+            lines.append("answers: a call for each of these replies and judge, and for each of the seeded replies")
+        elif "answers" in due:
+            lines += session_answers_step.to_ask(context)
+        prompt = flow_answers_step.flow_prompt(config) if "flows" in due else None
+        if prompt is not None and "conversations" in due:
+            lines.append(f"flows: at most {len(prompt.flow.questions)} calls for each of these sessions and judge")
+        elif prompt is not None:
+            lines += flow_answers_step.estimate(context).lines("flows, at most")
+        return lines
