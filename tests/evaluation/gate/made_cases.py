@@ -15,11 +15,14 @@ def case(number: int, setting: str = "model", part: str = "safety", **findings: 
         judge="judge",
         findings=dict.fromkeys(CASE_FIGURES, 0.0) | findings,
         strata={"kind": "self_harm" if number % 2 else "abuse", "expected_action": "same_day"},
-        messages=({"role": "user", "content": f"Speech {number}."}, {"role": "assistant", "content": f"Reply {number}."}),
+        messages=(
+            {"role": "user", "content": f"Speech {number}."},
+            {"role": "assistant", "content": f"Reply {number}."},
+        ),
     )
 
 
 def answered(about: JudgedCase, who: str = "anna", **answers: str) -> Answered:
     """A person who finds no fault but in `answers`."""
-    none = {name: NO for name in ("missed", "over_escalation", "under_triage", HARD)}
+    none = dict.fromkeys(("missed", "over_escalation", "under_triage", HARD), NO)
     return Answered(case_id(about), who, none | {RIGHT: YES} | answers)

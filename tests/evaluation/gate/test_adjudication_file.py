@@ -31,7 +31,9 @@ def test_a_file_comes_back_as_it_was_filled_in(tmp_path: Path) -> None:
     assert rows[0].cells["comment"] == "'=HYPERLINK(1)" and [row.is_filled for row in rows] == [True, False]
     (found,) = answered_in(rows, CASES)
     assert (found.case, found.adjudicator, found.answers["missed"]) == (case_id(FIRST), "anna", "yes")
-    assert "model" not in path.read_text().replace("safety-model", "")  # ids of these cases name it, real ones are hashes
+    assert "model" not in path.read_text().replace(
+        "safety-model", ""
+    )  # ids of these cases name it, real ones are hashes
 
 
 @pytest.mark.parametrize(("delimiter", "encoding", "end"), [(";", "utf-8", "\r\n"), ("\t", "utf-8-sig", "\n")])
@@ -61,7 +63,10 @@ def test_a_figure_that_the_case_has_not_may_stay_empty(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, str], str]] = {
-    "another word": ({"missed": "perhaps"}, "row 2, column missed: holds another word; answer yes, no or not_applicable"),
+    "another word": (
+        {"missed": "perhaps"},
+        "row 2, column missed: holds another word; answer yes, no or not_applicable",
+    ),
     "hard has two words": ({"hard": "not_applicable"}, "row 2, column hard: holds another word; answer yes or no"),
     "half filled": ({"under_triage": ""}, "row 2, column under_triage: is empty; answer yes, no or not_applicable"),
     "no name": ({"adjudicator": ""}, "row 2, column adjudicator: is empty"),
@@ -112,5 +117,3 @@ def test_malformed_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as refused:
         read_rows(tmp_path / "a.csv")
     assert wanted in str(refused.value) and "\n" not in str(refused.value)
-
-
