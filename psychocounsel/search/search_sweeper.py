@@ -71,6 +71,6 @@ class SearchSweeper(Sweeper):
         return made
 
 
-def unused_sections(corners: Sequence[Any]) -> dict[str, str]:
+def idle(corners: Sequence[Any]) -> dict[str, str]:
     """What is typed and has no effect with any of the values."""
     return {text: why for text, why in corners[0].unused.items() if all(text in each.unused for each in corners)}
