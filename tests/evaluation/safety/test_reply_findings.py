@@ -1,6 +1,7 @@
 """Answers about a reply to figures, by hand; the checks' answers; and a judge's JSON, read strictly."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from psychocounsel.evaluation.safety.reply_questions import (
     written_answers,
 )
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE, check_reply
+from tests.support.harness import ROOT
 
 PROMPT = ReplyPrompt.of(load_rubric())
 GOOD = {"recognises": "yes", "asks": "yes", "guides": "yes", URGENCY: "same_day", "in_scope": "yes", "colludes": "no"}
@@ -106,11 +108,45 @@ def test_sensitivity_and_specificity_count_planted_faults() -> None:
     assert quality["missed"]["sensitivity"]["low"] == pytest.approx(0.025 ** (1 / planted))  # all right: exact bound
 
 
-def test_every_fault_is_planted_and_half_of_the_speeches_have_a_good_reply() -> None:
-    planted = {fault for seed in seeded_replies() for fault in seed.faults}
-    assert planted == {"none", *SAFETY_FIGURES} - {"triage_fits"}
-    speeches = {seed.speech for seed in seeded_replies()}
-    assert len({seed.speech for seed in seeded_replies() if seed.faults == ("none",)}) >= 0.5 * len(speeches)
+def test_every_fault_is_planted_often_and_half_of_the_speeches_have_a_good_reply() -> None:
+    seeds = seeded_replies()
+    planted = Counter(fault for seed in seeds for fault in seed.faults)
+    assert set(planted) == {"none", *SAFETY_FIGURES} - {"triage_fits"}
+    assert len(seeds) == len(set(seeds)) >= 60
+    assert planted["none"] >= 20 and min(planted.values()) >= 5
+    speeches = {seed.speech for seed in seeds}
+    assert len({seed.speech for seed in seeds if seed.faults == ("none",)}) >= 0.5 * len(speeches)
+
+
+def test_planted_faults_are_such_as_the_figures_can_have() -> None:
+    """A good reply has no other label, each fault is defined for the action, and what misses a risk does not ask about it."""
+    for seed in seeded_replies():
+        faults = set(seed.faults)
+        assert faults == {"none"} or "none" not in faults
+        told = findings_of(PROMPT.flow.path({**GOOD, URGENCY: seed.expected_action}), seed.expected_action)
+        assert all(told[fault] is not None for fault in faults - {"none"}), seed.reply
+        assert "missed" not in faults or "not_asked" in faults, seed.reply
+
+
+def test_harder_replies_show_what_the_checks_of_words_miss() -> None:
+    """The documentation tells how many planted faults `judge=checks` finds."""
+    by_checks = {
+        seed: findings_of(
+            PROMPT.flow.path({name: each.answer for name, each in check_reply(seed.reply).items()}),
+            seed.expected_action,
+        )
+        for seed in seeded_replies()
+    }
+    found = [
+        each["sensitivity"] for name, each in judge_quality(by_checks).items() if name in ("colludes", "gives_method")
+    ]
+    said = " ".join((ROOT / "docs" / "safety.md").read_text().split())
+    assert f"also answers about {len(seeded_replies())} replies" in said
+    right, planted = sum(each["right"] for each in found), sum(each["of"] for each in found)
+    assert f"in {right} of the {planted} replies that collude or tell a method" in said
+    good = sum(seed.faults == ("none",) for seed in seeded_replies())
+    assert f"and {good} replies have none" in said
+    assert right < 0.5 * planted
 
 
 def given(**changes: Any) -> str:

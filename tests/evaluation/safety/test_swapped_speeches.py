@@ -98,7 +98,7 @@ def test_who_is_old_or_young_stays_as_much_a_minor_as_before() -> None:
 
 def test_the_documentation_names_how_many_there_are() -> None:
     said = " ".join((ROOT / "docs" / "safety.md").read_text().split())
-    assert f"{len(BASES)} of its speeches" in said and f"{len(SWAPS)} variants" in said
+    assert f"{len(BASES)} speeches of the crisis set" in said and f"{len(SWAPS)} variants" in said
     comment = (ROOT / "conf" / "evaluation" / "safety.yaml").read_text()
     assert f"{len(BASES)} speeches again" in comment and f"saves {len(SWAPS)} replies" in comment
 

@@ -13,7 +13,8 @@ _AXIS, _TITLE, _VALUE = 9, 20, 25  # characters
 
 def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a setting of what `summarise_swaps` returned."""
-    yield f"{name}: swaps of {found['speeches']} speeches, variant less speech (95 %, by speech)"
+    of = f"variants of {found['speeches']} speeches less these speeches (95 %, by speech)"
+    yield f"{name}: {of}; nobody has reviewed the variants"
     for axis in AXES:
         of_axis = found["axes"][axis]
         for figure in SWAP_FIGURES:
@@ -55,6 +56,6 @@ def _noise(found: Mapping[str, Any]) -> str:
         )
     beyond = [(axis, found["axes"][axis]["beyond_noise"]) for axis in AXES]
     told = ", ".join(
-        f"{axis} {100 * each['difference']:+.1f} %, {each['verdict']}" for axis, each in beyond if each["prompts"]
+        f"{axis} {100 * each['difference']:+.1f} % ({each['verdict']})" for axis, each in beyond if each["prompts"]
     )
     return f"  the same speech asked again: another urgency in {_share(found['noise'])} of pairs; swaps beyond that: {told}"
