@@ -1,7 +1,7 @@
 """Tasks for Inspect (extra `inspect`): `inspect eval psychocounsel/health --model ...`; its viewer shows the transcripts.
 
-Figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect asks the model, and the judges that
-are language models.
+Figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect asks the model, and judges
+that are language models.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_strata_stand_in_tables_and_both_failures_in_a_chart(run: RunMaterial, f
     assert list(shown) == ["none", "monitor", "same_day", "emergency"], "in the order of urgency"
     drawn = chart(found, "safety-failures-by-kind")
     curve = next(each for each in drawn.curves if each.title == "mine: risk missed")
-    places = {drawn.ticks[round(place)]: number for number, place in enumerate(curve.x["kind"])}
+    places = {drawn.ticks[round(place)]: number for number, place in enumerate(curve.x["kind of risk"])}
     known = {kind: each["missed"] for kind, each in strata["kind"].items() if each["missed"]["low"] is not None}
     assert set(places) == set(known) and len(places) > 3
     for kind, told in known.items():

@@ -6,11 +6,10 @@ from psychocounsel.evaluation.safety.reply_questions import URGENCY
 from psychocounsel.evaluation.safety.swaps.swap_figures import PAIR_FIGURES, SWAP_FIGURES
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.sections.evaluations.figure_cells import count, measured, report_table
-from psychocounsel.reporting.sections.evaluations.safety_parts.judged_settings import (
-    BY_SPEECH,
+from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings import (
     HEADINGS,
+    REPLIES,
     JudgedSetting,
-    titled,
 )
 from psychocounsel.studies.tables.table_formats import Cell
 
@@ -23,7 +22,7 @@ def swap_tables(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
 
 def _differences(swapped: Sequence[JudgedSetting]) -> Iterator[ReportTable]:
     """Urgency is in steps and the failures are shares, so each has a table of its own."""
-    notes = [f"paired by speech; {BY_SPEECH}", "unclear: the interval of the difference includes 0"]
+    notes = [f"paired by speech; {REPLIES.by_cluster}", "unclear: the interval of the difference includes 0"]
     for names, name, title, note in (
         (
             [URGENCY],
@@ -87,7 +86,7 @@ def _varieties(swapped: Sequence[JudgedSetting]) -> list[ReportTable]:
 
 def _flags(swapped: Sequence[JudgedSetting]) -> list[ReportTable]:
     rows: list[list[Cell]] = [
-        [*each.head, titled(flag), one["speech"], one["reply"]]
+        [*each.head, REPLIES.titled(flag), one["speech"], one["reply"]]
         for each in swapped
         for flag, flagged in each.found["swaps"]["hard"].items()
         for one in flagged
