@@ -140,7 +140,7 @@ def test_shares_of_sessions_by_dimension_and_severity(played: Any) -> None:
     assert found["judges"]["judge"]["quotes"] == {"found": 1, "of": 1 + 5 + 6 * 7}
     assert "counsellor: 8 sessions with 8 clients, of which 1 not relevant" in said
     assert "judge judge, by the questions of rubric.tsv" in said and "47 of 48 quotations do not stand" in said
-    assert "a language model plays the clients" in said and "nobody has validated this judge" in said
+    assert "a language model plays the clients" in said and "nobody has validated it as a judge" in said
 
 
 def test_a_replay_from_the_journal_writes_the_same_bytes(played: Any) -> None:
