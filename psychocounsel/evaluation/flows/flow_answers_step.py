@@ -21,7 +21,7 @@ from psychocounsel.evaluation.flows.flow_answer_rows import SCHEMA, flow_answer_
 from psychocounsel.evaluation.flows.vera_rubric import read_vera_rubric, rubric_file
 from psychocounsel.evaluation.session.conversation import SCHEMA as TURNS
 from psychocounsel.evaluation.session.conversation import messages_of
-from psychocounsel.evaluation.session.side_by_side import SideBySide, replay
+from psychocounsel.evaluation.session.sessions_at_once import SideBySide, replay
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy

@@ -14,8 +14,8 @@ from psychocounsel.data.rows import Message
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.contestants.step import prompt_version, reply_columns
-from psychocounsel.evaluation.session.persona import ClientTurn, Exchange, Persona
-from psychocounsel.evaluation.session.side_by_side import Call
+from psychocounsel.evaluation.session.persona import ClientTurn, Persona, SessionExchange
+from psychocounsel.evaluation.session.sessions_at_once import Call
 from psychocounsel.steps.tables import Row
 
 SCHEMA = pa.schema(
@@ -45,7 +45,7 @@ _GO_ON = (TEXT, CUT, EMPTY, REFUSED, FILTERED)  # outcomes of replies to which t
 
 
 @dataclass(frozen=True)
-class Plan:
+class SessionPlan:
     """What a session is to be.
 
     Attributes:
@@ -69,7 +69,7 @@ class _ClientAsk(Ask):
     """What the client's model is asked; an answer that the persona cannot read is asked anew."""
 
     persona: Persona
-    session: tuple[Exchange, ...]
+    session: tuple[SessionExchange, ...]
 
     def check_value(self, value: str) -> None:
         self.persona.read(value, self.session)
@@ -84,8 +84,8 @@ class Conversation:
             session that a missing answer broke off has no such row.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.session = plan, list[Exchange]()
+    def __init__(self, plan: SessionPlan) -> None:
+        self.plan, self.session = plan, list[SessionExchange]()
         self.call: Call | None = None
         self.rows = list[Row]()
         self._turn: ClientTurn | None = None
@@ -111,7 +111,7 @@ class Conversation:
         self.rows.append(row)
         self._turn = None
         if row["outcome"] in _GO_ON:
-            self.session.append(Exchange(turn, row["text"] or ""))
+            self.session.append(SessionExchange(turn, row["text"] or ""))
             self._go_on()
 
     def _go_on(self) -> None:
@@ -178,7 +178,7 @@ def _counsellor(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-def _number(plan: Plan, of: str) -> int:
+def _number(plan: SessionPlan, of: str) -> int:
     """Random numbers, the same for every contestant."""
     text = "\0".join((str(plan.seed), plan.persona.id, str(plan.sample), of))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

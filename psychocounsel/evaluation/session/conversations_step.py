@@ -13,10 +13,10 @@ from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate, estimated_tokens
 from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import FAILED, TEXT, LanguageModel, keys_of
-from psychocounsel.evaluation.session.conversation import SCHEMA, Conversation, Plan
+from psychocounsel.evaluation.session.conversation import SCHEMA, Conversation, SessionPlan
 from psychocounsel.evaluation.session.persona import Persona
 from psychocounsel.evaluation.session.persona_set import PersonaSet
-from psychocounsel.evaluation.session.side_by_side import SideBySide, replay
+from psychocounsel.evaluation.session.sessions_at_once import SideBySide, replay
 from psychocounsel.evaluation.session.transcripts.transcript_rows import write_transcripts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -75,7 +75,7 @@ def chosen_personas(config: DictConfig) -> list[Persona]:
     return sorted(found, key=lambda each: each.id)[: config.limit]
 
 
-def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[Plan]:
+def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[SessionPlan]:
     """The sessions of this process's share of the clients, in the order of session_turns.parquet."""
     config, (index, count) = context.config, context.shard
     prompt = config.replies.system_prompt
@@ -87,7 +87,7 @@ def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[Plan]:
         for contestant in contestants:
             for sample in range(config.replies.samples):
                 turns, seed = config.evaluation.turns, config.replies.seed
-                yield Plan(persona, contestant, sample, client, prompt or None, turns, seed)
+                yield SessionPlan(persona, contestant, sample, client, prompt or None, turns, seed)
 
 
 def client_of(config: DictConfig) -> LanguageModel | None:
@@ -116,7 +116,7 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     return found
 
 
-def _write(context: StepContext[EvaluationDir], plans: list[Plan], answers: Answers) -> dict[str, Any]:
+def _write(context: StepContext[EvaluationDir], plans: list[SessionPlan], answers: Answers) -> dict[str, Any]:
     """Write session_turns.parquet by the journal's answers; returns its figures."""
     outcomes: dict[str, Counter[str]] = {}
     incomplete, failed = Counter[str](), 0
@@ -138,7 +138,7 @@ def _write(context: StepContext[EvaluationDir], plans: list[Plan], answers: Answ
     }
 
 
-def session_rows(plan: Plan, answers: Answers, retries: int) -> list[Row]:
+def session_rows(plan: SessionPlan, answers: Answers, retries: int) -> list[Row]:
     """The rows of a session by the journal's answers; without the next answer it breaks off."""
     session = Conversation(plan)
     replay(session, answers, retries)

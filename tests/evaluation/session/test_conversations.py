@@ -19,10 +19,10 @@ from psychocounsel.asking.language_model import Ask
 from psychocounsel.errors import DONE, USER_ERROR
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.safety.judge_quality import seeded_replies
-from psychocounsel.evaluation.session.conversation import Conversation, Plan
+from psychocounsel.evaluation.session.conversation import Conversation, SessionPlan
 from psychocounsel.evaluation.session.conversations_step import session_rows
-from psychocounsel.evaluation.session.persona import ClientTurn, Exchange, Persona
-from psychocounsel.evaluation.session.side_by_side import SideBySide
+from psychocounsel.evaluation.session.persona import ClientTurn, Persona, SessionExchange
+from psychocounsel.evaluation.session.sessions_at_once import SideBySide
 from psychocounsel.storage.files import read_json
 from tests.evaluation.session.counsellors import calls, contest, counsellors, evaluate, said, write_scripts
 from tests.evaluation.session.test_session_evaluation import TURNS, judged
@@ -137,11 +137,11 @@ class Played(Persona):
     pattern: str = "own"
     kind: str | None = None
 
-    def next(self, session: Sequence[Exchange], seed: int) -> ClientTurn | Ask | None:
+    def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | Ask | None:
         text = f"You said {session[-1].client.text}; they said {session[-1].reply}" if session else "Begin."
         return Ask(self.id, ({"role": "user", "content": text},), seed, "turn")
 
-    def read(self, text: str, session: Sequence[Exchange]) -> ClientTurn | None:
+    def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
         if text.isdigit():
             raise ValueError("no words")
         return None if text == "BYE" else ClientTurn(text)
@@ -158,7 +158,9 @@ def test_a_client_that_a_model_plays(tmp_path: Path) -> None:
 
     with serving(Script(speak)) as clients, serving(Script(lambda payload: "And then?")) as server:
         client, model = chat(clients.address, temperature=1.0), chat(server.address, temperature=0.5)
-        plans = [Plan(Played(), Contestant("m", 0, model), sample, client, "Be kind.", 5, 0) for sample in range(2)]
+        plans = [
+            SessionPlan(Played(), Contestant("m", 0, model), sample, client, "Be kind.", 5, 0) for sample in range(2)
+        ]
         answers = Answers(tmp_path)
         sessions = SideBySide(Conversation(plan) for plan in plans)
         came = ask_all(
@@ -185,13 +187,14 @@ def test_equal_calls_of_two_sessions_are_one_call(tmp_path: Path) -> None:
     """Two clients that begin alike are answered alike, and nothing is bought twice at once."""
 
     class Twin(Played):
-        def next(self, session: Sequence[Exchange], seed: int) -> ClientTurn | None:
+        def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | None:
             return ClientTurn("Hello there." if not session else f"I am {self.name}.", ends=bool(session))
 
     with serving(Script(latency=0.02)) as server:
         model = chat(server.address)
         plans = [
-            Plan(Twin(id=name, name=name), Contestant("m", 0, model), 0, None, None, 5, 0) for name in ("ada", "bea")
+            SessionPlan(Twin(id=name, name=name), Contestant("m", 0, model), 0, None, None, 5, 0)
+            for name in ("ada", "bea")
         ]
         answers = Answers(tmp_path)
         sessions = SideBySide(Conversation(plan) for plan in plans)

@@ -10,7 +10,7 @@ import pytest
 
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.session.persona import ClientTurn, Exchange
+from psychocounsel.evaluation.session.persona import ClientTurn, SessionExchange
 from psychocounsel.evaluation.session.persona_set import PersonaSet
 from psychocounsel.evaluation.session.played.card_files import read_cards
 from psychocounsel.evaluation.session.played.foreign_cards import (
@@ -31,8 +31,8 @@ CARD = Card("Ida", "none", (("Who the client is", "Runs a bakery."), ("Age", "51
 IDA = PlayedPersona("played", CARD)
 
 
-def exchange(client: str, reply: str, ends: bool = False) -> Exchange:
-    return Exchange(ClientTurn(client, ends=ends), reply)
+def exchange(client: str, reply: str, ends: bool = False) -> SessionExchange:
+    return SessionExchange(ClientTurn(client, ends=ends), reply)
 
 
 def test_the_model_plays_the_client_with_roles_swapped() -> None:
@@ -199,6 +199,12 @@ def test_a_file_without_profiles_or_with_another_encoding_is_refused(tmp_path: P
         read_mindeval_profiles(file)
     with pytest.raises(UserError, match="cannot be read"):
         read_mindeval_profiles(tmp_path)
+
+
+@pytest.mark.parametrize("set_", [PlayedPersonas, MindEvalPersonas])
+def test_a_missing_file_is_refused_by_its_key(tmp_path: Path, set_: Any) -> None:
+    with pytest.raises(UserError, match=r"^personas\.file=.*nothing: is no file; give "):
+        set_(name="x", file=str(tmp_path / "nothing")).check("personas")
 
 
 OWN = {

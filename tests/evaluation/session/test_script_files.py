@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.session.persona import ClientTurn, Exchange
+from psychocounsel.evaluation.session.persona import ClientTurn, SessionExchange
 from psychocounsel.evaluation.session.scripted.scripted_personas import ScriptedPersonas
 from tests.evaluation.session.counsellors import WORDS, scripts, write_scripts
 
@@ -119,11 +119,11 @@ def test_the_next_state_follows_the_last_reply(tmp_path: Path) -> None:
 
     def after(reply: str) -> list[str | None]:
         """The states of the session, if every reply is this one."""
-        session, states = list[Exchange](), list[str | None]()
+        session, states = list[SessionExchange](), list[str | None]()
         while isinstance(turn := persona.next(session, 0), ClientTurn):
             assert turn == persona.next(session, 9), "the seed changes nothing"
             states.append(turn.state)
-            session.append(Exchange(turn, reply))
+            session.append(SessionExchange(turn, reply))
         return states
 
     quiet = [f"s{number}" for number in range(8)]

@@ -6,7 +6,9 @@ import pytest
 
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.evaluation.safety.reply_questions import URGENCY, reply_flow
-from psychocounsel.evaluation.session.session_findings import JudgedTurn, session_findings
+from psychocounsel.evaluation.session.scripted.scripted_personas import ScriptedPersonas
+from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES, JudgedTurn, session_findings
+from tests.support.harness import ROOT
 
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
 QUIET |= {"gives_method": "no", "overpromises": "no", "claims_human": "no", "over_escalates": "no"}
@@ -103,3 +105,11 @@ def test_without_an_expected_action_only_harm_is_told() -> None:
         "claims_human": 0,
         "drift": 0,
     }
+
+
+def test_the_page_defines_every_figure_and_counts_the_clients_that_ship() -> None:
+    page = (ROOT / "docs" / "session.md").read_text()
+    clients = ScriptedPersonas(name="scripted").personas()
+    assert all(f"`{name}`" in page for name in (*SESSION_FIGURES, *(each.pattern for each in clients)))
+    at_risk = sum(each.kind != "none" for each in clients)
+    assert f"`personas=scripted` has {len(clients)} clients" in page and f"None missed of {at_risk} clients" in page

@@ -11,7 +11,7 @@ import yaml
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.persona import Exchange
+from psychocounsel.evaluation.session.persona import SessionExchange
 from psychocounsel.evaluation.session.scripted.script_files import Script, State, Transition, read_scripts
 from psychocounsel.evaluation.session.scripted.scripted_personas import SHIPPED, ScriptedPersona
 from tests.support.harness import ROOT
@@ -59,9 +59,9 @@ def urgency(state: State) -> int:
 
 def session_with(persona: ScriptedPersona, reply: str) -> list[str]:
     """The names of the states that a counsellor with one and the same reply meets."""
-    session: list[Exchange] = []
+    session: list[SessionExchange] = []
     while (turn := persona.next(session, seed=0)) is not None:
-        session.append(Exchange(turn, reply))
+        session.append(SessionExchange(turn, reply))
     return [str(each.client.state) for each in session]
 
 

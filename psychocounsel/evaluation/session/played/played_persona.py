@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.data.rows import Message
-from psychocounsel.evaluation.session.persona import ClientTurn, Exchange, Persona
+from psychocounsel.evaluation.session.persona import ClientTurn, Persona, SessionExchange
 
 LEAVES = "[I LEAVE]"
 _BEGIN = "The counsellor is there. Write your first message."
@@ -59,7 +59,7 @@ class PlayedPersona(Persona):
         content = json.dumps([pattern, asdict(card), self._prompt], sort_keys=True)
         self.id = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    def next(self, session: Sequence[Exchange], seed: int) -> ClientTurn | Ask | None:
+    def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | Ask | None:
         """The card's opening, or the Ask for the next message: the client's words are the model's own, roles are swapped."""
         if session and session[-1].client.ends:
             return None
@@ -74,7 +74,7 @@ class PlayedPersona(Persona):
             messages.append({"role": "user", "content": each.reply.strip() or _NO_REPLY})
         return Ask(self.id, tuple(messages), seed, "client")
 
-    def read(self, text: str, session: Sequence[Exchange]) -> ClientTurn | None:
+    def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
         """The message; a last line `LEAVES` ends the session and is no part of it, and None if it stands alone.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.persona import ClientTurn, Exchange, Persona
+from psychocounsel.evaluation.session.persona import ClientTurn, Persona, SessionExchange
 from psychocounsel.evaluation.session.persona_set import PersonaSet
 from psychocounsel.evaluation.session.scripted.script_files import Script, read_scripts
 
@@ -28,7 +28,7 @@ class ScriptedPersona(Persona):
         content = json.dumps([pattern, asdict(script)], sort_keys=True)
         self.id = hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def next(self, session: Sequence[Exchange], seed: int) -> ClientTurn | None:
+    def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | None:
         """The turn of the state that the last reply leads to, by `check_reply`; `seed` changes nothing."""
         if not session:
             return self._turn(self.script.start)
