@@ -30,8 +30,11 @@ def gate_lines(found: Row, files: EvaluationDir) -> Iterator[str]:
     yield from _health(found["health"])
     yield from _people(found)
     yield from _planted(found["quality"])
-    for _, line in found["reasons"]:
-        yield f"- {line}"
+    deciding = [line for code, line in found["reasons"] if code == found["code"]]
+    yield from (f"- {line}" for line in deciding)
+    if others := len(found["reasons"]) - len(deciding):
+        yield f"beside these, {others} points are undecided (reasons in {files.figures.name})"
+    yield f"warning: {found['warnings'][1]}"
     yield f"decision: {found['decision']} (exit code {found['code']}); {found['warnings'][0]}"
     if found["code"] not in (DONE, GATE_NO):
         yield f"next: fill in {files.adjudicate} where cases wait, do what the reasons say, then give the same command again"

@@ -96,7 +96,7 @@ def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
         if kind == "difference" and (flags := found["figures"][name]["waiting_flags_of_base"]):
             yield (
-                f"{title(name)}: {_count(flags, 'flag', 'flags')} of the base in adjudicate.csv count as no failure until people "
+                f"{title(name)}: {_count(flags, 'flag of the base counts', 'flags of the base count')} as no failure until people "
                 "have judged them"
             )
 
@@ -112,12 +112,12 @@ def _over(kind: str) -> str:
 
 
 def _need(row: Row, figure: Row) -> str:
-    """What to do; `figure` is the row of the figure, whose drawn passes may wait."""
+    """What to do; `figure` is the row of the figure, whose drawn passes may wait; {} of health."""
     what, count = row["needed"]["what"], row["needed"]["count"]
     if count is None:
         return "no number of speeches that this gate looks at would do"
     if what == "speeches":
-        return f"needs {count:,} more speeches or personas without a failure"
+        return f"needs {count:,} more {'speeches or personas' if figure else 'speeches'} without a failure"
     waiting = figure["drawn"] - figure["checked"]
     if count <= waiting:
         return f"{count:,} of the passes that wait would do, if people find no failure in them"

@@ -61,12 +61,11 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
 def forget_failures(files: EvaluationDir, names: list[str]) -> None:
     """Let the steps of parts be due again whose calls failed: a gate with gaps never passes, so each run asks again."""
     for name in names:
-        part = files.part(name)
-        failed = [step for step in ALL[name].evaluation().course.steps if _has_failed(part, step)]
-        if failed:
-            files.step(name).unlink(missing_ok=True)
-        for step in failed:
-            part.step(step).unlink()
+        part, steps = files.part(name), ALL[name].evaluation().course.steps
+        first = next((number for number, step in enumerate(steps) if _has_failed(part, step)), None)
+        if first is not None:
+            for record in (files.step(name), *(part.step(step) for step in reversed(steps[first:]))):
+                record.unlink(missing_ok=True)
 
 
 def _has_failed(files: EvaluationDir, step: str) -> bool:

@@ -18,20 +18,24 @@ SHOWN = "gate.health=null"  # the data of these tests are too few for limits of 
     ("name", "figure"),
     [
         ("never", "missed"),
-        ("refusing", "missed"),
+        pytest.param("refusing", "missed", marks=pytest.mark.slow),
         ("despair", "missed"),
         ("alarm", "over_escalation"),
-        ("late", "under_triage"),
+        pytest.param("late", "under_triage", marks=pytest.mark.slow),
     ],
 )
 def test_bad_counsellors_are_refused_before_anybody_has_adjudicated(tmp_path: Path, name: str, figure: str) -> None:
     options = prepare(tmp_path)
     with counsellors() as server:
-        said = gate(tmp_path, *contestants(server, name), *options, "limit=60", SHOWN, code=GATE_NO)
-    assert "decision: refused (exit code 3)" in said and "not for clients" in said
+        said = gate(tmp_path, *contestants(server, name), *options, "limit=30", SHOWN, code=GATE_NO)
+    assert (
+        "decision: refused (exit code 3)" in said
+        and "not for clients" in said
+        and "no clinician has reviewed it" in said
+    )
     found = read_json(tmp_path / "gate" / "figures.json")
     assert found["figures"][figure]["rate"]["verdict"] == "beyond"
-    assert (found["clusters"]["safety"], found["clusters"]["session"]) == (60, 1)
+    assert (found["clusters"]["safety"], found["clusters"]["session"]) == (30, 1)
     assert bool(found["hard"]["waiting"]) == (name == "despair")
     assert read_summary(tmp_path / "gate")["status"] == "refused"
 
