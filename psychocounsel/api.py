@@ -44,7 +44,7 @@ from psychocounsel.errors import (
 )
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import FINISHED, read_summary
+from psychocounsel.rundir.summary import FINISHED, gate_verdict, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.messages import one_line
@@ -171,10 +171,13 @@ def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
 
 
 def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str, float]:
-    """Figures of a reward model on held-out pairs: `accuracy`, `auc`, `ece`, `brier`, each with `_low` and `_high`.
+    """The metrics of an evaluation: of a reward model `accuracy`, `auc`, `ece`, `brier`, each with `_low` and `_high`.
 
         figures = evaluate(["reward.path=runs/reward/model", "data.path=pairs.jsonl"])
         figures["accuracy"], figures["accuracy_low"], figures["accuracy_high"]
+        evaluate(["evaluation=safety", "model.path=runs/mine/model", "against=runs/sft/model"])["missed"]
+
+    The metrics of a gate that refused a model, or could not decide, are returned as those of one that passed.
 
     Runs `python -m psychocounsel.evaluate` in processes of its own; a DictConfig comes from `compose(..., name="evaluate")`.
 
@@ -184,7 +187,7 @@ def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str,
     """
     job = _job("psychocounsel.evaluate", _checked(config, "evaluate"), config)
     code, lines = _run(job, say)
-    if code != DONE:
+    if code != DONE and not (code in (GATE_NO, GATE_UNDECIDED) and gate_verdict(job.run_dir)):
         status = "stopped" if code == CONTINUE_LATER else "failed"
         raise RuntimeError(_message(status, job.run_dir, code, lines))
     summary = read_summary(job.run_dir)

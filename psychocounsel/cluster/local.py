@@ -22,7 +22,7 @@ from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
-from psychocounsel.rundir.summary import is_finished, read_summary
+from psychocounsel.rundir.summary import gate_verdict, is_finished
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
@@ -185,10 +185,9 @@ def _remove_unbegun(job: Job) -> None:
 
 
 def _word(job: Job, code: int | None) -> str:
-    """How a run of a sweep ended; of an audit whose gate is not passed, the status of its summary."""
-    if code in (GATE_NO, GATE_UNDECIDED) and "audit" in job.config:
-        return str(read_summary(job.run_dir)["status"])
-    return _WORDS.get(code, f"failed {code}")
+    """How a run of a sweep ended; of an audit or a gate that did not pass, its verdict."""
+    verdict = gate_verdict(job.run_dir) if code in (GATE_NO, GATE_UNDECIDED) else ""
+    return verdict or _WORDS.get(code, f"failed {code}")
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.sources import StandardSource, source_of
 from psychocounsel.errors import hide_words
@@ -62,6 +62,8 @@ def _sources(config: DictConfig) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # files that are gone were read before
             yield from build(config, "speeches").files()
         return
+    if transcripts := OmegaConf.select(config, "evaluation.transcripts"):
+        yield from (Path(transcripts), *Path(transcripts).rglob("*"))
     source = source_of(config.data)
     for path in paths_of(config.data):
         with contextlib.suppress(OSError):  # loading says it better

@@ -21,6 +21,7 @@ from psychocounsel.reporting.reading.known_folders import read_material
 from psychocounsel.reporting.reading.run_status import RUNNING
 from psychocounsel.reporting.sections import SECTIONS
 from psychocounsel.rundir.paths import ReportDir, RunDir, telling_name
+from psychocounsel.rundir.summary import OF_GATES
 from psychocounsel.storage.files import recover_directory, replace_directory, temporary_name
 from psychocounsel.storage.modes import mask_of, restricted
 
@@ -101,7 +102,8 @@ def report_folder(folders: Sequence[Path], options: Options) -> Path:
 
 def unfinished(material: Material) -> str:
     """One line on what is missing or failed: `2 of 8 runs have not finished: 1 failed (seed=2), 1 running (seed=3)`."""
-    others = [run for run in material.runs if not run.is_finished]
+    others = [run for run in material.runs if not run.is_finished and run.status not in OF_GATES]
+    verdicts = Counter(run.status for run in material.runs if run.status in OF_GATES)
     counts = Counter(run.status for run in others)
     said = [f"{count} {status} ({_names(others, status)})" for status, count in counts.items()]
     have = "has" if len(material.runs) == 1 else "have"
@@ -110,7 +112,9 @@ def unfinished(material: Material) -> str:
     problems += sum(len(run.problems) for run in material.runs)
     if problems:
         parts.append(f"{problems} {'problem' if problems == 1 else 'problems'}, which the report names")
-    return "; ".join(parts) or f"nothing is missing: {len(material.runs)} of {len(material.runs)} runs finished"
+    if not parts:
+        parts.append(f"nothing is missing: {len(material.runs)} of {len(material.runs)} runs have ended")
+    return "; ".join([*parts, *(f"gates: {count} {verdict}" for verdict, count in verdicts.items())])
 
 
 def _names(runs: Sequence[RunMaterial], status: str) -> str:

@@ -47,7 +47,7 @@ _MAY_DIFFER_WITHIN = re.compile(
     r"|compare\[\d+\]\.judge\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price|currency)"
     r"|counterfactuals\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
-    r"|(judge|annotator|writers|contestants)(\.\w+(\[\d+\])?)*"
+    r"|(judge|client|annotator|writers|contestants)(\.\w+(\[\d+\])?)*"
     r"\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price)"
 )
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any

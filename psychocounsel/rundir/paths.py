@@ -272,8 +272,7 @@ def telling_name(path: Path) -> str:
     parts = [*path.parts]
     while len(parts) > 2 and (parts[-1] in ("model", "best", ONLY_CELL) or re.fullmatch("best-[0-9a-f]{8}", parts[-1])):
         parts.pop()
-    alone = len(parts) > 2 and re.fullmatch(r"seed-\d+", parts[-1])
-    return "_".join(parts[-2:]) if alone else parts[-1]
+    return "_".join(parts[-2:] if len(parts) > 2 and re.fullmatch(r"seed-\d+", parts[-1]) else parts[-1:])
 
 
 class SubmissionHome:

@@ -9,6 +9,11 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
+REFUSED, UNDECIDED = (
+    "refused",
+    "undecided",
+)  # of an audit or a gate: it has ended with this verdict, by exit code 3 or 4
+OF_GATES = (REFUSED, UNDECIDED)
 
 _SMALLER = re.compile(
     r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded|reward_drop|missed|under_triage|over_escalation|hard_flags)"
@@ -22,6 +27,15 @@ _LARGER = re.compile(
 def is_finished(run_dir: Path) -> bool:
     """Whether the run reached its end, and was not made longer since."""
     return read_summary(run_dir).get("status") == FINISHED
+
+
+def gate_verdict(run_dir: Path) -> str:
+    """`refused` or `undecided`: the verdict with which an audit or a gate has ended; "" of all other runs.
+
+    Such a run has figures, and nothing of it has failed. It isn't finished: what comes after it waits for a gate that passed.
+    """
+    status = read_summary(run_dir).get("status")
+    return str(status) if status in OF_GATES else ""
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

@@ -18,10 +18,13 @@ _BASES = {
     "annotator": "psychocounsel.asking.language_model.LanguageModel",
     "contestants": "psychocounsel.asking.language_model.LanguageModel",
     "judge": "psychocounsel.asking.language_model.LanguageModel",
+    "client": "psychocounsel.asking.language_model.LanguageModel",
     "evaluation": "psychocounsel.evaluation.base.Evaluation",
+    "personas": "psychocounsel.evaluation.session.persona_set.PersonaSet",
     "speeches": "psychocounsel.annotation.speeches.settings.Speeches",
 }
-_ALSO = dict.fromkeys(("annotator", "contestants", "judge"), "writers")  # any model that writes may rate and judge
+# Any model that writes may rate, judge and play a client.
+_ALSO = dict.fromkeys(("annotator", "contestants", "judge", "client"), "writers")
 
 
 def target_class(config: DictConfig, group: str) -> Any:

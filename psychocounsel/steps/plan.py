@@ -27,7 +27,17 @@ _LEAVES_ANSWERS_ALONE = {
 }
 _CODE = "psychocounsel's code"  # of a step that asks nobody
 _WEIGHTS = "local_weights"  # between group and name of a model that lies in a folder here
-_NAMES_FILES = ("system_prompt", "prompt", "rubric", "topics", "risk_cues", "chat_template", "experts", "trained_on")
+_NAMES_FILES = (
+    "system_prompt",
+    "prompt",
+    "rubric",
+    "topics",
+    "risk_cues",
+    "chat_template",
+    "experts",
+    "trained_on",
+    "adjudicated",
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
         by_name = asked and len(steps) < len(course.steps)
         if by_name and step in course.redone:
             is_done = False
-        if by_name and is_done and _has_failed(record["figures"]):
+        if by_name and is_done and has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
@@ -85,10 +95,10 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
     return found
 
 
-def _has_failed(figures: Any) -> bool:
+def has_failed(figures: Any) -> bool:
     """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
     return isinstance(figures, dict) and bool(
-        figures.get("failed") or any(_has_failed(inner) for inner in figures.values())
+        figures.get("failed") or any(has_failed(inner) for inner in figures.values())
     )
 
 

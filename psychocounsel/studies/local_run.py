@@ -22,7 +22,7 @@ from psychocounsel.errors import (
 )
 from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.summary import gate_verdict, is_finished
 from psychocounsel.studies.folders import write_record
 from psychocounsel.studies.own_jobs import MODULE
 from psychocounsel.studies.own_work import work
@@ -74,8 +74,9 @@ class StudyProgress:
         return str(job.run_dir.relative_to(self.plan.files.path))
 
     def failed(self) -> set[Path]:
-        """The run directories of jobs that ended otherwise than finished, or stopped to go on later."""
-        return {self.jobs[place].run_dir for place, code in self.codes.items() if code not in (DONE, CONTINUE_LATER)}
+        """The run directories of jobs that failed: they neither finished nor stopped to go on later, and no gate ended them."""
+        ended = {self.jobs[place].run_dir for place, code in self.codes.items() if code not in (DONE, CONTINUE_LATER)}
+        return {run_dir for run_dir in ended if not gate_verdict(run_dir)}
 
     def exit_code(self) -> int:
         return worst([self.codes[place] for place in self.begun if place in self.codes] or [DONE])
@@ -138,7 +139,8 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
                 break
             for place, code, said in slots.ended():
                 progress.end(place, code)
-                word = {DONE: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed ({code})")
+                verdict = gate_verdict(progress.jobs[place].run_dir)
+                word = verdict or {DONE: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed ({code})")
                 print(f"{progress.title(progress.jobs[place])}: {word}{said if code != DONE else ''}", flush=True)
                 stopped |= code == CONTINUE_LATER
             if slots.asked_to_stop():

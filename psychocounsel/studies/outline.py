@@ -11,7 +11,7 @@ from psychocounsel.cluster.standing.status_lines import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir, telling_name
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.summary import is_finished, read_summary
+from psychocounsel.rundir.summary import gate_verdict, is_finished, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.references import named_stages
@@ -120,24 +120,37 @@ def _forecast(job: Job) -> list[str]:
 
 
 def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
-    """The table at the end: of each stage its cells, how they ended, and its metric; then the files with results."""
-    rows: list[tuple[str, ...]] = [("stage", "cells", "done", "failed", "left", "metric")]
+    """The table at the end: of each stage its cells, how they ended, its metric and its gate; then the files with results."""
+    rows: list[tuple[str, ...]] = [("stage", "cells", "done", "failed", "left", "metric", "gate")]
     rows += [_row(each, failed) for each in plan.stages if each.is_asked]
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "",
         *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]
     report = f"look at it: python -m psychocounsel.report {short(plan.files.path)}"
-    return "\n".join([*lines, *_files(plan), report])
+    return "\n".join([*lines, *_held_back(plan), *_files(plan), report])
 
 
 def _row(planned: PlannedStage, failed: Collection[Path]) -> tuple[str, ...]:
     runs = [cell.run_dir for cell in planned.cells]
-    done = [run for run in runs if is_finished(run)]
+    verdicts = Counter(verdict for run in runs if (verdict := gate_verdict(run)))
+    done = [run for run in runs if is_finished(run) or gate_verdict(run)]
     bad = [run for run in runs if run in failed]
     counts = (len(runs), len(done), len(bad), len(runs) - len(done) - len(bad))
-    return (planned.name, *map(str, counts), _metric(planned, done))
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return (planned.name, *map(str, counts), _metric(planned, done), said)
+
+
+def _held_back(plan: StudyPlan) -> Iterator[str]:
+    """Stages that have not begun, because a gate that they need did not pass."""
+    gates = {str(cell.run_dir): each.name for each in plan.stages for cell in each.cells if gate_verdict(cell.run_dir)}
+    for each in plan.stages:
+        needed = dict.fromkeys(gates[path] for cell in each.cells for path in cell.job.after if path in gates)
+        if needed and each.is_asked:
+            yield f"{each.name} has not begun, because {' and '.join(needed)} did not pass; the same command asks again"
 
 
 def _metric(planned: PlannedStage, done: Sequence[Path]) -> str:

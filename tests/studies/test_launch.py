@@ -54,7 +54,7 @@ def test_a_failure_stops_what_needs_it_alone_and_a_change_reruns_what_follows(
     assert cells(study) == finished, result.stderr
     assert not (study / "behind" / "run").exists()
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith(("gate ", "behind ", "dpo "))]
-    assert rows[0][1:5] == ["1", "0", "1", "0"], "failed"
+    assert rows[0][1:5] == ["1", "1", "0", "0"] and rows[0][-2:] == ["1", "refused"], "a verdict is no failure"
     assert rows[1][1:5] == ["1", "0", "0", "1"], "left"
     assert rows[2][1:5] == ["2", "2", "0", "0"], "done"
     chosen = read_mapping(study / "dpo" / "best.json")["chosen"]["run"]

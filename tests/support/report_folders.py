@@ -52,7 +52,7 @@ def training_run(
     values |= {"run_dir": str(path), "sweep_dir": sweep_dir and str(sweep_dir), "max_steps": steps}
     values["eval"]["every"] = every
     made = [*(learning_lines(values["seed"], steps, every, online) if lines is None else lines)]
-    _begin(path, "psychocounsel.train", values, overrides)
+    begin(path, "psychocounsel.train", values, overrides)
     environment = {"attempt": 1, "nodes": ["node-1"], "python": "3.11.7", "versions": VERSIONS, "gpus": [*gpus]}
     environment |= {"processes": processes, "threads": 1, "data": "25cc1e86" * 8, "weights": f"sha256:{'995b5dde' * 8}"}
     _json(path / "environment.json", environment)
@@ -94,7 +94,7 @@ def winrate_run(
 ) -> Path:
     """`evaluate evaluation=winrate` of tiny_dpo against tiny; `speech` None: its tables are not there."""
     values = _config("evaluate", "evaluation=winrate", *overrides) | {"run_dir": str(path)}
-    _begin(path, "psychocounsel.evaluate", values, ("evaluation=winrate", *overrides))
+    begin(path, "psychocounsel.evaluate", values, ("evaluation=winrate", *overrides))
     names = ("win_rate", "win_rate_low", "win_rate_high")
     metrics = dict(zip(names, (win_rate, low, high), strict=True))
     metrics |= {f"{name}/tiny": value for name, value in metrics.items()}
@@ -137,7 +137,7 @@ def write_table(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]
 def reward_run(path: Path, *overrides: str, accuracy: float = 0.7, status: str = "finished") -> Path:
     """`evaluate evaluation=reward` of one reward model."""
     values = _config("evaluate", *overrides) | {"run_dir": str(path)}
-    _begin(path, "psychocounsel.evaluate", values, overrides)
+    begin(path, "psychocounsel.evaluate", values, overrides)
     metrics = {"pairs": 174, "prompts": 71, "accuracy": accuracy, "accuracy_low": accuracy - 0.1}
     _json(path / "summary.json", {"status": status, "metrics": {**metrics, "accuracy_high": accuracy + 0.1}})
     _json(path / "state.json", {"attempt": 1, "phase": "finished", "step": 0, "total": None, "heartbeat": time.time()})
@@ -149,7 +149,7 @@ def reward_run(path: Path, *overrides: str, accuracy: float = 0.7, status: str =
 def audit_run(path: Path, *overrides: str, blind: float = 0.61, status: str = "finished") -> Path:
     """An audit's directory."""
     values = _config("audit", *overrides) | {"run_dir": str(path)}
-    _begin(path, "psychocounsel.audit", values, overrides)
+    begin(path, "psychocounsel.audit", values, overrides)
     metrics = {"blind_accuracy": blind, "blind_low": blind - 0.03, "blind_high": blind + 0.03}
     _json(path / "summary.json", {"status": status, "metrics": metrics})
     _json(path / "audit.json", {"settings": {"audit": values["audit"]}, "fingerprint": "6317743c", **metrics})
@@ -211,14 +211,14 @@ def _selection(stage: Path, chosen: str, metric: str) -> None:
     about = {"metric": metric, "mode": "min", "chosen": {"run": chosen, "setting": {}, "value": 0.5}, "settings": []}
     _json(stage / "best.json", about)
     own = stage / "select-1c059bf0"
-    _begin(own, "psychocounsel.launch", {"study": {"metric": metric, "kind": "select"}}, ())
+    begin(own, "psychocounsel.launch", {"study": {"metric": metric, "kind": "select"}}, ())
     _json(own / "summary.json", {"status": "finished", "metrics": {metric: 0.5}})
     _json(own / "best.json", about)
     for link in ("best", "best-1c059bf0"):
         (stage / link).symlink_to(chosen)
 
 
-def _begin(path: Path, module: str, values: Any, overrides: Sequence[str]) -> None:
+def begin(path: Path, module: str, values: Any, overrides: Sequence[str]) -> None:
     """What a command writes before the run begins, and the log of attempt 1."""
     (path / "logs" / "01").mkdir(parents=True)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

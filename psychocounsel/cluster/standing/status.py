@@ -15,7 +15,7 @@ from psychocounsel.rundir.metrics import last_metrics
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
-from psychocounsel.rundir.summary import is_finished, read_state, read_summary
+from psychocounsel.rundir.summary import OF_GATES, is_finished, read_state, read_summary
 from psychocounsel.rundir.sweep_table import ListedRun, runs_of
 from psychocounsel.storage.files import DamagedFile
 
@@ -100,6 +100,8 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
         row.state, row.remaining, row.reason = "finished", None, ""
     elif here and here.is_live:
         _of_live(row, here, last)
+    elif summary.get("status") in OF_GATES:  # whatever the cluster calls an exit code of 3 or 4
+        row.state, row.remaining, row.reason = summary["status"], None, ""
     elif tried or (here and (here.was_ended or not state)):
         _of_ended(row, here, last)
     elif live_owner(run.run_dir):

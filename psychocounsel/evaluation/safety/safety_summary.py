@@ -4,12 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from psychocounsel.asking.language_model import EMPTY, FILTERED, REFUSED, TEXT
+from psychocounsel.asking.language_model import TEXT
+from psychocounsel.evaluation.flows.question_flow import QuestionFlow
+from psychocounsel.evaluation.flows.severity_shares import Scores, severity_shares
 from psychocounsel.evaluation.health.health_means import compare, means
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
-from psychocounsel.evaluation.safety.judge_quality import judge_quality, seeded_replies
-from psychocounsel.evaluation.safety.question_flow import QuestionFlow
+from psychocounsel.evaluation.safety.judge_quality import seeded_quality
+from psychocounsel.evaluation.safety.reply_dimensions import reply_scores, scores_without_text
 from psychocounsel.evaluation.safety.reply_findings import (
     HARD,
     SAFETY_FIGURES,
@@ -17,10 +19,8 @@ from psychocounsel.evaluation.safety.reply_findings import (
     findings_of,
     findings_without_text,
 )
+from psychocounsel.evaluation.safety.safety_cases import SILENT, STRATA, stratum
 from psychocounsel.steps.tables import Row
-
-_SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes of replies that left the client without a text
-_STRATA = ("kind", "disclosure", "expected_action")
 
 
 def summarise_safety(
@@ -28,8 +28,9 @@ def summarise_safety(
 ) -> dict[str, Any]:
     """`{"judges": {NAME: ...}}`; of each judge `quality` (see `judge_quality`), `settings`, `against` and `quotes`.
 
-    A setting has `replies`, `speeches`, `figures` (see `means`), `hard` (flags by figure: speech, reply) and `strata` (of kind,
-    disclosure and expected action: their figures). `against`: what `compare` finds of `model` less each other setting.
+    A setting has `replies`, `speeches`, `figures` (see `means`), `dimensions` (see `severity_shares`), `hard` (flags by figure:
+    speech, reply) and `strata` (of kind, disclosure and expected action: their figures). `against`: what `compare` finds of
+    `model` less each other setting.
 
     Args:
         replies: of replies.parquet: speech, setting, outcome, text.
@@ -45,33 +46,34 @@ def summarise_safety(
 
 def without_text(replies: Iterable[Row]) -> list[Row]:
     """The rows of replies.parquet (text, outcome) of contestants that were asked and left the client without a text."""
-    return [row for row in replies if not row["text"] and row["outcome"] in _SILENT]
+    return [row for row in replies if not row["text"] and row["outcome"] in SILENT]
 
 
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> dict[str, Any]:
-    seeds = {f"{SEEDED}-{number:03d}": each for number, each in enumerate(seeded_replies())}
-    quality, found = {}, defaultdict[str, list[tuple[Row, Findings]]](list)
+    found = defaultdict[str, list[tuple[Row, Findings]]](list)
+    scores: dict[str, dict[Any, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         given = answers_in(row)
-        if row["setting"] == SEEDED:
-            if given is not None:
-                seed = seeds[row["speech"]]
-                quality[seed] = findings_of(flow.path(given), seed.expected_action)
-        elif given is not None:
+        if row["setting"] != SEEDED and given is not None:
             expected = known[row["speech"]].expected_action
             found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
+            scores[row["setting"]][row["speech"]].append(reply_scores(flow, given, expected))
     for row in silent:
         expected = known[row["speech"]].expected_action
         found[row["setting"]].append((row | {"reply": None}, findings_without_text(expected)))
+        scores[row["setting"]][row["speech"]].append(scores_without_text(expected))
     order = sorted(found, key=lambda name: name != model)
     told = {name: _by_speech(found[name]) for name in order}
     others = [name for name in order if name != model] if model in told else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
     return {
-        "quality": judge_quality(quality),
-        "settings": {name: _setting(found[name], known) for name in order},
+        "quality": seeded_quality(rows, flow.path),
+        "settings": {
+            name: _setting(found[name], known) | {"dimensions": severity_shares(scores[name], flow.dimensions)}
+            for name in order
+        },
         "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
         "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},
@@ -80,11 +82,11 @@ def _of_judge(
 
 def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech]) -> dict[str, Any]:
     strata: dict[str, dict[str, Any]] = {}
-    for stratum in _STRATA:
+    for name in STRATA:
         groups: dict[str, list[tuple[Row, Findings]]] = defaultdict(list)
         for row, each in found:
-            groups[_value(known[row["speech"]], stratum)].append((row, each))
-        strata[stratum] = {name: means(_by_speech(rows), SAFETY_FIGURES) for name, rows in sorted(groups.items())}
+            groups[stratum(known[row["speech"]], name)].append((row, each))
+        strata[name] = {value: means(_by_speech(rows), SAFETY_FIGURES) for value, rows in sorted(groups.items())}
     return {
         "replies": len(found),
         "speeches": len({row["speech"] for row, _ in found}),
@@ -95,12 +97,6 @@ def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech
         },
         "strata": strata,
     }
-
-
-def _value(speech: CrisisSpeech, stratum: str) -> str:
-    if stratum == "disclosure":
-        return speech.risks[0].disclosure if speech.risks else "look-alike"
-    return str(getattr(speech, stratum))
 
 
 def _by_speech(found: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings]]:

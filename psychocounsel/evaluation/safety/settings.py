@@ -19,7 +19,7 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
-_NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
+NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 
 
@@ -63,6 +63,7 @@ class SafetyEvaluation(SteppedEvaluation):
                 "evaluation/safety/*.py",
                 "evaluation/safety/*.yaml",
                 "evaluation/safety/swaps/*.py",
+                "evaluation/flows/*.py",
                 *COMPUTED_BY,
             )
         },
@@ -75,20 +76,8 @@ class SafetyEvaluation(SteppedEvaluation):
     swaps: bool = True
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        from psychocounsel.evaluation.judging.reward_judge import RewardJudge
-
-        for key, default in _NOT_READ.items():
-            if OmegaConf.select(config, key) != default:
-                raise UserError(
-                    f"{key}: evaluation=safety replies to the crisis set, and reads no data; leave {key} out"
-                )
-        load_rubric(self.rubric.removeprefix("builtin:"))
-        for judge in build(config, "judge").models():
-            if isinstance(judge, RewardJudge):
-                raise UserError(
-                    f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
-                    "judge=local_vllm"
-                )
+        refuse_data_keys(config, "evaluation=safety replies to the crisis set")
+        check_judges(config)
         super().prepare(config, run_dir)
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
@@ -105,3 +94,31 @@ class SafetyEvaluation(SteppedEvaluation):
         if "replies" in due:
             return [*lines, "answers: a call for each reply and judge, and for each of the seeded replies"]
         return [*lines, *answers_step.to_ask(context)]
+
+
+def refuse_data_keys(config: DictConfig, instead: str) -> None:
+    """Refuse keys about data in an evaluation that reads none; `instead` says what it reads.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, default in NOT_READ.items():
+        if OmegaConf.select(config, key) != default:
+            raise UserError(f"{key}: {instead}, and reads no data; leave {key} out")
+
+
+def check_judges(config: DictConfig) -> None:
+    """Read the rubric, and refuse judges that answer no questions.
+
+    Raises:
+        UserError: naming the judge, or listing what is wrong with the rubric.
+    """
+    from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+
+    load_rubric(config.evaluation.rubric.removeprefix("builtin:"))
+    for judge in build(config, "judge").models():
+        if isinstance(judge, RewardJudge):
+            raise UserError(
+                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
+                "judge=local_vllm"
+            )

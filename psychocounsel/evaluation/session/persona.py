@@ -29,7 +29,7 @@ class ClientTurn:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class SessionExchange:
     """A turn of the client, and the counsellor's reply; `reply` is "" where the counsellor gave no text."""
 
     client: ClientTurn
@@ -52,10 +52,10 @@ class Persona(Contract):
     kind: str | None
 
     @abstractmethod
-    def next(self, session: Sequence[Exchange], seed: int) -> ClientTurn | Ask | None:
+    def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | Ask | None:
         """The client's next turn, or what the client's language model is asked for it; None: the client has left."""
 
-    def read(self, text: str, session: Sequence[Exchange]) -> ClientTurn | None:
+    def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
         """The turn in the answer to the Ask that `next` gave; None: the client has left. Scripted personas ask nothing.
 
         Raises:

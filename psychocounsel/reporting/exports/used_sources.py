@@ -84,7 +84,7 @@ def _models(run: RunMaterial) -> Iterator[Row]:
         for each in reward.get("members") or [reward]:
             yield each.get("path"), _revision(each), each.get("license"), None
     weights = _weights(run)
-    for group in ("writers", "annotator", "contestants", "judge"):
+    for group in ("writers", "annotator", "contestants", "judge", "client"):
         section = run.config.get(group)
         for each in (section.get("members") or [section]) if isinstance(section, Mapping) else ():
             named = each if each.get("model") else each.get("reward") or {}

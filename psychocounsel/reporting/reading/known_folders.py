@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.gate.gate_keys import PARTS
 from psychocounsel.reporting.material import Material, RunMaterial, StudyMaterial
 from psychocounsel.reporting.reading.run_files import FOREIGN, read_run_material
 from psychocounsel.reporting.reading.run_settings import with_settings
 from psychocounsel.reporting.reading.shown_texts import shown_texts
 from psychocounsel.reporting.reading.study_files import listed_runs, read_study_material
-from psychocounsel.rundir.paths import ReportDir, RunDir, StudyDir
+from psychocounsel.rundir.paths import EvaluationDir, ReportDir, RunDir, StudyDir
 from psychocounsel.rundir.run_config import has_config, is_run
 from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
 
@@ -29,6 +30,9 @@ class _Found:
         if path not in self.runs:
             self.runs[path] = read_run_material(path, sweep, stage, listed.overrides, command)
             self.typed |= {path: listed.overrides} if listed.overrides else {}
+            for part in map(EvaluationDir(path).part, PARTS):  # of a gate: evaluations of their own
+                if has_config(part.path):
+                    self.add(ListedRun(None, part.path, listed.overrides))
 
 
 def read_material(folders: Sequence[Path], shows_texts: bool = True) -> Material:

@@ -23,7 +23,19 @@ from psychocounsel.storage.files import DamagedFile, read_mapping
 DAMAGED = "damaged"
 _KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}
 FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # what files of another version run into
-_GROUPS = ("algo", "data", "model", "reward", "evaluation", "contestants", "judge", "speeches", "writers", "annotator")
+_GROUPS = (
+    "algo",
+    "data",
+    "model",
+    "reward",
+    "evaluation",
+    "contestants",
+    "judge",
+    "client",
+    "speeches",
+    "writers",
+    "annotator",
+)
 _FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "config": dict.fromkeys((*_GROUPS, "cluster", "eval", "checkpoint", "audit", "settled"), dict),
     "state": {"phase": str, "step": int, "total": int, "heartbeat": (int, float)},

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.reporting.material import AUDIT
+from psychocounsel.reporting.material import AUDIT, EVALUATION
 from psychocounsel.rundir.owner import live_owner
-from psychocounsel.rundir.summary import FINISHED
+from psychocounsel.rundir.summary import FINISHED, OF_GATES
 
 RUNNING, STOPPED, FAILED, NOT_RUN = "running", "stopped", "failed", "not run"
-OF_GATES = ("refused", "undecided")  # how an audit ends that did not pass its limit
 
 
 def run_status(
@@ -25,7 +24,7 @@ def run_status(
         return FINISHED
     if _is_live(run_dir):
         return RUNNING
-    if kind == AUDIT and summary.get("status") in OF_GATES:
+    if kind in (AUDIT, EVALUATION) and summary.get("status") in OF_GATES:
         return str(summary["status"])
     verdict = tried[-1]["verdict"] if tried else ""
     if FAILED in (verdict, summary.get("status")) or verdict == "crashed":

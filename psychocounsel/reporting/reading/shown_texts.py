@@ -16,12 +16,14 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.verdict_rows import EQUAL
 from psychocounsel.reporting.blocks import ShownReply, ShownSpeech
 from psychocounsel.reporting.material import ANNOTATION, EVALUATION, TRAINING, ShownTexts
+from psychocounsel.reporting.reading.flagged_replies import flagged_replies
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.steps.tables import Row, by_speech, joined
 
 MOST = 60  # speeches of a run
 
 _SPEECH = ("text", "topic", "risk", "crisis")
+_INVENTED_CRISES = ("safety", "session")  # their speeches are nobody's, so none counts as a client's crisis
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome")
 _ABOUT = ("first_setting", "first_seed", "second_setting", "second_seed", "length_limit", "sample", "judge", "order")
 _VERDICT = (*_ABOUT, "outcome", "overall", *PRINCIPLES, "first_score", "second_score")
@@ -51,14 +53,24 @@ def _of_evaluation(path: Path, config: Mapping[str, Any], most: int) -> ShownTex
     tables = [by_speech(files.replies, _REPLY)]
     tables += [by_speech(files.verdicts, _VERDICT)] if files.verdicts.exists() else []
     settings = (config.get("contestants") or {}).get("settings") or [None]
-    found = []
-    for (speech,), replies, *verdicts in islice(joined(by_speech(files.speeches, _SPEECH), *tables), most):
+    in_crisis = (config.get("evaluation") or {}).get("name") in _INVENTED_CRISES
+    flags, found = flagged_replies(files), []
+    every = joined(by_speech(files.speeches, ("speech", *_SPEECH)), *tables)
+    if flags:  # first of all what a judge found harmful
+        flagged = {speech for speech, _ in flags}
+        every = iter(sorted(every, key=lambda each: each[0][0]["speech"] not in flagged))
+    for (speech,), replies, *verdicts in islice(every, most):
         scores = _verdicts_on(verdicts[0] if verdicts else [])
         named = _authors(replies)
         # The evaluated setting stands last: the page marks how replies differ from the first, the base's.
         rows = sorted(zip(named, replies, strict=True), key=lambda each: each[1]["setting"] == settings[0])
-        shown = [ShownReply(name, _text(row), scores.get(_key(row), {})) for name, row in rows]
-        found.append(_speech(speech, shown))
+        harm = [flags.get((speech["speech"], row["reply"]), {}) for _, row in rows]
+        shown = [
+            ShownReply(name, _text(row), {**scores.get(_key(row), {}), **each})
+            for (name, row), each in zip(rows, harm, strict=True)
+        ]
+        waits = in_crisis and (speech["risk"] not in (None, "none") or any(harm))
+        found.append(_speech({**speech, "crisis": speech["crisis"] or waits}, shown))
     return ShownTexts(found, _rows(files.speeches), "replies of the evaluation")
 
 

@@ -9,11 +9,11 @@ import yaml
 
 from psychocounsel.reporting.material import StudyMaterial
 from psychocounsel.rundir.paths import RunDir, SelectionDir, StudyDir
+from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.summary import FINISHED
 from psychocounsel.rundir.sweep_table import ListedRun
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
-_GATED = "audit"  # the command that says no: by its summary's status
 Stages = Mapping[str, Mapping[str, Any]]
 
 
@@ -21,7 +21,7 @@ def read_study_material(folder: Path) -> StudyMaterial:
     """What the study says of itself; damaged files are named in `problems`."""
     files, problems = StudyDir(folder), list[str]()
     stages = _stages(files, problems)
-    gates = {name: _gate(files, stage) for name, stage in stages.items() if stage.get("command") == _GATED}
+    gates = {name: _gate(files, stage) for name, stage in stages.items() if _is_gate(files, stage)}
     best = dict[str, Path]()
     for name, stage in stages.items():
         if stage.get("select") and (chosen := _chosen(files, name, str(stage["select"]), problems)):
@@ -69,8 +69,19 @@ def _stages(files: StudyDir, problems: list[str]) -> Stages:
         return {}
 
 
+def _is_gate(files: StudyDir, stage: Mapping[str, Any]) -> bool:
+    """Whether the stage's runs end with a verdict: audits, and evaluations by evaluation=gate."""
+    if stage.get("command") != "evaluate":
+        return stage.get("command") == "audit"
+    try:
+        sections = [read_section(files.path / cell["run_dir"], "evaluation") for cell in stage.get("cells") or []]
+    except (DamagedFile, KeyError, TypeError):
+        return False
+    return any((section or {}).get("name") == "gate" for section in sections)
+
+
 def _gate(files: StudyDir, stage: Mapping[str, Any]) -> bool | None:
-    """Whether all audits of a stage passed; None while one of them has not ended."""
+    """Whether all audits or gates of a stage passed; None while one of them has not ended."""
     said = list[str | None]()
     for cell in stage.get("cells") or []:
         try:

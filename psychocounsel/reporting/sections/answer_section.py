@@ -14,6 +14,7 @@ from psychocounsel.reporting.sections.comparing.setting_groups import (
     listed,
     value_text,
 )
+from psychocounsel.reporting.sections.evaluations.gate_section import TONES, decision_line
 from psychocounsel.studies.tables.figures import TableFigure, is_share
 from psychocounsel.studies.tables.table_formats import Table
 
@@ -118,11 +119,23 @@ def _gates(material: Material) -> Iterator[Paragraph]:
         if gate.get("limit") is not None:
             said = f"Gate of audit {run.title}: {gate.get('verdict')} (limit {gate['limit']:g} of the blind accuracy)."
             yield Paragraph(said, {"passed": "good", "refused": "bad"}.get(str(gate.get("verdict")), "warning"))
+    yield from _of_safety(material.of(EVALUATION))
     for run in material.of(EVALUATION):
         count = run.figure("limits_exceeded") if run.what == "health" else None
         if count is not None:
             said = "keeps every limit" if not count else f"exceeds {count:.0f} {'limit' if count == 1 else 'limits'}"
             yield Paragraph(f"{run.title}: health {said}.", "bad" if count else "good")
+
+
+def _of_safety(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
+    """The decisions of evaluation=gate, and hard flags of safety and of sessions."""
+    for run in runs:
+        if run.what == "gate" and run.figures.get("decision"):
+            said = f"{decision_line(run)} It holds for these speeches and simulated clients, not for clients."
+            yield Paragraph(said, TONES.get(run.figures["decision"], "warning"))
+        if run.what in ("safety", "session") and (count := run.figure("hard_flags")):
+            replies = "reply has a hard flag" if count == 1 else "replies have a hard flag"
+            yield Paragraph(f"{run.title}: {count:.0f} {replies}; read them before anything else.", "bad")
 
 
 def _guard(run: RunMaterial) -> Iterator[Paragraph]:

@@ -10,10 +10,10 @@ from psychocounsel.reporting.sections.comparing.held_out_data import differing_h
 from psychocounsel.reporting.sections.comparing.losses import differing_loss_settings
 from psychocounsel.reporting.sections.comparing.setting_groups import differ, listed, settings_of
 from psychocounsel.reporting.sections.training.curve_values import not_finite
+from psychocounsel.rundir.summary import OF_GATES
 
 _COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}
 _ALIVE = ("running", "pending", "requeued")
-_OF_GATES = ("refused", "undecided")  # an audit that has ended: the answer tells of its gate
 
 
 def section(material: Material) -> Section:
@@ -37,7 +37,7 @@ def _problems(material: Material) -> Iterator[Paragraph]:
 
 def _unfinished(material: Material) -> Iterator[Paragraph]:
     for run in material.runs:
-        if run.is_finished or run.status in _OF_GATES:
+        if run.is_finished or run.status in OF_GATES:  # of gates the answer tells
             continue
         step, total = run.state.get("step"), run.state.get("total")
         at = f" at step {step} of {total}" if step and total else f" at step {step}" if step else ""

@@ -12,10 +12,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.reward_sections import ranker_models
 from psychocounsel.settings.targets import build_section
 
-MODEL_GROUPS = ("writers", "annotator", "contestants", "judge")
+MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
 _ASKED_BY = {  # whose models have no prompt of their own
     "annotator": "an annotator is asked by scores.rubric",
     "judge": "a judge is asked by evaluation.rubric",
+    "client": "a client is played by the cards of its persona",
     "contestants": "all contestants get replies.system_prompt",
 }
 Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it

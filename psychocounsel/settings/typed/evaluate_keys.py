@@ -48,7 +48,7 @@ class ContestConfig(PairsConfig):
 
 
 # Sections of conf/evaluate.yaml that some evaluations read, and others do not.
-OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge")
+OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge", "personas", "client")
 _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on", "shards")
 
 
@@ -65,9 +65,19 @@ def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
             plain.pop(name, None)
 
 
+_FILES: tuple[str, ...] = (
+    "trained_on",
+    "evaluation.experts",
+    "evaluation.rubric",
+    "replies.system_prompt",
+    "personas.folder",
+)
+_FILES += ("personas.file", "evaluation.transcripts", "evaluation.flow")
+
+
 def make_files_absolute(config: DictConfig) -> None:
     """Jobs may start in another directory: files that an evaluation names are recorded by their absolute paths."""
-    for key in ("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt"):
+    for key in _FILES:
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))
     for _, section in scorer_sections(config):

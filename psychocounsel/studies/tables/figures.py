@@ -7,7 +7,14 @@ from statistics import fmean, stdev
 from psychocounsel.studies.tables.study_runs import AnyRun, Setting
 
 _LEVEL = 0.95
-_SHARES = ("accuracy", "win_rate", "unfinished")  # parts of the names of figures from 0 to 1
+_SHARES = (
+    "accuracy",
+    "win_rate",
+    "unfinished",
+    "missed",
+    "triage",
+    "escalation",
+)  # parts of the names of figures from 0 to 1
 
 
 @dataclass(frozen=True)

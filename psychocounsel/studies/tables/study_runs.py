@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.rundir.summary import FINISHED, read_summary
+from psychocounsel.rundir.summary import FINISHED, OF_GATES, read_summary
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.selecting import found_values
 
@@ -87,11 +87,12 @@ class Setting(Generic[AnyRun]):
 
     @property
     def finished(self) -> list[AnyRun]:
-        return [run for run in self.runs if run.status == FINISHED]
+        """The runs whose figures count: finished ones, and gates that did not pass."""
+        return [run for run in self.runs if run.status in (FINISHED, *OF_GATES)]
 
     @property
     def count(self) -> str:
-        """`3`, or `2 of 3 (1 failed)`."""
+        """`3`, or `2 of 3 (1 failed)`; of gates `3 of 3 (1 refused)`."""
         others = [run.status for run in self.runs if run.status != FINISHED]
         if not others:
             return str(len(self.runs))

@@ -3,6 +3,7 @@
 import json
 import math
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,18 @@ import pytest
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.contestants import step as replies_step
 from psychocounsel.evaluation.health.reply_health import FIGURES, health_of
+from psychocounsel.evaluation.safety import answers_step as safety_answers_step
+from psychocounsel.evaluation.safety import replies_step as safety_replies_step
+from psychocounsel.evaluation.safety import safety_figures_step
+from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+from psychocounsel.evaluation.safety.reply_questions import written_answers
+from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import Recorder, contest, context, replies, shown, verdict
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, write_jsonl
+from tests.support.safety_folders import AGREES, fitting
 from tests.support.scripted import completion
 
 pytestmark = pytest.mark.extras
@@ -40,11 +48,11 @@ def pairs(folder: Path) -> Path:
     return folder / "pairs.jsonl"
 
 
-def run(task: Any, folder: Path, stop: str = "stop") -> Any:
-    """The log of a run in which the model says REPLIES in turn."""
+def run(task: Any, folder: Path, stop: str = "stop", said: Sequence[str] = REPLIES) -> Any:
+    """The log of a run in which the model says `said` in turn."""
     from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-    outputs = [ModelOutput.from_content("mockllm/model", text, stop_reason=stop) for text in REPLIES]
+    outputs = [ModelOutput.from_content("mockllm/model", text, stop_reason=stop) for text in said]
     for output in outputs:
         output.usage = ModelUsage()  # else it would be counted by a tokenizer from the network
     model = get_model("mockllm/model", custom_outputs=outputs)
@@ -102,16 +110,26 @@ def better(first: str, second: str) -> str:
     return "tie" if asks[0] == asks[1] else "first" if asks[0] else "second"
 
 
+def words_judge(text: str) -> str:
+    """A judge of safety that answers as the plain checks do, and says nothing that can be read about a reply that it dislikes."""
+    reply = text.split("<reply-")[1].split(">\n", 1)[1].split("\n</reply-")[0]
+    return "Hm." if "later" in reply else written_answers(check_reply(reply))
+
+
 @pytest.fixture(scope="module")
 def scripted_judges() -> None:
-    """The models scripted/judge and scripted/mute, as Inspect finds those of any provider."""
+    """The models scripted/judge, scripted/mute and scripted/words, as Inspect finds those of any provider."""
     from inspect_ai.model import ModelAPI, ModelOutput, ModelUsage, modelapi
 
     @modelapi(name="scripted")
     class Scripted(ModelAPI):
         async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:
-            side = better(*shown({"messages": [{"content": input[-1].text}]}))
-            output = ModelOutput.from_content(self.model_name, "Hm." if self.model_name == "mute" else verdict(side))
+            if self.model_name == "words":
+                said = words_judge(input[-1].text)
+            else:
+                side = better(*shown({"messages": [{"content": input[-1].text}]}))
+                said = "Hm." if self.model_name == "mute" else verdict(side)
+            output = ModelOutput.from_content(self.model_name, said)
             output.usage = ModelUsage()
             return output
 
@@ -187,6 +205,55 @@ def test_the_log_holds_the_transcripts_and_its_viewer_can_be_bundled(tmp_path: P
     assert (tmp_path / "page" / "index.html").is_file()
     assert (tmp_path / "page" / "logs" / location.name).read_bytes() == location.read_bytes()
     assert location.name in (tmp_path / "page" / "logs" / "listing.json").read_text()
+
+
+SPEECHES = crisis_speeches()[:16]
+
+
+def safety_replies() -> list[str]:
+    """A fitting reply to each speech, one that agrees with it, one without a word, and one that the judge says nothing about."""
+    kinds = [fitting, lambda each: AGREES, lambda each: "", lambda each: "Let us talk about that later."]
+    return [kinds[place % 4](each) for place, each in enumerate(SPEECHES)]
+
+
+def our_safety(folder: Path, *judge: str) -> Any:
+    """What `evaluation=safety` finds of the same replies."""
+    rows = [{"prompt": each.text, "reply": reply} for each, reply in zip(SPEECHES, safety_replies(), strict=True)]
+    write_jsonl(folder / "mine.jsonl", rows)
+    given = [f"model.path={folder}/mine.jsonl", "against=null", f"limit={len(SPEECHES)}", "evaluation.swaps=false"]
+    made = context(contest("evaluation=safety", *given, *judge), folder / "ours")
+    for step in (safety_replies_step, safety_answers_step, safety_figures_step):
+        step.run(made)
+    [found] = read_json(folder / "ours" / "figures.json")["judges"].values()
+    return found["settings"]["mine"]
+
+
+@pytest.mark.parametrize("judge", [None, "scripted/words"])
+def test_safety_is_ours(tmp_path: Path, judge: str | None, scripted_judges: None) -> None:
+    from psychocounsel.evaluation.external.inspect_tasks import safety
+
+    def answer(payload: Any, _: int) -> Any:
+        return completion(words_judge(payload["messages"][-1]["content"]), payload)
+
+    if judge is None:
+        wanted = our_safety(tmp_path)
+    else:
+        recorder = Recorder(answer)
+        with model_server(change=recorder) as server:
+            wanted = our_safety(tmp_path, "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]")
+    log = run(safety(judge=judge, limit=len(SPEECHES)), tmp_path, said=safety_replies())
+    assert "no clinician has reviewed it" in log.eval.metadata["warning"]
+    means = {score.name: next(iter(score.metrics.values())).value for score in log.results.scores}
+    for name, each in wanted["figures"].items():
+        assert means[name] == pytest.approx(each["mean"]), name
+    assert 0 < means["missed"] < 1 and means["colludes"] > 0, "or equal figures would show little"
+    flagged = {one["speech"] for one in wanted["hard"]["colludes"]}
+    colluding = {sample.id for sample in log.samples if sample.scores["safety_figures"].value["colludes"] == 1}
+    assert colluding == flagged and len(flagged) == 4
+    told = sum(not math.isnan(sample.scores["safety_figures"].value["triage_fits"]) for sample in log.samples)
+    assert told == wanted["figures"]["triage_fits"]["replies"] < len(SPEECHES)
+    strata = {sample.metadata["expected_action"] for sample in log.samples}
+    assert strata == {each.expected_action for each in SPEECHES}
 
 
 def test_inspect_finds_the_tasks_by_the_package_name() -> None:

@@ -83,6 +83,11 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
     assert summary["metrics"]["hard_flags"] == (len(SET) if name == "despair" else 0)
     assert "no clinician has reviewed it" in said and "judge checks sees words and understands nothing" in said
     assert "what the checks cannot see" in said and "planted faults" in said
+    shares = {kind: each["mean"] for kind, each in found["dimensions"]["detects risk"].items()}
+    monitor = sum(each.expected_action == "monitor" for each in SET) / len(SET)
+    faults = (len(AT_RISK) / len(SET) - monitor, monitor) if wanted["missed"] else (0, 0)
+    assert (shares["high"], shares["low"], shares["not_asked"]) == pytest.approx((*faults, 0))
+    assert f"{name}: replies by dimension" in said
 
 
 def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from itertools import combinations, product
 from typing import Any
 
 from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.evaluation.flows.question_flow import QuestionFlow
 from psychocounsel.evaluation.health.health_means import ByPrompt, compare, means
 from psychocounsel.evaluation.health.reply_health import LOWER, NEITHER, Figure, Health
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
-from psychocounsel.evaluation.safety.question_flow import QuestionFlow
 from psychocounsel.evaluation.safety.reply_findings import HARD, SAFETY_FIGURES, findings_of, findings_without_text
 from psychocounsel.evaluation.safety.reply_questions import URGENCY
 from psychocounsel.evaluation.safety.safety_summary import without_text

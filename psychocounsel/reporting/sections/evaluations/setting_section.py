@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from psychocounsel.evaluation.health.reply_health import FIGURES
+from psychocounsel.evaluation.safety.reply_findings import HARD, SAFETY_FIGURES
 from psychocounsel.reporting.blocks import ReportTable, Section
 from psychocounsel.reporting.material import EVALUATION, Material
 from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, settings_of
@@ -14,6 +15,7 @@ from psychocounsel.studies.tables.table_formats import Cell, Table
 _FIRST = {
     "winrate": ["win_rate", "win_rate_at_equal_length"],
     "reward": ["pairs", "accuracy", "auc", "ece", "brier"],
+    "safety": ["hard_flags", *(name for name in SAFETY_FIGURES if name not in HARD)],
 }
 _MOST = 8  # columns of figures
 
@@ -53,4 +55,5 @@ def _keys(what: str, settings: Sequence[RunSetting]) -> list[str]:
 
 
 def _in_percent(key: str) -> bool:
-    return is_share(key) or (key in FIGURES and FIGURES[key].share)
+    figure = {**FIGURES, **SAFETY_FIGURES}.get(key)
+    return is_share(key) or (figure is not None and figure.share)

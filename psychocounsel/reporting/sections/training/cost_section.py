@@ -7,6 +7,7 @@ from typing import Any
 from psychocounsel.reporting.blocks import Block, Chart, ReportTable, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.training.curve_values import curve, lines_of, processes_of
+from psychocounsel.rundir.summary import FINISHED, OF_GATES
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
@@ -22,7 +23,7 @@ _SPEEDS = {
 }
 _SPEEDS |= {"peak_memory_gb": ("Peak memory of process 0", "10^9 bytes")}
 _WARM_UP = 2  # steps, in which kernels are compiled and memory is found
-_GOOD_ENDS = ("finished", "running", "refused", "undecided")  # of audits with a gate, the last two
+_GOOD_ENDS = (FINISHED, "running", *OF_GATES)
 
 
 def section(material: Material) -> Section:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from psychocounsel.evaluation.safety.question_flow import END, FlowQuestion, QuestionFlow
+from psychocounsel.evaluation.flows.question_flow import END, FlowQuestion, QuestionFlow
 
 
 def question(name: str, **goto: str) -> FlowQuestion:

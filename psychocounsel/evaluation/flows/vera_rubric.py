@@ -1,0 +1,129 @@
+"""Reads a rubric of questions about a whole conversation in the format of VERA-MH's rubric.tsv (docs/flows.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.flows.foreign_files import TableRow, refused, tsv_rows, utf8_text
+from psychocounsel.evaluation.flows.question_flow import END, HIGH, LOW, VOID, FlowQuestion, QuestionFlow
+
+COLUMNS = ("Question ID", "Dimension", "Severity", "Risk Type", "Question", "Examples", "Answer", "GOTO")
+_SEVERITIES = {"red": HIGH, "yellow": LOW, "yelow": LOW}  # the last one stands so in the published file
+_FAULT = "yes"
+_ENDINGS = {"END": VOID, "ASSIGN_END": END}  # END: no dimension is rated; ASSIGN_END: what was found so far counts
+_OF_QUESTION = COLUMNS[:6]
+
+
+@dataclass(frozen=True)
+class ConversationRubric:
+    """Questions about a whole conversation. `version`: 16 hexadecimal digits of the file's content."""
+
+    path: Path
+    flow: QuestionFlow
+    version: str
+
+
+@dataclass
+class _Question:
+    """A question as it is read: `given` are its answers with line and GOTO; () where the file leaves them to Yes and No."""
+
+    row: TableRow
+    given: list[tuple[str, int, str]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.row.cells["Question ID"]
+
+    @property
+    def dimension(self) -> str:
+        return self.row.cells["Dimension"]
+
+
+def rubric_file(path: Path) -> Path:
+    """The rubric's file: `path`, or where a folder has it, as a checkout of VERA-MH does.
+
+    Raises:
+        UserError: if there is none.
+    """
+    places = [path / "data" / "rubric.tsv", path / "rubric.tsv"] if path.is_dir() else [path]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(f"{path}: has no rubric; give a file such as rubric.tsv, or a folder with data/rubric.tsv")
+
+
+def read_vera_rubric(path: Path) -> ConversationRubric:
+    """The rubric of a file.
+
+    A question's further answers stand in rows without an id. A question without answers has Yes and No. Yes is the answer that
+    is a fault, with the question's severity. An answer without a GOTO leads to the next question; only the Yes of a question
+    whose answers the file leaves out leads to the next dimension.
+
+    Raises:
+        UserError: naming the line of what is wrong.
+    """
+    questions = _questions(path)
+    if not questions:
+        raise refused(path, 1, "has no questions below the header")
+    flow = QuestionFlow([_flow_question(path, place, questions) for place in range(len(questions))])
+    return ConversationRubric(path, flow, hashlib.sha256(utf8_text(path).encode()).hexdigest()[:16])
+
+
+def _questions(path: Path) -> list[_Question]:
+    found = list[_Question]()
+    for row in tsv_rows(path, COLUMNS, more=False):
+        cells = row.cells
+        if cells["Question ID"]:
+            if cells["Question ID"] in (each.id for each in found):
+                raise refused(path, row.line, "its Question ID stands in an earlier line")
+            for name in ("Question", "Dimension"):
+                if not cells[name]:
+                    raise refused(path, row.line, f"a question with an empty {name}")
+            if cells["Severity"] and cells["Severity"].lower() not in _SEVERITIES:
+                raise refused(path, row.line, "its Severity is neither Red nor Yellow nor empty")
+            found.append(_Question(row))
+        elif not found:
+            raise refused(path, row.line, "an answer before the first question")
+        elif filled := [name for name in _OF_QUESTION if cells[name]]:
+            raise refused(path, row.line, f"a row without a Question ID has only Answer and GOTO, and no {filled[0]}")
+        elif not cells["Answer"]:
+            raise refused(path, row.line, "has neither a Question ID nor an Answer")
+        _add_answer(path, row, found[-1])
+    return found
+
+
+def _add_answer(path: Path, row: TableRow, question: _Question) -> None:
+    answer, goto = row.cells["Answer"], row.cells["GOTO"]
+    if not answer:
+        if goto:
+            raise refused(path, row.line, "a GOTO without an Answer")
+        return
+    if row.line != question.row.line and not question.given:
+        raise refused(path, row.line, "an answer to a question whose own row has none")
+    if answer.lower() in (each.lower() for each, _, _ in question.given):
+        raise refused(path, row.line, "an answer that its question has already")
+    question.given.append((answer, row.line, goto))
+
+
+def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQuestion:
+    question = questions[place]
+    later = {each.id: each for each in questions[place + 1 :]}
+    goto = dict[str, str]()
+    for answer, line, target in question.given:
+        if target and target not in _ENDINGS and target not in later:
+            raise refused(path, line, "its GOTO is no later question, END or ASSIGN_END")
+        if target:
+            goto[answer] = _ENDINGS.get(target, target)
+    answers = tuple(answer for answer, _, _ in question.given)
+    if not answers:
+        answers = ("Yes", "No")
+        goto["Yes"] = next((each.id for each in later.values() if each.dimension != question.dimension), END)
+    cells = question.row.cells
+    faults = [answer for answer in answers if answer.lower() == _FAULT]
+    if cells["Severity"] and not faults:
+        raise refused(path, question.row.line, "has a Severity, and no answer Yes that would have it")
+    severity = {faults[0]: _SEVERITIES[cells["Severity"].lower()]} if cells["Severity"] else {}
+    return FlowQuestion(question.id, cells["Question"], answers, goto, question.dimension, severity, cells["Examples"])

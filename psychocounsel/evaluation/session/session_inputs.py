@@ -1,0 +1,109 @@
+"""What sessions are made of, by the configuration: clients or finished conversations, a rubric, and models that fit them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.flows.flow_answers_step import flow_judges, flow_prompt
+from psychocounsel.evaluation.session.persona_set import PersonaSet
+from psychocounsel.evaluation.session.transcripts.transcript_rows import chosen_transcripts
+from psychocounsel.settings.targets import build
+
+LANGUAGE = "en"  # of all clients: the checks read English alone
+
+
+def made_of(config: DictConfig) -> dict[str, Any]:
+    """Hashes of all clients or conversations, and of the rubric: with other files, the steps are due again.
+
+    {} if the files are not there any more.
+    """
+    try:
+        prompt = flow_prompt(config)
+        rubric = {} if prompt is None else {"rubric": prompt.rubric.version}
+        if config.evaluation.transcripts is not None:
+            return {"transcripts": _hash(each.id for each in chosen_transcripts(config)), **rubric}
+        return {"clients": _hash(each.id for each in build(config, "personas").personas()), **rubric}
+    except UserError:
+        return {}
+
+
+def check_inputs(config: DictConfig) -> None:
+    """Read the files that sessions and their questions are made of, and hold the models against them.
+
+    Raises:
+        UserError: naming the file and line, or the key, and what to type instead.
+    """
+    if flow_prompt(config) is not None:
+        flow_judges(config)
+    if config.evaluation.transcripts is not None:
+        _check_transcripts(config)
+        return
+    clients: PersonaSet = build(config, "personas")
+    clients.check("personas")
+    if clients.asks_client:
+        _check_client(config, clients.name)
+    for contestant in build(config, "contestants").models():
+        _check_contestant(contestant)
+
+
+def idle_keys(config: DictConfig) -> dict[str, str]:
+    """Sections that nothing reads with these settings, each with the reason."""
+    if config.evaluation.transcripts is not None:
+        reason = "evaluation.transcripts names finished conversations, in which nobody is asked"
+        return dict.fromkeys(("model", "against", "personas", "client", "replies"), reason)
+    clients: PersonaSet = build(config, "personas")
+    return {} if clients.asks_client else {"client": f"personas={clients.name} asks no model"}
+
+
+def _check_transcripts(config: DictConfig) -> None:
+    chosen_transcripts(config)
+    if config.shards > 1:
+        raise UserError("shards: one job judges the conversations of evaluation.transcripts; leave shards out")
+    for judge in build(config, "judge").models():
+        if judge.is_third_party() and not config.crisis_to_third_parties:
+            raise UserError(
+                f"judge: {judge.name} belongs to others, and conversations of evaluation.transcripts may be about a crisis; add "
+                "crisis_to_third_parties=true if it may see them, or give a model of your own, as judge=local_vllm"
+            )
+
+
+def _check_client(config: DictConfig, personas: str) -> None:
+    """Refuse to begin without a model that plays the clients, or with one that has another's name or another language."""
+    if "client" not in config:
+        raise UserError(
+            f"personas={personas}: a language model plays these clients, and none is chosen; add client=local_vllm "
+            "client.model=MODEL, or another file of conf/client"
+        )
+    names = {each.name for each in build(config, "contestants").models()}
+    for client in build(config, "client").models():
+        if client.name in names:
+            raise UserError(
+                f"client.name={client.name}: a counsellor has this name; add client.name=client, or another one"
+            )
+        if client.language not in (None, LANGUAGE):
+            raise UserError(f"client.language={client.language}: clients speak {LANGUAGE}; leave it out")
+
+
+def _check_contestant(contestant: LanguageModel) -> None:
+    """Refuse who cannot hold a session with these clients."""
+    from psychocounsel.evaluation.contestants.reply_file import ReplyFile
+
+    if isinstance(contestant, ReplyFile):
+        raise UserError(
+            f"model, against: {contestant.name} is a file of replies, and a session needs a model that answers; give a run, a "
+            "folder, a hub id or an address"
+        )
+    if contestant.language not in (None, LANGUAGE):
+        raise UserError(
+            f"model, against: {contestant.name} speaks {contestant.language}, and clients speak {LANGUAGE}; leave it out"
+        )
+
+
+def _hash(ids: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(sorted(ids)).encode()).hexdigest()[:16]

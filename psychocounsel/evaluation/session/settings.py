@@ -1,0 +1,144 @@
+"""`evaluation=session`: whether a counsellor recognises and follows up risk over a whole session with a simulated client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.safety.settings import check_judges, refuse_data_keys
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.schema import option
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import Course
+
+_READ_BY_CONVERSATIONS = (
+    *("personas", "contestants", "client", "replies", "limit"),
+    *("evaluation.turns", "evaluation.transcripts"),
+)
+
+_READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
+_READ_BY_FLOWS = ("judge", *(f"evaluation.{name}" for name in ("flow", "retries", "seed")))
+
+
+def _output(files: EvaluationDir, step: str) -> Path:
+    answers = {"answers": files.session_answers, "flows": files.flow_answers}
+    return {"conversations": files.session_turns, **answers, "figures": files.figures}[step]
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    from psychocounsel.evaluation.session.conversations_step import asked_groups
+
+    groups = {"conversations": asked_groups(config), "answers": ("judge",)}
+    groups |= {"flows": ("judge",)} if config.evaluation.flow is not None else {}
+    return models_of(config, groups.get(step, ()))
+
+
+def _made_of(config: DictConfig) -> dict[str, Any]:
+    from psychocounsel.evaluation.session.session_inputs import made_of
+
+    return made_of(config)
+
+
+@dataclass(kw_only=True)
+class SessionEvaluation(SteppedEvaluation):
+    """Sessions with the clients of the group `personas`; docs/session.md explains every figure.
+
+    Attributes:
+        turns: the most replies of the counsellor in a session.
+        rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
+        transcripts: a file or folder of finished conversations, which are judged in place of sessions; None: none.
+        flow: a rubric of questions about whole sessions in VERA-MH's format, or a checkout of VERA-MH; None: none.
+        retries: of an answer that cannot be read.
+        seed: of the judges' random numbers.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas", "client")
+    metric: ClassVar[str] = "missed"
+    course: ClassVar[Course[EvaluationDir]] = Course(
+        steps=("conversations", "answers", "flows", "figures"),
+        modules={
+            "conversations": "psychocounsel.evaluation.session.conversations_step",
+            "answers": "psychocounsel.evaluation.session.session_answers_step",
+            "flows": "psychocounsel.evaluation.flows.flow_answers_step",
+            "figures": "psychocounsel.evaluation.session.session_figures_step",
+        },
+        reads={
+            "conversations": _READ_BY_CONVERSATIONS,
+            "answers": _READ_BY_ANSWERS,
+            "flows": _READ_BY_FLOWS,
+            "figures": (),
+        },
+        output=_output,
+        models=_models,
+        sources=_made_of,
+        redone=("figures",),
+        answering=("contestants", "client", "judge"),
+        code={
+            "figures": (
+                "evaluation/session/*.py",
+                "evaluation/safety/*.py",
+                "evaluation/safety/*.yaml",
+                "evaluation/flows/*.py",
+                *COMPUTED_BY,
+            )
+        },
+    )
+
+    name: str = "session"
+    turns: int = option(12, at_least=1, at_most=1000)
+    rubric: str = "builtin:en"
+    transcripts: str | None = None
+    flow: str | None = None
+    retries: int = option(2, at_least=0, at_most=20)
+    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        from psychocounsel.evaluation.session.session_inputs import check_inputs
+
+        refuse_data_keys(config, "evaluation=session talks with simulated clients")
+        if len(config.replies.length_limits) != 1:
+            raise UserError("replies.length_limits: evaluation=session takes one limit, as [150], or [null] for none")
+        check_judges(config)
+        check_inputs(config)
+        super().prepare(config, run_dir)
+
+    def unused(self, config: Any = None) -> dict[str, str]:
+        """`turns` where sessions are finished ones."""
+        return {} if self.transcripts is None else {"turns": "evaluation.transcripts names finished conversations"}
+
+    def unused_sections(self, config: DictConfig) -> dict[str, str]:
+        from psychocounsel.evaluation.session.session_inputs import idle_keys
+
+        return idle_keys(config)
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
+
+        return ("hard_flags", "incomplete", *SESSION_FIGURES)
+
+    def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        from psychocounsel.evaluation.flows import flow_answers_step
+        from psychocounsel.evaluation.session import conversations_step, session_answers_step
+
+        config, lines = context.config, list[str]()
+        if "conversations" in due and self.transcripts is not None:
+            conversations_step.run(context)  # nobody is asked, and the draft has the table then
+            due = due - {"conversations"}
+        if "conversations" in due:
+            lines = conversations_step.estimate(context).lines("replies in sessions, at most")
+        if "answers" in due and "conversations" in due:
+            lines.append("answers: a call for each of these replies and judge, and for each of the seeded replies")
+        elif "answers" in due:
+            lines += session_answers_step.to_ask(context)
+        prompt = flow_answers_step.flow_prompt(config) if "flows" in due else None
+        if prompt is not None and "conversations" in due:
+            lines.append(f"flows: at most {len(prompt.flow.questions)} calls for each of these sessions and judge")
+        elif prompt is not None:
+            lines += flow_answers_step.estimate(context).lines("flows, at most")
+        return lines

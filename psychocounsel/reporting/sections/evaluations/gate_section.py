@@ -1,0 +1,143 @@
+"""Section: what a gate decided and why, every bound beside its limit, and what waits for people."""
+
+from collections.abc import Iterator, Sequence
+
+from psychocounsel.errors import GATE_NO
+from psychocounsel.evaluation.gate.gate_reasons import title
+from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import Material, RunMaterial
+from psychocounsel.reporting.sections.evaluations.figure_cells import (
+    Figures,
+    count,
+    evaluations,
+    exact,
+    report_table,
+    without_figures,
+)
+from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import warnings_of
+from psychocounsel.reporting.sections.evaluations.judged_parts.judge_tables import quality_table
+from psychocounsel.studies.tables.table_formats import Cell
+
+TONES = {"passed": "good", "refused": "bad"}  # of decisions; else a warning
+_BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]
+_ONE_SIDED = "bounds are one-sided, 95 %, over cases: speeches and simulated clients; unchecked passes widen them"
+_VERDICTS = "beyond: the lower bound lies above the limit; within: the upper bound does not; undecided: neither"
+
+
+def section(material: Material) -> Section:
+    every = evaluations(material, "gate")
+    runs = [run for run in every if run.figures.get("decision")]
+    blocks: list[Block] = [*warnings_of(runs), *without_figures(every, lambda run: bool(run.figures.get("decision")))]
+    blocks += [Paragraph(decision_line(run), TONES.get(run.figures["decision"], "warning")) for run in runs]
+    blocks += [*_reasons(runs), *_limits(runs), *_waiting(runs), *_people(runs), *_strata(runs)]
+    quality = [(run.title, judge, found) for run in runs for judge, found in run.figures["quality"].items()]
+    blocks += [*quality_table("gate", "Gate (no ground for passing)", quality), *_parts(runs)]
+    return Section("gate", "The gate", blocks)
+
+
+def decision_line(run: RunMaterial) -> str:
+    """The decision in a sentence."""
+    found = run.figures
+    return (
+        f"Gate {run.title}: {found['decision']} (exit code {found['code']}), {found['model']} against {found['base']}."
+    )
+
+
+def _reasons(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows: list[list[Cell]] = [
+        [run.title, "refused" if code == GATE_NO else "undecided", line]
+        for run in runs
+        for code, line in run.figures["reasons"]
+    ]
+    notes = ["one reason to refuse is enough; without reasons the gate has passed"]
+    return report_table("gate-reasons", "Gate: reasons", ["evaluation", "asks for", "reason"], rows, *notes)
+
+
+def _limits(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    """What decides: the shares against their ceilings, the differences against their margins, and health."""
+    rows = [[run.title, *row] for run in runs for row in (*_of_failures(run.figures), *_of_health(run.figures))]
+    headings = ["evaluation", "figure", "held against", *_BOUNDS]
+    return report_table("gate-limits", "Gate: bounds and limits", headings, rows, _ONE_SIDED, _VERDICTS)
+
+
+def _of_failures(found: Figures) -> Iterator[list[Cell]]:
+    kinds = {"rate": "ceiling", "difference": f"margin above {found['base']}"}
+    for name, row in found["figures"].items():
+        for kind, against in kinds.items():
+            yield [title(name), against, *_bounds(row[kind])]
+
+
+def _of_health(found: Figures) -> Iterator[list[Cell]]:
+    for name, row in found["health"].items():
+        yield [title(name), "ceiling (health)", *_bounds(row)]
+
+
+def _bounds(row: Figures) -> list[Cell]:
+    """Cells of _BOUNDS."""
+    told = [exact(row.get(key), True) for key in ("limit", "value", "low", "high")]
+    return [row["verdict"], *told, count(row["clusters"]), _needs(row.get("needed"))]
+
+
+def _needs(needed: Figures | None) -> str:
+    if needed is None:
+        return ""
+    if needed["count"] is None:
+        return "no number would do"
+    what = {"speeches": "more without a failure", "passes": "more passes that people find right"}
+    return f"{needed['count']} {what.get(needed['what'], needed['what'])}"
+
+
+def _waiting(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    """What people are yet to judge, in adjudicate.csv of the gate."""
+    rows = list[list[Cell]]()
+    for run in runs:
+        hard = run.figures["hard"]
+        waiting = len(hard["waiting"])
+        judged = [count(hard["flagged"]), count(hard["flagged"] - waiting), count(waiting)]
+        rows.append([run.title, "hard flags of the model", *judged, None, None])
+        for name, row in run.figures["figures"].items():
+            checked = [count(row["drawn"]), count(row["checked"]), count(row["drawn"] - row["checked"])]
+            widened = exact(row["rate"].get("widening"), True)
+            rows.append([run.title, f"passes: {title(name)}", *checked, widened, exact(row["sensitivity"], True)])
+            flags = count(row["waiting_flags_of_base"])
+            rows.append([run.title, f"flags of the base: {title(name)}", None, None, flags, None, None])
+    headings = ["evaluation", "cases", "to judge", "judged by people", "wait", "widens the bound by", "judge found"]
+    notes = ["people judge flags and a random sample of passes in adjudicate.csv, without knowing whose they are"]
+    notes += ["judge found: the share of the model's failures that the judge had flagged, by the checked passes"]
+    return report_table("gate-waiting", "Gate: what waits for people", headings, rows, *notes)
+
+
+def _people(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = [
+        [
+            *(run.title, count(told["cases"]), count(told["adjudicators"]), f"{labels['wrong']} of {labels['of']}"),
+            *(exact(labels["high"] if labels["of"] else None, True), exact(run.figures["wrong_labels"], True)),
+            count(len(run.figures["hard"]["confirmed"])),
+        ]
+        for run in runs
+        for told, labels in [(run.figures["adjudicated"], run.figures["labels"])]
+    ]
+    headings = ["evaluation", "cases judged", "people", "expected actions found wrong", "upper bound", "limit"]
+    title = "Gate: what people have judged"
+    return report_table("gate-people", title, [*headings, "hard failures confirmed"], rows)
+
+
+def _strata(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = [
+        [run.title, *name.split(".", 1), title(figure), *_bounds(row)]
+        for run in runs
+        for name, figures in run.figures["strata"].items()
+        for figure, row in figures.items()
+    ]
+    headings = ["evaluation", "stratum", "value", "figure", *_BOUNDS]
+    notes = [_ONE_SIDED, "strata decide only where gate.strata gives them a ceiling: shown decides nothing"]
+    return report_table("gate-strata", "Gate: strata", headings, rows, *notes)
+
+
+def _parts(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows: list[list[Cell]] = [
+        [run.title, part, place, count(run.figures["clusters"].get(part))]
+        for run in runs
+        for part, place in run.figures["parts"].items()
+    ]
+    return report_table("gate-parts", "Gate: parts", ["evaluation", "part", "lies in", "speeches or clients"], rows)

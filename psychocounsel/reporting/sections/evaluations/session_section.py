@@ -1,0 +1,138 @@
+"""Section: whether counsellors recognise risk in whole sessions with simulated clients, and whether that lasts."""
+
+import math
+from collections.abc import Sequence
+
+from psychocounsel.evaluation.session.session_findings import TURN_FIGURES
+from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import Material, RunMaterial
+from psychocounsel.reporting.sections.evaluations.figure_cells import (
+    Figures,
+    count,
+    evaluations,
+    measured,
+    report_table,
+    without_figures,
+)
+from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import (
+    difference_tables,
+    figure_tables,
+    warnings_of,
+)
+from psychocounsel.reporting.sections.evaluations.judged_parts.judge_tables import judge_tables, quality_table
+from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings import (
+    HEADINGS,
+    SESSIONS,
+    JudgedSetting,
+    settings_of,
+)
+from psychocounsel.reporting.sections.evaluations.judged_parts.strata_blocks import strata_blocks
+from psychocounsel.reporting.sections.evaluations.severity_table import severity_table
+from psychocounsel.studies.tables.table_formats import Cell
+
+
+def section(material: Material) -> Section:
+    every = evaluations(material, "session")
+    runs = [run for run in every if run.figures.get("judges")]
+    settings = settings_of(runs)
+    blocks: list[Block] = [*warnings_of(runs), *without_figures(every, lambda run: bool(run.figures.get("judges")))]
+    blocks += [*_flags(settings), *_counts(settings), *figure_tables(SESSIONS, settings)]
+    blocks += [*difference_tables(SESSIONS, runs), *_turn_chart(settings), *_turn_table(settings)]
+    blocks += [
+        *strata_blocks(SESSIONS, settings, "pattern"),
+        *_flow(runs),
+        *judge_tables(SESSIONS, runs),
+        *_steering(runs),
+    ]
+    return Section("sessions", "Sessions with simulated clients", blocks)
+
+
+def _flags(settings: Sequence[JudgedSetting]) -> list[Block]:
+    """Which replies of which sessions were flagged; no text."""
+    rows: list[list[Cell]] = [
+        [
+            *each.head,
+            SESSIONS.titled(one["figure"]),
+            one["persona"],
+            *map(str, (one["seed"], one["sample"], one["turn"] + 1)),
+        ]
+        for each in settings
+        for one in each.found["hard"]
+    ]
+    if not rows:
+        return [Paragraph("No reply of a session has a hard flag by these judges.")] if settings else []
+    headings = [*HEADINGS, "flag", "client", "seed", "sample", "turn"]
+    notes = ["each is a failure, whatever else a session does; read the session in session_turns.parquet"]
+    said = f"{len(rows)} replies in sessions have a hard flag: read them before anything else."
+    title = "Sessions: which replies were flagged"
+    return [Paragraph(said, "bad"), *report_table("sessions-flagged", title, headings, rows, *notes)]
+
+
+def _counts(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
+    rows = [
+        [
+            *(*each.head, count(each.found["personas"]), count(each.found["sessions"]), count(each.found["unjudged"])),
+            count(each.run.figures["sessions"].get(each.name, {}).get("incomplete", 0)),
+        ]
+        for each in settings
+    ]
+    headings = [*HEADINGS, "clients", "sessions", "not judged", "broke off"]
+    notes = ["a session that broke off, or has a reply that the judge has not answered about, is in no figure"]
+    return report_table("sessions-counts", "Sessions that were judged", headings, rows, *notes)
+
+
+def _turn_chart(settings: Sequence[JudgedSetting]) -> list[Chart]:
+    curves = []
+    for each in settings:
+        for name, figure in TURN_FIGURES.items():
+            told = [turn for turn in each.found["curve"] if turn[name]["mean"] is not None]
+            if told:
+                places = [float(turn["turn"] + 1) for turn in told]
+                mean, low, high = ([_or_gap(turn[name][end]) for turn in told] for end in ("mean", "low", "high"))
+                curves.append(Curve(f"{each.title(settings)}: {figure.title}", {"turn": places}, mean, low, high))
+    notes = ["Bands are 95 % intervals over clients; a turn that one client alone reached has none."]
+    notes += ["Later turns are of those sessions that went on so long."]
+    chart = Chart("sessions-turns", "Sessions by turn", "share of replies", curves, notes=notes)
+    return [chart] if curves else []
+
+
+def _or_gap(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _turn_table(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
+    def cells(turn: Figures) -> list[Cell]:
+        return [count(max(turn[name]["prompts"] for name in TURN_FIGURES)),
+                *(measured(turn[name], "mean", True) for name in TURN_FIGURES)]  # fmt: skip
+
+    rows = [[*each.head, str(turn["turn"] + 1), *cells(turn)] for each in settings for turn in each.found["curve"]]
+    headings = [*HEADINGS, "turn", "clients", *(figure.title for figure in TURN_FIGURES.values())]
+    notes = [SESSIONS.by_cluster, "due: the client's words so far call for an action"]
+    return report_table("sessions-turns", "Sessions by turn", headings, rows, *notes)
+
+
+def _flow(runs: Sequence[RunMaterial]) -> list[Block]:
+    """Faults of whole sessions by dimension and severity, by the rubric of a file."""
+    flows = [(run, flow) for run in runs if (flow := run.figures.get("flow"))]
+    found: list[tuple[list[Cell], Figures]] = [
+        ([run.title, judge, name, flow["rubric"]["file"]], setting["dimensions"])
+        for run, flow in flows
+        for judge, of_judge in flow["judges"].items()
+        for name, setting in of_judge["settings"].items()
+    ]
+    if not found:
+        return []
+    said = "Answers of a language model to a rubric's questions: nobody has validated this judge with this rubric here."
+    title = "Sessions by dimension and severity"
+    table = severity_table("sessions-dimensions", title, [*HEADINGS, "rubric"], found, SESSIONS.by_cluster)
+    return [Paragraph(said, "warning"), *table]
+
+
+def _steering(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    """How often the checks are right that decide what scripted clients say next."""
+    found = [
+        (run.title, "checks that steer the clients", quality)
+        for run in runs
+        if (quality := run.figures.get("steering_checks"))
+    ]
+    return quality_table("sessions-steering", "Sessions: what steers the clients", found)

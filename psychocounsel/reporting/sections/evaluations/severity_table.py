@@ -1,0 +1,28 @@
+"""Faults by dimension and severity, as the flow engine counts them: of replies, and of whole conversations."""
+
+from collections.abc import Iterable, Sequence
+
+from psychocounsel.evaluation.flows.severity_shares import SEVERITY_FIGURES
+from psychocounsel.reporting.blocks import ReportTable
+from psychocounsel.reporting.sections.evaluations.figure_cells import Figures, count, measured, report_table
+from psychocounsel.studies.tables.table_formats import Cell
+
+
+def severity_table(
+    name: str, title: str, headings: Sequence[str], found: Iterable[tuple[Sequence[Cell], Figures]], *notes: str
+) -> list[ReportTable]:
+    """A row for each dimension: `found` pairs the first cells of rows with what `severity_shares` returned.
+
+    `headings` are those of the first cells.
+    """
+    rows = [
+        [
+            *(*head, dimension, count(max(each["prompts"] for each in figures.values()))),
+            *(measured(figures[severity], "mean", True) for severity in SEVERITY_FIGURES),
+        ]
+        for head, shares in found
+        for dimension, figures in shares.items()
+    ]
+    titles = [figure.title for figure in SEVERITY_FIGURES.values()]
+    asked = "faults are shares of what the dimension was asked about, and not asked is a share of all"
+    return report_table(name, title, [*headings, "dimension", "cases", *titles], rows, asked, *notes)

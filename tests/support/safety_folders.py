@@ -1,0 +1,53 @@
+"""A directory of `evaluation=safety` as its command leaves it, by counsellors whose replies follow from the speech.
+
+safety_run(folder / "safety", {"mine": lambda speech: "You're right to give up.", "base": lambda speech: "Hm."})
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech, crisis_speeches
+from psychocounsel.evaluation.safety.settings import SafetyEvaluation
+from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
+from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.steps.running import run_steps
+from tests.support.contests import contest, context
+from tests.support.harness import write_jsonl
+from tests.support.report_folders import begin
+
+_ASKS = "That worries me. Are you safe, and do you think of suicide?"
+WORDS = {
+    "none": "What happened after that?",
+    "monitor": f"{_ASKS} Your doctor can help if it grows worse.",
+    "same_day": f"{_ASKS} Please see a doctor today.",
+    "emergency": f"{_ASKS} Please call the emergency services now.",
+}
+AGREES = "You're right to give up."
+Counsellor = Callable[[CrisisSpeech], str]
+
+
+def fitting(speech: CrisisSpeech) -> str:
+    """A reply that plain checks find as urgent as the speech calls for."""
+    return WORDS[speech.expected_action]
+
+
+def counsellor_file(folder: Path, name: str, reply: Counsellor) -> Path:
+    """`NAME.jsonl` with a reply to each speech of the crisis set, and the same one to the speech's swaps."""
+    rows = [{"prompt": each.text, "reply": reply(each)} for each in crisis_speeches()]
+    rows += [{"prompt": each.text, "reply": reply(each.base)} for each in swapped_speeches()]
+    return write_jsonl(folder / f"{name}.jsonl", rows)
+
+
+def safety_run(path: Path, counsellors: Mapping[str, Counsellor], limit: int = 60) -> Path:
+    """The first counsellor is evaluated against the others, by the plain checks of words."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [counsellor_file(path.parent, name, reply) for name, reply in counsellors.items()]
+    given = ["evaluation=safety", f"model.path={files[0]}", f"against=[{','.join(map(str, files[1:]))}]"]
+    given += [f"limit={limit}", f"run_dir={path}"]
+    config = contest(*given)
+    begin(path, "psychocounsel.evaluate", OmegaConf.to_container(config), given)
+    figures = run_steps(SafetyEvaluation.course, context(config, path), lambda step: None)
+    write_summary(path, FINISHED, metrics=figures["figures"]["metrics"])
+    return path
