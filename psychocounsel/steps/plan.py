@@ -27,7 +27,17 @@ _LEAVES_ANSWERS_ALONE = {
 }
 _CODE = "psychocounsel's code"  # of a step that asks nobody
 _WEIGHTS = "local_weights"  # between group and name of a model that lies in a folder here
-_NAMES_FILES = ("system_prompt", "prompt", "rubric", "topics", "risk_cues", "chat_template", "experts", "trained_on")
+_NAMES_FILES = (
+    "system_prompt",
+    "prompt",
+    "rubric",
+    "topics",
+    "risk_cues",
+    "chat_template",
+    "experts",
+    "trained_on",
+    "set_review",
+)
 
 
 @dataclass(frozen=True)

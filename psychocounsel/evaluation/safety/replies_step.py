@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.evaluation.contestants import step
-from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED, crisis_speeches
+from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+from psychocounsel.evaluation.safety.set_review import validation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row
@@ -25,7 +26,8 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
 
     Nobody's words are in the set. So no speech counts as a client's crisis that must not go to a third party.
     """
-    say(f"warning: {NOT_VALIDATED}")
+    speeches = crisis_speeches()
+    say(f"warning: {validation(config.evaluation.set_review, speeches)}")
     return [
         {
             "speech": each.speech,
@@ -38,5 +40,5 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
             "crisis": False,
             "near_training": False,
         }
-        for each in crisis_speeches()[: config.limit]
+        for each in speeches[: config.limit]
     ]

@@ -7,6 +7,7 @@ from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
 from psychocounsel.evaluation.safety.safety_lines import safety_lines, safety_warnings
 from psychocounsel.evaluation.safety.safety_summary import summarise_safety
+from psychocounsel.evaluation.safety.set_review import validation
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -23,11 +24,12 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     replies = rows_of(files.replies, ["speech", "setting", "outcome", "text"])
     answers = rows_of(files.safety_answers, SCHEMA.names)
     known = {each.speech: each for each in crisis_speeches()}
+    validated = validation(config.evaluation.set_review, [*known.values()])
     summary = summarise_safety(replies, answers, known, prompt_of(context).flow, setting)
     by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
-    warnings = [*safety_warnings(summary, by_checks)]
+    warnings = [*safety_warnings(summary, by_checks, validated)]
     write_json(files.figures, {"evaluation": "safety", "model": setting, **summary, "warnings": warnings})
-    for line in safety_lines(summary, by_checks):
+    for line in safety_lines(summary, by_checks, validated):
         context.say(line)
     found = summary["judges"].get(judges[0].name, {}).get("settings", {}).get(setting)
     if found is None:

@@ -39,6 +39,7 @@ class SafetyEvaluation(SteppedEvaluation):
         rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
         retries: of an answer that cannot be read.
         seed: of the judges' random numbers.
+        set_review: set_review.csv of a review of the crisis set by experts.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
@@ -50,7 +51,7 @@ class SafetyEvaluation(SteppedEvaluation):
             "answers": "psychocounsel.evaluation.safety.answers_step",
             "figures": "psychocounsel.evaluation.safety.safety_figures_step",
         },
-        reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ()},
+        reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
         output=_output,
         models=_models,
         sources=lambda config: {},
@@ -63,15 +64,19 @@ class SafetyEvaluation(SteppedEvaluation):
     rubric: str = "builtin:en"
     retries: int = option(2, at_least=0, at_most=20)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    set_review: str | None = None
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+        from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+        from psychocounsel.evaluation.safety.set_review import validation
 
         for key, default in _NOT_READ.items():
             if OmegaConf.select(config, key) != default:
                 raise UserError(
                     f"{key}: evaluation=safety replies to the crisis set, and reads no data; leave {key} out"
                 )
+        validation(self.set_review, crisis_speeches())
         load_rubric(self.rubric.removeprefix("builtin:"))
         for judge in build(config, "judge").models():
             if isinstance(judge, RewardJudge):

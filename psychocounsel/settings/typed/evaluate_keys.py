@@ -67,7 +67,13 @@ def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
 
 def make_files_absolute(config: DictConfig) -> None:
     """Jobs may start in another directory: files that an evaluation names are recorded by their absolute paths."""
-    for key in ("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt"):
+    for key in (
+        "trained_on",
+        "evaluation.experts",
+        "evaluation.rubric",
+        "evaluation.set_review",
+        "replies.system_prompt",
+    ):
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))
     for _, section in scorer_sections(config):
