@@ -30,30 +30,38 @@ T = TypeVar("T")
 _WINDOW = 4096  # Asks that wait in memory; a slow model does not hold up others as long as they are fewer
 _TOGETHER = 256  # Asks that are looked up before answers that have come are given
 
+Asks = Iterable[tuple[LanguageModel, Ask] | None]
+_MORE, _UNKNOWN, _END = "more", "not known yet", "no more"  # what of the Asks is still to come
+
 
 def ask_all(
-    asks: Iterable[tuple[LanguageModel, Ask]],
+    asks: Asks,
     answers: Answers,
     budget: Budget,
     *,
     read: Read[T],
     models: Sequence[LanguageModel],
-    key: str,
+    key: str | Sequence[str],
     retries: int = 2,
 ) -> Generator[tuple[LanguageModel, Ask, Outcome[T]], None, None]:
     """What comes of each Ask, in the order in which answers come; `asks` are pulled as they are needed.
 
     What is in the journal is not asked. `models` are all that `asks` name. They are opened and checked together before the
-    first call, if there is any; `key` is where they stand in the configuration. An answer that `read` refuses (ValueError)
-    is asked anew up to `retries` times, with other random numbers. An outcome `failed` is in no journal: a later run asks
-    again.
+    first call, if there is any; `key` is where they stand in the configuration: the key of their group or, where they are of
+    several groups, the key of each. An answer that `read` refuses (ValueError) is asked anew up to `retries` times, with
+    other random numbers. An outcome `failed` is in no journal: a later run asks again.
+
+    An Ask may depend on earlier answers, as in a conversation. `asks` then gives None where the next one is not known until
+    another answer has come; the caller learns of that answer from this generator, in the thread that pulls `asks`.
 
     Raises:
+        RuntimeError: if `asks` gives None while no answer is awaited: then none would ever come.
         BudgetSpent: once the next call would exceed the budget, after what is under way has come and was given.
         UserError: for a wrong key, model's name or address, or if no server is left; bought answers are kept.
     """
-    check_names(models, key)
-    desk = _Desk(answers, budget, read, retries, models, key)
+    if isinstance(key, str):
+        check_names(models, key)
+    desk = _Desk(answers, budget, read, retries, models, keys_of(models, key) if isinstance(key, str) else key)
     try:
         yield from desk.work(iter(asks))
     finally:
@@ -93,44 +101,57 @@ class _Desk(Generic[T]):
         read: Read[T],
         retries: int,
         models: Sequence[LanguageModel],
-        key: str,
+        keys: Sequence[str],
     ) -> None:
         self.answers, self.budget, self.read, self.retries = answers, budget, read, retries
-        self.models, self.key = models, key
+        # By digest: models of two groups may have one name, and two with the same settings are opened once.
+        self.models = {model.digest: (model, key) for model, key in zip(models, keys, strict=True)}
         self._open: dict[str, Answerer] = {}
-        self._waiting: dict[str, deque[_Call]] = {model.name: deque() for model in models}
+        self._waiting: dict[str, deque[_Call]] = {digest: deque() for digest in self.models}
         self._under_way = dict.fromkeys(self._waiting, 0)
         self._answered: queue.SimpleQueue[tuple[_Call, Future[Answer]] | None] = queue.SimpleQueue()
         self._kept: queue.SimpleQueue[_Came] = queue.SimpleQueue()
         self._keeper = threading.Thread(target=self._keep, name="journal", daemon=True)
         self._error: BaseException | None = None
 
-    def work(self, asks: Iterator[tuple[LanguageModel, Ask]]) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
-        more = True
+    def work(self, asks: Iterator[tuple[LanguageModel, Ask] | None]) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+        state = _MORE
         while True:
+            state = _MORE if state == _UNKNOWN else state
             for _ in range(_TOGETHER):
-                if not more or self._error or sum(map(len, self._waiting.values())) >= _WINDOW:
+                if state != _MORE or self._error or self._is_full():
                     break
-                pair = next(asks, None)
-                if pair is None:
-                    more = False
+                pair = next(asks, _END)
+                if pair is None or isinstance(pair, str):
+                    state = _UNKNOWN if pair is None else _END
                     break
                 found = self.answers.settled(*pair, self.read, self.retries)
                 if isinstance(found, Outcome):
                     yield *pair, found
                 else:
-                    self._waiting[pair[0].name].append(_Call(*pair, found))
+                    self._waiting[pair[0].digest].append(_Call(*pair, found))
             has_room = self._submit() if not self._error else False
-            under_way = sum(self._under_way.values())
-            if not under_way:
-                if self._error:
-                    raise self._error
-                if not has_room:
-                    raise self.budget.spent_out()
-                if not more and not any(self._waiting.values()):
+            if self._is_idle(has_room):
+                if state == _END:
                     return
-            full = sum(map(len, self._waiting.values())) >= _WINDOW
-            yield from self._come(block=under_way > 0 and (full or not more or self._error is not None or not has_room))
+                if state == _UNKNOWN:
+                    raise RuntimeError("asks wait for an answer, and none is under way")
+            under_way = sum(self._under_way.values())
+            stays = self._is_full() or state != _MORE or self._error is not None or not has_room
+            yield from self._come(block=under_way > 0 and stays)
+
+    def _is_full(self) -> bool:
+        return sum(map(len, self._waiting.values())) >= _WINDOW
+
+    def _is_idle(self, has_room: bool) -> bool:
+        """Whether nothing is under way and nothing waits. Raises what ends the run, once nothing is under way."""
+        if any(self._under_way.values()):
+            return False
+        if self._error:
+            raise self._error
+        if not has_room:
+            raise self.budget.spent_out()
+        return not any(self._waiting.values())
 
     def close(self) -> None:
         """End what is under way; its answers are kept."""
@@ -142,27 +163,27 @@ class _Desk(Generic[T]):
 
     def _submit(self) -> bool:
         """Give models what they have slots for; False if the budget has no room for what waits."""
-        for model in self.models:
-            waiting = self._waiting[model.name]
+        for digest, (model, _) in self.models.items():
+            waiting = self._waiting[digest]
             if not waiting:
                 continue
             if not self._open:
                 self._begin()
-            while waiting and self._under_way[model.name] < self._open[model.name].slots:
+            while waiting and self._under_way[digest] < self._open[digest].slots:
                 call = waiting[0]
                 call.held = most(model, call.ask)
                 if not self.budget.hold(call.held):
                     return False
                 waiting.popleft()
-                self._under_way[model.name] += 1
-                future = self._open[model.name].submit(call.ask, call.seed)
+                self._under_way[digest] += 1
+                future = self._open[digest].submit(call.ask, call.seed)
                 future.add_done_callback(lambda done, call=call: self._answered.put((call, done)))  # type: ignore[misc]
         return True
 
     def _begin(self) -> None:
         """Open and check all models, before anything is paid for."""
-        for key, model in zip(keys_of(self.models, self.key), self.models, strict=True):
-            self._open[model.name] = open_model(model, key)
+        for digest, (model, key) in self.models.items():
+            self._open[digest] = open_model(model, key)
         for answerer in self._open.values():
             answerer.check()
         self._keeper.start()
@@ -175,7 +196,7 @@ class _Desk(Generic[T]):
             except queue.Empty:
                 return
             block, call = False, came.call
-            self._under_way[call.model.name] -= 1
+            self._under_way[call.model.digest] -= 1
             answer = came.answer
             is_bought = answer is not None and answer.outcome != FAILED
             self.budget.release(call.held, paid(call.model, call.ask, answer) if answer and is_bought else None)
@@ -185,7 +206,7 @@ class _Desk(Generic[T]):
             if (outcome := outcome_of(call.ask, answer, self.read, call.attempt, self.retries)) is not None:
                 yield call.model, call.ask, outcome
             else:
-                self._waiting[call.model.name].appendleft(_Call(call.model, call.ask, call.attempt + 1))
+                self._waiting[call.model.digest].appendleft(_Call(call.model, call.ask, call.attempt + 1))
 
     # -- the keeper
 

@@ -151,13 +151,17 @@ class Estimate:
             if answers.find(model, ask, 0) is not None:
                 found.bought += 1
                 continue
-            tokens = estimated_tokens(ask)
-            found.calls[model.name] += 1
-            found.prompt_tokens[model.name] += tokens
-            found.completion_tokens[model.name] += model.max_tokens
-            found.costs[model.name] = found.costs.get(model.name, 0.0) + price(model, tokens, model.max_tokens)
-            found.unpriced |= set() if is_priced(model) else {model.name}
+            found.add(model, estimated_tokens(ask))
         return found
+
+    def add(self, model: LanguageModel, prompt_tokens: int) -> None:
+        """Count a call."""
+        name = model.name
+        self.calls[name] += 1
+        self.prompt_tokens[name] += prompt_tokens
+        self.completion_tokens[name] += model.max_tokens
+        self.costs[name] = self.costs.get(name, 0.0) + price(model, prompt_tokens, model.max_tokens)
+        self.unpriced |= set() if is_priced(model) else {name}
 
     def lines(self, what: str) -> list[str]:
         """What a user reads: a line for each model, and one for all."""

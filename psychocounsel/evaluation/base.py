@@ -71,6 +71,10 @@ class Evaluation(GroupSettings):
         """
         return None
 
+    def unused_sections(self, config: DictConfig) -> dict[str, str]:
+        """Sections of the command's configuration that nothing reads with these settings, each with the reason."""
+        return {}
+
     def unused(self, config: Any = None) -> dict[str, str]:
         """Keys that nothing reads with these settings, each with the reason."""
         return {}

@@ -16,10 +16,11 @@ from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.sources import source_of
-from psychocounsel.errors import UserError
+from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import has_config, read_config
+from psychocounsel.rundir.summary import FINISHED
 from psychocounsel.settings.sections.annotation_groups import require_keys
 from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.annotate_keys import check_steps
@@ -68,7 +69,11 @@ class SteppedEvaluation(Evaluation):
             metrics: dict[str, Any] = figures.get(self.course.steps[-1], {}).get("metrics", {})
             return metrics
 
-        return work_in_steps(run, context.files, do)
+        return work_in_steps(run, context.files, do, lambda: self.ending(context))
+
+    def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
+        """Exit code of a run whose steps are done, and its status in summary.json. Default: 0 and finished; gates decide here."""
+        return DONE, FINISHED
 
     def process_count(self, config: DictConfig) -> int:
         """One: a model in process uses all GPUs of its job."""

@@ -57,7 +57,7 @@ from psychocounsel.settings.typed.resolvers import register_resolvers
 from psychocounsel.storage.files import shipped
 
 _SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
-_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", *MODEL_GROUPS)
+_TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", "personas", *MODEL_GROUPS)
 
 register_resolvers()
 spare_work()

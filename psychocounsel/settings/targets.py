@@ -19,6 +19,7 @@ _BASES = {
     "contestants": "psychocounsel.asking.language_model.LanguageModel",
     "judge": "psychocounsel.asking.language_model.LanguageModel",
     "evaluation": "psychocounsel.evaluation.base.Evaluation",
+    "personas": "psychocounsel.evaluation.session.persona_set.PersonaSet",
     "speeches": "psychocounsel.annotation.speeches.settings.Speeches",
 }
 _ALSO = dict.fromkeys(("annotator", "contestants", "judge"), "writers")  # any model that writes may rate and judge

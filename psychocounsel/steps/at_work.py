@@ -11,10 +11,16 @@ from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.steps.stopping import grace_of, stoppable
 
 
-def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -> int:
+def work_in_steps(
+    run: Run,
+    files: StepsDir,
+    do: Callable[[], dict[str, Any]],
+    ending: Callable[[], tuple[int, str]] = lambda: (DONE, FINISHED),
+) -> int:
     """Do the steps by `do`, which returns the run's metrics; returns the exit code.
 
-    The code is 75 after a stop request and 3 where the budget is spent: the same command then goes on.
+    The code is 75 after a stop request and 3 where the budget is spent: the same command then goes on. `ending` gives the code of
+    a run whose steps are done, and its status in summary.json: a gate decides so.
     """
 
     def stopped() -> None:
@@ -24,8 +30,9 @@ def work_in_steps(run: Run, files: StepsDir, do: Callable[[], dict[str, Any]]) -
     try:
         with stoppable(run.dir, grace_of(run.config), stopped):
             figures = do()
-        write_summary(run.dir, FINISHED, metrics=figures)
-        return DONE
+        code, status = ending()
+        write_summary(run.dir, status, metrics=figures)
+        return code
     except BudgetSpent as spent:
         return end_without_budget(run, spent)
     except KeyboardInterrupt:

@@ -37,6 +37,7 @@ _NAMES_FILES = (
     "experts",
     "trained_on",
     "set_review",
+    "adjudicated",
 )
 
 
@@ -83,7 +84,7 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
         by_name = asked and len(steps) < len(course.steps)
         if by_name and step in course.redone:
             is_done = False
-        if by_name and is_done and _has_failed(record["figures"]):
+        if by_name and is_done and has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
@@ -95,10 +96,10 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
     return found
 
 
-def _has_failed(figures: Any) -> bool:
+def has_failed(figures: Any) -> bool:
     """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
     return isinstance(figures, dict) and bool(
-        figures.get("failed") or any(_has_failed(inner) for inner in figures.values())
+        figures.get("failed") or any(has_failed(inner) for inner in figures.values())
     )
 
 

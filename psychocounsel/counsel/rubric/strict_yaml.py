@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 
 Problems = list[str]
+_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 class _DuplicateKey(yaml.YAMLError):
@@ -52,8 +53,9 @@ def _parse(file: Path, problems: Problems) -> Any:
 
 
 def read_part(kind: Any, value: Any, key: str, problems: Problems) -> Any:
-    """`value` as the type `kind`: a dataclass, a tuple or dict of such, text or an integer, each with limits if it is annotated.
+    """`value` as the type `kind`: a dataclass, a tuple or dict of such, text, an integer or true and false.
 
+    Each may be annotated with limits. A field of a dataclass with a default may be left out of the file.
     Problems are added to the list; if there are any, the value that comes back is not to be used.
     """
     kind, *annotations = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
@@ -61,11 +63,11 @@ def read_part(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value, key, problems)
     if typing.get_origin(kind) is tuple:
-        return _tuple(typing.get_args(kind)[0], value, key, problems, limits.get("at_least", 1))
+        return _tuple(typing.get_args(kind)[0], value, key, problems, limits)
     if typing.get_origin(kind) is dict:
         return _dict(typing.get_args(kind), value, key, problems, limits.get("keys"))
     if type(value) is not kind or (kind is str and not value.strip()):
-        problems.append(f"{key} must be {'text' if kind is str else 'a whole number'}{_unquoted(kind, value)}")
+        problems.append(f"{key} must be {_KINDS[kind]}{_unquoted(kind, value)}")
     elif value not in limits.get("choices", [value]):
         problems.append(f"{key} must be one of {', '.join(map(str, limits['choices']))}")
     return value.strip() if isinstance(value, str) else value
@@ -81,14 +83,26 @@ def _dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any:
         problems.append(f"{key} must be a mapping")
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
-    check_keys(value, hints, key, problems)
+    needed = {name for name in hints if not _has_default(kind, name)}
+    written = {name: name.removesuffix("_") for name in hints}  # `if_` stands for a key that is a word of Python
+    check_keys(value, written.values(), key, problems, [written[name] for name in hints if name in needed])
     parts = {
-        name: read_part(hint, value[name], f"{key}: {name}", problems) for name, hint in hints.items() if name in value
+        name: read_part(hint, value[written[name]], f"{key}: {written[name]}", problems)
+        for name, hint in hints.items()
+        if written[name] in value
     }
-    return kind(**parts) if parts.keys() == hints.keys() else None
+    return kind(**parts) if needed <= parts.keys() else None
 
 
-def _tuple(kind: Any, value: Any, key: str, problems: Problems, at_least: int) -> tuple[Any, ...]:
+def _has_default(kind: Any, name: str) -> bool:
+    field = kind.__dataclass_fields__[name]
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _tuple(kind: Any, value: Any, key: str, problems: Problems, limits: Mapping[str, Any]) -> tuple[Any, ...]:
+    at_least = limits.get("at_least", 1)
+    if limits.get("or_one") and not isinstance(value, list):
+        value = [value]
     if not isinstance(value, list):
         problems.append(f"{key} must be a list")
         return ()

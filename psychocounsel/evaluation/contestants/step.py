@@ -173,19 +173,28 @@ def _row(reply: Reply, answers: Answers) -> Row:
     row |= {"seed": contestant.seed, "length_limit": limit, "sample": reply.sample, "prompt_version": ""}
     if reply.ask is None:
         return row | {"outcome": reply.outcome}
-    prompt = "\0".join(message["content"] for message in reply.ask.messages if message["role"] == "system")
-    row["prompt_version"] = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    row["prompt_version"] = prompt_version(reply.ask)
     found = answers.settled(contestant.model, reply.ask, str, 0)
     if not isinstance(found, Outcome):
         return row | {"outcome": FAILED}
-    answer, text = found.answer, found.answer.text.strip()
-    outcome = found.outcome
+    row |= reply_columns(found)
+    return row | {"prompt_tokens": found.answer.prompt_tokens, "completion_tokens": found.answer.completion_tokens}
+
+
+def prompt_version(ask: Ask) -> str:
+    """16 hexadecimal digits that change with the system prompt."""
+    prompt = "\0".join(message["content"] for message in ask.messages if message["role"] == "system")
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def reply_columns(found: Outcome[str]) -> Row:
+    """The columns outcome, model, text and reply of what a contestant said; without a text the last two are None."""
+    text, outcome = found.answer.text.strip(), found.outcome
     if outcome in (TEXT, CUT) and not text:
         outcome = EMPTY
     elif outcome == TEXT and is_refusal(text):
         outcome = REFUSED
-    row |= {"outcome": outcome, "model": answer.model}
-    row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+    row: Row = {"outcome": outcome, "model": found.answer.model, "text": None, "reply": None}
     if text and found.outcome in (TEXT, CUT):  # words of an API's refusal or filter are no reply
         row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
     return row

@@ -1,1 +1,1 @@
-"""`evaluation=gate`: safety, sessions and health of a model against its base, adjudication, and a decision with an exit code."""
+"""The gate: whether a model may go on, by its safety, sessions and health, with flags and passes adjudicated by people."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,29 +16,35 @@ from psychocounsel.steps.tables import Row
 
 SEEDED = "seeded"  # the setting of replies with planted faults
 QUESTIONS = (*SAFETY_QUESTIONS, "gives_method", "claims_human", URGENCY)
-_REPLY = ("speech", "setting", "seed", "length_limit", "sample", "reply")
-SCHEMA = pa.schema(
-    [
-        pa.field("speech", pa.string(), nullable=False),
-        pa.field("setting", pa.string(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("length_limit", pa.int64()),
-        pa.field("sample", pa.int64(), nullable=False),
-        pa.field("reply", pa.string()),
-        pa.field("judge", pa.string(), nullable=False),
-        pa.field("model", pa.string()),
-        pa.field("outcome", pa.string(), nullable=False),
-        *(pa.field(f"{name}_{kind}", pa.string()) for name in QUESTIONS for kind in ("answer", "quote")),
-        pa.field("quotes_found", pa.int64()),
-        pa.field("attempts", pa.int64()),
-        pa.field("prompt_version", pa.string()),
-    ]
-)
+
+
+def answer_schema(*more: pa.Field) -> pa.Schema:
+    """The columns of a table of answers; `more` tell its replies apart, beside speech, setting, seed and sample."""
+    return pa.schema(
+        [
+            pa.field("speech", pa.string(), nullable=False),
+            pa.field("setting", pa.string(), nullable=False),
+            pa.field("seed", pa.int64(), nullable=False),
+            pa.field("sample", pa.int64(), nullable=False),
+            *more,
+            pa.field("reply", pa.string()),
+            pa.field("judge", pa.string(), nullable=False),
+            pa.field("model", pa.string()),
+            pa.field("outcome", pa.string(), nullable=False),
+            *(pa.field(f"{name}_{kind}", pa.string()) for name in QUESTIONS for kind in ("answer", "quote")),
+            pa.field("quotes_found", pa.int64()),
+            pa.field("attempts", pa.int64()),
+            pa.field("prompt_version", pa.string()),
+        ]
+    )
+
+
+SCHEMA = answer_schema(pa.field("length_limit", pa.int64()))  # of safety_answers.parquet
 
 
 def answer_row(
-    reply: Mapping[str, object],
-    text: str,
+    schema: pa.Schema,
+    reply: Mapping[str, Any],
     judge: str,
     outcome: Outcome[ReplyAnswers] | str | None,
     version: str,
@@ -45,9 +52,13 @@ def answer_row(
     """The row of a judge and a reply; `outcome` is a word where nobody was asked, and None where no answer has come yet.
 
     `quotes_found`: how many of the quotations stand in the reply, letter by letter.
+
+    Args:
+        reply: the columns of `schema` before `judge`, and the reply's `text`.
     """
-    row: Row = dict.fromkeys(SCHEMA.names)
-    row |= {name: reply[name] for name in _REPLY} | {"judge": judge, "prompt_version": version}
+    row: Row = dict.fromkeys(schema.names)
+    row |= {name: reply[name] for name in schema.names[: schema.names.index("judge")]}
+    row |= {"judge": judge, "prompt_version": version}
     if outcome is None:
         return row | {"outcome": FAILED}
     if isinstance(outcome, str):
@@ -57,7 +68,7 @@ def answer_row(
         return row | ({"outcome": REFUSED} if outcome.outcome == "text" else {})
     for name, given in outcome.value.items():
         row |= {f"{name}_answer": given.answer, f"{name}_quote": given.quote}
-    return row | {"quotes_found": sum(stands_in(given.quote, text) for given in outcome.value.values())}
+    return row | {"quotes_found": sum(stands_in(given.quote, reply["text"]) for given in outcome.value.values())}
 
 
 def answers_in(row: Row) -> dict[str, str] | None:

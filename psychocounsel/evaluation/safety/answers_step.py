@@ -1,20 +1,26 @@
-"""The step `answers` of `evaluation=safety`: judges answer the questions about each reply, and about the seeded ones."""
+"""The step `answers` of `evaluation=safety`: judges answer the questions about each reply, and about the seeded ones.
+
+`evaluation=session` asks its judges by the same functions.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, TEXT, Ask, LanguageModel
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.evaluation.safety.answer_rows import SCHEMA, SEEDED, answer_row
-from psychocounsel.evaluation.safety.judge_quality import seeded_replies
+from psychocounsel.evaluation.safety.judge_quality import seeded_id, seeded_replies
 from psychocounsel.evaluation.safety.reply_questions import ReplyPrompt, SafetyAsk, read_reply_answers
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -23,6 +29,9 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text")
+
+# Replies with a text, each with its speech: rows with speech, messages and language, and with the columns of the table.
+Replies = Callable[[StepContext[EvaluationDir]], Iterable[tuple[Row, Row]]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,16 @@ class _Call:
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask the judges for answers that the journal lacks, then write safety_answers.parquet.
+    """Ask the judges for answers that the journal lacks, then write safety_answers.parquet; raises as `judge_replies`."""
+    return judge_replies(context, _replies, context.files.safety_answers, SCHEMA)
+
+
+def judge_replies(
+    context: StepContext[EvaluationDir], replies: Replies, file: Path, schema: pa.Schema
+) -> dict[str, Any]:
+    """Ask the judges about `replies`, as far as the journal lacks their answers, and write all answers to the table `file`.
+
+    Returns the step's figures. Equal replies to a speech, or to the same words of a session, are judged once.
 
     Raises:
         BudgetSpent: if the budget ends before the answers do; the journal keeps what was bought.
@@ -43,7 +61,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """
     config, prompt, judges = context.config, prompt_of(context), build(context.config, "judge").models()
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        asks = list(_asks(_calls(context, prompt, judges)))
+        asks = list(_asks(_calls(context, replies, prompt, judges)))
         budget = buy(
             asks,
             answers,
@@ -56,7 +74,12 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             bar=context.bar,
             what="answers",
         )
-        outcomes = _write(context, prompt, judges, answers)
+        calls = _calls(context, replies, prompt, judges)
+        outcomes = dict[str, Counter[str]]()
+        with written(file, schema) as add:
+            for row in _rows(calls, answers, schema, prompt.version, config.evaluation.retries):
+                add(row)
+                outcomes.setdefault(row["judge"], Counter())[row["outcome"]] += 1
     for name, counts in outcomes.items():
         odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
         if odd:
@@ -75,16 +98,21 @@ def prompt_of(context: StepContext[EvaluationDir]) -> ReplyPrompt:
 
 def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
     """Lines of a dry run, about replies that are there."""
+    return answers_to_ask(context, _replies)
+
+
+def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> list[str]:
+    """Lines of a dry run about `replies`, which are there."""
     judges = build(context.config, "judge").models()
     with closing(Answers(context.files.answers)) as answers:
-        asks = _asks(_calls(context, prompt_of(context), judges))
+        asks = _asks(_calls(context, replies, prompt_of(context), judges))
         return Estimate.of(asks, answers).lines("answers")
 
 
 def seeded_rows() -> Iterator[tuple[Row, Row]]:
     """Speech and reply of each seeded reply, as rows of the tables."""
     for number, each in enumerate(seeded_replies()):
-        identity = f"{SEEDED}-{number:03d}"
+        identity = seeded_id(number)
         speech = {
             "speech": identity,
             "messages": json.dumps([{"role": "user", "content": each.speech}]),
@@ -94,8 +122,10 @@ def seeded_rows() -> Iterator[tuple[Row, Row]]:
         yield speech, {"speech": identity, **reply}
 
 
-def _calls(context: StepContext[EvaluationDir], prompt: ReplyPrompt, judges: list[LanguageModel]) -> Iterator[_Call]:
-    for speech, reply in _replies(context):
+def _calls(
+    context: StepContext[EvaluationDir], replies: Replies, prompt: ReplyPrompt, judges: list[LanguageModel]
+) -> Iterator[_Call]:
+    for speech, reply in replies(context):
         for judge in judges:
             ask = None
             if judge.language in (None, speech["language"]):
@@ -122,17 +152,11 @@ def _asks(calls: Iterator[_Call]) -> Iterator[tuple[LanguageModel, Ask]]:
             yield call.judge, call.ask
 
 
-def _write(
-    context: StepContext[EvaluationDir], prompt: ReplyPrompt, judges: list[LanguageModel], answers: Answers
-) -> dict[str, Counter[str]]:
-    outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judges}
-    with written(context.files.safety_answers, SCHEMA) as add:
-        for call in _calls(context, prompt, judges):
-            outcome: Outcome[Any] | str | None = OTHER_LANGUAGE
-            if call.ask is not None:
-                found = answers.settled(call.judge, call.ask, read_reply_answers, context.config.evaluation.retries)
-                outcome = found if isinstance(found, Outcome) else None
-            row = answer_row(call.reply, call.reply["text"], call.judge.name, outcome, prompt.version)
-            add(row)
-            outcomes[call.judge.name][row["outcome"]] += 1
-    return outcomes
+def _rows(calls: Iterator[_Call], answers: Answers, schema: pa.Schema, version: str, retries: int) -> Iterator[Row]:
+    """The rows of the table, by what the journal holds."""
+    for call in calls:
+        outcome: Outcome[Any] | str | None = OTHER_LANGUAGE
+        if call.ask is not None:
+            found = answers.settled(call.judge, call.ask, read_reply_answers, retries)
+            outcome = found if isinstance(found, Outcome) else None
+        yield answer_row(schema, call.reply, call.judge.name, outcome, version)

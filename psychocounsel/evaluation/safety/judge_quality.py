@@ -1,6 +1,6 @@
 """Sensitivity and specificity of a judge on replies with planted faults. They are shown, and are no ground for passing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,9 @@ from scipy.stats import binomtest
 from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.counsel.rubric.strict_yaml import Problems, read_file
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES, Findings
+from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
+from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES, Findings, findings_of
+from psychocounsel.steps.tables import Row
 
 _FILE = Path(__file__).parent / "seeded_replies.yaml"
 NO_FAULT = "none"
@@ -45,6 +47,22 @@ def seeded_replies() -> tuple[SeededReply, ...]:
     if problems:
         raise UserError(f"{_FILE}: {'; '.join(problems)}")
     return tuple(found.replies)
+
+
+def seeded_quality(
+    rows: Iterable[Row], on_the_way: Callable[[Mapping[str, str]], Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """The `judge_quality` of one judge by its rows of a table of answers; `on_the_way`: the answers of a row that count."""
+    seeds = {seeded_id(number): each for number, each in enumerate(seeded_replies())}
+    said = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}
+    return judge_quality(
+        {seed: findings_of(on_the_way(given), seed.expected_action) for seed, given in said.items() if given}
+    )
+
+
+def seeded_id(number: int) -> str:
+    """What tables of answers call a seeded reply, by its number, in the place of a speech."""
+    return f"{SEEDED}-{number:03d}"
 
 
 def judge_quality(found: Mapping[SeededReply, Findings]) -> dict[str, dict[str, Any]]:

@@ -25,9 +25,9 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str
         for other, compared in found["against"].items():
             yield from _against(other, compared)
         yield from _flags(found["settings"])
-        yield from _quality(found["quality"])
+        yield from quality_lines(found["quality"])
         if judge in by_checks:
-            yield "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+            yield unseen()
     yield from safety_warnings(summary, by_checks, validated)
 
 
@@ -62,14 +62,21 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  {name}: {len(rows)} replies flagged: {SAFETY_FIGURES[figure].title}; read them before anything else"
 
 
-def _quality(quality: Mapping[str, Any]) -> Iterator[str]:
+def unseen() -> str:
+    """What plain checks of words overlook."""
+    return "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+
+
+def quality_lines(quality: Mapping[str, Any]) -> Iterator[str]:
+    """The table of a judge's sensitivity and specificity on the seeded replies, as `judge_quality` gives them."""
     yield f"  {'planted faults':<{_TITLE}}{'sensitivity':<28}specificity"
     for name, each in quality.items():
-        cells = [_of(each[kind]) for kind in ("sensitivity", "specificity")]
+        cells = [of_planted(each[kind]) for kind in ("sensitivity", "specificity")]
         yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{cells[0]:<28}{cells[1]}"
 
 
-def _of(share: Mapping[str, Any]) -> str:
+def of_planted(share: Mapping[str, Any]) -> str:
+    """As `5 of 6 (36 to 100 %)`."""
     if not share["of"]:
         return "none planted"
     return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"

@@ -4,11 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from psychocounsel.asking.language_model import EMPTY, FILTERED, REFUSED, TEXT
+from psychocounsel.asking.language_model import TEXT
 from psychocounsel.evaluation.health.health_means import compare, means
 from psychocounsel.evaluation.safety.answer_rows import SEEDED, answers_in
 from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech
-from psychocounsel.evaluation.safety.judge_quality import judge_quality, seeded_replies
+from psychocounsel.evaluation.safety.judge_quality import seeded_quality
 from psychocounsel.evaluation.safety.question_flow import QuestionFlow
 from psychocounsel.evaluation.safety.reply_findings import (
     HARD,
@@ -17,10 +17,8 @@ from psychocounsel.evaluation.safety.reply_findings import (
     findings_of,
     findings_without_text,
 )
+from psychocounsel.evaluation.safety.safety_cases import SILENT, STRATA, stratum
 from psychocounsel.steps.tables import Row
-
-_SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes of replies that left the client without a text
-_STRATA = ("kind", "disclosure", "expected_action")
 
 
 def summarise_safety(
@@ -36,7 +34,7 @@ def summarise_safety(
         answers: of safety_answers.parquet.
         known: the crisis set by speech.
     """
-    silent = [row for row in replies if not row["text"] and row["outcome"] in _SILENT]
+    silent = [row for row in replies if not row["text"] and row["outcome"] in SILENT]
     judged: dict[str, list[Row]] = defaultdict(list)
     for row in answers:
         judged[row["judge"]].append(row)
@@ -46,15 +44,10 @@ def summarise_safety(
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> dict[str, Any]:
-    seeds = {f"{SEEDED}-{number:03d}": each for number, each in enumerate(seeded_replies())}
-    quality, found = {}, defaultdict[str, list[tuple[Row, Findings]]](list)
+    found = defaultdict[str, list[tuple[Row, Findings]]](list)
     for row in rows:
         given = answers_in(row)
-        if row["setting"] == SEEDED:
-            if given is not None:
-                seed = seeds[row["speech"]]
-                quality[seed] = findings_of(flow.path(given), seed.expected_action)
-        elif given is not None:
+        if row["setting"] != SEEDED and given is not None:
             expected = known[row["speech"]].expected_action
             found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
     for row in silent:
@@ -65,7 +58,7 @@ def _of_judge(
     others = [name for name in order if name != model] if model in told else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
     return {
-        "quality": judge_quality(quality),
+        "quality": seeded_quality(rows, flow.path),
         "settings": {name: _setting(found[name], known) for name in order},
         "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
@@ -75,11 +68,11 @@ def _of_judge(
 
 def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech]) -> dict[str, Any]:
     strata: dict[str, dict[str, Any]] = {}
-    for stratum in _STRATA:
+    for name in STRATA:
         groups: dict[str, list[tuple[Row, Findings]]] = defaultdict(list)
         for row, each in found:
-            groups[_value(known[row["speech"]], stratum)].append((row, each))
-        strata[stratum] = {name: means(_by_speech(rows), SAFETY_FIGURES) for name, rows in sorted(groups.items())}
+            groups[stratum(known[row["speech"]], name)].append((row, each))
+        strata[name] = {value: means(_by_speech(rows), SAFETY_FIGURES) for value, rows in sorted(groups.items())}
     return {
         "replies": len(found),
         "speeches": len({row["speech"] for row, _ in found}),
@@ -90,12 +83,6 @@ def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech
         },
         "strata": strata,
     }
-
-
-def _value(speech: CrisisSpeech, stratum: str) -> str:
-    if stratum == "disclosure":
-        return speech.risks[0].disclosure if speech.risks else "look-alike"
-    return str(getattr(speech, stratum))
 
 
 def _by_speech(found: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings]]:

@@ -67,23 +67,12 @@ class SafetyEvaluation(SteppedEvaluation):
     set_review: str | None = None
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        from psychocounsel.evaluation.judging.reward_judge import RewardJudge
         from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
         from psychocounsel.evaluation.safety.set_review import validation
 
-        for key, default in _NOT_READ.items():
-            if OmegaConf.select(config, key) != default:
-                raise UserError(
-                    f"{key}: evaluation=safety replies to the crisis set, and reads no data; leave {key} out"
-                )
         validation(self.set_review, crisis_speeches())
-        load_rubric(self.rubric.removeprefix("builtin:"))
-        for judge in build(config, "judge").models():
-            if isinstance(judge, RewardJudge):
-                raise UserError(
-                    f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
-                    "judge=local_vllm"
-                )
+        refuse_data_keys(config, "evaluation=safety replies to the crisis set")
+        check_judges(config)
         super().prepare(config, run_dir)
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
@@ -100,3 +89,31 @@ class SafetyEvaluation(SteppedEvaluation):
         if "replies" in due:
             return [*lines, "answers: a call for each reply and judge, and for each of the seeded replies"]
         return [*lines, *answers_step.to_ask(context)]
+
+
+def refuse_data_keys(config: DictConfig, instead: str) -> None:
+    """Refuse keys about data in an evaluation that reads none; `instead` says what it reads.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, default in _NOT_READ.items():
+        if OmegaConf.select(config, key) != default:
+            raise UserError(f"{key}: {instead}, and reads no data; leave {key} out")
+
+
+def check_judges(config: DictConfig) -> None:
+    """Read the rubric, and refuse judges that answer no questions.
+
+    Raises:
+        UserError: naming the judge, or listing what is wrong with the rubric.
+    """
+    from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+
+    load_rubric(config.evaluation.rubric.removeprefix("builtin:"))
+    for judge in build(config, "judge").models():
+        if isinstance(judge, RewardJudge):
+            raise UserError(
+                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
+                "judge=local_vllm"
+            )

@@ -60,14 +60,12 @@ class CaseCandidate(ItemCandidate):
     """A speech or a whole session, about which an expert answers fixed questions.
 
     Attributes:
-        case: id in the table that it comes from.
-        part: the evaluation that it comes from; "" of a crisis set.
-        expected_action: what the data expect of a reply, one of ACTIONS.
+        given: cells of the table that it comes from, which exports repeat.
+        expected_action: what the data expect of a reply: one of ACTIONS, or another word where they do not say.
         strata: two values that cases are drawn evenly over.
     """
 
-    case: str
-    part: str = ""
+    given: dict[str, str]
     expected_action: str
     strata: tuple[str, str]
 

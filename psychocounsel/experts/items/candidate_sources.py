@@ -48,8 +48,8 @@ def _read(data: Path) -> Iterator[PairCandidate | None]:
         return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
     if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
         raise UserError(
-            f"data={data}: is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs; "
-            "if it is one of these, its step that makes pairs or verdicts has not finished"
+            f"data={data}: is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs, crisis set or "
+            "adjudicate.csv; if it is one of these, or of evaluation=gate, its step that makes them has not finished"
         )
     if not data.exists():
         raise UserError(f"data={data}: does not exist")

@@ -26,7 +26,7 @@ def crisis_set_cases(data: str) -> list[CaseCandidate]:
         CaseCandidate(
             item=each.speech,
             speech=each.speech,
-            case=each.speech,
+            given={"speech": each.speech},
             prompt=[{"role": "user", "content": each.text}],
             expected_action=each.expected_action,
             strata=(each.kind, LOOK_ALIKES if each.look_alike else each.expected_action),

@@ -76,7 +76,7 @@ class CaseKind(ItemKind):
         return {
             "questions": questions,
             "actions": [(each.title, each.definition) for each in rubric.risk.actions.values()],
-            "expected": names[item.expected_action] if self.tells_expected_action else None,
+            "expected": names.get(item.expected_action, "not known") if self.tells_expected_action else None,
         }
 
     @property
@@ -105,9 +105,16 @@ class CaseKind(ItemKind):
         return {}
 
 
-def first_answers(given: Sequence[ItemAnswer]) -> list[ItemAnswer]:
-    """Without the items that experts saw for the second time."""
-    return [each for each in given if not each.shown.repeat]
+def export_rows(given: Sequence[ItemAnswer]) -> list[dict[str, str]]:
+    """A row for each expert and case: what the case's table gave, the answers by question, `adjudicator` and `comment`.
+
+    Items that an expert saw for the second time are left out.
+    """
+    return [
+        {**each.item.given, **each.last["answers"], "adjudicator": each.expert, "comment": each.last["comment"]}
+        for each in given
+        if not each.shown.repeat
+    ]
 
 
 def _names(rubric: Rubric) -> dict[str, str]:

@@ -15,7 +15,7 @@ from psychocounsel.experts.kinds.case_kind import (
     YES_NO,
     CaseKind,
     Question,
-    first_answers,
+    export_rows,
 )
 from psychocounsel.experts.kinds.item_kind import KindTexts
 from psychocounsel.experts.review.answer_tables import ItemAnswer, csv_text, write_table
@@ -67,9 +67,4 @@ class CrisisSetKind(CaseKind):
         return {"expected_action": NUMBERS[item.expected_action]}
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
-        rows = [
-            {"speech": each.item.speech, "adjudicator": each.expert, "comment": each.last["comment"]}
-            | each.last["answers"]
-            for each in first_answers(given)
-        ]
-        write_table(files.set_review, csv_text(COLUMNS, rows))
+        write_table(files.set_review, csv_text(COLUMNS, export_rows(given)))

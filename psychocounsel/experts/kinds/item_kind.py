@@ -56,6 +56,7 @@ class ItemKind(ABC):
         name: as plan.json calls the kind.
         what: the items, in messages.
         template: of the page's form.
+        draws_all: whether every candidate becomes an item, unless `review.items` is typed.
         without_effect: keys below `review` that have none; typing one is refused.
     """
 
@@ -63,6 +64,7 @@ class ItemKind(ABC):
     what: ClassVar[str]
     template: ClassVar[str]
     texts: ClassVar[KindTexts]
+    draws_all: ClassVar[bool] = False
     without_effect: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -7,13 +7,14 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.crisis_set_cases import SHIPPED_SET
 from psychocounsel.experts.kinds.crisis_set_kind import CrisisSetKind
+from psychocounsel.experts.kinds.gate_kind import GateKind
 from psychocounsel.experts.kinds.item_kind import ItemKind
 from psychocounsel.experts.kinds.pair_kind import PairKind
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.settings.typed.review_keys import ReviewOptions
+from psychocounsel.settings.typed.review_keys import MOST_ITEMS, ReviewOptions
 from psychocounsel.storage.files import read_mapping
 
-_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), PairKind())  # pairs last: they take all other data
+_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last: they take all other data
 
 
 def kind_of(data: str, files: ReviewDir) -> ItemKind:
@@ -47,6 +48,8 @@ def settle(config: Any, line: Sequence[str], kind: ItemKind) -> None:
     for name in kind.without_effect:
         if f"review.{name}" in typed or config.review[name] != getattr(defaults, name):
             raise UserError(f"review.{name}: has no effect on {kind.what}; leave it out")
+    if kind.draws_all and "review.items" not in typed:
+        config.review["items"] = MOST_ITEMS
     if "practice" in kind.without_effect:
         config.review.practice = 0
     if config.review.title is None:

@@ -10,8 +10,8 @@ from psychocounsel.experts.planning.sample_sizes import (
     failure_items,
     kappa_items,
     noninferiority_items,
-    upper_bound,
 )
+from psychocounsel.metrics.share_bounds import upper_bound
 
 
 def plan_lines(asked: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from psychocounsel.errors import UserError
+from psychocounsel.metrics.share_bounds import tango
 
 _LEVEL = 0.95
 _MOST = 200_000  # items; a plan that needs more is refused
@@ -56,13 +57,6 @@ def kappa_variance(table: np.ndarray) -> float:
     same = (np.diag(table) * (1 - np.diag(sums) * (1 - kappa)) ** 2).sum()
     other = (1 - kappa) ** 2 * ((table * sums**2).sum() - (np.diag(table) * np.diag(sums) ** 2).sum())
     return float((same + other - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2)
-
-
-def upper_bound(failures: int, cases: int) -> float:
-    """The one-sided exact upper bound of a failure rate at 95 % (Clopper and Pearson 1934)."""
-    from scipy.stats import beta
-
-    return 1.0 if failures >= cases else float(beta.ppf(_LEVEL, failures + 1, cases - failures))
 
 
 def clean_cases(ceiling: float) -> int:
@@ -136,14 +130,6 @@ def score_power(items: int, margin: float, discordant: float) -> float:
         passes = tango(worse, count - worse, items, margin) < -norm.ppf(_LEVEL)
         power += weight[count] * binom.pmf(worse, count, 0.5)[passes].sum()
     return float(power)
-
-
-def tango(worse: np.ndarray, better: np.ndarray, items: int, margin: float) -> np.ndarray:
-    """Tango's (1998) score of the hypothesis that the share of `worse` less that of `better` cases is `margin`."""
-    linear = -worse - better + (2 * items - worse + better) * margin
-    root = np.sqrt(linear**2 + 8 * items * better * margin * (1 - margin))
-    share = (root - linear) / (4 * items)
-    return (worse - better - items * margin) / np.sqrt(items * (2 * share + margin * (1 - margin)))
 
 
 def design_effect(per_speech: float, correlation: float) -> float:

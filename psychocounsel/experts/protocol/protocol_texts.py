@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from psychocounsel import __version__
 from psychocounsel.errors import UserError
 from psychocounsel.experts.kinds.item_kind import KindTexts
+from psychocounsel.settings.typed.review_keys import MOST_ITEMS
 from psychocounsel.storage.files import write_atomically
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +27,10 @@ def document(name: str, config: Any, texts: KindTexts, per_expert: int | None = 
     experts, options = len(settings["experts"]), settings["review"]
     overlap = options["overlap"] or experts
     about = {"experts": experts, "overlap": overlap, "version": __version__, "data": settings["data"]}
-    about["per_expert"] = per_expert or round(options["items"] * overlap / experts * (1 + options["repeats"]))
+    whole = options["items"] == MOST_ITEMS
+    about["drawn"] = "All" if whole else options["items"]
+    expected = round(options["items"] * overlap / experts * (1 + options["repeats"]))
+    about["per_expert"] = per_expert or ("[FILL: how many]" if whole else expected)
     return environment.get_template(f"{name}.md.jinja").render(review=options, kind=texts, **about)
 
 

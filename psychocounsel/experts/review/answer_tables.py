@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.evaluation.gate.adjudication_file import no_formula
 from psychocounsel.experts.items.assignment import Shown
 from psychocounsel.experts.review.event_log import Event
 from psychocounsel.experts.review.rater_progress import RaterProgress
@@ -44,12 +45,12 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as CSV below a line of column names."""
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
+    """The rows as CSV below a line of column names; no cell is a formula."""
     made = io.StringIO()
     writer = csv.DictWriter(made, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: no_formula(row[name]) for name in columns} for row in rows)
     return made.getvalue()
 
 

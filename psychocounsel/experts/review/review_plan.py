@@ -16,6 +16,7 @@ from psychocounsel.experts.items.item_drawing import Drawn, draw_items
 from psychocounsel.experts.kinds.item_kind import ItemKind
 from psychocounsel.experts.kinds.kind_choice import kind_of, place_of
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.settings.typed.review_keys import MOST_ITEMS
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
 _PRIVATE = 0o600
@@ -97,7 +98,7 @@ def _new_plan(
     options, experts = config.review, list(config.experts)
     wanted = _wanted(kind, config, say)
     drawn = draw_items(wanted, options["items"], options.seed)
-    if len(drawn) < options["items"]:
+    if len(drawn) < options["items"] < MOST_ITEMS:
         say(f"review.items={options['items']}: there are {len(drawn)} to choose from, and all of them are items")
     items = {each.candidate.item: each.candidate for each in drawn}
     own = assign(list(items), experts, options.overlap or len(experts), options.seed)

@@ -30,7 +30,7 @@ _PATHS = (
     "presidio_model",
     "chat_template",
 )
-_GROUPS = ("speeches", "writers", "annotator", "pairs", "cluster", "evaluation", "judge", "data")
+_GROUPS = ("speeches", "writers", "annotator", "pairs", "cluster", "evaluation", "judge", "personas", "data")
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
 
 

@@ -48,7 +48,7 @@ class ContestConfig(PairsConfig):
 
 
 # Sections of conf/evaluate.yaml that some evaluations read, and others do not.
-OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge")
+OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge", "personas")
 _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on", "shards")
 
 
@@ -73,6 +73,7 @@ def make_files_absolute(config: DictConfig) -> None:
         "evaluation.rubric",
         "evaluation.set_review",
         "replies.system_prompt",
+        "personas.folder",
     ):
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))

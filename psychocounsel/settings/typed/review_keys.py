@@ -12,6 +12,7 @@ from psychocounsel.settings.schema import option
 from psychocounsel.settings.typed.typed_keys import read_typed
 
 DATA_MISSING = "data is not set: give data=FOLDER of annotate, evaluate or audit, data=PAIRS.jsonl, or data=crisis_set"
+MOST_ITEMS = 100_000
 _PSEUDONYM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,23}")
 
 
@@ -29,7 +30,7 @@ class ReviewOptions:
     """One review."""
 
     title: str | None = None  # by the kind of items
-    items: int = option(100, at_least=1, at_most=100_000)
+    items: int = option(100, at_least=1, at_most=MOST_ITEMS)
     overlap: int | None = option(None, at_least=1)
     repeats: float = option(0.1, at_least=0, at_most=1)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)

@@ -147,6 +147,7 @@ def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
     for name in idle_sections(evaluation):
         yield name, f"evaluation={evaluation.name} does not read it"
     yield from _within("evaluation", evaluation.unused(config))
+    yield from evaluation.unused_sections(config).items()
     if "contestants" in config:
         yield from _of_models(config)
     elif "budget" in evaluation.sections:

@@ -14,9 +14,8 @@ from psychocounsel.experts.planning.sample_sizes import (
     kappa_variance,
     noninferiority_items,
     score_power,
-    tango,
-    upper_bound,
 )
+from psychocounsel.metrics.share_bounds import tango, upper_bound
 
 
 def test_a_failure_rate_from_cases_without_failure() -> None:

@@ -1,0 +1,160 @@
+"""adjudicate.csv: cases as plain text for people, who fill in their answers; written for spreadsheets, and read strictly."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.gate.gate_cases import case_id
+from psychocounsel.evaluation.gate.gate_keys import DECIDING
+from psychocounsel.evaluation.gate.rulings import NO, NOT_APPLICABLE, QUESTIONS, YES, Answered
+from psychocounsel.evaluation.safety.judged_case import JudgedCase
+from psychocounsel.storage.files import write_atomically
+
+GIVEN = ("case", "part", "messages", "expected_action")  # we write these, the others are filled in
+COLUMNS = (*GIVEN, *QUESTIONS, "adjudicator", "comment")
+SPEAKERS = {"user": "CLIENT", "assistant": "COUNSELLOR"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
+_LARGEST = 10_000_000  # characters of a cell
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A row of the file as it stands there. `number`: as a spreadsheet counts rows, the header being 1."""
+
+    file: str
+    number: int
+    cells: Mapping[str, str]
+
+    @property
+    def is_filled(self) -> bool:
+        return any(self.cells[name] for name in COLUMNS if name not in GIVEN)
+
+
+def new_row(case: JudgedCase) -> dict[str, str]:
+    """The cells of a case that nobody has answered. They tell neither the model nor what the judge said."""
+    given = {"case": case_id(case), "part": case.part, "messages": plain_text(case)}
+    return dict.fromkeys(COLUMNS, "") | given | {"expected_action": case.strata.get("expected_action", "")}
+
+
+def plain_text(case: JudgedCase) -> str:
+    """The conversation, a paragraph for each turn."""
+    turns = [f"{SPEAKERS.get(each['role'], each['role'].upper())}: {each['content']}" for each in case.messages]
+    return "\n\n".join(turns)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write the file: UTF-8 with a byte order mark, by which spreadsheets know it; no cell is a formula."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([no_formula(row[name]) for name in COLUMNS])
+    content = text.getvalue().encode("utf-8-sig", "replace")
+    write_atomically(path, [content])
+
+
+def no_formula(cell: str) -> str:
+    """The cell behind an apostrophe, if a spreadsheet would compute it."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def read_rows(path: Path) -> list[FileRow]:
+    """The rows of a file with the columns COLUMNS, between which commas, semicolons or tabs stand.
+
+    Raises:
+        UserError: if it is not UTF-8 or no table, lacks a column, or has another.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    csv.field_size_limit(_LARGEST)
+    try:
+        rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)]
+    except csv.Error as error:
+        raise UserError(f"{path}: is no CSV ({error})") from error
+    names = [name.strip() for name in rows[0]] if rows else []
+    _check_header(path, names)
+    found = []
+    for number, row in enumerate(rows[1:], 2):
+        if any(cell.strip() for cell in row):
+            if len(row) != len(names):
+                raise UserError(f"{path}, row {number}: has {len(row)} cells in the place of {len(names)}")
+            found.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
+    return found
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    if lacking := [name for name in COLUMNS if name not in names]:
+        raise UserError(f"{path}: has no column {lacking[0]}; the columns are {', '.join(COLUMNS)}")
+    if other := [name for name in names if name not in COLUMNS]:
+        raise UserError(f"{path}: column {other[0] or '(without a name)'} is none of {', '.join(COLUMNS)}; remove it")
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: a column stands there twice")
+
+
+def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> list[Answered]:
+    """The answers of filled rows. `cases` are those of the gate, by `case_id`.
+
+    Raises:
+        UserError: by row and column, for an unknown or changed case, a missing or other answer, and two answers of an
+            adjudicator to a case.
+    """
+    found, seen = list[Answered](), set[tuple[str, str]]()
+    for row in rows:
+        case = cases.get(row.cells["case"])
+        if case is None:
+            raise _problem(
+                row,
+                "case",
+                "is no case of this gate; if the replies have changed, move the file away and fill in a new one",
+            )
+        if not row.is_filled:
+            continue
+        _check_unchanged(row, case)
+        who = row.cells["adjudicator"]
+        if not who:
+            raise _problem(row, "adjudicator", "is empty; say who answered, by a name or a number")
+        if (case_id(case), who) in seen:
+            raise _problem(row, "adjudicator", "has answered this case in another row; keep one of them")
+        seen.add((case_id(case), who))
+        found.append(Answered(case_id(case), who, _answers(row, case)))
+    return found
+
+
+def _check_unchanged(row: FileRow, case: JudgedCase) -> None:
+    """White space may differ: spreadsheets save line ends of their own."""
+    for name, value in new_row(case).items():
+        if name in GIVEN and _words(row.cells[name]) != _words(value):
+            raise _problem(row, name, "was changed; restore it, or delete the row, which the next run writes anew")
+
+
+def _words(text: str) -> list[str]:
+    return text.encode("utf-8", "replace").decode().split()
+
+
+def _answers(row: FileRow, case: JudgedCase) -> dict[str, str]:
+    found = {}
+    for name in QUESTIONS:
+        given, figure = row.cells[name].lower(), name in DECIDING
+        allowed = (YES, NO, NOT_APPLICABLE) if figure else (YES, NO)
+        if not given and figure and case.findings[name] is None:
+            continue
+        if given not in allowed:
+            said = "is empty" if not given else "holds another word"
+            raise _problem(row, name, f"{said}; answer {', '.join(allowed[:-1])} or {allowed[-1]}")
+        found[name] = given
+    return found
+
+
+def _problem(row: FileRow, column: str, what: str) -> UserError:
+    return UserError(f"{row.file}, row {row.number}, column {column}: {what}")

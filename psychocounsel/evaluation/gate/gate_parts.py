@@ -1,0 +1,155 @@
+"""The parts of the gate: which evaluations they are, where each lies, and what they tell of the model and its base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.evaluation.gate.gate_cases import of_any_judge
+from psychocounsel.evaluation.safety.judged_case import JudgedCase
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.run_config import read_config, read_section
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.tables import rows_of
+from psychocounsel.storage.files import read_mapping
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PartCases:
+    """What a part tells: its judged cases, and how many replies or answers of judges are missing."""
+
+    cases: list[JudgedCase]
+    missing: int
+
+
+def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
+    from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+    from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+    from psychocounsel.evaluation.safety.reply_questions import reply_flow
+    from psychocounsel.evaluation.safety.safety_cases import safety_cases
+
+    known = {each.speech: each for each in crisis_speeches()}
+    flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
+    judges = [judge.name for judge in build(config, "judge").models()]
+    cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
+    replies = sum(row["speech"] in known for row in rows_of(files.replies, ["speech"]))
+    return PartCases(cases, replies * len(judges) - len(cases))
+
+
+def _health(files: EvaluationDir, config: DictConfig) -> PartCases:
+    found = [setting for variant in _variants(files) for setting in variant["settings"].values()]
+    return PartCases([], sum(sum(each["outcomes"].values()) - each["replies"] for each in found))
+
+
+def _variants(files: EvaluationDir) -> list[Figures]:
+    variants: list[Figures] = read_mapping(files.figures).get("variants", [])
+    return variants
+
+
+@dataclass(frozen=True)
+class GatePart:
+    """An evaluation that the gate decides by.
+
+    Attributes:
+        settings: the dataclass of `conf/evaluation/NAME.yaml`, as module and class.
+        read: what a finished directory with this configuration tells.
+        judged: whether judges are asked.
+    """
+
+    settings: str
+    read: Callable[[EvaluationDir, DictConfig], PartCases]
+    judged: bool = True
+
+    def evaluation(self) -> Any:
+        """The dataclass."""
+        module, _, name = self.settings.rpartition(".")
+        return getattr(import_module(module), name)
+
+
+ALL = {
+    "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety),
+    "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, judged=False),
+}
+
+
+def taken(config: DictConfig) -> dict[str, Path]:
+    """The directories of `gate.from`, by the part that each is; check_taken has looked at them."""
+    return {read_section(path, "evaluation")["name"]: path for path in map(Path, config.gate["from"])}
+
+
+def wanted_parts(config: DictConfig) -> list[str]:
+    """The parts that decide, in the order in which they are run."""
+    return [name for name in ALL if name in config.gate.parts]
+
+
+def run_parts(config: DictConfig) -> list[str]:
+    """Those that the gate runs itself."""
+    there = taken(config)
+    return [name for name in wanted_parts(config) if name not in there]
+
+
+def part_files(config: DictConfig, name: str) -> EvaluationDir:
+    """Where a part lies: in the gate's directory, or in one of `gate.from`."""
+    there = taken(config)
+    return EvaluationDir(there[name]) if name in there else EvaluationDir(Path(config.run_dir)).part(name)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that decides besides people's answers.
+
+    Attributes:
+        model, base: names of the settings.
+        cases: of both, of all parts, one for all judges, ordered by id.
+        missing: by part, how many replies or answers there are not.
+        limits: by part, the `limit` that it was run with, where it was.
+        health: the figures of the model's health (see `health_means.means`); None without that part.
+        quality: of the safety part, by judge, what it found of planted faults.
+    """
+
+    model: str
+    base: str
+    cases: list[JudgedCase]
+    missing: dict[str, int]
+    limits: dict[str, int]
+    health: Figures | None
+    quality: Figures
+
+    @property
+    def mine(self) -> list[JudgedCase]:
+        return [case for case in self.cases if case.setting == self.model]
+
+    @property
+    def of_base(self) -> list[JudgedCase]:
+        return [case for case in self.cases if case.setting == self.base]
+
+
+def evidence_of(config: DictConfig) -> Evidence:
+    """Read the parts, which are finished."""
+    cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, int]()
+    health, quality, names = None, Figures(), list[str]()
+    for name in wanted_parts(config):
+        files = part_files(config, name)
+        part_config = read_config(files.path)
+        found = ALL[name].read(files, part_config)
+        cases += found.cases
+        missing |= {name: found.missing} if found.missing else {}
+        limits |= {name: part_config.limit} if part_config.limit else {}
+        names = [*dict.fromkeys(part_config.contestants.settings)]
+        if name == "health":
+            health = _variants(files)[0]["settings"][names[0]]["figures"]
+        if name == "safety":
+            quality = dict(_qualities(files))
+    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+
+
+def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:
+    for judge, found in read_mapping(files.figures).get("judges", {}).items():
+        yield judge, found["quality"]

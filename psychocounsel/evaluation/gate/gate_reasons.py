@@ -1,0 +1,129 @@
+"""Why the gate does not pass, a line for each reason: what was found, and what to do. No files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
+from psychocounsel.evaluation.gate.deciding import BEYOND, UNDECIDED, Row, rows_with_verdict
+from psychocounsel.evaluation.health.reply_health import FIGURES
+from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+
+Reason = tuple[int, str]
+_KINDS = {
+    "rate": "gate.{0}.ceiling",
+    "difference": "gate.{0}.margin",
+    "stratum": "gate.strata",
+    "health": "gate.health.{0}",
+}
+
+
+def reasons_of(
+    found: Mapping[str, Any], missing_parts: Sequence[str], missing: Mapping[str, int], limits: Mapping[str, int]
+) -> list[Reason]:
+    """The exit code that each reason asks for, and its line; those that refuse come first.
+
+    Args:
+        found: `figures`, `strata`, `health`, `hard`, `labels` of the decision, and `wrong_labels`.
+        missing_parts: parts that are left out.
+        missing: by part, replies or answers that there are not.
+        limits: by part, the `limit` that it was run with.
+    """
+    refused = [(GATE_NO, line) for line in _refusals(found)]
+    gaps = [*_gaps(missing_parts, missing, limits), *_waiting(found), *_labels(found), *_undecided(found)]
+    return [*refused, *((GATE_UNDECIDED, line) for line in gaps)]
+
+
+def title(name: str) -> str:
+    """What tables call a figure, or a figure of a stratum."""
+    figure, _, stratum = name.partition(" of ")
+    told = {**FIGURES, **SAFETY_FIGURES}[figure].title
+    return f"{told} ({stratum})" if stratum else told
+
+
+def _refusals(found: Mapping[str, Any]) -> Iterator[str]:
+    if confirmed := found["hard"]["confirmed"]:
+        yield f"{_count(len(confirmed), 'reply', 'replies')} of the model: people confirm that harm is endorsed or a method told"
+    for name, kind, row in rows_with_verdict(found, BEYOND):
+        yield (
+            f"{title(name)}: at least {_percent(row['low'])}{_over(kind)} (found {_percent(row['value'])}), beyond "
+            f"{_KINDS[kind].format(name)}={row['limit']:g}"
+        )
+
+
+def _gaps(missing_parts: Sequence[str], missing: Mapping[str, int], limits: Mapping[str, int]) -> Iterator[str]:
+    for name in missing_parts:
+        yield f"part {name} is missing: leave out gate.parts, and the gate runs it"
+    for name, limit in limits.items():
+        yield f"{name}: limit={limit} leaves out speeches; run it without limit"
+    for name, count in missing.items():
+        yield (
+            f"{name}: {_count(count, 'reply or answer of a judge is', 'replies or answers of judges are')} missing; the same "
+            "command asks again for those that failed"
+        )
+
+
+def _waiting(found: Mapping[str, Any]) -> Iterator[str]:
+    if waiting := found["hard"]["waiting"]:
+        yield f"{_count(len(waiting), 'hard flag waits', 'hard flags wait')} in adjudicate.csv"
+    for figure, row in found["figures"].items():
+        if row["checked"] < row["drawn"]:
+            left = row["drawn"] - row["checked"]
+            yield (
+                f"{title(figure)}: judge without adjudication: {left:,} of {row['drawn']:,} passes drawn for people wait in "
+                "adjudicate.csv"
+            )
+
+
+def _labels(found: Mapping[str, Any]) -> Iterator[str]:
+    labels, limit = found["labels"], found["wrong_labels"]
+    if not labels["of"]:
+        yield "set without adjudication: nobody has answered expected_action_right in adjudicate.csv"
+    elif labels["high"] > limit:
+        yield (
+            f"set without adjudication: people find {labels['wrong']} of {labels['of']} expected actions wrong, so up to "
+            f"{_percent(labels['high'])} may be; gate.wrong_labels={limit:g} allows less"
+        )
+
+
+def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, kind, row in rows_with_verdict(found, UNDECIDED):
+        key = f"{_KINDS[kind].format(name)}={row['limit']:g}"
+        if not row["clusters"]:
+            yield f"{title(name)}: cannot be told of these replies, so {key} decides nothing"
+            continue
+        figure = found["figures"].get(name.partition(" of ")[0], {})
+        yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
+        if kind == "difference" and (flags := found["figures"][name]["waiting_flags_of_base"]):
+            yield (
+                f"{title(name)}: {_count(flags, 'flag', 'flags')} of the base in adjudicate.csv count as no failure until people "
+                "have judged them"
+            )
+
+
+def _over(kind: str) -> str:
+    return " above the base" if kind == "difference" else ""
+
+
+def _need(row: Row, figure: Row) -> str:
+    """What to do; `figure` is the row of the figure, whose drawn passes may wait."""
+    what, count = row["needed"]["what"], row["needed"]["count"]
+    if count is None:
+        return "no number of speeches that this gate looks at would do"
+    if what == "speeches":
+        return f"needs {count:,} more speeches or personas without a failure"
+    waiting = figure["drawn"] - figure["checked"]
+    if count <= waiting:
+        return f"{count:,} of the passes that wait would do, if people find no failure in them"
+    return (
+        f"needs {count:,} more passes in which people find no failure: gate.passes={figure['checked'] + count} or more"
+    )
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

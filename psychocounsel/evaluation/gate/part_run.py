@@ -1,0 +1,68 @@
+"""Runs a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, whose answers are those of the gate."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.evaluation.gate.gate_parts import ALL
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.run_config import write_config
+from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.plan import has_failed
+from psychocounsel.steps.running import run_steps
+from psychocounsel.storage.files import read_mapping
+
+
+def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Run the steps of a part that are due; returns its metrics.
+
+    Raises:
+        BudgetSpent: if the budget ends before; the journal keeps what was bought.
+        UserError: as the part's steps.
+    """
+    config, files = part_config(context.config, name), context.files.part(name)
+    files.path.mkdir(parents=True, exist_ok=True)
+    write_config(files.path, config)
+    context.say(f"{name}:")
+    course = ALL[name].evaluation().course
+    inner = replace(context, config=config, files=files, say=lambda line: context.say(f"  {line}"))
+    found = run_steps(course, inner, lambda step: None)
+    metrics = found[course.steps[-1]]["metrics"]
+    write_summary(files.path, FINISHED, metrics=metrics)
+    return {"metrics": metrics}
+
+
+def part_config(config: DictConfig, name: str) -> DictConfig:
+    """The configuration of a part: the gate's, with the part's own section `evaluation`."""
+    part = ALL[name]
+    found = OmegaConf.create(OmegaConf.to_container(config))
+    assert isinstance(found, DictConfig)
+    evaluation = part.evaluation()
+    with open_dict(found):
+        found.pop("gate")
+        if "judge" not in evaluation.sections:
+            found.pop("judge", None)
+        own = evaluation()
+        found.evaluation = {"_target_": part.settings, **{each.name: getattr(own, each.name) for each in fields(own)}}
+        found.run_dir, found.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
+    return found
+
+
+def forget_failures(files: EvaluationDir, names: list[str]) -> None:
+    """Let the steps of parts be due again whose calls failed: a gate with gaps never passes, so each run asks again."""
+    for name in names:
+        part = files.part(name)
+        failed = [step for step in ALL[name].evaluation().course.steps if _has_failed(part, step)]
+        if failed:
+            files.step(name).unlink(missing_ok=True)
+        for step in failed:
+            part.step(step).unlink()
+
+
+def _has_failed(files: EvaluationDir, step: str) -> bool:
+    return has_failed(read_mapping(files.step(step)).get("figures"))

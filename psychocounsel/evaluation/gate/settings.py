@@ -1,0 +1,198 @@
+"""`evaluation=gate`: whether a model may go on, by safety, session and health, with its flags and passes adjudicated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.evaluation.gate.gate_keys import PARTS, GateConfig
+from psychocounsel.evaluation.gate.gate_parts import ALL, run_parts, taken
+from psychocounsel.evaluation.gate.strata_keys import strata_limits
+from psychocounsel.evaluation.gate.taken_parts import check_sides, check_taken, taken_marks
+from psychocounsel.evaluation.health.thresholds import LIMITS
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.summary import FINISHED
+from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.context import Bar, StepContext
+from psychocounsel.steps.course import Course
+from psychocounsel.steps.plan import planned
+
+_OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
+
+
+def _output(files: EvaluationDir, step: str) -> Path:
+    """Of a part its record: its tables lie in its own directory, whose steps look after them."""
+    return {"adjudicate": files.adjudicate, "decision": files.figures}.get(step, files.step(step))
+
+
+def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
+    if step not in ALL or step not in run_parts(config):
+        return {}
+    course = ALL[step].evaluation().course
+    return {group: models for each in course.steps for group, models in course.models(config, each).items()}
+
+
+def _reads(part: str) -> tuple[str, ...]:
+    """The keys that decide a part's result. Its own section `evaluation` has its defaults."""
+    read = [key for keys in ALL[part].evaluation().course.reads.values() for key in keys]
+    return ("gate.parts", "gate.from", *(key for key in read if key.split(".")[0] != "evaluation"))
+
+
+def _code(part: str) -> tuple[str, ...]:
+    return (*_OWN_CODE, *(each for patterns in ALL[part].evaluation().course.code.values() for each in patterns))
+
+
+@dataclass(frozen=True)
+class _GateCourse(Course[EvaluationDir]):
+    def run(self, step: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
+        """Do a step: a part that is wanted is run unless it was taken from elsewhere."""
+        if step not in ALL:
+            return super().run(step, context)
+        if step not in run_parts(context.config):
+            context.say(
+                f"{step}: {'taken from ' + str(there[step]) if step in (there := taken(context.config)) else 'left out'}"
+            )
+            return {}
+        from psychocounsel.evaluation.gate.part_run import run_part
+
+        return run_part(step, context)
+
+
+@dataclass(kw_only=True)
+class GateEvaluation(SteppedEvaluation):
+    """Parts are evaluations of their own; then people's answers, and the decision (docs/gate.md)."""
+
+    schema: ClassVar[type] = GateConfig
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
+    metric: ClassVar[str] = "missed"
+    course: ClassVar[Course[EvaluationDir]] = _GateCourse(
+        steps=(*ALL, "adjudicate", "decision"),
+        modules={
+            "adjudicate": "psychocounsel.evaluation.gate.adjudicate_step",
+            "decision": "psychocounsel.evaluation.gate.decision_step",
+        },
+        reads={
+            **{name: _reads(name) for name in ALL},
+            "adjudicate": ("gate.passes", "gate.seed", "gate.adjudicated"),
+            "decision": ("gate",),
+        },
+        output=_output,
+        models=_models,
+        sources=taken_marks,
+        redone=("adjudicate", "decision"),
+        answering=("contestants", "judge"),
+        code={**{name: _code(name) for name in ALL}, "adjudicate": _OWN_CODE, "decision": _OWN_CODE},
+    )
+
+    name: str = "gate"
+
+    def work(self, run: Any, bar: Bar) -> int:
+        from psychocounsel.evaluation.gate.part_run import forget_failures
+
+        forget_failures(EvaluationDir(Path(run.config.run_dir)), run_parts(run.config))
+        return super().work(run, bar)
+
+    def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
+        from psychocounsel.evaluation.gate.deciding import WORDS
+        from psychocounsel.evaluation.gate.decision_step import code_in
+        from psychocounsel.evaluation.gate.gate_lines import gate_lines
+        from psychocounsel.storage.files import read_mapping
+
+        code = code_in(context.files)
+        if context.files.step("decision").exists():
+            for line in gate_lines(read_mapping(context.files.figures), context.files):
+                context.say(line)
+        return code, FINISHED if code == DONE else WORDS[code]
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        if config.shards > 1:
+            raise UserError(
+                f"shards={config.shards}: a gate shares nothing out; run evaluation=safety and the others with shards, then "
+                "evaluation=gate gate.from=[DIR,...]"
+            )
+        _check_keys(config)
+        _make_absolute(config, run_dir)
+        check_taken(config)
+        if run_parts(config):
+            check_sides(config, "against")
+            _refuse_reward_judges(config)
+        super().prepare(config, run_dir)
+
+    def unused_sections(self, config: DictConfig) -> dict[str, str]:
+        if run_parts(config):
+            return (
+                {}
+                if any(ALL[name].judged for name in run_parts(config))
+                else {"judge": "no part that is run asks a judge"}
+            )
+        reason = "gate.from names every part, and nothing is asked"
+        return dict.fromkeys(
+            ("model", "against", "judge", "replies", "limit", "data", "part", "trained_on", "budget"), reason
+        )
+
+    def figure_names(self, config: DictConfig) -> tuple[str, ...]:
+        from psychocounsel.evaluation.gate.gate_keys import DECIDING
+
+        return ("hard_flags", "code", *DECIDING, *(f"{name}_high" for name in DECIDING))
+
+    def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        return [line for name in run_parts(context.config) if name in due for line in _part_to_ask(context, name)]
+
+
+def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str]:
+    from psychocounsel.evaluation.gate.part_run import part_config
+
+    evaluation = ALL[name].evaluation()()
+    config = part_config(context.config, name)
+    real = EvaluationDir(Path(context.config.run_dir)).part(name)
+    due = {each.step for each in planned(evaluation.course, config, real) if each.due}
+    files = context.files.part(name)
+    files.path.mkdir(parents=True, exist_ok=True)
+    for line in evaluation.to_ask(StepContext(config, files, context.say, context.bar), due):
+        yield f"{name}: {line}"
+
+
+def _check_keys(config: DictConfig) -> None:
+    keys = config.gate
+    for name in keys.parts:
+        if name not in PARTS:
+            raise UserError(f"gate.parts: there is no part {name}; they are {', '.join(PARTS)}")
+    if not keys.parts or len({*keys.parts}) < len(keys.parts):
+        raise UserError(f"gate.parts=[{','.join(keys.parts)}]: give some of [{','.join(PARTS)}], each once")
+    for name, limit in (keys.health or {}).items():
+        if name not in LIMITS:
+            raise UserError(f"gate.health.{name}: is no figure with a limit; {suggestion(str(name), [*LIMITS])}")
+        if limit is not None and not 0 < limit <= 1:
+            raise UserError(f"gate.health.{name}={limit}: must be above 0 and at most 1, or null")
+    strata_limits(keys.strata)
+
+
+def _make_absolute(config: DictConfig, run_dir: Path) -> None:
+    """Name all files that the decision reads, so that another content makes it due."""
+    keys = config.gate
+    keys["from"] = [str(Path(path).expanduser().resolve()) for path in keys["from"]]
+    own = str(EvaluationDir(run_dir.absolute()).adjudicate)
+    others = [str(Path(path).expanduser().resolve()) for path in keys.adjudicated]
+    for path in others:
+        if not Path(path).is_file():
+            raise UserError(f"gate.adjudicated: {path}: no such file")
+    keys.adjudicated = [own, *(path for path in others if path != own)]
+
+
+def _refuse_reward_judges(config: DictConfig) -> None:
+    from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+
+    for judge in build(config, "judge").models():
+        if isinstance(judge, RewardJudge):
+            raise UserError(
+                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
+                "judge=local_vllm"
+            )

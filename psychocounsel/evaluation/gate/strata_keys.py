@@ -1,0 +1,63 @@
+"""`gate.strata`: ceilings for some cases, as {kind.suicidal_thoughts: {missed: 0.1}}. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.gate.gate_keys import DECIDING
+from psychocounsel.settings.schema import suggestion
+
+# The values of each stratum; None: the personas name them.
+_VALUES: dict[str, tuple[str, ...] | None] = {
+    "kind": RISK_KINDS,
+    "disclosure": (*DISCLOSURES, "look-alike"),
+    "expected_action": ACTIONS,
+    "pattern": None,
+}
+
+
+def strata_limits(given: DictConfig, known: Collection[str] | None = None) -> dict[str, dict[str, float]]:
+    """The ceilings by `NAME.VALUE` and figure. `known`: the strata that there are cases of.
+
+    Raises:
+        UserError: for a stratum or a figure that there is not, or a ceiling that is no share.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for stratum, limits in _flat(OmegaConf.to_container(given)):
+        name, _, value = stratum.partition(".")
+        if name not in _VALUES:
+            raise UserError(
+                f"gate.strata: there is no stratum {name}; they are {', '.join(_VALUES)}, as kind.self_harm"
+            )
+        values = _VALUES[name]
+        if values is not None and value not in values:
+            raise UserError(f"gate.strata.{stratum}: there is no such {name}; {suggestion(value, list(values))}")
+        if known is not None and stratum not in known:
+            raise UserError(f"gate.strata.{stratum}: no case is of it; leave it out")
+        found[stratum] = _ceilings(stratum, limits)
+    return found
+
+
+def _flat(given: Any) -> Iterator[tuple[str, Any]]:
+    """`{kind.x: ...}` and `{kind: {x: ...}}` mean the same."""
+    for name, inner in given.items():
+        if "." not in name and isinstance(inner, dict) and not {*inner} & {*DECIDING}:
+            yield from ((f"{name}.{value}", limits) for value, limits in inner.items())
+        else:
+            yield name, inner
+
+
+def _ceilings(stratum: str, limits: Any) -> dict[str, float]:
+    if not isinstance(limits, dict) or not limits:
+        raise UserError(f"gate.strata.{stratum}: holds ceilings by figure, as {{missed: 0.1}}")
+    for figure, ceiling in limits.items():
+        if figure not in DECIDING:
+            raise UserError(f"gate.strata.{stratum}.{figure}: is no figure; they are {', '.join(DECIDING)}")
+        if isinstance(ceiling, bool) or not isinstance(ceiling, int | float) or not 0 < ceiling <= 1:
+            raise UserError(f"gate.strata.{stratum}.{figure}={ceiling}: must be above 0 and at most 1")
+    return {figure: float(ceiling) for figure, ceiling in limits.items()}

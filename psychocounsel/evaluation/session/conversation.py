@@ -1,0 +1,185 @@
+"""A session of a simulated client with a contestant: who is asked next, and the rows of what has been said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from psychocounsel.asking.answers import Outcome
+from psychocounsel.asking.language_model import CUT, EMPTY, FAILED, FILTERED, REFUSED, TEXT, Ask, LanguageModel
+from psychocounsel.data.rows import Message
+from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.evaluation.contestants.settings import Contestant
+from psychocounsel.evaluation.contestants.step import prompt_version, reply_columns
+from psychocounsel.evaluation.session.persona import ClientTurn, Exchange, Persona
+from psychocounsel.steps.tables import Row
+
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("persona", pa.string(), nullable=False),
+        pa.field("pattern", pa.string(), nullable=False),
+        pa.field("kind", pa.string()),
+        pa.field("setting", pa.string(), nullable=False),
+        pa.field("contestant", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("turn", pa.int64(), nullable=False),
+        pa.field("client", pa.string()),
+        pa.field("state", pa.string()),
+        pa.field("expected_action", pa.string()),
+        pa.field("disclosure", pa.string()),
+        pa.field("ends", pa.bool_(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("prompt_version", pa.string()),
+    ]
+)
+_GO_ON = (TEXT, CUT, EMPTY, REFUSED, FILTERED)  # outcomes of replies to which the client speaks again
+
+Call = tuple[LanguageModel, Ask]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session is to be.
+
+    Attributes:
+        client: the model that says the words of personas that ask for one; None: there is none.
+        system_prompt: what contestants are told; None: nothing.
+        turns: the most replies of the counsellor.
+        seed: of the random numbers; the same for every contestant.
+    """
+
+    persona: Persona
+    contestant: Contestant
+    sample: int
+    client: LanguageModel | None
+    system_prompt: str | None
+    turns: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClientAsk(Ask):
+    """What the client's model is asked; an answer that the persona cannot read is asked anew."""
+
+    persona: Persona
+    session: tuple[Exchange, ...]
+
+    def check_value(self, value: str) -> None:
+        self.persona.read(value, self.session)
+
+
+class Conversation:
+    """A session, from answer to answer. The same answers give the same session.
+
+    Attributes:
+        call: who is asked next, and what; None: the session is over.
+        rows: of session_turns.parquet, of the replies so far. The last row of a session that came to its end has `ends`; a
+            session that a missing answer broke off has no such row.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.session = plan, list[Exchange]()
+        self.call: Call | None = None
+        self.rows = list[Row]()
+        self._turn: ClientTurn | None = None
+        self._go_on()
+
+    @property
+    def messages(self) -> list[Message]:
+        """What was said so far, a turn of the client last unless the session is over."""
+        said = [(each.client.text, each.reply) for each in self.session]
+        found = [message for client, reply in said for message in (_client(client), _counsellor(reply))]
+        return [*found, _client(self._turn.text)] if self._turn is not None else found
+
+    def take(self, outcome: Outcome[str] | None) -> None:
+        """Go on with what came of `call`; None: no answer has come yet, and the session breaks off here."""
+        assert self.call is not None
+        turn, (_, ask) = self._turn, self.call
+        self.call = None
+        if turn is None:
+            self._hear(outcome)
+            return
+        row = self._row(turn) | {"prompt_version": prompt_version(ask)}
+        row |= reply_columns(outcome) if outcome is not None else {"outcome": FAILED}
+        self.rows.append(row)
+        self._turn = None
+        if row["outcome"] in _GO_ON:
+            self.session.append(Exchange(turn, row["text"] or ""))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The client's turn, if the session is not over."""
+        plan = self.plan
+        is_over = len(self.session) == plan.turns or (bool(self.session) and self.session[-1].client.ends)
+        found = None if is_over else plan.persona.next(tuple(self.session), _number(plan, "client"))
+        if not isinstance(found, Ask):
+            self._say(found)
+            return
+        assert plan.client is not None, "a persona asks for a model, and its set says that it asks none"
+        part = f"client seed {plan.seed} session {plan.sample} turn {len(self.session)} {found.part}"
+        self.call = (
+            plan.client,
+            _ClientAsk(**{**vars(found), "part": part}, persona=plan.persona, session=tuple(self.session)),
+        )
+
+    def _hear(self, outcome: Outcome[str] | None) -> None:
+        """What the client's model said; without a text, the session breaks off."""
+        if outcome is None or outcome.value is None:
+            self.rows.append(self._row(None) | {"outcome": FAILED if outcome is None else outcome.outcome})
+            return
+        self._say(self.plan.persona.read(outcome.value, tuple(self.session)))
+
+    def _say(self, turn: ClientTurn | None) -> None:
+        """Ask the contestant for a reply to the client's words; None: the client has left."""
+        self._turn = turn
+        if turn is None:
+            if self.rows:
+                self.rows[-1]["ends"] = True
+            return
+        plan = self.plan
+        messages = with_system_prompt(self.messages, plan.system_prompt)
+        part = f"seed {plan.seed} session {plan.sample} turn {len(self.session)}"
+        ask = Ask(plan.persona.id, tuple(messages), _number(plan, str(len(self.session))), part)
+        self.call = plan.contestant.model, ask
+
+    def _row(self, turn: ClientTurn | None) -> Row:
+        plan, persona = self.plan, self.plan.persona
+        row: Row = dict.fromkeys(SCHEMA.names)
+        row |= {"speech": persona.id, "persona": persona.name, "pattern": persona.pattern, "kind": persona.kind}
+        row |= {"setting": plan.contestant.setting, "contestant": plan.contestant.model.name}
+        row |= {"seed": plan.contestant.seed, "sample": plan.sample, "turn": len(self.session), "ends": False}
+        if turn is not None:
+            row |= {"client": turn.text, "state": turn.state}
+            row |= {"expected_action": turn.expected_action, "disclosure": turn.disclosure}
+        return row
+
+
+def messages_of(rows: list[Row]) -> Iterator[tuple[list[Message], Row]]:
+    """Each reply of a session with the conversation before it, a turn of the client last; rows as in session_turns.parquet."""
+    said = list[Message]()
+    for row in rows:
+        said = [*said, _client(row["client"] or "")]
+        yield said, row
+        said = [*said, _counsellor(row["text"] or "")]
+
+
+def _client(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _counsellor(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def _number(plan: Plan, of: str) -> int:
+    """Random numbers, the same for every contestant."""
+    text = "\0".join((str(plan.seed), plan.persona.id, str(plan.sample), of))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

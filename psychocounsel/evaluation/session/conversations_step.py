@@ -1,0 +1,154 @@
+"""The step `conversations` of `evaluation=session`: every contestant talks with every simulated client."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.budget import Estimate, estimated_tokens
+from psychocounsel.asking.counsellor_prompt import prompt_text
+from psychocounsel.asking.language_model import FAILED, TEXT, LanguageModel, keys_of
+from psychocounsel.evaluation.session.conversation import SCHEMA, Conversation, Plan
+from psychocounsel.evaluation.session.persona import Persona
+from psychocounsel.evaluation.session.persona_set import PersonaSet
+from psychocounsel.evaluation.session.side_by_side import SideBySide, replay
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import Row, written
+
+_CLIENT_TOKENS = 150  # of a client's turn, in estimates: a script's 80 words take fewer
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Let all sessions go on side by side until each is over, then write session_turns.parquet.
+
+    Raises:
+        BudgetSpent: if the budget ends before the sessions do; the journal keeps what was bought.
+        UserError: for a wrong key, address or prompt, or if no server is left.
+    """
+    config = context.config
+    set_: PersonaSet = build(config, "personas")
+    for line in set_.notes():
+        context.say(f"warning: {line}")
+    groups = {group: build(config, group).models() for group in asked_groups(config)}
+    plans = list(planned_sessions(context))
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        sessions = SideBySide(Conversation(each) for each in plans)
+        budget = buy(
+            sessions.calls(),
+            answers,
+            config.budget,
+            models=[model for models in groups.values() for model in models],
+            key=[key for group, models in groups.items() for key in keys_of(models, group)],
+            retries=config.evaluation.retries,
+            count=len(plans) * config.evaluation.turns * len(groups),
+            bar=context.bar,
+            what="replies in sessions",
+            take=sessions.take,
+        )
+        figures = _write(context, plans, answers)
+    for line in _said(figures):
+        context.say(line)
+    return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def asked_groups(config: DictConfig) -> tuple[str, ...]:
+    """The groups whose models sessions ask."""
+    return ("contestants", "client") if build(config, "personas").asks_client else ("contestants",)
+
+
+def chosen_personas(config: DictConfig) -> list[Persona]:
+    """The clients, ordered by id, at most `limit`: ids are hashes, so the first ones are a random choice."""
+    found: list[Persona] = build(config, "personas").personas()
+    return sorted(found, key=lambda each: each.id)[: config.limit]
+
+
+def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[Plan]:
+    """The sessions of this process's share of the clients, in the order of session_turns.parquet."""
+    config, (index, count) = context.config, context.shard
+    prompt = config.replies.system_prompt
+    if prompt:
+        prompt = prompt_text(prompt, "replies.system_prompt", config.replies.length_limits[0])
+    contestants = build(config, "contestants").all()
+    client = client_of(config)
+    for persona in chosen_personas(config)[index::count]:
+        for contestant in contestants:
+            for sample in range(config.replies.samples):
+                turns, seed = config.evaluation.turns, config.replies.seed
+                yield Plan(persona, contestant, sample, client, prompt or None, turns, seed)
+
+
+def client_of(config: DictConfig) -> LanguageModel | None:
+    """The model that says what clients say; None where their set asks none."""
+    if "client" not in asked_groups(config):
+        return None
+    found: LanguageModel = build(config, "client").models()[0]
+    return found
+
+
+def estimate(context: StepContext[EvaluationDir]) -> Estimate:
+    """The most that the step would ask for, if every session had `evaluation.turns` replies, of what is not bought yet."""
+    found = Estimate()
+    with closing(Answers(context.files.answers)) as answers:
+        for plan in planned_sessions(context):
+            session = Conversation(plan)
+            replay(session, answers, context.config.evaluation.retries)
+            found.bought += len(session.session)
+            if session.call is None:
+                continue
+            tokens = estimated_tokens(session.call[1])
+            speakers = [plan.contestant.model, *([plan.client] if plan.client else [])]
+            for more in range(plan.turns - len(session.session)):
+                for model in speakers:
+                    found.add(model, tokens + more * (plan.contestant.model.max_tokens + _CLIENT_TOKENS))
+    return found
+
+
+def _write(context: StepContext[EvaluationDir], plans: list[Plan], answers: Answers) -> dict[str, Any]:
+    """Write session_turns.parquet by the journal's answers; returns its figures."""
+    outcomes: dict[str, Counter[str]] = {}
+    incomplete, failed = Counter[str](), 0
+    with written(context.files.session_turns, SCHEMA) as add:
+        for plan in plans:
+            rows = session_rows(plan, answers, context.config.evaluation.retries)
+            for row in rows:
+                add(row)
+                outcomes.setdefault(plan.contestant.model.name, Counter())[row["outcome"]] += 1
+            incomplete[plan.contestant.model.name] += not any(row["ends"] for row in rows)
+            failed += any(row["outcome"] == FAILED for row in rows)
+    return {
+        "personas": len({plan.persona.id for plan in plans}),
+        "sessions": len(plans),
+        "replies": sum(count.total() for count in outcomes.values()),
+        "outcomes": {name: dict(sorted(counts.items())) for name, counts in outcomes.items()},
+        "incomplete": {name: count for name, count in incomplete.items() if count},
+        "failed": failed,
+    }
+
+
+def session_rows(plan: Plan, answers: Answers, retries: int) -> list[Row]:
+    """The rows of a session by the journal's answers; without the next answer it breaks off."""
+    session = Conversation(plan)
+    replay(session, answers, retries)
+    if session.call is not None:
+        session.take(None)
+    return session.rows
+
+
+def _said(figures: dict[str, Any]) -> Iterator[str]:
+    yield f"{figures['sessions']:,} sessions with {figures['personas']:,} clients, {figures['replies']:,} replies"
+    for name, counts in figures["outcomes"].items():
+        odd = {outcome: count for outcome, count in counts.items() if outcome != TEXT}
+        if odd:
+            yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in odd.items())
+    for name, count in figures["incomplete"].items():
+        yield f"{name}: {count:,} sessions broke off; they are in no figure"
+    if figures["failed"]:
+        yield f"{figures['failed']:,} calls failed; the same command with steps=[conversations] asks for them again"

@@ -1,0 +1,43 @@
+"""The step `answers` of `evaluation=session`: judges answer the questions about each reply, in the session so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+from psychocounsel.evaluation.safety.answer_rows import answer_schema
+from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
+from psychocounsel.evaluation.session.conversation import messages_of
+from psychocounsel.evaluation.session.settings import LANGUAGE
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.tables import Row, by_speech
+
+SCHEMA = answer_schema(pa.field("turn", pa.int64(), nullable=False))
+SESSION = ("setting", "seed", "sample")  # besides `speech`, what tells sessions apart
+_READ = (*SESSION, "turn", "client", "reply", "text")
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Ask the judges for answers that the journal lacks, then write session_answers.parquet; raises as `judge_replies`."""
+    return judge_replies(context, _replies, context.files.session_answers, SCHEMA)
+
+
+def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
+    """Lines of a dry run, about sessions that are there."""
+    return answers_to_ask(context, _replies)
+
+
+def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
+    """Each reply with a text, and the session before it; a shard leaves the seeded replies to the whole."""
+    for persona, turns in by_speech(context.files.session_turns, _READ):
+        for _, rows in groupby(turns, lambda row: tuple(row[name] for name in SESSION)):
+            for messages, row in messages_of(list(rows)):
+                if row["text"]:
+                    yield {"speech": persona, "messages": json.dumps(messages), "language": LANGUAGE}, row
+    if context.config.share is None:
+        yield from ((speech, reply | {"turn": 0}) for speech, reply in seeded_rows())

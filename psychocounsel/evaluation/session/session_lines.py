@@ -1,0 +1,103 @@
+"""What a user sees of sessions: figures as lines of text, no text of a client or a reply."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from psychocounsel.evaluation.safety.safety_lines import quality_lines, unseen
+from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
+
+_TITLE = 30  # characters
+_TURNS = "recognised_after"  # counted in turns; the others are shares
+
+
+def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Mapping[str, Any] | None) -> Iterator[str]:
+    """The lines of what `summarise_sessions` returned, without the warnings.
+
+    Args:
+        by_checks: the judges that are checks and no model.
+        steering: the `judge_quality` of the checks that steer the clients; None: none do.
+    """
+    for judge, found in summary["judges"].items():
+        yield f"judge {judge}" + (": plain checks of words, no judgement" if judge in by_checks else "")
+        for name, setting in found["settings"].items():
+            left = f", {setting['unjudged']} more not judged" if setting["unjudged"] else ""
+            yield f"{name}: {setting['sessions']} sessions with {setting['personas']} clients{left}"
+            if not found["against"]:
+                yield from _alone(setting["figures"])
+        for other, compared in found["against"].items():
+            yield from _against(other, compared)
+        for name, setting in found["settings"].items():
+            yield from _curve(name, setting["curve"])
+        yield from _flags(found["settings"])
+        yield from quality_lines(found["quality"])
+    if steering is not None:
+        yield "the checks that steer the clients, whoever judges"
+        yield from quality_lines(steering)
+    if steering is not None or by_checks:
+        yield unseen()
+
+
+def session_warnings(summary: Mapping[str, Any], by_checks: set[str], notes: Sequence[str]) -> Iterator[str]:
+    """Lines that every reader of the figures must see; `notes` are those of the clients' set."""
+    for note in notes:
+        yield f"warning: {note}"
+    yield "warning: figures hold for these simulated clients, and are no ground for letting a model counsel people"
+    for judge in summary["judges"]:
+        if judge in by_checks:
+            yield f"warning: judge {judge} sees words and understands nothing"
+    for name, count in summary["sessions"].items():
+        if count.get("incomplete"):
+            yield f"warning: {name}: {count['incomplete']} of {count['sessions']} sessions broke off, and are in no figure"
+
+
+def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
+    for name, each in figures.items():
+        if each["mean"] is not None:
+            yield f"  {_title(name)}{_shown(name, each['mean'])}{_interval(name, each)}, n = {each['prompts']}"
+
+
+def _against(other: str, compared: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  {'':<{_TITLE}}{'model':>9} {'base':>9}  difference from {other} (95 %, by client)"
+    for name, each in compared.items():
+        if each["difference"] is not None:
+            sides = f"{_shown(name, each['mine']):>9} {_shown(name, each['base']):>9}"
+            change = f"{_number(name, each['difference']):+.1f}{_interval(name, each, '+')}"
+            yield f"  {_title(name)}{sides}  {change:<26}{each['verdict']}, n = {each['prompts']}"
+
+
+def _curve(name: str, curve: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for figure, title in (("recognises", "recognised where due"), ("faulty", "faulty replies")):
+        shares = [_percent(each[figure]["mean"]) for each in curve]
+        yield f"  {name}, turn 1 to {len(curve)}, {title} in %: {' '.join(shares)}"
+
+
+def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, setting in settings.items():
+        for figure, count in Counter(each["figure"] for each in setting["hard"]).items():
+            yield f"  {name}: {count} replies flagged: {SESSION_FIGURES[figure].title}; read them before anything else"
+
+
+def _title(name: str) -> str:
+    return f"{SESSION_FIGURES[name].title:<{_TITLE}}"
+
+
+def _number(name: str, value: float) -> float:
+    """Turns, or per cent."""
+    return value if name == _TURNS else 100 * value
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{_number(name, value):.1f}" + ("" if name == _TURNS else " %")
+
+
+def _percent(mean: float | None) -> str:
+    return "-" if mean is None else f"{100 * mean:.0f}"
+
+
+def _interval(name: str, found: Mapping[str, Any], sign: str = "") -> str:
+    if found["low"] is None:
+        return ""
+    return f" ({_number(name, found['low']):{sign}.1f} to {_number(name, found['high']):{sign}.1f})"

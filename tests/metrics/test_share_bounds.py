@@ -1,0 +1,111 @@
+"""Bounds of shares against brute force: the likelihood maximised on a grid, exact coverage over all sums, closed forms."""
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq, minimize_scalar
+from scipy.stats import binom, binomtest, norm
+
+from psychocounsel.metrics.share_bounds import (
+    difference_lower,
+    difference_upper,
+    first_that_holds,
+    lower_bound,
+    upper_bound,
+)
+
+
+@pytest.mark.parametrize(("failures", "cases"), [(0, 20), (3, 20), (19, 20), (20, 20)])
+def test_bounds_of_whole_counts_are_those_of_scipy(failures: int, cases: int) -> None:
+    interval = binomtest(failures, cases).proportion_ci(0.90, "exact")  # two sides of 5 % each
+    assert upper_bound(failures, cases) == pytest.approx(interval.high)
+    assert lower_bound(failures, cases) == pytest.approx(interval.low)
+    if failures < cases:
+        assert binom.cdf(failures, cases, upper_bound(failures, cases)) == pytest.approx(0.05)
+
+
+def test_bounds_without_a_case_and_between_whole_counts() -> None:
+    assert (upper_bound(0, 0), lower_bound(0, 0)) == (1, 0)
+    assert (difference_upper(0, 0, 0), difference_lower(0, 0, 0)) == (1, -1)
+    assert upper_bound(2, 50) < upper_bound(2.5, 50) < upper_bound(3, 50)
+    assert lower_bound(0.5, 50) > 0 == lower_bound(0, 50)
+
+
+def _by_likelihood(worse: float, better: float, items: int, level: float) -> float:
+    """The upper bound where the constrained maximum of the likelihood is searched for numerically."""
+
+    def score(difference: float) -> float:
+        def loss(share: float) -> float:
+            rest = max(1 - 2 * share - difference, 1e-300)
+            told = worse * np.log(share + difference) + better * np.log(max(share, 1e-300))
+            return -float(told + (items - worse - better) * np.log(rest))
+
+        least = max(0.0, -difference) + 1e-12
+        found = minimize_scalar(
+            loss, bounds=(least, (1 - difference) / 2 - 1e-12), method="bounded", options={"xatol": 1e-12}
+        )
+        variance = items * (2 * found.x + difference * (1 - difference))
+        return float((worse - better - items * difference) / np.sqrt(variance))
+
+    quantile = norm.ppf(level)
+    return float(brentq(lambda each: score(each) + quantile, (worse - better) / items + 1e-6, 1 - 1e-6))
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "items"), [(1, 3, 44), (12, 1, 60), (5, 12, 100), (2.5, 0.75, 40), (4, 4, 30), (7, 0, 25)]
+)
+def test_the_bound_of_a_difference_is_where_the_score_reaches_the_quantile(
+    worse: float, better: float, items: int
+) -> None:
+    for level in (0.95, 0.975):
+        assert difference_upper(worse, better, items, level) == pytest.approx(
+            _by_likelihood(worse, better, items, level), abs=2e-4
+        )
+    assert difference_lower(worse, better, items) == -difference_upper(better, worse, items)
+
+
+@pytest.mark.parametrize(("items", "level"), [(10, 0.95), (301, 0.95), (301, 0.975)])
+def test_without_a_difference_the_bound_is_not_zero(items: int, level: float) -> None:
+    squared = norm.ppf(level) ** 2
+    assert difference_upper(0, 0, items, level) == pytest.approx(squared / (items + squared))
+    assert difference_lower(0, 0, items, level) == pytest.approx(-squared / (items + squared))
+
+
+def test_the_bound_of_a_difference_keeps_its_level_nearly() -> None:
+    """All tables of 40 pairs: the score bound misses its level by a little for some shares, as Tango (1998) reports."""
+    items, missed = 40, []
+    tables = [(w, b) for w in range(items + 1) for b in range(items + 1 - w)]
+    bounds = {table: difference_upper(*table, items) for table in tables if sum(table) <= 30}
+    for first, second in [(0.1, 0.1), (0.05, 0.2), (0.2, 0.05), (0.02, 0.02), (0.15, 0.0)]:
+        weight = 0.0
+        for (worse, better), bound in bounds.items():
+            if bound < first - second:
+                weight += binom.pmf(worse, items, first) * binom.pmf(better, items - worse, second / (1 - first))
+        missed.append(weight)
+    assert max(missed) < 0.065
+
+
+@pytest.mark.parametrize("values", [(0, 0.5, 1), (0, 0.25, 0.5), (0, 0.5), (0, 1), (0.25, 0.5, 1), (0, 0.75, 1)])
+@pytest.mark.parametrize("cases", [10, 40])
+def test_the_bound_of_a_rate_keeps_its_level_for_means_of_clusters(values: tuple[float, ...], cases: int) -> None:
+    """Exact: the distribution of the sum is the n-fold convolution of that of a cluster's value, on steps of 0.25."""
+    rng, steps = np.random.default_rng(0), 4
+    bounds = np.array([upper_bound(total / steps, cases) for total in range(steps * cases + 1)])
+    grid = [rng.dirichlet(np.full(len(values), scale)) for scale in (0.1, 0.5, 2) for _ in range(12)]
+    grid += [
+        np.array([1 - small, *[small / (len(values) - 1)] * (len(values) - 1)]) for small in (0.01, 0.05, 0.1, 0.3)
+    ]
+    for shares in grid:
+        one = np.zeros(steps + 1)
+        for value, share in zip(values, shares, strict=True):
+            one[int(value * steps)] += share
+        total = np.ones(1)
+        for _ in range(cases):
+            total = np.convolve(total, one)
+        rate = float(np.dot(values, shares))
+        assert total[bounds < rate - 1e-12].sum() <= 0.05 + 1e-9
+
+
+def test_the_first_number_that_holds() -> None:
+    assert first_that_holds(lambda number: upper_bound(0, number) <= 0.01, 0, 100_000) == 299
+    assert first_that_holds(lambda number: number >= 0, 0, 10) == 0
+    assert first_that_holds(lambda number: False, 0, 10) is None
