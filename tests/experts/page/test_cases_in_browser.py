@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.case_pages import QUICK_CASES
+from tests.support.gate_files import gate_folder
 from tests.support.reviewing import Served, answers, serving
 from tests.support.seen_pages import faults, go, heading
 
@@ -65,3 +66,33 @@ def test_a_phone_in_the_dark_shows_a_case_without_scrolling_sideways(browser: An
     assert seen + faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     context.close()
+
+
+def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path: Path) -> None:
+    """Y, N and D go down the questions; with the focus on an answered question they change it."""
+    with serving(gate_folder(tmp_path, 1), "review.repeats=0", *QUICK_CASES, experts="[e01]") as found:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(20_000)
+        page.goto(found.links["e01"])
+        page.check("input[name=agree]")
+        go(page, "button")
+        seen = faults(page)
+        for key in "ydn":
+            page.keyboard.press(key)
+        page.focus("input[name=missed]:checked")
+        for key in "nyn":  # the first question again, then the two that are open
+            page.keyboard.press(key)
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+        (row,) = answers(tmp_path / "review")
+        assert row["answers"] == {
+            "missed": "no",
+            "over_escalation": "not_applicable",
+            "under_triage": "no",
+            "hard": "yes",
+            "expected_action_right": "no",
+        }
+        page.goto(found.links["e01"] + "answers")
+        assert "missed: No; too much: Does not apply" in page.locator("tbody tr").inner_text()
+        assert seen + faults(page) == []
+        page.context.close()
