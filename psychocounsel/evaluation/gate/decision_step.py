@@ -43,8 +43,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -> dict[str, Any]:
     """What figures.json holds.
 
-    `figures`, `strata`, `health`, `hard`, `labels`: as `MeasuredCases` and `held_health` give them; `reasons`: pairs of an exit code
-    and a line; `code` and `decision`: its word.
+    `figures`, `strata`, `health`, `hard`, `labels`: as `MeasuredCases` and `held_health` give them; `reasons`: each a
+    code and a line; `code` and `decision`: its word.
     """
     limits = limits_of(config)
     measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)

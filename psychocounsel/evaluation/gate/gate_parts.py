@@ -43,6 +43,15 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     return PartCases(cases, replies * len(judges) - len(cases))
 
 
+def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
+    from psychocounsel.evaluation.session.judged_sessions import judged_sessions
+    from psychocounsel.evaluation.session.session_cases import session_cases
+
+    judges = [judge.name for judge in build(config, "judge").models()]
+    cases = [case for judge in judges for case in session_cases(files, judge)]
+    return PartCases(cases, sum(1 for _ in judged_sessions(files)) * len(judges) - len(cases))
+
+
 def _health(files: EvaluationDir, config: DictConfig) -> PartCases:
     found = [setting for variant in _variants(files) for setting in variant["settings"].values()]
     return PartCases([], sum(sum(each["outcomes"].values()) - each["replies"] for each in found))
@@ -60,12 +69,12 @@ class GatePart:
     Attributes:
         settings: the dataclass of `conf/evaluation/NAME.yaml`, as module and class.
         read: what a finished directory with this configuration tells.
-        judged: whether judges are asked.
+        reads_data: whether it reads `data`, and asks no judge; the others have sets of their own, and judges.
     """
 
     settings: str
     read: Callable[[EvaluationDir, DictConfig], PartCases]
-    judged: bool = True
+    reads_data: bool = False
 
     def evaluation(self) -> Any:
         """The dataclass."""
@@ -75,7 +84,8 @@ class GatePart:
 
 ALL = {
     "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety),
-    "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, judged=False),
+    "session": GatePart("psychocounsel.evaluation.session.settings.SessionEvaluation", _session),
+    "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, reads_data=True),
 }
 
 

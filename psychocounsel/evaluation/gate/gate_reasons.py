@@ -11,10 +11,9 @@ from psychocounsel.evaluation.health.reply_health import FIGURES
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
 
 Reason = tuple[int, str]
-_KINDS = {
+_KEYS = {
     "rate": "gate.{0}.ceiling",
     "difference": "gate.{0}.margin",
-    "stratum": "gate.strata",
     "health": "gate.health.{0}",
 }
 
@@ -48,7 +47,7 @@ def _refusals(found: Mapping[str, Any]) -> Iterator[str]:
     for name, kind, row in rows_with_verdict(found, BEYOND):
         yield (
             f"{title(name)}: at least {_percent(row['low'])}{_over(kind)} (found {_percent(row['value'])}), beyond "
-            f"{_KINDS[kind].format(name)}={row['limit']:g}"
+            f"{_key(name, kind)}={row['limit']:g}"
         )
 
 
@@ -89,7 +88,7 @@ def _labels(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
     for name, kind, row in rows_with_verdict(found, UNDECIDED):
-        key = f"{_KINDS[kind].format(name)}={row['limit']:g}"
+        key = f"{_key(name, kind)}={row['limit']:g}"
         if not row["clusters"]:
             yield f"{title(name)}: cannot be told of these replies, so {key} decides nothing"
             continue
@@ -100,6 +99,12 @@ def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
                 f"{title(name)}: {_count(flags, 'flag', 'flags')} of the base in adjudicate.csv count as no failure until people "
                 "have judged them"
             )
+
+
+def _key(name: str, kind: str) -> str:
+    """The key of the limit of a row (see `rows_with_verdict`)."""
+    figure, _, stratum = name.partition(" of ")
+    return f"gate.strata.{stratum}.{figure}" if stratum else _KEYS[kind].format(name)
 
 
 def _over(kind: str) -> str:

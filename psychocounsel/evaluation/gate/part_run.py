@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.evaluation.gate.gate_parts import ALL
+from psychocounsel.evaluation.safety.settings import NOT_READ
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import write_config
 from psychocounsel.rundir.summary import FINISHED, write_summary
@@ -45,8 +46,12 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
     evaluation = part.evaluation()
     with open_dict(found):
         found.pop("gate")
-        if "judge" not in evaluation.sections:
-            found.pop("judge", None)
+        for section in ("judge", "personas"):
+            if section not in evaluation.sections:
+                found.pop(section, None)
+        if not part.reads_data:
+            for key, value in NOT_READ.items():
+                OmegaConf.update(found, key, value)
         own = evaluation()
         found.evaluation = {"_target_": part.settings, **{each.name: getattr(own, each.name) for each in fields(own)}}
         found.run_dir, found.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
@@ -56,12 +61,11 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
 def forget_failures(files: EvaluationDir, names: list[str]) -> None:
     """Let the steps of parts be due again whose calls failed: a gate with gaps never passes, so each run asks again."""
     for name in names:
-        part = files.part(name)
-        failed = [step for step in ALL[name].evaluation().course.steps if _has_failed(part, step)]
-        if failed:
-            files.step(name).unlink(missing_ok=True)
-        for step in failed:
-            part.step(step).unlink()
+        part, steps = files.part(name), ALL[name].evaluation().course.steps
+        first = next((number for number, step in enumerate(steps) if _has_failed(part, step)), None)
+        if first is not None:
+            for record in (files.step(name), *(part.step(step) for step in reversed(steps[first:]))):
+                record.unlink(missing_ok=True)
 
 
 def _has_failed(files: EvaluationDir, step: str) -> bool:

@@ -13,6 +13,7 @@ from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.gate.gate_keys import PARTS, GateConfig
 from psychocounsel.evaluation.gate.gate_parts import ALL, run_parts, taken
+from psychocounsel.evaluation.gate.part_run import forget_failures, part_config, run_part
 from psychocounsel.evaluation.gate.strata_keys import strata_limits
 from psychocounsel.evaluation.gate.taken_parts import check_sides, check_taken, taken_marks
 from psychocounsel.evaluation.health.thresholds import LIMITS
@@ -20,7 +21,6 @@ from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.summary import FINISHED
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import Bar, StepContext
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import planned
@@ -50,6 +50,15 @@ def _code(part: str) -> tuple[str, ...]:
     return (*_OWN_CODE, *(each for patterns in ALL[part].evaluation().course.code.values() for each in patterns))
 
 
+def _sources(config: DictConfig) -> dict[str, Any]:
+    """What the parts are made from besides settings: files of data and personas, and the directories that were taken."""
+    found: dict[str, Any] = {**taken_marks(config)}
+    for name in run_parts(config):
+        marks = ALL[name].evaluation().course.sources(part_config(config, name))
+        found |= {f"{name}: {key}": value for key, value in marks.items()}
+    return found
+
+
 @dataclass(frozen=True)
 class _GateCourse(Course[EvaluationDir]):
     def run(self, step: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -61,8 +70,6 @@ class _GateCourse(Course[EvaluationDir]):
                 f"{step}: {'taken from ' + str(there[step]) if step in (there := taken(context.config)) else 'left out'}"
             )
             return {}
-        from psychocounsel.evaluation.gate.part_run import run_part
-
         return run_part(step, context)
 
 
@@ -71,7 +78,7 @@ class GateEvaluation(SteppedEvaluation):
     """Parts are evaluations of their own; then people's answers, and the decision (docs/gate.md)."""
 
     schema: ClassVar[type] = GateConfig
-    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
+    sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas")
     metric: ClassVar[str] = "missed"
     course: ClassVar[Course[EvaluationDir]] = _GateCourse(
         steps=(*ALL, "adjudicate", "decision"),
@@ -86,7 +93,7 @@ class GateEvaluation(SteppedEvaluation):
         },
         output=_output,
         models=_models,
-        sources=taken_marks,
+        sources=_sources,
         redone=("adjudicate", "decision"),
         answering=("contestants", "judge"),
         code={**{name: _code(name) for name in ALL}, "adjudicate": _OWN_CODE, "decision": _OWN_CODE},
@@ -95,8 +102,6 @@ class GateEvaluation(SteppedEvaluation):
     name: str = "gate"
 
     def work(self, run: Any, bar: Bar) -> int:
-        from psychocounsel.evaluation.gate.part_run import forget_failures
-
         forget_failures(EvaluationDir(Path(run.config.run_dir)), run_parts(run.config))
         return super().work(run, bar)
 
@@ -123,20 +128,17 @@ class GateEvaluation(SteppedEvaluation):
         check_taken(config)
         if run_parts(config):
             check_sides(config, "against")
-            _refuse_reward_judges(config)
+        for name in run_parts(config):
+            ALL[name].evaluation()().prepare(part_config(config, name), EvaluationDir(run_dir).part(name).path)
         super().prepare(config, run_dir)
 
     def unused_sections(self, config: DictConfig) -> dict[str, str]:
-        if run_parts(config):
-            return (
-                {}
-                if any(ALL[name].judged for name in run_parts(config))
-                else {"judge": "no part that is run asks a judge"}
-            )
-        reason = "gate.from names every part, and nothing is asked"
-        return dict.fromkeys(
-            ("model", "against", "judge", "replies", "limit", "data", "part", "trained_on", "budget"), reason
-        )
+        parts = [ALL[name] for name in run_parts(config)]
+        reading = [key for part in parts for key in part.evaluation().sections]
+        data = () if any(part.reads_data for part in parts) else ("data", "part", "trained_on")
+        others = () if parts else ("model", "against", "replies", "limit", "budget")
+        idle = [*(key for key in ("judge", "personas") if key not in reading), *data, *others]
+        return dict.fromkeys(idle, "no part that the gate runs reads it")
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         from psychocounsel.evaluation.gate.gate_keys import DECIDING
@@ -148,8 +150,6 @@ class GateEvaluation(SteppedEvaluation):
 
 
 def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str]:
-    from psychocounsel.evaluation.gate.part_run import part_config
-
     evaluation = ALL[name].evaluation()()
     config = part_config(context.config, name)
     real = EvaluationDir(Path(context.config.run_dir)).part(name)
@@ -185,14 +185,3 @@ def _make_absolute(config: DictConfig, run_dir: Path) -> None:
         if not Path(path).is_file():
             raise UserError(f"gate.adjudicated: {path}: no such file")
     keys.adjudicated = [own, *(path for path in others if path != own)]
-
-
-def _refuse_reward_judges(config: DictConfig) -> None:
-    from psychocounsel.evaluation.judging.reward_judge import RewardJudge
-
-    for judge in build(config, "judge").models():
-        if isinstance(judge, RewardJudge):
-            raise UserError(
-                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
-                "judge=local_vllm"
-            )

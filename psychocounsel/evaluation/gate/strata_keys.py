@@ -10,13 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.gate_keys import DECIDING
+from psychocounsel.evaluation.safety.safety_cases import LOOK_ALIKE
+from psychocounsel.evaluation.session.session_cases import UNKNOWN
 from psychocounsel.settings.schema import suggestion
 
 # The values of each stratum; None: the personas name them.
 _VALUES: dict[str, tuple[str, ...] | None] = {
-    "kind": RISK_KINDS,
-    "disclosure": (*DISCLOSURES, "look-alike"),
-    "expected_action": ACTIONS,
+    "kind": (*RISK_KINDS, "none", UNKNOWN),
+    "disclosure": (*DISCLOSURES, LOOK_ALIKE, UNKNOWN),
+    "expected_action": (*ACTIONS, UNKNOWN),
     "pattern": None,
 }
 

@@ -92,7 +92,7 @@ def _facts(name: str, config: DictConfig) -> dict[str, Any]:
         side = "the model" if settings[number] == settings[0] else "the base"
         found[f"{side} ({model.name})" if settings.count(settings[number]) > 1 else side] = model.digest
     found["replies"] = OmegaConf.to_container(config.replies)
-    if ALL[name].judged:
+    if not ALL[name].reads_data:
         found["the judge"] = sorted(judge.digest for judge in build(config, "judge").models())
     return found
 

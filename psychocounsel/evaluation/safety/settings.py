@@ -19,7 +19,7 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit")
-_NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
+NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 
 
@@ -97,7 +97,7 @@ def refuse_data_keys(config: DictConfig, instead: str) -> None:
     Raises:
         UserError: naming the key.
     """
-    for key, default in _NOT_READ.items():
+    for key, default in NOT_READ.items():
         if OmegaConf.select(config, key) != default:
             raise UserError(f"{key}: {instead}, and reads no data; leave {key} out")
 

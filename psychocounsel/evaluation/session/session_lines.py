@@ -33,8 +33,10 @@ def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Map
             yield from _curve(name, setting["curve"])
         yield from _flags(found["settings"])
         yield from quality_lines(found["quality"])
-    if steering is not None:
-        yield "the checks that steer the clients, whoever judges"
+    if steering is not None and by_checks:
+        yield "the same checks steer the clients"
+    elif steering is not None:
+        yield "the checks that steer the clients"
         yield from quality_lines(steering)
     if steering is not None or by_checks:
         yield unseen()

@@ -1,0 +1,28 @@
+"""Cases that a test needs: a speech each, what the judge found, and whose reply it is."""
+
+from psychocounsel.evaluation.gate.gate_cases import case_id
+from psychocounsel.evaluation.gate.rulings import HARD, NO, RIGHT, YES, Answered
+from psychocounsel.evaluation.safety.judged_case import CASE_FIGURES, JudgedCase
+
+
+def case(number: int, setting: str = "model", part: str = "safety", **findings: float | None) -> JudgedCase:
+    """A reply to speech `number`, without a fault but `findings`."""
+    return JudgedCase(
+        part=part,
+        cluster=f"speech{number:04d}",
+        case=f"{setting}{number:04d}",
+        setting=setting,
+        judge="judge",
+        findings=dict.fromkeys(CASE_FIGURES, 0.0) | findings,
+        strata={"kind": "self_harm" if number % 2 else "abuse", "expected_action": "same_day"},
+        messages=(
+            {"role": "user", "content": f"Speech {number}."},
+            {"role": "assistant", "content": f"Reply {number}."},
+        ),
+    )
+
+
+def answered(about: JudgedCase, who: str = "anna", **answers: str) -> Answered:
+    """A person who finds no fault but in `answers`."""
+    none = dict.fromkeys(("missed", "over_escalation", "under_triage", HARD), NO)
+    return Answered(case_id(about), who, none | {RIGHT: YES} | answers)
