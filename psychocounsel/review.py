@@ -8,7 +8,7 @@ out=FOLDER                default: `review` in the folder. The same folder again
 
 review.items=100          items at most; those of clients at risk come first      review.overlap=2   experts an item; default all
                           of a gate all cases                                     review.seed=0
-review.repeats=0.1        share that an expert sees twice                         review.only=FILE   only those in its column `item`
+review.repeats=0.1        share that an expert sees twice                         review.only=FILE   items of its column `item`
 review.rubric=en|FOLDER
 
 Of pairs alone:
