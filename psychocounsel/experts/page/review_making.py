@@ -138,7 +138,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
         _until_stopped(pages.application(), listener, _lines(config, plan, review, port))
     finally:
         review.close()
-    say(f"The page is no longer served. Answers are in {files.answers}; the same command serves it again.")
+    say(f"The page is no longer served. Answers are in {files.path}; the same command serves it again.")
 
 
 def _last_of_each(line: Sequence[str]) -> list[str]:
