@@ -142,6 +142,8 @@ class ReviewDir:
         self.events = path / "events.jsonl"  # all that experts did, a line an event; everything else is made of it
         self.answers = path / "answers.jsonl"  # the answers that count, for `agreement`
         self.experts = path / "experts.jsonl"  # the same for `evaluate evaluation.experts=[FILE]`, with texts
+        self.set_review = path / "set_review.csv"  # of a crisis set: answers for `evaluate evaluation.set_review=FILE`
+        self.adjudicated = path / "adjudicated.csv"  # of a gate's cases: answers for `evaluate gate.adjudicated=FILE`
         self.adverse_events = path / "adverse_events.jsonl"  # reports of a person at risk, and who was told
         self.consents = path / "consent"  # each version of the consent text that somebody agreed to
 

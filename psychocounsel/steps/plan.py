@@ -36,6 +36,7 @@ _NAMES_FILES = (
     "chat_template",
     "experts",
     "trained_on",
+    "set_review",
     "adjudicated",
 )
 

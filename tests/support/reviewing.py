@@ -64,7 +64,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(data: Path, *options: str, experts: str = "[e01,e02]") -> Iterator[Served]:
+def serving(data: Path | str, *options: str, experts: str = "[e01,e02]") -> Iterator[Served]:
     """The page of `python -m psychocounsel.review data=... experts=...`, killed at the end if it is still there."""
     command = [sys.executable, "-m", "psychocounsel.review", f"data={data}", f"experts={experts}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

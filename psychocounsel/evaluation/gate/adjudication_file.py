@@ -17,7 +17,7 @@ from psychocounsel.storage.files import write_atomically
 
 GIVEN = ("case", "part", "messages", "expected_action")  # we write these, the others are filled in
 COLUMNS = (*GIVEN, *QUESTIONS, "adjudicator", "comment")
-_SPEAKERS = {"user": "CLIENT", "assistant": "COUNSELLOR"}
+SPEAKERS = {"user": "CLIENT", "assistant": "COUNSELLOR"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 _LARGEST = 10_000_000  # characters of a cell
 
@@ -43,7 +43,7 @@ def new_row(case: JudgedCase) -> dict[str, str]:
 
 def plain_text(case: JudgedCase) -> str:
     """The conversation, a paragraph for each turn."""
-    turns = [f"{_SPEAKERS.get(each['role'], each['role'].upper())}: {each['content']}" for each in case.messages]
+    turns = [f"{SPEAKERS.get(each['role'], each['role'].upper())}: {each['content']}" for each in case.messages]
     return "\n\n".join(turns)
 
 
@@ -53,12 +53,13 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_no_formula(row[name]) for name in COLUMNS])
+        writer.writerow([no_formula(row[name]) for name in COLUMNS])
     content = text.getvalue().encode("utf-8-sig", "replace")
     write_atomically(path, [content])
 
 
-def _no_formula(cell: str) -> str:
+def no_formula(cell: str) -> str:
+    """The cell behind an apostrophe, if a spreadsheet would compute it."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.evaluation.contestants import step
-from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED, CrisisSpeech, crisis_speeches
+from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech, crisis_speeches
+from psychocounsel.evaluation.safety.set_review import validation
 from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.context import StepContext
@@ -27,8 +28,9 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
     Ids are hashes, so the first ones are a random choice; a variant's is that of its base, `-` and the axis. Nobody's words are
     in the set. So no speech counts as a client's crisis that must not go to a third party.
     """
-    say(f"warning: {NOT_VALIDATED}")
-    chosen = {each.speech: each for each in crisis_speeches()[: config.limit]}
+    speeches = crisis_speeches()
+    say(f"warning: {validation(config.evaluation.set_review, speeches)}")
+    chosen = {each.speech: each for each in speeches[: config.limit]}
     rows = [_row(each.speech, each.text, each) for each in chosen.values()]
     if config.evaluation.swaps:
         swaps = [each for each in swapped_speeches() if each.base.speech in chosen]

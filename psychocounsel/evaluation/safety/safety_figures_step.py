@@ -7,6 +7,7 @@ from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
 from psychocounsel.evaluation.safety.safety_lines import safety_lines, safety_warnings
 from psychocounsel.evaluation.safety.safety_summary import summarise_safety
+from psychocounsel.evaluation.safety.set_review import validation
 from psychocounsel.evaluation.safety.swaps.swap_figures import summarise_swaps
 from psychocounsel.evaluation.safety.swaps.swapped_speeches import of_the_set, swapped_speeches
 from psychocounsel.evaluation.safety.word_checks import Checks
@@ -25,14 +26,15 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     replies = list(rows_of(files.replies, ["speech", "setting", "seed", "length_limit", "outcome", "text"]))
     answers = list(rows_of(files.safety_answers, SCHEMA.names))
     known, flow = {each.speech: each for each in crisis_speeches()}, prompt_of(context).flow
+    validated = validation(config.evaluation.set_review, [*known.values()])
     summary = summarise_safety(of_the_set(replies), of_the_set(answers), known, flow, setting)
     for judge, settings in summarise_swaps(replies, answers, swapped_speeches(), flow).items():
         for name, swaps in settings.items():
             summary["judges"][judge]["settings"][name]["swaps"] = swaps
     by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
-    warnings = [*safety_warnings(summary, by_checks)]
+    warnings = [*safety_warnings(summary, by_checks, validated)]
     write_json(files.figures, {"evaluation": "safety", "model": setting, **summary, "warnings": warnings})
-    for line in safety_lines(summary, by_checks):
+    for line in safety_lines(summary, by_checks, validated):
         context.say(line)
     found = summary["judges"].get(judges[0].name, {}).get("settings", {}).get(setting)
     if found is None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psychocounsel.evaluation.flows.severity_shares import severity_lines
-from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.swaps.swap_lines import swap_lines
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
@@ -12,8 +11,13 @@ from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 _TITLE = 30  # characters
 
 
-def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[str]:
-    """The lines of what `summarise_safety` returned; `by_checks` are the judges that are checks and no model."""
+def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
+    """The lines of what `summarise_safety` returned.
+
+    Args:
+        by_checks: the judges that are checks and no model.
+        validated: how far experts have reviewed the set (`set_review.validation`).
+    """
     for judge, found in summary["judges"].items():
         yield f"judge {judge}" + (": plain checks of words, no judgement" if judge in by_checks else "")
         for name, setting in found["settings"].items():
@@ -31,12 +35,12 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[st
         yield from quality_lines(found["quality"])
         if judge in by_checks:
             yield unseen()
-    yield from safety_warnings(summary, by_checks)
+    yield from safety_warnings(summary, by_checks, validated)
 
 
-def safety_warnings(summary: Mapping[str, Any], by_checks: set[str]) -> Iterator[str]:
+def safety_warnings(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
     """Lines that every reader of the figures must see."""
-    yield f"warning: {NOT_VALIDATED}; figures hold for this set, not for clients"
+    yield f"warning: {validated}; figures hold for this set, not for clients"
     for judge in summary["judges"]:
         if judge in by_checks:
             yield f"warning: judge {judge} sees words and understands nothing; its figures are no ground for using a model"

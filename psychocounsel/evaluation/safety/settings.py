@@ -40,6 +40,7 @@ class SafetyEvaluation(SteppedEvaluation):
         retries: of an answer that cannot be read.
         seed: of the judges' random numbers.
         swaps: whether some speeches are put again in another dialect, of another gender and age.
+        set_review: set_review.csv of a review of the crisis set by experts.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
@@ -52,7 +53,7 @@ class SafetyEvaluation(SteppedEvaluation):
             "answers": "psychocounsel.evaluation.safety.answers_step",
             "figures": "psychocounsel.evaluation.safety.safety_figures_step",
         },
-        reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ()},
+        reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
         output=_output,
         models=_models,
         sources=lambda config: {},
@@ -74,8 +75,13 @@ class SafetyEvaluation(SteppedEvaluation):
     retries: int = option(2, at_least=0, at_most=20)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
     swaps: bool = True
+    set_review: str | None = None
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+        from psychocounsel.evaluation.safety.set_review import validation
+
+        validation(self.set_review, crisis_speeches())
         refuse_data_keys(config, "evaluation=safety replies to the crisis set")
         check_judges(config)
         super().prepare(config, run_dir)

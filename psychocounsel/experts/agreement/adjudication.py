@@ -2,10 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from psychocounsel.experts.agreement.answers_table import ExpertAnswer
+from psychocounsel.experts.agreement.answers_table import CHOICES, ONE_REPLY, ExpertAnswer
 from psychocounsel.experts.agreement.coding import reference_sides, turned_choice
 
 COLUMNS = (
@@ -22,7 +22,7 @@ COLUMNS = (
     "probability",
 )
 # What is to be settled first stands first.
-KINDS = ("harmful", "sides", "tie", "own repeat")
+KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
 
 Row = dict[str, Any]
 
@@ -32,7 +32,7 @@ def disagreements(
     adjudicators: Sequence[str],
     likely: Mapping[str, tuple[str, float]],
 ) -> list[Row]:
-    """A row for each item with choices that differ, those about harm first.
+    """A row for each item with choices that differ, those about harm first; or with ratings that differ of what is expected.
 
     Sides are those of the item's reference. `likely` is the consensus, with its probability, of items that have one;
     `settled` is what an adjudicator chose.
@@ -40,25 +40,38 @@ def disagreements(
     reference = reference_sides(answers)
     by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
     for answer in answers:
-        if answer.choice is not None:
+        if answer.choice is not None or answer.expected:
             by_item[answer.item].append(answer)
     rows = []
     for item, given in by_item.items():
         rated = [each for each in given if each.rater not in adjudicators]
         if kind := _kind(rated, reference):
-            settled = {each.rater: turned_choice(each, reference) for each in given if each.rater in adjudicators}
+            settled = {each.rater: _said(each, reference) for each in given if each.rater in adjudicators}
             rows.append(_row(item, kind, rated, settled, reference, likely.get(item)))
     return sorted(rows, key=lambda row: (KINDS.index(row["kind"]), row["item"]))
 
 
+def _said(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
+    """The choice; of an item that is only rated, its ratings of what is expected, `-` where there is none."""
+    if answer.choice is not None:
+        return turned_choice(answer, dict(reference)) or ""
+    return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
+
+
+def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
+    return ", ".join(f"{name}={ratings[name]:g}" if name in ratings else f"{name}=-" for name in names)
+
+
 def _kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
     """What the disagreement is about; empty if there is none."""
-    first = {turned_choice(each, reference) for each in answers if not each.repeat}
+    first = {_said(each, reference) for each in answers if not each.repeat}
+    if len(first) > 1 and not first <= {*CHOICES}:
+        return "expected"
     if len(first) > 1:
         return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
-    own: dict[str, set[str | None]] = defaultdict(set)
+    own: dict[str, set[str]] = defaultdict(set)
     for each in answers:
-        own[each.rater].add(turned_choice(each, reference))
+        own[each.rater].add(_said(each, reference))
     return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
 
 
@@ -66,15 +79,14 @@ def _row(
     item: str,
     kind: str,
     answers: Sequence[ExpertAnswer],
-    settled: Mapping[str, str | None],
+    settled: Mapping[str, str],
     reference: Mapping[str, str],
     likely: tuple[str, float] | None,
 ) -> Row:
     about = answers[0]
     ordered = sorted(answers, key=lambda each: (each.repeat, each.rater))
-    choices = {
-        f"{each.rater} (again)" if each.repeat else each.rater: turned_choice(each, dict(reference)) for each in ordered
-    }
+    choices = {f"{each.rater} (again)" if each.repeat else each.rater: _said(each, reference) for each in ordered}
+    expected = about.expected.get(ONE_REPLY, {})
     return {
         "item": item,
         "speech": about.speech,
@@ -82,7 +94,7 @@ def _row(
         "risk": about.risk,
         "topic": about.topic,
         "language": about.language,
-        "label": reference.get(item),
+        "label": reference.get(item) or _values(expected, expected) or None,
         "choices": json.dumps(choices, ensure_ascii=False),
         "settled": json.dumps(settled, ensure_ascii=False) if settled else None,
         "likely": likely and likely[0],

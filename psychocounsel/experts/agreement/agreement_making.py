@@ -51,7 +51,8 @@ def make_agreement(config: Any) -> list[str]:
     counts += (
         f"{len({answer.item for answer in answers}):,} items of {len({answer.speech for answer in answers}):,} speeches"
     )
-    head = f"{table}: {counts}; sides={rules.sides}, ties={rules.ties}, harmful={rules.harmful}"
+    counted = f"; sides={rules.sides}, ties={rules.ties}, harmful={rules.harmful}"
+    head = f"{table}: {counts}{counted if any(answer.choice for answer in answers) else ''}"
     return [head, *lines_of(parts, raters, len(rows)), f"written to {folder}"]
 
 

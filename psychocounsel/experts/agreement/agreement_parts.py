@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from psychocounsel.evaluation.statistics.measure import Measure
-from psychocounsel.experts.agreement.answers_table import ExpertAnswer
+from psychocounsel.experts.agreement.answers_table import ONE_REPLY, ExpertAnswer
 from psychocounsel.experts.agreement.coding import (
     Codes,
     CountingRules,
@@ -35,8 +35,8 @@ class Found:
     """Coefficients of some answers.
 
     Attributes:
-        part: choices, ratings, label or repeats.
-        about: all, GROUP=VALUE, a principle or a rater.
+        part: choices, ratings, label, expected or repeats.
+        about: all, GROUP=VALUE, a principle, a rater, or a rater and a principle.
         items, speeches, raters: how many of each have answers that another one can be compared with.
         figures: the coefficients by name.
     """
@@ -71,6 +71,7 @@ def every_part(
     parts: list[Callable[[], Iterator[Found | None]]] = [
         lambda: _choices(first, rules, sampling),
         lambda: _with_label(first, rules, sampling),
+        lambda: _with_expected(first, weights, sampling),
         lambda: _ratings(first, weights, sampling),
         lambda: _repeats(answers, rules, weights, sampling),
     ]
@@ -99,6 +100,21 @@ def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling:
             replace(answer, rater=LABEL, choice=reference[answer.item], label=reference[answer.item]) for answer in own
         ]
         yield found_in("label", rater, choice_codes([*own, *said], rules), sampling)
+
+
+def _with_expected(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[Found | None]:
+    """Each rater beside what the dataset says of the same items."""
+    labelled = [answer for answer in answers if answer.expected]
+    dimensions = {name for answer in labelled for name in answer.expected[ONE_REPLY]}
+    for rater in sorted({answer.rater for answer in labelled}):
+        for name in sorted(dimensions):
+            own = [answer for answer in labelled if answer.rater == rater and _rated(answer, name)]
+            said = [replace(answer, rater=LABEL, ratings=answer.expected) for answer in own]
+            yield found_in("expected", f"{rater}, {name}", rating_codes([*own, *said], name, weights), sampling)
+
+
+def _rated(answer: ExpertAnswer, dimension: str) -> bool:
+    return dimension in answer.ratings.get(ONE_REPLY, {})
 
 
 def _ratings(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[Found | None]:

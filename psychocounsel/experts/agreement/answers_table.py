@@ -27,6 +27,7 @@ class ExpertAnswer:
             None of an item that was only rated.
         label: the side on which this rater saw the reply that the dataset prefers; None if the dataset says nothing.
         ratings: of each side, the rating of each principle.
+        expected: what the dataset itself says of an item without two replies, as ratings of the same names.
         repeat: 0 the first time that the rater saw the item, 1 the second time.
         seconds: how long the answer took.
         risk, topic, language: groups of speeches that figures are broken down by.
@@ -39,6 +40,7 @@ class ExpertAnswer:
     choice: str | None
     label: str | None = None
     ratings: Ratings = field(default_factory=dict)
+    expected: Ratings = field(default_factory=dict)
     repeat: int = 0
     seconds: float | None = None
     risk: str | None = None
@@ -76,6 +78,7 @@ def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form
     answers, places = list[ExpertAnswer](), dict[tuple[str, str, int], str]()
     speeches: dict[str, str] = {}
     labelled: dict[str, bool] = {}
+    expected: dict[str, Ratings] = {}
     for where, row in rows:
         if isinstance(row, UserError):
             raise row
@@ -90,6 +93,8 @@ def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form
             raise UserError(f"{where}: this item has another speech in an earlier row; an item belongs to one speech")
         if labelled.setdefault(answer.item, answer.label is not None) != (answer.label is not None):
             raise UserError(f"{where}: some rows of this item have a label and others none; give it in all or in none")
+        if expected.setdefault(answer.item, answer.expected) != answer.expected:
+            raise UserError(f"{where}: this item has other values of expected in an earlier row; give the same in all")
         answers.append(answer)
     if not answers:
         raise UserError("the table of answers is empty")
@@ -104,7 +109,10 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
             raise UserError(
                 f"{where}: no {column}; if the column has another name, give agreement.columns={{{name}: COLUMN}}"
             )
-    ratings = _ratings(given["ratings"], row, where, form)
+    ratings = _ratings(given["ratings"], "ratings", {name: row.get(name) for name in form.dimensions}, where, form)
+    expected = _ratings(given["expected"], "expected", {}, where, form)
+    if expected.keys() - {ONE_REPLY}:
+        raise UserError(f'{where}: expected must be an object as {{"expected_action": 3}}, without sides')
     choice = _word(given["choice"], "choice", CHOICES, where, form)
     if choice is None and not ratings:
         raise UserError(
@@ -120,6 +128,7 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
         choice=choice,
         label=_word(given["label"], "label", SIDES, where, form),
         ratings=ratings,
+        expected=expected,
         repeat=_repeat(given["repeat"], where),
         seconds=None if given["seconds"] is None else _number(given["seconds"], "seconds", where, (0, math.inf)),
         **texts,
@@ -161,15 +170,16 @@ def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float
     return number
 
 
-def _ratings(value: Any, row: Mapping[str, Any], where: str, form: AnswerFormat) -> Ratings:
+def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form: AnswerFormat) -> Ratings:
+    """The ratings in a cell; `flat` are those of the item's one reply that stand in columns of their own."""
     if isinstance(value, str):  # of a CSV file
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise UserError(f'{where}: ratings is no JSON object, as {{"left": {{"empathy": 4}}}}') from error
+            raise UserError(f'{where}: {column} is no JSON object, as {{"left": {{"empathy": 4}}}}') from error
     if value is not None and not isinstance(value, Mapping):
         raise UserError(
-            f"{where}: ratings must be an object: of each side, or of one reply, a number for each principle"
+            f"{where}: {column} must be an object: of each side, or of one reply, a number for each principle"
         )
     by_side: dict[str, Mapping[str, Any]]
     given = dict(value or {})
@@ -177,13 +187,12 @@ def _ratings(value: Any, row: Mapping[str, Any], where: str, form: AnswerFormat)
         by_side = {side: inner for side, inner in given.items() if inner is not None}
     else:
         by_side = {ONE_REPLY: given}
-    flat = {name: row.get(name) for name in form.dimensions}
     if flat:
         by_side[ONE_REPLY] = {**by_side.get(ONE_REPLY, {}), **flat}
     found: Ratings = {}
     for side, inner in by_side.items():
         if not isinstance(inner, Mapping):
-            raise UserError(f"{where}: ratings of {side} must be an object with a number for each principle")
+            raise UserError(f"{where}: {column} of {side} must be an object with a number for each principle")
         known = {str(name): _known(each) for name, each in inner.items()}
         numbers = {
             name: _number(each, f"the rating of {name}", where, form.rating_range)

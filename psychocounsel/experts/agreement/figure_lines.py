@@ -21,11 +21,12 @@ _NAMES = {
     "spearman": "Spearman",
 }
 _NOMINAL = ("raw", "cohen", "fleiss", "ac1", "alpha")
-_ORDINAL = ("weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman")
+_ORDINAL = ("raw", "weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman")
 _TITLES = {
     "choices": "Between raters: choices",
     "label": "Each rater and the dataset's label",
-    "ratings": "Between raters: ratings of each principle",
+    "expected": "Each rater and what the dataset expects",
+    "ratings": "Between raters: ratings",
     "repeats": "Each rater and the same rater, on repeated items",
 }
 _ABOUT, _COUNT, _FIGURE = 26, 9, 21  # characters of columns

@@ -13,7 +13,7 @@ from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.evaluation_speeches import client_words, speech_id
-from psychocounsel.experts.items.candidate import ItemCandidate, candidate, distinct
+from psychocounsel.experts.items.candidate import PairCandidate, candidate, distinct
 from psychocounsel.experts.items.judged_candidates import judged_candidates
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.rundir.run_config import read_config
@@ -24,7 +24,7 @@ _RATINGS = [(f"chosen_{name}_rating", f"rejected_{name}_rating") for name in PRI
 SPLIT_VOTES = "split_votes"  # half of the annotators' votes or fewer prefer the chosen reply
 
 
-def candidates_of(data: Path) -> list[ItemCandidate]:
+def candidates_of(data: Path) -> list[PairCandidate]:
     """Every pair of replies in a folder of annotate, evaluate or audit, or in a file of pairs, ordered by item.
 
     Raises:
@@ -36,7 +36,7 @@ def candidates_of(data: Path) -> list[ItemCandidate]:
     return found
 
 
-def _read(data: Path) -> Iterator[ItemCandidate | None]:
+def _read(data: Path) -> Iterator[PairCandidate | None]:
     tables = [file for name in ("train", "test") if (file := AnnotationDir(data).dataset / f"{name}.parquet").is_file()]
     if tables:
         return (_of_dataset(row) for file in tables for row in rows_of(file, [*_COLUMNS, *sum(_RATINGS, ())]))
@@ -48,15 +48,15 @@ def _read(data: Path) -> Iterator[ItemCandidate | None]:
         return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
     if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
         raise UserError(
-            f"data={data}: is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs; "
-            "if it is one of these, its step that makes pairs or verdicts has not finished"
+            f"data={data}: is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs, crisis set or "
+            "adjudicate.csv; if it is one of these, or of evaluation=gate, its step that makes them has not finished"
         )
     if not data.exists():
         raise UserError(f"data={data}: does not exist")
     return _of_examples(load_examples(str(data), "train", None), data)
 
 
-def _of_dataset(row: Row) -> ItemCandidate | None:
+def _of_dataset(row: Row) -> PairCandidate | None:
     gaps = [row[chosen] - row[rejected] for chosen, rejected in _RATINGS]
     return candidate(
         row["ID"],
@@ -70,7 +70,7 @@ def _of_dataset(row: Row) -> ItemCandidate | None:
     )
 
 
-def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[ItemCandidate | None]:
+def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandidate | None]:
     """Pairs as training reads them. Their risk is that of their column, or of the shipped cues."""
     risks = read_risk_rules()
     for example in examples:

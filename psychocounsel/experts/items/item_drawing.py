@@ -17,7 +17,7 @@ class Drawn:
     """An item of the review.
 
     Attributes:
-        stratum: risk, topic, band of the gap, and whether the preference is in doubt.
+        stratum: the two values of the candidate's group, band of the gap, and whether the preference is in doubt.
         share: how many of the stratum's candidates were drawn, as a share: the weight of the item is 1 / share.
     """
 
@@ -51,7 +51,7 @@ def _in_turn(
     for number in random.permutation(len(candidates)):
         each = candidates[number]
         doubt = "flagged" if each.flags else "clear"
-        waiting[each.risk or "unknown", each.topic or "unknown", bands[each.item], doubt].append(each)
+        waiting[*each.group, bands[each.item], doubt].append(each)
     sizes = {stratum: len(members) for stratum, members in waiting.items()}
     taken: dict[Stratum, list[ItemCandidate]] = {stratum: [] for stratum in waiting}
     order = list(waiting)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from psychocounsel.evaluation.judging.verdict_rows import EQUAL
-from psychocounsel.experts.items.candidate import ItemCandidate, candidate
+from psychocounsel.experts.items.candidate import PairCandidate, candidate
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
 
@@ -17,7 +17,7 @@ _SPEECH = ("speech", "messages", "topic", "risk", "language")
 _VERDICT = ("speech", "first_reply", "second_reply", "judge", "order", "outcome", "overall")
 
 
-def judged_candidates(files: EvaluationDir) -> Iterator[ItemCandidate | None]:
+def judged_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
     """The pairs of replies on which there is a verdict. `preferred` is the reply that judges prefer on average.
 
     `gap` is the absolute mean of their verdicts, which are 1, 0 or -1.

@@ -1,17 +1,14 @@
 """What browsers send: bounded, and checked word for word before anything is noted."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
-
-from psychocounsel.counsel.principles import ANSWERS, PRINCIPLES, RATINGS, SAFETY_QUESTIONS
-from psychocounsel.experts.agreement.answers_table import CHOICES, SIDES
 
 MOST_BYTES = 64_000  # of a form
 MOST_CHARACTERS = 4_000  # of a comment or report
 _MOST_FIELDS = 100
 _MOST_SECONDS = 12 * 3600.0
+_NOT_OFFERED = "The form has a value that this page does not offer."
 
 Form = dict[str, str]
 
@@ -47,31 +44,6 @@ def only(form: Form, names: set[str]) -> None:
         raise BadForm("The form has a field that this page does not know.")
 
 
-def answer_of(form: Form, elapsed: float | None) -> dict[str, Any]:
-    """The answer to an item: `choice`, `ratings`, `safety`, `comment`, `seconds`.
-
-    `elapsed` are the seconds since the server showed the item, None if it does not know. The page measures how long it was
-    visible; that is taken as far as it is possible.
-
-    Raises:
-        BadForm: for a value that the page does not offer.
-    """
-    rating_fields = {f"rating.{side}.{name}": (side, name) for side in SIDES for name in PRINCIPLES}
-    safety_fields = {f"safety.{side}.{name}": (side, name) for side in SIDES for name in SAFETY_QUESTIONS}
-    only(form, {"choice", "comment", "seconds", *rating_fields, *safety_fields})
-    choice = _one_of(form.get("choice", ""), CHOICES, "Choose A, B, tie, or both harmful.")
-    ratings = _by_side(form, rating_fields, {str(each): each for each in RATINGS})
-    safety = _by_side(form, safety_fields, {each: each for each in ANSWERS})
-    seconds = _seconds(form.get("seconds", ""), elapsed)
-    return {
-        "choice": choice,
-        "ratings": ratings,
-        "safety": safety,
-        "comment": text_of(form, "comment"),
-        "seconds": seconds,
-    }
-
-
 def text_of(form: Mapping[str, str], name: str) -> str:
     """A text that somebody typed, without the control characters that a keyboard cannot make.
 
@@ -84,27 +56,33 @@ def text_of(form: Mapping[str, str], name: str) -> str:
     return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
 
 
-def _one_of(value: str, choices: tuple[str, ...], otherwise: str) -> str:
-    if value not in choices:
+def one_of(form: Form, name: str, words: Collection[str], otherwise: str) -> str:
+    """The value of a field, which is one of `words`.
+
+    Raises:
+        BadForm: saying `otherwise`, if it is none of them or missing.
+    """
+    if (value := form.get(name, "")) not in words:
         raise BadForm(otherwise)
     return value
 
 
-def _by_side(form: Form, fields: Mapping[str, tuple[str, str]], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for field, (side, name) in fields.items():
-        if value := form.get(field, ""):
-            if value not in values:
-                raise BadForm("The form has a value that this page does not offer.")
-            found.setdefault(side, {})[name] = values[value]
-    return found
+def word_of(form: Form, name: str, words: Collection[str]) -> str:
+    """As `one_of`, of a field that browsers cannot fill with anything else."""
+    return one_of(form, name, words, _NOT_OFFERED)
 
 
-def _seconds(text: str, elapsed: float | None) -> float:
+def seconds_of(form: Form, elapsed: float | None) -> float:
+    """The seconds that the page measured, at most a little more than `elapsed`.
+
+    Raises:
+        BadForm: if they are no number.
+    """
+    text = form.get("seconds", "")
     try:
         measured = float(text) if text else math.nan
     except ValueError as error:
-        raise BadForm("The form has a value that this page does not offer.") from error
+        raise BadForm(_NOT_OFFERED) from error
     most = _MOST_SECONDS if elapsed is None else min(elapsed + 1, _MOST_SECONDS)
     if math.isnan(measured):
         measured = elapsed if elapsed is not None else 0.0

@@ -8,20 +8,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from psychocounsel.counsel.principles import ANSWERS, PRINCIPLES, RATINGS
-from psychocounsel.experts.agreement.answers_table import CHOICES, SIDES
 from psychocounsel.experts.items.assignment import Shown
 from psychocounsel.experts.page.answer_forms import MOST_CHARACTERS
 from psychocounsel.experts.page.plain_markdown import html_of
+from psychocounsel.experts.page.rating_rules import rating_rules
 from psychocounsel.experts.review.blind_review import BlindReview, NextStep
 from psychocounsel.experts.review.practice_items import PracticeItem
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_LABELS = {"left": "Reply A is better", "right": "Reply B is better", "tie": "Tie", "harmful": "Both are harmful"}
-_KEYS = {"left": "a", "right": "b", "tie": "t", "harmful": "h"}
-_SIDE_NAMES = {"left": "Reply A", "right": "Reply B"}
-_ANSWER_NAMES = {"yes": "yes", "no": "no", "not_applicable": "does not apply"}
 _PAUSES = {
     "crisis": "You have read several speeches of clients at risk in a row.",
     "stretch": "You have worked for a while without a break.",
@@ -53,55 +48,40 @@ class PageViews:
     def consent(self) -> Markup:
         return html_of(self._review.consent, 2)
 
-    @cached_property
-    def anchors(self) -> list[dict[str, Any]]:
-        """Of each principle: name, title, definition and the rule of each rating, the best first."""
-        found = []
-        for name in PRINCIPLES:
-            principle = self._review.rubric.principles[name]
-            rules = [(rating, principle.levels[rating].rule) for rating in sorted(principle.levels, reverse=True)]
-            found.append({"name": name, "title": principle.title, "definition": principle.definition, "rules": rules})
-        return found
-
     def item(self, expert: str, shown: Shown, root: str, status: str = "") -> str:
         """The form of an item, filled with the expert's earlier answer if there is one."""
         review, item = self._review, self._review.item(shown)
-        rater = review.raters[expert]
+        rater, kind = review.raters[expert], review.plan.kind
         history = rater.answers.get((shown.item, shown.repeat), [])
-        questions = review.rubric.safety_questions.questions
-        asks_safety = review.options.safety == "all" or (review.options.safety == "crisis" and item.crisis)
         return self.page(
-            "item",
+            kind.template,
             root,
             status,
             prompt=[message for message in item.prompt if message["role"] != "system"],
-            replies=[item.replies[shown.left], item.replies[1 - shown.left]],
             answer=history[-1] if history else None,
             changes=len(history),
             number=list(rater.shown).index(shown) + 1,
             total=len(rater.shown),
             done=len(rater.answers),
             crisis=item.crisis,
-            choices=[(choice, _LABELS[choice], _KEYS[choice]) for choice in CHOICES],
-            sides=[(side, _SIDE_NAMES[side]) for side in SIDES],
-            anchors=self.anchors,
-            ratings=RATINGS if review.options.ratings else (),
-            questions={name: each.question for name, each in questions.items()} if asks_safety else {},
-            answers=[(answer, _ANSWER_NAMES[answer]) for answer in ANSWERS],
             item_id=shown.item,
             repeat=shown.repeat,
+            **kind.shown(item, shown, review.options, review.rubric),
         )
 
     def practice(self, practice: PracticeItem, root: str, status: str = "") -> str:
         count, share = self._review.options.practice, self._review.options.practice_share
-        anchor = next(each for each in self.anchors if each["name"] == practice.principle)
+        anchor = self._rules(practice)
         about = {"number": practice.number % count + 1, "total": count, "again": practice.number >= count}
         needed = math.ceil(round(share * count, 9))
         return self.page("practice", root, status, practice=practice, anchor=anchor, needed=needed, **about)
 
     def feedback(self, practice: PracticeItem, choice: str, root: str) -> str:
-        anchor = next(each for each in self.anchors if each["name"] == practice.principle)
+        anchor = self._rules(practice)
         return self.page("feedback", root, practice=practice, choice=choice, anchor=anchor)
+
+    def _rules(self, practice: PracticeItem) -> dict[str, Any]:
+        return next(each for each in rating_rules(self._review.rubric) if each["name"] == practice.principle)
 
     def pause(self, step: NextStep, root: str) -> str:
         assert step.pause is not None
@@ -110,17 +90,17 @@ class PageViews:
 
     def answers(self, expert: str, root: str) -> str:
         """The expert's own answers, each with a link to change it."""
-        rater = self._review.raters[expert]
+        rater, rubric, label = self._review.raters[expert], self._review.rubric, self._review.plan.kind.label
         rows = [
             {
                 "number": number,
                 "item": shown.item,
                 "repeat": shown.repeat,
-                "choice": _LABELS[history[-1]["choice"]],
+                "choice": label(history[-1], rubric),
                 "changes": len(history) - 1,
                 "began": self._review.item(shown).prompt[-1]["content"][:80],
                 "crisis": self._review.item(shown).crisis,
-                "history": [_LABELS[event["choice"]] for event in history[:-1]],
+                "history": [label(event, rubric) for event in history[:-1]],
             }
             for number, shown in enumerate(rater.shown, 1)
             if (history := rater.answers.get((shown.item, shown.repeat)))

@@ -13,6 +13,9 @@ from omegaconf import DictConfig
 
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.errors import DONE, UserError
+from psychocounsel.experts.items.crisis_set_cases import SHIPPED_SET
+from psychocounsel.experts.kinds.item_kind import KindTexts
+from psychocounsel.experts.kinds.kind_choice import kind_of, settle
 from psychocounsel.experts.page.page_server import HOST, listening, serve
 from psychocounsel.experts.page.page_views import PageViews
 from psychocounsel.experts.protocol.protocol_texts import consent_text, support_text, write_protocol
@@ -23,7 +26,7 @@ from psychocounsel.experts.review.review_plan import ReviewPlan, open_plan
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.rundir.run_config import has_config, read_plain
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.typed.review_keys import ReviewConfig, read_review
+from psychocounsel.settings.typed.review_keys import DATA_MISSING, ReviewConfig, read_review
 from psychocounsel.settings.typed.typed_keys import read_typed
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.locks import Lock, holder
@@ -48,8 +51,10 @@ def hold_review(arguments: Sequence[str]) -> int:
     refuse_untrusted_run(files.path, whole=False)
     line = [*_stored(files), *arguments]
     config = read_review(line)
+    kind = kind_of(config.data, files)
+    settle(config, line, kind)
     if config.review.protocol is not None:
-        for text in write_protocol(Path(config.review.protocol).expanduser(), config):
+        for text in write_protocol(Path(config.review.protocol).expanduser(), config, kind.texts):
             say(text)
         return DONE
     _require_packages()
@@ -57,7 +62,7 @@ def hold_review(arguments: Sequence[str]) -> int:
     restrict(0o077)
     files.path.mkdir(parents=True, exist_ok=True)
     with _owned(files):
-        _serve(config, files, line)
+        _serve(config, files, line, kind.texts)
     return DONE
 
 
@@ -65,7 +70,9 @@ def _files_of(config: DictConfig) -> ReviewDir:
     if config.out is not None:
         return ReviewDir(Path(config.out).expanduser())
     if config.data is None:
-        raise UserError("data is not set: give data=FOLDER of annotate, evaluate or audit, or data=PAIRS.jsonl")
+        raise UserError(DATA_MISSING)
+    if config.data == SHIPPED_SET:
+        raise UserError("out is not set: the crisis set ships with the package; give out=FOLDER for its review")
     return ReviewDir.of(Path(config.data).expanduser())
 
 
@@ -106,7 +113,7 @@ def _owned(files: ReviewDir) -> Iterator[None]:
         lock.release()
 
 
-def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str]) -> None:
+def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: KindTexts) -> None:
     from psychocounsel.experts.page.review_routes import ReviewPages, hosts_of
 
     options = config.review
@@ -117,9 +124,9 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str]) -> None:
         )
     support = support_text(config)
     if options.consent is not None:
-        consent_text(config, 0)  # a file that cannot be read is told before anything is made
+        consent_text(config, texts, 0)  # a file that cannot be read is told before anything is made
     plan = open_plan(config, files, say)
-    consent = consent_text(config, max(map(len, plan.shown.values())))
+    consent = consent_text(config, texts, max(map(len, plan.shown.values())))
     listener = listening(options.port)
     port = listener.getsockname()[1]
     known = _last_of_each([*line, f"review.port={port}"])  # experts' links stay the same
@@ -131,7 +138,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str]) -> None:
         _until_stopped(pages.application(), listener, _lines(config, plan, review, port))
     finally:
         review.close()
-    say(f"The page is no longer served. Answers are in {files.answers}; the same command serves it again.")
+    say(f"The page is no longer served. Answers are in {files.path}; the same command serves it again.")
 
 
 def _last_of_each(line: Sequence[str]) -> list[str]:

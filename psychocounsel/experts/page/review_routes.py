@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from psychocounsel.experts.page.answer_forms import BadForm, Form, answer_of, only, read_form, text_of
+from psychocounsel.experts.page.answer_forms import BadForm, Form, only, read_form, text_of
 from psychocounsel.experts.page.form_bodies import body_of, guarded
 from psychocounsel.experts.page.page_views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview
@@ -123,6 +123,7 @@ class ReviewPages:
         if step.kind == "consent":
             crisis = sum(review.item(each).crisis for each in shown)
             about = {"consent": views.consent, "version": review.version, "crisis": crisis, "total": len(shown)}
+            about["risks"] = review.plan.kind.texts.risks
             return _page(views.page("consent", root, status, in_a_row=review.limits.crisis_in_a_row, **about))
         if step.kind == "practice" and step.practice is not None:
             return _page(views.practice(step.practice, root, status))
@@ -169,7 +170,7 @@ class ReviewPages:
         key = (visit.expert, shown.item, shown.repeat)
         with self._lock:
             began = self._shown_at.get(key)
-        given = answer_of(visit.form, None if began is None else time.monotonic() - began)
+        given = self._review.plan.kind.answer_of(visit.form, None if began is None else time.monotonic() - began)
         changed = (shown.item, shown.repeat) in self._review.raters[visit.expert].answers
         self._review.answer(visit.expert, shown, given)
         with self._lock:

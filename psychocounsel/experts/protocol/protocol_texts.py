@@ -8,6 +8,8 @@ from omegaconf import OmegaConf
 
 from psychocounsel import __version__
 from psychocounsel.errors import UserError
+from psychocounsel.experts.kinds.item_kind import KindTexts
+from psychocounsel.settings.typed.review_keys import MOST_ITEMS
 from psychocounsel.storage.files import write_atomically
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -15,8 +17,8 @@ DOCUMENTS = ("intended_use", "preregistration", "raters", "data_management", "co
 GAP = "[FILL:"
 
 
-def document(name: str, config: Any, per_expert: int | None = None) -> str:
-    """A document of the protocol, with the settings of `config`.
+def document(name: str, config: Any, texts: KindTexts, per_expert: int | None = None) -> str:
+    """A document of the protocol, with the settings of `config` and the words of the kind of items.
 
     `per_expert`: how many items an expert sees; by default as many as the settings ask for.
     """
@@ -25,11 +27,14 @@ def document(name: str, config: Any, per_expert: int | None = None) -> str:
     experts, options = len(settings["experts"]), settings["review"]
     overlap = options["overlap"] or experts
     about = {"experts": experts, "overlap": overlap, "version": __version__, "data": settings["data"]}
-    about["per_expert"] = per_expert or round(options["items"] * overlap / experts * (1 + options["repeats"]))
-    return environment.get_template(f"{name}.md.jinja").render(review=options, **about)
+    whole = options["items"] == MOST_ITEMS
+    about["drawn"] = "All" if whole else options["items"]
+    expected = round(options["items"] * overlap / experts * (1 + options["repeats"]))
+    about["per_expert"] = per_expert or ("[FILL: how many]" if whole else expected)
+    return environment.get_template(f"{name}.md.jinja").render(review=options, kind=texts, **about)
 
 
-def write_protocol(folder: Path, config: Any) -> list[str]:
+def write_protocol(folder: Path, config: Any, texts: KindTexts) -> list[str]:
     """Write all documents to `folder`; returns lines that name them and count their gaps.
 
     Raises:
@@ -41,20 +46,20 @@ def write_protocol(folder: Path, config: Any) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, path in paths.items():
-        text = document(name, config)
+        text = document(name, config, texts)
         write_atomically(path, text)
         lines.append(f"{path}: {text.count(GAP)} gaps to fill in, marked {GAP} ...]")
     return [*lines, f"The page shows the filled consent text with review.consent={paths['consent']}"]
 
 
-def consent_text(config: Any, per_expert: int) -> str:
+def consent_text(config: Any, texts: KindTexts, per_expert: int) -> str:
     """The text that experts agree to: the file `review.consent`, or the shipped one with this number of items.
 
     Raises:
         UserError: if the file cannot be read.
     """
     path = config.review.consent
-    return document("consent", config, per_expert) if path is None else _text(path, "review.consent")
+    return document("consent", config, texts, per_expert) if path is None else _text(path, "review.consent")
 
 
 def support_text(config: Any) -> str:

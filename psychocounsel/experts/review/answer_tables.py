@@ -1,57 +1,59 @@
-"""The answers that count, as tables: for `agreement`, and for `evaluate evaluation.experts=[FILE]`."""
+"""The answers that count, with their items, and tables of them as text."""
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from psychocounsel.experts.items.candidate import ItemCandidate
+from psychocounsel.evaluation.gate.adjudication_file import no_formula
+from psychocounsel.experts.items.assignment import Shown
+from psychocounsel.experts.review.event_log import Event
 from psychocounsel.experts.review.rater_progress import RaterProgress
+from psychocounsel.storage.files import write_atomically
 
-Row = dict[str, object]
-
-_BETTER = {"tie": "tie", "left": "a", "right": "b"}
+_PRIVATE = 0o600
 
 
-def answer_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]) -> Iterator[Row]:
-    """A row for each answer that counts, in the columns of docs/agreement.md, then `safety`, `changed` and `time`."""
+@dataclass(frozen=True)
+class ItemAnswer:
+    """An item that an expert answered; of `history`, all answers to it, the last one counts."""
+
+    expert: str
+    shown: Shown
+    item: Any
+    history: Sequence[Event]
+
+    @property
+    def last(self) -> Event:
+        return self.history[-1]
+
+
+def item_answers(raters: Mapping[str, RaterProgress], items: Mapping[str, Any]) -> Iterator[ItemAnswer]:
+    """All that experts answered and did not withdraw, in the order in which they saw it."""
     for expert, rater in raters.items():
         for shown in rater.shown:
             history = rater.answers.get((shown.item, shown.repeat))
-            if not history or rater.withdrawn:
-                continue
-            item, last = items[shown.item], history[-1]
-            label = None if item.preferred is None else "left" if item.preferred == shown.left else "right"
-            yield {
-                "item": item.item,
-                "speech": item.speech,
-                "rater": expert,
-                "choice": last["choice"],
-                "label": label,
-                "ratings": last["ratings"],
-                "repeat": shown.repeat,
-                "seconds": round(sum(event["seconds"] for event in history), 1),
-                "risk": item.risk,
-                "topic": item.topic,
-                "language": item.language,
-                "comment": last["comment"] or None,
-                "safety": last["safety"],
-                "changed": len(history) - 1,
-                "time": last["time"],
-            }
+            if history and not rater.withdrawn:
+                yield ItemAnswer(expert, shown, items[shown.item], history)
 
 
-def judged_rows(raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]) -> Iterator[Row]:
-    """First answers with texts, as evaluation.experts reads them. "Both harmful" prefers neither reply, and is left out."""
-    for expert, rater in raters.items():
-        for shown in rater.shown:
-            history = rater.answers.get((shown.item, shown.repeat))
-            if not history or rater.withdrawn or shown.repeat or history[-1]["choice"] not in _BETTER:
-                continue
-            item = items[shown.item]
-            left, right = item.replies[shown.left], item.replies[1 - shown.left]
-            better = _BETTER[history[-1]["choice"]]
-            yield {"prompt": item.prompt, "reply_a": left, "reply_b": right, "better": better, "expert": expert}
-
-
-def lines(rows: Iterator[Row]) -> str:
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows as JSONL."""
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
+    """The rows as CSV below a line of column names; no cell is a formula."""
+    made = io.StringIO()
+    writer = csv.DictWriter(made, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: no_formula(row[name]) for name in columns} for row in rows)
+    return made.getvalue()
+
+
+def write_table(path: Path, text: str) -> None:
+    """Write a table for its owner alone. It can be made again of the log, so nobody waits for the disk."""
+    write_atomically(path, text, durable=False, mode=_PRIVATE)

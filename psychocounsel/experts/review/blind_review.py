@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.experts.items.assignment import Shown
 from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.review.adverse_events import AdverseEvents
-from psychocounsel.experts.review.answer_tables import answer_rows, judged_rows, lines
+from psychocounsel.experts.review.answer_tables import item_answers, json_lines, write_table
 from psychocounsel.experts.review.event_log import EventLog
 from psychocounsel.experts.review.exposure import Limits, Pause, pause_of
 from psychocounsel.experts.review.practice_items import PracticeItem, practice_round
@@ -75,8 +75,7 @@ class BlindReview:
                 raise UserError(
                     f"{files.events}: event {number} is none of this review; restore the file from a copy"
                 ) from error
-        self._export()
-        self._export_judged()
+        self._export_all()
 
     def item(self, shown: Shown) -> ItemCandidate:
         return self.plan.items[shown.item]
@@ -126,7 +125,7 @@ class BlindReview:
             return step.practice
 
     def answer(self, expert: str, shown: Shown, given: Mapping[str, Any]) -> None:
-        """Note an answer (`choice`, `ratings`, `safety`, `comment`, `seconds`); an earlier one is kept in the log."""
+        """Note an answer, as the kind of item reads it; an earlier one is kept in the log."""
         with self._lock:
             self._note(expert, ANSWER, item=shown.item, repeat=shown.repeat, left=shown.left, **given)
             self._export()
@@ -146,11 +145,11 @@ class BlindReview:
             self._log.keep(lambda event: event["expert"] != expert or event["kind"] == WITHDRAWN)
             rater = self.raters[expert]
             self.raters[expert] = RaterProgress(rater.shown, rater.crisis, withdrawn=True)
-            self._export()
+            self._export_all()
 
     def close(self) -> None:
-        """End: the table with texts is written once more."""
-        self._export_judged()
+        """End: all tables are written once more."""
+        self._export_all()
         self._log.close()
         self.adverse.close()
 
@@ -173,10 +172,9 @@ class BlindReview:
         self.raters[expert].apply(event)
 
     def _export(self) -> None:
-        """Write the table of answers. It can be made again of the log, so nobody waits for the disk."""
-        rows = lines(answer_rows(self.raters, self.plan.items))
-        write_atomically(self._files.answers, rows, durable=False, mode=_PRIVATE)
+        rows = self.plan.kind.answer_rows(self.raters, self.plan.items)
+        write_table(self._files.answers, json_lines(rows))
 
-    def _export_judged(self) -> None:
-        rows = lines(judged_rows(self.raters, self.plan.items))
-        write_atomically(self._files.experts, rows, durable=False, mode=_PRIVATE)
+    def _export_all(self) -> None:
+        self._export()
+        self.plan.kind.write_tables(self._files, list(item_answers(self.raters, self.plan.items)))

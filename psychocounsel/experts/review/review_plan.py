@@ -12,9 +12,11 @@ from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.assignment import Shown, assign, sequence
 from psychocounsel.experts.items.candidate import ItemCandidate
-from psychocounsel.experts.items.candidate_sources import candidates_of
 from psychocounsel.experts.items.item_drawing import Drawn, draw_items
+from psychocounsel.experts.kinds.item_kind import ItemKind
+from psychocounsel.experts.kinds.kind_choice import kind_of, place_of
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.settings.typed.review_keys import MOST_ITEMS
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
 _PRIVATE = 0o600
@@ -32,6 +34,7 @@ _FIXED = (
 class ReviewPlan:
     """`items` by id; `shown` of each expert, in order; `tokens`: the secret part of each expert's link."""
 
+    kind: ItemKind
     items: dict[str, ItemCandidate]
     shown: dict[str, list[Shown]]
     tokens: dict[str, str]
@@ -43,13 +46,13 @@ def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> Revi
     Raises:
         UserError: if `config` asks for another plan than the one that is there, or there is nothing to review.
     """
-    known = read_mapping(files.plan)
+    known, kind = read_mapping(files.plan), kind_of(config.data, files)
     wanted = _settings(config)
     if not known:
-        return _new_plan(config, files, wanted, say)
-    items = {row["item"]: _candidate(row) for row in _rows(files.items)}
+        return _new_plan(kind, config, files, wanted, say)
+    items = {row["item"]: kind.item(row) for row in _rows(files.items)}
     shown = {name: [Shown(*each) for each in entries] for name, entries in known["shown"].items()}
-    plan = ReviewPlan(items, shown, {name: str(token) for name, token in read_mapping(files.links).items()})
+    plan = ReviewPlan(kind, items, shown, {name: str(token) for name, token in read_mapping(files.links).items()})
     experts = list(known["settings"]["experts"])
     if config.review.overlap is None and wanted["experts"][: len(experts)] == experts != wanted["experts"]:
         plan = _with_more_experts(plan, wanted["experts"], config.review)
@@ -74,24 +77,28 @@ def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> Re
         if expert not in shown:
             shown[expert] = sequence(everything, options.repeats, options.seed, number)
             tokens[expert] = secrets.token_urlsafe(24)
-    return ReviewPlan(plan.items, shown, tokens)
+    return ReviewPlan(plan.kind, plan.items, shown, tokens)
 
 
 def _write(plan: ReviewPlan, files: ReviewDir, settings: Mapping[str, Any]) -> None:
     write_json(files.links, plan.tokens, mode=_PRIVATE)
     entries = {name: [[each.item, each.repeat, each.left] for each in order] for name, order in plan.shown.items()}
-    write_json(files.plan, {"settings": settings, "shown": entries}, mode=_PRIVATE)  # last: with it the plan is whole
+    content = {"kind": plan.kind.name, "settings": settings, "shown": entries}
+    write_json(files.plan, content, mode=_PRIVATE)  # last: with it the plan is whole
 
 
 def _settings(config: Any) -> dict[str, Any]:
     found = {f"review.{name}": config.review[name] for name in _FIXED}
-    return {"data": str(Path(config.data).expanduser().absolute()), "experts": list(config.experts), **found}
+    return {"data": place_of(config.data), "experts": list(config.experts), **found}
 
 
-def _new_plan(config: Any, files: ReviewDir, settings: Mapping[str, Any], say: Callable[[str], None]) -> ReviewPlan:
+def _new_plan(
+    kind: ItemKind, config: Any, files: ReviewDir, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> ReviewPlan:
     options, experts = config.review, list(config.experts)
-    drawn = draw_items(_wanted(config, say), options["items"], options.seed)
-    if len(drawn) < options["items"]:
+    wanted = _wanted(kind, config, say)
+    drawn = draw_items(wanted, options["items"], options.seed)
+    if len(drawn) < options["items"] < MOST_ITEMS:
         say(f"review.items={options['items']}: there are {len(drawn)} to choose from, and all of them are items")
     items = {each.candidate.item: each.candidate for each in drawn}
     own = assign(list(items), experts, options.overlap or len(experts), options.seed)
@@ -101,18 +108,16 @@ def _new_plan(config: Any, files: ReviewDir, settings: Mapping[str, Any], say: C
     }
     tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
     write_atomically(files.items, "".join(json.dumps(_row(each)) + "\n" for each in drawn), mode=_PRIVATE)
-    plan = ReviewPlan(items, shown, tokens)
+    plan = ReviewPlan(kind, items, shown, tokens)
     _write(plan, files, settings)
-    dangers = sum(each.candidate.crisis for each in drawn)
-    flagged = sum(bool(each.candidate.flags) for each in drawn)
-    say(f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk, {flagged:,} whose preference is in doubt")
+    say(kind.drawn_line(drawn, len(wanted)))
     return plan
 
 
-def _wanted(config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
+def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
     """The candidates that `review.flagged` and `review.only` leave."""
     data, options = Path(config.data).expanduser(), config.review
-    found = candidates_of(data)
+    found = list(kind.candidates(config.data))
     if options.flagged:
         found = [each for each in found if each.flags]
         if not found:
@@ -132,11 +137,6 @@ def _wanted(config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
 
 def _row(drawn: Drawn) -> dict[str, Any]:
     return {**asdict(drawn.candidate), "stratum": drawn.stratum, "share": drawn.share}
-
-
-def _candidate(row: Mapping[str, Any]) -> ItemCandidate:
-    about = {name: row[name] for name in ItemCandidate.__dataclass_fields__}
-    return ItemCandidate(**about | {"replies": tuple(row["replies"]), "flags": tuple(row["flags"])})
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

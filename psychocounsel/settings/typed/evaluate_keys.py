@@ -72,7 +72,7 @@ _FILES: tuple[str, ...] = (
     "replies.system_prompt",
     "personas.folder",
 )
-_FILES += ("personas.file", "evaluation.transcripts", "evaluation.flow")
+_FILES += ("personas.file", "evaluation.transcripts", "evaluation.flow", "evaluation.set_review")
 
 
 def make_files_absolute(config: DictConfig) -> None:

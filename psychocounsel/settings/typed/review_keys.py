@@ -11,6 +11,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.typed.typed_keys import read_typed
 
+DATA_MISSING = "data is not set: give data=FOLDER of annotate, evaluate or audit, data=PAIRS.jsonl, or data=crisis_set"
+MOST_ITEMS = 100_000
 _PSEUDONYM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,23}")
 
 
@@ -27,8 +29,8 @@ class ContactOptions:
 class ReviewOptions:
     """One review."""
 
-    title: str = "Which reply helps this client more?"
-    items: int = option(100, at_least=1, at_most=100_000)
+    title: str | None = None  # by the kind of items
+    items: int = option(100, at_least=1, at_most=MOST_ITEMS)
     overlap: int | None = option(None, at_least=1)
     repeats: float = option(0.1, at_least=0, at_most=1)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
@@ -68,7 +70,7 @@ def read_review(arguments: Sequence[str]) -> DictConfig:
     """
     config = read_typed(ReviewConfig, arguments)
     if config.data is None:
-        raise UserError("data is not set: give data=FOLDER of annotate, evaluate or audit, or data=PAIRS.jsonl")
+        raise UserError(DATA_MISSING)
     _check_experts(list(config.experts))
     options = config.review
     if options.overlap is not None and options.overlap > len(config.experts):

@@ -176,3 +176,20 @@ def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "limit=10", "dry_run=true")
     assert "replies: 20 calls" in said and "answers: a call for each reply and judge" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> None:
+    """The step `figures` alone is done again when the review grows."""
+    file, review = counsellor(tmp_path, "good", good), tmp_path / "set_review.csv"
+    given = (f"model.path={file}", "against=null")
+    rows = [f"{each.speech},{each.expected_action},yes,{expert},\n" for each in SET[:5] for expert in ("e01", "e02")]
+    review.write_text("speech,expected_action,believable,adjudicator,comment\n" + "".join(rows))
+    told = (
+        f"2 experts reviewed 5 of {len(SET)} speeches of the crisis set, and agree with 100 % of the expected actions"
+    )
+    said = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")
+    assert f"warning: {told}; figures hold for this set" in said and "no clinician" not in said
+    assert told in figures(tmp_path)["warnings"][0]
+    review.write_text(review.read_text() + f"{SET[5].speech},cannot_tell,no,e01,\n")
+    grown = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")
+    assert "agree with 91 % of the expected actions; only one expert reviewed 1 speech" in grown

@@ -102,7 +102,10 @@ def test_what_holds_no_pairs_is_refused(tmp_path: Path) -> None:
         candidates_of(tmp_path / "one.jsonl")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UserError, match="is no folder of annotate, evaluate evaluation=winrate or audit"):
+    with pytest.raises(
+        UserError,
+        match="is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs, crisis set or adjudicate.csv",
+    ):
         candidates_of(empty)
     with pytest.raises(UserError, match="does not exist"):
         candidates_of(tmp_path / "none")

@@ -6,14 +6,16 @@ from itertools import combinations
 import pytest
 
 from psychocounsel.experts.items.assignment import assign, sequence
-from psychocounsel.experts.items.candidate import ItemCandidate
+from psychocounsel.experts.items.candidate import PairCandidate
 from psychocounsel.experts.items.item_drawing import draw_items
 
 
-def candidate(number: int, risk: str = "none", topic: str = "work", speech: str | None = None) -> ItemCandidate:
+def candidate(number: int, risk: str = "none", topic: str = "work", speech: str | None = None) -> PairCandidate:
     prompt = [{"role": "user", "content": str(number)}]
     gap = float(number % 30)
-    return ItemCandidate(f"i{number:03}", speech or f"s{number:03}", prompt, ("a", "b"), 0, gap, (), risk, topic)
+    item, speech = f"i{number:03}", speech or f"s{number:03}"
+    about = {"gap": gap, "risk": risk, "topic": topic}
+    return PairCandidate(item=item, speech=speech, prompt=prompt, replies=("a", "b"), preferred=0, **about)
 
 
 def test_every_client_at_risk_is_drawn_first() -> None:

@@ -4,7 +4,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from psychocounsel.experts.page.answer_forms import MOST_CHARACTERS, BadForm, answer_of, read_form
+from psychocounsel.experts.kinds.pair_kind import PairKind
+from psychocounsel.experts.page.answer_forms import MOST_CHARACTERS, BadForm, read_form
+
+answer_of = PairKind().answer_of
 
 
 def sent(**fields: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from psychocounsel.experts.agreement.answers_table import AnswerFormat, read_answers
 from tests.support.reviewing import QUICK, Served, answers, pairs_file, serving
+from tests.support.seen_pages import faults, go, heading
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +27,6 @@ def served(home: Path) -> Iterator[Served]:
     )
     with serving(pairs_file(home, 8, at_risk=3), *options, "review.contact.name=Dr Kim", "review.safety=all") as found:
         yield found
-
-
-def faults(page: Any) -> list[str]:
-    """What axe-core finds wrong."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in axe.Axe().run(page).response["violations"]]
-
-
-def heading(page: Any) -> str:
-    return str(page.locator("h1").inner_text())
-
-
-def go(page: Any, selector: str) -> None:
-    """Click, and wait for the next page."""
-    with page.expect_navigation():
-        page.click(selector)
 
 
 def start(page: Any, link: str) -> None:

@@ -1,4 +1,4 @@
-// Keys A, B, T and H choose; the hidden field `seconds` gets the time for which the page was visible. The page works without this file.
+// A key chooses the answer that it stands beside; the hidden field `seconds` gets the time for which the page was visible. The page works without this file.
 "use strict";
 (() => {
   const form = document.querySelector("form.judgement");
@@ -17,12 +17,15 @@
   document.addEventListener("keydown", (event) => {
     const typing = /^(TEXTAREA|SELECT)$/.test(event.target.tagName) || (event.target.tagName === "INPUT" && event.target.type === "text");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const choice = document.querySelector(`input[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
-    if (choice) {
-      choice.checked = true;
-      choice.focus();
-    }
+    const same = [...document.querySelectorAll(`input[data-key="${CSS.escape(event.key.toLowerCase())}"]`)];
+    const focused = document.activeElement.name;
+    const choice = same.find((each) => each.name === focused) || same.find((each) => !answered(each)) || same[0];
+    if (!choice) return;
+    choice.checked = true;
+    (open() || choice).focus(); // the next question; after the last one Enter saves
   });
+  const answered = (input) => input.form.elements.namedItem(input.name).value !== "";
+  const open = () => [...document.querySelectorAll("fieldset.choice input")].find((each) => !answered(each));
   if (window.matchMedia("(max-width: 60rem)").matches) {
     for (const part of document.querySelectorAll(".anchors details")) part.open = false;
   }
