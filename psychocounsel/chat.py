@@ -12,6 +12,10 @@ def converse(config: "DictConfig") -> int:
     from psychocounsel.remote.hub import set_cache_directories
 
     set_cache_directories(config.paths.cache)
+    if "reward" in config or any("addresses" not in model for model in config.contestants.members):
+        from psychocounsel.engine.telemetry.progress import quiet_libraries
+
+        quiet_libraries()  # which imports them: a conversation with servers alone needs none
     return talk(config)
 
 

@@ -50,8 +50,8 @@ from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
-from psychocounsel.settings.typed.chat_keys import ChatConfig, check_chat, is_chat
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
+from psychocounsel.settings.typed.chat_keys import ChatConfig, check_chat, is_chat
 from psychocounsel.settings.typed.evaluate_keys import leave_out_sections, make_files_absolute
 from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.settings.typed.resolvers import register_resolvers
