@@ -186,10 +186,10 @@ def test_no_function_over_45_lines() -> None:
 
 
 def test_no_folder_is_a_corridor() -> None:
-    """More than 16 files are searched, and not found; `algo` grows by one file an algorithm."""
+    """More than 16 files are searched, and not found; `algo` grows by one file an algorithm, the root by one a command."""
     files = Counter(file.parent for file in modules().values() if file.name != "__init__.py")
     crowded = {str(folder.relative_to(ROOT)): count for folder, count in files.items() if count > 16}
-    assert crowded.keys() <= {"psychocounsel/algo"}
+    assert crowded.keys() <= {"psychocounsel/algo", "psychocounsel"}
 
 
 def test_no_two_files_have_the_same_name() -> None:

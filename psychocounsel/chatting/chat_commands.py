@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from psychocounsel.asking.counsellor_prompt import prompt_text
+from psychocounsel.chatting.replying import Talk
 from psychocounsel.chatting.transcript import save
 from psychocounsel.chatting.typed_messages import clean
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.typed.chat_keys import transcript_path
-
-if TYPE_CHECKING:
-    from psychocounsel.chatting.talking import Talk
 
 HELP = '''\
 /again               another reply to your last message, with another seed

@@ -27,7 +27,7 @@ _ATTEMPTS = 3  # of an annotator whose answer cannot be read
 _LOOK = 0.1  # seconds between looks for a stop
 
 
-class Companions:
+class ReplyRaters:
     """What the settings name beside the models: nothing, a reward model, annotators."""
 
     def __init__(self, config: DictConfig) -> None:
