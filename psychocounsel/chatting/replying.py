@@ -10,12 +10,13 @@ from omegaconf import DictConfig
 from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import CUT, EMPTY, TEXT, Answer
 from psychocounsel.chatting.conversation import ChatReply, Conversation
-from psychocounsel.chatting.remarks import Remarks
+from psychocounsel.chatting.remarks import Remarks, check_findings
 from psychocounsel.chatting.reply_raters import ReplyRaters
 from psychocounsel.chatting.screen import Screen
 from psychocounsel.chatting.speakers import Speaker, Writing, stopping
 from psychocounsel.chatting.transcript import Transcript
 from psychocounsel.chatting.typed_messages import clean
+from psychocounsel.errors import UserError
 
 STOPPED = "stopped"  # the outcome of a reply that the user has ended
 
@@ -29,6 +30,7 @@ class Talk:
         self.conversation = Conversation(prompt, replies.seed)
         self.speakers, self.raters, self.screen = speakers, raters, Screen.opened()
         self.max_tokens, self.stopped = replies.max_tokens, False
+        self.settings = list(config.contestants.settings)
         self.transcript = Transcript(Path(config.transcript)) if config.transcript else None
 
     def reply(self) -> None:
@@ -46,7 +48,7 @@ class Talk:
                     if isinstance(event, str):
                         shown.show(index, clean(event.lstrip()))
                     elif isinstance(event, Answer):
-                        reply = self._reply(names[index], event, writing.stopped.is_set)
+                        reply = self._reply(names[index], event, writing.stopped.is_set, failed)
                         turn.replies[names[index]] = reply
                         about = [*self._about(self.speakers[index], reply), *reply.remarks.lines()]
                         shown.end(index, reply.text, about)
@@ -55,6 +57,7 @@ class Talk:
                         shown.end(index, "", ["no reply"])
         finally:
             self.stopped = writing.stopped.is_set()
+            turn.attempts[-1] = {name: turn.replies[name] for name in names if name in turn.replies}
             if not turn.replies:
                 self.conversation.undo()
             self.keep()
@@ -66,13 +69,18 @@ class Talk:
         if self.transcript is not None:
             self.transcript.write(self.conversation.turns)
 
-    def _reply(self, name: str, answer: Answer, stopped: Callable[[], bool]) -> ChatReply:
+    def _reply(self, name: str, answer: Answer, stopped: Callable[[], bool], failed: list[Exception]) -> ChatReply:
+        """The reply with its remarks; why a rater has none stands in `failed` then."""
         text = clean(answer.text).strip()
         outcome = STOPPED if stopped() else answer.outcome if text or answer.outcome not in (TEXT, CUT) else EMPTY
         remarks = Remarks()
         if text:
-            history = self.conversation.history(name)
-            remarks = self.raters.remarks(history, self.conversation.turns[-1].message, text, stopped)
+            message = self.conversation.turns[-1].message
+            try:
+                remarks = self.raters.remarks(self.conversation.history(name), message, text, stopped)
+            except UserError as error:
+                failed.append(error)
+                remarks = Remarks(checks=check_findings(message, text))
         return ChatReply(text, outcome, self.conversation.seed_now(), remarks)
 
     def _about(self, speaker: Speaker, reply: ChatReply) -> Iterator[str]:

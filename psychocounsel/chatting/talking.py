@@ -80,10 +80,11 @@ def _take(text: str, talk: Talk) -> bool:
         UserError: for a command that cannot be done, and a message that no model has a reply to.
     """
     talk.stopped = False
-    if text.startswith("/"):
-        return obey(text, talk)
-    talk.conversation.add(text.strip())
-    talk.reply()
+    with in_the_users_words(talk.settings):
+        if text.startswith("/"):
+            return obey(text, talk)
+        talk.conversation.add(text.strip())
+        talk.reply()
     return True
 
 

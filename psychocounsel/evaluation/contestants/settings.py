@@ -56,5 +56,5 @@ def in_the_users_words(settings: Sequence[str]) -> Iterator[None]:
         def typed(match: re.Match[str]) -> str:
             return "model" if match[1] is None or int(match[1]) < settings.count(settings[0]) else "against"
 
-        said = re.sub(r"contestants\.(?:members\[(\d+)\](?:\.model)?|model(?==))", typed, str(error))
-        raise type(error)(said) from error
+        error.args = (re.sub(r"contestants\.(?:members\[(\d+)\](?:\.model)?|model(?==))", typed, str(error)),)
+        raise
