@@ -58,7 +58,9 @@ def test_a_reply_is_shown_before_it_ends() -> None:
         assert process.wait(30) == 0
 
 
-def test_each_model_has_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_model_has_a_history_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with streaming(echo) as server:
         against = f"against=[{{path: '{server.address}', model: other}}]"
         lines = f"{ONE}\n\n{TWO}\n"
@@ -86,7 +88,9 @@ def test_the_system_prompt_is_shown_changed_and_taken_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "brief").write_text("Answer in one word.\n")
-    commands = f"/system\n{ONE}\n/system brief\n{TWO}\n/system\n/system null\n/system\n{ONE}\n/new\n/system Be kind.\n{ONE}\n"
+    commands = (
+        f"/system\n{ONE}\n/system brief\n{TWO}\n/system\n/system null\n/system\n{ONE}\n/new\n/system Be kind.\n{ONE}\n"
+    )
     with streaming(echo) as server:
         assert converse(monkeypatch, commands, served(server.address), "replies.system_prompt=Listen.") == 0
     prompts = [message["content"] for payload in server.asked for message in payload["messages"][:1]]
@@ -101,17 +105,32 @@ def test_messages_of_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with streaming(echo) as server:
         assert converse(monkeypatch, lines, served(server.address)) == 0
     last = [payload["messages"][-1]["content"] for payload in server.asked]
-    assert last == ["first\nsecond\nthird", "/quit\n\nis no command here", "/as here", "an open block\nends with the input"]
+    assert last == [
+        "first\nsecond\nthird",
+        "/quit\n\nis no command here",
+        "/as here",
+        "an open block\nends with the input",
+    ]
 
 
-def test_a_transcript_is_private_new_and_follows_the_conversation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_transcript_is_private_new_and_follows_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with streaming(echo) as server:
         options = [served(server.address), "transcript=talk.jsonl"]
         assert converse(monkeypatch, f"{ONE}\n{TWO}\n/undo\n/save talk.md\n", *options) == 0
         assert [row["message"] for row in rows(Path("talk.jsonl"))] == [ONE]
         (row,) = rows(Path("talk.jsonl"))
         assert row["replies"] == [
-            {"model": "served", "text": "served says 0", "outcome": "text", "seed": 0, "reward": {}, "ratings": {}, "checks": []}
+            {
+                "model": "served",
+                "text": "served says 0",
+                "outcome": "text",
+                "seed": 0,
+                "reward": {},
+                "ratings": {},
+                "checks": [],
+            }
         ]
         assert Path("talk.md").read_text() == f"## you\n\n{ONE}\n\n## served\n\nserved says 0\n"
         assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
@@ -143,7 +162,12 @@ def test_the_oldest_turns_are_left_out_when_the_server_says_that_they_are_too_lo
     with streaming(pieces) as server:
         assert converse(monkeypatch, "a\nb\nc\nd\n", served(server.address)) == 0
     answered = [said(payload) for payload in server.asked if len(payload["messages"]) <= 4]
-    assert [[text for role, text in messages if role == "user"] for messages in answered] == [["a"], ["a", "b"], ["b", "c"], ["c", "d"]]
+    assert [[text for role, text in messages if role == "user"] for messages in answered] == [
+        ["a"],
+        ["a", "b"],
+        ["b", "c"],
+        ["c", "d"],
+    ]
     assert capsys.readouterr().out.count("its oldest turns are left out") == 1
     with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="has no reply to this message"):
         converse(monkeypatch, "a\n", served(server.address))
@@ -161,7 +185,10 @@ def test_what_fails_ends_a_pipe_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         with streaming(echo) as server, pytest.raises(UserError, match=f"^{re.escape(words)}"):
             converse(monkeypatch, line, served(server.address))
     broken = {"error": {"message": "no such template"}}
-    with streaming(lambda payload: broken) as server, pytest.raises(UserError, match=r"refuses: status 400 .*no such template"):
+    with (
+        streaming(lambda payload: broken) as server,
+        pytest.raises(UserError, match=r"refuses: status 400 .*no such template"),
+    ):
         converse(monkeypatch, ONE, served(server.address))
 
 
@@ -170,7 +197,9 @@ def test_endpoints_of_others_must_be_allowed_and_are_named(
 ) -> None:
     with streaming(echo) as server:
         model = f"model={{path: '{server.address}', model: served, third_party: true}}"
-        with pytest.raises(UserError, match=r"^model: served sends what you write to 127\.0\.0\.1, .*crisis_to_third_parties=true"):
+        with pytest.raises(
+            UserError, match=r"^model: served sends what you write to 127\.0\.0\.1, .*crisis_to_third_parties=true"
+        ):
             converse(monkeypatch, ONE, model)
         assert not server.asked
         assert converse(monkeypatch, ONE, model, "crisis_to_third_parties=true") == 0
@@ -183,6 +212,8 @@ def test_endpoints_of_others_must_be_allowed_and_are_named(
 def test_a_reply_steers_no_terminal_and_thoughts_are_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with streaming(lambda payload: ["<thi", "nk>They", " ask.</think>\n\n", "A \x1b[2Jred", " \ud83d herring."]) as server:
+    with streaming(
+        lambda payload: ["<thi", "nk>They", " ask.</think>\n\n", "A \x1b[2Jred", " \ud83d herring."]
+    ) as server:
         assert converse(monkeypatch, ONE, served(server.address)) == 0
     assert capsys.readouterr().out == "served> A \ufffd[2Jred ? herring.\n"

@@ -13,6 +13,9 @@ from psychocounsel.asking.several_models import SeveralModels
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
+# Where a contestant stands: the only one, or one of the members.
+_KEYS = re.compile(r"\bcontestants(?:\.members\[(\d+)\](?:\.model)?|\.model(?==)|(?=[.:]))")
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -56,5 +59,5 @@ def in_the_users_words(settings: Sequence[str]) -> Iterator[None]:
         def typed(match: re.Match[str]) -> str:
             return "model" if match[1] is None or int(match[1]) < settings.count(settings[0]) else "against"
 
-        error.args = (re.sub(r"contestants\.(?:members\[(\d+)\](?:\.model)?|model(?==))", typed, str(error)),)
+        error.args = (_KEYS.sub(typed, str(error)),)
         raise
