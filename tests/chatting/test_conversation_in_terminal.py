@@ -159,8 +159,7 @@ def test_two_models_stand_side_by_side(tmp_path: Path) -> None:
         terminal.until("you> ")
         terminal.type("hello\r")
         shown = terminal.until("you> ")
-        (line,) = {line.strip() for line in shown.splitlines() if "served has read it." in line and "other has" in line}
-        assert re.fullmatch(r"served has read it\. {5,}other has read it\.", line)
+        assert re.search(r"served has read it\. {5,}other has read it\.", shown)
         terminal.type("go\r")
         terminal.until("Once upon a time")
         terminal.interrupt()

@@ -76,9 +76,10 @@ def test_each_model_has_a_history_of_its_own(
 
 
 def test_again_takes_another_seed_and_undo_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = f"{ONE}\n/save a.jsonl\n/again\n/save b.jsonl\n/undo\n/save c.jsonl\n/again\n/save d.jsonl\n/undo\n/undo\n{ONE}\n/save e.jsonl\n"
+    commands = [ONE, "/save a.jsonl", "/again", "/save b.jsonl", "/undo", "/save c.jsonl", "/again", "/save d.jsonl"]
+    commands += ["/undo", "/undo", ONE, "/save e.jsonl"]
     with streaming(echo) as server:
-        assert converse(monkeypatch, commands, served(server.address)) == 0
+        assert converse(monkeypatch, "\n".join(commands), served(server.address)) == 0
     first, again = ["served says 0"], ["served says 1000003"]
     assert [texts(Path(f"{name}.jsonl")) for name in "abcde"] == [first, again, first, again, first]
     assert {len(payload["messages"]) for payload in server.asked} == {2}, "what was taken back is not sent"
@@ -162,12 +163,8 @@ def test_the_oldest_turns_are_left_out_when_the_server_says_that_they_are_too_lo
     with streaming(pieces) as server:
         assert converse(monkeypatch, "a\nb\nc\nd\n", served(server.address)) == 0
     answered = [said(payload) for payload in server.asked if len(payload["messages"]) <= 4]
-    assert [[text for role, text in messages if role == "user"] for messages in answered] == [
-        ["a"],
-        ["a", "b"],
-        ["b", "c"],
-        ["c", "d"],
-    ]
+    heard = [[text for role, text in messages if role == "user"] for messages in answered]
+    assert heard == [["a"], ["a", "b"], ["b", "c"], ["c", "d"]]
     assert capsys.readouterr().out.count("its oldest turns are left out") == 1
     with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="has no reply to this message"):
         converse(monkeypatch, "a\n", served(server.address))
@@ -197,9 +194,7 @@ def test_endpoints_of_others_must_be_allowed_and_are_named(
 ) -> None:
     with streaming(echo) as server:
         model = f"model={{path: '{server.address}', model: served, third_party: true}}"
-        with pytest.raises(
-            UserError, match=r"^model: served sends what you write to 127\.0\.0\.1, .*crisis_to_third_parties=true"
-        ):
+        with pytest.raises(UserError, match=r"^model: served sends what you write to 127\.0\.0\.1, .*add crisis_to"):
             converse(monkeypatch, ONE, model)
         assert not server.asked
         assert converse(monkeypatch, ONE, model, "crisis_to_third_parties=true") == 0

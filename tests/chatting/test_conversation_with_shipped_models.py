@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_the_command_over_a_pipe_gives_the_replies_that_writers_give(tmp_path: P
     assert replies[0]["ratings"] == {"rules": rated}
 
     printed = done.stdout.splitlines()
-    assert [line for line in printed if line.startswith("tiny_dpo> ")][0] == f"tiny_dpo> {expected[0]}"
+    assert next(line for line in printed if line.startswith("tiny_dpo> ")) == f"tiny_dpo> {expected[0]}"
     assert f"  reward tiny: {scores[0]:.3f}" in printed
     assert "no therapist" in done.stderr and "therapist" not in done.stdout.replace(expected[0], "").replace(
         expected[1], ""
@@ -113,7 +114,7 @@ def test_a_reply_can_be_stopped_and_watching_changes_nothing() -> None:
     asked = ask([{"role": "user", "content": ONE}])
     whole, seen = writer.submit(asked, 5).result(), list[str]()
     assert writer.stream(asked, 5, lambda text: not seen.append(text)) == whole
-    assert len(seen) == 12 and all(later.startswith(sooner) for sooner, later in zip(seen, seen[1:], strict=False))
+    assert len(seen) == 12 and all(later.startswith(sooner) for sooner, later in pairwise(seen))
     stopped = writer.stream(asked, 5, lambda text: len(text) < len(seen[4]))
     assert (stopped.outcome, stopped.completion_tokens) == ("cut", 5)
     assert whole.text.startswith(stopped.text.rstrip("\ufffd"))

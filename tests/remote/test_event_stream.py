@@ -4,7 +4,8 @@ import pytest
 
 from psychocounsel.remote.event_stream import events_of
 
-STREAM = ': hello\n\ndata: {"a": "ä"}\r\n\r\nevent: more\ndata: {"b":\ndata: 2}\n\ndata:[3]\n\ndata: [DONE]\n\ndata: 4\n\n'.encode()
+STREAM = ': hello\n\ndata: {"a": "ä"}\r\n\r\nevent: more\ndata: {"b":\ndata: 2}\n\ndata:[3]\n\n'.encode()
+STREAM += b"data: [DONE]\n\ndata: 4\n\n"
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
