@@ -143,6 +143,8 @@ def _run_here(config_name: str, work: Callable[[DictConfig], int]) -> int:
     def compose(composed: DictConfig) -> None:
         try:
             config = _checked(composed)
+            if configs.command_of(config) != config_name:
+                raise UserError(f"--config-name: names a configuration that is none of psychocounsel.{config_name}")
             refuse_unused([typed_unused(config, list(HydraConfig.get().overrides.task), load_choice)])
             checked.append(config)
         except (Exception, KeyboardInterrupt) as error:

@@ -36,7 +36,7 @@ def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
             return _unknown_choice(match.group(1), found)
         if match := re.search(r"primary config '([^']+)'", text):
             return (
-                f"--config-name {match.group(1)}: no such configuration; it is train, evaluate, audit, annotate or chat"
+                f"--config-name {match.group(1)}: no such configuration; it is train, evaluate, audit or annotate"
             )
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
