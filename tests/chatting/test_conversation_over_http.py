@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from psychocounsel import api
 from psychocounsel.errors import UserError
 from tests.support.chats import converse, rows, served, texts
 from tests.support.streaming import streaming
@@ -202,6 +203,15 @@ def test_endpoints_of_others_must_be_allowed_and_are_named(
     assert "no therapist" in notice and "local emergency number" in notice and "see words alone" in notice
     assert "served: what you write is sent to 127.0.0.1" in notice
     assert not re.search(r"\d{3}", notice.replace("127.0.0.1", "")), "no telephone number"
+
+
+def test_a_model_is_named_by_the_file_that_says_how_it_is_asked() -> None:
+    hosted = api.compose(["model.use=openai", "model.model=large", "crisis_to_third_parties=true"], name="chat")
+    assert [member.model for member in hosted.contestants.members] == ["large"]
+    assert "reward" not in hosted, "the shipped reward model is for shipped models"
+    shipped = api.compose([], name="chat")
+    assert [member.model for member in shipped.contestants.members] == ["builtin:tiny_dpo"]
+    assert shipped.reward.path == "builtin:tiny_reward"
 
 
 def test_a_reply_steers_no_terminal_and_thoughts_are_not_shown(

@@ -15,7 +15,7 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
 from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.targets import target_class
-from psychocounsel.settings.typed.chat_keys import is_chat
+from psychocounsel.settings.typed.chat_keys import chat_model, is_chat
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -89,7 +89,7 @@ def _has_models(composed: DictConfig) -> bool:
 
 def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """Each contestant with its key: the model, then its opponents."""
-    yield "model", composed.model
+    yield "model", chat_model(composed) if is_chat(composed) else composed.model
     against = composed.against
     listed = list(against) if OmegaConf.is_list(against) else [] if against is None else [against]
     for number, each in enumerate(listed):

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import PathsConfig, option
@@ -13,6 +13,7 @@ from psychocounsel.settings.typed.audit_keys import names_no_reward
 from psychocounsel.settings.typed.evaluate_keys import ReplyDrawing
 
 MAY_BE_NULL = ("reward", "annotator")
+_SHIPPED = "builtin:tiny_dpo"
 TRANSCRIPTS = (".jsonl", ".md")
 
 
@@ -31,6 +32,14 @@ class ChatConfig:
 def is_chat(config: DictConfig) -> bool:
     """Whether a configuration is that of a conversation."""
     return "transcript" in config
+
+
+def chat_model(composed: DictConfig) -> DictConfig:
+    """The section of who replies: the shipped model, if nothing is named."""
+    model: DictConfig = composed.model
+    return (
+        model if model.get("path") or model.get("use") else cast(DictConfig, OmegaConf.merge(model, {"path": _SHIPPED}))
+    )
 
 
 def chat_arguments(overrides: Sequence[str]) -> list[str]:
