@@ -14,7 +14,7 @@ from psychocounsel import __version__
 from psychocounsel.errors import USER_ERROR
 
 COMMANDS = [
-    *("train", "prepare", "annotate", "audit", "agreement", "review", "evaluate", "report", "launch", "jobs"),
+    *("train", "prepare", "annotate", "audit", "agreement", "review", "evaluate", "chat", "report", "launch", "jobs"),
     *("export", "cache", "serve"),
 ]
 

@@ -14,12 +14,15 @@ from psychocounsel.asking.language_model import (
     FILTERED,
     REFUSED,
     TEXT,
+    TOO_LONG,
     Answer,
     Answerer,
     Ask,
     LanguageModel,
+    Show,
 )
 from psychocounsel.asking.parties import is_own
+from psychocounsel.asking.streamed_chat import read_stream
 from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
@@ -104,6 +107,18 @@ class _Chats(Answerer):
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:
         return self._threads.submit(self._answer, ask, seed)
 
+    def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
+        """As Answerer says; asks once, for a stream of events. A server that sends none is shown when it has ended."""
+        payload = self._payload(ask, seed) | {"stream": True}
+        try:
+            return read_stream(self.client.events(_ROUTE, payload), show, self.key)
+        except Refused as error:
+            if _is_filtered(error):
+                return Answer(FILTERED)
+            if _is_long(error):
+                return Answer(TOO_LONG)
+            raise
+
     def check(self) -> None:
         """Ask every address for a few tokens."""
         hello = Ask("", ({"role": "user", "content": "Hello."},), 0, "check")
@@ -135,10 +150,9 @@ class _Chats(Answerer):
         Raises:
             UserError: if it says something of all.
         """
-        if _FILTER_WORDS.search(error.said) and error.status in (400, 403, 422):
+        if _is_filtered(error):
             return Answer(FILTERED)
-        is_long = error.status == 413 or (error.status in (400, 422) and _LENGTH_WORDS.search(error.said))
-        self._refusals += not is_long
+        self._refusals += not _is_long(error)
         if error.status in _OUR_FAULT or self._refusals >= _MANY:
             raise error
         return Answer(FAILED)
@@ -158,6 +172,14 @@ class _Chats(Answerer):
             payload["response_format"] = {"type": "json_schema", "json_schema": schema}
         payload |= settings.extra
         return {name: value for name, value in payload.items() if value is not None}
+
+
+def _is_filtered(error: Refused) -> bool:
+    return bool(_FILTER_WORDS.search(error.said)) and error.status in (400, 403, 422)
+
+
+def _is_long(error: Refused) -> bool:
+    return error.status == 413 or (error.status in (400, 422) and bool(_LENGTH_WORDS.search(error.said)))
 
 
 def read_completion(answer: Any, payload: Any) -> Answer:

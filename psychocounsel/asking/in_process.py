@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.batches import BatchAnswerer
-from psychocounsel.asking.language_model import CUT, FAILED, TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.language_model import CUT, FAILED, TEXT, TOO_LONG, Answer, Answerer, Ask, LanguageModel, Show
 from psychocounsel.asking.local_weights import content_of
-from psychocounsel.asking.thoughts import without_thoughts
+from psychocounsel.asking.thoughts import shown_so_far, without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -135,6 +136,11 @@ class _LocalAnswerer(BatchAnswerer):
                 answers[place] = Answer(outcome, said, self.settings.model, len(prompts[place]), count)
         return answers
 
+    def has_room(self, ask: Ask) -> bool:
+        """Whether `max_tokens`, or a quarter of what the model reads if that is less, are left for the answer."""
+        (prompt,) = self.chat.encode_prompts([self.chat.render([*ask.messages])])
+        return self.positions - len(prompt) >= min(self.settings.max_tokens, self.positions // 4)
+
     @abstractmethod
     def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
         """Text, number of tokens, and whether it ended by itself, of an answer to each prompt."""
@@ -160,10 +166,32 @@ class _Writing(_LocalAnswerer):
         self.rollout = HFRollout(policy, tokenizer, [self.chat.end_token()], settings.batch_size)
         drawn = settings.temperature, settings.max_tokens, self.positions
         self.sampling = Sampling(1, *drawn, seed=0, top_p=settings.top_p)
+        self._alone = threading.Lock()  # one thread at a time writes with the model
         super().__init__(settings)
 
+    def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
+        """As Answerer says, token by token: the answer that `submit` gives with this seed."""
+        from psychocounsel.data.group import Group
+
+        rendered = self.chat.render([*ask.messages])
+        (prompt,) = self.chat.encode_prompts([rendered])
+        if len(prompt) >= self.positions:
+            return Answer(TOO_LONG, model=self.settings.model)
+
+        def watch(ids: list[int]) -> bool:
+            text = self.rollout.tokenizer.decode(ids, skip_special_tokens=True)
+            return show(shown_so_far(text.rstrip("\ufffd"), rendered.text))  # the last character may be half there
+
+        with self._alone:
+            (group,) = self.rollout.generate([Group("", prompt)], self.sampling, [seed], watch)
+        reply = group.completions[0]
+        said = without_thoughts(reply.text, rendered.text)
+        outcome = TEXT if reply.finish_reason == "stop" else CUT
+        return Answer(outcome, said, self.settings.model, len(prompt), len(reply.ids))
+
     def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
-        made = self.rollout.generate(groups, self.sampling, seeds)
+        with self._alone:
+            made = self.rollout.generate(groups, self.sampling, seeds)
         replies = [group.completions[0] for group in made]
         return [(reply.text, len(reply.ids), reply.finish_reason == "stop") for reply in replies]
 

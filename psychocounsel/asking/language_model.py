@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,8 @@ UNPARSABLE = "unparsable"  # an Outcome's, after all attempts; an Answer never h
 TOO_LONG = "too_long"  # what is asked does not fit the model: no other attempt would change that
 EMPTY, WITHHELD = "empty", "withheld"  # of rows: a reply without a word; a speech that a model is not to see
 OTHER_LANGUAGE = "other_language"  # likewise: a speech in a language that a model does not speak
+
+Show = Callable[[str], bool]  # gets an answer's text as far as it is written; returns whether to go on
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,24 @@ class Answerer(Contract):
 
         The future raises UserError for what no other Ask would change: a wrong key, or no server left.
         """
+
+    def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
+        """The answer to `ask`, of which `show` gets the text while it is written. Waits for it; from any thread.
+
+        An answer that `show` ends is `cut`, and holds what was written. What does not fit the model is `too_long`. Default:
+        `show` gets the whole answer once.
+
+        Raises:
+            UserError: if there is no answer, saying why.
+        """
+        answer = self.submit(ask, seed).result()
+        if answer.text:
+            show(answer.text)
+        return answer
+
+    def has_room(self, ask: Ask) -> bool:
+        """Whether the model reads all of `ask`, with room for an answer. Default: yes, for nothing else is known here."""
+        return True
 
     def check(self) -> None:
         """Learn, before anything is paid for, whether the model answers. Default: nothing to learn.

@@ -19,3 +19,8 @@ def without_thoughts(text: str, prompt: str = "") -> str:
     if closed := _CLOSED.search(text):
         return text[closed.end() :]
     return "" if _OPENED.match(text) or _OPENED_LAST.search(prompt) else text
+
+
+def shown_so_far(text: str, prompt: str = "") -> str:
+    """As `without_thoughts`, of a text that is still being written; empty while it may become the opening tag."""
+    return "" if "<thinking>".startswith(text.strip().lower()) else without_thoughts(text, prompt)

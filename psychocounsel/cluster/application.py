@@ -35,6 +35,7 @@ from psychocounsel.settings.sections.contestant_groups import resolve_contestant
 from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, evaluate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
+from psychocounsel.settings.typed.chat_keys import MAY_BE_NULL, chat_arguments, resolve_chat_reward
 from psychocounsel.settings.typed.early_stop import imported
 from psychocounsel.settings.typed.help_page import asks_for_help, help_page
 from psychocounsel.settings.typed.overrides import check_overrides, parted
@@ -57,13 +58,22 @@ def main(
 
     `ended` is called with the jobs when `act` has returned.
     """
+    _exit_with(config_name, lambda: _run(module, config_name, act, ended))
+
+
+def main_here(config_name: str, work: Callable[[DictConfig], int]) -> None:
+    """Run a Hydra application without jobs: `work` gets its checked configuration, in this process, and gives its exit code."""
+    _exit_with(config_name, lambda: _run_here(config_name, work))
+
+
+def _exit_with(config_name: str, run: Callable[[], int]) -> None:
     let_nobody_else_write()
     imported()
     wants_traceback = os.environ.pop("HYDRA_FULL_ERROR", None) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
     given = sys.argv[1:]
     try:
-        sys.exit(_run(module, config_name, act, ended))
+        sys.exit(run())
     except KeyboardInterrupt:
         print("stopped before anything had begun", file=sys.stderr)
         sys.exit(CONTINUE_LATER)
@@ -86,9 +96,7 @@ def _config_name(arguments: Sequence[str]) -> str | None:
 
 
 def _run(module: str, config_name: str, act: Act, ended: Ended) -> int:
-    if asks_for_help(sys.argv[1:]):
-        folders = [*map(Path, _config_dirs(sys.argv[1:])), shipped("conf")]
-        print(help_page(_config_name(sys.argv[1:]) or config_name, folders))
+    if _helped(config_name):
         return DONE
     rows = _read_arguments(config_name)
     take_mode_from(sys.argv[1:])
@@ -122,6 +130,41 @@ def _run(module: str, config_name: str, act: Act, ended: Ended) -> int:
     return max(exit_codes, default=DONE)
 
 
+def _run_here(config_name: str, work: Callable[[DictConfig], int]) -> int:
+    if _helped(config_name):
+        return DONE
+    if sweeps := [text for text in sys.argv[1:] if text in ("-m", "--multirun") or text.startswith("sweep=")]:
+        raise UserError(f"{sweeps[0]}: {config_name} works on one configuration; leave it out")
+    _read_arguments(config_name)
+    checked: list[DictConfig] = []
+    failures: list[BaseException] = []
+
+    @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=config_name)
+    def compose(composed: DictConfig) -> None:
+        try:
+            config = _checked(composed)
+            if configs.command_of(config) != config_name:
+                raise UserError(f"--config-name: names a configuration that is none of psychocounsel.{config_name}")
+            refuse_unused([typed_unused(config, list(HydraConfig.get().overrides.task), load_choice)])
+            checked.append(config)
+        except (Exception, KeyboardInterrupt) as error:
+            failures.append(error)
+
+    compose()
+    if failures:
+        raise failures[0]
+    return max(map(work, checked), default=DONE)  # none: Hydra has shown the configuration
+
+
+def _helped(config_name: str) -> bool:
+    """Print the page of help, if it is asked for."""
+    if not asks_for_help(sys.argv[1:]):
+        return False
+    folders = [*map(Path, _config_dirs(sys.argv[1:])), shipped("conf")]
+    print(help_page(_config_name(sys.argv[1:]) or config_name, folders))
+    return True
+
+
 def _read_arguments(config_name: str) -> list[list[str]]:
     """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep.
 
@@ -140,7 +183,9 @@ def _read_arguments(config_name: str) -> list[list[str]]:
     arguments, rows = take_sweep([*options, *overrides], folders)
     options, overrides = parted(arguments)  # a named sweep adds -m
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
-    check_overrides(overrides, sorted(groups))
+    is_chat = config_name == "chat"
+    check_overrides(overrides, sorted(groups), MAY_BE_NULL if is_chat else ())
+    overrides = chat_arguments(overrides) if is_chat else overrides
     sys.argv[1:] = [*options, *map(configs.quote_choice, overrides)]
     return [[configs.quote_choice(override) for override in row] for row in rows]
 
@@ -153,17 +198,21 @@ def compose_job(
     Raises:
         UserError: if the configuration cannot work, or its run directory belongs to another one.
     """
-    with open_dict(composed):
-        composed.code_path = _code_path(sys.argv[1:])
-        configs.resolve_mix(composed, load_data_preset)
-        resolve_against(composed, load_data_preset)
-    resolve_entries(composed)
-    checked = configs.check(composed)
+    checked = _checked(composed)
     if checked.sweep_dir and place is None:
         raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")
     job = make_job(module, checked, list(overrides), index, place)
     job.unused = typed_unused(checked, job.overrides, load_choice)
     return job
+
+
+def _checked(composed: DictConfig) -> DictConfig:
+    with open_dict(composed):
+        composed.code_path = _code_path(sys.argv[1:])
+        configs.resolve_mix(composed, load_data_preset)
+        resolve_against(composed, load_data_preset)
+    resolve_entries(composed)
+    return configs.check(composed)
 
 
 def load_choice(group: str, name: str) -> DictConfig:
@@ -207,6 +256,7 @@ def resolve_entries(composed: DictConfig, preset: Preset = load_preset) -> None:
     """
     resolve_rewards(composed, preset)
     resolve_contestants(composed, preset)
+    resolve_chat_reward(composed, preset)
     resolve_models(composed, preset)
     resolve_reward_judges(composed, preset)
 

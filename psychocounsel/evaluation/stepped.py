@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +16,7 @@ from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.sources import source_of
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.base import Evaluation
+from psychocounsel.evaluation.contestants.settings import in_the_users_words
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.rundir.summary import FINISHED
@@ -61,7 +60,7 @@ class SteppedEvaluation(Evaluation):
         context = StepContext(run.config, directory(run.config), run.say, showing.bar, share)
 
         def do() -> dict[str, Any]:
-            with _in_the_users_words(run.config):
+            with in_the_users_words(build(run.config, "contestants").settings):
                 figures = run_steps(self.course, context, showing.begin)
             for path in context.files.shards.glob("*/*.parquet"):
                 path.unlink()  # the tables of the whole have the same texts
@@ -115,21 +114,6 @@ class SteppedEvaluation(Evaluation):
             return ["nothing is due: every step is done"]
         with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
             return self.to_ask(StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due)
-
-
-@contextmanager
-def _in_the_users_words(config: DictConfig) -> Iterator[None]:
-    """Let errors name the keys that were typed: `model` and `against`, which became `contestants`."""
-    try:
-        yield
-    except UserError as error:
-        mine = config.contestants.settings.count(config.contestants.settings[0])
-
-        def typed(match: re.Match[str]) -> str:
-            return "model" if match[1] is None or int(match[1]) < mine else "against"
-
-        said = re.sub(r"contestants\.(?:members\[(\d+)\](?:\.model)?|model(?==))", typed, str(error))
-        raise type(error)(said) from error
 
 
 def directory(config: DictConfig) -> EvaluationDir:

@@ -56,8 +56,20 @@ class Wire:
         with deadline.within(seconds):
             options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
             with self._client(url).stream("POST", url, **options) as response:
-                content = _read(response)
+                content = b"".join(_pieces(response))
         return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+    @contextlib.contextmanager
+    def streaming(self, url: str, body: bytes) -> Iterator[tuple[httpx.Response, Iterator[bytes]]]:
+        """The head of an answer and its bytes as they come; the connection ends with the block.
+
+        `seconds` is the longest silence of the server, whatever `from_last_byte` says.
+
+        Raises:
+            as `post`, also while the bytes are read.
+        """
+        with self._new_client(url) as client, client.stream("POST", url, content=body) as response:
+            yield response, _pieces(response)
 
     def close(self) -> None:
         for client in self._all:
@@ -65,19 +77,23 @@ class Wire:
 
     def _client(self, url: str) -> httpx.Client:
         """This thread's client for the way to `url`; httpx does not look for proxies by itself."""
-        variable, proxy = (None if self._direct else proxy_of(url)) or ("", None)
-        clients: dict[str | None, httpx.Client] = self._mine.__dict__.setdefault("clients", {})
+        proxy = None if self._direct else proxy_of(url)
+        clients: dict[tuple[str, str] | None, httpx.Client] = self._mine.__dict__.setdefault("clients", {})
         if proxy not in clients:
-            common: dict[str, Any] = {"headers": self._headers, "timeout": self._timeout, "verify": self._tls}
-            try:
-                clients[proxy] = httpx.Client(**common, proxy=proxy, trust_env=False)
-            except (ImportError, ValueError, httpx.InvalidURL) as error:
-                raise UserError(
-                    f"{variable}: is no proxy that can be used; give http://HOST:PORT, or except the server by NO_PROXY"
-                ) from error
+            clients[proxy] = self._new_client(url)
             with self._lock:
                 self._all.append(clients[proxy])
         return clients[proxy]
+
+    def _new_client(self, url: str) -> httpx.Client:
+        variable, proxy = (None if self._direct else proxy_of(url)) or ("", None)
+        common: dict[str, Any] = {"headers": self._headers, "timeout": self._timeout, "verify": self._tls}
+        try:
+            return httpx.Client(**common, proxy=proxy, trust_env=False)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise UserError(
+                f"{variable}: is no proxy that can be used; give http://HOST:PORT, or except the server by NO_PROXY"
+            ) from error
 
     def _streams(self) -> "weakref.WeakSet[Any]":
         """The connections of this thread."""
@@ -87,15 +103,15 @@ class Wire:
         return streams
 
 
-def _read(response: httpx.Response) -> bytes:
+def _pieces(response: httpx.Response) -> Iterator[bytes]:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise TooLong("answers with compressed data, which nobody asked for")
-    content = bytearray()
+    size = 0
     for piece in response.iter_raw():
-        content += piece
-        if len(content) > LONGEST_ANSWER:
+        size += len(piece)
+        if size > LONGEST_ANSWER:
             raise TooLong(f"answers with more than {LONGEST_ANSWER >> 20} MiB, the most that is read")
-    return bytes(content)
+        yield piece
 
 
 class _Deadline:

@@ -127,6 +127,21 @@ class Client:
             pause = min(2 * pause, _LONGEST_PAUSE)
         raise CancelledError
 
+    def events(self, route: str, payload: Any) -> Iterator[Any]:
+        """The parsed events of one streamed answer, as they come; from any thread, asked once. Closing it ends the request.
+
+        Raises:
+            Refused: for an HTTP status that a retry would not change, as 401.
+            Unanswered: if there is no answer, or it breaks off.
+        """
+        address = self._addresses.take()
+        try:
+            yield from self._exchange.events(address + route, Request(route, payload))
+        except Passing as error:
+            raise Unanswered(f"{self.key}: {address}{route}: {error}") from error
+        finally:
+            self._addresses.give_back(address)
+
     def check(self, route: str, payload: Any, read: Read[Any], retries: int = _FEW_RETRIES) -> None:
         """Ask every address once, to learn before work starts that they answer.
 

@@ -1,8 +1,10 @@
 """One exchange with a server: a JSON request, and its answer, or which kind of failure it was."""
 
+import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import httpx
 from psychocounsel.errors import UserError
 from psychocounsel.remote import reasons
 from psychocounsel.remote.bounded import TooLong, Wire
+from psychocounsel.remote.event_stream import events_of, is_event_stream
 
 _CONNECT_SECONDS = 10.0
 
@@ -73,20 +76,46 @@ class Exchange:
             UserError: if it is too long, or the budget is spent.
         """
         self._count()
-        body = json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
+        with self._failures(url):
+            response = self._wire.post(url, _body(request))
+        return self._parsed(url, request, response)
+
+    def events(self, url: str, request: Request) -> Iterator[Any]:
+        """The parsed events of an answer, each as soon as it has come; an answer that is no stream of events is a single one.
+
+        Raises:
+            as `send`, also while events are read.
+        """
+        self._count()
+        with self._failures(url), self._wire.streaming(url, _body(request)) as (head, pieces):
+            if head.is_success and is_event_stream(head):
+                try:
+                    yield from events_of(pieces)
+                except (ValueError, RecursionError) as error:
+                    raise self._no_json(url) from error
+                return
+            whole = httpx.Response(head.status_code, headers=head.headers, content=b"".join(pieces))
+        yield self._parsed(url, request, whole)
+
+    @contextlib.contextmanager
+    def _failures(self, url: str) -> Iterator[None]:
+        """What httpx and Wire raise becomes what `send` says."""
         try:
-            response = self._wire.post(url, body)
+            yield
         except httpx.RequestError as error:
             raise Passing(reasons.of_error(error, self.timeout_seconds)) from error
         except TooLong as error:
             raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
+
+    def _no_json(self, url: str) -> NotJson:
+        return NotJson(f"{self.key}: {url} answers with something other than JSON: is it the right server?")
+
+    def _parsed(self, url: str, request: Request, response: httpx.Response) -> Any:
         if response.is_success:
             try:
                 return response.json()
             except (ValueError, RecursionError) as error:
-                raise NotJson(
-                    f"{self.key}: {url} answers with something other than JSON: is it the right server?"
-                ) from error
+                raise self._no_json(url) from error
         status, reason = response.status_code, reasons.of_status(response, request.payload, self._secret)
         if status in (408, 429) or status >= 500:
             raise Passing(reason, reasons.retry_after(response), status == 429)
@@ -103,6 +132,10 @@ class Exchange:
                     f"{self.key}.budget={self.budget}: so many requests have been sent; give a larger one to go on"
                 )
             self.sent += 1
+
+
+def _body(request: Request) -> bytes:
+    return json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
 
 
 def _secret(key: str, variable: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Union
 
@@ -70,10 +70,17 @@ class HFRollout(Rollout):
     def sync(self, version: int) -> None:
         self.version = version
 
-    def generate(self, groups: Sequence[Group], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[Group]:
+    def generate(
+        self,
+        groups: Sequence[Group],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        watch: Callable[[list[int]], bool] | None = None,
+    ) -> list[Group]:
         """As Rollout says; random numbers come from `sampling.seed` alone.
 
         With `seeds`, one for each group and `sampling.n` 1, those of a reply come from its own, whatever else is written.
+        `watch`, for one group and one reply, gets the reply's tokens after each of them, and says whether to go on.
         """
         import torch
 
@@ -92,7 +99,7 @@ class HFRollout(Rollout):
             while self._anyone(bool(batches)):
                 members = batches.pop(0) if batches else []
                 own = [torch.Generator(device).manual_seed(seeds[index]) for index in members] if seeds else generator
-                made = self._batch([groups[index] for index in members], sampling, own)
+                made = self._batch([groups[index] for index in members], sampling, own, watch)
                 found |= zip(members, made, strict=True)
         self.policy.train(training)
         return [replace(group, completions=found[index]) for index, group in enumerate(groups)]
@@ -101,7 +108,13 @@ class HFRollout(Rollout):
         """Whether there is work here or, where the passes are made together, on any rank."""
         return here if self.together is None else self.together.any(here)
 
-    def _batch(self, groups: Sequence[Group], sampling: Sampling, generator: _Random) -> list[list[Completion]]:
+    def _batch(
+        self,
+        groups: Sequence[Group],
+        sampling: Sampling,
+        generator: _Random,
+        watch: Callable[[list[int]], bool] | None,
+    ) -> list[list[Completion]]:
         lm = self.policy.lm
         rows = _Rows(groups, sampling, lm, self.stop) if groups else None
         if rows is None:
@@ -114,6 +127,8 @@ class HFRollout(Rollout):
                     else generator
                 )
                 rows.write(*_draw(rows.logits, sampling, own))
+                if watch is not None and not watch(rows.ids[0]):
+                    break
             if self._anyone(rows is not None and rows.alive):
                 rows.look() if rows is not None and rows.alive else _keep_step(lm)
         replies = rows.replies() if rows is not None else []

@@ -51,12 +51,13 @@ from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
+from psychocounsel.settings.typed.chat_keys import ChatConfig, check_chat, is_chat
 from psychocounsel.settings.typed.evaluate_keys import leave_out_sections, make_files_absolute
 from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.settings.typed.resolvers import register_resolvers
 from psychocounsel.storage.files import shipped
 
-_SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig}
+_SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig, "chat": ChatConfig}
 _TARGETS = ("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", "personas", *MODEL_GROUPS)
 
 register_resolvers()
@@ -77,9 +78,11 @@ def _compositions(name: str) -> Compositions:
 
 
 def command_of(config: DictConfig) -> str:
-    """The command that a configuration is for: train, evaluate, audit or annotate."""
+    """The command that a configuration is for: train, evaluate, audit, annotate or chat."""
     if "speeches" in config:
         return "annotate"
+    if is_chat(config):
+        return "chat"
     return "train" if "algo" in config else "audit" if "audit" in config else "evaluate"
 
 
@@ -97,7 +100,7 @@ def check(composed: DictConfig) -> DictConfig:
     if "algo" in plain:
         refuse_renamed(plain, target_class)
         _leave_out_unused(plain)
-    if "audit" in plain:
+    if "audit" in plain or is_chat(plain):
         leave_out_reward(plain)
     if "evaluation" in plain:
         leave_out_sections(plain, target_class(plain, "evaluation"))
@@ -106,20 +109,29 @@ def check(composed: DictConfig) -> DictConfig:
     check_rewards(config)
     for key in SINGLE_LINES:
         refuse_control_characters(config.get(key), key)
+    check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
+    if is_chat(config):
+        check_reward_paths(config)
+        check_chat(config)
+    else:
+        _check_jobs(config)
+    make_paths_absolute(config)
+    if "evaluation" in config:
+        make_files_absolute(config)
+    if "data" in config or is_chat(config):
+        _name_by_path(config)
+    return config
+
+
+def _check_jobs(config: DictConfig) -> None:
+    """What commands have that make jobs: a cluster, and data or speeches."""
     cluster = build(config, "cluster")
     cluster.check()
-    check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
     if "speeches" in config:
         check_annotate(config)
     else:
         _check_what_reads_pairs(config, cluster)
     check_confidential(config)
-    make_paths_absolute(config)
-    if "evaluation" in config:
-        make_files_absolute(config)
-    if "data" in config:
-        _name_by_path(config)
-    return config
 
 
 def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:

@@ -82,6 +82,21 @@ def write_atomically(
         fsync_directory(path.parent)
 
 
+def write_new(path: Path, content: str, mode: int) -> None:
+    """Write a text to `path` as `write_atomically` does, but never over a file that is there.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    mine = temporary_name(path)
+    write_atomically(mine, content, mode=mode)
+    try:
+        os.link(mine, path)
+    finally:
+        mine.unlink()
+    fsync_directory(path.parent)
+
+
 def json_text(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 

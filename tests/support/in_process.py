@@ -54,6 +54,8 @@ def run_here(line: str) -> Answer:
 
     try:
         with redirect_stdout(out), redirect_stderr(err):
+            if command == "chat":
+                application.main_here("chat", lambda config: 0)
             if command in _COMPOSED:
                 application.main(f"psychocounsel.{command}", _COMPOSED[command], check)
             module = importlib.import_module(f"psychocounsel.{command}")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.several_models import SeveralModels
+from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
+
+# Where a contestant stands: the only one, or one of the members.
+_KEYS = re.compile(r"\bcontestants(?:\.members\[(\d+)\](?:\.model)?|\.model(?==)|(?=[.:]))")
 
 
 @dataclass(frozen=True)
@@ -40,3 +47,17 @@ class Contestants(SeveralModels):
         for setting, model in zip(self.settings, self.models(), strict=True):
             found.append(Contestant(setting, sum(each.setting == setting for each in found), model))
         return found
+
+
+@contextmanager
+def in_the_users_words(settings: Sequence[str]) -> Iterator[None]:
+    """Let errors name the keys that were typed: `model` and `against`, which became `contestants` with these `settings`."""
+    try:
+        yield
+    except UserError as error:
+
+        def typed(match: re.Match[str]) -> str:
+            return "model" if match[1] is None or int(match[1]) < settings.count(settings[0]) else "against"
+
+        error.args = (_KEYS.sub(typed, str(error)),)
+        raise

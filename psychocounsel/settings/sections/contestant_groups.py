@@ -15,6 +15,7 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
 from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.targets import target_class
+from psychocounsel.settings.typed.chat_keys import chat_model, is_chat
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -31,9 +32,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
     Raises:
         UserError: for an entry of another form, and two of one name.
     """
-    if "evaluation" not in composed or "contestants" in composed:
-        return
-    if "contestants" not in target_class(composed, "evaluation").sections:
+    if "contestants" in composed or not _has_models(composed):
         return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
     members, settings, names = list[DictConfig](), list[str](), list[str]()
@@ -81,9 +80,16 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
             section.reward = OmegaConf.merge(base, own)
 
 
+def _has_models(composed: DictConfig) -> bool:
+    """Whether models reply: in a conversation, and in some evaluations."""
+    if "evaluation" in composed:
+        return "contestants" in target_class(composed, "evaluation").sections
+    return is_chat(composed)
+
+
 def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """Each contestant with its key: the model, then its opponents."""
-    yield "model", composed.model
+    yield "model", chat_model(composed) if is_chat(composed) else composed.model
     against = composed.against
     listed = list(against) if OmegaConf.is_list(against) else [] if against is None else [against]
     for number, each in enumerate(listed):
@@ -103,6 +109,8 @@ def _member(
     if path is not None and not isinstance(path, str):
         raise UserError(f"{key}={path}: is no path; give {_FORMS}")
     if path is not None and path.lower().endswith(_TABLES):
+        if is_chat(composed):
+            raise UserError(f"{key}={path}: a file of replies answers nobody; give a model")
         return _reply_file(key, path)
     base = preset("writers", str(use) if use else _usual(path))
     if "members" in base:

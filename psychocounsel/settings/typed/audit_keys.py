@@ -39,11 +39,16 @@ class AuditConfig(PairsConfig):
 
 
 def leave_out_reward(plain: DictConfig) -> None:
-    """Drop the reward group of an audit that names no reward model."""
-    reward = plain.get("reward")
-    if isinstance(reward, DictConfig) and reward.get("name") == "local" and OmegaConf.is_missing(reward, "path"):
+    """Drop the reward group of a command that can do without, if it names no reward model."""
+    if names_no_reward(plain):
         with open_dict(plain):
             plain.pop("reward")
+
+
+def names_no_reward(plain: DictConfig) -> bool:
+    """Whether the reward group is as its file has it, without the path of a reward model."""
+    reward = plain.get("reward")
+    return isinstance(reward, DictConfig) and reward.get("name") == "local" and OmegaConf.is_missing(reward, "path")
 
 
 def check_against(config: DictConfig) -> None:

@@ -22,15 +22,21 @@ class EvaluateConfig(PairsConfig):
 
 
 @dataclass
-class ContestReplies:
-    """How every contestant replies: the same for all."""
+class ReplyDrawing:
+    """How models that reply are asked, and their replies drawn: the same for all."""
 
-    samples: int = option(1, at_least=1, at_most=100)
     temperature: float = option(0.7, at_least=0)
     top_p: float = option(1.0, above=0, at_most=1)
     max_tokens: int = option(512, at_least=1)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
     system_prompt: str | None = "builtin:counsellor"
+
+
+@dataclass
+class ContestReplies(ReplyDrawing):
+    """How every contestant replies to each speech."""
+
+    samples: int = option(1, at_least=1, at_most=100)
     length_limits: list[int | None] = option([None])
 
 

@@ -57,8 +57,8 @@ def _checked(option: str, value: str) -> str:
     return value
 
 
-def check_overrides(overrides: Sequence[str], groups: Sequence[str]) -> None:
-    """Refuse overrides that Hydra would misread. `groups` are the names of the config groups.
+def check_overrides(overrides: Sequence[str], groups: Sequence[str], may_be_null: Sequence[str] = ()) -> None:
+    """Refuse overrides that Hydra would misread. `groups` are the config groups, of which `may_be_null` can be left out.
 
     Raises:
         UserError: saying what to type instead.
@@ -67,12 +67,12 @@ def check_overrides(overrides: Sequence[str], groups: Sequence[str]) -> None:
     parser = OverridesParser.create()
     for text in overrides:
         try:
-            _check(text, parser.parse_overrides([text])[0], groups)
+            _check(text, parser.parse_overrides([text])[0], groups, (*_MAY_BE_NULL, *may_be_null))
         except RecursionError as error:
             raise UserError(f"{text[:40]}...: is nested too deep") from error
 
 
-def _check(text: str, override: Override, groups: Sequence[str]) -> None:
+def _check(text: str, override: Override, groups: Sequence[str], may_be_null: Sequence[str]) -> None:
     key, value = override.key_or_group, override.value()
     if not key:
         raise UserError(f"{text}: has no key; it is written KEY=VALUE")
@@ -87,7 +87,7 @@ def _check(text: str, override: Override, groups: Sequence[str]) -> None:
     if isinstance(value, list):
         sweep = ",".join(map(str, value))
         raise UserError(f"{text}: is one choice; several are a sweep, -m {key}={sweep}")
-    if value is None and key not in _MAY_BE_NULL:
+    if value is None and key not in may_be_null:
         raise UserError(f"{text}: something has to be chosen; `--help` lists the choices of {key}")
     if isinstance(value, int | float) and key != "zero":
         raise UserError(f"{text}: no such choice; `--help` lists those of {key}")

@@ -15,6 +15,7 @@ from psychocounsel.settings.reward_sections import ranker_models, reward_section
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
 from psychocounsel.settings.targets import build
+from psychocounsel.settings.typed.chat_keys import is_chat
 from psychocounsel.settings.typed.evaluate_keys import idle_sections
 
 _NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
@@ -80,6 +81,9 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Every option, or whole section, that is idle, with the reason."""
+    if is_chat(config):
+        yield from _of_chat(config)
+        return
     cluster = build(config, "cluster")
     yield from _within("cluster", cluster.unused())
     if "speeches" in config:
@@ -107,9 +111,7 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield from _of_model(config)
     if "audit" in config and "reward" not in config:
         yield "reward", "no reward model is named: add reward.path=FOLDER_OR_HUB_ID"
-    for key, section in reward_sections(config):
-        if "revision" in section and not _is_on_hub(section.path):
-            yield f"{key}.revision", f"{key}.path is no repository of the hub"
+    yield from _of_rewards(config)
     if "counterfactuals" in config:
         yield from _within("counterfactuals", idle_counterfactuals(config))
     yield from _of_data(config)
@@ -129,18 +131,42 @@ def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "clean_in_shards_above_mb", "shards=1 shares nothing out"
 
 
+def _of_chat(config: DictConfig) -> Iterator[tuple[str, str]]:
+    models = [model for group in MODEL_GROUPS if group in config for model in build(config, group).models()]
+    scored_elsewhere = "reward" in config and bool(build(config, "reward").receivers("reward"))
+    if not scored_elsewhere and not any(model.is_third_party() for model in models):
+        yield "crisis_to_third_parties", "no model belongs to others"
+    yield from _of_groups(config)
+    if "annotator" not in config:
+        yield "rubric", "there is no annotator that would rate by it: add annotator=NAME"
+    elif not any(model.reads_prompts for model in build(config, "annotator").models()):
+        yield "rubric", "annotator=rules reads no prompt"
+    yield from _of_rewards(config)
+
+
 def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Of the language models that are asked."""
-    groups = [group for group in MODEL_GROUPS if group in config]
-    for group in groups:
-        yield from _within(group, build(config, group).unused())
-    models = [model for group in groups for model in build(config, group).models()]
+    yield from _of_groups(config)
+    models = [model for group in MODEL_GROUPS if group in config for model in build(config, group).models()]
     if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
         yield "crisis_to_third_parties", "no model belongs to others"
     if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
         yield "budget.cost", _NO_PRICE
     if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
         yield "shards", "cluster=slurm alone shares the work out"
+
+
+def _of_groups(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Options of language models that their other settings make idle."""
+    for group in MODEL_GROUPS:
+        if group in config:
+            yield from _within(group, build(config, group).unused())
+
+
+def _of_rewards(config: DictConfig) -> Iterator[tuple[str, str]]:
+    for key, section in reward_sections(config):
+        if "revision" in section and not _is_on_hub(section.path):
+            yield f"{key}.revision", f"{key}.path is no repository of the hub"
 
 
 def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,115 @@
+"""Opens what remarks on replies, a reward model and annotators, and asks them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.annotation.scores.rating_asks import RatingCall, RatingPlan
+from psychocounsel.annotation.scores.rating_prompts import RatingPrompt, rating_prompt
+from psychocounsel.annotation.scores.verdicts import Reader
+from psychocounsel.asking.answers import Outcome, outcome_of
+from psychocounsel.asking.language_model import Answer, Answerer, LanguageModel, keys_of, open_model
+from psychocounsel.chatting.remarks import Ratings, Remarks, check_findings
+from psychocounsel.data.rows import Message
+from psychocounsel.settings.targets import build
+
+if TYPE_CHECKING:
+    from psychocounsel.reward.base import Scorer
+
+Stopped = Callable[[], bool]
+_ATTEMPTS = 3  # of an annotator whose answer cannot be read
+_LOOK = 0.1  # seconds between looks for a stop
+
+
+class ReplyRaters:
+    """What the settings name beside the models: nothing, a reward model, annotators."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.scorer = _scorer(config)
+        self.reward = str(config.reward.name) if "reward" in config else ""
+        self.annotators = list[_Annotator]()
+        if "annotator" in config:
+            models = build(config, "annotator").models()
+            prompt = rating_prompt(config.rubric, joint=False, examples=False)
+            for key, model in zip(keys_of(models, "annotator"), models, strict=True):
+                self.annotators.append(_Annotator(model, open_model(model, key), prompt))
+        for annotator in self.annotators:
+            annotator.answerer.check()
+
+    def remarks(self, history: Sequence[Message], message: str, reply: str, stopped: Stopped) -> Remarks:
+        """Remarks on `reply` to `message` after `history`; of a reply that was `stopped`, those of the checks alone.
+
+        Raises:
+            UserError: if a server of the reward model or of an annotator does not answer.
+        """
+        checks, reward, ratings = check_findings(message, reply), dict[str, float](), dict[str, Ratings | None]()
+        asked: list[Message] = [*history, {"role": "user", "content": message}]
+        if self.scorer is not None and not stopped():
+            from psychocounsel.reward.encoding import score_what_fits
+
+            conversation = [*asked, {"role": "assistant", "content": reply}]
+            reward[self.reward] = float(score_what_fits(self.scorer, [conversation])[0])
+        for annotator in self.annotators:
+            if not stopped():
+                ratings[annotator.model.name] = annotator.rate(asked, reply, stopped)
+        return Remarks(reward, ratings, checks)
+
+    def close(self) -> None:
+        for annotator in self.annotators:
+            annotator.answerer.close()
+
+
+class _Annotator:
+    def __init__(self, model: LanguageModel, answerer: Answerer, prompt: RatingPrompt) -> None:
+        self.model, self.answerer, self.prompt = model, answerer, prompt
+        self.plan = RatingPlan([model], prompt, 1, 0.0, 0, crisis_to_third_parties=True)
+        self.read = Reader(joint=False)
+
+    def rate(self, asked: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
+        """Ratings of a reply by principle; None if there are none, because the annotator refuses or the user stops."""
+        turns = [each["content"] if len(asked) == 1 else f"{each['role']}: {each['content']}" for each in asked]
+        client = "\n\n".join(turns)
+        speech, identity = (
+            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in (client, reply)
+        )
+        row: dict[str, Any] = {"speech": speech, "text": client}
+        ask = self.plan.ask(RatingCall(self.model, row, [(identity, reply)], 0, 0))
+        for attempt in range(_ATTEMPTS):
+            answer = _waited(self.answerer.submit(ask, ask.seed + attempt), stopped)
+            if answer is None:
+                return None
+            outcome: Outcome[Any] | None = outcome_of(ask, answer, self.read, attempt, _ATTEMPTS - 1)
+            if outcome is not None:
+                return {name: each.rating for name, each in outcome.value[0].items()} if outcome.value else None
+        raise AssertionError("the last attempt has an outcome")
+
+
+def _waited(future: Future[Answer], stopped: Stopped) -> Answer | None:
+    while not stopped():
+        try:
+            return future.result(timeout=_LOOK)
+        except NotYet:
+            if future.done():  # its own time-out
+                raise
+    future.cancel()
+    return None
+
+
+def _scorer(config: DictConfig) -> Scorer | None:
+    if "reward" not in config:
+        return None
+    import torch
+
+    from psychocounsel.model.cpu import prepare_process
+    from psychocounsel.reward.base import open_scorer
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        prepare_process()
+    return open_scorer(build(config, "reward"), device)

@@ -1,0 +1,136 @@
+"""What a user sees: replies while they are written, side by side on a wide terminal, and the remarks below them."""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+_NARROWEST = 36  # columns of a reply that stands beside another one
+_FRAME = 4  # lines of a terminal that are no reply's
+
+
+class Screen:
+    """Prints lines to `console`. Text is shown as it is: neither markup nor highlighting, and long lines stay whole."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @classmethod
+    def opened(cls) -> Screen:
+        return cls(Console(highlight=False, markup=False, emoji=False))
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print a line."""
+        self.console.print(Text(text), style=style, soft_wrap=True)
+
+    def replies(self, names: Sequence[str]) -> Replies:
+        """Where the replies of these models will appear."""
+        side_by_side = self.console.is_terminal and 1 < len(names) <= self.console.width // _NARROWEST
+        return _SideBySide(self, names) if side_by_side else _InTurn(self, names)
+
+
+class Replies:
+    """Shows replies while they are written, as a context. `index` is a model's place among the names."""
+
+    def __init__(self, screen: Screen, names: Sequence[str]) -> None:
+        self.screen, self.names = screen, names
+        self.texts, self.ends = [""] * len(names), list[list[str] | None]([None] * len(names))
+
+    def show(self, index: int, text: str) -> None:
+        """Show a reply so far."""
+        self.texts[index] = text
+        self.update()
+
+    def end(self, index: int, text: str, remarks: Sequence[str]) -> None:
+        """Show the whole of a reply, and the remarks on it."""
+        self.texts[index], self.ends[index] = text, list(remarks)
+        self.update()
+
+    @abstractmethod
+    def update(self) -> None:
+        """Show what has changed."""
+
+    def __enter__(self) -> Replies:
+        self.update()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End; all has been shown."""
+
+
+class _InTurn(Replies):
+    """One reply below the other: the first is shown as it grows, the next one when the first has ended."""
+
+    def __init__(self, screen: Screen, names: Sequence[str]) -> None:
+        super().__init__(screen, names)
+        self.current, self.shown, self.begun = 0, "", False
+
+    def update(self) -> None:
+        while self.current < len(self.names):
+            if not self.begun:
+                self._put(f"{self.names[self.current]}> ", "bold green")
+                self.begun = True
+            text, remarks = self.texts[self.current], self.ends[self.current]
+            self._grow(text if remarks is not None else text.rstrip())
+            if remarks is None:
+                return
+            self._put("\n")
+            for line in remarks:
+                self.screen.line(f"  {line}", "dim")
+            self.current, self.shown, self.begun = self.current + 1, "", False
+
+    def _grow(self, text: str) -> None:
+        if not text.startswith(self.shown):  # what was shown has turned out to be no part of the reply
+            self._put("\n")
+            self.shown = ""
+        self._put(text[len(self.shown) :])
+        self.shown = text
+
+    def _put(self, text: str, style: str = "") -> None:
+        if text:
+            self.screen.console.print(Text(text), style=style, end="", soft_wrap=True)
+            sys.stdout.flush()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.begun:
+            self._put("\n")
+
+
+class _SideBySide(Replies):
+    """Columns that grow at the same time. While they are longer than the terminal, their ends are shown."""
+
+    def __init__(self, screen: Screen, names: Sequence[str]) -> None:
+        super().__init__(screen, names)
+        self.live = Live(console=screen.console, auto_refresh=False)
+
+    def __enter__(self) -> Replies:
+        self.live.start()
+        return super().__enter__()
+
+    def update(self) -> None:
+        self.live.update(self._table(self.screen.console.height - _FRAME), refresh=True)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.live.update(self._table(None))
+        self.live.stop()
+
+    def _table(self, height: int | None) -> Table:
+        table = Table(expand=True, box=None, padding=(0, 1), header_style="bold green")
+        for name in self.names:
+            table.add_column(Text(name), ratio=1)
+        width = self.screen.console.width // len(self.names) - 2
+        table.add_row(*(self._cell(index, width, height) for index in range(len(self.names))))
+        return table
+
+    def _cell(self, index: int, width: int, height: int | None) -> Text:
+        text = Text(self.texts[index])
+        for line in self.ends[index] or ():
+            text.append(f"\n{line}", "dim")
+        return text if height is None else Text("\n").join(text.wrap(self.screen.console, width)[-height:])

@@ -1,0 +1,101 @@
+"""The loop of `psychocounsel.chat`: a message or a command, then the replies of all models with remarks beside them."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from omegaconf import DictConfig
+
+from psychocounsel.asking.language_model import open_model
+from psychocounsel.chatting.chat_commands import obey
+from psychocounsel.chatting.notices import notices, refuse_outsiders
+from psychocounsel.chatting.reply_raters import ReplyRaters
+from psychocounsel.chatting.replying import Talk
+from psychocounsel.chatting.speakers import Speaker
+from psychocounsel.chatting.typed_messages import next_message, read_piped, terminal_reader
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
+from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.sections.annotation_groups import require_keys
+from psychocounsel.settings.targets import build
+
+_INTERRUPTED = 130
+
+
+def talk(config: DictConfig) -> int:
+    """Hold the conversation of a checked configuration until the user leaves or the input ends; returns the exit code.
+
+    Where input or output is no terminal, a mistake or a reply that fails ends it.
+
+    Raises:
+        UserError: for a model that cannot be loaded or asked, and in a pipe for everything else.
+    """
+    contestants: Contestants = build(config, "contestants")
+    with in_the_users_words(contestants.settings), ExitStack() as opened:
+        refuse_outsiders(config)
+        require_keys(config, {"contestants", "annotator"})
+        is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        talk = Talk(config, _speakers(contestants, opened, is_terminal), ReplyRaters(config))
+        opened.callback(talk.raters.close)
+        for line in notices(config):
+            print(line, file=sys.stdout if is_terminal else sys.stderr, flush=True)
+        return _at_terminal(talk) if is_terminal else _in_pipe(talk)
+
+
+def _at_terminal(talk: Talk) -> int:
+    """Answer what is typed; mistakes are said, and Ctrl-C twice leaves."""
+    read, interrupted = terminal_reader(), False
+    while True:
+        try:
+            talk.screen.line()
+            if (text := next_message(read)) is None or not _take(text, talk):
+                return DONE
+            interrupted = False  # what was typed since makes a Ctrl-C the first one again
+        except KeyboardInterrupt:
+            if interrupted or talk.stopped:
+                talk.screen.line()
+                return DONE
+            interrupted = True
+            talk.screen.line("\nCtrl-C once more leaves", "dim")
+        except (UserError, OSError) as error:
+            talk.screen.line(one_line(error, []), "red")
+
+
+def _in_pipe(talk: Talk) -> int:
+    """Answer what comes, to its end."""
+    try:
+        while (text := next_message(read_piped)) is not None and _take(text, talk):
+            if talk.stopped:
+                return _INTERRUPTED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return DONE
+
+
+def _take(text: str, talk: Talk) -> bool:
+    """Do what a message or command asks for; returns whether the conversation goes on.
+
+    Raises:
+        UserError: for a command that cannot be done, and a message that no model has a reply to.
+    """
+    talk.stopped = False
+    with in_the_users_words(talk.settings):
+        if text.startswith("/"):
+            return obey(text, talk)
+        talk.conversation.add(text.strip())
+        talk.reply()
+    return True
+
+
+def _speakers(contestants: Contestants, opened: ExitStack, is_terminal: bool) -> list[Speaker]:
+    found = list[Speaker]()
+    models = contestants.models()
+    for number, model in enumerate(models):
+        if is_terminal:
+            print(f"opening {model.name} ...", flush=True)
+        answerer = open_model(model, f"contestants.members[{number}]")
+        opened.callback(answerer.close)
+        answerer.check()
+        found.append(Speaker(model.name, answerer))
+    return found
