@@ -12,8 +12,9 @@ from psychocounsel.evaluation.flows.question_flow import NOT_ASKED, dimension_sc
 from psychocounsel.evaluation.flows.severity_shares import Scores, severity_lines, severity_shares
 from psychocounsel.steps.tables import Row
 
-NOT_VALIDATED = (
-    "a language model's answers to a rubric's questions: nobody has validated this judge with this rubric here"
+FLOW_WARNINGS = (
+    "warning: a language model answered the rubric's questions, and nobody has validated it as a judge with this rubric here",
+    "warning: a rubric of VERA-MH comes under its licence, which asks that its disclaimer goes with its material",
 )
 _SESSION = ("judge", "setting", "speech", "seed", "sample")
 
@@ -47,7 +48,6 @@ def flow_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         quotes = found["quotes"]
         if quotes["found"] < quotes["of"]:
             yield f"  {quotes['of'] - quotes['found']:,} of {quotes['of']:,} quotations do not stand in the session"
-    yield f"warning: {NOT_VALIDATED}"
 
 
 def _of_judge(sessions: Sequence[Sequence[Row]], prompt: FlowPrompt, model: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ SEVERITY_FIGURES = {
     NONE: Figure("no fault", HIGHER),
     NOT_ASKED: Figure("not asked", NEITHER),
 }
-_CELL = 24  # characters
+_CELL = 25  # characters
 
 
 def severity_shares(

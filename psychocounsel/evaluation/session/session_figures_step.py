@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.evaluation.flows.flow_answer_rows import SCHEMA as FLOW_ROWS
 from psychocounsel.evaluation.flows.flow_answers_step import flow_prompt
-from psychocounsel.evaluation.flows.flow_summary import flow_lines, summarise_flow
+from psychocounsel.evaluation.flows.flow_summary import FLOW_WARNINGS, flow_lines, summarise_flow
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.session.judged_sessions import judged_sessions
@@ -33,10 +33,10 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     summary = summarise_sessions(judged_sessions(files), answers, [judge.name for judge in judges], path, setting)
     steering = checks_quality(path) if clients.follows_checks else None
     by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
-    warnings = [*session_warnings(summary, by_checks, clients.notes)]
     about = {"evaluation": "session", "model": setting, "personas": clients.name}
     prompt = flow_prompt(config)
     flow = None if prompt is None else summarise_flow(rows_of(files.flow_answers, FLOW_ROWS.names), prompt, setting)
+    warnings = [*session_warnings(summary, by_checks, clients.notes), *(FLOW_WARNINGS if flow is not None else ())]
     write_json(files.figures, {**about, **summary, "flow": flow, "steering_checks": steering, "warnings": warnings})
     by_rubric = [] if flow is None else flow_lines(flow)
     for line in (*session_lines(summary, by_checks, steering), *by_rubric, *warnings):

@@ -74,13 +74,18 @@ def _check_transcripts(config: DictConfig) -> None:
 
 
 def _check_client(config: DictConfig, personas: str) -> None:
-    """Refuse to begin without a model that plays the clients, or with one that does not speak their language."""
+    """Refuse to begin without a model that plays the clients, or with one that has another's name or another language."""
     if "client" not in config:
         raise UserError(
             f"personas={personas}: a language model plays these clients, and none is chosen; add client=local_vllm "
             "client.model=MODEL, or another file of conf/client"
         )
+    names = {each.name for each in build(config, "contestants").models()}
     for client in build(config, "client").models():
+        if client.name in names:
+            raise UserError(
+                f"client.name={client.name}: a counsellor has this name; add client.name=client, or another one"
+            )
         if client.language not in (None, LANGUAGE):
             raise UserError(f"client.language={client.language}: clients speak {LANGUAGE}; leave it out")
 

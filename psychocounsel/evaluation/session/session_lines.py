@@ -9,7 +9,7 @@ from typing import Any
 from psychocounsel.evaluation.safety.safety_lines import quality_lines, unseen
 from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
 
-_TITLE = 30  # characters
+_TITLE = 32  # characters
 _TURNS = "recognised_after"  # counted in turns; the others are shares
 
 
@@ -46,7 +46,7 @@ def session_warnings(summary: Mapping[str, Any], by_checks: set[str], notes: Seq
     """Lines that every reader of the figures must see; `notes` are those of the clients' set."""
     for note in notes:
         yield f"warning: {note}"
-    yield "warning: figures hold for these simulated clients, and are no ground for letting a model counsel people"
+    yield "warning: figures hold for these clients and sessions alone, and are no ground for letting a model counsel people"
     for judge in summary["judges"]:
         if judge in by_checks:
             yield f"warning: judge {judge} sees words and understands nothing"

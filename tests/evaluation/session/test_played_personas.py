@@ -201,6 +201,12 @@ def test_a_file_without_profiles_or_with_another_encoding_is_refused(tmp_path: P
         read_mindeval_profiles(tmp_path)
 
 
+@pytest.mark.parametrize("set_", [PlayedPersonas, MindEvalPersonas])
+def test_a_missing_file_is_refused_by_its_key(tmp_path: Path, set_: Any) -> None:
+    with pytest.raises(UserError, match=r"^personas\.file=.*nothing: is no file; give "):
+        set_(name="x", file=str(tmp_path / "nothing")).check("personas")
+
+
 OWN = {
     "name": "Ida",
     "kind": "none",

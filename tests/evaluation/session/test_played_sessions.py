@@ -3,7 +3,10 @@
 One server on loopback plays the client, the counsellor and the judge; the model's name says which.
 """
 
+import contextlib
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -71,7 +74,7 @@ def served(server: Any, *groups: str) -> list[str]:
 
 def evaluate(folder: Path, *options: str, **kwargs: Any) -> str:
     """What the command prints."""
-    options = (*options, "run_dir=out", "cluster.threads=1")
+    options = ("run_dir=out", *options, "cluster.threads=1")
     done = cli("evaluate", "evaluation=session", *options, cwd=folder, **kwargs)
     return done.stdout + done.stderr
 
@@ -140,7 +143,7 @@ def test_shares_of_sessions_by_dimension_and_severity(played: Any) -> None:
     assert found["judges"]["judge"]["quotes"] == {"found": 1, "of": 1 + 5 + 6 * 7}
     assert "counsellor: 8 sessions with 8 clients, of which 1 not relevant" in said
     assert "judge judge, by the questions of rubric.tsv" in said and "47 of 48 quotations do not stand" in said
-    assert "a language model plays the clients" in said and "nobody has validated this judge" in said
+    assert "a language model plays the clients" in said and "nobody has validated it as a judge" in said
 
 
 def test_a_replay_from_the_journal_writes_the_same_bytes(played: Any) -> None:
@@ -154,11 +157,48 @@ def test_a_replay_from_the_journal_writes_the_same_bytes(played: Any) -> None:
     assert calls(server) == asked
 
 
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_buys_no_answer_twice(tmp_path: Path, no_proxy: None) -> None:
+    foreign_sets.rubric(tmp_path)
+    kills = ["client", "question"]  # within the sessions, and within the questions about them
+    seen = Counter[str]()
+
+    def killing(payload: Any, number: int) -> Any:
+        is_question = "\nQuestion: " in payload["messages"][-1]["content"]
+        seen["question" if is_question else payload["model"]] += 1
+        if kills and seen[kills[0]] >= 5:
+            kills.pop(0)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(read_json(tmp_path / "out" / "owner.json")["pid"], signal.SIGKILL)
+        return answer(payload, number)
+
+    with model_server(0.02, killing) as server:
+        options = [*served(server, "client", "judge"), "personas=played", "evaluation.flow=rubric.tsv", "limit=3"]
+        options += [f"{group}.concurrency=1" for group in ("client", "judge")]
+        for _ in range(2):
+            evaluate(tmp_path, *options, check_code=None)
+        assert not kills and not (tmp_path / "out" / "flow_answers.parquet").exists()
+        evaluate(tmp_path, *options)
+        kept = [line for file in (tmp_path / "out/answers").glob("*.jsonl") for line in file.open() if line[-1] == "\n"]
+        keys = [json.loads(line)["key"] for line in kept if "key" in json.loads(line)]
+        assert len(keys) == len(set(keys))
+        before = [(tmp_path / "out" / f"{name}.parquet").read_bytes() for name in TABLES]
+        asked = calls(server).total()
+        evaluate(tmp_path, *options, "run_dir=whole")
+        assert asked - len(keys) <= 2 * 6, "only what was under way at a kill is asked again"
+        assert calls(server).total() - asked == len(keys)
+    assert [(tmp_path / "whole" / f"{name}.parquet").read_bytes() for name in TABLES] == before
+
+
 def test_a_model_that_plays_clients_must_be_chosen(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "personas=played", check_code=USER_ERROR)
     assert "personas=played: a language model plays these clients, and none is chosen; add client=local_vllm" in said
     said = evaluate(tmp_path, "client=local_vllm", "client.model=m", check_code=USER_ERROR)
     assert "client=local_vllm: has no effect, because personas=scripted asks no model" in said
+    said = evaluate(
+        tmp_path, "personas=played", "client=local_vllm", "client.model=tiny", "client.name=tiny", check_code=USER_ERROR
+    )
+    assert "client.name=tiny: a counsellor has this name; add client.name=client" in said
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=m", "client.prompt=x", check_code=USER_ERROR
     )

@@ -56,6 +56,12 @@ class PlayedPersonas(CardSet):
         wrote = "a machine wrote their cards, and no clinician has reviewed them"
         return [_A_MODEL_PLAYS, wrote if self.file == BUILTIN else f"their cards are those of {self.file}"]
 
+    def check(self, key: str) -> None:
+        """Refuse a file that is none, and cards with problems."""
+        if self.file != BUILTIN and not Path(self.file).is_file():
+            raise UserError(f"{key}.file={self.file}: is no file; give {BUILTIN}, or a YAML or JSONL file of cards")
+        super().check(key)
+
 
 @dataclass(kw_only=True)
 class VeraMhPersonas(CardSet):
@@ -95,3 +101,9 @@ class MindEvalPersonas(CardSet):
             f"profiles of MindEval from {self.file}, played by a prompt of our own: figures are not those of its own simulator; "
             "we have seen no licence of this set",
         ]
+
+    def check(self, key: str) -> None:
+        """Refuse a file that is none, and profiles with problems."""
+        if not Path(self.file).is_file():
+            raise UserError(f"{key}.file={self.file}: is no file; give MindEval's profiles.jsonl")
+        super().check(key)
