@@ -36,8 +36,8 @@ def _output(files: EvaluationDir, step: str) -> Path:
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
     if step not in ALL or step not in run_parts(config):
         return {}
-    course = ALL[step].evaluation().course
-    return {group: models for each in course.steps for group, models in course.models(config, each).items()}
+    course, own = ALL[step].evaluation().course, part_config(config, step)
+    return {group: models for each in course.steps for group, models in course.models(own, each).items()}
 
 
 def _reads(part: str) -> tuple[str, ...]:
