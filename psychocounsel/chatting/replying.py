@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import CUT, EMPTY, TEXT, Answer
-from psychocounsel.chatting.conversation import ChatReply, Conversation
+from psychocounsel.chatting.chat_histories import ChatHistories, ChatReply
 from psychocounsel.chatting.remarks import Remarks, check_findings
 from psychocounsel.chatting.reply_raters import ReplyRaters
 from psychocounsel.chatting.screen import Screen
 from psychocounsel.chatting.speakers import Speaker, Writing, stopping
-from psychocounsel.chatting.transcript import Transcript
+from psychocounsel.chatting.transcript import ChatTranscript
 from psychocounsel.chatting.typed_messages import clean
 from psychocounsel.errors import UserError
 
@@ -27,11 +27,11 @@ class Talk:
     def __init__(self, config: DictConfig, speakers: list[Speaker], raters: ReplyRaters) -> None:
         replies = config.replies
         prompt = prompt_text(replies.system_prompt, "replies.system_prompt", None) if replies.system_prompt else None
-        self.conversation = Conversation(prompt, replies.seed)
+        self.conversation = ChatHistories(prompt, replies.seed)
         self.speakers, self.raters, self.screen = speakers, raters, Screen.opened()
         self.max_tokens, self.stopped = replies.max_tokens, False
         self.settings = list(config.contestants.settings)
-        self.transcript = Transcript(Path(config.transcript)) if config.transcript else None
+        self.transcript = ChatTranscript(Path(config.transcript)) if config.transcript else None
 
     def reply(self) -> None:
         """Let every model reply to the last message. What fails in all of them is taken back.

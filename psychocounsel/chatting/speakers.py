@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from psychocounsel.asking.language_model import CUT, FAILED, TOO_LONG, Answer, Answerer, Show
-from psychocounsel.chatting.conversation import Conversation
+from psychocounsel.chatting.chat_histories import ChatHistories
 from psychocounsel.errors import UserError
 
 _LOOK = 0.1  # seconds between looks for a stop
@@ -26,7 +26,7 @@ class Speaker:
     def __init__(self, name: str, answerer: Answerer) -> None:
         self.name, self.answerer, self.left_out, self.has_said_so = name, answerer, 0, False
 
-    def write(self, conversation: Conversation, show: Show) -> Answer:
+    def write(self, conversation: ChatHistories, show: Show) -> Answer:
         """Reply to the last message, without the oldest turns if all of them are more than the model reads.
 
         Raises:
@@ -59,7 +59,7 @@ class Speaker:
 class Writing:
     """The replies of all `speakers` to the last message, each written in a thread of its own."""
 
-    def __init__(self, speakers: Sequence[Speaker], conversation: Conversation) -> None:
+    def __init__(self, speakers: Sequence[Speaker], conversation: ChatHistories) -> None:
         self.stopped = threading.Event()
         self._texts = [""] * len(speakers)
         self._came: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
@@ -85,7 +85,7 @@ class Writing:
             ahead -= {index} if not isinstance(event, str) else set()
             yield index, event
 
-    def _write(self, index: int, speaker: Speaker, conversation: Conversation) -> None:
+    def _write(self, index: int, speaker: Speaker, conversation: ChatHistories) -> None:
         def show(text: str) -> bool:
             if not self.stopped.is_set():
                 self._texts[index] = text

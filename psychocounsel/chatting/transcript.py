@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.chatting.conversation import ChatReply, ChatTurn
+from psychocounsel.chatting.chat_histories import ChatReply, ChatTurn
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import write_atomically, write_new
 
 _MODE = 0o600
 
 
-class Transcript:
+class ChatTranscript:
     """A new file that is written anew after each reply."""
 
     def __init__(self, path: Path) -> None:

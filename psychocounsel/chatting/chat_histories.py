@@ -41,7 +41,7 @@ class ChatTurn:
         return self.attempts[-1]
 
 
-class Conversation:
+class ChatHistories:
     """What was said so far; each model sees its own replies alone. `seed` is that of the first reply."""
 
     def __init__(self, system_prompt: str | None, seed: int) -> None:
