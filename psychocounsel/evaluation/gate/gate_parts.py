@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,13 @@ class GatePart:
         settings: the dataclass of `conf/evaluation/NAME.yaml`, as module and class.
         read: what a finished directory with this configuration tells.
         reads_data: whether it reads `data`, and asks no judge; the others have sets of their own, and judges.
+        options: values of its keys that are not its defaults.
     """
 
     settings: str
     read: Callable[[EvaluationDir, DictConfig], PartCases]
     reads_data: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def evaluation(self) -> Any:
         """The dataclass."""
@@ -83,7 +85,8 @@ class GatePart:
 
 
 ALL = {
-    "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety),
+    # Variants of speeches decide nothing, so they are not bought.
+    "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety, options={"swaps": False}),
     "session": GatePart("psychocounsel.evaluation.session.settings.SessionEvaluation", _session),
     "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, reads_data=True),
 }

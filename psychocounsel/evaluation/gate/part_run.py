@@ -52,7 +52,7 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
         if not part.reads_data:
             for key, value in NOT_READ.items():
                 OmegaConf.update(found, key, value)
-        own = evaluation()
+        own = evaluation(**part.options)
         found.evaluation = {"_target_": part.settings, **{each.name: getattr(own, each.name) for each in fields(own)}}
         found.run_dir, found.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
     return found

@@ -118,7 +118,7 @@ def test_hard_flags_of_variants_are_listed() -> None:
 
 
 def test_speeches_bring_their_variants_along_in_the_order_of_ids() -> None:
-    config = OmegaConf.create({"limit": 60, "evaluation": {"swaps": True}})
+    config = OmegaConf.create({"limit": 60, "evaluation": {"swaps": True, "set_review": None}})
     lines = list[str]()
     rows = set_speeches(config, lines.append)
     chosen = {each.speech for each in crisis_speeches()[:60]}
