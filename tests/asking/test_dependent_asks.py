@@ -12,7 +12,7 @@ from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, BudgetSpent
 from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.errors import UserError
-from tests.support.answering import no_proxy, serving
+from tests.support.answering import Reply, no_proxy, serving
 from tests.support.asking import chat
 from tests.support.scripted import Script
 
@@ -84,9 +84,9 @@ def test_models_with_the_same_settings_are_opened_once(tmp_path: Path) -> None:
         assert len(server.asked) - len(contents(server)) == 1, "one check before the first call"
 
 
-def test_a_message_names_the_key_of_the_model_that_cannot_be_reached(tmp_path: Path) -> None:
-    with serving(Script(ends)) as server:
-        models: list[LanguageModel] = [chat(server.address, temperature=0.5), chat("http://127.0.0.1:9", retries=0)]
+def test_a_message_names_the_key_of_the_model_that_refuses(tmp_path: Path) -> None:
+    with serving(Script(ends)) as server, serving(lambda payload, number: Reply(401)) as locked:
+        models: list[LanguageModel] = [chat(server.address, temperature=0.5), chat(locked.address)]
         with pytest.raises(UserError, match="client"):
             talk(Chains(models, count=1, length=1), tmp_path)
 
