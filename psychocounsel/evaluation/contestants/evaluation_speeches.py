@@ -135,8 +135,15 @@ def runs_of(path: str | None) -> list[Path]:
 
 
 def run_of(path: str | None) -> Path | None:
-    """The run directory that a contestant's weights lie in; None of other weights."""
+    """The training run that a contestant's weights lie in; None of other weights.
+
+    A served model may have the name of any folder, as of an evaluation, which trained nothing.
+    """
     if path is None or path.startswith("builtin:"):
         return None
     folder = Path(path)
-    return next((each for each in (folder, folder.parent) if each.is_dir() and is_run(each)), None)
+    return next((each for each in (folder, folder.parent) if each.is_dir() and _has_trained(each)), None)
+
+
+def _has_trained(folder: Path) -> bool:
+    return is_run(folder) and OmegaConf.select(read_config(folder), "model.path") is not None
