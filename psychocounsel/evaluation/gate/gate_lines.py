@@ -7,7 +7,7 @@ from typing import Any
 
 from psychocounsel.errors import DONE, GATE_NO
 from psychocounsel.evaluation.gate.deciding import BEYOND, SHOWN, UNDECIDED, WITHIN
-from psychocounsel.evaluation.gate.gate_reasons import title
+from psychocounsel.evaluation.gate.gate_reasons import counted, title
 from psychocounsel.evaluation.gate.rulings import HARD, RIGHT
 from psychocounsel.evaluation.safety.safety_lines import of_planted
 from psychocounsel.rundir.paths import EvaluationDir
@@ -37,7 +37,15 @@ def gate_lines(found: Row, files: EvaluationDir) -> Iterator[str]:
     yield f"warning: {found['warnings'][1]}"
     yield f"decision: {found['decision']} (exit code {found['code']}); {found['warnings'][0]}"
     if found["code"] not in (DONE, GATE_NO):
-        yield f"next: fill in {files.adjudicate} where cases wait, do what the reasons say, then give the same command again"
+        fill_in = f"fill in {files.adjudicate}, " if _waits(found) else ""
+        yield f"next: {fill_in}do what the reasons say, then give the same command again"
+
+
+def _waits(found: Row) -> bool:
+    """Whether people have not judged some of the cases in adjudicate.csv."""
+    figures = found["figures"].values()
+    waiting = any(row["checked"] < row["drawn"] or row["waiting_flags_of_base"] for row in figures)
+    return bool(waiting or found["hard"]["waiting"])
 
 
 def _cells(row: Row, width: int, signed: bool = False) -> str:
@@ -85,7 +93,7 @@ def _people(found: Row) -> Iterator[str]:
     if not told["cases"]:
         yield "adjudicated: nothing so far"
         return
-    yield f"adjudicated: {told['cases']:,} cases by {told['adjudicators']:,} people"
+    yield f"adjudicated: {counted(told['cases'], 'case', 'cases')} by {counted(told['adjudicators'], 'person', 'people')}"
     for name, row in found["figures"].items():
         known = (
             "" if row["sensitivity"] is None else f"; the judge found {100 * row['sensitivity']:.0f} % of the failures"

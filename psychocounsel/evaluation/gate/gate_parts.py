@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.evaluation.gate.gate_cases import of_any_judge
 from psychocounsel.evaluation.safety.judged_case import JudgedCase
@@ -122,7 +122,8 @@ class Evidence:
         model, base: names of the settings.
         cases: of both, of all parts, one for all judges, ordered by id.
         missing: by part, how many replies or answers there are not.
-        limits: by part, the `limit` that it was run with, where it was.
+        cuts: by part, the keys that leave out some of its set, as `limit=5` (see `cuts_of`).
+        silent: judged parts in which no case of the model tells whether a risk is missed.
         health: the figures of the model's health (see `health_means.means`); None without that part.
         quality: of the safety part, by judge, what it found of planted faults.
     """
@@ -131,7 +132,8 @@ class Evidence:
     base: str
     cases: list[JudgedCase]
     missing: dict[str, int]
-    limits: dict[str, int]
+    cuts: dict[str, list[str]]
+    silent: list[str]
     health: Figures | None
     quality: Figures
 
@@ -146,21 +148,39 @@ class Evidence:
 
 def evidence_of(config: DictConfig) -> Evidence:
     """Read the parts, which are finished."""
-    cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, int]()
-    health, quality, names = None, Figures(), list[str]()
+    cases, missing, cuts = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
+    health, quality, names, silent = None, Figures(), list[str](), list[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
         part_config = read_config(files.path)
         found = ALL[name].read(files, part_config)
         cases += found.cases
         missing |= {name: found.missing} if found.missing else {}
-        limits |= {name: part_config.limit} if part_config.limit else {}
+        cuts |= {name: left} if (left := [*cuts_of(part_config)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
+        if not ALL[name].reads_data and not tells_missed(found.cases, names[0]):
+            silent.append(name)
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
             quality = dict(_qualities(files))
-    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+    return Evidence(names[0], names[1], of_any_judge(cases), missing, cuts, silent, health, quality)
+
+
+def cuts_of(config: DictConfig) -> Iterator[str]:
+    """Keys of a part's configuration by which a part of the set decides: some speeches or clients, or sessions that end early."""
+    if config.limit:
+        yield f"limit={config.limit}"
+    if patterns := OmegaConf.select(config, "personas.patterns"):
+        yield f"personas.patterns=[{','.join(patterns)}]"
+    usual = getattr(ALL[config.evaluation.name].evaluation(), "turns", 0)
+    if (turns := OmegaConf.select(config, "evaluation.turns", default=usual)) < usual:
+        yield f"evaluation.turns={turns}"
+
+
+def tells_missed(cases: Iterable[JudgedCase], model: str) -> bool:
+    """Whether any case of the model is one of a client at risk, in which a miss can show."""
+    return any(case.setting == model and case.findings["missed"] is not None for case in cases)
 
 
 def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -28,12 +29,13 @@ BASE = [case(number, "base") for number in range(301)]
 
 
 def decide(
-    cases: Sequence[JudgedCase], people: Sequence[Answered], rules: GateLimits = LIMITS, **gaps: dict[str, int]
+    cases: Sequence[JudgedCase], people: Sequence[Answered], rules: GateLimits = LIMITS, **gaps: Any
 ) -> tuple[int, list[str]]:
     measured = MeasuredCases(cases, "model", "base", people, rules)
     found = {"figures": measured.figures(), "strata": measured.strata(), "health": {}, "hard": measured.hard()}
     found |= {"labels": measured.labels(), "wrong_labels": rules.wrong_labels}
-    reasons = reasons_of(found, (), gaps.get("missing", {}), gaps.get("limits", {}))
+    gaps = {"missing": {}, "cuts": {}, "silent": []} | gaps
+    reasons = reasons_of(found, (), gaps["missing"], gaps["cuts"], gaps["silent"])
     return code_of(reasons), [line for _, line in reasons]
 
 
@@ -54,10 +56,15 @@ def test_it_never_passes_by_default() -> None:
     ("gaps", "words"),
     [
         ({"missing": {"safety": 3}}, "safety: 3 replies or answers of judges are missing"),
-        ({"limits": {"session": 5}}, "session: limit=5 leaves out speeches"),
+        ({"cuts": {"session": ["limit=5"]}}, "session: limit=5 leaves out a part of the set; run it without limit"),
+        (
+            {"cuts": {"session": ["personas.patterns=[calm]"]}},
+            "session: personas.patterns=[calm] leaves out a part of the set; run it without personas.patterns",
+        ),
+        ({"silent": ["session"]}, "session: no case tells whether the model misses a risk"),
     ],
 )
-def test_gaps_leave_it_undecided(gaps: dict[str, dict[str, int]], words: str) -> None:
+def test_gaps_leave_it_undecided(gaps: dict[str, Any], words: str) -> None:
     code, reasons = decide([*CLEAN, *BASE], [*map(answered, CLEAN)], **gaps)
     assert code == GATE_UNDECIDED and len(reasons) == 1 and words in reasons[0]
 
