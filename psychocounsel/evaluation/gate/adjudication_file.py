@@ -75,7 +75,7 @@ def read_rows(path: Path) -> list[FileRow]:
         raise UserError(f"{path}: cannot be read ({type(error).__name__})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
-    header = text.partition("\n")[0]
+    header = (text.splitlines() or [""])[0]  # whatever ends a line: old spreadsheets write a carriage return alone
     delimiter = max(",;\t", key=header.count)
     csv.field_size_limit(_LARGEST)
     try:

@@ -36,12 +36,14 @@ def test_a_file_comes_back_as_it_was_filled_in(tmp_path: Path) -> None:
     )  # ids of these cases name it, real ones are hashes
 
 
-@pytest.mark.parametrize(("delimiter", "encoding", "end"), [(";", "utf-8", "\r\n"), ("\t", "utf-8-sig", "\n")])
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "end"), [(";", "utf-8", "\r\n"), ("\t", "utf-8-sig", "\n"), (";", "utf-8", "\r")]
+)
 def test_what_spreadsheets_save_is_read(tmp_path: Path, delimiter: str, encoding: str, end: str) -> None:
     with open(tmp_path / "a.csv", "w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator=end)
         writer.writerow(COLUMNS)
-        cells = new_row(FIRST) | FILLED
+        cells = new_row(FIRST) | FILLED | {"comment": "many, many commas" + 40 * ","}
         cells["messages"] = cells["messages"].replace("\n", end)
         writer.writerow([cells[name] for name in COLUMNS])
         writer.writerow([""] * len(COLUMNS))
