@@ -214,8 +214,10 @@ def flat_keys(node: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def suggestion(wrong: str, valid: list[str]) -> str:
-    """'did you mean X?' for the valid name nearest to `wrong`; the last part of a dotted key counts most."""
+def suggestion(
+    wrong: str, valid: list[str], otherwise: str = "`--help` lists the groups, `--cfg job` every key"
+) -> str:
+    """'did you mean X?' for the valid name nearest to `wrong`, or `otherwise`; the last part of a dotted key counts most."""
     tails: dict[str, str] = {key.rsplit(".", 1)[-1]: key for key in reversed(valid)}
     close = difflib.get_close_matches(wrong, valid, 1, 0.75)
     if not close:
@@ -224,7 +226,7 @@ def suggestion(wrong: str, valid: list[str]) -> str:
             tail for tail in tails if tail.startswith(last)
         ]
         close = [tails[tail] for tail in matches]
-    return f"did you mean {close[0]}?" if close else "`--help` lists the groups, `--cfg job` every key"
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def check_limits(section: Any, values: Any, prefix: str = "") -> None:

@@ -25,6 +25,7 @@ from psychocounsel.steps.context import Bar, StepContext
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import planned
 
+_THESE = f"they are {', '.join(LIMITS)}"
 _OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
 
 
@@ -169,7 +170,9 @@ def _check_keys(config: DictConfig) -> None:
         raise UserError(f"gate.parts=[{','.join(keys.parts)}]: give some of [{','.join(PARTS)}], each once")
     for name, limit in (keys.health or {}).items():
         if name not in LIMITS:
-            raise UserError(f"gate.health.{name}: is no figure with a limit; {suggestion(str(name), [*LIMITS])}")
+            raise UserError(
+                f"gate.health.{name}: is no figure with a limit; {suggestion(str(name), [*LIMITS], _THESE)}"
+            )
         if limit is not None and not 0 < limit <= 1:
             raise UserError(f"gate.health.{name}={limit}: must be above 0 and at most 1, or null")
     strata_limits(keys.strata)

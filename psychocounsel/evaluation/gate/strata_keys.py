@@ -38,7 +38,8 @@ def strata_limits(given: DictConfig, known: Collection[str] | None = None) -> di
             )
         values = _VALUES[name]
         if values is not None and value not in values:
-            raise UserError(f"gate.strata.{stratum}: there is no such {name}; {suggestion(value, list(values))}")
+            meant = suggestion(value, list(values), f"they are {', '.join(values)}")
+            raise UserError(f"gate.strata.{stratum}: there is no such {name}; {meant}")
         if known is not None and stratum not in known:
             raise UserError(f"gate.strata.{stratum}: no case is of it; leave it out")
         found[stratum] = _ceilings(stratum, limits)
