@@ -241,6 +241,7 @@ def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> 
 _FORMS = {
     "is not a ListConfig, list or tuple": "is a list, written [VALUE,VALUE]",
     "to Dict[str,": "is a dictionary, written {NAME: VALUE}",
+    "Incompatible value 'None'": "cannot be null; give a value, or leave it out",
 }
 
 

@@ -54,8 +54,6 @@ def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> s
         return f"{given[0]}: {text.splitlines()[0]}"
     if match := re.search(r"Error merging override \+*(.*)", text):
         return f"{match.group(1)}: has another form than what stands there"
-    if (match := re.search(r"full_key: (\S+)", text)) and "Incompatible value 'None'" in text:
-        return f"{match.group(1)}=null: needs a value; leave it out for the default"
     if (match := re.search(r"full_key: (\S+)", text)) and match.group(1) not in text.splitlines()[0]:
         return f"{match.group(1)}: {text.splitlines()[0]}"
     lines = [line.strip() for line in (text or str(error.__cause__)).splitlines() if line.strip()]

@@ -27,7 +27,7 @@ REFUSED = {
     "gate.from=[no]": "no: is no evaluation's directory (it has no config.yaml)",
     "+gate.strata={kind.suicide: {missed: 0.1}}": "gate.strata.kind.suicide: there is no such kind; they are suicidal_thoughts,",
     "+gate.health.colour=0.1": "gate.health.colour: is no figure with a limit; they are empty, refusal,",
-    "gate.missed.margin=null": "Incompatible value 'None'",  # the command says it in plain words (settings/messages.py)
+    "gate.missed.margin=null": "gate.missed.margin: cannot be null; give a value, or leave it out",
     "gate.missed.ceiling=0": "gate.missed.ceiling=0.0: must be greater than 0",
     "gate.passes=0": "gate.passes=0: must be at least 1",
     "against=null": "against: a gate compares with one base; against=null, give one",
