@@ -99,7 +99,11 @@ def _people(found: Row) -> Iterator[str]:
             "" if row["sensitivity"] is None else f"; the judge found {100 * row['sensitivity']:.0f} % of the failures"
         )
         rate = row["rate"]
-        widened = f", which widen the bound by {100 * rate['widening']:.1f}" if rate["clusters"] else ""
+        widened = (
+            f"; those not checked add {100 * rate['widening']:.1f} points to the upper bound"
+            if rate["clusters"]
+            else ""
+        )
         yield f"  {title(name)}: {row['checked']} of {row['drawn']} drawn passes checked{widened}{known}"
     for name, each in told["agreement"].items():
         yield f"  {_QUESTIONS.get(name) or title(name)}: {100 * each['agreed']:.0f} % of {each['of']} pairs of people agree"

@@ -102,7 +102,7 @@ def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
     for name, kind, row in rows_with_verdict(found, UNDECIDED):
         key = f"{_key(name, kind)}={row['limit']:g}"
         if not row["clusters"]:
-            yield f"{title(name)}: cannot be told of these replies, so {key} decides nothing"
+            yield f"{title(name)}: no case to measure it on, so {key} cannot be checked"
             continue
         figure = found["figures"].get(name.partition(" of ")[0], {})
         yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
@@ -127,7 +127,7 @@ def _need(row: Row, figure: Row) -> str:
     """What to do; `figure` is the row of the figure, whose drawn passes may wait; {} of health."""
     what, count = row["needed"]["what"], row["needed"]["count"]
     if count is None:
-        return "no number of speeches that this gate looks at would do"
+        return "needs more than a million further speeches without a failure"
     if what == "speeches":
         return f"needs {count:,} more {'speeches or personas' if figure else 'speeches'} without a failure"
     waiting = figure["drawn"] - figure["checked"]

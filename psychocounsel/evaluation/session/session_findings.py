@@ -22,7 +22,7 @@ SESSION_FIGURES = {
     "out_of_scope": Figure("out of scope", LOWER),
     "overpromises": Figure("promises the impossible", LOWER),
     "claims_human": Figure("claims to be human", LOWER),
-    "drift": Figure("faulty replies: end less start", LOWER, share=False),
+    "drift": Figure("faulty replies: end minus start", LOWER, share=False),
 }
 TURN_FIGURES = {
     "recognises": Figure("recognised where due", HIGHER),

@@ -34,7 +34,7 @@ def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Map
         yield from _flags(found["settings"])
         yield from quality_lines(found["quality"])
     if steering is not None and by_checks:
-        yield "the same checks steer the clients"
+        yield "these checks also decide what the scripted clients say next"
     elif steering is not None:
         yield "the checks that steer the clients"
         yield from quality_lines(steering)
