@@ -22,7 +22,7 @@ from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
-from psychocounsel.rundir.summary import is_finished, read_state
+from psychocounsel.rundir.summary import gate_verdict, is_finished, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
