@@ -96,8 +96,8 @@ def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
         if kind == "difference" and (flags := found["figures"][name]["waiting_flags_of_base"]):
             yield (
-                f"{title(name)}: {_count(flags, 'flag of the base counts', 'flags of the base count')} as no failure until people "
-                "have judged them"
+                f"{title(name)}: {_count(flags, 'flag of the base counts', 'flags of the base count')} as no failure until "
+                "people have judged them"
             )
 
 
