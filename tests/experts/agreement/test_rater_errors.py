@@ -21,6 +21,7 @@ def planted(items: int, accuracy: dict[str, float], seed: int) -> tuple[list[Exp
     return answers, truth
 
 
+@pytest.mark.slow
 def test_planted_errors_are_found_within_their_intervals() -> None:
     answers, truth = planted(800, ACCURACY, 1)
     codes = choice_codes(answers, CountingRules())
