@@ -37,6 +37,7 @@ def decided(folder: Path) -> Any:
     return {name: value for name, value in found.items() if name != "parts"}
 
 
+@pytest.mark.slow
 def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
     options = prepare(tmp_path)
     with counsellors() as server:
@@ -52,6 +53,7 @@ def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
         assert not (tmp_path / "four").exists()
 
 
+@pytest.mark.slow
 def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> None:
     """Failed replies are missing, and the same command asks again."""
     due = {each.text: each.expected_action for each in crisis_speeches()}

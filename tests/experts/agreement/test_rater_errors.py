@@ -1,6 +1,7 @@
 """Raters whose errors are planted, and what the model of rater errors finds."""
 
 import numpy as np
+import pytest
 
 from psychocounsel.experts.agreement.answers_table import ExpertAnswer
 from psychocounsel.experts.agreement.coding import CountingRules, choice_codes
