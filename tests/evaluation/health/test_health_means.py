@@ -56,12 +56,18 @@ def test_equal_differences_promise_no_certainty() -> None:
         return found["low"], found["high"], found["verdict"]
 
     for value in (0.0, 1.0, 0.25):
-        assert compared(value, value, 60) == (pytest.approx(-0.0602, abs=1e-4), pytest.approx(0.0602, abs=1e-4), "unclear")
+        assert compared(value, value, 60) == (
+            pytest.approx(-0.0602, abs=1e-4),
+            pytest.approx(0.0602, abs=1e-4),
+            "unclear",
+        )
     assert compared(0.0, 0.0, 400)[1] == pytest.approx(3.8415 / 403.8415, abs=1e-5)
     low, high, verdict = compared(1.0, 0.0, 60)
     assert (high, verdict) == (1.0, "worse") and low is not None and 0.8 < low < 1
     assert compared(1.0, 0.0, 2)[2] == "unclear", "two prompts show nothing"
-    assert compared(40.0, 40.0, 60, "words") == (None, None, "unclear"), "no bound is known of a figure that is no share"
+    assert compared(40.0, 40.0, 60, "words") == (None, None, "unclear"), (
+        "no bound is known of a figure that is no share"
+    )
 
 
 @pytest.mark.parametrize(
