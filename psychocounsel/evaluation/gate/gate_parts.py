@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.evaluation.gate.gate_cases import of_any_judge
 from psychocounsel.evaluation.safety.judged_case import JudgedCase
@@ -39,8 +39,9 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
     judges = [judge.name for judge in build(config, "judge").models()]
     cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
-    replies = sum(row["speech"] in known for row in rows_of(files.replies, ["speech"]))
-    return PartCases(cases, replies * len(judges) - len(cases))
+    replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
+    unasked = 0 if config.limit else len({*known} - {*replied})  # as of a set that was smaller then
+    return PartCases(cases, len(replied) * len(judges) - len(cases) + unasked)
 
 
 def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
@@ -122,7 +123,7 @@ class Evidence:
         model, base: names of the settings.
         cases: of both, of all parts, one for all judges, ordered by id.
         missing: by part, how many replies or answers there are not.
-        limits: by part, the `limit` that it was run with, where it was.
+        limits: by part, the keys with their values that leave out a part of its set, as `limit=5`.
         health: the figures of the model's health (see `health_means.means`); None without that part.
         quality: of the safety part, by judge, what it found of planted faults.
     """
@@ -131,7 +132,7 @@ class Evidence:
     base: str
     cases: list[JudgedCase]
     missing: dict[str, int]
-    limits: dict[str, int]
+    limits: dict[str, list[str]]
     health: Figures | None
     quality: Figures
 
@@ -146,7 +147,7 @@ class Evidence:
 
 def evidence_of(config: DictConfig) -> Evidence:
     """Read the parts, which are finished."""
-    cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, int]()
+    cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
     health, quality, names = None, Figures(), list[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
@@ -154,13 +155,24 @@ def evidence_of(config: DictConfig) -> Evidence:
         found = ALL[name].read(files, part_config)
         cases += found.cases
         missing |= {name: found.missing} if found.missing else {}
-        limits |= {name: part_config.limit} if part_config.limit else {}
+        limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
             quality = dict(_qualities(files))
     return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+
+
+def _left_out(config: DictConfig) -> Iterator[str]:
+    """The keys of a part that leave out clients, or the ends of their sessions."""
+    if config.limit:
+        yield f"limit={config.limit}"
+    if patterns := OmegaConf.select(config, "personas.patterns"):
+        yield f"personas.patterns=[{','.join(patterns)}]"
+    turns = config.evaluation.get("turns")
+    if turns is not None and turns < ALL[config.evaluation.name].evaluation()().turns:
+        yield f"evaluation.turns={turns}"
 
 
 def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:

@@ -27,6 +27,7 @@ REFUSED = {
     "gate.from=[no]": "no: is no evaluation's directory (it has no config.yaml)",
     "gate.missed.margin=null": "gate.missed.margin",
     "gate.missed.ceiling=0": "gate.missed.ceiling=0.0: must be greater than 0",
+    "gate.missed.ceiling=1": "gate.missed.ceiling=1.0: must be less than 1",
     "gate.passes=0": "gate.passes=0: must be at least 1",
     "against=null": "against: a gate compares with one base; against=null, give one",
     "judge=tiny": "scores replies and answers no questions; give judge=checks",
