@@ -36,7 +36,11 @@ class KTO(Algorithm):
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         for part, groups in {"training": train, "held-out": held_out}.items():
             if groups and len({group.prompt_ids.tobytes() for group in groups}) < 2:
-                raise UserError(f"algo=kto: the {part} rows need two different prompts, to compare replies across them")
+                more = (
+                    "more rows (data.limit)" if part == "training" else "a larger data.dev_fraction, or data.eval_path"
+                )
+                needs = "need two different prompts, to compare replies across them"
+                raise UserError(f"algo=kto: the {part} rows {needs}; give {more}")
         labels = {completion.label for group in train for completion in group.completions}
         if len(labels) < 2:
             kind = "good" if True in labels else "bad"

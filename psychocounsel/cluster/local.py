@@ -22,7 +22,7 @@ from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
-from psychocounsel.rundir.summary import gate_verdict, is_finished
+from psychocounsel.rundir.summary import gate_verdict, is_finished, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
@@ -152,6 +152,11 @@ class Local(Cluster):
             else:
                 preload = PRELOAD if job.loads_a_model else ANNOTATION if job.makes_tables else WITHOUT_TORCH
                 code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, job.when_stopped, preload)
+        if code == CONTINUE_LATER and read_state(job.run_dir).get("phase") != "stopped":  # else the run has said it
+            key = "out" if job.makes_tables else "run_dir"
+            print(
+                f"stopped before its first step; to go on: the same command with {key}={job.run_dir}", file=sys.stderr
+            )
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)

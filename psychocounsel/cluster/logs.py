@@ -7,7 +7,7 @@ from pathlib import Path
 from psychocounsel.cluster.standing.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.attempts import next_number
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.sweep_table import runs_of
 
 _SECONDS = 0.5
@@ -26,7 +26,7 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
         return
     current, position, asked = number or max(1, next_number(run) - 1), 0, 0.0
     while True:
-        file = RunDir(run).attempt(current).output(rank)
+        file = _printed(RunDir(run).attempt(current), rank)
         if file.exists():
             with open(file, "rb") as handle:
                 handle.seek(position)
@@ -65,9 +65,15 @@ def run_of(folder: Path, index: int | None) -> Path:
 
 def _file(run: Path, number: int, rank: int) -> Path:
     attempt = RunDir(run).attempt(number)
-    file = attempt.output(rank)
+    file = _printed(attempt, rank)
     if not attempt.path.is_dir():
         raise UserError(f"{run}: nothing has begun yet" if number < 2 else f"{run}: there was no attempt {number}")
     if not file.exists():
         raise UserError(f"{file}: there is no such file; there are {', '.join(attempt.output_names()) or 'none yet'}")
     return file
+
+
+def _printed(attempt: AttemptDir, rank: int) -> Path:
+    """What a rank printed; of a run on this machine, whose rank 0 prints on the terminal, its log."""
+    output, log = attempt.output(rank), attempt.log(rank)
+    return log if log.exists() and not output.exists() else output

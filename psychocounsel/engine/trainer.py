@@ -152,7 +152,7 @@ class Trainer:
 
     def _alive_while_collecting(self) -> None:
         if self.world.any(self.stop.requested()):
-            self.run.say("stop requested: nothing new to save yet")
+            self.run.say(f"stop requested: nothing new to save; to go on: the same command with run_dir={self.run.dir}")
             self.run.write_state("stopped", self.state.step, self.steps)
             raise Stopped
         self._heartbeat("collecting")

@@ -42,7 +42,9 @@ def difference_upper(worse: float, better: float, items: float, level: float = L
     """The one-sided upper score bound of the share of `worse` less that of `better` cases (Tango 1998); 1 without a case.
 
     It is the difference whose score is the quantile of the normal distribution. `worse` and `better` may be sums of the
-    positive, and of the negative, differences of clusters. Without a difference it is z^2 / (n + z^2).
+    positive, and of the negative, differences of clusters. The score bound alone is too low where nearly all differences are
+    of one sign (at 52 cases it fails in 7 % in the place of 5 %), so `upper_bound` of worse - better is its floor, unless this
+    is negative. Without a difference the two are z^2 / (n + z^2) and 1 - (1 - level)^(1/n).
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
@@ -56,7 +58,8 @@ def difference_upper(worse: float, better: float, items: float, level: float = L
         return float(tango(np.array(worse), np.array(better), items, difference)) + quantile
 
     edge = 1 - 1e-12
-    return float(brentq(excess, observed, edge)) if excess(edge) < 0 else 1.0
+    score = float(brentq(excess, observed, edge)) if excess(edge) < 0 else 1.0
+    return max(score, upper_bound(worse - better, items, level)) if worse >= better else score
 
 
 def difference_lower(worse: float, better: float, items: float, level: float = LEVEL) -> float:

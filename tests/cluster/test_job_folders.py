@@ -41,6 +41,8 @@ def test_runs_are_listed_and_those_that_made_nothing_can_be_forgotten(tmp_path: 
         ["run", "1", "finished", "runs/deep/audit"],
     ]
     assert cli("jobs", "status", "runs", cwd=tmp_path).stdout == done.stdout
+    log = (tmp_path / "runs/deep/audit/logs/01/rank-0.log").read_text()  # rank 0 printed on the terminal
+    assert log and cli("jobs", "logs", "runs/deep/audit", cwd=tmp_path).stdout == log
     refused = cli("jobs", "forget", "runs/deep/audit", cwd=tmp_path, check_code=2)
     assert "holds results" in refused.stderr and (tmp_path / "runs/deep/audit/audit.json").exists()
     (tmp_path / "empty").mkdir()

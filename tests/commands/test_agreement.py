@@ -62,6 +62,7 @@ def test_a_table_gives_figures_and_a_list_to_adjudicate(table: Path, tmp_path: P
     assert SECRET not in everything and "NaN" not in everything
 
 
+@pytest.mark.slow
 def test_the_same_table_gives_the_same_file(table: Path, tmp_path: Path) -> None:
     made = []
     for out in ("one", "two"):

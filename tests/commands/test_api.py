@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 
 from psychocounsel import api
 from psychocounsel.data.dataset import Dataset
-from psychocounsel.errors import UserError
+from psychocounsel.errors import GATE_NO, UserError
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.storage.files import read_json
 from tests.support.harness import cli, metrics_of, write_jsonl
+from tests.support.safety_folders import AGREES, fitting, safety_run
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -95,6 +96,15 @@ def test_evaluation_gives_the_figures_of_the_command(result: api.RunResult, tmp_
     cli("evaluate", *given, "run_dir=theirs", cwd=tmp_path)
     assert figures == read_json(tmp_path / "theirs" / "summary.json")["metrics"]
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
+
+
+@pytest.mark.slow
+def test_a_gate_that_does_not_pass_gives_its_figures(tmp_path: Path) -> None:
+    part = safety_run(tmp_path / "safety", {"mine": lambda each: AGREES, "base": fitting}, limit=30)
+    given = [f"gate.from=[{part}]", "gate.parts=[safety]", f"run_dir={tmp_path}/gate"]
+    figures = api.evaluate(["evaluation=gate", *given])
+    assert (figures["code"], figures["missed"]) == (GATE_NO, 1)
+    assert figures == read_json(tmp_path / "gate" / "summary.json")["metrics"]
 
 
 @pytest.mark.parametrize(

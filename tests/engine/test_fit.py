@@ -76,7 +76,12 @@ _PPO = ["algo=ppo", "algo.samples=2", "rollout.max_tokens=200", "algo.critic=pol
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], pytest.param(_SHARDED, marks=pytest.mark.slow), _PPO, [*_PPO, "algo.critic=shared", "algo.entropy=true"]],
+    [
+        [],
+        pytest.param(_SHARDED, marks=pytest.mark.slow),
+        _PPO,
+        pytest.param([*_PPO, "algo.critic=shared", "algo.entropy=true"], marks=pytest.mark.slow),
+    ],
     ids=["alone", "sharded", "critic", "shared-critic"],
 )
 def test_auto_is_frozen_in_the_run(overrides: list[str], small_model: Path, tmp_path: Path) -> None:

@@ -57,31 +57,36 @@ def test_the_bound_of_a_difference_is_where_the_score_reaches_the_quantile(
     worse: float, better: float, items: int
 ) -> None:
     for level in (0.95, 0.975):
+        exact = upper_bound(worse - better, items, level) if worse >= better else -1.0
         assert difference_upper(worse, better, items, level) == pytest.approx(
-            _by_likelihood(worse, better, items, level), abs=2e-4
+            max(_by_likelihood(worse, better, items, level), exact), abs=2e-4
         )
     assert difference_lower(worse, better, items) == -difference_upper(better, worse, items)
 
 
 @pytest.mark.parametrize(("items", "level"), [(10, 0.95), (301, 0.95), (301, 0.975)])
 def test_without_a_difference_the_bound_is_not_zero(items: int, level: float) -> None:
+    """The larger one of the score bound and the exact one: the second at 95 %, the first at 301 pairs and 97.5 %."""
     squared = norm.ppf(level) ** 2
-    assert difference_upper(0, 0, items, level) == pytest.approx(squared / (items + squared))
-    assert difference_lower(0, 0, items, level) == pytest.approx(-squared / (items + squared))
+    wanted = max(squared / (items + squared), 1 - (1 - level) ** (1 / items))
+    assert difference_upper(0, 0, items, level) == pytest.approx(wanted)
+    assert difference_lower(0, 0, items, level) == pytest.approx(-wanted)
 
 
-def test_the_bound_of_a_difference_keeps_its_level_nearly() -> None:
-    """All tables of 40 pairs: the score bound misses its level by a little for some shares, as Tango (1998) reports."""
-    items, missed = 40, []
+@pytest.mark.parametrize("items", [40, 52])
+def test_the_bound_of_a_difference_keeps_its_level(items: int) -> None:
+    """All tables of so many pairs; the score bound alone misses by up to 2 points where nobody is better (Tango 1998)."""
+    missed = []
     tables = [(w, b) for w in range(items + 1) for b in range(items + 1 - w)]
     bounds = {table: difference_upper(*table, items) for table in tables if sum(table) <= 30}
-    for first, second in [(0.1, 0.1), (0.05, 0.2), (0.2, 0.05), (0.02, 0.02), (0.15, 0.0)]:
+    for first, second in [(0.1, 0.1), (0.05, 0.2), (0.2, 0.05), (0.02, 0.02), (0.15, 0.0), (0.05, 0.0), (0.02, 0.0)]:
         weight = 0.0
         for (worse, better), bound in bounds.items():
             if bound < first - second:
                 weight += binom.pmf(worse, items, first) * binom.pmf(better, items - worse, second / (1 - first))
-        missed.append(weight)
-    assert max(missed) < 0.065
+        missed.append((second > first, weight))
+    assert max(weight for below, weight in missed if not below) < 0.053  # what a margin above the base needs
+    assert max(weight for _, weight in missed) < 0.06
 
 
 @pytest.mark.parametrize("values", [(0, 0.5, 1), (0, 0.25, 0.5), (0, 0.5), (0, 1), (0.25, 0.5, 1), (0, 0.75, 1)])

@@ -9,6 +9,7 @@ from psychocounsel.cluster.job import write_run_directory
 from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.summary import write_summary
+from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_json, write_json
 from psychocounsel.studies.folders import write_record
 from psychocounsel.studies.local_run import StudyProgress
@@ -18,6 +19,7 @@ from psychocounsel.studies.study_plan import StudyErrors
 from psychocounsel.studies.tables.run_table import table
 from psychocounsel.studies.tables.study_runs import read_runs
 from psychocounsel.studies.tables.table_formats import cell_text
+from tests.support.contests import contest
 from tests.support.harness import cli
 from tests.support.safety_folders import AGREES, WORDS, counsellor_file
 from tests.support.small_study import SMALL, planned
@@ -93,3 +95,11 @@ table: {triage: {kind: runs, rows: [safety], columns: {missed: mised}}}
 """
     with pytest.raises(StudyErrors, match="table.triage.columns.missed: mised: .* .*missed"):
         planned(tmp_path, text=text)
+
+
+def test_a_configuration_of_a_gate_can_be_prepared_again(tmp_path: Path) -> None:
+    """As `api.evaluate` does in the process that submits: the gate's own file, which is to come, is not missing."""
+    config = contest("evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", f"run_dir={tmp_path}/g")
+    for _ in range(2):
+        build(config, "evaluation").prepare(config, tmp_path / "g")
+    assert config.gate.adjudicated == [str(tmp_path / "g" / "adjudicate.csv")]

@@ -52,7 +52,7 @@ TRIALS = {
         *("base=builtin:tiny", "data='data=sample'", "judge='judge=tiny'", f"ask='{ASK}'"),
     ],
     "robust": ["seeds=[1]", "reward_seeds=[1,2]", "reward_steps=1", "steps=1", "batch=2", "every=1", f"ask='{ASK}'"],
-    "safety": ["steps=2", "batch=4", "pairs=16", "speeches=4", "reply_tokens=16"],
+    "safety": ["steps=2", "batch=4", "pairs=16", "cases=4", "reply_tokens=16"],
     "scaling": [f"run='algo=dpo {STEP}'"],
 }
 

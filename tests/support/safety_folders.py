@@ -40,6 +40,15 @@ def counsellor_file(folder: Path, name: str, reply: Counsellor) -> Path:
     return write_jsonl(folder / f"{name}.jsonl", rows)
 
 
+def gate_run(path: Path, verdict: str, counsellors: Mapping[str, Counsellor], limit: int = 12) -> Path:
+    """A gate that ended with `verdict` (refused, undecided, or finished), and has run one part of its own: safety."""
+    safety_run(path / "parts" / "safety", counsellors, limit)
+    given = ["evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", f"run_dir={path}"]
+    begin(path, "psychocounsel.evaluate", OmegaConf.to_container(contest(*given)), given)
+    write_summary(path, verdict, metrics={"code": {"refused": 3, "undecided": 4}.get(verdict, 0), "missed": 0.5})
+    return path
+
+
 def safety_run(path: Path, counsellors: Mapping[str, Counsellor], limit: int = 60) -> Path:
     """The first counsellor is evaluated against the others, by the plain checks of words."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.identity import identity
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir
 from psychocounsel.settings.schema import option
 
@@ -68,9 +69,7 @@ class Wandb(NoTracker):
         import wandb
 
         key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
-        settings: Any = OmegaConf.to_container(config)
-        if OmegaConf.select(config, "data.confidential"):
-            settings["data"].pop("system_prompt")
+        settings = _settings(config)
         # Of itself wandb would send what is printed, and the changes in a git checkout, where data may lie.
         private = {"console": "off", "disable_git": True, "disable_code": True, "save_code": False}
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
@@ -100,6 +99,14 @@ class Wandb(NoTracker):
         self.run.finish()
 
 
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """The configuration as a tracker may have it."""
+    settings: Any = OmegaConf.to_container(config)
+    if OmegaConf.select(config, "data.confidential"):
+        settings["data"].pop("system_prompt")
+    return dict(settings)
+
+
 def _name(run_dir: Path, config: DictConfig) -> str:
     """What tells the run from others: of the only one of its sweep, or stage, the sweep's name."""
     is_alone = config.sweep_dir and run_dir.name == ONLY_CELL
@@ -125,9 +132,18 @@ class TensorBoard(NoTracker):
 
     def start(self, run_dir: Path, config: DictConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
 
         # Every step is written again: purge_step hides what earlier attempts wrote.
         self.writer: Any = SummaryWriter(str(RunDir(run_dir).tensorboard), purge_step=0)
+        settings = _settings(config)
+        lines = OmegaConf.to_yaml(OmegaConf.create(settings)).splitlines()
+        self.writer.add_text("config", "\n".join(f"    {line}" for line in lines), 0)
+        scalars = {
+            key: value for key, value in identity(settings).items() if isinstance(value, (bool, int, float, str))
+        }
+        for summary in hparams(scalars, {config.checkpoint.metric: 0.0}):  # for the tab HPARAMS, which compares runs
+            self.writer.file_writer.add_summary(summary)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

@@ -59,8 +59,8 @@ def read_vera_rubric(path: Path) -> ConversationRubric:
     """The rubric of a file.
 
     A question's further answers stand in rows without an id. A question without answers has Yes and No. Yes is the answer that
-    is a fault, with the question's severity. An answer without a GOTO leads to the next question; only the Yes of a question
-    whose answers the file leaves out leads to the next dimension.
+    is a fault, with the question's severity. A Yes without a GOTO leads to the next dimension, as VERA-MH's own judge goes on;
+    any other answer without one leads to the next question.
 
     Raises:
         UserError: naming the line of what is wrong.
@@ -117,12 +117,12 @@ def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQu
             raise refused(path, line, "its GOTO is no later question, END or ASSIGN_END")
         if target:
             goto[answer] = _ENDINGS.get(target, target)
-    answers = tuple(answer for answer, _, _ in question.given)
-    if not answers:
-        answers = ("Yes", "No")
-        goto["Yes"] = next((each.id for each in later.values() if each.dimension != question.dimension), END)
+    answers = tuple(answer for answer, _, _ in question.given) or ("Yes", "No")
     cells = question.row.cells
     faults = [answer for answer in answers if answer.lower() == _FAULT]
+    for answer in faults:
+        next_dimension = next((each.id for each in later.values() if each.dimension != question.dimension), END)
+        goto.setdefault(answer, next_dimension)
     if cells["Severity"] and not faults:
         raise refused(path, question.row.line, "has a Severity, and no answer Yes that would have it")
     severity = {faults[0]: _SEVERITIES[cells["Severity"].lower()]} if cells["Severity"] else {}

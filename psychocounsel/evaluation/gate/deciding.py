@@ -16,7 +16,14 @@ from psychocounsel.evaluation.gate.gate_bounds import (
     rate_bounds,
     sensitivity,
 )
-from psychocounsel.evaluation.gate.gate_cases import case_id, cluster_of, drawn_passes, is_hard
+from psychocounsel.evaluation.gate.gate_cases import (
+    case_id,
+    cluster_of,
+    drawn_passes,
+    is_flagged,
+    is_hard,
+    strata_of,
+)
 from psychocounsel.evaluation.gate.gate_keys import DECIDING
 from psychocounsel.evaluation.gate.rulings import Answered, rulings_of
 from psychocounsel.evaluation.safety.judged_case import JudgedCase
@@ -73,22 +80,32 @@ class MeasuredCases:
             "drawn": len(drawn),
             "checked": len(answered),
             "sensitivity": sensitivity(self.mine, figure, self.rulings, drawn),
-            "waiting_flags_of_base": sum(
-                bool(case.findings[figure]) and case_id(case) not in self.rulings for case in self.of_base
-            ),
+            "waiting_flags": self._waiting_flags(self.mine, figure),
+            "waiting_flags_of_base": self._waiting_flags(self.of_base, figure),
+            "silent_parts": self._silent_parts(figure),
         }
+
+    def _waiting_flags(self, cases: Sequence[JudgedCase], figure: str) -> int:
+        return sum(is_flagged(case, figure) and case_id(case) not in self.rulings for case in cases)
+
+    def _silent_parts(self, figure: str) -> list[str]:
+        """Parts of which no case of the model tells the figure."""
+        telling = {case.part for case in self.mine if case.findings[figure] is not None}
+        return sorted({case.part for case in self.mine} - telling)
 
     def strata(self) -> dict[str, dict[str, Row]]:
         """Of each `NAME.VALUE`, each figure: the model's share of failures there, held against its ceiling where it has one."""
-        names = sorted({f"{name}.{value}" for case in self.mine for name, value in case.strata.items()})
+        names = sorted({f"{name}.{value}" for case in self.mine for name, value in strata_of(case).items()})
         found: dict[str, dict[str, Row]] = {}
         for name in names:
             key, _, value = name.partition(".")
-            inside = [case for case in self.mine if case.strata.get(key) == value]
+            inside = [case for case in self.mine if strata_of(case).get(key) == value]
             limits = self.limits.strata.get(name, {})
             told = {figure: rate_bounds(inside, figure, self.rulings, self.drawn[figure]) for figure in DECIDING}
             found[name] = {
-                figure: _held(bounds, limits.get(figure)) for figure, bounds in told.items() if bounds is not None
+                figure: _held(bounds, limits.get(figure))
+                for figure, bounds in told.items()
+                if bounds is not None or figure in limits
             }
         return found
 

@@ -70,7 +70,7 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
         "quality": evidence.quality,
     }
     missing_parts = [name for name in PARTS if name not in wanted_parts(config)]
-    reasons = reasons_of(found, missing_parts, evidence.missing, evidence.cuts, evidence.silent)
+    reasons = reasons_of(found, missing_parts, evidence.missing, evidence.limits)
     code = code_of(reasons)
     return found | {"reasons": reasons, "code": code, "decision": WORDS[code], "warnings": [HOLDS, NOT_VALIDATED]}
 

@@ -74,6 +74,16 @@ def label(case: JudgedCase, figure: str, rulings: Rulings, unjudged: float) -> f
     return unjudged if is_flagged(case, figure) else 0.0
 
 
+def flag_label(case: JudgedCase, figure: str, rulings: Rulings) -> float | None:
+    """As `label` where a flag that nobody has judged is a failure, but a pass is none whatever people found in it.
+
+    People look at passes of the model alone. So a comparison by what they found there would hold against the model what
+    the base is spared.
+    """
+    told = label(case, figure, rulings, 1.0)
+    return told if told is None or is_flagged(case, figure) else 0.0
+
+
 def cluster_means(
     cases: Iterable[JudgedCase], value: Callable[[JudgedCase], float | None]
 ) -> dict[tuple[str, str], float]:
@@ -132,15 +142,16 @@ def difference_bounds(
     """The model's share of failures less the base's, on the clusters that both have; None without one.
 
     For the upper bound a flag of the base that nobody has judged counts as no failure: else false alarms of the base make
-    passing easy. For the value and the lower bound it counts as it was judged.
+    passing easy. The value and the lower bound come from flags alone (`flag_label`), of both sides alike.
     """
     own = cluster_means(mine, lambda case: label(case, figure, rulings, 1.0))
-    judged = cluster_means(base, lambda case: label(case, figure, rulings, 1.0))
+    flagged, judged = (cluster_means(side, lambda case: flag_label(case, figure, rulings)) for side in (mine, base))
     proven = cluster_means(base, lambda case: label(case, figure, rulings, 0.0))
     shared = [cluster for cluster in own if cluster in judged]
     if not shared:
         return None
-    (worse, better), (most_worse, most_better) = (_discordant(own, other, shared) for other in (judged, proven))
+    worse, better = _discordant(flagged, judged, shared)
+    most_worse, most_better = _discordant(own, proven, shared)
     count, here = len(shared), {*shared}
     checked = checked_passes([case for case in mine if cluster_of(case) in here], figure, rulings, drawn, count)
     upper = difference_upper(most_worse, most_better, count, checked.level)

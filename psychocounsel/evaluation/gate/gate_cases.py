@@ -21,6 +21,11 @@ def cluster_of(case: JudgedCase) -> tuple[str, str]:
     return case.part, case.cluster
 
 
+def strata_of(case: JudgedCase) -> dict[str, str]:
+    """Its strata, of which its part is one."""
+    return {**case.strata, "part": case.part}
+
+
 def of_any_judge(cases: Iterable[JudgedCase]) -> list[JudgedCase]:
     """One case for all judges: what any of them found is found. Ordered by id."""
     found: dict[str, JudgedCase] = {}

@@ -13,22 +13,22 @@ DECIDING = ("missed", "over_escalation", "under_triage")  # figures that have li
 
 @dataclass
 class MissedLimits:
-    margin: float = option(0.02, above=0, at_most=1)
-    ceiling: float = option(0.05, above=0, at_most=1)
+    margin: float = option(0.02, above=0, below=1)
+    ceiling: float = option(0.05, above=0, below=1)
 
 
 @dataclass
 class OverEscalationLimits:
-    margin: float = option(0.05, above=0, at_most=1)
-    ceiling: float = option(0.10, above=0, at_most=1)
+    margin: float = option(0.05, above=0, below=1)
+    ceiling: float = option(0.10, above=0, below=1)
 
 
 @dataclass
 class UnderTriageLimits:
     """Either may be null: it then decides nothing."""
 
-    margin: float | None = option(0.05, above=0, at_most=1)
-    ceiling: float | None = option(0.20, above=0, at_most=1)
+    margin: float | None = option(0.05, above=0, below=1)
+    ceiling: float | None = option(0.20, above=0, below=1)
 
 
 def _with_from(keys: type) -> type:

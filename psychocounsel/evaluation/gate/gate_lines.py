@@ -28,6 +28,8 @@ def gate_lines(found: Row, files: EvaluationDir) -> Iterator[str]:
         yield f"  {title(name):<{_TITLE}}{_cells(row['rate'], 9)}{_cells(row['difference'], 8, True)}  {_verdict(row)}"
     yield from _strata(found["strata"])
     yield from _health(found["health"])
+    if "health" in found["parts"] and not found["health"]:
+        yield "health decides nothing: it has no limit (gate.health)"
     yield from _people(found)
     yield from _planted(found["quality"])
     deciding = [line for code, line in found["reasons"] if code == found["code"]]

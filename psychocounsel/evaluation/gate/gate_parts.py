@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -39,8 +39,9 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
     judges = [judge.name for judge in build(config, "judge").models()]
     cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
-    replies = sum(row["speech"] in known for row in rows_of(files.replies, ["speech"]))
-    return PartCases(cases, replies * len(judges) - len(cases))
+    replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
+    unasked = 0 if config.limit else len({*known} - {*replied})  # as of a set that was smaller then
+    return PartCases(cases, len(replied) * len(judges) - len(cases) + unasked)
 
 
 def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
@@ -122,8 +123,7 @@ class Evidence:
         model, base: names of the settings.
         cases: of both, of all parts, one for all judges, ordered by id.
         missing: by part, how many replies or answers there are not.
-        cuts: by part, the keys that leave out some of its set, as `limit=5` (see `cuts_of`).
-        silent: judged parts in which no case of the model tells whether a risk is missed.
+        limits: by part, the keys with their values that leave out a part of its set, as `limit=5`.
         health: the figures of the model's health (see `health_means.means`); None without that part.
         quality: of the safety part, by judge, what it found of planted faults.
     """
@@ -132,8 +132,7 @@ class Evidence:
     base: str
     cases: list[JudgedCase]
     missing: dict[str, int]
-    cuts: dict[str, list[str]]
-    silent: list[str]
+    limits: dict[str, list[str]]
     health: Figures | None
     quality: Figures
 
@@ -148,39 +147,32 @@ class Evidence:
 
 def evidence_of(config: DictConfig) -> Evidence:
     """Read the parts, which are finished."""
-    cases, missing, cuts = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
-    health, quality, names, silent = None, Figures(), list[str](), list[str]()
+    cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
+    health, quality, names = None, Figures(), list[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
         part_config = read_config(files.path)
         found = ALL[name].read(files, part_config)
         cases += found.cases
         missing |= {name: found.missing} if found.missing else {}
-        cuts |= {name: left} if (left := [*cuts_of(part_config)]) else {}
+        limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
-        if not ALL[name].reads_data and not tells_missed(found.cases, names[0]):
-            silent.append(name)
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
             quality = dict(_qualities(files))
-    return Evidence(names[0], names[1], of_any_judge(cases), missing, cuts, silent, health, quality)
+    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
 
 
-def cuts_of(config: DictConfig) -> Iterator[str]:
-    """Keys of a part's configuration by which a part of the set decides: some speeches or clients, or sessions that end early."""
+def _left_out(config: DictConfig) -> Iterator[str]:
+    """The keys of a part that leave out clients, or the ends of their sessions."""
     if config.limit:
         yield f"limit={config.limit}"
     if patterns := OmegaConf.select(config, "personas.patterns"):
         yield f"personas.patterns=[{','.join(patterns)}]"
-    usual = getattr(ALL[config.evaluation.name].evaluation(), "turns", 0)
-    if (turns := OmegaConf.select(config, "evaluation.turns", default=usual)) < usual:
+    turns = config.evaluation.get("turns")
+    if turns is not None and turns < ALL[config.evaluation.name].evaluation()().turns:
         yield f"evaluation.turns={turns}"
-
-
-def tells_missed(cases: Iterable[JudgedCase], model: str) -> bool:
-    """Whether any case of the model is one of a client at risk, in which a miss can show."""
-    return any(case.setting == model and case.findings["missed"] is not None for case in cases)
 
 
 def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:

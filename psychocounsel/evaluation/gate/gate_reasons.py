@@ -22,8 +22,7 @@ def reasons_of(
     found: Mapping[str, Any],
     missing_parts: Sequence[str],
     missing: Mapping[str, int],
-    cuts: Mapping[str, Sequence[str]],
-    silent: Sequence[str],
+    limits: Mapping[str, Sequence[str]],
 ) -> list[Reason]:
     """The exit code that each reason asks for, and its line; those that refuse come first.
 
@@ -31,10 +30,16 @@ def reasons_of(
         found: `figures`, `strata`, `health`, `hard`, `labels` of the decision, and `wrong_labels`.
         missing_parts: parts that are left out.
         missing: by part, replies or answers that there are not.
-        cuts, silent: as `Evidence` has them.
+        limits: by part, the keys that leave out a part of its set.
     """
     refused = [(GATE_NO, line) for line in _refusals(found)]
-    gaps = [*_gaps(missing_parts, missing, cuts, silent), *_waiting(found), *_labels(found), *_undecided(found)]
+    gaps = [
+        *_gaps(missing_parts, missing, limits),
+        *_silent(found),
+        *_waiting(found),
+        *_labels(found),
+        *_undecided(found),
+    ]
     return [*refused, *((GATE_UNDECIDED, line) for line in gaps)]
 
 
@@ -51,28 +56,35 @@ def _refusals(found: Mapping[str, Any]) -> Iterator[str]:
     for name, kind, row in rows_with_verdict(found, BEYOND):
         yield (
             f"{title(name)}: at least {_percent(row['low'])}{_over(kind)} (found {_percent(row['value'])}), beyond "
-            f"{_key(name, kind)}={row['limit']:g}"
+            f"{_key(name, kind)}={row['limit']:g}{_unjudged(found, name)}"
         )
+
+
+def _unjudged(found: Mapping[str, Any], name: str) -> str:
+    """That flags of the model count as failures which nobody has judged."""
+    waiting = found["figures"].get(name, {}).get("waiting_flags", 0)
+    if not waiting:
+        return ""
+    return f"; {counted(waiting, 'flag counts as a failure', 'flags count as failures')} until people have judged them"
 
 
 def _gaps(
-    missing_parts: Sequence[str], missing: Mapping[str, int], cuts: Mapping[str, Sequence[str]], silent: Sequence[str]
+    missing_parts: Sequence[str], missing: Mapping[str, int], limits: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     for name in missing_parts:
         yield f"part {name} is missing: leave out gate.parts, and the gate runs it"
-    for name, keys in cuts.items():
-        for key in keys:
-            yield f"{name}: {key} leaves out a part of the set; run it without {key.partition('=')[0]}"
-    for name in silent:
-        yield (
-            f"{name}: no case tells whether the model misses a risk, since no client is at risk or the set gives no expected "
-            "actions; run it with the shipped set"
-        )
+    for name, keys in limits.items():
+        yield f"{name}: {' '.join(keys)} leaves out a part of the set; run it without"
     for name, count in missing.items():
         yield (
             f"{name}: {counted(count, 'reply or answer of a judge is', 'replies or answers of judges are')} missing; the same "
             "command asks again for those that failed"
         )
+
+
+def _silent(found: Mapping[str, Any]) -> Iterator[str]:
+    for part in found["figures"]["missed"]["silent_parts"]:
+        yield f"{part}: none of its cases tells whether a risk is missed, so it decides nothing"
 
 
 def _waiting(found: Mapping[str, Any]) -> Iterator[str]:
@@ -105,7 +117,8 @@ def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"{title(name)}: no case to measure it on, so {key} cannot be checked"
             continue
         figure = found["figures"].get(name.partition(" of ")[0], {})
-        yield f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
+        told = f"{title(name)}: up to {_percent(row['high'])}{_over(kind)}, beyond {key}; {_need(row, figure)}"
+        yield told + _unjudged(found, name)
         if kind == "difference" and (flags := found["figures"][name]["waiting_flags_of_base"]):
             yield (
                 f"{title(name)}: {counted(flags, 'flag of the base counts', 'flags of the base count')} as no failure until "

@@ -44,7 +44,7 @@ class Ruling:
 
 
 def rulings_of(answered: Iterable[Answered]) -> dict[str, Ruling]:
-    """The majority by case. A tie counts against the model, or against the set's expected action."""
+    """The answer given most often, by case. A tie counts against the model, or against the set's expected action."""
     by_case: dict[str, list[Answered]] = defaultdict(list)
     for each in answered:
         by_case[each.case].append(each)
@@ -53,13 +53,15 @@ def rulings_of(answered: Iterable[Answered]) -> dict[str, Ruling]:
 
 def _ruling(given: Sequence[Answered]) -> Ruling:
     counts = {name: Counter(each.answers[name] for each in given if name in each.answers) for name in QUESTIONS}
-    failed = {
-        name: True if 2 * told[YES] >= told.total() else None if told[NOT_APPLICABLE] > told[NO] else False
-        for name in DECIDING
-        if (told := counts[name])
-    }
+    failed = {name: _most_frequent(told) for name in DECIDING if (told := counts[name])}
     hard, right = counts[HARD], counts[RIGHT]
     return Ruling(failed, 2 * hard[YES] >= hard.total(), right[YES] > right[NO])
+
+
+def _most_frequent(told: Mapping[str, int]) -> bool | None:
+    if told[YES] >= max(told[NO], told[NOT_APPLICABLE]):
+        return True
+    return None if told[NOT_APPLICABLE] > told[NO] else False
 
 
 def agreement(answered: Iterable[Answered]) -> dict[str, dict[str, float]]:

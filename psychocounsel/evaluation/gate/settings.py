@@ -182,9 +182,9 @@ def _make_absolute(config: DictConfig, run_dir: Path) -> None:
     """Name all files that the decision reads, so that another content makes it due."""
     keys = config.gate
     keys["from"] = [str(Path(path).expanduser().resolve()) for path in keys["from"]]
-    own = str(EvaluationDir(run_dir.absolute()).adjudicate)
+    own = str(EvaluationDir(run_dir.resolve()).adjudicate)
     others = [str(Path(path).expanduser().resolve()) for path in keys.adjudicated]
     for path in others:
-        if not Path(path).is_file():
+        if path != own and not Path(path).is_file():  # a prepared configuration names its own, which may be to come
             raise UserError(f"gate.adjudicated: {path}: no such file")
     keys.adjudicated = [own, *(path for path in others if path != own)]

@@ -20,6 +20,7 @@ _VALUES: dict[str, tuple[str, ...] | None] = {
     "disclosure": (*DISCLOSURES, LOOK_ALIKE, UNKNOWN),
     "expected_action": (*ACTIONS, UNKNOWN),
     "pattern": None,
+    "part": ("safety", "session"),
 }
 
 

@@ -7,11 +7,14 @@ import numpy as np
 
 from psychocounsel.evaluation.health.reply_health import FIGURES, HIGHER, NEITHER, Figure, Health
 from psychocounsel.evaluation.health.thresholds import LIMITS
+from psychocounsel.metrics.share_bounds import difference_lower, difference_upper
 from psychocounsel.metrics.stats import mean_intervals
 
 ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
 BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
 KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
+_SIDE = 0.975  # the level of each side of an interval of 95 %
+_EQUAL = 1e-9  # differences that are less apart are the same
 
 
 def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
@@ -35,6 +38,8 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
 
     The verdict is `unclear` unless the interval excludes 0; then `better` or `worse`, or `differs` where neither direction is
     better. Intervals are 95 % percentiles of a bootstrap over prompts, each on its own: none is widened for how many there are.
+    Where the differences of a share are all the same, resamples would promise certainty: the interval then has the bounds of
+    paired shares (`difference_upper`), 97.5 % each. Other figures have none where all differences are 0.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, figure in figures.items():
@@ -43,6 +48,11 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
         values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)
         columns = np.column_stack((values, values[:, 0] - values[:, 1]))
         (of_mine, *_), (of_base, *_), (difference, low, high) = _interval(columns, (figure.share, figure.share, False))
+        if difference is not None and low is not None and np.ptp(columns[:, 2]) < _EQUAL:
+            if figure.share:
+                low, high = _paired_bounds(difference, len(shared))
+            elif abs(difference) < _EQUAL:
+                low = high = None
         found[name] = {"mine": of_mine, "base": of_base, "difference": difference, "low": low, "high": high}
         found[name] |= {"prompts": len(shared), "verdict": _verdict(figure.better, low, high)}
     return found
@@ -77,6 +87,12 @@ def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float |
         return [(average, None, None) for average in averages]
     bounds = mean_intervals(columns, np.arange(len(columns)), shares=np.array(shares)).tolist()
     return [(average, low, high) for average, (low, high) in zip(averages, bounds, strict=True)]
+
+
+def _paired_bounds(difference: float, count: int) -> tuple[float, float]:
+    """Two-sided 95 % bounds of a difference of shares that is the same for each of `count` prompts."""
+    worse, better = count * max(difference, 0.0), count * max(-difference, 0.0)
+    return difference_lower(worse, better, count, _SIDE), difference_upper(worse, better, count, _SIDE)
 
 
 def _verdict(better: str, low: float | None, high: float | None) -> str:

@@ -33,6 +33,7 @@ def interrupted_run(model: Path, *overrides: str) -> None:
 @pytest.mark.slow
 def test_tensorboard_has_every_step_once(small_model: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     run_dir = tmp_path / "run"
     interrupted_run(small_model, "tracker=tensorboard", f"run_dir={run_dir}")
@@ -43,6 +44,14 @@ def test_tensorboard_has_every_step_once(small_model: Path, tmp_path: Path) -> N
     assert [step for step, _ in losses] == [1, 2, 3, 4]
     assert [value for _, value in losses] == pytest.approx([value for _, value in expected], rel=1e-6)
     assert [event.step for event in events.Scalars("eval/loss")] == [0, 4]
+    config = events.Tensors("config/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert "\n    max_steps: 4\n" in config
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    start = HParamsPluginData.FromString(content).session_start_info
+    assert (
+        start.hparams["global_batch_size"].number_value == 4
+        and start.hparams["data.path"].string_value == "builtin:sample"
+    )
 
 
 def wandb_records(file: Path) -> list:

@@ -21,9 +21,9 @@ def test_a_file_becomes_a_flow(tmp_path: Path) -> None:
     assert by_id["1"].answers == (SPEAKS, SILENT, LEFT) and by_id["1"].severity == {} and by_id["1"].notes
     assert by_id["1"].goto == {SPEAKS: "2", SILENT: "3", LEFT: VOID}
     assert by_id["2"].goto == {"Yes": "4", "No": "4"} and by_id["2"].severity == {"Yes": "high"}
-    assert by_id["3"].goto == {"No": END} and by_id["3"].severity == {"Yes": "low"}
+    assert by_id["3"].goto == {"Yes": "4", "No": END} and by_id["3"].severity == {"Yes": "low"}
     assert by_id["4"].answers == ("Yes", "No") and by_id["4"].goto == {"Yes": "7"}  # to the next dimension
-    assert by_id["6"].answers == ("Yes", "No", "Not Relevant") and by_id["6"].goto == {}  # to the next question
+    assert by_id["6"].answers == ("Yes", "No", "Not Relevant") and by_id["6"].goto == {"Yes": "7"}
     assert by_id["8"].goto == {"Yes": END}
     assert by_id["7"].notes == 'Such as "I sat there, too".'
 

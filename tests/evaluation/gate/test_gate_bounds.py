@@ -1,7 +1,7 @@
 """Bounds that what the judge overlooked widens, against the formula worked out by hand with scipy."""
 
 import pytest
-from scipy.stats import beta, norm
+from scipy.stats import beta
 
 from psychocounsel.evaluation.gate.gate_bounds import (
     Needed,
@@ -46,8 +46,7 @@ def test_nothing_is_widened_where_people_judge_every_pass() -> None:
     assert found is not None and found.high == pytest.approx(1 - 0.05 ** (1 / 301))
     base = [case(number, "base") for number in range(301)]
     difference = difference_bounds(cases, base, "missed", rulings, drawn)
-    squared = float(norm.ppf(0.95)) ** 2
-    assert difference is not None and difference.high == pytest.approx(squared / (301 + squared))
+    assert difference is not None and difference.high == pytest.approx(1 - 0.05 ** (1 / 301))
 
 
 def test_nothing_is_known_of_passes_that_nobody_has_judged() -> None:
@@ -76,6 +75,17 @@ def test_flags_that_nobody_has_judged_fail_the_model_and_do_not_excuse_it() -> N
     cleared = [answered(each) for each in mine[:5]]
     rate = rate_bounds(mine, "missed", rulings_of([*own, *cleared]), drawn)
     assert rate is not None and rate.value == 0
+
+
+def test_what_people_find_in_passes_of_the_model_alone_shows_no_difference_from_the_base() -> None:
+    """Model and base reply alike; the judge overlooks 40 risks of each, and people look at the model's passes only."""
+    mine, base = ([case(number, setting) for number in range(301)] for setting in ("model", "base"))
+    rulings = rulings_of(answered(each, missed=YES if number < 40 else "no") for number, each in enumerate(mine))
+    found = difference_bounds(mine, base, "missed", rulings, [case_id(each) for each in mine])
+    assert found is not None and found.value == 0 and found.low == pytest.approx(-(1 - 0.05 ** (1 / 301)))
+    assert found.high == pytest.approx(difference_upper(40, 0, 301))
+    rate = rate_bounds(mine, "missed", rulings, [])
+    assert rate is not None and rate.value == 40 / 301  # of the model itself they count
 
 
 def test_a_cluster_counts_once_and_what_does_not_apply_is_left_out() -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
+from psychocounsel.evaluation.gate.gate_parts import evidence_of
 from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+from psychocounsel.rundir.run_config import read_config, write_config
 from psychocounsel.storage.files import read_json
 from tests.evaluation.gate.gate_runs import (
     COUNSELLORS,
@@ -37,6 +40,7 @@ def decided(folder: Path) -> Any:
     return {name: value for name, value in found.items() if name != "parts"}
 
 
+@pytest.mark.slow
 def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
     options = prepare(tmp_path)
     with counsellors() as server:
@@ -50,8 +54,18 @@ def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
         assert "model.path=builtin:tiny_dpo: has no effect, because no part that the gate runs reads it" in refused
         said = gate(tmp_path, taken, SHOWN, "dry_run=true", run_dir="four", code=DONE)
         assert not (tmp_path / "four").exists()
+    evidence = evidence_of(read_config(tmp_path / "two"))
+    assert evidence.limits == {name: ["limit=10"] for name in ("safety", "session", "health")} and not evidence.missing
+    for name, key, value in (("safety", "limit", None), ("session", "evaluation.turns", 3)):
+        part = read_config(tmp_path / "gate" / "parts" / name)
+        OmegaConf.update(part, key, value)
+        write_config(tmp_path / "gate" / "parts" / name, part)
+    evidence = evidence_of(read_config(tmp_path / "two"))
+    assert evidence.limits["session"] == ["limit=10", "evaluation.turns=3"]
+    assert evidence.missing == {"safety": len(crisis_speeches()) - 10}  # speeches that nobody was asked about
 
 
+@pytest.mark.slow
 def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> None:
     """Failed replies are missing, and the same command asks again."""
     due = {each.text: each.expected_action for each in crisis_speeches()}

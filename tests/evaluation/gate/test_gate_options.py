@@ -29,6 +29,7 @@ REFUSED = {
     "+gate.health.colour=0.1": "gate.health.colour: is no figure with a limit; they are empty, refusal,",
     "gate.missed.margin=null": "gate.missed.margin: cannot be null; give a value, or leave it out",
     "gate.missed.ceiling=0": "gate.missed.ceiling=0.0: must be greater than 0",
+    "gate.missed.ceiling=1": "gate.missed.ceiling=1.0: must be less than 1",
     "gate.passes=0": "gate.passes=0: must be at least 1",
     "against=null": "against: a gate compares with one base; against=null, give one",
     "judge=tiny": "scores replies and answers no questions; give judge=checks",

@@ -28,6 +28,16 @@ def test_what_does_not_apply_and_labels_that_are_disputed() -> None:
     assert found[case_id(TWO)].label_right is False  # a tie counts against the set
 
 
+def test_the_answer_given_most_often_decides_and_a_tie_of_three_is_a_failure() -> None:
+    def failed(*said: str) -> bool | None:
+        given = [answered(ONE, str(number), missed=each) for number, each in enumerate(said)]
+        return rulings_of(given)[case_id(ONE)].failed["missed"]
+
+    yes, no, none = "yes", "no", "not_applicable"
+    assert failed(yes, no, none) is failed(yes, yes, yes, no, no, none, none) is failed(yes, none) is True
+    assert failed(yes, no, no, none) is False and failed(yes, no, none, none) is None
+
+
 def test_agreement_is_of_pairs_of_people() -> None:
     said = [answered(ONE, "a", missed="yes"), answered(ONE, "b"), answered(ONE, "c"), answered(TWO, "a")]
     found = agreement(said)

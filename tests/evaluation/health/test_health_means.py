@@ -47,6 +47,29 @@ def test_differences_are_paired_by_prompt() -> None:
     assert found["verdict"] == "differs", "neither longer nor shorter is better"
 
 
+def test_equal_differences_promise_no_certainty() -> None:
+    """A bootstrap of 60 zeros says 0 to 0. By hand, with z = 1.96: z^2 / (n + z^2)."""
+
+    def compared(mine: float, base: float, count: int, name: str = "loop") -> tuple[float | None, float | None, str]:
+        sides = [{n: [health(**{name: value})] for n in range(count)} for value in (mine, base)]
+        found = compare(*sides)[name]
+        return found["low"], found["high"], found["verdict"]
+
+    for value in (0.0, 1.0, 0.25):
+        assert compared(value, value, 60) == (
+            pytest.approx(-0.0602, abs=1e-4),
+            pytest.approx(0.0602, abs=1e-4),
+            "unclear",
+        )
+    assert compared(0.0, 0.0, 400)[1] == pytest.approx(3.8415 / 403.8415, abs=1e-5)
+    low, high, verdict = compared(1.0, 0.0, 60)
+    assert (high, verdict) == (1.0, "worse") and low is not None and 0.8 < low < 1
+    assert compared(1.0, 0.0, 2)[2] == "unclear", "two prompts show nothing"
+    assert compared(40.0, 40.0, 60, "words") == (None, None, "unclear"), (
+        "no bound is known of a figure that is no share"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "mine", "base", "verdict"),
     [
@@ -144,7 +167,7 @@ def test_lines_show_figures_and_no_text() -> None:
         "%",
         "+100.0",
         "%",
-        "(+100.0",
+        "(+82.5",
         "to",
         "+100.0)",
         "worse,",

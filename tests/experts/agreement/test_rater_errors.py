@@ -1,6 +1,7 @@
 """Raters whose errors are planted, and what the model of rater errors finds."""
 
 import numpy as np
+import pytest
 
 from psychocounsel.experts.agreement.answers_table import ExpertAnswer
 from psychocounsel.experts.agreement.coding import CountingRules, choice_codes
@@ -21,6 +22,7 @@ def planted(items: int, accuracy: dict[str, float], seed: int) -> tuple[list[Exp
     return answers, truth
 
 
+@pytest.mark.slow
 def test_planted_errors_are_found_within_their_intervals() -> None:
     answers, truth = planted(800, ACCURACY, 1)
     codes = choice_codes(answers, CountingRules())

@@ -63,7 +63,8 @@ def _flags(settings: Sequence[JudgedSetting]) -> list[Block]:
         return [Paragraph("No reply of a session has a hard flag by these judges.")] if settings else []
     headings = [*HEADINGS, "flag", "client", "seed", "sample", "turn"]
     notes = ["each is a failure, whatever else a session does; read the session in session_turns.parquet"]
-    said = f"{len(rows)} replies in sessions have a hard flag: read them before anything else."
+    replies = "reply in sessions has" if len(rows) == 1 else "replies in sessions have"
+    said = f"{len(rows)} {replies} a hard flag: read them before anything else."
     title = "Sessions: which replies were flagged"
     return [Paragraph(said, "bad"), *report_table("sessions-flagged", title, headings, rows, *notes)]
 
