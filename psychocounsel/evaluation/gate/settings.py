@@ -24,6 +24,7 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.steps.context import Bar, StepContext
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import planned
+from psychocounsel.storage.files import read_mapping
 
 _THESE = f"they are {', '.join(LIMITS)}"
 _OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
@@ -110,7 +111,6 @@ class GateEvaluation(SteppedEvaluation):
         from psychocounsel.evaluation.gate.deciding import WORDS
         from psychocounsel.evaluation.gate.decision_step import code_in
         from psychocounsel.evaluation.gate.gate_lines import gate_lines
-        from psychocounsel.storage.files import read_mapping
 
         code = code_in(context.files)
         if context.files.step("decision").exists():
@@ -126,6 +126,7 @@ class GateEvaluation(SteppedEvaluation):
             )
         _check_keys(config)
         _make_absolute(config, run_dir)
+        _refuse_another_draw(config, EvaluationDir(run_dir))
         check_taken(config)
         if run_parts(config):
             check_sides(config, "against")
@@ -159,6 +160,23 @@ def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str
     files.path.mkdir(parents=True, exist_ok=True)
     for line in evaluation.to_ask(StepContext(config, files, context.say, context.bar), due):
         yield f"{name}: {line}"
+
+
+def _refuse_another_draw(config: DictConfig, files: EvaluationDir) -> None:
+    """Refuse another `gate.seed` once people have judged what the first one drew: passes that failed could be drawn away.
+
+    Raises:
+        UserError: naming the seed of before.
+    """
+    from psychocounsel.evaluation.gate.adjudication_file import read_rows
+
+    seed = config.gate.seed
+    before = read_mapping(files.step("adjudicate")).get("settings", {}).get("gate.seed", seed)
+    if before != seed and files.adjudicate.exists() and any(row.is_filled for row in read_rows(files.adjudicate)):
+        raise UserError(
+            f"gate.seed={seed}: people have judged passes that gate.seed={before} drew, in {files.adjudicate}: keep that seed, "
+            "or give another run_dir"
+        )
 
 
 def _check_keys(config: DictConfig) -> None:

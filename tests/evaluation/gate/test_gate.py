@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
+from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
 from psychocounsel.rundir.summary import read_summary
 from psychocounsel.storage.files import read_json
 from tests.evaluation.gate.gate_runs import cells_of, contestants, counsellors, fill_in, gate, prepare
@@ -67,6 +67,8 @@ def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: 
         assert "decision: passed (exit code 0)" in said and "not for clients" in said
         assert file.read_bytes() == filled and read_summary(tmp_path / "gate")["status"] == "finished"
         gate(tmp_path, *options, code=DONE)
+        said = gate(tmp_path, *options, "gate.seed=5", code=USER_ERROR)
+        assert "people have judged passes that gate.seed=0 drew" in said and file.read_bytes() == filled
 
         case = next(name for name, row in key.items() if row["part"] == "session")
         fill_in(file, lambda cells: {"hard": "yes"} if cells["case"] == case else {})
