@@ -86,7 +86,7 @@ def test_a_contestant_its_kin_and_strangers() -> None:
 
 def a_run(place: Path, **config: Any) -> Path:
     (place / "model").mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(config), RunDir(place).config)
+    OmegaConf.save(OmegaConf.create({"model": {"path": "some/base"}, **config}), RunDir(place).config)
     RunDir(place).job.touch()
     return place
 
