@@ -34,7 +34,7 @@ def test_shards_make_the_data_set_of_one_process(slurm: Cluster, tmp_path: Path)
         given += [f"replies.per_speech={PER_SPEECH}", "pairs.test_fraction=0.2"]
         out = tmp_path / "shared"
         shared = [*SLURM, "clean_in_shards_above_mb=0"]
-        planned = cli(*given, *shared, f"out={out}", "dry_run=true", cwd=tmp_path, **slurm.environment).stdout
+        planned = cli(*given, *shared, f"out={out}", "dry_run=script", cwd=tmp_path, **slurm.environment).stdout
         assert "--array=0-1" in planned and planned.count("#!/bin/bash") == 4 and "scores: 18 calls" in planned
         assert not out.exists()
         submitted = cli(*given, *shared, f"out={out}", cwd=tmp_path, **slurm.environment).stdout

@@ -64,7 +64,7 @@ def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
     others = ["finished"] * (runs - 2)
     assert slurm.ended(sweep, 60 + 20 * runs) == ["finished", "failed", *others]
     said = slurm.jobs("status", str(sweep))
-    assert "crashed at step 1 (exit code 1), as before: given up" in said
+    assert re.search(r"1: failed: crashed at step 1 \(exit code 1\): \w+: .*made to fail.*, as before: given up", said)
     assert "jobs resubmit" in said
     rows = list(map(json.loads, (sweep / "sweep.jsonl").read_text().splitlines()))
     assert "made to fail" in (sweep / rows[1]["run_dir"] / "logs" / "latest" / "failure.txt").read_text()
