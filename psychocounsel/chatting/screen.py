@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -14,6 +15,11 @@ from rich.text import Text
 
 _NARROWEST = 36  # columns of a reply that stands beside another one
 _FRAME = 4  # lines of a terminal that are no reply's
+
+
+def printable(text: str) -> str:
+    """A text without control characters: a server's escape sequences would move the cursor, or set the terminal's title."""
+    return "".join(letter if letter in "\n\t" or unicodedata.category(letter) != "Cc" else "\ufffd" for letter in text)
 
 
 class Screen:
@@ -28,7 +34,7 @@ class Screen:
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a line."""
-        self.console.print(Text(text), style=style, soft_wrap=True)
+        self.console.print(Text(printable(text)), style=style, soft_wrap=True)
 
     def replies(self, names: Sequence[str]) -> Replies:
         """Where the replies of these models will appear."""
@@ -45,12 +51,12 @@ class Replies:
 
     def show(self, index: int, text: str) -> None:
         """Show a reply so far."""
-        self.texts[index] = text
+        self.texts[index] = printable(text)
         self.update()
 
     def end(self, index: int, text: str, remarks: Sequence[str]) -> None:
         """Show the whole of a reply, and the remarks on it."""
-        self.texts[index], self.ends[index] = text, list(remarks)
+        self.texts[index], self.ends[index] = printable(text), [printable(line) for line in remarks]
         self.update()
 
     @abstractmethod

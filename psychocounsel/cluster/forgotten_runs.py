@@ -7,7 +7,21 @@ from pathlib import Path
 from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.standing.status import Row, rows
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
+from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep_table import is_sweep, remove_from_table
+from psychocounsel.rundir.trust import refuse_untrusted_run
+
+_FILES, _HOME = RunDir(Path()), SubmissionHome(Path())
+_OWN = {  # what a run directory may hold that has made nothing
+    path.name
+    for path in (
+        *(_FILES.config, _FILES.job, _FILES.overrides, _FILES.code, _FILES.state, _FILES.environment, _FILES.summary),
+        *(_FILES.logs, _FILES.failure, _FILES.profile, _FILES.tensorboard, _FILES.wandb, _FILES.owner, _FILES.stop),
+        *(_FILES.servers, _FILES.checkpoints, _FILES.rounds, _HOME.submissions, _HOME.lock, _HOME.code),
+        cell_record(Path()),
+    )
+}
 
 
 def forget(folder: Path, indices: Sequence[int]) -> None:
@@ -23,15 +37,20 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
         raise UserError(f"there is no index {min(unknown)}: `python -m psychocounsel.jobs status {folder}` shows them")
     chosen = [row for row in found if not indices or row.index in indices]
     for row in chosen:
-        _refuse(row)
+        _refuse(row, folder)
     for row in chosen:
-        shutil.rmtree(row.run_dir, ignore_errors=True)
+        shutil.rmtree(row.run_dir)
     if is_sweep(folder):
         remove_from_table(folder, [row.run_dir for row in chosen])
     print(f"forgot {', '.join(str(row.run_dir) for row in chosen)}")
 
 
-def _refuse(row: Row) -> None:
+def _refuse(row: Row, folder: Path) -> None:
+    """Refuse what is not to be removed. A sweep's table may be somebody else's, and name any folder."""
+    path = row.run_dir.resolve()
+    if not is_run(path) or not path.is_relative_to(folder.resolve()):
+        raise UserError(f"{row.run_dir}: is no run in {folder}; nothing was removed")
+    refuse_untrusted_run(row.run_dir)
     if row.is_live:
         raise UserError(f"{row.run_dir}: is {row.state}; `python -m psychocounsel.jobs cancel` ends it first")
     if not made_nothing(row.run_dir):
@@ -39,3 +58,5 @@ def _refuse(row: Row) -> None:
             f"{row.run_dir}: holds results (it came to step {row.step}); only runs that made nothing are forgotten. Use another "
             "run_dir, or remove the folder yourself"
         )
+    if foreign := sorted(each.name for each in path.iterdir() if each.name not in _OWN):
+        raise UserError(f"{row.run_dir}: holds {foreign[0]}, which no run writes; move it away, and nothing is lost")

@@ -1,5 +1,6 @@
 """`jobs list` and `jobs forget` of runs on this machine, reasons in groups, and variables of the shell that sbatch would read."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_in
     with pytest.raises(UserError, match="holds results"):
         forget(tmp_path, [0, 1])
     assert runs[1].exists()
+    (runs[1] / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds notes.txt, which no run writes"):
+        forget(tmp_path, [1])
+    (runs[1] / "notes.txt").unlink()
     forget(tmp_path, [1])
     assert [(run.index, run.run_dir.name) for run in runs_of(tmp_path)] == [(0, "a"), (2, "c")] and not runs[1].exists()
     add_to_table(tmp_path, [(runs[1], ["seed=9"])])
@@ -83,3 +88,22 @@ def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them
     assert is_cpu_build()
     assert said() and said()[0].startswith("warning: torch of this environment is a CPU build")
     assert not said("cluster.device=cpu") and not said("cluster.python=/opt/python")
+
+
+def test_a_table_of_somebody_else_cannot_have_other_folders_removed(tmp_path: Path) -> None:
+    from psychocounsel.cluster.forgotten_runs import forget
+    from psychocounsel.rundir.run_config import write_config, write_job
+    from psychocounsel.settings.config import check, compose
+
+    sweep, plain, run = tmp_path / "sweep", tmp_path / "plain", tmp_path / "run"
+    for folder in (sweep, plain, run):
+        folder.mkdir()
+    write_job(run, "psychocounsel.train", 0, [])
+    write_config(run, check(compose([f"run_dir={run}"])))
+    (sweep / "link").symlink_to(run)
+    lines = [{"index": n, "overrides": [], "run_dir": name} for n, name in enumerate(("../plain", "../run", "link"))]
+    (sweep / "sweep.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for index in range(3):
+        with pytest.raises(UserError, match="is no run in .*; nothing was removed"):
+            forget(sweep, [index])
+    assert plain.is_dir() and run.is_dir()

@@ -48,6 +48,8 @@ def test_bash_completes_a_choice(tmp_path: Path) -> None:
     (tmp_path / "psychocounsel").write_text(f'#!/bin/sh\nexec {sys.executable} -m psychocounsel.console "$@"\n')
     (tmp_path / "psychocounsel").chmod(0o755)
     (tmp_path / "completion").write_text(shell_script(["bash"]))
+    (tmp_path / "conf" / "algo").mkdir(parents=True)  # of somebody else
+    (tmp_path / "conf" / "algo" / "online_d$(touch ran).yaml").touch()
     ask = (
         "source completion; COMP_LINE='psychocounsel train algo=online_d'; COMP_POINT=${#COMP_LINE}; "
         "COMP_WORDS=(psychocounsel train algo=online_d); COMP_CWORD=2; _psychocounsel; echo ${COMPREPLY[@]}"
@@ -55,5 +57,6 @@ def test_bash_completes_a_choice(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "algo=online_dpo", done.stderr
+    assert not (tmp_path / "ran").exists()
     with pytest.raises(SystemExit, match="bash or zsh"):
         shell_script(["fish"])

@@ -56,9 +56,11 @@ class Persona(Contract):
         """The client's next turn, or what the client's language model is asked for it; None: the client has left."""
 
     def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
-        """The turn in the answer to the Ask that `next` gave; None: the client has left. Scripted personas ask nothing.
+        """The turn in the answer to the Ask that `next` gave; None: the client has left. Default: the whole answer is said.
 
         Raises:
             ValueError: for an answer that is no turn of a client.
         """
-        raise NotImplementedError
+        if not text.strip():
+            raise ValueError("the client says nothing")
+        return ClientTurn(text.strip())

@@ -1,6 +1,7 @@
 """Words for the shell's TAB: commands, config groups, their choices, and keys. Reads YAML files and composes nothing."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,17 @@ import yaml
 
 from psychocounsel.storage.files import shipped
 
+_PLAIN = re.compile(r"[\w.@/=-]+")  # a shell takes what it completes as typed; the folder `conf` may be somebody else's
 _SCRIPT = """\
 _psychocounsel() {
     local IFS=$'\\n' word="${COMP_LINE:0:COMP_POINT}"
     COMP_WORDBREAKS="${COMP_WORDBREAKS//=/}"
     word="${word##* }"
-    COMPREPLY=($(compgen -W "$(psychocounsel complete "${COMP_WORDS[1]:-}" "$word" 2>/dev/null)" -- "$word"))
+    local each
+    COMPREPLY=()
+    while read -r each; do
+        [[ $each == "$word"* ]] && COMPREPLY+=("$each")
+    done < <(psychocounsel complete "${COMP_WORDS[1]:-}" "$word" 2>/dev/null)
     [[ ${COMPREPLY[0]:-} == *= ]] && compopt -o nospace
 }
 complete -o default -F _psychocounsel psychocounsel
@@ -40,9 +46,12 @@ def complete(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
         return [*commands]
     folders = [shipped("conf"), *([Path("conf")] if Path("conf").is_dir() else [])]
     group, is_choice, _ = word.partition("=")
-    if is_choice:
-        return [f"{group}={name}" for name in _choices(folders, group)]
-    return sorted({*(f"{name}=" for name in _groups(folders)), *(f"{key}=" for key in _keys(folders, command))})
+    found = (
+        [f"{group}={name}" for name in _choices(folders, group)]
+        if is_choice
+        else sorted({*(f"{name}=" for name in _groups(folders)), *(f"{key}=" for key in _keys(folders, command))})
+    )
+    return [each for each in found if _PLAIN.fullmatch(each)]
 
 
 def _groups(folders: Sequence[Path]) -> Iterator[str]:
