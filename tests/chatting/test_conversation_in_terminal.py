@@ -58,6 +58,7 @@ class Terminal:
 
     def interrupt(self) -> None:
         """Ctrl-C, as a terminal sends it to the command that has it in the foreground."""
+        time.sleep(0.3)  # readline prints its prompt a moment before it hears signals
         self.process.send_signal(signal.SIGINT)
 
     def close(self) -> int:
