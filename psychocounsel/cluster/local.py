@@ -185,8 +185,9 @@ def _remove_unbegun(job: Job) -> None:
     """A run that was refused before its first step leaves nothing: why, stands on the terminal."""
     if made_nothing(job.run_dir):
         shutil.rmtree(job.run_dir)
-        with contextlib.suppress(OSError):
-            job.run_dir.parent.rmdir()  # goes only if it is empty
+        if job.run_dir.parent != Path.cwd():
+            with contextlib.suppress(OSError):
+                job.run_dir.parent.rmdir()  # goes only if it is empty
 
 
 def _word(job: Job, code: int | None) -> str:

@@ -25,6 +25,13 @@ def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_folder_in_which_the_user_stands_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    _remove_unbegun(refused(tmp_path / "here"))
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_answers_that_were_paid_for_are_kept(tmp_path: Path) -> None:
     job = refused(tmp_path)
     key = request_key("/chat/completions", {})
