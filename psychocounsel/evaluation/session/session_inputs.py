@@ -34,7 +34,7 @@ def made_of(config: DictConfig) -> dict[str, Any]:
 
 
 def check_inputs(config: DictConfig) -> None:
-    """Read the files that sessions and their questions are made of, and hold the models against them.
+    """Read persona, rubric and transcript files, and check that the chosen models can work with them.
 
     Raises:
         UserError: naming the file and line, or the key, and what to type instead.

@@ -66,7 +66,7 @@ def _choices(folders: Sequence[Path], group: str) -> list[str]:
 
 
 def _keys(folders: Sequence[Path], command: str) -> Iterator[str]:
-    """Dotted keys of the command's own file, and of the files that its defaults choose."""
+    """The dotted keys of a command: those of its YAML file, and of the default choice of each group."""
     for folder in folders:
         content = _read(folder / f"{command}.yaml")
         yield from _flat({name: value for name, value in content.items() if name not in ("defaults", "hydra")})

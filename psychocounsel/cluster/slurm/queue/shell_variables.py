@@ -1,4 +1,4 @@
-"""`SBATCH_*` variables of the shell that submits: sbatch would let them take the place of what the script says."""
+"""`SBATCH_*` variables of the submitting shell, which sbatch would use instead of the script's directives."""
 
 import re
 from collections.abc import Mapping
