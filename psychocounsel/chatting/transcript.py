@@ -35,7 +35,7 @@ class ChatTranscript:
 
 
 def save(path: Path, turns: Sequence[ChatTurn]) -> None:
-    """Write `turns` to a file that is not there yet.
+    """Write `turns` to a new file.
 
     Raises:
         UserError: if it is.

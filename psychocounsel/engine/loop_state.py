@@ -76,7 +76,7 @@ class LoopState:
         return True
 
     def out_of_patience(self, checkpoint: DictConfig) -> str:
-        """Why the run ends, once `checkpoint.patience` evaluations in a row were not better than the best; else ""."""
+        """The reason to end early if the last `checkpoint.patience` evaluations brought no improvement; else ""."""
         if checkpoint.patience is None or self.unimproved < checkpoint.patience:
             return ""
         best = self.best.get("step", 0)

@@ -18,7 +18,7 @@ _KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pair
 
 
 def kind_of(data: str, files: ReviewDir) -> ItemKind:
-    """The kind of the review in `files`; where none has begun, that of `data`.
+    """The kind of items of the review in `files`, or of `data` if no review has begun.
 
     Raises:
         UserError: if the plan names a kind that there is not.
