@@ -30,8 +30,8 @@ SHORT = ["debug=fast", "global_batch_size=8", "data.limit=40", "rollout.max_toke
 
 
 def documented(kind: str, file: str) -> str:
-    """The text of a file that docs/online.md shows."""
-    blocks = re.findall(r"```(\w+)\n# my/(\S+)\n(.*?)```", (ROOT / "docs" / "online.md").read_text(), re.DOTALL)
+    """The text of a file that docs/extend.md shows."""
+    blocks = re.findall(r"```(\w+)\n# my/(\S+)\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     (text,) = [text for name, path, text in blocks if (name, path) == (kind, file)]
     return text
 
