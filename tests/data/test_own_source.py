@@ -14,7 +14,7 @@ from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, TINY, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 
-_PAGE = (ROOT / "docs" / "runs.md").read_text()
+_PAGE = (ROOT / "docs" / "extend.md").read_text()
 _CODE, _SETTINGS = docs_example(_PAGE, "# my/answers.py"), docs_example(_PAGE, "# my/data/answers.yaml")
 
 

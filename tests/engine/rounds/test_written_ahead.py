@@ -14,7 +14,7 @@ from psychocounsel.rollout.base import Rollout, Sampling, together
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 
-_PAGE = (ROOT / "docs" / "online.md").read_text()
+_PAGE = (ROOT / "docs" / "extend.md").read_text()
 _CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "# my/rollout/phrases.yaml")
 _AHEAD = """
     rounds_ahead = {ahead}
