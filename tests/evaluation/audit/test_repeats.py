@@ -14,9 +14,7 @@ ROWS = [
     example(1, "i cannot sleep.", LONG.upper(), "no."),  # the same pair once more
     example(2, "I cannot sleep.", "No.", LONG),  # the same pair with the opposite label
     example(3, "My brother shouted.", OTHER, "no."),  # a reply of another prompt
-    example(
-        4, "My dog died.", f"{OTHER} today", f"{OTHER} now"
-    ),  # near duplicates of each other and of a reply to another prompt
+    example(4, "My dog died.", f"{OTHER} today", f"{OTHER} now"),  # near duplicates of each other and of another reply
     example(5, "Alone.", "Why?", "Oh."),
 ]
 
