@@ -54,7 +54,7 @@ def _spread(group: Array, count: int, seed: int) -> Array:
 def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -> Array:
     """Return each pair's margin by a model that was not fitted to it, float64[pairs]; NaN for pairs in no test fold.
 
-    A positive margin prefers the chosen reply. `differences`: features of the chosen reply less those of the rejected.
+    A positive margin prefers the chosen reply. `differences`: features of the chosen minus the rejected reply.
     """
     margins = np.full(differences.shape[0], np.nan)
     with ThreadPoolExecutor(workers) as pool:

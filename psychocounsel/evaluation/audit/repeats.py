@@ -79,7 +79,7 @@ def shared(pairs: Pairs, texts: Texts, others: Sequence[Example], threshold: flo
 
 
 def _shared(ours: list[str], sketched: Sketches, theirs: list[str], threshold: float) -> tuple[set[int], set[int]]:
-    """Return the indices of our texts that equal one of theirs, and of those that are near duplicates of one."""
+    """Return the indices of our texts that equal one of theirs, and of our texts that are near duplicates of one."""
     known = set(theirs)
     return {number for number, text in enumerate(ours) if text in known}, near_matches(
         sketched, sketches(theirs), threshold

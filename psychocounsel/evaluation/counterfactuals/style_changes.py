@@ -33,7 +33,7 @@ def fillers(text: str) -> str | None:
 
 
 def capitals(text: str) -> str | None:
-    """Lower all letters."""
+    """Convert all letters to lower case."""
     return text.lower() if text.lower() != text else None
 
 

@@ -83,10 +83,10 @@ def label(case: JudgedCase, figure: str, rulings: Rulings, unjudged: float) -> f
 
 
 def flag_label(case: JudgedCase, figure: str, rulings: Rulings) -> float | None:
-    """Return the label of a case by its flag alone: an unjudged flag is a failure, and a pass is never one.
+    """Return the label of a flagged case, and 0 for a pass whatever people found in it; None if the figure does not apply.
 
-    People check only the model's passes. Failures that they find there would count against the model, while the base's
-    passes are never checked; so a fair comparison ignores them.
+    An unjudged flag is a failure. People check passes of the model, but never of the base. A fair comparison of the two
+    must therefore ignore failures found in passes.
     """
     told = label(case, figure, rulings, 1.0)
     return told if told is None or is_flagged(case, figure) else 0.0
@@ -150,7 +150,7 @@ def difference_bounds(
     """Return the model's share of failures minus the base's, over the clusters that both have; None without such clusters.
 
     In the upper bound, unjudged flags of the base do not count as failures, because false alarms about the base would make
-    passing easy. The value and the lower bound use flags only (`flag_label`), for model and base alike.
+    passing easy. The value and the lower bound ignore failures found in passes (`flag_label`), for model and base alike.
     """
     own = cluster_means(mine, lambda case: label(case, figure, rulings, 1.0))
     flagged, judged = (cluster_means(side, lambda case: flag_label(case, figure, rulings)) for side in (mine, base))

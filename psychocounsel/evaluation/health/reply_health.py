@@ -54,13 +54,13 @@ def health_of(
 ) -> Health:
     """Return the figures of a reply to the client's last turn `prompt`.
 
-    An empty reply has only the figures `empty` and `cut`; a reply that the API refused has only `refusal` and `cut`.
+    An empty reply has only the figures `empty` and `cut`; a reply with `refused` has only `refusal` and `cut`.
 
     Args:
         reply: text of the reply.
         prompt: text of the client's last turn.
         cut: True if generation stopped at `max_tokens`; None if unknown, for instance for replies from a file.
-        refused: True if the API marks the reply as a refusal.
+        refused: True if the reply is known to be a refusal, by the API's own field or by its outcome.
         language: language of the client (ISO 639-1); None: detected from `prompt`.
     """
     found: Health = dict.fromkeys(FIGURES)
