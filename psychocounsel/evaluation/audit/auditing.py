@@ -78,10 +78,9 @@ def measure(
     score: Score | None = None,
     is_main: bool = True,
 ) -> Measured | None:
-    """Return all figures of the pairs in `examples`; None on all ranks but the first.
+    """Return all figures of the pairs in `examples`; None on all ranks but the first. `others`: rows of other sets, by name.
 
-    `rated()` returns the rows whose ratings are measured. `others` holds the rows of other data sets, by name. The keys
-    of `config` that are read: `audit`, `data.rating_range` and `data.system_prompt`.
+    `rated()` returns the rows whose ratings are measured. Keys read: `audit`, `data.rating_range`, `data.system_prompt`.
 
     Raises:
         UserError: if there are fewer than `LEAST_COMPONENTS` components.
