@@ -42,7 +42,7 @@ def test_every_case_is_an_item_once(tmp_path: Path) -> None:
             "row 3: this case has other part, messages",
         ),
         ([",safety,CLIENT: x,none,,,,,,,"], "row 2, column case: is empty"),
-        (["a,safety"], "row 2: has 2 cells in the place of 11"),
+        (["a,safety"], "row 2: has 2 cells instead of 11"),
     ],
 )
 def test_a_malformed_file_is_refused_by_row(tmp_path: Path, lines: list[str], message: str) -> None:
