@@ -20,7 +20,7 @@ from psychocounsel.cluster.memory import memory_line
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
-from psychocounsel.rundir.attempts import next_number
+from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.rundir.summary import gate_verdict, is_finished, read_state
 from psychocounsel.rundir.sweep_table import runs_of
@@ -145,7 +145,7 @@ class Local(Cluster):
         print(f"starting {self.place(job)}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="psychocounsel-") as folder:
             rendezvous, gpu = f"file://{folder}/store", self.gpus() > 0
-            environment = worker_environment(job, number, rendezvous, self._threads(job), gpu)
+            environment = worker_environment(job, number, rendezvous, self._threads(job), gpu) | start_times()
             if allocation := around():
                 environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt, job.when_stopped)
