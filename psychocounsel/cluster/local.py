@@ -16,7 +16,7 @@ from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
-from psychocounsel.cluster.memory import memory_line
+from psychocounsel.cluster.memory import cpu_memory_line, memory_line
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
@@ -85,15 +85,15 @@ class Local(Cluster):
         super().select(jobs)
 
     def describe(self, jobs: list[Job]) -> str:
-        """The jobs, and what their models need on GPUs: of those here, or of eight where there are none."""
+        """The jobs, and what their models need: on the GPUs here; without GPUs on CPU, and on eight GPUs elsewhere."""
         if jobs[0].config.dry_run == "script":
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
-        trained = [
-            job.config for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")
-        ]
+        trained = [job for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")]
         there = self.gpus()
-        lines = dict.fromkeys(memory_line(config, there or 8, None) for config in trained)
-        return "\n".join([super().describe(jobs), *(line if there else f"no GPU here; {line}" for line in lines)])
+        lines = [memory_line(job.config, there or 8, None) for job in trained]
+        if not there:
+            lines = [cpu_memory_line(job.config, job.processes) for job in trained] + [f"elsewhere, {x}" for x in lines]
+        return "\n".join([super().describe(jobs), *dict.fromkeys(lines)])
 
     def place(self, job: Job) -> str:
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.algo.simpo import SimPO
 from psychocounsel.engine.sizing import micro_batch, token_memory
-from psychocounsel.engine.sizing.kept_measures import KeptMeasure
+from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
 from psychocounsel.engine.sizing.micro_batch import chosen_tokens, longest_of
-from psychocounsel.engine.sizing.token_memory import LONG, SHORT, TokenMemory, measure
+from psychocounsel.engine.sizing.token_memory import LONG, SHORT, measure
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose
@@ -59,7 +59,7 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_measuring_costs_less_than_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most one short and one longer pass, with no more tokens than a step, however long the rows are."""
+    """At most two short passes and a longer one, with no more tokens than a step, however long the rows are."""
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(16, longest=900)
     passes: list[int] = []
     rehearse = Stepper.rehearse
@@ -70,10 +70,20 @@ def test_measuring_costs_less_than_a_step(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Stepper, "rehearse", counted)
     measure(stepper, longest_of(groups), 10_000)
-    assert len(passes) == 2 and sum(passes) <= SHORT + LONG + 64, "rows are padded to 32 tokens"
+    assert len(passes) == 3 and sum(passes) <= 2 * SHORT + LONG + 96, "rows are padded to 32 tokens"
     passes.clear()
     measure(stepper, longest_of(groups), 400)
     assert sum(passes) <= 400
+
+
+def test_rows_of_both_lanes_are_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = random_groups(8, longest=300)
+    longest = sorted((group.tokens for group in groups), reverse=True)
+    monkeypatch.setattr(micro_batch, "usable_bytes", lambda world: (longest[0] + 1) * 1e6 / micro_batch._SHARE)
+    memory = TokenMemory(0.0, 1e6)
+    assert chosen_tokens(make_stepper(small_lm(), DPO()), groups, memory, 8, 10) == longest[0]
+    with pytest.raises(UserError, match=r"try engine.two_lanes=false, model.gradient"):
+        chosen_tokens(make_stepper(small_lm(), DPO(), lanes=2), groups, memory, 8, 10)
 
 
 def test_memory_of_a_pass_grows_with_its_tokens() -> None:

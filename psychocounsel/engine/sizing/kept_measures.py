@@ -1,29 +1,49 @@
 """Measured memory per token in the cache, for later runs of the same models and settings."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.engine.sizing.token_memory import TokenMemory
-from psychocounsel.engine.step import Stepper
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.files import PACKAGE
 from psychocounsel.storage.hashes import code_id
 from psychocounsel.storage.modes import make_shared
 
+if TYPE_CHECKING:
+    from psychocounsel.engine.step import Stepper
+    from psychocounsel.model.packed import PackedModel
+
 _ENTRY = re.compile(r"[0-9a-f]{32}\.memory")
 _IRRELEVANT = ("name", "path", "revision", "license", "chat_template", "template_args")  # keys of model
 _CODE = ("model/**/*.py", "data/batch.py", "engine/step.py", "engine/zero.py", "engine/sizing/*.py")
+
+
+@dataclass(frozen=True)
+class TokenMemory:
+    """Peak memory of a process: `fixed` bytes, and `per_token` bytes for each token of its micro-batch."""
+
+    fixed: float
+    per_token: float
+
+    def bytes_of(self, tokens: int) -> float:
+        return self.fixed + self.per_token * tokens
+
+    def tokens_in(self, limit: float) -> int:
+        """Return the number of tokens for which `limit` bytes suffice."""
+        return math.floor((limit - self.fixed) / self.per_token)
 
 
 class KeptMeasure:
@@ -53,6 +73,8 @@ class KeptMeasure:
 
 def memory_identity(config: DictConfig, stepper: Stepper) -> dict[str, Any]:
     """Return everything that the memory of a process depends on except the tokens of its micro-batch."""
+    import torch
+
     algorithm, engine, device = stepper.algorithm, stepper.main, stepper.world.device
     model: Any = OmegaConf.to_container(config.model)
     others = {
@@ -74,7 +96,7 @@ def memory_identity(config: DictConfig, stepper: Stepper) -> dict[str, Any]:
     }
 
 
-def _shape(module: torch.nn.Module) -> list[Any]:
+def _shape(module: PackedModel) -> list[Any]:
     """Return the architecture of a model, and how many of its weights exist and are trained."""
     sizes = [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in module.parameters()]
     architecture = {name: value for name, value in module.lm.config.to_dict().items() if name != "_name_or_path"}

@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.packing import computed_tokens
-from psychocounsel.engine.sizing.kept_measures import KeptMeasure
+from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
 from psychocounsel.engine.sizing.process_memory import usable_bytes
-from psychocounsel.engine.sizing.token_memory import TokenMemory, measure
+from psychocounsel.engine.sizing.token_memory import measure
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
@@ -37,7 +37,7 @@ def micro_batch_tokens(run: Run, stepper: Stepper, groups: Sequence[Group]) -> i
         memory, source = _token_memory(config, stepper, groups)
         tokens = chosen_tokens(stepper, groups, memory, config.global_batch_size, config.max_length)
         config.micro_batch_tokens = tokens
-        gigabytes = memory.bytes_of(tokens) / 1e9
+        gigabytes = memory.bytes_of(max(tokens, _tokens_at_once(stepper, groups))) / 1e9
         run.say(
             f"micro_batch_tokens=auto: {tokens} tokens, about {gigabytes:.1f} GB per process ({source}); "
             "this run keeps the number"
@@ -91,17 +91,19 @@ def chosen_tokens(
     world = stepper.world
     limit = min(world.gather(_SHARE * usable_bytes(world)))
     longest, fitting = longest_of(groups).tokens, memory.tokens_in(limit)
-    if fitting < longest:
+    if fitting < _tokens_at_once(stepper, groups):
+        lanes = "engine.two_lanes=false, " if stepper.main.lanes > 1 else ""
         raise UserError(
             f"micro_batch_tokens=auto: the longest row ({longest} tokens) does not fit into {limit / 1e9:.1f} GB; try "
-            "model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller max_length"
+            f"{lanes}model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller "
+            "max_length"
         )
     least = max(longest, min(max_length, fitting))
     most = min(step_tokens(groups, batch_size, world.size), fitting)
     if world.device.type == "cuda":
         return max(least, most // _STEP * _STEP)
     larger = range(least // _STEP * _STEP + _STEP, min(most, _CPU_TOKENS) + 1, _STEP)
-    return _worth(stepper, _typical_step(groups, batch_size), memory, [least, *larger])
+    return _worth(stepper, groups, batch_size, memory, [least, *larger])
 
 
 def _typical_step(groups: Sequence[Group], batch_size: int) -> list[int]:
@@ -110,12 +112,20 @@ def _typical_step(groups: Sequence[Group], batch_size: int) -> list[int]:
     return lengths[:: max(1, len(lengths) // batch_size)][:batch_size]
 
 
-def _worth(stepper: Stepper, lengths: Sequence[int], memory: TokenMemory, sizes: Sequence[int]) -> int:
+def _tokens_at_once(stepper: Stepper, groups: Sequence[Group]) -> int:
+    """Return the tokens of the longest rows, one in each lane: in memory together, however small a micro-batch is."""
+    return sum(sorted((group.tokens for group in groups), reverse=True)[: stepper.main.lanes])
+
+
+def _worth(
+    stepper: Stepper, groups: Sequence[Group], batch_size: int, memory: TokenMemory, sizes: Sequence[int]
+) -> int:
     """Return the largest of `sizes`, in ascending order, whose saving of time is worth its memory.
 
     A step takes as long as its tokens and `_OVERHEAD` more for each micro-batch. A larger size is taken if it saves at
     least `_EXCHANGE` of the share by which the memory of the process grows. More memory for a small gain is never taken.
     """
+    lengths, rows = _typical_step(groups, batch_size), _tokens_at_once(stepper, groups)
 
     def seconds(tokens: int) -> float:
         return computed_tokens(stepper.plan(lengths, tokens), lengths, _OVERHEAD)
@@ -123,7 +133,7 @@ def _worth(stepper: Stepper, lengths: Sequence[int], memory: TokenMemory, sizes:
     chosen = sizes[0]
     for size in sizes[1:]:
         saved = 1 - seconds(size) / seconds(chosen)
-        added = memory.bytes_of(size) / memory.bytes_of(chosen) - 1
+        added = memory.bytes_of(max(size, rows)) / memory.bytes_of(max(chosen, rows)) - 1
         if saved > 0 and saved >= _EXCHANGE * added:
             chosen = size
     return chosen

@@ -1,13 +1,13 @@
-"""Memory that a token of a micro-batch needs, measured by two short passes of all trained models."""
+"""Memory that a token of a micro-batch needs, measured by three short passes of all trained models."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Group
+from psychocounsel.engine.sizing.kept_measures import TokenMemory
 from psychocounsel.engine.sizing.process_memory import forget_peak, peak_bytes
 from psychocounsel.engine.step import Stepper
 
@@ -15,34 +15,21 @@ SHORT, LONG = 64, 512  # tokens of the two measured micro-batches
 _TOO_MUCH = float(1 << 62)  # peak of a pass that ran out of memory
 
 
-@dataclass(frozen=True)
-class TokenMemory:
-    """Peak memory of a process: `fixed` bytes, and `per_token` bytes for each token of its micro-batch."""
-
-    fixed: float
-    per_token: float
-
-    def bytes_of(self, tokens: int) -> float:
-        return self.fixed + self.per_token * tokens
-
-    def tokens_in(self, limit: float) -> int:
-        """Return the number of tokens for which `limit` bytes suffice."""
-        return math.floor((limit - self.fixed) / self.per_token)
-
-
 def measure(stepper: Stepper, longest: Group, step_tokens: int) -> TokenMemory:
-    """Measure two micro-batches forward, backward and through the optimizers; the models stay as they are.
+    """Measure a short and a longer micro-batch forward, backward and through the optimizers; the models stay as they are.
 
-    `longest` is the longest group and `step_tokens` the tokens of this process in an optimizer step. Both passes together
-    take less time than such a step, because they have at most as many tokens. The largest need of all ranks counts.
+    A pass before them makes the optimizers' state. `longest` is the longest group and `step_tokens` the tokens of this
+    process in an optimizer step. All passes together take less time than such a step, because they have fewer tokens. The
+    largest need of all ranks counts.
     """
     world, attention = stepper.world, stepper.main.module.attention
     short = _groups(longest, SHORT, True)
-    long = _groups(longest, max(2 * SHORT, min(LONG, step_tokens // 2)), attention.one_row)
-    needed = [max(world.gather(_peak(stepper, first, short))) for first in (short, long)]
+    long = _groups(longest, max(2 * SHORT, min(LONG, step_tokens // 4)), attention.one_row)
+    _, *needed = [max(world.gather(_peak(stepper, first, short))) for first in (short, short, long)]
     tokens = [sum(group.tokens for group in groups) for groups in (short, long)]
     per_token = max(1.0, (needed[1] - needed[0]) / max(1, tokens[1] - tokens[0]))
-    return TokenMemory(max(0.0, needed[1] - per_token * tokens[1]), per_token)
+    others = (stepper.main.lanes - 1) * tokens[0]  # tokens of other lanes, in memory at the same time
+    return TokenMemory(max(0.0, needed[1] - per_token * (tokens[1] + others)), per_token)
 
 
 def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:

@@ -48,7 +48,7 @@ def lines_above_bars() -> Iterator[None]:
         yield
         return
     replaced: dict[TextIO, Any] = {stream: LinesAboveBar(stream, err) for stream in (out, err) if stream.isatty()}
-    handlers = [each for each in _handlers() if each.stream in replaced]
+    handlers = [each for each in _handlers() if any(each.stream is stream for stream in replaced)]
     for handler in handlers:
         handler.setStream(replaced[handler.stream])
     sys.stdout, sys.stderr = replaced.get(out, out), replaced.get(err, err)
@@ -64,7 +64,7 @@ def lines_above_bars() -> Iterator[None]:
 
 
 def _handlers() -> list[Any]:
-    """Return the handlers of all loggers that write to a stream."""
+    """Return the handlers of all loggers that keep a stream; others look up `sys.stderr` whenever they write."""
     named = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
     found = {id(handler): handler for logger in [logging.root, *named] for handler in logger.handlers}
-    return [handler for handler in found.values() if isinstance(handler, logging.StreamHandler)]
+    return [handler for handler in found.values() if "stream" in vars(handler)]

@@ -1,27 +1,30 @@
 """A progress bar on a terminal is never cut by a message, and no message by a bar."""
 
+import fcntl
 import logging
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
-import warnings
+import termios
 from pathlib import Path
 
 import pytest
 
 from psychocounsel.engine.telemetry.around_bar import LinesAboveBar, lines_above_bars
-from tests.support.harness import ROOT, own_cache
+from tests.support.harness import own_cache
 
 _BAR = re.compile(r"training: +\d+%\|")
 
 
-def on_a_terminal(command: list[str], **environment: str) -> str:
+def on_a_terminal(command: list[str], cwd: Path, **environment: str) -> str:
     """Return everything that a command writes to a terminal of its own."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # rows and columns
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdin=theirs, stdout=theirs, stderr=theirs
+        command, cwd=cwd, env={**os.environ, **environment}, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     pieces = []
@@ -51,7 +54,7 @@ def seen(written: str) -> list[str]:
 
 
 def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
-    """With evaluations, a callback that prints, warns and logs at each step, and an end by patience."""
+    """With evaluations, a callback that prints and logs at each step, and an end by patience."""
     (tmp_path / "talkative.py").write_text(
         "import logging, sys\n"
         "class Talkative:\n"
@@ -61,11 +64,11 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
         "        sys.stderr.write('and its end\\n')\n"
         "        logging.getLogger('talkative').warning('note: logged at %s', event)\n"
     )
-    given = [f"model.path={small_model}", f"run_dir={tmp_path}/run", f"code_path=[{tmp_path}]"]
+    given = [f"model.path={small_model}", f"run_dir={tmp_path}/run"]
     given += ["algo=sft", "algo.lr=1e-30", "data.limit=20", "global_batch_size=4", "eval.every=1", "eval.limit=4"]
     given += ["max_steps=9", "checkpoint.patience=2", "+callbacks.talk={_target_: talkative.Talkative}"]
     command = [sys.executable, "-m", "psychocounsel.train", *given]
-    written = on_a_terminal(command, PSYCHOCOUNSEL_CACHE=own_cache(given, ROOT), COLUMNS="100")
+    written = on_a_terminal(command, tmp_path, PSYCHOCOUNSEL_CACHE=own_cache(given, tmp_path))
     lines = seen(written)
     assert len(_BAR.findall(written)) > 3, "a bar was drawn"
     notes = [line for line in lines if "note:" in line]
@@ -106,11 +109,9 @@ def test_log_handlers_and_unfinished_lines(monkeypatch: pytest.MonkeyPatch) -> N
             assert isinstance(sys.stderr, LinesAboveBar) and not isinstance(sys.stdout, LinesAboveBar)
             with lines_above_bars():
                 logger.warning("logged")
-            with warnings.catch_warnings():
-                warnings.simplefilter("always")
-                warnings.warn("heard", stacklevel=1)
+            print("printed", file=sys.stderr)
             sys.stderr.write("begun")
-            assert "logged\n" in terminal.text and "heard" in terminal.text and "begun" not in terminal.text
+            assert "logged\n" in terminal.text and "printed\n" in terminal.text and "begun" not in terminal.text
         assert terminal.text.endswith("begun\n") and sys.stderr is terminal and handler.stream is terminal
     finally:
         logger.removeHandler(handler)
