@@ -53,7 +53,8 @@ class KeptMeasure:
         identity = memory_identity(config, stepper)
         key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:32]
         self.file = _home(config.paths.cache) / f"{key}.memory"
-        self._of = f"{type(stepper.algorithm).__name__} of {config.model.path}, zero={config.zero.stage}, processes={stepper.world.size}"
+        how = f"zero={config.zero.stage}, processes={stepper.world.size}"
+        self._of = f"{type(stepper.algorithm).__name__} of {config.model.path}, {how}"
 
     def read(self) -> TokenMemory | None:
         """Return the kept measure; None without a usable entry."""
