@@ -83,12 +83,14 @@ class Stepper:
         self.data_seconds = 0.0  # waited for planning and building micro-batches so far
         self.untrained = False  # the policy is still the reference, whose log-probabilities the groups may hold
 
-    def plan(self, lengths: Sequence[int]) -> list[list[MicroBatch]]:
-        """The micro-batches of every lane of every rank, for a global batch of groups of `lengths` tokens."""
+    def plan(self, lengths: Sequence[int], budget: int | None = None) -> list[list[MicroBatch]]:
+        """Return the micro-batches of every lane of every rank, for a global batch of groups of `lengths` tokens.
+
+        `budget`: tokens of a micro-batch (default: those of the run).
+        """
         lanes = self.lanes.count  # at once they have the tokens of one micro-batch
-        return plan_step(
-            lengths, lanes * self.world.size, max(1, self.budget // lanes), self.main.module.attention.one_row
-        )
+        tokens = (self.budget if budget is None else budget) // lanes
+        return plan_step(lengths, lanes * self.world.size, max(1, tokens), self.main.module.attention.one_row)
 
     def micro_batches(self, groups: Sequence[Group], lane: int = 0) -> Iterator[tuple[list[int], Batch]]:
         """Group numbers and Batch of each micro-batch of this rank's lane; an empty one runs a filler of weight 0."""
@@ -149,11 +151,14 @@ class Stepper:
         scores = {index: row for part in parts for index, row in part.scores.items()}
         return tally, [] if train else self._gather(scores, len(groups))
 
-    def rehearse(self, batch: Batch) -> None:
-        """Run a batch forward, backward and through the optimizers of all engines, with no effect but memory used."""
+    def rehearse(self, batches: Sequence[Batch]) -> None:
+        """Run a batch of each lane forward, backward and through the optimizers of all engines, with no effect but memory used.
+
+        The first lane comes last: the gradients of all other lanes are in memory by then.
+        """
         for engine in self.engines.values():
             engine.train(True)
-        for lane in range(self.main.lanes):
+        for lane, batch in reversed([*enumerate(batches)]):
             made = self._forward(batch, lane, ())
             own = {"critic": [made.values]} if "critic" in self.engines else {}
             mine = [made.scores, made.logprobs, made.entropy, *([] if own else [made.values])]

@@ -1,7 +1,7 @@
 """What a run ends with: its summary, and a few lines for the user."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Ending:
     metrics: dict[str, Any]
     seconds: float
     early: str = ""  # why it ended before its last step
+    startup: dict[str, Any] = field(default_factory=dict)  # `Phases.summary`
 
 
 def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
@@ -49,6 +50,7 @@ def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
         metrics=outcome.metrics,
         fingerprint=fingerprint,
         seconds=round(outcome.seconds, 3),
+        **outcome.startup,
         **_early(outcome.early),
     )
     run.write_state(outcome.status, outcome.step, outcome.total)
