@@ -23,6 +23,9 @@ def test_a_run_without_a_step_is_corrected_and_keeps_its_logs(tmp_path: Path) ->
     done = cli("train", *given, "max_length=600")
     assert f"{run}: has made no step so far, and is corrected: max_length was 700, now 600" in done.stdout.splitlines()
     assert sorted(path.name for path in (run / "logs").iterdir() if path.name.isdigit()) == ["01", "02"]
-    assert json.loads((run / "state.json").read_text())["step"] == 2 and "of older code" not in (run / "code.txt").read_text()
+    assert (
+        json.loads((run / "state.json").read_text())["step"] == 2
+        and "of older code" not in (run / "code.txt").read_text()
+    )
     refused = cli("train", *given, "max_length=500", check_code=2).stderr
     assert "belongs to a run with another max_length (max_length was 600, now 500)" in refused

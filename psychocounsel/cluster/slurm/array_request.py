@@ -13,9 +13,11 @@ from psychocounsel.cluster.slurm.copied_code import code_store
 from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
+from psychocounsel.data.privacy import paths_of
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.reward_sections import local_models
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.storage.files import write_atomically
 
@@ -93,8 +95,17 @@ def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
     paths, study = array.tasks[0][0].config.paths, code_home(place)
     apart = [str(path) for path in code if not path.is_relative_to(study)]
     binds = list(dict.fromkeys([str(study), *apart, str(paths.output), str(paths.cache)]))
+    binds += [path for path in _inputs(array) if not any(Path(path).is_relative_to(bind) for bind in binds)]
     assert array.files is not None
     return render(array.cluster, job_name(place), array.files.path, len(array.tasks), code, binds, array.dependency)
+
+
+def _inputs(array: ArrayRequest) -> list[str]:
+    """Local files and folders that the runs read: data, models and rewards."""
+    configs_of = [job.config for task in array.tasks for job in task]
+    found = [path for config in configs_of if "data" in config for path in paths_of(config.data) if path]
+    found += [folder for config in configs_of for _, folder, _ in local_models(config)]
+    return [path for path in dict.fromkeys(map(str, found)) if Path(path).is_absolute()]
 
 
 def job_name(place: Path) -> str:

@@ -74,5 +74,10 @@ def test_200_runs_are_composed_from_one_set_of_files_and_submitted_by_one_call(
     calls = (tmp_path / "calls").read_text().split()
     assert calls.count("sbatch") == 1 and calls.count("squeue") <= 2 and len(calls) <= 20, calls
     assert len(records(sweep)) == 1 and len([*sweep.glob("*/job.json")]) == 200
-    assert {path.name for path in (sweep / "seed-7").iterdir()} == {"code.txt", "config.yaml", "job.json", "overrides.txt"}
+    assert {path.name for path in (sweep / "seed-7").iterdir()} == {
+        "code.txt",
+        "config.yaml",
+        "job.json",
+        "overrides.txt",
+    }
     slurm.jobs("cancel", str(sweep))
