@@ -25,7 +25,7 @@ from psychocounsel.settings.checks import (
     require_paths,
 )
 from psychocounsel.settings.code_path import add_code_path
-from psychocounsel.settings.compositions import Compositions, merged, spare_work
+from psychocounsel.settings.compositions import Compositions, merged, resolve, spare_work
 from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.settings.keys import (
     SINGLE_LINES,
@@ -248,7 +248,7 @@ _FORMS = {
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     try:
         config = merged(schema, plain)
-        OmegaConf.resolve(config)
+        resolve(config)
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
     except (ValidationError, OmegaConfBaseException) as error:
