@@ -157,7 +157,7 @@ def test_a_setting_has_one_colour_and_dash_in_all_charts(browser: Any, tmp_path:
 
 
 def test_a_chart_without_points_says_so(opened: Any) -> None:
-    assert "no point to draw" in opened.locator("#chart-nothing").text_content()
+    assert "This chart has no points" in opened.locator("#chart-nothing").text_content()
 
 
 def test_a_long_curve_is_thinned_to_points_of_its_own_and_says_so(tmp_path: Path) -> None:
