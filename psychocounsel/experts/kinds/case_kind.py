@@ -1,4 +1,4 @@
-"""Cases: a speech or a whole session, and questions with fixed answers."""
+"""Cases: a speech or a whole session, with questions that have fixed answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from psychocounsel.experts.review.answer_tables import ItemAnswer
 YES_NO = ("yes", "no")
 CANNOT_TELL = "cannot_tell"
 COUNTS_AS_RISK = (
-    "Each counts as one of a client at risk, so that no warning and no break tells what is expected; "
+    "Each counts as a client at risk, so that no warning and no break reveals the expected answer; "
     "review.crisis_in_a_row sets how many come before a break"
 )
-# Answers as numbers of an ordinal scale, for `agreement`. Answers without a number are in no coefficient.
+# Answers as numbers on an ordinal scale, for `agreement`. Answers without a number are not counted.
 NUMBERS = {**{action: number for number, action in enumerate(ACTIONS, 1)}, "no": 1, "yes": 2}
 
 _NAMES = {"yes": "Yes", "no": "No", "not_applicable": "Does not apply", CANNOT_TELL: "I cannot tell"}
@@ -44,11 +44,11 @@ class Question:
 
 
 class CaseKind(ItemKind):
-    """What cases of a crisis set and of a gate share.
+    """Base of the cases of a crisis set and of a gate.
 
     Attributes:
-        questions: in the order of the page; each needs an answer.
-        tells_expected_action: whether the page shows what the data expect of a reply.
+        questions: questions in the order of the page; each must be answered.
+        tells_expected_action: True if the page shows the action that the data expect.
     """
 
     template: ClassVar[str] = "case"
@@ -101,14 +101,14 @@ class CaseKind(ItemKind):
         }
 
     def expected(self, item: CaseCandidate) -> dict[str, int]:
-        """What the data say themselves, as numbers by question; {} if nothing."""
+        """Return the data's own values as numbers by question; {} if the data have none."""
         return {}
 
 
 def export_rows(given: Sequence[ItemAnswer]) -> list[dict[str, str]]:
-    """A row for each expert and case: what the case's table gave, the answers by question, `adjudicator` and `comment`.
+    """Return a row for each expert and case: the source table's cells, the answers, `adjudicator` and `comment`.
 
-    Items that an expert saw for the second time are left out.
+    Repeated items are skipped.
     """
     return [
         {**each.item.given, **each.last["answers"], "adjudicator": each.expert, "comment": each.last["comment"]}
