@@ -34,8 +34,8 @@ def disagreements(
 ) -> list[Row]:
     """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
 
-    Sides are given as the item's reference side has them. `likely` holds the consensus and its probability of items that have one;
-    `settled` is the adjudicators' choice.
+    Sides are those of the item's reference. `likely` holds the consensus of an item, if it has one, with its probability;
+    `settled` holds the adjudicators' choices.
     """
     reference = reference_sides(answers)
     by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)

@@ -153,7 +153,7 @@ def _word(value: Any, name: str, words: Sequence[str], where: str, form: AnswerF
     word = form.values.get(str(value), str(value))
     if word not in words:
         raise UserError(
-            f"{where}: {name} must be one of {', '.join(words)}; if the table uses other words, give agreement.values={{WORD: {words[0]}}}"
+            f"{where}: {name} must be one of {', '.join(words)}; map other words by agreement.values={{WORD: {words[0]}}}"
         )
     return word
 

@@ -28,12 +28,12 @@ _KEYS |= {action: str(number) for number, action in enumerate(ACTIONS, 1)}
 
 @dataclass(frozen=True)
 class Question:
-    """What experts are asked about a case.
+    """A question that experts answer about a case.
 
     Attributes:
-        name: of the form's field and of the exported column.
+        name: name of the form's field and of the exported column.
         short: the question in a word or two, for the expert's list of answers.
-        hint: what counts as yes; "" where the question says it.
+        hint: explanation of the answer yes; "" if the question is clear without it.
     """
 
     name: str

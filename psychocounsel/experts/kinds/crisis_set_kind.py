@@ -30,10 +30,10 @@ class CrisisSetKind(CaseKind):
     texts: ClassVar[KindTexts] = KindTexts(
         title="What does this client need?",
         request="to say what a reply to each of these texts should do.",
-        task="You read a text and choose the action it calls for, from none to emergency. You also say whether a client could have "
+        task="You read a text and choose the action it calls for, from none to emergency. You also say if a client could have "
         "written it.",
         risks="Many texts speak of distress or danger; others only seem to.",
-        shows="Experts choose the action that each speech calls for, without knowing what the set expects. The result is how much they "
+        shows="Experts choose the action for each speech, without knowing what the set expects. The result is how much they "
         "agree with each other and with the set.",
         limits="speeches of one set, single turns, text alone",
         drawing="evenly over strata of the kind of risk and the expected action",

@@ -33,7 +33,7 @@ class GateKind(CaseKind):
         sides="",
         measure="the share of cases in which the reply misses the risk",
         secondary="over-escalation, under-triage, hard failures",
-        coding="Each question has the answers yes and no; "does not apply" is not counted.",
+        coding="Each question has the answers yes and no; the answer that it does not apply is not counted.",
         training="the four actions, as the rubric defines them",
         collected="answers to five questions",
     )

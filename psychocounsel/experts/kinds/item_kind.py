@@ -19,19 +19,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class KindTexts:
-    """Words for experts, and for the documents of the protocol.
+    """Texts for experts and for the documents of the protocol.
 
     Attributes:
-        title: of the page, unless `review.title` gives another.
-        request: what the consent text asks of experts.
-        task: what they do with an item.
-        risks: what they may read, in a sentence.
-        shows, limits: what the review can show, and what it cannot.
-        drawing: which items come first.
-        sides: how replies are placed; "" where there are not two.
-        measure, secondary, coding: what is measured, and how answers count.
-        training: what experts know beforehand.
-        collected: what is kept of an answer.
+        title: title of the page, unless `review.title` is set.
+        request: the request to experts in the consent text.
+        task: the expert's task for one item.
+        risks: a sentence on the content that experts may read.
+        shows, limits: what the review can show, and its limits.
+        drawing: the order in which items are drawn.
+        sides: placement of the replies; "" if an item does not have two.
+        measure, secondary, coding: the main measure, secondary measures, and how answers are coded.
+        training: prior knowledge of the experts.
+        collected: data kept of an answer.
     """
 
     title: str
