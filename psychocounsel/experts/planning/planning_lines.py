@@ -20,7 +20,7 @@ def plan_lines(asked: Any) -> Iterator[str]:
     yield from {"kappa": _kappa, "failures": _failures, "noninferiority": _noninferiority}[asked.kind](asked, effect)
     if effect > 1:
         yield (
-            f"  included: the design effect of {asked.per_speech:g} items per speech with correlation {asked.correlation:g}, "
+            f"  included: {asked.per_speech:g} items per speech with correlation {asked.correlation:g}, a design effect of "
             f"{effect:.2f}"
         )
 

@@ -11,7 +11,7 @@ _SIGNS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "
 
 
 def content_policy(scripts: Sequence[str], styles: Sequence[str], served: bool) -> str:
-    """Return a Content-Security-Policy. A served page may connect to its own server; a page opened as a file to none.
+    """Return a Content-Security-Policy. A served page may connect to its own server. A page opened as a file may not connect.
 
     Images are allowed as `data:` and `blob:`, because the page makes one when a reader saves a chart.
     """

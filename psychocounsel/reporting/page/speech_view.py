@@ -32,7 +32,7 @@ class SpeechView:
 
 
 class BrowserView:
-    """A browser prepared for the template: its speeches, and the topics and risks that filter them."""
+    """A `SpeechBrowser` prepared for the template: its speeches, and the topics and risks that filter them."""
 
     def __init__(self, browser: SpeechBrowser) -> None:
         self.speeches = [_speech(speech) for speech in browser.speeches]

@@ -1,4 +1,4 @@
-"""Thinning of long curves: keeps the lowest and the highest point of each stretch, so every point shown is a real one."""
+"""Thinning of long curves: keeps the lowest and the highest point of each stretch, so every point shown is a real point."""
 
 from collections.abc import Sequence
 from itertools import pairwise

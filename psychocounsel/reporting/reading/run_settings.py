@@ -101,7 +101,7 @@ def _classes(flats: Sequence[Flat], keys: Sequence[str]) -> list[list[Flat]]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as it is typed, a path as its telling part, and a long text as its beginning."""
+    """Return a value as it is typed. A path is shortened to its distinctive name, a long text to its beginning."""
     text = value if isinstance(value, str) else json.dumps(value)
     if text.startswith("/"):
         text = telling_name(Path(text))

@@ -113,7 +113,7 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
 
 
 def _other_data(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
-    """Warn of runs with the same data settings but different data, told apart by their fingerprints."""
+    """Warn of runs that were trained on different data, found by their data fingerprints."""
     first = next(data for run in runs if (data := run.environment.get("data")))
     others = [run.title for run in runs if run.environment.get("data") not in (None, first)]
     same = len({str(run.config.get("data")) for run in runs}) == 1

@@ -27,7 +27,7 @@ def test_every_client_at_risk_is_drawn_first() -> None:
 
 
 def test_strata_have_equally_many_items_as_far_as_they_go() -> None:
-    """Of topics with 100, 10 and 2 candidates, 45 items are 2 of the smallest, 10 of the next, and the rest of the largest."""
+    """Topics have 100, 10 and 2 candidates: 45 items are 2 of the smallest, 10 of the next, the rest of the largest."""
     sizes = {"work": 100, "grief": 10, "money": 2}
     pool = [candidate(300 * place + at, topic=topic) for place, topic in enumerate(sizes) for at in range(sizes[topic])]
     drawn = draw_items(pool, 45, 1)

@@ -148,7 +148,7 @@ def test_gates_are_told_with_what_came_of_them() -> None:
 
 
 def test_settings_are_called_by_what_differs_among_those_compared() -> None:
-    """Keys that only tell them from runs compared by another metric are omitted."""
+    """Titles omit keys that differ only from runs compared by another metric."""
     figures = {"dpo": "eval/accuracy", "simpo": "eval/accuracy", "grpo": "eval/reward"}
     runs = [
         trained({"algo": algo, "steps": "8" if "acc" in metric else "6"}, 1, {metric: 0.5 + 0.1 * place})

@@ -147,7 +147,7 @@ def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
 
 
 def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Yield a table of the answers bought from language models and their cost, by the records of steps."""
+    """Yield a table of the answers bought from language models and their cost, as the step records hold them."""
     rows: list[list[Cell]] = []
     for run in runs:
         records = run.extra.get("steps") or {}

@@ -15,7 +15,7 @@ HEADINGS = ["evaluation", "judge", "contestant"]
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject that judges judge: single replies or sessions.
+    """Subject of the judges' answers: single replies or whole sessions.
 
     Attributes:
         prefix: prefix of the names of tables and charts.
