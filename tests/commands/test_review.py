@@ -182,5 +182,5 @@ def test_an_event_of_another_review_is_named(tmp_path: Path) -> None:
     with serving(data) as served:
         served.end()
     (tmp_path / "review" / "events.jsonl").write_text('{"time": "x", "expert": "e99", "kind": "answer"}\n')
-    with pytest.raises(UserError, match=r"events\.jsonl: event 1 is none of this review"):
+    with pytest.raises(UserError, match=r"events\.jsonl: event 1 does not belong to this review"):
         hold_review([f"data={data}", "experts=[e01,e02]"])
