@@ -1,4 +1,4 @@
-"""Figures of replies that a policy wrote."""
+"""Metrics of replies that a policy wrote."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,11 +11,14 @@ _GRAM = 4
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Means over all replies of `groups`, as `<prefix>/<name>`.
+    """Return means over all replies of `groups`, as `<prefix>/<name>`; empty without replies.
 
-    reward, and reward_<member> where several reward models gave it; length in tokens; unfinished, the share that was cut;
-    repetition, the share of a reply's runs of four tokens that it has before; with the `reference` log-probabilities kl,
-    the sum over a reply's tokens of log pi - log ref.
+    `reward`: mean reward, and `reward_<member>` for each member of an ensemble of reward models.
+    `length`: mean number of tokens.
+    `unfinished`: share of replies that were cut at the length limit.
+    `repetition`: mean of `repetition` over replies.
+    `kl`: mean over replies of sum over tokens of log pi - log ref [nats]; only with `reference`, log-probabilities
+    float32[len] for each reply of each group.
     """
     replies = [completion for group in groups for completion in group.completions]
     if not replies:
@@ -38,6 +41,9 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
 
 
 def repetition(ids: Sequence[int]) -> float:
-    """The share of the runs of four tokens in `ids` that came before in it; 0 if it is shorter than five."""
+    """Return the share of the four-token runs of `ids` that occurred earlier in it; 0 for fewer than five tokens.
+
+    1 - (number of distinct runs) / (number of runs), in [0, 1].
+    """
     runs = [tuple(ids[start : start + _GRAM]) for start in range(len(ids) - _GRAM + 1)]
     return 1 - len(Counter(runs)) / len(runs) if len(runs) > 1 else 0.0
