@@ -273,7 +273,7 @@ def test_rows_too_long_are_shortened_and_counted() -> None:
     assert long.ids[-1] != short.ids[-1]  # its end token is gone, the other's is not
     assert sorted(said) == [
         "1 rows dropped (prompt too long)",
-        "1 rows dropped (the same once shortened)",
+        "1 rows dropped (their replies are the same once shortened)",
         "1 rows shortened to max_length",
     ]
 
@@ -298,12 +298,12 @@ def test_demonstrations_take_the_first_reply_once() -> None:
         ("q3", ["perhaps"]),
         ("q4", ["yes"]),
     ]
-    assert said == ["1 rows dropped (their prompt and reply came before)"]
+    assert said == ["1 rows dropped (their prompt and reply repeat an earlier row)"]
     assert len(tokenise(data, chat_of(MISTRAL), "pairs", 512, report=said.append)) == 4
 
 
 def test_a_pair_needs_two_replies() -> None:
-    with pytest.raises(UserError, match=r"^rows.jsonl row 1: has one reply and no pair; use algo=sft"):
+    with pytest.raises(UserError, match=r"^rows.jsonl row 1: has only one reply, not a pair; use algo=sft"):
         tokenise([example("yes")], chat_of(MISTRAL), "pairs", 512)
 
 

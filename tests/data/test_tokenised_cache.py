@@ -235,14 +235,14 @@ def test_a_foreign_file_is_left_alone(home: Path) -> None:
     whole = entry.read_bytes()
     entry.write_bytes(b"my own notes")
     again, said = make(home)
-    assert said == [f"{entry}: cannot be used (it is none of our files); tokenising without it", *miss[1]]
+    assert said == [f"{entry}: cannot be used (it is not a file of this cache); tokenising without it", *miss[1]]
     assert_same((again, miss[1]), miss)
     assert entry.read_bytes() == b"my own notes"
     make(home, "max_length=512")
     (other,) = (path for path in entries(home) if path != entry)
     entry.write_bytes(whole)
     other.write_bytes(whole)
-    assert "none of our files" in make(home, "max_length=512")[1][0], "whole, but of other data"
+    assert "not a file of this cache" in make(home, "max_length=512")[1][0], "whole, but of other data"
 
 
 def test_a_cache_that_cannot_be_used_is_done_without(home: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_fingerprint_tells_weights_and_stays_without_them() -> None:
     [
         ([pair("Why?", "No.")] * 3, "the chosen reply has more of ending in all of the 3 pairs that differ in it"),
         ([pair("No.", "Why?"), pair("One.", "Two.")], "the rejected reply has more of ending in all of the 1 pairs"),
-        ([pair("Yes.", "No.")] * 3, "both replies of every pair have as much of ending: leave ending out"),
+        ([pair("Yes.", "No.")] * 3, "ending is equal in both replies of every pair: leave ending out"),
         (
             [pair("Why?", "No.")] * 99 + [pair("No.", "Why?")],
             "weights of at most 20 times the mean balance ending alone",
