@@ -143,7 +143,9 @@ def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
     data = [replace(each, replies=["I see.", f"{number}"]) for number, each in enumerate(examples(20))]
     train, held_out = split_by_prompt(data, 0.1, 0, said.append)
     assert (len(prompts(train)), len(prompts(held_out))) == (18, 2)
-    assert said == ["warning: held-out prompts share replies with training rows, because nearly all prompts share replies"]
+    assert said == [
+        "warning: held-out prompts share replies with training rows, because nearly all prompts share replies"
+    ]
 
 
 def test_data_seed_and_dev_fraction_reach_the_split(tmp_path: Path) -> None:

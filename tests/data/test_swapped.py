@@ -64,9 +64,9 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
 
 
 def test_too_few_clients_are_refused() -> None:
-    with pytest.raises(UserError, match=r"data.swapped=1: asks for 2 pairs, and .* make 0: lower it, or add rows"):
+    with pytest.raises(UserError, match=r"data.swapped=1: needs 2 pairs, but .* give only 0: lower it, or add rows"):
         added([example(0, "A.", "Good.", "Bad."), example(1, "B.", "Better.", "Bad.")], 1.0)
-    with pytest.raises(UserError, match=r"data.swapped=5: asks for 20 pairs, and .* make 12"):
+    with pytest.raises(UserError, match=r"data.swapped=5: needs 20 pairs, but .* give only 12"):
         added(random_pairs(4), 5)
 
 

@@ -130,7 +130,7 @@ def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(a
     said = cli(*command, "rollout.timeout_seconds=15", f"run_dir={run}", minutes=9)
     assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
     assert disturb.listens == {"127.0.0.1"}, "no other machine is to reach it"
-    assert "starting it anew" in said.stdout
+    assert "restarting it" in said.stdout
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
     time.sleep(2)
     assert not servers(run), "they end with the run"
@@ -153,7 +153,7 @@ def test_a_server_that_is_lost_while_it_is_sent_weights_does_not_hold_up_the_run
     interrupt = f"+callbacks.interrupt={{_target_: tests.support.killer.KillServer, signal: {number}}}"
     more = (f"rollout.servers={count}", "rollout.timeout_seconds=15", interrupt, f"run_dir={run}")
     said = cli(*command, *more, minutes=9, PYTHONPATH=str(ROOT))
-    assert (run / "interrupted").exists() and "starting it anew" in said.stdout
+    assert (run / "interrupted").exists() and "restarting it" in said.stdout
     assert ("is left out" in said.stderr) == (count > 1), "the other takes over, or it is sent all again"
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
 

@@ -43,8 +43,8 @@ def test_cues_tell_nothing_of_the_first_samples_weighted_pairs() -> None:
     weights = np.array([group.weight for group in found.train])
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     size = weights.sum() ** 2 / (weights**2).sum()
-    assert f"{len(weights)} pairs weigh {weights.min():.2f} to {weights.max():.2f}" in said[-2]
-    assert f"count like {size:.0f} equal ones" in said[-2]
+    assert f"{len(weights)} pairs have weights from {weights.min():.2f} to {weights.max():.2f}" in said[-2]
+    assert f"effective sample size: {size:.0f}" in said[-2]
     assert {group.weight for group in found.held_out} == {1.0}
     assert [group.id for group in found.train] == [group.id for group in plain.train]
 

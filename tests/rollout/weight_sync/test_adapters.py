@@ -68,5 +68,5 @@ def test_an_engine_has_the_next_rank_that_it_can(rank: int, engine: int) -> None
 
 
 def test_a_rank_that_vllm_does_not_take_is_refused_before_the_start() -> None:
-    with pytest.raises(UserError, match="model.lora.rank=513: vLLM takes adapters up to rank 512; use rollout=hf"):
+    with pytest.raises(UserError, match="model.lora.rank=513: vLLM supports adapters up to rank 512; use rollout=hf"):
         check(compose(["algo=grpo", "rollout=vllm", "model.lora.rank=513", "dry_run=true"]))
