@@ -34,6 +34,6 @@ def too_few_gpus(count: int, each: int, spare: int, training: int, nodes: int = 
     ways = [f"cluster.processes={left * nodes}"] if left > 0 else []
     ways += ["cluster.server_nodes=1 (cluster=slurm)", "rollout=vllm, which shares the GPUs with training"]
     return (
-        f"rollout=vllm_server: rollout.servers={count} with rollout.tensor_parallel={each} need {needed} GPUs of a node, "
-        f"but only {max(0, spare)} are left beside its {training} training GPUs: use {', '.join(ways[:-1])} or {ways[-1]}"
+        f"rollout=vllm_server: rollout.servers={count} with rollout.tensor_parallel={each} need {needed} of a node's GPUs, "
+        f"but only {max(0, spare)} are left beside the {training} that train: use {', '.join(ways[:-1])} or {ways[-1]}"
     )

@@ -63,7 +63,7 @@ def test_an_endless_answer_is_cut_off(status: bytes) -> None:
 
     with talking(stream) as address:
         line = ended(address)
-        assert f"{address}/score answers with more than 64 MiB, the most that is read" in line
+        assert f"{address}/score answers with more than 64 MiB, the limit" in line
         time.sleep(0.1)
         assert LONGEST_ANSWER <= sent[0] < 1.5 * LONGEST_ANSWER  # what was on its way
 
@@ -158,6 +158,6 @@ def test_an_answer_of_another_form_is_one_line(answer: bytes) -> None:
 
     with talking(other) as address:
         client = Client([address], "reward")
-        with pytest.raises(UserError, match=f"{address}/score: its answer cannot be used: it is of another form"):
+        with pytest.raises(UserError, match=f"{address}/score: its answer cannot be used: it has an unexpected form"):
             list(client.answers("/score", [{}], lambda answer, payload: answer["rewards"][0]))
         client.close()

@@ -138,7 +138,7 @@ def test_an_address_that_fails_is_left_out_and_others_take_its_requests(
         assert ask(client, 6) == [0, 2, 4, 6, 8, 10]
         assert sorted(numbers(server.asked)) == list(range(6))
         said = capsys.readouterr().err.splitlines()
-        assert len(said) == 1 and f"{dead_address} is left out (connection refused)" in said[0]
+        assert len(said) == 1 and f"{dead_address} is skipped for now (connection refused)" in said[0]
     line = refusal(dead_address, server.address)
     assert f"{dead_address}: connection refused" in line and f"{server.address}: connection refused" in line
 
@@ -194,11 +194,11 @@ def test_the_budget_counts_every_request_that_is_sent() -> None:
     ("addresses", "said"),
     [
         ([], "reward.addresses is empty"),
-        (["localhost:8000"], "localhost:8000 is no address of a server"),
-        (["http://host:port"], "no address of a server"),
+        (["localhost:8000"], "localhost:8000 is not a server address"),
+        (["http://host:port"], "not a server address"),
         (["http://alice:secret@host:1"], "address 1 may hold a secret"),
         (["ftp://alice:secret@host"], "address 1 may hold a secret"),
-        (["http://host:1", "http://host:1"], "stands there twice"),
+        (["http://host:1", "http://host:1"], "is listed twice"),
     ],
 )
 def test_wrong_addresses_are_refused(addresses: list[str], said: str) -> None:

@@ -102,7 +102,10 @@ WRONG = [
     (["reward=vllm_server", "reward.path=a/b"], "reward.addresses is empty"),
     (["reward=vllm_server", "reward.addresses=[http://a:1]"], "reward.path is not set"),
     (["reward=vllm_server", "reward.path=a/b", "reward.addresses=[localhost:1]"], "localhost:1 is no address"),
-    (["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.route=x"], "begins with /"),
+    (
+        ["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.route=x"],
+        "must begin with /",
+    ),
     (["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.retries=-1"], "at least 0"),
 ]
 

@@ -141,8 +141,8 @@ def test_text_ends_where_the_model_is_read(openrlhf: bool, tmp_path: Path) -> No
 OPENRLHF = [
     (lambda rewards: {"rewards": rewards[1:]}, "0 rewards for 1 conversations"),
     (lambda rewards: {"rewards": [*rewards, 0.5]}, "2 rewards for 1 conversations"),
-    (lambda rewards: {"rewards": [float("nan")]}, "a reward of nan"),
-    (lambda rewards: {"rewards": [float("-inf")]}, "a reward of -inf"),
+    (lambda rewards: {"rewards": [float("nan")]}, "a reward is nan"),
+    (lambda rewards: {"rewards": [float("-inf")]}, "a reward is -inf"),
     (lambda rewards: {"rewards": [None]}, "a reward is not a number but NoneType"),
     (lambda rewards: {"rewards": ["0.5"]}, "a reward is not a number but str"),
     (lambda rewards: {"rewards": [True]}, "a reward is not a number but bool"),
@@ -151,8 +151,8 @@ OPENRLHF = [
     (lambda rewards: Reply(body=b"not json"), "something other than JSON"),
 ]
 VLLM = [
-    (lambda rewards: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "a model with 2 labels"),
-    (lambda rewards: {"data": [{"index": 0, "probs": [float("nan")]}]}, "a reward of nan"),
+    (lambda rewards: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "the model has 2 labels"),
+    (lambda rewards: {"data": [{"index": 0, "probs": [float("nan")]}]}, "a reward is nan"),
     (lambda rewards: {"data": []}, "0 rewards for 1 conversations"),
     (lambda rewards: {"data": [{"index": 0, "embedding": [0.1]}]}, "it holds no classifier scores"),
     (lambda rewards: Reply(404), "404 Not Found; is it the right kind of server"),

@@ -40,10 +40,10 @@ def test_servers_have_the_gpus_after_those_of_training(
 
 def test_a_server_without_a_gpu_is_refused_before_the_start() -> None:
     with pytest.raises(
-        UserError, match="need 1 GPUs of .*, but only 0 are left beside its 8 training GPUs: use cluster.processes=7, "
+        UserError, match="need 1 of .*, but only 0 are left beside the 8 that train: use cluster.processes=7, "
     ):
         gpus_of_servers([*"01234567"], 8, 1, 1)
-    with pytest.raises(UserError, match="but only 1 are left beside its 1 training GPUs: use cluster.server_nodes=1 "):
+    with pytest.raises(UserError, match="but only 1 are left beside the 1 that train: use cluster.server_nodes=1 "):
         gpus_of_servers([*"01"], 1, 1, 2)
 
 
@@ -53,7 +53,7 @@ def test_a_server_without_a_gpu_is_refused_before_the_start() -> None:
 )
 def test_too_few_gpus_are_refused_at_submission(nodes: str, processes: str, told: str) -> None:
     cluster = ["cluster=slurm", f"cluster.nodes={nodes}", "cluster.gpus_per_node=8", f"cluster.processes={processes}"]
-    with pytest.raises(UserError, match=f"but only 0 are left beside its 8 training GPUs: use {told}"):
+    with pytest.raises(UserError, match=f"but only 0 are left beside the 8 that train: use {told}"):
         check(compose(["algo=online_dpo", "rollout=vllm_server", *cluster]))
 
 
@@ -67,7 +67,9 @@ def test_a_server_node_runs_as_many_servers_as_its_gpus_allow(gpus: int, each: i
 
 def test_a_server_that_needs_more_gpus_than_a_node_has_is_refused() -> None:
     typed = ["cluster.gpus_per_node=2", "rollout.tensor_parallel=4", "cluster.server_nodes=1"]
-    with pytest.raises(UserError, match=r"tensor_parallel=4: a server needs its GPUs on one node, but .*gpus_per_node=2"):
+    with pytest.raises(
+        UserError, match=r"tensor_parallel=4: a server needs its GPUs on one node, but .*gpus_per_node=2"
+    ):
         check(compose(["algo=grpo", "rollout=vllm_server", "cluster=slurm", *typed]))
 
 

@@ -63,17 +63,17 @@ def test_a_line_of_a_study_says_the_same() -> None:
 
 
 REFUSED = [
-    (["algo=dpo,simpo", "algo.beta=interval(1,2)"], {}, "algo=dpo,simpo: chooses files"),
-    (["cluster.processes=1,2"], {}, "leaves the run the same"),
+    (["algo=dpo,simpo", "algo.beta=interval(1,2)"], {}, "algo=dpo,simpo: selects config files"),
+    (["cluster.processes=1,2"], {}, "does not affect training"),
     (["seed=1"], {}, "there is nothing to search"),
-    (["algo.beta=interval(1,0.1)"], {}, "the first end of an interval is the lower one"),
-    (["algo.beta=tag(log,interval(0,1))"], {}, "begins above 0"),
+    (["algo.beta=interval(1,0.1)"], {}, "an interval needs finite ends, the lower one first"),
+    (["algo.beta=tag(log,interval(0,1))"], {}, "must begin above 0"),
     (["data.balance=[length],[ending]"], {}, "chooses between single values"),
     (["algo.beta=interval(0.1,1)"], {"trials": 0}, "hydra.sweeper.trials=0: must be"),
     (["algo.beta=interval(0.1,1)"], {"trials": 2.5}, "hydra.sweeper.trials=2.5: must be"),
     (["algo.beta=interval(0.1,1)"], {"seed": -1}, "hydra.sweeper.seed=-1: must be"),
     (["algo.beta=interval(0.1,1)"], {"pruner": "asha"}, "must be one of median, hyperband, none"),
-    (["algo.beta=interval(0.1,1)"], {"sampler": "x"}, "hydra.sweeper.sampler: there is no such option"),
+    (["algo.beta=interval(0.1,1)"], {"sampler": "x"}, "hydra.sweeper.sampler: this option does not exist"),
 ]
 
 

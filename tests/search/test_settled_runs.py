@@ -73,7 +73,7 @@ def test_a_run_takes_its_value_from_a_finished_one_and_keeps_it(small_model: Pat
     job = make_job("psychocounsel.train", config, [])
     write_run_directory(job)
     early = cli("worker", str(second), cwd=tmp_path, check_code=2)
-    assert f"algo.beta: is that of {first}, which has not finished" in early.stderr
+    assert f"algo.beta: its value comes from {first}, which has not finished" in early.stderr
     write_run_directory(
         make_job("psychocounsel.train", composed(None, *base, "algo.beta=0.37", f"run_dir={first}"), [])
     )
