@@ -1,4 +1,4 @@
-"""A user's own online algorithms, from a folder outside the package: they run, and a wrong order of bases is refused."""
+"""A user's own online algorithms, from a folder outside the package: they run, and a wrong order of bases is rejected."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ SHORT = ["debug=fast", "global_batch_size=8", "data.limit=40", "rollout.max_toke
 
 
 def documented(kind: str, file: str) -> str:
-    """The text of a file that docs/extend.md shows."""
+    """Return the text of a file that docs/extend.md shows."""
     blocks = re.findall(r"```(\w+)\n# my/(\S+)\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     (text,) = [text for name, path, text in blocks if (name, path) == (kind, file)]
     return text

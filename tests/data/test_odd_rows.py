@@ -1,4 +1,4 @@
-"""Bad rows dropped and listed, odd rows warned of, and the same rows in every kind of file."""
+"""Bad rows are dropped and listed, odd rows get warnings, and every kind of file gives the same rows."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 
 def said_of(file: Path, *overrides: str) -> tuple[int, list[str]]:
-    """How many rows there are, and what is reported."""
+    """Return the number of rows, and the reported lines."""
     lines: list[str] = []
     config = check(compose(["data=local", f"data.path={file}", "data.dev_fraction=0", *overrides]))
     return sum(map(len, load_split(config.data, lines.append))), lines

@@ -1,4 +1,4 @@
-"""A data source from a user's own folder: its rows go the way of all others, and no change of it is missed."""
+"""A data source from a user's own folder: its rows are processed like all others, and no change of it is missed."""
 
 import json
 from pathlib import Path
@@ -60,8 +60,8 @@ def test_a_source_that_lacks_what_it_needs_is_refused(code: str, said: str, home
 
 @pytest.fixture
 def own(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Overrides with which a configuration that is composed in this process has the source, as class Own of module own."""
-    name = f"own_{home.name}"  # each test imports its own
+    """Return overrides that select the source, class Own of module own, in a configuration composed in this process."""
+    name = f"own_{home.name}"  # each test imports its own module
     (home / f"{name}.py").write_text(_CODE)
     monkeypatch.syspath_prepend(home)
     own = ["data=local", f"+data._target_={name}.Answers", f"data.path={home / 'table.csv'}", "+data.delimiter=';'"]
@@ -121,7 +121,7 @@ def test_tokenised_data_are_kept_only_while_nothing_that_is_declared_changes(own
         return [group.completions[0].text for group in found.train], len(list(home.glob("cache/tokenised/*.groups")))
 
     texts, entries = made()
-    assert (made(), entries) == ((texts, 1), 1), "the second is served"
+    assert (made(), entries) == ((texts, 1), 1), "the second comes from the cache"
     write_table(home / "table.csv", good="Tell me more.")
     changed, entries = made()
     assert entries == 2 and changed != texts and all("Tell me more." in text for text in changed)

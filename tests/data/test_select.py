@@ -1,4 +1,4 @@
-"""The held-out split, subsets, mixtures, and what ratings do to pairs."""
+"""The held-out split, subsets, mixtures, and the effect of ratings on pairs."""
 
 import itertools
 import random
@@ -110,7 +110,7 @@ def test_the_split_has_the_size_asked_for(fraction: float, held: int) -> None:
 
 
 def test_prompts_that_share_a_reply_are_never_parted() -> None:
-    """Rings of prompts: each shares a reply with the next one of its ring, in other spelling."""
+    """Rings of prompts: each shares a reply, differently spelled, with the next one of its ring."""
     data = []
     for number in range(60):
         ring = number // 3 * 3
@@ -272,7 +272,7 @@ def select(data: list[Example], **values: Any) -> tuple[list[Example], list[str]
 
 
 def scored(*data: Example) -> list[Example]:
-    """The same with the mean rating of each reply, as pairs_of gives it under equal weights."""
+    """Return the example with the mean rating of each reply, as pairs_of gives it under equal weights."""
     return [
         replace(each, scores=[sum(given.values()) / 7 for given in each.ratings]) if each.ratings else each
         for each in data

@@ -1,4 +1,4 @@
-"""Servers beside training on GPUs, as far as CPU can tell: which GPUs they get, what they find, what is refused."""
+"""Servers next to training on GPUs, as far as CPU can test it: their GPUs, their environment, and rejected settings."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from psychocounsel.rollout.server_gpus import gpus_of_servers
 from psychocounsel.rundir.run_config import write_config
 from psychocounsel.settings.config import check, compose
 
-# Stands in for vLLM where it is not installed: says what it finds when it is imported, and ends the server.
+# Replaces vLLM if it is not installed: reports the environment of its import, and ends the server.
 STAND_IN = """
 import json, os, sys, torch
 found = {"variables": dict(os.environ), "torch_has_begun": torch.cuda.is_initialized()}

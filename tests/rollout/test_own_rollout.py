@@ -1,4 +1,4 @@
-"""A rollout from a user's own folder writes what a run learns from; what lacks parts of the contract is refused."""
+"""A run learns from the replies of a user's own rollout; rollouts that lack parts of the contract are rejected."""
 
 from pathlib import Path
 from typing import Any

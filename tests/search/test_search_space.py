@@ -1,4 +1,4 @@
-"""What a search may vary, what is composed of it before anything runs, and which of it is refused."""
+"""Search spaces: compositions checked before anything runs, and rejected searches."""
 
 import shlex
 from pathlib import Path

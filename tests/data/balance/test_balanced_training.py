@@ -1,4 +1,4 @@
-"""Runs with `data.balance`: said at the start, other weights than without, and the same however the work is split."""
+"""Runs with `data.balance`: they report it, weigh pairs unequally, and give the same result however the work is split."""
 
 from pathlib import Path
 

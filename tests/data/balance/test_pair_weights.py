@@ -1,4 +1,4 @@
-"""`data.balance` from texts to groups: cues tell nothing afterwards, it is said what it costs, and what cannot be is refused."""
+"""`data.balance` from texts to groups: weighted cues predict nothing, the cost is reported, impossible cases are errors."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def pair(chosen: str, rejected: str) -> Group:
 
 
 def weighted_accuracy(groups: list[Group], cue: str) -> float:
-    """By a loop over pairs: a tie counts half."""
+    """Return the weighted accuracy of a cue by a loop over pairs; a tie counts half."""
     right = whole = 0.0
     for group in groups:
         chosen, rejected = (CUES[cue](reply.text) for reply in group.completions)
@@ -36,7 +36,7 @@ def built(*overrides: str) -> tuple[Dataset, list[str]]:
 def test_cues_tell_nothing_of_the_first_samples_weighted_pairs() -> None:
     plain, _ = built()
     found, said = built("data.balance=[length,ending]")
-    assert weighted_accuracy(plain.train, "ending") > 0.8, "or there would be nothing to balance"
+    assert weighted_accuracy(plain.train, "ending") > 0.8, "otherwise there would be nothing to balance"
     for cue in ("length", "ending"):
         assert weighted_accuracy(found.train, cue) == pytest.approx(0.5, abs=1e-5)
         assert f"{cue} {weighted_accuracy(plain.train, cue):.1%} -> 50.0%" in said[-1]
@@ -74,7 +74,7 @@ def test_what_cannot_be_balanced_is_refused(groups: list[Group], message: str) -
 
 
 def test_cues_that_cannot_be_balanced_together_are_refused_together() -> None:
-    """Each is wrong in one pair, where both others are right: more weight for one's mistakes is less for the others'."""
+    """Each cue is wrong in one pair, in which both others are right, so a larger weight for it harms the others."""
     cues = ["ending", "exclamations", "commas"]
     groups = [pair("Oh, no!", "Why?"), pair("So, why?", "No!"), pair("No! Why?", "Well, yes.")]
     for cue in cues:

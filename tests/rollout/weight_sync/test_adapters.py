@@ -1,4 +1,4 @@
-"""Adapters on their way to vLLM: the files it reads, and what is no adapter."""
+"""Transfer of adapters to vLLM: its file format, and rejected archives."""
 
 import zipfile
 from io import BytesIO
@@ -18,7 +18,7 @@ LORA = compose(["model.lora.rank=4", "model.lora.alpha=8"]).model.lora
 
 
 class Policy:
-    """As much of an engine as is asked."""
+    """Minimal engine for these tests."""
 
     def __init__(self) -> None:
         from psychocounsel.model.lora import add_adapter
