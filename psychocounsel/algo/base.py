@@ -257,7 +257,7 @@ class Algorithm:
         return {}
 
     def figure_names(self) -> tuple[str, ...] | None:
-        """Return the names, without prefixes, of the metrics that held-out data gets; None if they are not known.
+        """Return the names, without prefixes, of the metrics on held-out data; None if they are not known.
 
         A subclass with its own `loss` or `evaluation` must list its own names, otherwise they are unknown. Not called
         for algorithms with rollouts.

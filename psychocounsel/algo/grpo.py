@@ -37,7 +37,12 @@ class GRPO(PolicyGradient):
         return collect_advantages(self, groups, ctx, self._advantages)
 
     def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """Return advantages, float[n], of the n replies to a prompt from their rewards, float[n]. `kl` is not used."""
+        """Return the advantages, float[n], of the n replies to a prompt.
+
+        Args:
+            rewards: float[n], rewards of the replies.
+            kl: not used, because the divergence is part of the loss.
+        """
         advantages = rewards - rewards.mean()
         if self.normalise_std:
             advantages = advantages / (rewards.std(ddof=1) + 1e-4)

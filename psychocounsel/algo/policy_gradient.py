@@ -193,15 +193,25 @@ def clipped(
 
 
 def ratio_metrics(ratio: torch.Tensor, low: float, high: float, unit: str) -> dict[str, Term]:
-    """Return the mean ratio and the share of ratios outside the clipping range; `ratio`: float[units]."""
+    """Return the metrics `ratio`, the mean ratio, and `clip_fraction`, the share of ratios outside [1 - low, 1 + high].
+
+    Args:
+        ratio: float[units], pi / pi_old of each action.
+        low: largest decrease of the ratio below 1.
+        high: largest increase of the ratio above 1.
+        unit: the unit to average over, "tokens" or "completions".
+    """
     outside = ((ratio < 1 - low) | (ratio > 1 + high)).float()
     return {"ratio": Term(ratio.sum(), unit, 0.0), "clip_fraction": Term(outside.sum(), unit, 0.0)}
 
 
 def k3(difference: torch.Tensor) -> torch.Tensor:
-    """Return estimates of KL(p || q), float[n], from log q - log p, float[n], of tokens drawn from p.
+    """Return estimates of the divergence KL(p || q) (nats), float[n], from tokens drawn from p.
 
-    The estimator exp(d) - d - 1 is unbiased, never negative and of low variance (Schulman 2020, "Approximating KL
-    divergence", third estimator; arXiv 2402.03300, eq. 4).
+    The estimator exp(d) - d - 1, d = log q - log p, is unbiased, never negative and of low variance (Schulman 2020,
+    "Approximating KL divergence", third estimator; arXiv 2402.03300, eq. 4).
+
+    Args:
+        difference: float[n], d of each token.
     """
     return difference.exp() - difference - 1

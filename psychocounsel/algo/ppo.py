@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PPO(PolicyGradient):
-    """PPO on tokens: a critic predicts each token's return, and the policy moves towards better than predicted tokens.
+    """PPO on tokens: a critic predicts each token's return, and tokens that did better than predicted become more likely.
 
     The method is that of arXiv 1707.06347, applied to language models as in arXiv 2203.02155.
 
@@ -33,9 +33,9 @@ class PPO(PolicyGradient):
     Advantages are those of GAE (arXiv 1506.02438, eq. 16). With `whiten` they are normalised over the round to mean 0
     and standard deviation 1.
 
-    Losses: the policy's is arXiv 1707.06347, eq. 7. The critic's is half the squared error between value and return; if
-    clipping the value to within `value_clip` of the old value makes this error larger, the larger error counts. In the
-    first `critic_warmup` rounds only the critic learns, and no gradient of the policy is computed.
+    The policy's loss is eq. 7 of arXiv 1707.06347 (see `clipped`). The critic's loss is half the squared error between
+    value and return. If clipping the value to within `value_clip` of the old value makes this error larger, the larger
+    error counts. In the first `critic_warmup` rounds only the critic learns, and no gradient of the policy is computed.
 
     With `critic="shared"` a linear head on the policy's last hidden states predicts the values (arXiv 1707.06347, sec.
     5). One forward pass computes values and log-probabilities. The loss is the policy's plus `value_weight` times the

@@ -37,7 +37,12 @@ class RLOO(PolicyGradient):
         return collect_advantages(self, groups, ctx, self._advantages)
 
     def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """Return advantages, float[n], from rewards and log(pi / ref), float[n] each, of the n replies to a prompt."""
+        """Return the advantages, float[n], of the n replies to a prompt.
+
+        Args:
+            rewards: float[n], rewards of the replies.
+            kl: float[n], log(pi / ref) of the replies, summed over tokens (nats).
+        """
         returns = self.reward_weight * rewards - self.kl_weight * kl
         return (
             (returns - returns.mean()) * len(returns) / (len(returns) - 1)

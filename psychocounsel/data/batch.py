@@ -73,7 +73,7 @@ class Batch:
 
     @cached_property
     def returns(self) -> torch.Tensor:
-        """Returns, the critic's targets, float32[N]."""
+        """Targets of the critic, float32[N]."""
         return self._per_token([completion.returns for group in self.groups for completion in group.completions])
 
     @cached_property

@@ -63,7 +63,7 @@ class Layout:
 
     @cached_property
     def sequences(self) -> list["Span"]:
-        """Each prompt with each of its completions; a piece without completions forms a sequence of its own."""
+        """Spans of each prompt with each of its completions; a piece without completions has a span of its own."""
         starts = [0, *itertools.accumulate(self.sizes)]
         spans = []
         for index, prompt in enumerate(self.prompts):

@@ -20,7 +20,7 @@ def sample_files() -> tuple[Path, ...]:
 
 
 def topic_files() -> list[Path]:
-    """Return one file per topic; each holds speeches with four replies."""
+    """Return one file per topic; it holds speeches with four replies each."""
     return sorted(set(_SAMPLE.glob("*.yaml")) - {_HARMFUL})
 
 

@@ -59,7 +59,7 @@ class ChatFormat:
         self.keep_tail = False  # True for reward models, which read the whole template, as plain transformers does
 
     def render(self, messages: Sequence[Message], reply: str | None = None) -> Rendered:
-        """Render the conversation with `reply`, or without one up to the point where a reply begins."""
+        """Render the conversation with `reply`, or, without a reply, up to the point where the reply would begin."""
         answer: list[Message] = [] if reply is None else [{"role": "assistant", "content": reply}]
         conversation = [*messages, *answer]
         if not any(self.control.found(message["content"]) for message in conversation):

@@ -17,7 +17,7 @@ class Exceeded:
     limit: float
 
     def __str__(self) -> str:
-        return f"{_MEASURES[self.name].title} is {self.measured:.3g}, and guard.{self.name}={self.limit:g}"
+        return f"{_MEASURES[self.name].title} is {self.measured:.3g}, but the limit is guard.{self.name}={self.limit:g}"
 
 
 @dataclass(frozen=True)

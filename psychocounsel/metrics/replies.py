@@ -41,7 +41,7 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
 
 
 def repetition(ids: Sequence[int]) -> float:
-    """Return the share of the four-token runs of `ids` that occurred earlier in it; 0 for fewer than five tokens.
+    """Return the share of four-token runs in `ids` that repeat an earlier run; 0 for fewer than five tokens.
 
     1 - (number of distinct runs) / (number of runs), in [0, 1].
     """

@@ -74,7 +74,10 @@ def difference_upper(worse: float, better: float, items: float, level: float = L
 
 
 def difference_lower(worse: float, better: float, items: float, level: float = LEVEL) -> float:
-    """Return the one-sided lower score bound of the same difference; -1 without cases."""
+    """Return the one-sided lower score bound of share(worse) - share(better); -1 without cases.
+
+    The arguments are those of `difference_upper`.
+    """
     return -difference_upper(better, worse, items, level)
 
 

@@ -76,7 +76,7 @@ class Journal:
         return line.answer
 
     def get(self, key: str) -> Line | None:
-        """Read the line of this key from disk; None if there is none."""
+        """Read the line of this key from disk; None if the journal does not hold the key."""
         with self._lock:
             places = self._places.find(key)
         for file, offset in places:

@@ -26,7 +26,7 @@ Conversation = Sequence[Message]  # ends with the scored reply, of role assistan
 
 
 class Scorer(Contract):
-    """Base of scorers of conversations. A subclass must define `score`.
+    """Base class of scorers, which score conversations. A subclass must define `score`.
 
     Attributes:
         models: the frozen modules (torch.nn.Module) that `score` computes with in this process. With

@@ -34,9 +34,9 @@ class OpenRLHFReward(ServerReward):
 class OpenRLHFScorer(ServerScorer):
     """Client of OpenRLHF's serve_rm: the request {"query": [text, ...]} is answered by {"rewards": [...]}.
 
-    A text is a whole conversation rendered by the chat template, up to the end-of-turn token if the model is read
-    there. It begins with BOS if the template writes one, because the server adds none; use `send_bos=False` for servers
-    that do.
+    A text is a whole conversation rendered by the chat template. It ends at the end-of-turn token if the model's score
+    is read there. It begins with BOS if the template writes one, because the server adds none; use `send_bos=False` for
+    servers that do.
     """
 
     settings: OpenRLHFReward

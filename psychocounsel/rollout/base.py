@@ -77,7 +77,7 @@ class TrainedPolicy(Protocol):
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype of forward passes, if it differs from that of the weights; otherwise None."""
+        """Return the dtype of forward passes if it differs from that of the weights, otherwise None."""
 
 
 class Rollout(Contract):
@@ -127,7 +127,7 @@ class Rollout(Contract):
 
 
 def at_once(rollout: Rollout, shard_prompts: int, n: int) -> int:
-    """Return the number of shards, of `shard_prompts` prompts each, that one `generate` receives."""
+    """Return the number of shards that one `generate` call receives; a shard has `shard_prompts` prompts."""
     return max(1, math.ceil(rollout.prompts_at_once(n) / shard_prompts))
 
 

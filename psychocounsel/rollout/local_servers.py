@@ -1,4 +1,4 @@
-"""Rollout servers on this machine, started by rank 0 of a run; they end when it ends."""
+"""Rollout servers on this machine: rank 0 of a run starts them, and they end with the run."""
 
 import contextlib
 import os

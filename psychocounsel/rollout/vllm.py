@@ -131,7 +131,10 @@ class VLLMRollout(Rollout):
             self.awake = self.cache_awake = False
 
     def prompts_at_once(self, n: int) -> int:
-        """Return prompts for twice as many replies as the engine writes at once, so that few slots are idle before the end."""
+        """Return the number of prompts that gives twice as many replies as the engine writes at once.
+
+        With fewer, many of the engine's slots would be idle before the last reply is finished.
+        """
         return math.ceil(2 * self.slots / (n * self.neighbours.size))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:

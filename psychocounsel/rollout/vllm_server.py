@@ -170,7 +170,7 @@ class VLLMServerRollout(Rollout):
             self._send(version)
 
     def prompts_at_once(self, n: int) -> int:
-        """Return prompts for twice as many replies as the servers write at once for each rank."""
+        """Return the number of prompts that gives twice as many replies as the servers write at once for each rank."""
         return math.ceil(2 * self.slots * self.servers / (self.world.size * n))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:

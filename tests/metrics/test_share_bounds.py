@@ -85,7 +85,9 @@ def test_the_bound_of_a_difference_keeps_its_level(items: int) -> None:
             if bound < first - second:
                 weight += binom.pmf(worse, items, first) * binom.pmf(better, items - worse, second / (1 - first))
         missed.append((second > first, weight))
-    assert max(weight for below, weight in missed if not below) < 0.053  # a margin above 0 only needs differences of 0 or more
+    assert (
+        max(weight for below, weight in missed if not below) < 0.053
+    )  # a margin above 0 only needs differences of 0 or more
     assert max(weight for _, weight in missed) < 0.06
 
 

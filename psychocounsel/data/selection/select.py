@@ -62,7 +62,7 @@ def _load_one(data: DictConfig, path: str | None, split: str, revision: str | No
 
 
 def _load_mix(data: DictConfig, report: Report) -> list[Example]:
-    """Take rows of each entry of `data.mix`; weights share out as many rows as possible without repeating any."""
+    """Take rows of each entry of `data.mix`; with weights, as many rows as possible in these proportions without repeats."""
     sources = [_load_one(data, entry.path, entry.split, entry.revision, report) for entry in data.mix]
     wanted = [entry.rows for entry in data.mix]
     if data.mix[0].weight:
