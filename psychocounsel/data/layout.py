@@ -80,11 +80,11 @@ class Layout:
         return [self.sizes[index] + (self.sizes[prompt] if prompt != index else 0) for index, prompt in own]
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """Return index tensors on `device`, cached: seen tokens, starts and seen starts.
+        """Return three index tensors on `device` (cached): `(seen, starts, seen_starts)`.
 
-        Seen tokens: int64[K], the tokens that each piece attends to, one piece after another. Starts: int32[pieces +
-        1], the start of each piece in the row. Seen starts: int32[pieces + 1], the start of each piece in the seen
-        tokens. Both end with the total.
+        `seen`: int64[K], the tokens that each piece attends to, one piece after another.
+        `starts`: int32[pieces+1], the start of each piece in the row, then the total.
+        `seen_starts`: int32[pieces+1], the start of each piece in `seen`, then the total.
         """
         if device not in self._tensors:
             starts, seen_starts = np.cumsum([0, *self.sizes]), np.cumsum([0, *self.seen_sizes])

@@ -46,7 +46,7 @@ def mean_intervals(
 ) -> np.ndarray:
     """Return percentile intervals of the means of the columns of `values` over resampled clusters, float64[columns, 2].
 
-    It agrees with `bootstrap`, but works on sums and sizes of clusters, so many rows and columns cost little. All
+    It agrees with `bootstrap`, but works on sums and sizes of clusters, so large tables cost little. All
     columns see the same resamples.
 
     If all values of a share are 0, or all are 1, every resample is the same and the interval would promise certainty.

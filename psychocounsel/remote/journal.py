@@ -44,10 +44,10 @@ class Bought:
 
 
 class Journal:
-    """Answers stored in `folder`, by keys (sha256, hexadecimal). Use one folder per service: keys do not identify servers.
+    """Journal of answers in `folder`, keyed by request hash (sha256, hexadecimal). It can be used from any thread.
 
-    `total` counts all answers; `bought` counts them by process label. `label`, which must not contain a dot, is the
-    first part of the name of this process's file. The journal can be used from any thread.
+    Use one folder per service, because keys do not identify servers. `total` counts all answers; `bought` counts them
+    by process label. `label`, which must not contain a dot, is the first part of the name of this process's file.
 
     Raises:
         UserError: at construction if a line other than a file's last is damaged; on reading, for damage inside a line.

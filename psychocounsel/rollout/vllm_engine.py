@@ -139,7 +139,7 @@ def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]
 
 
 def sampling_params(settings: dict[str, Any], stop: Sequence[int]) -> Any:
-    """Return vLLM's SamplingParams for one entry of `request`."""
+    """Return vLLM's SamplingParams from one prompt's settings (see `request`) and the ids of stop tokens."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -58,7 +58,7 @@ class Transfer:
         self._each(lambda address: self._send(address, piece, body))
 
     def end(self, version: int) -> list[str]:
-        """Let the servers write again; return those that took all weights."""
+        """Let the servers write again; return the addresses of those that took all weights."""
         self._each(lambda address: self.client.post(address, f"/weights/end?version={version}"))
         for group in self.groups.values():
             group.close()
