@@ -19,9 +19,7 @@ from psychocounsel.rundir.run_config import is_run, read_config
 _RESOLVER = "${shipped_reward:"
 _REWARD = "reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model in spite of that"
 _JUDGE = "judge=NAME, or judge=tiny to use the shipped 3M reward models in spite of that"
-_JUDGE_REWARD = (
-    "judge.reward={use: local, path: YOUR_REWARD_MODEL}, or judge.reward=tiny to use the shipped 3M model in spite of that"
-)
+_JUDGE_REWARD = "judge.reward=YOUR_REWARD_MODEL, or judge.reward=tiny to use the shipped 3M model in spite of that"
 
 
 def refuse_shipped_rewards(plain: DictConfig) -> None:
