@@ -201,11 +201,11 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     several = len(set(metrics)) > 1  # as of evaluation=winrate,health
     width = max(map(len, metrics)) + 2 if several else 0
     title, names = ("figure", f"{'of':<{width}}") if several else (metrics[0], "")
-    print(f"\n{'result':<10}{title:>14}{'95 % interval':>22}  {names}overrides")
+    print(f"\n{'result':<10}{title:>14}  {names}{'95 % interval':<24}overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = _word(job, code)
         shown = "" if value is None else format(value, "14.4f")
         name = f"{job.metric:<{width}}" if several else ""
         interval = objective_interval(job.run_dir, job.metric).strip(" ()") if shown else ""
-        print(f"{word:<10}{shown:>14}{interval:>22}  {name}{' '.join(job.overrides)}")
+        print(f"{word:<10}{shown:>14}  {name}{interval:<24}{' '.join(job.overrides)}")
