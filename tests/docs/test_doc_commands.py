@@ -19,6 +19,7 @@ from psychocounsel.settings.typed.agreement_keys import read_agreement
 from psychocounsel.settings.typed.review_keys import read_review
 from psychocounsel.studies.typed import read_arguments
 from tests.support.doc_blocks import Command, blocks, commands, pages
+from tests.support.doc_runs import write_files
 from tests.support.harness import ROOT
 from tests.support.in_process import parse_files_once, run_here
 
@@ -180,21 +181,12 @@ def test_every_composed_command_passes_its_checks(
             folder = tmp_path / str(number)
             folder.mkdir()
             monkeypatch.chdir(folder)
-            _write_own_files(ROOT / each.page, folder)
+            write_files(ROOT / each.page, folder)
             _make_paths(each)
             answer = run_here(shlex.join([each.name, *_typed(each)]), rows=False)
             if answer.code and not MISSING.search(answer.stderr):
                 problems.append(f"{each}\n    {answer.stderr.strip()}")
     assert not problems, "\n".join(problems)
-
-
-def _write_own_files(page: Path, folder: Path) -> None:
-    """The files of blocks whose first line is a comment with their path, as `# my/slic.py`."""
-    for block in blocks(page):
-        if found := re.match(r"# ((?:\w+/)*\w+\.(?:py|yaml))\n", block.text):
-            file = folder / found[1]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.text)
 
 
 def _make_paths(command: Command) -> None:

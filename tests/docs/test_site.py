@@ -82,6 +82,7 @@ def browser() -> Iterator[Any]:
     yield from launched()
 
 
+@pytest.mark.slow
 def test_search_finds_a_key_without_a_network(site: Path, browser: Any) -> None:
     page, asked, errors = browser.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
