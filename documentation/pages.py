@@ -16,7 +16,7 @@ _ELSEWHERE = {
     "launch/README.md": "launch_readme.md",
     "psychocounsel/data/sample/README.md": "sample_card.md",
 }
-_LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _LIST = re.compile(r"^([-*]|\d+\.) ")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -43,39 +43,47 @@ def site_text(path: str, places: dict[str, str], root: Path = ROOT) -> str:
     if path.endswith(".ipynb"):
         text = _notebook(text)
     text = _FRONT_MATTER.sub("", text)
-    return "\n".join(_lines(text, path, places, root)) + "\n"
+    return "".join(_chunks(text, path, places, root))
 
 
-def _lines(text: str, path: str, places: dict[str, str], root: Path) -> Iterator[str]:
-    """The lines with links of the site; code stays as it is, and a list after a paragraph gets the empty line it needs."""
-    in_code, before = False, ""
+def _chunks(text: str, path: str, places: dict[str, str], root: Path) -> Iterator[str]:
+    """Prose with links of the site, a link may span lines; code as it is. A list after a paragraph gets an empty line."""
+    prose, in_code = "", False
     for line in text.splitlines():
         fences = bool(_FENCE.match(line))
         if fences or in_code or line.startswith("    "):
             in_code ^= fences
-            yield line
+            yield f"{_linked(prose, path, places, root)}{line}\n"
+            prose = ""
         else:
-            if _LIST.match(line) and before.strip() and not _LIST.match(before) and not before.startswith(" "):
-                yield ""
-            yield _LINK.sub(lambda found: _link(found, path, places, root), line)
-        before = line
+            before = prose.splitlines()[-1:]
+            if _LIST.match(line) and before and before[0].strip() and not re.match(r"[ *-]|\d", before[0]):
+                prose += "\n"
+            prose += f"{line}\n"
+    yield _linked(prose, path, places, root)
+
+
+def _linked(prose: str, path: str, places: dict[str, str], root: Path) -> str:
+    return _LINK.sub(lambda found: _link(found, path, places, root), prose)
 
 
 def _link(found: re.Match[str], path: str, places: dict[str, str], root: Path) -> str:
     """A link between pages of the site; the path in words for a file that is no page; other addresses as they are."""
-    words, target = found[1], found[2]
+    is_picture, words, target = found.groups()
     file, _, anchor = target.partition("#")
     if ":" in file or not file:
         return found[0]
     there = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
-    if there in places:
-        link = posixpath.relpath(places[there], posixpath.dirname(places[path]) or ".")
-        return f"[{words}]({link}{'#' if anchor else ''}{anchor})"
-    if (root / there).is_file() and there.startswith("docs/"):  # a picture, or a file to download
-        return found[0]
     if not (root / there).exists():
         raise BrokenLink(f"{path}: [{words}]({target}): the repository has no {there}")
-    return words if there in words else f"{words} (`{there}`)"
+    is_shown = there in places or ((root / there).is_file() and there.startswith("docs/"))
+    if not is_shown and not is_picture:
+        return words if there in words else f"{words} (`{there}`)"
+    if not is_shown:
+        raise BrokenLink(f"{path}: ![{words}]({target}): a picture must lie in docs/")
+    place = places.get(there, there.removeprefix("docs/"))
+    link = posixpath.relpath(place, posixpath.dirname(places[path]) or ".")
+    return f"{is_picture}[{words}]({link}{'#' if anchor else ''}{anchor})"
 
 
 def _notebook(text: str) -> str:

@@ -102,13 +102,17 @@ def test_links_of_a_page_hold_on_github_and_in_the_site(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("# T\n")
     (tmp_path / "docs" / "reference" / "b.md").write_text(
-        "Text:\n- [a](../a.md#t), [c](../../conf/x.yaml), [r](../../README.md), [w](https://example.org)\n\n    [a](../no.md)\n"
+        "Text:\n- [a](../a.md#t), [c](../../conf/x.yaml), [r](../../README.md), [w](https://example.org)\n"
+        "- b\n\n    [a](../no.md)\n"
     )
     places = pages(tmp_path)
     assert places["README.md"] == "index.md"
     assert site_text("docs/reference/b.md", places, tmp_path) == (
-        "Text:\n\n- [a](../a.md#t), c (`conf/x.yaml`), [r](../index.md), [w](https://example.org)\n\n    [a](../no.md)\n"
+        "Text:\n\n- [a](../a.md#t), c (`conf/x.yaml`), [r](../index.md), [w](https://example.org)\n- b\n\n    [a](../no.md)\n"
     )
+    (tmp_path / "docs" / "p.svg").write_text("<svg/>")
+    (tmp_path / "README.md").write_text("![of it](docs/p.svg) and [a link\nover lines](docs/a.md#t)\n")
+    assert site_text("README.md", places, tmp_path) == "![of it](p.svg) and [a link\nover lines](a.md#t)\n"
     (tmp_path / "docs" / "a.md").write_text("[gone](gone.md)\n")
     with pytest.raises(BrokenLink, match=r"docs/a.md: \[gone\]\(gone.md\)"):
         site_text("docs/a.md", places, tmp_path)
