@@ -97,6 +97,13 @@ def test_search_finds_a_key_without_a_network(site: Path, browser: Any) -> None:
     assert not errors
 
 
+def test_every_link_to_a_file_holds_in_the_repository() -> None:
+    places = pages()
+    assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/reference/keys.md"} <= places.keys()
+    for path in places:
+        site_text(path, places)  # raises for the first that does not
+
+
 def test_links_of_a_page_hold_on_github_and_in_the_site(tmp_path: Path) -> None:
     for path in ("README.md", "docs/a.md", "docs/reference/b.md", "conf/x.yaml"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
