@@ -102,8 +102,8 @@ def test_done_again_it_asks_nobody(home: Path, made: Path, server: Server) -> No
 def test_an_earlier_step_that_changed_is_refused_with_what_to_type(home: Path, made: Path) -> None:
     refused = cli("annotate", "out=made", "steps=[pairs,card]", "scores.votes=2", cwd=home, check_code=USER_ERROR)
     assert refused.stderr == (
-        f"error: scores.votes=2: {made} has scores of scores.votes=1; add scores to steps, steps=[scores,pairs,card], or give "
-        "the value of before\n"
+        f"error: scores.votes=2: {made} has scores made with scores.votes=1; add scores to steps, steps=[scores,pairs,card], "
+        "or restore the earlier value\n"
     )
 
 
@@ -140,7 +140,7 @@ def test_a_stop_request_ends_it_with_code_75(home: Path, made: Path, how: str) -
     with model_server(0.1, stop) as server:
         one_by_one = [f"annotator.concurrency={2}", f"out={how}"]
         result = cli(*command(server, how, *one_by_one), cwd=home, check_code=CONTINUE_LATER)
-        assert "the same command goes on" in result.stderr and "Traceback" not in result.stderr
+        assert "the same command continues" in result.stderr and "Traceback" not in result.stderr
         asked = len(server.asked)
     assert asked < ALL
     with model_server() as server:

@@ -162,7 +162,7 @@ def test_damaged_tables_and_wrong_weights_are_told(tmp_path: Path, rate: Callabl
     with pytest.raises(UserError, match="saftey is no principle"):
         run(context(files, pairs={"principle_weights": {"saftey": 2}}))
     files.votes.write_bytes(files.votes.read_bytes()[:-40])
-    with pytest.raises(UserError, match="votes.parquet: is no whole parquet file"):
+    with pytest.raises(UserError, match="votes.parquet: is not a complete parquet file"):
         run(context(files))
     files.votes.unlink()
     with pytest.raises(UserError, match="votes.parquet: is missing; run the step that makes it first"):
