@@ -58,7 +58,7 @@ def test_a_shard_does_not_begin_beside_the_whole(files: AnnotationDir) -> None:
 
 def test_an_unfinished_removal_binds_the_shards(files: AnnotationDir) -> None:
     write_json(files.step("removal"), {"done": False})
-    with pytest.raises(UserError, match="a removal of speeches was begun and is not finished"):
+    with pytest.raises(UserError, match="a removal of speeches is unfinished"):
         work(configured(files, share=1), files.shard(1).path)
-    with pytest.raises(UserError, match="a removal of speeches was begun and is not finished"):
+    with pytest.raises(UserError, match="a removal of speeches is unfinished"):
         sharing.submit(Job("psychocounsel.annotate", configured(files), files.path))

@@ -103,21 +103,21 @@ def test_writers_votes_and_identifiers_are_counted(made: AnnotationDir) -> None:
     assert the_table(page, "annotator") == [["a", "judge-1", "60"]]
     speeches = rows_of(made.speeches)
     some = sum(row["identifiers"] > 0 for row in speeches)
-    assert f"{sum(row['identifiers'] for row in speeches)} placeholders stand in {some} of 20 speeches" in page
-    assert "This is no anonymisation" in page and "not legal advice" in page
+    assert f"{sum(row['identifiers'] for row in speeches)} placeholders in {some} of 20 speeches" in page
+    assert "This is not anonymisation" in page and "not legal advice" in page
     assert "Rubric: builtin\\:en" in page
 
 
 def test_what_nobody_has_said_is_said_to_be_missing(made: AnnotationDir) -> None:
     fields = dict(the_table(parts_of(made)[1], "field", "value"))
     assert fields["Lawful basis of processing"] == "consent"
-    assert fields["Contact, for a client who withdraws too"] == "privacy@clinic.example"
-    missing = [title for title, value in fields.items() if value == "missing, as the makers have not said"]
+    assert fields["Contact, also for clients who withdraw"] == "privacy@clinic.example"
+    missing = [title for title, value in fields.items() if value == "missing: not stated by the makers"]
     assert missing == ["Ethics approval", "Retention, and when the data are deleted", "Intended use"]
     said: list[str] = []
     assert run(context(made, said=said))["missing"] == ["ethics_approval", "retention", "intended_use"]
     assert said == [
-        "the card lacks card.ethics_approval, card.retention, card.intended_use: it says so until you give them"
+        "the card lacks card.ethics_approval, card.retention, card.intended_use: it says so until you set them"
     ]
 
 

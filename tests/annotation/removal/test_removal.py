@@ -87,7 +87,7 @@ def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_bee
     assert not files.identifier_sample.exists()
     (line,) = [text for text in said if text.startswith("removed: ")]
     assert line.startswith(
-        "removed: 20 rows of tables, 4 answers of the journal, 0 cached copies; 4 speeches, near duplicates included,"
+        "removed: 20 table rows, 4 journal answers, 0 cached copies; in total 4 speeches, near duplicates included,"
     )
 
 
@@ -106,7 +106,7 @@ def test_a_review_by_experts_forgets_the_removed(files: AnnotationDir, tmp_path:
     review.close()
     said: list[str] = []
     remove(context(files, id_file(tmp_path, GONE), said))
-    assert any("review by experts: " in line and "with all answers to them" in line for line in said)
+    assert any("expert review: " in line and "with all their answers" in line for line in said)
     for path in (files.path, review_files.path):
         words = words_of(path)
         assert [client for client in CLIENTS if text_of(client) in words] == [0, 3]
@@ -168,9 +168,9 @@ def test_a_near_duplicate_of_a_removed_speech_stays_away_once_the_source_is_clea
     [
         (
             [id_of(0), "", "nobody", "0000000000000000"],
-            r"2 of 3 ids are of no speech in .*line 3\), so nothing was removed",
+            r"2 of 3 ids belong to no speech in .*line 3\), so nothing was removed",
         ),
-        (["", " "], r"holds no id; write one a line"),
+        (["", " "], r"holds no id; write one id per line"),
     ],
 )
 def test_unknown_ids_are_refused_before_anything_is_touched(
@@ -232,7 +232,7 @@ def test_runs_that_used_the_dataset_or_a_model_that_did_are_listed(files: Annota
         str(child): [str(child / "model")],
     }
     assert any("weights in model, export, checkpoints" in line for line in said)
-    assert said[-1].startswith("Weights are not undone")
+    assert said[-1].startswith("Weights are not changed")
 
 
 KILLED = """

@@ -83,12 +83,12 @@ def test_every_answer_of_an_annotator_is_kept_as_what_it_is(tmp_path: Path) -> N
     assert figures["quotes"] == {"a": {"found": 7, "absent": 7, "not_in_reply": 7}}
     assert figures["unreadable"]["a"] == {
         "empathy: its rating is not from 1 to 5": 2,
-        "empathy: its rating is no whole number": 1,
+        "empathy: its rating is not a whole number": 1,
         "empathy: its rating is text": 1,
         "is not valid JSON": 1,
     }
     assert figures["annotators"]["a"]["models"] == {"m-1": 6, "m-2": 1, "not said": 2}
-    assert any("it answered under 2 names: m-1, m-2" in line for line in lines)
+    assert any("its server gave 2 model names: m-1, m-2" in line for line in lines)
     assert figures["annotators"]["a"]["ratings"]["autonomy"] == {"3": 1, "4": 1, "not applicable": 1}
 
 

@@ -174,7 +174,7 @@ def test_a_bad_row_ends_the_step_or_is_counted(tmp_path: Path) -> None:
 
 def test_where_nothing_is_left_the_reasons_are_said(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": "Help."}, {"text": "Hi."}])
-    with pytest.raises(UserError, match=r"no speech is left of 2 rows \(2 too short\): see speeches\.min_characters"):
+    with pytest.raises(UserError, match=r"none of the 2 rows is kept \(2 too short\): see speeches\.min_characters"):
         made(tmp_path / "out", path=str(path))
 
 
@@ -256,7 +256,7 @@ def test_tables_are_as_private_as_the_source_and_the_sample_for_the_eye_more_so(
     }
     assert modes == {0o600}
     shown = files.identifier_sample.read_text()
-    assert "[NAME_1]" in shown and "Baker" not in shown and "no anonymisation" in shown
+    assert "[NAME_1]" in shown and "Baker" not in shown and "not anonymisation" in shown
     path.chmod(0o644)
     made(tmp_path / "out", path=str(path))
     assert stat.S_IMODE(files.identifier_sample.stat().st_mode) == 0o600
