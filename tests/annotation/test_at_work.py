@@ -1,4 +1,4 @@
-"""One process works in a dataset: shards and the whole refuse each other, and no removal goes beside any of them."""
+"""Only one process works in a dataset: shards and the whole refuse each other, and a removal refuses both."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from psychocounsel.storage.files import write_json
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AnnotationDir:
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)  # in a job they would wait
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)  # inside a job, they would wait instead of refusing
     found = AnnotationDir(tmp_path / "out")
     found.shard(1).path.mkdir(parents=True)
     found.steps.mkdir()

@@ -1,4 +1,4 @@
-"""`psychocounsel.chat` over a pipe with a real server on loopback that streams: what is sent, shown, taken back and kept."""
+"""`psychocounsel.chat` in a pipe with a streaming server on loopback: what is sent, shown, undone and saved."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def _place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def echo(payload: Any) -> Iterator[str]:
-    """A reply that tells model and seed, word by word."""
+    """Send a reply that names model and seed, word by word."""
     yield from (payload["model"], " says ", str(payload["seed"]))
 
 
@@ -83,7 +83,7 @@ def test_again_takes_another_seed_and_undo_takes_it_back(monkeypatch: pytest.Mon
         assert converse(monkeypatch, "\n".join(commands), served(server.address)) == 0
     first, again = ["served says 0"], ["served says 1000003"]
     assert [texts(Path(f"{name}.jsonl")) for name in "abcde"] == [first, again, first, again, first]
-    assert {len(payload["messages"]) for payload in server.asked} == {2}, "what was taken back is not sent"
+    assert {len(payload["messages"]) for payload in server.asked} == {2}, "messages that were undone are not sent"
 
 
 def test_the_system_prompt_is_shown_changed_and_taken_away(

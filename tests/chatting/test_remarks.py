@@ -1,4 +1,4 @@
-"""What is said beside a reply: the checks' answers that are not good, scores and ratings."""
+"""Remarks on a reply: findings of the checks, scores and ratings."""
 
 import math
 

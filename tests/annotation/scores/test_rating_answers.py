@@ -1,4 +1,4 @@
-"""What is read as a rating, what is not and why, and which quotations count as found."""
+"""Reading answers: valid ratings, the reasons for rejecting others, and the quotations that count as found."""
 
 import json
 import random
@@ -23,7 +23,7 @@ GOOD = judgements([1, 2, 3, 4, 5, "not applicable", 5], "how lonely")
 
 
 def changed(change: Callable[[dict[str, Any]], Any]) -> str:
-    """`GOOD` with a change, as JSON."""
+    """Return `GOOD` with a change, as JSON."""
     copy: dict[str, Any] = json.loads(json.dumps(GOOD))
     change(copy)
     return json.dumps(copy)
@@ -109,7 +109,7 @@ def test_joint_answers_are_read_by_their_keys() -> None:
 
 
 def allowed(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether a value keeps to a schema of the kinds that ours uses."""
+    """Return True if a value satisfies a schema of the kinds that our schemas use."""
     if "anyOf" in schema:
         return any(allowed(value, each) for each in schema["anyOf"])
     kinds = {"object": dict, "string": str, "integer": int}

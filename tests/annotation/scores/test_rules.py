@@ -1,4 +1,4 @@
-"""The demonstration annotator: its ratings follow its rules, and it says loudly what it is."""
+"""The demonstration annotator: its ratings follow its rules, and it announces that it is a demonstration."""
 
 from pathlib import Path
 

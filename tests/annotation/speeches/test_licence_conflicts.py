@@ -1,4 +1,4 @@
-"""Which licences and terms stand against each other."""
+"""Tests which licences and terms conflict."""
 
 import pytest
 
