@@ -82,7 +82,7 @@ def test_lines_blocks_pasted_text_and_mistakes(tmp_path: Path) -> None:
     with streaming(endless) as server:
         terminal = Terminal(tmp_path, served(server.address))
         notice = terminal.until("you> ")
-        assert "no therapist" in notice and "local emergency number" in notice
+        assert "not a therapist" in notice and "local emergency number" in notice
         for typed in ("one\\\rtwo\r", '"""\rthree\r\rfour\r"""\r', "\x1b[200~five\nsix\x1b[201~\r"):
             terminal.type(typed)
             terminal.until("served> served has read it.")
@@ -129,7 +129,7 @@ def test_interrupting_keeps_what_has_come_and_twice_leaves(tmp_path: Path) -> No
         kept = server.asked[-1]["messages"][-2]
         assert kept == {"role": "assistant", "content": row["replies"][0]["text"]}, "the model knows what it has said"
         terminal.interrupt()
-        terminal.until("Ctrl-C once more leaves")
+        terminal.until("Ctrl-C again leaves")
         terminal.until("you> ")
         terminal.interrupt()
         assert terminal.close() == 0

@@ -137,12 +137,12 @@ def test_a_transcript_is_private_new_and_follows_the_conversation(
         assert Path("talk.md").read_text() == f"## you\n\n{ONE}\n\n## served\n\nserved says 0\n"
         assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(UserError, match=r"transcript=talk\.jsonl: is there already, and nothing is overwritten"):
+        with pytest.raises(UserError, match=r"transcript=talk\.jsonl: exists, and files are never overwritten"):
             converse(monkeypatch, ONE, *options)
-        with pytest.raises(UserError, match=r"/save talk\.md: is there already"):
+        with pytest.raises(UserError, match=r"/save talk\.md: exists"):
             converse(monkeypatch, f"{ONE}\n/save talk.md\n", options[0])
         os.symlink(tmp_path / "nowhere", tmp_path / "link.md")
-        with pytest.raises(UserError, match=r"/save link\.md: is there already"):
+        with pytest.raises(UserError, match=r"/save link\.md: exists"):
             converse(monkeypatch, f"{ONE}\n/save link.md\n", options[0])
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if not path.is_symlink()} == before
 
@@ -166,19 +166,19 @@ def test_the_oldest_turns_are_left_out_when_the_server_says_that_they_are_too_lo
     answered = [said(payload) for payload in server.asked if len(payload["messages"]) <= 4]
     heard = [[text for role, text in messages if role == "user"] for messages in answered]
     assert heard == [["a"], ["a", "b"], ["b", "c"], ["c", "d"]]
-    assert capsys.readouterr().out.count("its oldest turns are left out") == 1
-    with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="has no reply to this message"):
+    assert capsys.readouterr().out.count("it does not see the oldest turns") == 1
+    with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="gave no reply to this message"):
         converse(monkeypatch, "a\n", served(server.address))
 
 
 def test_what_fails_ends_a_pipe_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for line, words in [
-        ("/agian", "/agian: there is no such command; did you mean /again?; /help lists them"),
+        ("/agian", "/agian: unknown command; did you mean /again?; /help lists them"),
         ("/again", "/again: there is no reply yet"),
-        ("/undo", "/undo: there is nothing to take back"),
-        ("/save", "/save: where to?"),
+        ("/undo", "/undo: there is nothing to undo"),
+        ("/save", "/save: needs a file"),
         ("/save talk.md", "/save: there is nothing to save yet"),
-        ("/new now", "/new: takes nothing beside it"),
+        ("/new now", "/new: takes no argument"),
     ]:
         with streaming(echo) as server, pytest.raises(UserError, match=f"^{re.escape(words)}"):
             converse(monkeypatch, line, served(server.address))
@@ -200,8 +200,8 @@ def test_endpoints_of_others_must_be_allowed_and_are_named(
         assert not server.asked
         assert converse(monkeypatch, ONE, model, "crisis_to_third_parties=true") == 0
     notice = capsys.readouterr().err
-    assert "no therapist" in notice and "local emergency number" in notice and "see words alone" in notice
-    assert "served: what you write is sent to 127.0.0.1" in notice
+    assert "not a therapist" in notice and "local emergency number" in notice and "match words" in notice
+    assert "served: your messages are sent to 127.0.0.1" in notice
     assert not re.search(r"\d{3}", notice.replace("127.0.0.1", "")), "no telephone number"
 
 

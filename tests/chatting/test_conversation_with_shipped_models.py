@@ -60,7 +60,7 @@ def test_the_command_over_a_pipe_gives_the_replies_that_writers_give(tmp_path: P
     printed = done.stdout.splitlines()
     assert next(line for line in printed if line.startswith("tiny_dpo> ")) == f"tiny_dpo> {expected[0]}"
     assert f"  reward tiny: {scores[0]:.3f}" in printed
-    assert "no therapist" in done.stderr and "therapist" not in done.stdout.replace(expected[0], "").replace(
+    assert "not a therapist" in done.stderr and "therapist" not in done.stdout.replace(expected[0], "").replace(
         expected[1], ""
     )
 
@@ -91,7 +91,7 @@ def test_models_side_by_side_and_turns_that_do_not_fit(
     options = [small, SHORT, "replies.system_prompt=null", "transcript=talk.jsonl"]
     assert converse(monkeypatch, lines, *options) == 0
     printed = capsys.readouterr().out
-    assert printed.count("its oldest turns are left out") == 1
+    assert printed.count("it does not see the oldest turns") == 1
     assert printed.index("small> ") < printed.index("oldest turns")
     kept = rows(tmp_path / "talk.jsonl")
     assert [[reply["model"] for reply in row["replies"]] for row in kept] == [["tiny_dpo", "small"]] * 4
