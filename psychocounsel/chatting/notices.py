@@ -17,7 +17,9 @@ NOTICE = """\
 You are writing to a language model. It is not a therapist and not a human being, it can be wrong, and nobody reads along.
 If you or somebody else may be in danger, call your local emergency number, or turn to a doctor, a crisis service or a person \
 whom you trust."""
-"The checks of replies match words and overlook most of what a person sees: no finding does not mean a safe reply."
+ABOUT_CHECKS = (
+    "The checks of replies match words and overlook most of what a person sees: no finding does not mean a safe reply."
+)
 NOT_KEPT = "Nothing is saved to disk unless you ask for it. /help lists the commands; Ctrl-D leaves."
 
 
