@@ -87,7 +87,7 @@ def _can_make(speeches: Planned) -> bool:
 
 
 def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:
-    """Check prompts and rubric now, because the steps `replies` and `scores` would refuse them at their start."""
+    """Check prompts and rubric before any work, because otherwise the steps `replies` and `scores` would refuse them later."""
     if "replies" in due:
         from psychocounsel.annotation.replies.step import drawing_of
 
@@ -110,7 +110,7 @@ def _refuse_conflicts(config: DictConfig) -> None:
 
 
 def _one_process(config: DictConfig) -> None:
-    """Refuse several processes a job, because a model in this process uses all GPUs of the job."""
+    """Refuse several processes per job, because a model in this process uses all GPUs of the job."""
     cluster = config.cluster
     if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
         raise UserError(

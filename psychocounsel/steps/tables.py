@@ -42,8 +42,8 @@ def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
 class Sorter:
     """Sorts rows that arrive in any order, by speech and then by `columns`.
 
-    Rows wait in temporary files next to `beside`, one file for each first two characters of the speech id (256 files). Only one
-    file at a time is read and sorted in memory.
+    Rows wait in files of a temporary folder next to the path `beside`, one file for each first two characters of the speech
+    id (256 files). Only one file at a time is read and sorted in memory.
     """
 
     def __init__(self, beside: Path, columns: Sequence[str]) -> None:

@@ -56,5 +56,5 @@ def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mappin
 
 
 def tier(probability: float) -> str:
-    """Return the share of votes that agree with the pair as a word: `unanimous` (all), `majority` (over half) or `split`."""
+    """Return a word for the share of votes that agree with the pair: `unanimous` (all), `majority` (over half) or `split`."""
     return "unanimous" if probability == 1 else "majority" if probability > 0.5 else "split"
