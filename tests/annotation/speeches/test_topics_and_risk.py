@@ -99,5 +99,7 @@ def test_mistakes_in_own_files_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exceptions is missing"):
         read_risk_rules(str(tmp_path / "risk.yaml"))
     (tmp_path / "risk.yaml").write_text("self_harm: {cues: ['('], exceptions: []}\nharm: {cues: [a], exceptions: []}")
-    with pytest.raises(UserError, match=r"unknown key harm.*self_harm\[1\] is no regular expression|unknown key harm"):
+    with pytest.raises(
+        UserError, match=r"unknown key harm.*self_harm\[1\] is not a regular expression|unknown key harm"
+    ):
         read_risk_rules(str(tmp_path / "risk.yaml"))
