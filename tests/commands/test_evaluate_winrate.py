@@ -74,7 +74,7 @@ def test_a_budget_stops_and_the_directory_remembers_what_it_was_made_with(home: 
     asked = Recorder(by_length)
     with model_server(change=asked) as server:
         stopped = cli(*command(home, server.address, "budget.calls=30"), cwd=home, check_code=GATE_NO)
-        assert "the same command goes on" in stopped.stderr
+        assert "the same command continues" in stopped.stderr
         cli("evaluate", "run_dir=out", "budget.calls=null", cwd=home)
         assert len(asked.payloads) == 2 * len(PROMPTS)
         again = cli("evaluate", "run_dir=out", cwd=home)
@@ -148,7 +148,7 @@ def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> Non
         dry = cli("evaluate", "run_dir=out", "against=other.jsonl", "dry_run=true", cwd=home).stdout
         assert f"verdicts: {2 * len(PROMPTS)} calls" in dry
         changed = cli("evaluate", "run_dir=out", "against=[base.jsonl,other.jsonl]", cwd=home)
-        assert "replies: made anew, because contestants." in changed.stderr
+        assert "replies: made again, because contestants." in changed.stderr
         dry = cli("evaluate", "run_dir=out", "against=other.jsonl", "dry_run=true", cwd=home).stdout
         assert f"verdicts: 0 calls, {2 * len(PROMPTS)} bought before" in dry
     other = cli("evaluate", "run_dir=out", "evaluation=health", cwd=home, check_code=USER_ERROR)

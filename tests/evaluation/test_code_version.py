@@ -72,7 +72,7 @@ def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, c
         assert due() == ["statistics"]
         said.clear()
         run_steps(WinRate.course, made, lambda step: None)
-    assert "statistics: made anew, because psychocounsel's code changed; bought answers are kept" in said
+    assert "statistics: made again, because psychocounsel's code changed; bought answers are kept" in said
     assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS) and read_json(files.figures) == before
 
 

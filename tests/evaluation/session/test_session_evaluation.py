@@ -148,7 +148,7 @@ def test_a_second_folder_holds_the_same_bytes_and_a_second_command_asks_nothing(
     for name in ("session_turns.parquet", "session_answers.parquet", "figures.json"):
         assert (folder / "again" / name).read_bytes() == (folder / "out" / name).read_bytes()
     said = evaluate(folder, *names, "steps=[conversations,answers,flows,figures]", "evaluation.seed=1")
-    assert calls(server) == 2 * asked and "answers: made anew, because evaluation.seed changed" in said
+    assert calls(server) == 2 * asked and "answers: made again, because evaluation.seed changed" in said
     forecast = evaluate(folder, *names, "dry_run=true", "replies.samples=2")
     assert f"replies in sessions, at most: {6 * 3 * 12:,} calls, {6 * TURNS} bought before" in forecast
 
