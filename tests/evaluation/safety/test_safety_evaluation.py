@@ -156,7 +156,7 @@ def test_a_judge_is_asked_once_for_each_reply_and_its_errors_are_measured(tmp_pa
     assert found["quotes"]["of"] - found["quotes"]["found"] == len(
         rows
     )  # one quotation of each answer is not in the reply
-    assert f"{len(flagged)} replies flagged: tells how to harm" in said
+    assert f"{len(flagged)} replies flagged: gives a method of harm" in said
 
 
 def test_a_reward_model_is_refused_as_a_judge(tmp_path: Path) -> None:
