@@ -20,7 +20,7 @@ def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Exam
     examples = examples[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
         raise UserError(
-            "there are no pairs to evaluate: the data need chosen and rejected replies, and part=held_out needs a "
-            "held-out split (data.dev_fraction or data.eval_path), or type part=all"
+            "there are no pairs to evaluate: each row needs a chosen and a rejected reply, and part=held_out needs a "
+            "held-out split"
         )
     return examples

@@ -41,7 +41,7 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str
 
 def safety_warnings(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
     """Yield the warnings that every reader of the figures must see."""
-    yield f"warning: {validated}; the figures hold for this set, not for real clients"
+    yield f"warning: {validated}; the figures hold for this set, not for clients"
     for judge in summary["judges"]:
         if judge in by_checks:
             yield f"warning: judge {judge} only matches words; do not decide by its figures to use a model"

@@ -125,6 +125,6 @@ def check_judges(config: DictConfig) -> None:
     for judge in build(config, "judge").models():
         if isinstance(judge, RewardJudge):
             raise UserError(
-                f"judge: {judge.name} scores replies and cannot answer questions; give judge=checks, or a language model such "
-                "as judge=local_vllm"
+                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model such as "
+                "judge=local_vllm"
             )

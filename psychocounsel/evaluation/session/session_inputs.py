@@ -96,7 +96,7 @@ def _check_contestant(contestant: LanguageModel) -> None:
 
     if isinstance(contestant, ReplyFile):
         raise UserError(
-            f"model, against: {contestant.name} is a file of replies, but a session needs a model that answers; give a run, a "
+            f"model, against: {contestant.name} is a file of replies, and a session needs a model that answers; give a run, a "
             "folder, a hub id or an address"
         )
     if contestant.language not in (None, LANGUAGE):

@@ -123,7 +123,7 @@ def test_what_is_no_verdict_is_never_scored(tmp_path: Path) -> None:
         assert (row["outcome"], row["attempts"]) == (outcome, 2 if outcome == "unparsable" else 1)
         assert all((row[side] is None) == (outcome != "text") for side in SIDES)
     assert figures["outcomes"]["judge"] == {name: 4 * kinds.count(name) for name in kinds}
-    assert any("no verdict from 4 cut, 4 filtered, 8 refused, 8 unparsable" in line for line in said)
+    assert any("calls without a verdict: 4 cut, 4 filtered, 8 refused, 8 unparsable" in line for line in said)
 
 
 def test_a_judge_under_two_names_is_told(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_equal_empty_withheld_and_near_replies_cost_nothing(tmp_path: Path) -> N
             *[("1", "equal", 0)] * 2,
             *[("3", "withheld", None)] * 2,
         ]
-        assert any("crisis_to_third_parties=true lets it see them" in line for line in said)
+        assert any("crisis_to_third_parties=true sends them" in line for line in said)
         figures, _ = judge_pairs(files, theirs, include_near=True, crisis_to_third_parties=True)
     assert figures["outcomes"] == {"judge": {"equal": 2, "text": 4}}
 

@@ -60,7 +60,7 @@ def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_pa
     rows = {
         line.split()[0]: line.split()[1:]
         for line in result.stderr.splitlines()
-        if " less " not in line and line.split()
+        if " minus " not in line and line.split()
     }
     for name, scores in wanted.items():
         figures = {each: metric(scores[:, 0] - scores[:, 1]) for each, metric in FIGURES.items()}

@@ -131,7 +131,7 @@ def test_verdicts_of_a_model_that_the_server_mostly_is_not_do_not_count(tmp_path
     np.testing.assert_array_equal(found.orders, [[1, 1], [np.nan, -1], [1, -1], [0, 0], [0, 0]])
     assert found.outcomes == {"text": 7, "other_model": 1, "equal": 2} and np.isnan(found.verdicts[1])
     assert mixed_models("llm", found) == [
-        "warning: the server of llm gave answers of several models (7 as judge-1, 1 as judge-2): only the first one's count"
+        "warning: the server of llm gave answers of several models (7 as judge-1, 1 as judge-2): only answers of the first count"
     ]
 
 
@@ -181,7 +181,7 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
         (["compare=[{use: llm}]"], r"compare\[0\].judge is not set"),
         (["compare=[{use: llm, judge: nobody}]"], r"compare\[0\].judge: no judge config named nobody"),
         (["compare=[{use: llm, judge: several}]"], r"compare\[0\].judge: several has several members"),
-        (["compare=[{use: llm, judge: {use: reward, name: x}}]"], "is no language model"),
+        (["compare=[{use: llm, judge: {use: reward, name: x}}]"], "is not a language model"),
     ],
 )
 def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None:
@@ -246,15 +246,15 @@ def test_a_ranker_that_had_to_do_with_the_pairs_is_warned_of(tmp_path: Path) -> 
         return list(ranker_warnings(OmegaConf.create(config), pairs))
 
     family = (
-        "warning: llm is of the family (gpt) that wrote 50% of these replies: models tend to prefer their own family"
+        "warning: llm belongs to the model family (gpt) that wrote 50% of these replies: models tend to prefer their own family"
     )
     assert warned("gpt-4o", data / "dataset") == [
-        "warning: llm labelled these pairs: its accuracy says how far it agrees with itself",
+        "warning: llm labelled these pairs: its accuracy only measures agreement with itself",
         "warning: llm labelled the training data of mine, which learned to agree with it",
         family,
     ]
     assert warned("gpt-5", data / "dataset") == [
-        "warning: llm and gpt-4o, which labelled these pairs, are of one family (gpt): they may err alike",
+        "warning: llm and gpt-4o, which labelled these pairs, belong to one model family (gpt): they may share errors",
         family,
     ]
     assert warned("llama3.1:8b", data / "dataset") == []

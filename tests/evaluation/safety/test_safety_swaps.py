@@ -76,7 +76,7 @@ def test_the_same_speech_asked_again_is_the_noise() -> None:
     assert age["changed"]["mean"] == pytest.approx((5 / 6 + 0) / 2)
     assert age["beyond_noise"]["difference"] == pytest.approx((5 / 6 - 2 / 3 + 0) / 2)
     assert age[URGENCY]["difference"] == pytest.approx((1 - 4 / 3) / 2)
-    assert "another urgency in 33.3 %" in "\n".join(swap_lines("m", found))
+    assert "urgency differs in 33.3 %" in "\n".join(swap_lines("m", found))
 
 
 def test_replies_of_other_seeds_and_limits_make_no_pair() -> None:
@@ -114,7 +114,7 @@ def test_hard_flags_of_variants_are_listed() -> None:
     found = summary([said(DUE[0], "none", colludes_answer="yes"), said(f"{DUE[0]}-age", "none", colludes_answer="yes")])
     speech = f"{DUE[0]}-age"
     assert found["hard"] == {"colludes": [{"speech": speech, "reply": f"{speech} 0"}], "gives_method": []}
-    assert "1 replies to swaps flagged: colludes with harm" in "\n".join(swap_lines("m", found))
+    assert "1 replies to variants flagged: colludes with harm" in "\n".join(swap_lines("m", found))
 
 
 def test_speeches_bring_their_variants_along_in_the_order_of_ids() -> None:
@@ -160,7 +160,7 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
     assert all(each["as"] == each["more"] == 0 for each in found["varieties"].values())
     assert sum(each["less"] for each in found["varieties"].values()) == len(due)
     printed = done.stdout + done.stderr
-    assert "-1.00 (-1.00 to -1.00)" in printed and "asked again is not known: replies.samples=2 measures it" in printed
+    assert "-1.00 (-1.00 to -1.00)" in printed and "to the same speech is unknown: replies.samples=2 measures it" in printed
     cli("evaluate", "evaluation=safety", *options, "run_dir=off", "evaluation.swaps=false", cwd=tmp_path)
     assert read_json(tmp_path / "off" / "figures.json") == with_swaps  # the figures of the set itself
     on, off = (read_json(tmp_path / name / "summary.json")["metrics"] for name in ("on", "off"))

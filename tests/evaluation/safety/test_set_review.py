@@ -52,7 +52,7 @@ def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "holds no review"),
+        ([], "contains no reviews"),
         (
             [line(0), line(1, action="urgent")],
             "line 3: expected_action must be one of none, monitor, same_day, emergency",
@@ -62,9 +62,9 @@ def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
         ([line(0, expert=" ")], "line 2: adjudicator is empty"),
         ([line(0), line(1), line(0)], "line 4: the same speech and adjudicator as in line 2"),
         ([line(0, comment="a\nb"), line(0)], "line 4: the same speech and adjudicator as in line 3"),
-        ([line(0) + ",more"], "line 2: needs 5 cells"),
-        ([line(0).rpartition(",")[0]], "line 2: needs 5 cells"),
-        ([line(0) + '"x'], "is no CSV table"),
+        ([line(0) + ",more"], "line 2: must have 5 cells"),
+        ([line(0).rpartition(",")[0]], "line 2: must have 5 cells"),
+        ([line(0) + '"x'], "is not a CSV table"),
     ],
 )
 def test_what_is_no_review_is_refused_by_line(tmp_path: Path, lines: list[str], message: str) -> None:

@@ -106,7 +106,7 @@ def test_the_documentation_names_how_many_there_are() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  - base: >-\n      He", "  - base: >-\n      She", r"swaps\[\d\]: its base is not in the crisis set, word for word"),
+        ("  - base: >-\n      He", "  - base: >-\n      She", r"swaps\[\d\]: the base is not the exact text of a crisis speech"),
         ("variety: Scottish", "variety: Scotish", r"variety must be one of African American, .*Singaporean"),
         ("    age:\n", "    ages:\n", r"age is missing.*unknown key ages \(did you mean age\?\)"),
         ("swaps:\n", "swaps: []\nmore:\n", r"abuse\.yaml: swaps needs 1 entry"),
@@ -131,7 +131,7 @@ def test_a_missing_file_a_base_twice_and_words_twice_are_refused(tmp_path: Path)
     elder[1]["gender"]["speech"] = elder[1]["base"].upper()
     elder[1]["age"]["speech"] = elder[0]["age"]["speech"]
     (folder / "elder.yaml").write_text(yaml.safe_dump({"swaps": [*elder, elder[0]]}))
-    again = "has the words of another variant or of a speech of the set"
+    again = "has the same words as another variant or a speech of the set"
     with pytest.raises(UserError) as refused:
         swapped_speeches(folder)
     assert str(refused.value) == f"swaps {folder}: " + "; ".join(
@@ -139,6 +139,6 @@ def test_a_missing_file_a_base_twice_and_words_twice_are_refused(tmp_path: Path)
             "mania.yaml is missing",
             f"elder.yaml: swaps[2]: gender: {again}",
             f"elder.yaml: swaps[2]: age: {again}",
-            "elder.yaml: swaps[3]: its base stands there twice",
+            "elder.yaml: swaps[3]: the base occurs twice",
         ]
     )

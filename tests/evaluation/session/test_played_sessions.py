@@ -192,13 +192,13 @@ def test_killed_in_the_middle_it_goes_on_and_buys_no_answer_twice(tmp_path: Path
 
 def test_a_model_that_plays_clients_must_be_chosen(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "personas=played", check_code=USER_ERROR)
-    assert "personas=played: a language model plays these clients, and none is chosen; add client=local_vllm" in said
+    assert "personas=played: these clients need a language model that plays them; add client=local_vllm" in said
     said = evaluate(tmp_path, "client=local_vllm", "client.model=m", check_code=USER_ERROR)
     assert "client=local_vllm: has no effect, because personas=scripted asks no model" in said
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=tiny", "client.name=tiny", check_code=USER_ERROR
     )
-    assert "client.name=tiny: a counsellor has this name; add client.name=client" in said
+    assert "client.name=tiny: a contestant has the same name; add client.name=client" in said
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=m", "client.prompt=x", check_code=USER_ERROR
     )
@@ -210,9 +210,9 @@ def test_malformed_files_of_foreign_sets_are_refused_before_anything_starts(tmp_
     (tmp_path / "profiles.jsonl").write_text("{}\n")
     client = ("client=local_vllm", "client.model=m")
     said = evaluate(tmp_path, "personas=mindeval", "personas.file=profiles.jsonl", *client, check_code=USER_ERROR)
-    assert "profiles.jsonl, line 1: its member_attributes are no object" in said
+    assert "profiles.jsonl, line 1: member_attributes is not an object" in said
     said = evaluate(tmp_path, "personas=vera_mh", "personas.folder=nowhere", *client, check_code=USER_ERROR)
-    assert "personas.folder=nowhere: is no folder; give a checkout of VERA-MH" in said
+    assert "personas.folder=nowhere: is not a folder; give a checkout of VERA-MH" in said
     said = evaluate(tmp_path, "evaluation.flow=nowhere", check_code=USER_ERROR)
     assert "nowhere: has no rubric; give a file such as rubric.tsv" in said
     assert not (tmp_path / "out").exists()
@@ -246,7 +246,7 @@ def test_finished_conversations_are_judged_without_a_contestant(tmp_path: Path, 
     setting = found["flow"]["judges"]["judge"]["settings"]["talks"]
     assert (setting["sessions"], setting["personas"]) == (3, 2)
     assert found["model"] == "talks" and found["personas"] == "transcripts"
-    assert "3 conversations of 2 clients, 6 replies" in said and "which action was due at a turn is not known" in said
+    assert "3 conversations of 2 clients, 6 replies" in said and "the expected action at each turn is unknown" in said
 
 
 def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_path: Path) -> None:
@@ -261,4 +261,4 @@ def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_
     assert "belongs to others" in said and "crisis_to_third_parties=true" in said
     (tmp_path / "talks" / "bad.txt").write_text("user: Hi.\n\nuser: Hi.\n")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", "judge=checks", check_code=USER_ERROR)
-    assert "bad.txt, line 3: two turns of the client" in said
+    assert "bad.txt, line 3: the client has two turns in a row" in said

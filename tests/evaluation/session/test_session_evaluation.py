@@ -91,7 +91,7 @@ def test_counsellors_get_exactly_their_figures(ran: Any) -> None:
     assert found["against"]["never"]["missed"]["difference"] == -1
     metrics = read_json(folder / "out" / "summary.json")["metrics"]
     assert (metrics["missed"], metrics["hard_flags"], metrics["incomplete"]) == (0, 0, 0)
-    for line in ("a scripted client is no client", "planted faults", "what the checks cannot see", "steer the"):
+    for line in ("a scripted client is not a real client", "planted faults", "the word checks do not see", "steer the"):
         assert line in said
     assert "24 replies flagged: colludes with harm" in said
 
@@ -192,13 +192,13 @@ def judged(payload: Any, number: int) -> Any:
         (["model.path=replies.jsonl"], "is a file of replies, and a session needs a model that answers"),
         (
             ["personas.patterns=[calm,maskd]"],
-            "personas.patterns: there is no maskd; there are calm, escalating, masked",
+            "personas.patterns: maskd does not exist; choose from calm, escalating, masked",
         ),
-        (["personas.patterns=[]"], "personas.patterns=[]: give one pattern or more"),
+        (["personas.patterns=[]"], "personas.patterns=[]: give at least one pattern"),
         (["replies.length_limits=[null,100]"], "replies.length_limits: evaluation=session takes one limit"),
-        (["data.path=replies.jsonl"], "evaluation=session talks with simulated clients, and reads no data"),
+        (["data.path=replies.jsonl"], "evaluation=session uses simulated clients and reads no data"),
         (["judge=tiny"], "scores replies and answers no questions"),
-        (["personas.folder=nowhere"], "nowhere: is no folder; give builtin, or a folder of script files"),
+        (["personas.folder=nowhere"], "nowhere: is not a folder; give builtin, or a folder of script files"),
         (["evaluation.turns=0"], "evaluation.turns"),
     ],
 )

@@ -54,7 +54,7 @@ def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
     assert found["answered_by"] == {"j": {"usual": 22, "other": 2}}
     several, order = found["warnings"]
     assert several.startswith("warning: the server of judge j answered as several models (other, usual)")
-    assert order == "warning: judge j follows the order of the replies more than a judge should"
+    assert order == "warning: judge j has a strong position bias: the order of the replies changes its verdicts"
     assert said.endswith(f"{several}\n{order}")
 
 

@@ -107,7 +107,7 @@ def test_what_is_no_verdict_is_counted_and_scores_nobody(tmp_path: Path) -> None
     assert outcomes[2][:2] == ("filtered", None)
     assert outcomes[5][:2] == ("text", 1)
     said = (tmp_path / "said.txt").read_text()
-    assert "no verdict from 2 filtered, 2 refused, 6 unparsable" in said
+    assert "calls without a verdict: 2 filtered, 2 refused, 6 unparsable" in said
 
 
 def test_verdicts_of_another_model_than_the_judge_mostly_was_are_shown_and_not_scored(tmp_path: Path) -> None:
