@@ -148,7 +148,7 @@ def test_a_checkout_of_vera_mh_is_named_by_its_folder(tmp_path: Path) -> None:
     assert any("disclaimer" in note for note in set_.notes())
     with pytest.raises(UserError, match="give a checkout of VERA-MH"):
         VeraMhPersonas(name="vera_mh", folder=str(tmp_path / "none")).check("personas")
-    with pytest.raises(UserError, match=r"has no data/personas\.tsv"):
+    with pytest.raises(UserError, match=r"contains no data/personas\.tsv"):
         VeraMhPersonas(name="vera_mh", folder=str(tmp_path.parent)).check("personas")
 
 

@@ -258,7 +258,7 @@ def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_
         assert f"{option}: has no effect, because evaluation.transcripts names finished conversations" in said
     third = ("judge=openai", "judge.model=m")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", *third, check_code=USER_ERROR)
-    assert "belongs to others" in said and "crisis_to_third_parties=true" in said
+    assert "is run by a third party" in said and "crisis_to_third_parties=true" in said
     (tmp_path / "talks" / "bad.txt").write_text("user: Hi.\n\nuser: Hi.\n")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", "judge=checks", check_code=USER_ERROR)
     assert "bad.txt, line 3: the client has two turns in a row" in said

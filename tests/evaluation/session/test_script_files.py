@@ -133,5 +133,5 @@ def test_the_next_state_follows_the_last_reply(tmp_path: Path) -> None:
     assert after("Are you safe?") == quiet, "asks, and is not urgent"
     assert after("Please see a doctor today.") == quiet, "is urgent, and asks nothing"
     assert after("") == quiet
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         read(tmp_path / "nowhere").check("personas")
