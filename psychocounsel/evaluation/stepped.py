@@ -87,7 +87,9 @@ class SteppedEvaluation(Evaluation):
         """Return 1, because a model in this process uses all GPUs of its job."""
         cluster = config.cluster
         if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
-            raise UserError(f"cluster.processes, cluster.nodes: evaluation={self.name} runs one process per job; set both to 1")
+            raise UserError(
+                f"cluster.processes, cluster.nodes: evaluation={self.name} runs one process per job; set both to 1"
+            )
         cluster.processes = 1
         return 1
 

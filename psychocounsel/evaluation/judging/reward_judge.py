@@ -38,9 +38,7 @@ class RewardJudge(LanguageModel):
     def check(self, key: str) -> None:
         """Raise UserError if the settings of the reward model cannot work."""
         if not self.reward.get("_target_"):
-            raise UserError(
-                f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that contains one"
-            )
+            raise UserError(f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that contains one")
         settings = self.reward_settings()
         if settings.several:
             raise UserError(f"{key}.reward: an ensemble cannot be one judge; use judge=several with its reward models")

@@ -44,7 +44,9 @@ def side_by_side(
     """
     kept = np.flatnonzero(~np.isnan(np.column_stack([*margins.values(), *rankings.values()])).any(1))
     if not len(kept):
-        raise UserError("compare: no pair is short enough for all reward models and has verdicts of all language models")
+        raise UserError(
+            "compare: no pair is short enough for all reward models and has verdicts of all language models"
+        )
     rows = [examples[row] for row in kept]
     ids, component = [row.id for row in rows], component[kept]
     first, *_ = margins.values()

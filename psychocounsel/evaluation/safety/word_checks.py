@@ -295,5 +295,7 @@ class _ChecksAnswerer(Answerer):
         if isinstance(ask, SafetyAsk):
             future.set_result(Answer(TEXT, written_answers(check_reply(ask.reply)), "checks"))
         else:
-            future.set_exception(UserError("judge=checks only answers the questions about single replies (docs/safety.md)"))
+            future.set_exception(
+                UserError("judge=checks only answers the questions about single replies (docs/safety.md)")
+            )
         return future

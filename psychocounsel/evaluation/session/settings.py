@@ -103,7 +103,9 @@ class SessionEvaluation(SteppedEvaluation):
 
         refuse_data_keys(config, "evaluation=session uses simulated clients")
         if len(config.replies.length_limits) != 1:
-            raise UserError("replies.length_limits: evaluation=session takes one limit, such as [150], or [null] for no limit")
+            raise UserError(
+                "replies.length_limits: evaluation=session takes one limit, such as [150], or [null] for no limit"
+            )
         check_judges(config)
         check_inputs(config)
         super().prepare(config, run_dir)

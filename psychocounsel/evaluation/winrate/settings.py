@@ -86,7 +86,9 @@ class WinRate(SteppedEvaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if len(set(config.contestants.settings)) < 2:
-            raise UserError("against=null: a win rate needs an opponent; give against=PATH, or choose evaluation=health")
+            raise UserError(
+                "against=null: a win rate needs an opponent; give against=PATH, or choose evaluation=health"
+            )
         super().prepare(config, run_dir)
         for file in self.experts:
             if not Path(file).is_file():
@@ -103,7 +105,9 @@ class WinRate(SteppedEvaluation):
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         limits = sorted(limit for limit in config.replies.length_limits if limit is not None)
-        others = limits if None in config.replies.length_limits else limits[1:]  # keys of the first limit have no suffix
+        others = (
+            limits if None in config.replies.length_limits else limits[1:]
+        )  # keys of the first limit have no suffix
         suffixes = ("", *(f"_{limit}_words" for limit in others))
         rates = [f"{key}{suffix}" for suffix in suffixes for key in ("win_rate", "win_rate_at_equal_length")]
         known = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]

@@ -89,7 +89,7 @@ def _calls(context: StepContext[EvaluationDir], judging: Judging) -> Iterator[Ju
 
 
 def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
-    """Yield the pairs of all speeches. Speeches nearly the same as training data are skipped, unless the settings include them."""
+    """Yield the pairs of all speeches; speeches nearly the same as training data only with `evaluation.include_near`."""
     setting = context.config.contestants.settings[0]
     speeches = by_speech(context.files.speeches, _SPEECH)
     for (speech,), replies in joined(speeches, by_speech(context.files.replies, _REPLY)):

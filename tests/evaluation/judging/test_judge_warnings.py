@@ -1,4 +1,4 @@
-"""Warnings of judges that may be partial."""
+"""Warnings about judges that may be biased."""
 
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def test_a_contestant_its_kin_and_strangers() -> None:
     lines = warned({"mine": "me/own", "theirs": "gpt-4o", "kin": "gpt-4o-mini"}, chat("gpt-4o"))
     assert lines == [
         "warning: the judge judge is also a contestant: judges prefer their own replies",
-        "warning: the judge judge and the contestant kin belong to one model family (gpt): judges tend to prefer their own family",
+        "warning: the judge judge and the contestant kin belong to one model family (gpt): "
+        "judges tend to prefer their own family",
     ]
     assert warned({"mine": "me/own", "theirs": "qwen3"}, chat("gpt-4o")) == []
     several = {

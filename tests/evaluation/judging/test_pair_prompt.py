@@ -1,4 +1,4 @@
-"""What a judge is shown, and the strict reading of its verdict."""
+"""The prompt for a pair of replies, and the strict parser of verdicts."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A language model as a ranker of pairs: verdicts of both orders, missing ones, and answers that are bought once."""
+"""A language model as a ranker of pairs: verdicts of both orders, missing verdicts, and answers that are bought once."""
 
 import json
 import shlex
@@ -36,7 +36,7 @@ def answer(better: str, model: str = "judge-1") -> dict[str, Any]:
 
 
 def replies_of(payload: Any) -> tuple[str, str]:
-    """The two replies in the order shown."""
+    """Return the two replies in the order shown."""
     text = payload["messages"][-1]["content"]
     return tuple(
         text.split(f"<{name}-")[1].split(">\n")[1].split("\n</")[0] for name in ("first-reply", "second-reply")
@@ -44,12 +44,12 @@ def replies_of(payload: Any) -> tuple[str, str]:
 
 
 def prefers(rule: Callable[[str, str], str]) -> Callable[[Any, int], Any]:
-    """A judge that is asked by chat, and lists its model."""
+    """Return a server's answers to chat requests: the verdict by `rule`, or `tie` to the check before the first call."""
     return lambda payload, number: answer(rule(*replies_of(payload)) if is_about_a_pair(payload) else "tie")
 
 
 def is_about_a_pair(payload: Any) -> bool:
-    """Or it is the call that finds out whether the server answers."""
+    """Return True if the request shows replies; the check before the first call shows none."""
     return "<first-reply-" in payload["messages"][-1]["content"]
 
 
@@ -58,7 +58,7 @@ def calls_of(server: Server) -> list[Any]:
 
 
 def reader(first: str, second: str) -> str:
-    """Prefers the reply that is good; is confused by two that both say maybe, and takes the one shown first."""
+    """Prefer the good reply; of two replies with `maybe`, prefer the one shown first."""
     if "maybe" in first and "maybe" in second:
         return "first"
     return "first" if "good" in first else "second" if "good" in second else "tie"
@@ -246,7 +246,8 @@ def test_a_ranker_that_had_to_do_with_the_pairs_is_warned_of(tmp_path: Path) -> 
         return list(ranker_warnings(OmegaConf.create(config), pairs))
 
     family = (
-        "warning: llm belongs to the model family (gpt) that wrote 50% of these replies: models tend to prefer their own family"
+        "warning: llm belongs to the model family (gpt) that wrote 50% of these replies: models tend to prefer their own "
+        "family"
     )
     assert warned("gpt-4o", data / "dataset") == [
         "warning: llm labelled these pairs: its accuracy only measures agreement with itself",

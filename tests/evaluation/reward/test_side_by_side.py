@@ -1,4 +1,4 @@
-"""Slices, comparisons and baselines of reward models: against brute force, and the whole command on a few pairs."""
+"""Slices, comparisons and baselines of reward models, against brute force and by the whole command on a few pairs."""
 
 import json
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_differences_are_paired_and_on_pairs_that_all_models_read() -> None:
 
 
 def test_a_difference_in_accuracy_is_tested_as_by_mcnemar() -> None:
-    """Of 9 pairs on which they differ, the second model is right on 8: flipped signs are the exact binomial test."""
+    """The models differ on 9 pairs, and the second is right on 8: the sign-flip test equals the exact binomial test."""
     first = np.ones(40)
     first[:8] = -1
     second = np.ones(40)
@@ -148,7 +148,7 @@ def test_many_pairs_have_baselines_only_if_asked_and_few_clients_none() -> None:
 
 
 def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None:
-    """The shipped model twice, once with another name: equal columns, differences of 0, and a name of its own for each."""
+    """The shipped model twice gives two rows with different names, equal columns and differences of 0."""
     rows = [
         {
             "id": f"p{n}",

@@ -1,4 +1,4 @@
-"""`evaluate evaluation=safety` as a user runs it: scripted counsellors get exactly their figures, by checks and by a judge."""
+"""`evaluate evaluation=safety` as a user runs it: scripted counsellors get their exact figures, by word checks and by a judge."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def good(speech: CrisisSpeech) -> str:
 
 
 def evaluate(folder: Path, *options: str, **kwargs: Any) -> str:
-    """What the command prints, without the variants of speeches."""
+    """Return the output of the command, run without the variants of speeches."""
     done = cli(
         "evaluate",
         "evaluation=safety",
@@ -102,7 +102,7 @@ def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
 
 
 def answer(payload: Any) -> str:
-    """The check before the first call is answered, too."""
+    """Answer a request, including the check before the first call."""
     return "ready" if len(payload["messages"]) == 1 else by_words(payload)
 
 
@@ -111,7 +111,7 @@ def _calls(server: Any) -> int:
 
 
 def by_words(payload: Any) -> str:
-    """A judge that reads the reply alone: what it says of risk is right, except that it takes "doctor" for a method."""
+    """A judge that only reads the reply; its answers are right, except that it mistakes "doctor" for a method."""
     text = payload["messages"][-1]["content"]
     reply = text.split("<reply-")[1]
     words = dict.fromkeys(QUESTIONS, "no") | {"in_scope": "yes", "over_escalates": "not_applicable"}
@@ -179,7 +179,7 @@ def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
 
 
 def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> None:
-    """The step `figures` alone is done again when the review grows."""
+    """If the review grows, only the step `figures` runs again."""
     file, review = counsellor(tmp_path, "good", good), tmp_path / "set_review.csv"
     given = (f"model.path={file}", "against=null")
     rows = [f"{each.speech},{each.expected_action},yes,{expert},\n" for each in SET[:5] for expert in ("e01", "e02")]

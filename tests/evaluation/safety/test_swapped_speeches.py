@@ -1,4 +1,4 @@
-"""The shipped swaps: each of a speech of the crisis set, in other words than any other text; files with faults are refused."""
+"""The shipped swaps: each has a base in the crisis set and a unique text. Wrong files are rejected."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ def test_variants_differ_from_their_base_and_from_every_other_text() -> None:
     for each in SWAPS:
         assert 90 <= len(each.text) <= 600
         shared = set(words(each.text)) & set(words(each.base.text))
-        # A dialect is put in other words nearly everywhere, and another person changes few of them.
+        # A dialect changes nearly all words, another gender or age only a few.
         assert len(shared) / len(set(words(each.base.text))) > (0.2 if each.axis == "dialect" else 0.6), each.text
 
 
@@ -88,7 +88,7 @@ def test_nothing_in_them_tells_an_amount_or_a_number_to_call() -> None:
 
 
 def test_who_is_old_or_young_stays_as_much_a_minor_as_before() -> None:
-    """The risk `minor` would change the expected action, so no age becomes one below eighteen, or leaves it."""
+    """No variant turns an adult into a minor or a minor into an adult, because the risk `minor` changes the expected action."""
     young = re.compile(
         r"\b(?:i'm|we're|who's) (?:only )?(?:ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen)\b", re.I
     )

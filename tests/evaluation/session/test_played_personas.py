@@ -1,4 +1,4 @@
-"""Clients that a language model plays: what it is asked, how its answers are read, and files of cards, read strictly by line."""
+"""Clients played by a language model: its prompts, the parser of its answers, and the strict reader of card files."""
 
 import copy
 import json

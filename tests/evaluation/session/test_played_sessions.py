@@ -1,6 +1,6 @@
-"""`evaluate evaluation=session` with clients that a model plays, a rubric of whole sessions, and finished conversations.
+"""`evaluate evaluation=session` with clients played by a model, a rubric of whole sessions, and finished conversations.
 
-One server on loopback plays the client, the counsellor and the judge; the model's name says which.
+One local server is client, counsellor and judge; the name of the model selects the part.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def counsellor(payload: Any) -> str:
 
 
 def judge(payload: Any) -> str:
-    """By words: the reply's questions are all answered alike, and a rubric's by what the client said."""
+    """Answer all questions about replies alike, and the rubric's questions by the client's words."""
     text = payload["messages"][-1]["content"]
     if "\nQuestion: " not in text:
         words = dict.fromkeys(QUESTIONS, "no") | {"in_scope": "yes", "urgency": "none"}
@@ -73,7 +73,7 @@ def served(server: Any, *groups: str) -> list[str]:
 
 
 def evaluate(folder: Path, *options: str, **kwargs: Any) -> str:
-    """What the command prints."""
+    """Return the output of the command."""
     options = ("run_dir=out", *options, "cluster.threads=1")
     done = cli("evaluate", "evaluation=session", *options, cwd=folder, **kwargs)
     return done.stdout + done.stderr
@@ -89,7 +89,7 @@ def calls(server: Any) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The shipped clients and a rubric, in a run that its budget stopped twice: what was printed and asked in the end."""
+    """Run the shipped clients with a rubric, stopped twice by the budget; return the output and the requests."""
     folder = tmp_path_factory.mktemp("played")
     foreign_sets.rubric(folder)
     with pytest.MonkeyPatch.context() as patch, model_server(change=answer) as server:

@@ -1,4 +1,4 @@
-"""Files of scripted clients are held against their rules, by file and persona; a client's way follows the replies."""
+"""Files of scripted clients: errors name file and persona; the replies select a client's path."""
 
 import copy
 from collections.abc import Callable
@@ -42,7 +42,10 @@ def read(folder: Path, **settings: Any) -> ScriptedPersonas:
         (lambda all_: state(all_, "s5").pop("then"), "state s5: needs then or ends: true"),
         (lambda all_: state(all_, "s5").update(ends=True), "state s5: has ends: true, so then must be left out"),
         (lambda all_: state(all_, "s3")["then"].pop(), "state s3: then[1]: the last transition must have no if"),
-        (lambda all_: state(all_, "s3")["then"].reverse(), "state s3: then[1]: needs an if, because the transitions after it"),
+        (
+            lambda all_: state(all_, "s3")["then"].reverse(),
+            "state s3: then[1]: needs an if, because the transitions after it",
+        ),
         (
             lambda all_: state(all_, "s3")["then"][0].update({"if": {"ask": "yes"}}),
             "unknown key ask (did you mean asks?)",
@@ -57,7 +60,10 @@ def read(folder: Path, **settings: Any) -> ScriptedPersonas:
         (lambda all_: state(all_, "s3").update(disclosure="clear"), "disclosure must be one of none, hinted"),
         (lambda all_: state(all_, "s3").update(ends="no"), "ends must be true or false"),
         (lambda all_: state(all_, "s3").pop("says"), "says is missing"),
-        (lambda all_: state(all_, "s3").update(says="turn 0  of bridge."), "state s3 says the same as an earlier state"),
+        (
+            lambda all_: state(all_, "s3").update(says="turn 0  of bridge."),
+            "state s3 says the same as an earlier state",
+        ),
         (lambda all_: state(all_, "s1")["then"][0].update(goto="s3"), "state s2 is never reached"),
         (shorten, "the paths have 3 turns, but each must have 8 to 12"),
         (lambda all_: bridge(all_).update(start="here"), "start: here is not a state"),
@@ -118,7 +124,7 @@ def test_the_next_state_follows_the_last_reply(tmp_path: Path) -> None:
     persona = read(write_scripts(tmp_path), patterns=["escalating"]).personas()[0]
 
     def after(reply: str) -> list[str | None]:
-        """The states of the session, if every reply is this one."""
+        """Return the states of a session in which every reply is the same."""
         session, states = list[SessionExchange](), list[str | None]()
         while isinstance(turn := persona.next(session, 0), ClientTurn):
             assert turn == persona.next(session, 9), "the seed changes nothing"

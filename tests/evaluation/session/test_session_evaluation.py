@@ -1,4 +1,4 @@
-"""`evaluate evaluation=session` as a user runs it: counsellors that reply by rules get exactly their figures."""
+"""`evaluate evaluation=session` as a user runs it: counsellors that reply by rules get their exact figures."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def rows(folder: Path, table: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """All six counsellors with all three clients: the folder, what was printed, and how often they were asked."""
+    """Run all six counsellors with all three clients; return the folder, the output and the number of requests."""
     folder = tmp_path_factory.mktemp("session")
     write_scripts(folder / "scripts")
     with pytest.MonkeyPatch.context() as patch, counsellors() as server:
@@ -154,7 +154,7 @@ def test_a_second_folder_holds_the_same_bytes_and_a_second_command_asks_nothing(
 
 
 def test_turns_end_a_session_and_limit_takes_some_clients(tmp_path: Path) -> None:
-    """A judge that is a model is asked about each reply once, in the session so far."""
+    """A model as the judge is asked about each reply once, with the session before it."""
     write_scripts(tmp_path / "scripts")
     with counsellors() as server, counsellors(judged) as judge:
         asks = ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{judge.address}/v1]"]
@@ -165,7 +165,7 @@ def test_turns_end_a_session_and_limit_takes_some_clients(tmp_path: Path) -> Non
         turns = rows(tmp_path / "out", "session_turns")
         assert [row["turn"] for row in turns] == [0, 1, 2] * 4 and len({row["speech"] for row in turns}) == 2
         asked = [payload for _, payload in judge.asked if len(payload["messages"]) > 1]
-        # Both samples of a session say the same, and are judged once.
+        # Both samples of a session are equal, so they are judged once.
         assert len(asked) == 2 * 3 + len(seeded_replies())
         last = [text for each in asked if "Turn 2 of" in (text := each["messages"][-1]["content"])]
         assert len(last) == 2

@@ -1,4 +1,4 @@
-"""Finished conversations in VERA-MH's and MindEval's formats; malformed ones are refused by line."""
+"""Finished conversations in VERA-MH's and MindEval's formats; errors in malformed files name the line."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Judges see both orders and no names; each verdict is bought once; what is no verdict counts for nobody."""
+"""Judges see both orders and no names; each verdict is bought once; calls without a verdict do not count."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def judged(folder: Path, address: str, *more: str, against: str = "base.jsonl") -> list[dict[str, Any]]:
-    """The verdicts on two files of replies, of one server as the judge."""
+    """Return the verdicts on two files of replies, with one server as the judge."""
     mine = replies(folder / "mine.jsonl", lambda prompt: f"My long and patient answer to {prompt}")
     for name in ("base.jsonl", "other.jsonl"):
         replies(folder / name, lambda prompt, name=name: f"{name[:2]} {len(prompt)}")  # type: ignore[misc]

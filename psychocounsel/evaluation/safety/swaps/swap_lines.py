@@ -51,8 +51,7 @@ def _share(each: Mapping[str, Any]) -> str:
 def _noise(found: Mapping[str, Any]) -> str:
     if found["noise"] is None:
         return (
-            "  the change of urgency between two replies to the same speech is unknown: "
-            "replies.samples=2 measures it"
+            "  the change of urgency between two replies to the same speech is unknown: replies.samples=2 measures it"
         )
     beyond = [(axis, found["axes"][axis]["beyond_noise"]) for axis in AXES]
     told = ", ".join(

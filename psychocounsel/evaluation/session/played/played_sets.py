@@ -22,7 +22,9 @@ from psychocounsel.evaluation.session.played.played_persona import Card, PlayedP
 
 SHIPPED = Path(__file__).parent / "clients.yaml"
 BUILTIN = "builtin"
-_A_MODEL_PLAYS = "a language model plays the clients: its words are not those of real clients, and change with the model"
+_A_MODEL_PLAYS = (
+    "a language model plays the clients: its words are not those of real clients, and change with the model"
+)
 
 
 @dataclass(kw_only=True)

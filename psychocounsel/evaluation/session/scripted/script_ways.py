@@ -22,7 +22,9 @@ def way_problems(start: str, targets: Targets, due: set[str], at_risk: bool) -> 
     if start not in targets:
         found.append(f"start: {shown(start)} is not a state")
     for state, following in targets.items():
-        found += [f"state {shown(state)}: goto {shown(each)} is not a state" for each in following if each not in targets]
+        found += [
+            f"state {shown(state)}: goto {shown(each)} is not a state" for each in following if each not in targets
+        ]
     if found:
         return found
     order = _in_order(start, targets)
