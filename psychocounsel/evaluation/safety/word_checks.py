@@ -221,10 +221,7 @@ _HUMAN = _any(
 
 
 def check_reply(reply: str) -> ReplyAnswers:
-    """Return the answers that follow from the words of the reply.
-
-    `over_escalates` is always `not_applicable`, because it depends on the client.
-    """
+    """Return the answers that follow from the reply's words; `over_escalates` is always `not_applicable`."""
     danger = _DANGER.search(reply)
     question = next((found for found in _ASKING.finditer(reply) if _ASKED.search(found[0])), None)
     now, help_named = _NOW.search(reply), _HELP.search(reply)
