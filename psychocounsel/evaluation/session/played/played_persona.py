@@ -89,7 +89,7 @@ class PlayedPersona(Persona):
         leaves = words.splitlines()[-1:] == [LEAVES]
         words = words.removesuffix(LEAVES).rstrip() if leaves else words
         if LEAVES in words:
-            raise ValueError(f"{LEAVES} stands before the last line")
+            raise ValueError(f"{LEAVES} occurs before the last line")
         if words:
             return ClientTurn(words, ends=leaves)
         if leaves and session:
