@@ -9,12 +9,13 @@ from omegaconf import OmegaConf
 
 from psychocounsel.data import tokenised_cache
 from psychocounsel.engine.references import store
+from psychocounsel.engine.sizing import kept_measures
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.settings.command_line import Parser, run
 from psychocounsel.storage.cache_entries import prune, show
 from psychocounsel.storage.files import shipped
 
-_CACHES = {"reference": store, "tokenised": tokenised_cache}
+_CACHES = {"reference": store, "tokenised": tokenised_cache, "micro-batch": kept_measures}
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     common = Parser(add_help=False)
-    common.add_argument("--kind", choices=tuple(_CACHES), help="only these (default: both)")
+    common.add_argument("--kind", choices=tuple(_CACHES), help="only these (default: all)")
     common.add_argument("--cache", metavar="DIR", help="default: PSYCHOCOUNSEL_CACHE, or ~/.cache/psychocounsel")
     parser = Parser(prog="python -m psychocounsel.cache", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)

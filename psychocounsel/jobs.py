@@ -74,6 +74,7 @@ def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
         if not is_sweep(folder) and not is_run(folder):
             return known_jobs.listing(folder), False
         found = status.rows(folder)
+        status.add_usage(found)
         return status_lines.table(found, folder), any(row.is_live for row in found)
 
     def show() -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.report DIR [DIR ...]`: a page of tables and figures on runs, sweeps, studies and evaluations.
+"""`python -m psychocounsel.report DIR [DIR ...]`: makes a page of tables and figures of runs, sweeps, studies and evaluations.
 
 Writes report.html (opens without a network), report.csv, tables/*.tex, figures/*.pdf and reproducibility.md.
 """
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     chosen = Options(None if options.out is None else Path(options.out), not options.no_text)
     if options.watch:
         if options.out is not None:
-            raise UserError("--out: --watch writes no files; give one of the two")
+            raise UserError("--out cannot be combined with --watch, which writes no files; drop one of them")
         from psychocounsel.reporting.watching import watch
 
         watch(lambda: build_report(folders, chosen)[1], options.port, options.open)
@@ -27,23 +27,25 @@ def main(arguments: list[str]) -> int:
     for line in (*made.listed(), *made.notes, unfinished(made.material)):
         print(line)
     if options.open and not webbrowser.open(made.files.page.as_uri()):
-        raise UserError(f"--open: there is no browser here; open {made.files.page} with one")
+        raise UserError(f"--open: no browser was found; open {made.files.page} yourself")
     return DONE
 
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m psychocounsel.report", description=__doc__)
-    what = "of a run, a sweep, an annotation, an audit, an evaluation, a study or one of its stages; or one that holds several"
+    what = "of a run, a sweep, an annotation, an audit, an evaluation, a study or a stage; or a folder of such folders"
     parser.add_argument("folders", metavar="DIR", nargs="+", help=f"folder {what}")
-    where = "folder to write; default: `report` in the one folder given, or here; an earlier report there is replaced"
+    where = (
+        "folder to write (an earlier report is replaced); default: `report` in the folder given, or here for several"
+    )
     parser.add_argument("--out", metavar="FOLDER", help=where)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
-        "--no-text", action="store_true", help="show no speech and no reply (as with confidential data)"
+        "--no-text", action="store_true", help="leave out speeches and replies (automatic with confidential data)"
     )
-    again = "serve the page on this machine (127.0.0.1) and make it again as runs go on; writes no files"
+    again = "serve the page on this machine (127.0.0.1) and update it while runs continue; writes no files"
     parser.add_argument("--watch", action="store_true", help=again)
-    parser.add_argument("--port", type=int, default=0, help="of --watch; default: a free one")
+    parser.add_argument("--port", type=int, default=0, help="port of --watch; default: a free port")
     return parser
 
 

@@ -1,36 +1,36 @@
-"""`python -m psychocounsel.review data=my_preferences experts=[e01,e02]`: a page on which experts judge replies or cases blind.
+"""`python -m psychocounsel.review data=my_preferences experts=[e01,e02]`: serves a page on which experts judge items blind.
 
 data=FOLDER_OR_FILE       a folder of annotate, evaluate evaluation=winrate or audit, or a file of pairs: which reply helps more?
-data=crisis_set           the shipped crisis set (give out=FOLDER), or the folder of another: which action is due?
-data=GATE                 a folder of evaluate evaluation=gate with adjudicate.csv: has the counsellor failed?
+data=crisis_set           the shipped crisis set (give out=FOLDER), or the folder of another set: which action is due?
+data=GATE                 a folder of evaluate evaluation=gate with adjudicate.csv: did the counsellor fail?
 experts=[e01,e02]         a pseudonym for each expert; each gets a secret link
-out=FOLDER                default: `review` in the folder. The same folder again goes on; earlier options are known
+out=FOLDER                default: `review` in the data folder. Given again, it resumes the review with its stored options
 
-review.items=100          items at most; those of clients at risk come first      review.overlap=2   experts an item; default all
-                          of a gate all cases                                     review.seed=0
-review.repeats=0.1        share that an expert sees twice                         review.only=FILE   items of its column `item`
+review.items=100          most items; those with clients at risk first            review.overlap=2  experts per item; default all
+                          for a gate: all cases                                   review.seed=0
+review.repeats=0.1        share of items that an expert sees twice                review.only=FILE   items in its column `item`
 review.rubric=en|FOLDER
 
-Of pairs alone:
-review.flagged=true       only items whose preference is in doubt
+For pairs only:
+review.flagged=true       only items with a doubtful preference
 review.ratings=true       offer ratings of the principles                         review.safety=crisis|all|none   safety questions
-review.practice=8         items to practise on first, 0 for none
-review.practice_share=0.75  of them must agree with the rubric, within            review.practice_rounds=2
+review.practice=8         practice items before the first item; 0: none
+review.practice_share=0.75  share that must agree with the rubric, within         review.practice_rounds=2
 
 review.crisis_in_a_row=3  review.minutes_at_once=45  review.minutes_a_day=120     review.break_minutes=10
 review.title=TEXT         review.consent=FILE        review.support=TEXT|FILE.md
-review.contact.name=NAME  review.contact.reached_by=TEXT    review.contact.command=[PROGRAM,ARGUMENT]   is given each report
+review.contact.name=NAME  review.contact.reached_by=TEXT    review.contact.command=[PROGRAM,ARGUMENT]   receives each report
 
-review.port=8000          on loopback; default: a free one
-review.address=https://study.example/review   the address that a proxy serves it at
-review.protocol=FOLDER    write the documents that an ethics board asks for, and end
+review.port=8000          port on loopback; default: a free one
+review.address=https://study.example/review   address of the proxy that forwards to the page
+review.protocol=FOLDER    only write the documents that an ethics board asks for
 """
 
 from psychocounsel.settings.command_line import run
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     from psychocounsel.errors import DONE
     from psychocounsel.experts.page.review_making import hold_review
     from psychocounsel.settings.typed.help_page import asks_for_help

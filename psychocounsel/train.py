@@ -1,5 +1,7 @@
 """`python -m psychocounsel.train`: train a model on demonstrations, preferences or rewards."""
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,7 +10,7 @@ if TYPE_CHECKING:
 
 def work(run: "Run") -> int:
     """What a worker process does in the run directory; returns its exit code."""
-    from psychocounsel.engine.trainer import train
+    from psychocounsel.engine.run_training import train
 
     return train(run)
 
@@ -17,6 +19,9 @@ if __name__ == "__main__":
     from psychocounsel.settings.typed.early_stop import until_imported
 
     until_imported()
+    from psychocounsel.rundir.attempts import BEGAN
+
+    os.environ[BEGAN] = str(time.time())
     from psychocounsel.cluster.application import main
     from psychocounsel.reporting.terminal.sweep_ending import show_sweep
 

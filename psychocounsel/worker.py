@@ -1,10 +1,14 @@
 """`python -m psychocounsel.worker RUN_DIR`: one rank of a job. Reads the run's configuration and never composes."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 from psychocounsel.cluster.rank import main, stop_before_the_start
+from psychocounsel.rundir.attempts import BEGAN, LAUNCHED
 
 if __name__ == "__main__":
     stop_before_the_start()
+    os.environ[BEGAN] = os.environ[LAUNCHED] = str(time.time())  # a job waits in a queue after its command
     main(Path(sys.argv[1]))

@@ -154,7 +154,7 @@ def test_no_circle_of_files() -> None:
 
 def test_the_graph_and_its_circles_are_drawn_rightly() -> None:
     """Or the tests above would show nothing."""
-    assert "psychocounsel.engine.trainer" in imports()["psychocounsel.train"], "imported inside a function"
+    assert "psychocounsel.engine.run_training" in imports()["psychocounsel.train"], "imported inside a function"
     assert "psychocounsel.data.group" in imports()["psychocounsel.api"], "imported under TYPE_CHECKING"
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [{"b", "c"}]
 

@@ -66,13 +66,15 @@ class Term:
 
     `sum` is a scalar tensor: the sum over this micro-batch. The engine divides it by the number of `unit`s in the global
     batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens"), so that any split of the batch into ranks and
-    micro-batches gives the same gradient, and adds `weight` times the result to the loss of `engine`.
+    micro-batches gives the same gradient, and adds `weight` times the result to the loss of `engine`. `each` holds the
+    summands, float[P] of pairs or float[C] of completions in the batch's order: held-out figures get their intervals from them.
     """
 
     sum: torch.Tensor
     unit: str
     weight: float = 1.0
     engine: str = "policy"
+    each: torch.Tensor | None = None
 
 
 @dataclass

@@ -21,7 +21,8 @@ def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: s
     Weights have mean 1 over all training pairs, so the sum is divided by the plain number of pairs: divided by the weights
     of its own batch, a pair alone in a batch would count fully whatever its weight.
     """
-    return Term((values * batch.pair_weights).sum(), "pairs", weight, engine)
+    weighted = values * batch.pair_weights
+    return Term(weighted.sum(), "pairs", weight, engine, weighted)
 
 
 def soft_losses(margin: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
@@ -39,10 +40,11 @@ def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Te
     chosen, margin = chosen.detach(), (chosen - rejected).detach()
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
-    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0, each=value) for name, value in metrics.items()}
 
 
 def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
     """The mean negative log-likelihood per token of the chosen replies, each times its pair's weight, from float[N]."""
     chosen, _ = batch.pairs(batch.completion_sums(logprobs))
-    return Term(-(chosen * batch.pair_weights).sum(), "chosen_tokens", weight)
+    losses = -(chosen * batch.pair_weights)
+    return Term(losses.sum(), "chosen_tokens", weight, each=losses)

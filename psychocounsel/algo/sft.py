@@ -23,4 +23,4 @@ class SFT(Algorithm):
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Mean negative log-likelihood per completion token, over the global batch."""
         assert outputs.logprobs is not None
-        return {"nll": Term(-outputs.logprobs.sum(), "tokens")}
+        return {"nll": Term(-outputs.logprobs.sum(), "tokens", each=-batch.completion_sums(outputs.logprobs))}

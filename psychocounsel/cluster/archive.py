@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from psychocounsel.cluster.slurm.copied_code.code_store import copies_used
 from psychocounsel.cluster.standing.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.confidential import check_confidential
@@ -39,7 +41,7 @@ def sync(folder: Path) -> None:
 
 
 def archive(folder: Path, destination: Path) -> None:
-    """Copy everything but optimizer state to a new folder; of checkpoints the weights and `loop.json`.
+    """Copy everything but optimizer state to a new folder; of checkpoints the weights and `loop.json`; and the code of the jobs.
 
     Raises:
         UserError: if a run still lives, another user could have written one, the destination exists, the disk is too small,
@@ -71,6 +73,8 @@ def archive(folder: Path, destination: Path) -> None:
                 shutil.copy2(path, target, follow_symlinks=False)
             for path in checkpoints:
                 _keep_weights(path, draft / path.relative_to(folder))
+            for copy in {copy for run in runs_of(folder) for copy in copies_used(home_of(run.run_dir))}:
+                shutil.copytree(copy, draft / "code" / copy.name, symlinks=True)
         written = sum(path.lstat().st_size for path in draft.rglob("*") if not path.is_dir())
         os.replace(draft, destination)
     finally:

@@ -39,6 +39,17 @@ class Standing:
         return self.phase in ("waiting", "running")
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What the jobs of a run used. Memory in bytes: the most that one process had, and what the jobs asked for on a node."""
+
+    cpu_seconds: float = 0.0
+    allocated_cpu_seconds: float = 0.0
+    memory: int = 0
+    requested_memory: int = 0
+    gpu_hours: float = 0.0
+
+
 class Cluster(ABC):
     """Where jobs run. Nothing here imports torch."""
 
@@ -141,6 +152,10 @@ class Cluster(ABC):
         Raises:
             UserError: if the cluster does not answer.
         """
+        return {}
+
+    def usage(self, runs: Sequence[Path]) -> dict[Path, Usage]:
+        """What the jobs of ended runs used, as far as the cluster keeps account of it."""
         return {}
 
     def shell(self, run: Path) -> list[str]:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from psychocounsel.cluster.ending.unbegun import made_nothing
+from psychocounsel.cluster.slurm.copied_code.code_store import remove_unused, store_of
 from psychocounsel.cluster.standing.status import Row, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
-from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.run_config import is_run, read_section
+from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.sweep_table import is_sweep, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 
@@ -38,11 +40,20 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
     chosen = [row for row in found if not indices or row.index in indices]
     for row in chosen:
         _refuse(row, folder)
+    stores = {_copies_of(row.run_dir) for row in chosen}
     for row in chosen:
         shutil.rmtree(row.run_dir)
     if is_sweep(folder):
         remove_from_table(folder, [row.run_dir for row in chosen])
+    for store in stores:
+        remove_unused(store)
     print(f"forgot {', '.join(str(row.run_dir) for row in chosen)}")
+
+
+def _copies_of(run_dir: Path) -> Path:
+    """The folder with the copy of the code that the run was submitted with, if it was."""
+    paths = read_section(run_dir, "paths") or {}
+    return store_of(home_of(run_dir), Path(paths.get("output") or run_dir))
 
 
 def _refuse(row: Row, folder: Path) -> None:

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.annotation.checking import nothing_due, prepare_annotation
-from psychocounsel.cluster.ending.unbegun import made_nothing
+from psychocounsel.cluster.ending.correction import correction
+from psychocounsel.cluster.ending.unbegun import remove_step_zero
 from psychocounsel.cluster.memory.start_check import keep_chosen
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
@@ -48,6 +49,7 @@ class Job:
     after_any: bool = False  # it begins when all of `after` have ended, however they did
     finished: bool = False  # the run directory already holds this run, done
     skip: str = ""  # why the cluster is not to start it
+    corrected: str = ""  # keys of the run that was recorded here and made nothing, with their old and new values
     unused: dict[str, str] = field(default_factory=dict)  # overrides that this run has no use for, with the reasons
 
     @property
@@ -115,15 +117,13 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
     run_dir = place.choose(config) if place else _directory(module, config)
     config.run_dir, config.sweep_dir = str(run_dir), str(place.folder.path) if place else None
     refuse_untrusted_run(run_dir)
+    corrected = ""
     if has_config(run_dir):
         before = read_config(run_dir)
-        hub_sources.keep_revisions(config, before)
-        if config.get("micro_batch_tokens") == "auto":
-            config.micro_batch_tokens = before.micro_batch_tokens  # measured when the run began
-        keep_chosen(config, before)
-        keep_settled(config, before)
-        if "steps" not in config:
-            _check_same_run(config, before, run_dir)
+        if not (corrected := correction(module, config, before, run_dir)):
+            _keep(config, before)
+            if "steps" not in config:
+                identity.check_same_run(config, before, run_dir)
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and set(run_dir.iterdir()) - {cell_record(run_dir)}:
@@ -131,7 +131,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
         raise UserError(f"{key}={run_dir}: holds files but no run; give a new or empty folder")
     name_journal(config)
     after = list(config.after)
-    job = Job(module, config, run_dir, index, overrides, after=after)
+    job = Job(module, config, run_dir, index, overrides, after=after, corrected=corrected)
     if job.makes_tables:
         prepare_annotation(job.config, run_dir)
         job.overrides = lasting(overrides)
@@ -145,15 +145,13 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
     return job
 
 
-def _check_same_run(config: DictConfig, before: DictConfig, run_dir: Path) -> None:
-    """As `identity.check_same_run`, and with what to type where nothing has been trained there yet."""
-    try:
-        identity.check_same_run(config, before, run_dir)
-    except UserError as error:
-        if not made_nothing(run_dir):
-            raise
-        advice = f"`python -m psychocounsel.jobs forget {run_dir}` frees the folder, which holds no step so far"
-        raise UserError(f"{error}; {advice}") from error
+def _keep(config: DictConfig, before: DictConfig) -> None:
+    """Take over what the run filled in when it began: commits, a measured size, settings that fitted, found values."""
+    hub_sources.keep_revisions(config, before)
+    if config.get("micro_batch_tokens") == "auto":
+        config.micro_batch_tokens = before.micro_batch_tokens
+    keep_chosen(config, before)
+    keep_settled(config, before)
 
 
 def _directory(module: str, config: DictConfig) -> Path:
@@ -199,6 +197,8 @@ def write_run_directory(job: Job) -> None:
     """Write what a worker reads, and what a reader of the run wants to know."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
     remove_summary(job.run_dir)  # of a shorter run that now goes on
+    if job.corrected:
+        remove_step_zero(job.run_dir)
     for_readers = {job.files.overrides: "".join(f"{line}\n" for line in job.overrides)}
     if not job.files.code.exists():
         for_readers[job.files.code] = _code_state()

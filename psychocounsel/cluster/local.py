@@ -16,13 +16,13 @@ from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
-from psychocounsel.cluster.memory import memory_line
+from psychocounsel.cluster.memory import cpu_memory_line, memory_line
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
-from psychocounsel.rundir.attempts import next_number
+from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
-from psychocounsel.rundir.summary import gate_verdict, is_finished, read_state
+from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
@@ -85,15 +85,15 @@ class Local(Cluster):
         super().select(jobs)
 
     def describe(self, jobs: list[Job]) -> str:
-        """The jobs, and what their models need on GPUs: of those here, or of eight where there are none."""
+        """The jobs, and what their models need: on the GPUs here; without GPUs on CPU, and on eight GPUs elsewhere."""
         if jobs[0].config.dry_run == "script":
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
-        trained = [
-            job.config for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")
-        ]
+        trained = [job for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")]
         there = self.gpus()
-        lines = dict.fromkeys(memory_line(config, there or 8, None) for config in trained)
-        return "\n".join([super().describe(jobs), *(line if there else f"no GPU here; {line}" for line in lines)])
+        lines = [memory_line(job.config, there or 8, None) for job in trained]
+        if not there:
+            lines = [cpu_memory_line(job.config, job.processes) for job in trained] + [f"elsewhere, {x}" for x in lines]
+        return "\n".join([super().describe(jobs), *dict.fromkeys(lines)])
 
     def place(self, job: Job) -> str:
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
@@ -145,7 +145,7 @@ class Local(Cluster):
         print(f"starting {self.place(job)}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="psychocounsel-") as folder:
             rendezvous, gpu = f"file://{folder}/store", self.gpus() > 0
-            environment = worker_environment(job, number, rendezvous, self._threads(job), gpu)
+            environment = worker_environment(job, number, rendezvous, self._threads(job), gpu) | start_times()
             if allocation := around():
                 environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt, job.when_stopped)
@@ -201,10 +201,11 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     several = len(set(metrics)) > 1  # as of evaluation=winrate,health
     width = max(map(len, metrics)) + 2 if several else 0
     title, names = ("figure", f"{'of':<{width}}") if several else (metrics[0], "")
-    print(f"\n{'result':<10}{title:>14}  {names}overrides")
+    print(f"\n{'result':<10}{title:>14}  {names}{'95 % interval':<24}overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = _word(job, code)
         shown = "" if value is None else format(value, "14.4f")
         name = f"{job.metric:<{width}}" if several else ""
-        print(f"{word:<10}{shown:>14}  {name}{' '.join(job.overrides)}")
+        interval = objective_interval(job.run_dir, job.metric).strip(" ()") if shown else ""
+        print(f"{word:<10}{shown:>14}  {name}{interval:<24}{' '.join(job.overrides)}")

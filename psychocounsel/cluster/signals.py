@@ -17,7 +17,8 @@ def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
     def pass_on(number: int, frame: object) -> None:
         came.append(number)
         if len(came) == 1:
-            print(f"{said} (once more: at once)", file=sys.stderr, flush=True)
+            clear = "\r\033[K" if sys.stderr.isatty() else ""  # a rank may show a progress bar on this line
+            print(f"{clear}{said} (once more: at once)", file=sys.stderr, flush=True)
         send(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

@@ -12,8 +12,10 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
+from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
+from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.run_config import has_config
 from psychocounsel.rundir.sweep_table import add_to_table
@@ -63,8 +65,30 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
             check_can_go_on(job.run_dir)
     for key, folder, weights in sorted({each for job in jobs if not job.finished for each in local_models(job.config)}):
         check_model_folder(Path(folder), key, weights)
+    _announce_corrections(jobs)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster
+
+
+def _announce_corrections(jobs: list[Job]) -> None:
+    """Print a line for each run that made nothing and now has other settings.
+
+    Raises:
+        UserError: if its job waits or runs, or a process works in its directory.
+    """
+    corrected = [job for job in jobs if job.corrected]
+    for job in corrected:
+        refuse_if_owned(job.run_dir)
+        for cluster, runs in by_cluster([job.run_dir]):
+            for standing in cluster.standings(runs).values():
+                if standing.is_live:
+                    state = "pending" if standing.phase == "waiting" else "running"
+                    raise UserError(
+                        f"{job.run_dir} belongs to a run with other settings ({job.corrected}), which is {state}: "
+                        f"`python -m psychocounsel.jobs cancel {job.run_dir}` ends it, and then it can be corrected"
+                    )
+    for job in corrected:
+        print(f"{job.run_dir}: has made no step so far, and is corrected: {job.corrected}", flush=True)
 
 
 def _not_installed(jobs: list[Job]) -> list[str]:

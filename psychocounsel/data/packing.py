@@ -107,6 +107,11 @@ def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]
     )
 
 
+def computed_tokens(plan: Sequence[Sequence[MicroBatch]], lengths: Sequence[int], overhead: int) -> int:
+    """Return the tokens of the rank with most work in `plan`, padding included, and `overhead` for each of its micro-batches."""
+    return max(sum(_padded_tokens(micro, lengths) + overhead for micro in micros) for micros in plan)
+
+
 def _padded_tokens(micro: MicroBatch, lengths: Sequence[int]) -> int:
     return len(micro) * max((sum(lengths[index] for index in row) for row in micro), default=0)
 

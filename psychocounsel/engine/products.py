@@ -13,6 +13,7 @@ from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Stepper, save_rows
 from psychocounsel.engine.telemetry.final_report import Ending, report_end
+from psychocounsel.engine.telemetry.phases import Phases
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
@@ -23,7 +24,8 @@ class Products:
     """All ranks call each method together.
 
     `steps` is the number of steps of the whole run, this attempt of which began at `started` (seconds since 1970);
-    `fingerprints` tell its data and first weights from others. `announce` is told when a checkpoint is whole.
+    `fingerprints` tell its data and first weights from others. `phases` measured its start. `announce` is told when a checkpoint
+    is whole.
     """
 
     def __init__(
@@ -35,12 +37,13 @@ class Products:
         steps: int,
         fingerprints: dict[str, str],
         started: float,
+        phases: Phases,
         announce: Callable[[str, int], None],
     ) -> None:
         self.run, self.config, self.files = run, run.config, run.files
         self.engines, self.main, self.tokenizer, self.chat = stepper.engines, stepper.main, tokenizer, chat
         self.world: World = stepper.world
-        self.steps, self.fingerprints, self.started = steps, fingerprints, started
+        self.steps, self.fingerprints, self.started, self.phases = steps, fingerprints, started, phases
         self.checkpoints = Checkpoints(run, stepper.engines, stepper.world, announce)
 
     def restore(self) -> LoopState | None:
@@ -99,11 +102,9 @@ class Products:
             return
         metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
-        report_end(
-            self.run,
-            Ending(status, state.step, self.steps, metrics, time.time() - self.started, state.ended_early),
-            mark,
-        )
+        seconds = time.time() - self.started
+        ending = Ending(status, state.step, self.steps, metrics, seconds, state.ended_early, self.phases.summary())
+        report_end(self.run, ending, mark)
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
         """Save the rows of the failed batch of `step` on the ranks that have them; says on every rank where they are."""

@@ -17,7 +17,6 @@ from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.engines import build_engines
 from psychocounsel.engine.evaluating import Evaluator, HeldOutEvaluation
 from psychocounsel.engine.feed import Feed, OfflineFeed
-from psychocounsel.engine.fit import micro_batch_tokens
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.optimizer_step import OptimizerStep
 from psychocounsel.engine.products import Products
@@ -27,50 +26,18 @@ from psychocounsel.engine.rounds.mixed_feed import mixed
 from psychocounsel.engine.rounds.resting import open_resting
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
+from psychocounsel.engine.sizing.micro_batch import micro_batch_tokens
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
 from psychocounsel.engine.stop_request import StopRequest, Watchdog
 from psychocounsel.engine.telemetry.opening import opening_lines
-from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
+from psychocounsel.engine.telemetry.phases import Phases
+from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.engine.telemetry.step_log import StepLog
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable, UserError
+from psychocounsel.errors import Guarded, Stopped, Unwritable, UserError
 from psychocounsel.model.load import load_chat_format, weights_id
-from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
-
-
-def train(run: Run) -> int:
-    """Train as `run.config` says, from the start or from the newest checkpoint; returns the exit code."""
-    set_cache_directories(run.config.paths.cache)
-    quiet_libraries()
-    trainer = None
-    try:
-        trainer = Trainer(run)
-        trainer.restore()
-        trainer.fit()
-        trainer.world.close()  # only in good order: beside a rank that failed it could wait for ever
-        return DONE
-    except Stopped:
-        return CONTINUE_LATER
-    except Unwritable as error:
-        run.give_up(f"error: {error}", trainer.state.step if trainer else 0)
-        return CONTINUE_LATER
-    except Guarded:
-        assert trainer is not None
-        trainer.world.close()
-        return GATE_NO
-    except NonFinite as error:
-        assert trainer is not None
-        run.say(f"error: {error}")
-        trainer.products.summarise("failed", trainer.state)
-        return 1
-    except BaseException:
-        run.write_state("failed", trainer.state.step if trainer else 0, None)
-        raise
-    finally:
-        if trainer:
-            trainer.close()
 
 
 class Trainer:
@@ -78,26 +45,28 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.config = run, run.config
+        self.phases = Phases(run)
         self.stop = StopRequest(run.dir, run.is_main)
         run.write_state("loading", 0, None)
         self.callbacks = Callbacks(run)
         self.algorithm: Algorithm = configs.build(run.config, "algo")
         self.main = self.algorithm.needs.main
-        self.tokenizer, self.chat = load_chat_format(run.config.model, scores=self.main == "reward_model")
-        mixes = self.algorithm.offline_groups(run.config.global_batch_size) > 0
-        self.data: Dataset = build_dataset(run.config, self.chat, self.algorithm.needs.data, run.say, mixes)
-        self.algorithm.check(self.data.train, self.data.held_out)
+        with self.phases("data"):
+            self.data = self._read_data()
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
-        self.engines = build_engines(run.config, self.algorithm, self.world, self.tokenizer)
+        with self.phases("model"):
+            self.engines = build_engines(run.config, self.algorithm, self.world, self.tokenizer)
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world)
         speed = Speed(self.engines[self.main], self.world)
         self.progress = Progress(run.is_main, run.log)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
         self.resting = open_resting(self.stepper, run.config)
-        self.collector = self._collector(self.algorithm.needs.rollouts)
-        self.feed = self._feed()
-        self.stepper.budget = micro_batch_tokens(run, self.stepper, self.data.train)  # now that all models are there
+        with self.phases("reference and reward models" if self.algorithm.needs.rollouts else "reference model"):
+            self.collector = self._collector(self.algorithm.needs.rollouts)
+            self.feed = self._feed()
+        with self.phases("micro-batch"):  # now that all models are in memory
+            self.stepper.budget = micro_batch_tokens(run, self.stepper, self.data.train)
         self.steps = self.feed.steps
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
         self.records = StepLog(run, self.feed.sample)
@@ -108,6 +77,14 @@ class Trainer:
         if lengths := self.feed.lengths():
             run.say(packing_report(lengths, self.stepper.plan))
         self.started = time.time()
+
+    def _read_data(self) -> Dataset:
+        config = self.config
+        self.tokenizer, self.chat = load_chat_format(config.model, scores=self.main == "reward_model")
+        mixes = self.algorithm.offline_groups(config.global_batch_size) > 0
+        data = build_dataset(config, self.chat, self.algorithm.needs.data, self.run.say, mixes)
+        self.algorithm.check(data.train, data.held_out)
+        return data
 
     def _collector(self, rounds: bool) -> Collector:
         """What collects the groups of rounds, or of a dataset."""
@@ -132,17 +109,20 @@ class Trainer:
     def restore(self) -> None:
         """Collect a dataset with the untouched policy, then load the newest checkpoint if there is one."""
         model, cache = self.config.model, self.config.paths.cache
-        weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
-        self.feed.start(weights)
+        with self.phases("hash of the weights"):
+            weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
+        with self.phases("reference log-probabilities"):
+            self.feed.start(weights)
         fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         if len(set(self.world.gather(fingerprints["data"]))) > 1:
             raise UserError(
                 "the processes of this run read different data: the nodes do not see the same files in data.*"
             )
         nodes = sorted(set(self.world.gather(platform.node())))
-        about = (self.steps, fingerprints, self.started)
+        about = (self.steps, fingerprints, self.started, self.phases)
         self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about, self.callbacks.announce)
-        self.state = self.products.restore() or self.state
+        with self.phases("checkpoint"):
+            self.state = self.products.restore() or self.state
         if self.state.step > self.steps:
             raise UserError(f"{self.run.dir} is at step {self.state.step}, and this is a length of {self.steps} steps")
         self.stepper.untrained = self.collector.reference is not None and not self.state.step
@@ -192,13 +172,15 @@ class Trainer:
     def _take_steps(self) -> None:
         while True:
             if self.state.line is not None:
-                self._finish_step(self.state.line)
+                with self.phases("evaluation"):
+                    self._finish_step(self.state.line)
             if self.state.step >= self.steps or self.state.ended_early:
                 break
             self._stop_if_asked()
             self._train_step()
 
     def _train_step(self) -> None:
+        self.phases.ready()
         try:
             self.optimizer_step(self.state)
         except NonFiniteBatch as error:
@@ -271,6 +253,7 @@ class Trainer:
                 self._settle(wait=True)
 
     def close(self) -> None:
+        self.progress.close()
         self.watchdog.stop()
         self.records.close()
 

@@ -1,1 +1,1 @@
-"""Ratings by people: how far they agree, and how many answers a study needs."""
+"""Ratings by human experts: items, the blind page, agreement, and the number of answers that a study needs."""

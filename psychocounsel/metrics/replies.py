@@ -6,12 +6,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from psychocounsel.data.group import Array, Group
+from psychocounsel.metrics.stats import mean_intervals
 
 _GRAM = 4
+_SHARES = ("unfinished",)  # of replies
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Means over all replies of `groups`, as `<prefix>/<name>`.
+    """Means over all replies of `groups`, as `<prefix>/<name>`, of the figures of `reply_figures`."""
+    figures = reply_figures(groups, reference)
+    return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
+
+
+def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
+    """`<prefix>/<name>_low` and `_high` of each figure of `reply_metrics`: its 95 % interval over prompts.
+
+    One prompt alone has no spread, and no interval.
+    """
+    figures = reply_figures(groups, reference)
+    prompts: dict[bytes, int] = {}
+    numbers = [
+        prompts.setdefault(group.prompt_ids.tobytes(), len(prompts)) for group in groups for _ in group.completions
+    ]
+    if not figures or len(prompts) < 2:
+        return {}
+    shares = np.array([name in _SHARES for name in figures])
+    rows = mean_intervals(np.array([*figures.values()], np.float64).T, np.array(numbers), shares=shares)
+    return {
+        f"{prefix}/{name}_{end}": float(value)
+        for name, pair in zip(figures, rows, strict=True)
+        for end, value in zip(("low", "high"), pair, strict=True)
+    }
+
+
+def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) -> dict[str, list[float]]:
+    """The figures of each reply by name; {} without replies.
 
     reward, and reward_<member> where several reward models gave it; length in tokens; unfinished, the share that was cut;
     repetition, the share of a reply's runs of four tokens that it has before; with the `reference` log-probabilities kl,
@@ -34,7 +63,7 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
             float((reply.logprobs - values).sum()) if reply.logprobs is not None else 0.0
             for reply, values in zip(replies, flat, strict=True)
         ]
-    return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
+    return figures
 
 
 def repetition(ids: Sequence[int]) -> float:

@@ -60,3 +60,34 @@ def mean_intervals(
     found[(sums == sizes[:, None]).all(0) & shares] = edge, 1
     found[(sums == 0).all(0) & shares] = 0, 1 - edge
     return found
+
+
+def ratio_intervals(
+    sums: np.ndarray,
+    counts: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray,
+    shares: np.ndarray,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> np.ndarray:
+    """Percentile intervals of the ratios sum/count of columns over resampled clusters; float64[columns + 1, 2].
+
+    `sums`, `counts`: float[rows, columns]; `clusters`: int[rows]; `weights`: float[columns]. The last row is the interval of the
+    sum of all ratios, each times its weight. `shares`: bool[columns], as in `mean_intervals`.
+    """
+    _, rows = np.unique(clusters, return_inverse=True)
+    count = int(rows.max()) + 1
+    totals, sizes = (
+        np.stack([np.bincount(rows, column, count) for column in values.T], axis=1) for values in (sums, counts)
+    )
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    ratios = (drawn @ totals) / np.maximum(drawn @ sizes, 1)
+    ratios = np.column_stack([ratios, ratios @ weights])
+    found = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    edge = ((1 - level) / 2) ** (1 / count)
+    of_shares = found[:-1]
+    of_shares[(totals == sizes).all(0) & shares] = edge, 1
+    of_shares[(totals == 0).all(0) & shares] = 0, 1 - edge
+    return np.asarray(found)

@@ -1,1 +1,1 @@
-"""Folders of runs, sweeps, studies and evaluations to one page, tables and figures. No torch."""
+"""Reports: turns folders of runs, sweeps, studies and evaluations into one HTML page, tables and figures. Imports no torch."""

@@ -1,4 +1,4 @@
-"""The parts that a section of a report consists of. The page, the CSV, LaTeX and the figures are all made from these."""
+"""Blocks of a report section. The HTML page, the CSV, the LaTeX tables and the PDF figures are all made from these classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ TONES = ("plain", "good", "warning", "bad")
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text (never markup: the page escapes it). `tone` is one of TONES; the page gives it a mark and not a colour alone."""
+    """Plain text (no markup: the page escapes it). `tone` is one of TONES; the page shows it by a sign as well as a colour."""
 
     text: str
     tone: str = "plain"
@@ -18,11 +18,11 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table under a name of its own: `tables/NAME.tex` and the rows `NAME` of `report.csv` hold the same figures.
+    """A named table: `tables/NAME.tex` and the rows `NAME` of `report.csv` hold the same figures.
 
     Attributes:
         name: letters, digits and hyphens, unique in the report.
-        sorted_by: the number of the column by which rows are sorted at first; None keeps the order given.
+        sorted_by: index of the column by which the rows are sorted at first; None keeps the given order.
     """
 
     name: str
@@ -32,16 +32,16 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line, or row of points, of a chart.
+    """One line, or one series of points, in a chart.
 
     Attributes:
-        title: as the legend shows it.
-        x: by each axis of the chart, places of the same points, such as {"steps": [...], "GPU-hours": [...]}.
-        y: the values, as many as each list of `x`.
-        low, high: the 95 % interval at each point, or None.
-        labels: what hovering shows beside the numbers, one each, or None.
-        group: curves of one group (a setting's seeds) share a colour; the title where it is empty.
-        points: marks without a line between them.
+        title: name in the legend.
+        x: x values of the points, by axis: {"steps": [...], "GPU-hours": [...]}. The reader chooses the axis.
+        y: values, as many as in each list of `x`.
+        low, high: ends of the 95 % interval at each point, or None.
+        labels: one text per point, shown with the numbers when the reader hovers over it; or None.
+        group: curves of one group (such as the seeds of one setting) share a colour. If empty, the title is the group.
+        points: draw marks without a line between them.
     """
 
     title: str
@@ -56,16 +56,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure: `figures/NAME.pdf`, and an interactive one on the page.
+    """A figure: `figures/NAME.pdf`, and an interactive chart on the page.
 
     Attributes:
         name: letters, digits and hyphens, unique in the report.
-        y_title: the quantity and its unit.
-        smooths: the reader may smooth its curves.
-        diagonal: draw the line y = x (calibration).
-        ticks: what the places 0, 1, 2, ... of the x axis are called (settings, principles); empty where x is a number.
-        reference: a value of y at which a dashed line is drawn (chance, a limit); None: none.
-        notes: what a reader must know of it, a sentence each.
+        y_title: the quantity on the y axis and its unit.
+        smooths: the page offers to smooth the curves.
+        diagonal: draw the line y = x (for calibration).
+        ticks: names of the places 0, 1, 2, ... on the x axis (settings, principles); empty if x is a number.
+        reference: a value of y at which a dashed line is drawn (chance, a limit), or None.
+        notes: sentences that a reader needs in order to understand the chart.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Chart:
 
     @property
     def axes(self) -> list[str]:
-        """The axes that all curves have, the first being shown at first."""
+        """Axes that all curves have. The first is shown at first."""
         if not self.curves:
             return []
         return [axis for axis in self.curves[0].x if all(axis in curve.x for curve in self.curves)]
@@ -88,7 +88,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class ShownReply:
-    """A reply; `scores` hold what judged it: a principle, a reward model, a win rate."""
+    """A reply with its scores, keyed by the principle, reward model or win rate that scored it."""
 
     author: str
     text: str
@@ -97,7 +97,7 @@ class ShownReply:
 
 @dataclass(frozen=True)
 class ShownSpeech:
-    """A client's speech with the replies to it; `crisis` texts wait behind a click."""
+    """A client's speech with replies to it. A speech about a crisis (`crisis`) is hidden until the reader clicks."""
 
     speech: str
     replies: Sequence[ShownReply]
@@ -108,7 +108,7 @@ class ShownSpeech:
 
 @dataclass(frozen=True)
 class SpeechBrowser:
-    """Speeches with replies side by side, filtered by topic and risk; the page marks where a reply differs from the first."""
+    """Speeches with replies side by side, filtered by topic and risk. The page marks words that differ from the first reply."""
 
     name: str
     speeches: Sequence[ShownSpeech]
@@ -119,7 +119,7 @@ Block = Paragraph | ReportTable | Chart | SpeechBrowser
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report; without blocks it is left out."""
+    """A part of the report. A section without blocks is omitted."""
 
     name: str
     title: str
@@ -128,7 +128,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """All of a report: what was asked for, and its sections. `live` while a run of it goes on."""
+    """The whole report: its title, the folders given and its sections. `live` is True while one of its runs is running."""
 
     title: str
     folders: Sequence[str]

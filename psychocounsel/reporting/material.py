@@ -1,4 +1,4 @@
-"""The folders of a report as read: sections make their blocks of these, and touch no file themselves."""
+"""The material of a report: data read from its folders. Sections build their blocks from these classes and read no files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ TRAINING, EVALUATION, ANNOTATION, AUDIT, OTHER = "training", "evaluation", "anno
 
 @dataclass(frozen=True)
 class ShownTexts:
-    """Speeches with replies that a run holds: the first ones, as many as a report shows.
+    """The first speeches with replies of a run, as many as a report shows.
 
     Attributes:
-        count: speeches with replies that the run holds in all.
-        source: what the replies are, as `replies of the evaluation` or `replies of round 4 of training`.
+        count: number of all speeches with replies in the run.
+        source: origin of the replies, such as `replies of the evaluation` or `replies of round 4 of training`.
     """
 
     speeches: Sequence[ShownSpeech]
@@ -30,22 +30,26 @@ class RunMaterial:
     """A run directory of any command.
 
     Attributes:
-        title: tells it from all others of the report: its swept keys, or its folder.
+        title: unique name in the report: the run's swept keys, or its folder.
         kind: TRAINING, EVALUATION, ANNOTATION, AUDIT or OTHER.
-        what: the algorithm of a training, the evaluation's name of an evaluation (reward, winrate, health, safety, ...), else "".
-        status: finished, running, stopped, failed, damaged, `not run`.
-        config: plain dictionaries and lists; {} where there is none. settings: the keys whose values differ between the runs of
-            the report, dotted, as text; the seed is apart in `seed`.
-        evaluates: of an evaluation, the training of this report whose model it evaluates.
-        sweep: the folder of the sweep or the stage that lists it, or None. stage: the stage's name in a study.
-        lines: the whole lines of metrics.jsonl, one a step, not thinned. damaged_lines: so many could not be read.
-        summary, state, environment, figures: `summary.json`, `state.json`, `environment.json`, `figures.json` (of evaluations) as
-            read, {} where missing. extra: other JSON files by name (`reliability`, `audit`, `ability`), records under `steps` (by
-            step), and of annotate directories `counts`, what `reading/dataset_counts.py` counts in their tables.
-        texts: what `reading/shown_texts.py` reads of its replies; None where it holds none, or texts may not be shown.
-        attempts: one dictionary an attempt: number, begun, ended (seconds since 1970 or None), seconds, processes, gpus.
-        problems: what is wrong with it, a line each (half-written line, another version's directory, no metrics).
-        confidential: its texts may not be shown.
+        what: algorithm of a training run, or name of an evaluation (reward, winrate, health, safety, ...), otherwise "".
+        status: finished, running, stopped, failed, damaged or `not run`.
+        config: the configuration as plain dictionaries and lists; {} if missing.
+        settings: keys (dotted) whose values differ between the report's runs, with their values as text. The seed is not
+            among them; `seed` holds it.
+        evaluates: of an evaluation, the training run of this report whose model it evaluates.
+        sweep: folder of the sweep or stage that lists this run, or None.
+        stage: name of the stage in a study.
+        lines: the complete lines of metrics.jsonl, one per step, not thinned.
+        damaged_lines: number of lines that could not be read.
+        summary, state, environment, figures: contents of `summary.json`, `state.json`, `environment.json` and (evaluations)
+            `figures.json`; {} if missing.
+        extra: other JSON files by name (`reliability`, `audit`, `ability`); under `steps` the records of steps, by step;
+            for annotation directories under `counts` the counts that `reading/dataset_counts.py` makes of their tables.
+        texts: replies read by `reading/shown_texts.py`; None if the run has none or texts must not be shown.
+        attempts: one dictionary per attempt: number, begun, ended (seconds since 1970 or None), seconds, processes, gpus.
+        problems: faults of the run directory, one line each (half-written line, another version's files, no metrics).
+        confidential: texts of this run must not be shown.
     """
 
     path: Path
@@ -78,17 +82,17 @@ class RunMaterial:
 
     @property
     def setting(self) -> str:
-        """What runs with other seeds share: `algo=dpo, algo.beta=0.1`; the title where nothing differs but the seed."""
+        """Name shared by runs that differ only in the seed: `algo=dpo, algo.beta=0.1`; empty if no setting differs."""
         return ", ".join(f"{key}={value}" for key, value in self.settings.items())
 
     def figure(self, key: str) -> float | None:
-        """A figure of its summary: of a training at the best evaluation, or that of `before:KEY` or `last:KEY`."""
+        """Return a figure of the summary. Of training: at the best evaluation, or see `before:KEY` and `last:KEY`."""
         return figure_of(self.summary, key)
 
 
 @dataclass(frozen=True)
 class StudyMaterial:
-    """A study's folder: its stages in order, gates with whether they passed (None: not yet), and its written tables.
+    """A study's folder: its stages in order, its gates with their result (None: not decided yet), and its tables.
 
     `tables` holds CSV texts by name.
     """
@@ -98,13 +102,13 @@ class StudyMaterial:
     stages: Sequence[str]
     gates: Mapping[str, bool | None] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
-    best: Mapping[str, Path] = field(default_factory=dict)  # by stage, the run that was chosen
+    best: Mapping[str, Path] = field(default_factory=dict)  # by stage: the chosen run
     problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report is made of, in the order in which folders were given."""
+    """Everything that a report is made from, in the order in which the folders were given."""
 
     folders: Sequence[Path]
     runs: Sequence[RunMaterial]

@@ -1,4 +1,4 @@
-"""Folders to a report's files: everything is read, the sections are made, and the whole folder is written at once.
+"""Maker of reports: reads all folders, builds the sections and writes the whole report folder at once.
 
 made = make_report([Path("runs/mine")], Options())
 """
@@ -25,12 +25,17 @@ from psychocounsel.rundir.summary import OF_GATES
 from psychocounsel.storage.files import recover_directory, replace_directory, temporary_name
 from psychocounsel.storage.modes import mask_of, restricted
 
-_NAMED = 3  # folders or runs that a line names
+_NAMED = 3  # folders or runs named in one line
 
 
 @dataclass(frozen=True)
 class Options:
-    """`out`: the folder to write; None: `report` in the one folder given, or here. `shows_texts`: speeches and replies."""
+    """Options of a report.
+
+    Attributes:
+        out: the folder to write; None: `report` in the folder given, or in the current folder if several are given.
+        shows_texts: show speeches and replies.
+    """
 
     out: Path | None = None
     shows_texts: bool = True
@@ -38,7 +43,7 @@ class Options:
 
 @dataclass(frozen=True)
 class MadeReport:
-    """What was written, what it was made of, and what the user should be told besides."""
+    """A written report: its files, its content, the material it was made from, and notes for the user."""
 
     files: ReportDir
     report: Report
@@ -46,7 +51,7 @@ class MadeReport:
     notes: Sequence[str] = ()
 
     def listed(self) -> list[str]:
-        """The files, a line each; of the folders of tables and figures their number."""
+        """Return the files, one line each; for the folders of tables and figures a line with their number."""
         found = [str(path) for path in (self.files.page, self.files.cells, self.files.reproducibility)]
         for folder, ending in ((self.files.tables, "tex"), (self.files.figures, "pdf")):
             count = len([*folder.glob(f"*.{ending}")])
@@ -55,10 +60,10 @@ class MadeReport:
 
 
 def make_report(folders: Sequence[Path], options: Options) -> MadeReport:
-    """Read the folders and write the report; an earlier one in its place is replaced as a whole.
+    """Read the folders and write the report. An earlier report in its place is replaced as a whole.
 
     Raises:
-        UserError: for folders that hold nothing known, or an `out` that is no report.
+        UserError: if the folders hold no runs, or if `out` holds files other than a report.
     """
     out = report_folder(folders, options)
     _refuse_other(out)
@@ -77,10 +82,10 @@ def make_report(folders: Sequence[Path], options: Options) -> MadeReport:
 
 
 def build_report(folders: Sequence[Path], options: Options) -> tuple[Material, Report]:
-    """What the folders hold, and the sections made of it; writes nothing.
+    """Return the folders' material and the report built from it, without writing any file.
 
     Raises:
-        UserError: for folders that hold nothing known.
+        UserError: if the folders hold no runs.
     """
     material = read_material(folders, options.shows_texts)
     confidential = any(run.confidential for run in material.runs)
@@ -94,14 +99,14 @@ def build_report(folders: Sequence[Path], options: Options) -> tuple[Material, R
 
 
 def report_folder(folders: Sequence[Path], options: Options) -> Path:
-    """Where the report goes."""
+    """Return the folder that the report is written to."""
     if options.out is not None:
         return options.out.expanduser().resolve()
     return ((folders[0] if len(folders) == 1 else Path()) / "report").resolve()
 
 
 def unfinished(material: Material) -> str:
-    """One line on what is missing or failed: `2 of 8 runs have not finished: 1 failed (seed=2), 1 running (seed=3)`."""
+    """Return one line on unfinished runs: `2 of 8 runs have not finished: 1 failed (seed=2), 1 running (seed=3)`."""
     others = [run for run in material.runs if not run.is_finished and run.status not in OF_GATES]
     verdicts = Counter(run.status for run in material.runs if run.status in OF_GATES)
     counts = Counter(run.status for run in others)
@@ -111,7 +116,7 @@ def unfinished(material: Material) -> str:
     problems = len(material.problems) + sum(len(study.problems) for study in material.studies)
     problems += sum(len(run.problems) for run in material.runs)
     if problems:
-        parts.append(f"{problems} {'problem' if problems == 1 else 'problems'}, which the report names")
+        parts.append(f"{problems} {'problem' if problems == 1 else 'problems'} (listed in the report)")
     if not parts:
         parts.append(f"nothing is missing: {len(material.runs)} of {len(material.runs)} runs have ended")
     return "; ".join([*parts, *(f"gates: {count} {verdict}" for verdict, count in verdicts.items())])
@@ -123,20 +128,20 @@ def _names(runs: Sequence[RunMaterial], status: str) -> str:
 
 
 def _refuse_other(out: Path) -> None:
-    """Refuse a place that holds anything but a report: all that lies there is replaced."""
+    """Refuse a folder that holds anything but a report, because all files in it are replaced."""
     recover_directory(out)
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; give a new folder: --out FOLDER")
+        raise UserError(f"{out}: this is a file; give a new folder: --out FOLDER")
     if not out.exists() or not any(out.iterdir()):
         return
     if not ReportDir(out).is_report:
-        raise UserError(f"{out}: holds files but no report; give a new folder: --out FOLDER")
+        raise UserError(f"{out}: this folder holds other files; give a new folder: --out FOLDER")
     if foreign := ReportDir(out).foreign():
-        raise UserError(f"{foreign[0]}: is no part of the report that would be replaced; move it, or give --out FOLDER")
+        raise UserError(f"{foreign[0]}: not part of the report that would be replaced; move it, or give --out FOLDER")
 
 
 def _write(files: ReportDir, report: Report, material: Material) -> list[str]:
-    """Write all files; returns lines for the user."""
+    """Write all files. Return lines for the user."""
     page.write(report, files.page)
     write_cells(report, files.cells)
     write_tables(report, files)
@@ -145,7 +150,7 @@ def _write(files: ReportDir, report: Report, material: Material) -> list[str]:
 
 
 def _without_texts(section: Section, material: Material) -> Section:
-    """The section; without its speeches where none may be shown, whatever it made of them."""
+    """Return the section without speeches if texts must not be shown, whichever section it is."""
     if material.shows_texts:
         return section
     return replace(section, blocks=[block for block in section.blocks if not isinstance(block, SpeechBrowser)])

@@ -1,4 +1,4 @@
-"""`report --watch`: the page of runs that go on, served to this machine alone and made again when their files change."""
+"""`report --watch`: serves the page of running runs to this machine and rebuilds it when files change."""
 
 import os
 import secrets
@@ -16,20 +16,20 @@ from psychocounsel.errors import UserError
 from psychocounsel.reporting.blocks import Report
 from psychocounsel.reporting.page import page_html
 
-_SECONDS = 5.0  # between looks at the folders
-_REST = 3  # so many times as long as making the report took, the folders may change before it is made again
+_SECONDS = 5.0  # between two checks of the folders
+_REST = 3  # after a rebuild, wait at least this many times the rebuild's duration
 _HOST = "127.0.0.1"
 
 Stamps = dict[str, tuple[int, int]]
 
 
 def watch(make: Callable[[], Report], port: int = 0, opens: bool = False) -> None:
-    """Serve the report on loopback until Ctrl-C; open pages reload when it changes.
+    """Serve the report on loopback until Ctrl-C. Open pages reload when it changes.
 
     Args:
-        make: reads the folders again. `Report.folders` are the paths whose files are watched.
-        port: 0 takes a free one.
-        opens: open the page in the browser of this machine.
+        make: reads the folders again. The files in `Report.folders` are watched.
+        port: 0 takes a free port.
+        opens: open the page in this machine's browser.
     """
     began = time.monotonic()
     report = make()
@@ -37,8 +37,8 @@ def watch(make: Callable[[], Report], port: int = 0, opens: bool = False) -> Non
     with _server(watched, port) as server:
         watched.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:  # from here on: whoever reads the line may answer it with Ctrl-C at once
-            print(f"The report is at {watched.address} and follows its runs; Ctrl-C ends it.", flush=True)
+        try:  # starts before the line is printed, because a reader may press Ctrl-C as soon as it appears
+            print(f"The report is at {watched.address} and follows its runs; press Ctrl-C to stop.", flush=True)
             if opens:
                 webbrowser.open(watched.address)
             _follow(make, report, watched, time.monotonic() - began)
@@ -49,8 +49,8 @@ def watch(make: Callable[[], Report], port: int = 0, opens: bool = False) -> Non
 
 
 def _follow(make: Callable[[], Report], report: Report, watched: "_Watched", took: float) -> None:
-    """Make the report again whenever files changed; one that cannot be made just now leaves the page as it is."""
-    seen: Stamps = {}  # files may have changed while the first report was made: it is made once more
+    """Rebuild the report whenever files change. If a rebuild fails, the page stays as it is."""
+    seen: Stamps = {}  # files may have changed while the first report was made, so it is rebuilt once
     while True:
         time.sleep(max(_SECONDS, _REST * took))
         now = stamps(report)
@@ -60,14 +60,14 @@ def _follow(make: Callable[[], Report], report: Report, watched: "_Watched", too
         try:
             report = make()
         except UserError as error:
-            print(f"the page stays as it was: {error}", file=sys.stderr, flush=True)
+            print(f"the page is unchanged: {error}", file=sys.stderr, flush=True)
             continue
         watched.show(report)
         took = time.monotonic() - began
 
 
 def stamps(report: Report) -> Stamps:
-    """Time and size of every file in the report's folders; hidden ones are being written."""
+    """Return time and size of every file in the report's folders. Hidden files are skipped, because they are being written."""
     return {
         entry.path: (about.st_mtime_ns, about.st_size)
         for folder in report.folders
@@ -80,7 +80,7 @@ def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
     try:
         entries = list(os.scandir(folder))
     except OSError:
-        return  # removed while we look, or a file
+        return  # removed meanwhile, or a file
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -99,7 +99,7 @@ def _about(entry: "os.DirEntry[str]") -> os.stat_result | None:
 
 @dataclass
 class _Watched:
-    """The page as served; its version counts how often it changed. The token keeps other users of this machine out."""
+    """The served page. `version` counts its changes; the token in its address keeps other users of this machine out."""
 
     page: str
     version: int = 1
@@ -114,13 +114,13 @@ class _Watched:
         return f"http://{_HOST}:{self.port}/{self.token}/"
 
     def show(self, report: Report) -> None:
-        """A heartbeat changes files and no figure: then nobody's page needs to reload."""
+        """Replace the page if its content changed. A heartbeat changes files but no figure, so pages need not reload."""
         if page_html(report, str(self.version)) != self.page:
             self.page = page_html(report, str(self.version + 1))
             self.version += 1
 
     def answer(self, path: str, host: str) -> tuple[str, str] | None:
-        """Kind and text of what lies at `path`. A page of another site whose name points here sends its own name as host."""
+        """Return content type and text of `path`, or None. A wrong `host` is refused: it is sent by other sites' pages."""
         if host not in (f"{_HOST}:{self.port}", f"localhost:{self.port}"):
             return None
         if path == f"/{self.token}/":
@@ -147,9 +147,9 @@ def _server(watched: _Watched, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nothing: polls would fill the terminal."""
+            """Log nothing, because polls would fill the terminal."""
 
     try:
         return ThreadingHTTPServer((_HOST, port), Handler)
     except (OSError, OverflowError) as error:
-        raise UserError(f"port {port} cannot be had: {error}; --port=0 takes a free one") from error
+        raise UserError(f"cannot open port {port}: {error}; --port=0 takes a free port") from error

@@ -1,10 +1,14 @@
 """The attempts at a run: `logs/01`, `logs/02` and so on, under SLURM each with what came of it."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.storage.files import read_mapping, write_json
+
+BEGAN, LAUNCHED = "PSYCHOCOUNSEL_BEGAN", "PSYCHOCOUNSEL_LAUNCHED"  # when command and processes began [s since 1970]
 
 _engine_log: list[Path] = []  # of this process
 
@@ -24,6 +28,15 @@ def next_number(run_dir: Path) -> int:
 def note_attempt(attempt: AttemptDir, **about: Any) -> None:
     """Add to what is written down of an attempt."""
     write_json(attempt.record, {**read_mapping(attempt.record), **about})
+
+
+def start_times() -> dict[str, str]:
+    """Return the environment variables that tell processes, launched now, when their command began.
+
+    The first run of a command began with it; the later runs of a sweep begin when they are launched.
+    """
+    now = str(time.time())
+    return {BEGAN: os.environ.pop(BEGAN, now), LAUNCHED: now}
 
 
 def keep_engine_log(file: Path) -> None:

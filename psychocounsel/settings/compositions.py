@@ -15,7 +15,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf._impl import _resolve_container_value
 from omegaconf.errors import OmegaConfBaseException
 
 _Values = dict[tuple[Any, ...], Any]
@@ -124,6 +125,23 @@ def merged(schema: DictConfig, plain: DictConfig) -> DictConfig:
     with contextlib.suppress(pickle.PicklingError, AttributeError):  # a class that its module does not have by name
         _last[id(schema)] = schema, values, pickle.dumps(config)
     return config
+
+
+def resolve(node: Container) -> None:
+    """Put values in the place of all interpolations, as `OmegaConf.resolve` does, which reads every other value as well.
+
+    Raises:
+        OmegaConfBaseException: for an interpolation that cannot be resolved.
+    """
+    content = node._content if isinstance(node, DictConfig | ListConfig) else None
+    if not isinstance(content, dict | list):
+        return  # null, or missing
+    for key, inner in content.items() if isinstance(content, dict) else enumerate(content):
+        value = inner._value()
+        if isinstance(value, str) and "${" in value:
+            _resolve_container_value(node, key)
+        elif isinstance(inner, Container):
+            resolve(inner)
 
 
 def _changed(schema: DictConfig, values: _Values) -> DictConfig | None:

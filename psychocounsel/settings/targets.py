@@ -67,8 +67,8 @@ def build(config: DictConfig, group: str) -> Any:
 
 def build_section(section: DictConfig, group: str) -> Any:
     """As `build`, of a section that is the group's, or stands in for it: a member of several rewards."""
-    values = {key: value for key, value in section.items() if key != "_target_"}
-    plain = {str(key): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    content: Any = OmegaConf.to_container(section, resolve=True)
+    plain = {str(key): value for key, value in content.items() if key != "_target_"}
     target = class_of(section, group)
     refuse_unknown(group, plain, target)
     return target(**plain)

@@ -87,7 +87,7 @@ def test_where_nothing_is_known_one_line_says_so() -> None:
 def test_a_dry_run_needs_no_weights(tmp_path: Path) -> None:
     given = ["experiment=paper_dpo_iter_8b", "rollout=hf", "dry_run=true", f"paths.cache={tmp_path}/cache"]
     said = cli("train", *given, cwd=tmp_path).stdout
-    assert "llama3_1_8b: about" in said and "on each of 8 GPUs (states 34.1" in said
+    assert "(weights 16.1, gradients 6.0, optimizer 12.0" in said and "on each of 8 GPUs: about" in said
     assert "rows unchecked: model.path=meta-llama/Llama-3.1-8B-Instruct is not in" in said
     assert "first run `python -m psychocounsel.prepare experiment=paper_dpo_iter_8b rollout=hf" in said
 
@@ -199,5 +199,8 @@ def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["ppo_8b", "paper_dpo_iter_8b"])
 def test_a_dry_run_needs_no_gpu_no_weights_and_no_vllm(name: str, tmp_path: Path) -> None:
     said = cli("train", f"experiment={name}", "dry_run=true", cwd=tmp_path, PSYCHOCOUNSEL_CACHE=str(tmp_path)).stdout
-    assert re.search(r"llama3_1_8b: about \d\d GB on each of 8 GPUs \(states", said) and "rows unchecked: " in said
+    assert (
+        re.search(r"llama3_1_8b: memory on each of 8 GPUs: about \d\d GB \(weights", said)
+        and "rows unchecked: " in said
+    )
     assert ("not installed here: rollout: vLLM" in said) == (find_spec("vllm") is None)

@@ -252,7 +252,7 @@ def test_what_rests_leaves_room_for_replies_and_for_an_engines_copy() -> None:
 def test_a_dry_run_shows_every_part_and_what_would_fit() -> None:
     ppo = ["algo=ppo", "algo.critic=policy", "reward=tiny"]
     line = memory_line(_published(*ppo, "zero='3'"), 8, 90.0)
-    for part in ("states 20.2", "reference 16.1", "critic", "reward tiny 0.0", "to train activations", "to write keys"):
+    for part in ("of 90 GB (weights", "reference 16.1", "critic", "tiny 0.0", "to train: activations", "replies: keys"):
         assert part in line
     assert "gathered weights and buckets 8.2" in line, "of two engines: 4 bytes x 5e8, and 2 bytes x 1.05e9 weights"
     assert "MORE THAN" not in line

@@ -44,7 +44,7 @@ def test_a_table_gives_figures_and_a_list_to_adjudicate(table: Path, tmp_path: P
         "agreement", f"data={table.parent}", "agreement.samples=100", "agreement.adjudicators=[e9]", cwd=tmp_path
     ).stdout
     assert "83 answers by 3 raters about 40 items of 20 speeches; sides=shown, ties=category, harmful=category" in said
-    assert "7 items are to be adjudicated" in said
+    assert "7 items need adjudication" in said
     found = json.loads((table.parent / "agreement" / "agreement.json").read_text())
     parts = {(each["part"], each["about"]): each for each in found["parts"]}
     whole = parts["choices", "all"]
@@ -75,7 +75,7 @@ def test_the_same_table_gives_the_same_file(table: Path, tmp_path: Path) -> None
     ("given", "said"),
     [
         ([], "error: data is not set: give data=ANSWERS.jsonl, or plan.kind=kappa|failures|noninferiority"),
-        (["data=nowhere"], "error: data=nowhere: is no table of answers, and no folder with answers.jsonl"),
+        (["data=nowhere"], "error: data=nowhere: not a table of answers, nor a folder with answers.jsonl"),
         (["dta=x"], "error: unknown key dta: did you mean data?"),
         (["data=x", "agreement.sides=both"], "error: agreement.sides=both: must be one of shown, balanced, label"),
         (["data=x", "agreement.rating_range=[5,1]"], "error: agreement.rating_range=[5.0, 1.0]: give the lowest and"),
@@ -92,9 +92,11 @@ def test_settings_that_do_not_suit_the_table_are_refused(table: Path, tmp_path: 
     def refused(*given: str) -> str:
         return cli("agreement", f"data={table}", *given, cwd=tmp_path, check_code=USER_ERROR).stderr
 
-    assert "agreement.adjudicators: no answer is of e7" in refused("agreement.adjudicators=[e7]")
-    assert "agreement.columns: itm is none of item, speech, rater" in refused("agreement.columns={itm: id}")
-    assert "no judge; if the column has another name" in refused("agreement.columns={rater: judge}")
+    assert "agreement.adjudicators: the table has no answer by e7" in refused("agreement.adjudicators=[e7]")
+    assert "agreement.columns: itm: unknown name; choose from item, speech, rater" in refused(
+        "agreement.columns={itm: id}"
+    )
+    assert "judge is missing; if the column has another name" in refused("agreement.columns={rater: judge}")
     table.write_text("".join(json.dumps({**row, "label": None}) + "\n" for row in rows()))
     assert "agreement.sides=label: no answer has a label; give agreement.sides=shown" in refused(
         "agreement.sides=label"
@@ -104,7 +106,7 @@ def test_settings_that_do_not_suit_the_table_are_refused(table: Path, tmp_path: 
 def test_a_missing_library_is_named(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement_making, "find_spec", lambda name: None if name == "crowdkit" else object())
     with pytest.raises(
-        UserError, match=r"crowdkit is not installed; type: pip install -c constraints.txt -e '.\[agreement\]'"
+        UserError, match=r"crowdkit is not installed; run: pip install -c constraints.txt -e '.\[agreement\]'"
     ):
         agreement_making.make_agreement(read_agreement([f"data={table}"]))
 
@@ -116,4 +118,4 @@ def test_plans_say_numbers_and_assumptions(tmp_path: Path) -> None:
     alike = cli("agreement", "plan.kind=noninferiority", "plan.margin=0.1", cwd=tmp_path).stdout
     assert "approximate number: 62 (normal approximation of paired shares)" in alike
     kappa = cli("agreement", "plan.kind=kappa", "plan.per_speech=3", "plan.correlation=0.2", cwd=tmp_path).stdout
-    assert "design effect 1.40 is in these numbers" in kappa and "approximate" in kappa
+    assert "a design effect of 1.40" in kappa and "approximate" in kappa

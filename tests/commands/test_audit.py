@@ -90,9 +90,9 @@ def test_what_it_says_and_writes(home: Path) -> None:
     train, held_out = load_split(check(compose([f"data.path={home}/pairs.jsonl"], name="audit")).data, print)
     assert found["fingerprint"] == pairs_from([*train, *held_out]).fingerprint()
     for line in (
-        "data=pairs: 120 pairs of 120 prompts and 240 replies",
-        "leaving out each of 8 clusters of prompts, as the data do not name several",
-        "(exclamations) wins 80.0 %; with random labels it would win",
+        "data=pairs: 120 pairs; distinct texts: 120 prompts, 240 replies",
+        "leaving out each of 8 clusters of prompts, because not all rows name a topic",
+        "(exclamations) wins 80.0 %; with random labels the best would win",
         "Ratings: the data have none",
         "shared with other.jsonl (11 rows): 10 prompts and",
     ):
@@ -124,7 +124,7 @@ def test_rated_rows_of_the_first_sample(tmp_path: Path) -> None:
     assert found["halo"]["replies"] == 144 and found["halo"]["alpha"] > 0.9
     assert set(found["halo"]["principles"]) == set(PRINCIPLES)
     assert found["blind"]["best"] == "ending" and "position" in found["blind"]["cues"]
-    assert any(line.startswith("  Disagreement: not known") for line in said)
+    assert any(line.startswith("  Disagreement: unknown") for line in said)
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_without_a_reward_model_no_torch_is_imported(home: Path) -> None:
 def test_too_few_clients_are_refused_and_leave_nothing(home: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "few.jsonl", [*rows(4), {**rows(5)[4], "chosen": rows(1)[0]["chosen"]}])
     result = cli("audit", "data.path=few.jsonl", "run_dir=run", cwd=tmp_path, check_code=USER_ERROR)
-    assert "error: the pairs are of 4 components that share no text, and an audit needs 5: give " in result.stderr
+    assert "error: the pairs form 4 components that share no text, but an audit needs at least 5: add " in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -157,7 +157,7 @@ def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> Non
 
 def test_a_sweep_of_several_measurements_names_the_figure_of_each(home: Path) -> None:
     given = [*data(home), "model.path=mine.jsonl", "against=base.jsonl", "judge=reward", "cluster.threads=1"]
-    result = cli("evaluate", "-m", "evaluation=winrate,health", *given[:-2], "sweep_dir=out", cwd=home)
+    result = cli("evaluate", "-m", "evaluation=winrate,health", *given[:-2], "judge=tiny", "sweep_dir=out", cwd=home)
     table = [line.split() for line in result.stdout.split("\nresult")[1].split("\n\n")[0].splitlines()]
     assert table[0][:2] == ["figure", "of"]
     runs = {"winrate": "win_rate", "health": "limits_exceeded"}
@@ -170,7 +170,7 @@ def test_a_sweep_of_several_measurements_names_the_figure_of_each(home: Path) ->
 def test_from_python_it_is_the_same(home: Path) -> None:
     """One process makes both evaluations, as a notebook does."""
     lines = ["from psychocounsel import api"]
-    for evaluation, more in {"winrate": ["judge=reward"], "health": []}.items():
+    for evaluation, more in {"winrate": ["judge=reward", "judge.reward=tiny"], "health": []}.items():
         overrides = [f"evaluation={evaluation}", *data(home), "model.path=mine.jsonl", "against=base.jsonl", *more]
         lines.append(f"print(api.evaluate({[*overrides, f'run_dir={evaluation}', 'cluster.threads=1']!r}))")
     script = "\n".join(lines)

@@ -47,8 +47,8 @@ def test_what_it_says_at_the_start(tmp_path: Path) -> None:
     data = pairs_file(tmp_path, 12, at_risk=3)
     with serving(data, "review.items=5", "review.contact.name=Dr Kim", "review.support=Call 000.") as served:
         said = "\n".join(served.said)
-    assert "5 items are drawn: 3 with a client at risk, 0 whose preference is in doubt" in said
-    assert "5 items for 2 experts. Send each expert their own link, and to nobody else:" in said
+    assert "5 items are drawn: 3 with a client at risk, 0 with a doubtful preference" in said
+    assert "5 items for 2 experts. Send each link to its expert only:" in said
     assert "review.address=https://HOST/PATH" in said and "the consent text has gaps, marked [FILL: ...]" in said
     assert "review.contact.name is not set" not in said and "review.support is not set" not in said
     folder = tmp_path / "review"
@@ -69,17 +69,15 @@ def test_the_protocol_is_filled_from_the_settings_and_never_overwritten(tmp_path
     for name, text in texts.items():
         assert f"{name}.md: {text.count(GAP)} gaps to fill in" in said
         assert "{{" not in text and "{%" not in text and "None" not in text
-    assert (
-        "3 experts; 2 of them judge each item; 10 % of an expert's items come a second time" in texts["preregistration"]
-    )
+    assert "3 experts; 2 of them judge each item; 10 % of an expert's items are shown twice" in texts["preregistration"]
     assert "90 items, drawn with seed 0" in texts["preregistration"]
     assert (
-        "Who is told of a person at risk: Dr Kim" in texts["consent"]
+        "Contact for reports of a person at risk: Dr Kim" in texts["consent"]
         and "There are about 66 items for you" in texts["consent"]
     )
     assert "Contact: Dr Kim" in texts["data_management"] and not (tmp_path / "review").exists()
     again = cli("review", *options, cwd=tmp_path, check_code=USER_ERROR).stderr
-    assert "exists, and may have been filled in; give another review.protocol=FOLDER" in again
+    assert "exists already and may have been filled in; give another review.protocol=FOLDER" in again
 
 
 def test_a_filled_consent_text_and_support_from_files(tmp_path: Path) -> None:
@@ -133,20 +131,24 @@ def test_options_that_cannot_be_are_refused(options: list[str], message: str) ->
         (["review.only=none.csv"], r"none\.csv"),
     ],
 )
-def test_what_cannot_be_read_is_refused_and_no_plan_is_made(tmp_path: Path, options: list[str], message: str) -> None:
+def test_what_cannot_be_read_is_refused_and_leaves_no_folder(tmp_path: Path, options: list[str], message: str) -> None:
     data = pairs_file(tmp_path, 4)
     with pytest.raises(UserError, match=message):
         hold_review([f"data={data}", "experts=[e01]", *options])
-    assert not (tmp_path / "review" / "plan.json").exists()
+    assert not (tmp_path / "review").exists()
+    (tmp_path / "review").mkdir()
+    with pytest.raises(UserError, match=message):
+        hold_review([f"data={data}", "experts=[e01]", *options])
+    assert (tmp_path / "review").is_dir(), "the folder is the user's own"
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     data = pairs_file(tmp_path, 4)
     with serving(data, f"out={tmp_path / 'one'}") as served:
         port = int(served.links["e01"].split(":")[2].split("/")[0])
-        with pytest.raises(UserError, match=rf"review\.port={port}: cannot be had"):
+        with pytest.raises(UserError, match=rf"review\.port={port}: cannot be opened"):
             hold_review([f"data={data}", "experts=[e01]", f"out={tmp_path / 'two'}", f"review.port={port}"])
-        with pytest.raises(UserError, match="serves this review; end it, then remove speeches"):
+        with pytest.raises(UserError, match="is serving this review; stop it, then remove speeches"):
             refuse_served(ReviewDir(tmp_path / "one"))
 
 
@@ -155,10 +157,10 @@ def test_confidential_data_go_to_no_host_that_their_settings_do_not_name(tmp_pat
     folder.mkdir()
     (folder / "config.yaml").write_text("speeches: {confidential: true, allowed_hosts: [review.clinic.example]}\n")
     given = [f"data={folder}", "experts=[e01]"]
-    with pytest.raises(UserError, match=r"is confidential, and its allowed_hosts do not name study\.example"):
+    with pytest.raises(UserError, match=r"is confidential and its allowed_hosts do not include study\.example"):
         hold_review([*given, "review.address=https://study.example/review"])
     with pytest.raises(
-        UserError, match="is no folder of annotate"
+        UserError, match="not a folder of annotate"
     ):  # the host is allowed: it goes on to read the folder
         hold_review([*given, "review.address=https://review.clinic.example/x"])
 
@@ -171,7 +173,7 @@ def test_a_folder_of_somebody_else_names_no_program_and_is_refused_if_others_can
     (folder / "overrides.txt").write_text(f"review.practice=0\n{command}\nreview.contact.name=Eve\n")
     with serving(data) as served:
         assert served.agree("e01").post("report", data={"said": "a street is named"}).status_code == 200
-        assert "asks experts to reach Eve themselves" in "\n".join(served.said)
+        assert "asks experts to contact Eve themselves" in "\n".join(served.said)
         served.end()
     assert not made.exists() and command not in (folder / "overrides.txt").read_text()
     folder.chmod(0o777)
@@ -184,5 +186,5 @@ def test_an_event_of_another_review_is_named(tmp_path: Path) -> None:
     with serving(data) as served:
         served.end()
     (tmp_path / "review" / "events.jsonl").write_text('{"time": "x", "expert": "e99", "kind": "answer"}\n')
-    with pytest.raises(UserError, match=r"events\.jsonl: event 1 is none of this review"):
+    with pytest.raises(UserError, match=r"events\.jsonl: event 1 does not belong to this review"):
         hold_review([f"data={data}", "experts=[e01,e02]"])

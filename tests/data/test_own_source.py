@@ -14,7 +14,7 @@ from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, TINY, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 
-_PAGE = (ROOT / "docs" / "runs.md").read_text()
+_PAGE = (ROOT / "docs" / "extend.md").read_text()
 _CODE, _SETTINGS = docs_example(_PAGE, "# my/answers.py"), docs_example(_PAGE, "# my/data/answers.yaml")
 
 
@@ -39,7 +39,7 @@ def test_all_commands_read_its_rows(small_model: Path, home: Path) -> None:
     short = ["max_steps=1", "global_batch_size=4", "cluster.threads=1", "run_dir=run"]
     cli("train", *own, *model, *short, cwd=home)
     assert [line["step"] for line in metrics_of(home / "run")][-1] == 1
-    cli("evaluate", *own, "part=all", "run_dir=evaluation", cwd=home)
+    cli("evaluate", *own, "reward=tiny", "part=all", "run_dir=evaluation", cwd=home)
     scored = [json.loads(line) for line in (home / "evaluation" / "scores.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in scored) == sorted(f"table.csv line {number}" for number in range(2, 12))
 

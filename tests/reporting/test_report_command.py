@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.report` as users type it: what it writes, prints and refuses, and that no text leaks."""
+"""Tests of `python -m psychocounsel.report` from the command line: files, printed lines, refusals, and no leaked text."""
 
 from pathlib import Path
 
@@ -44,9 +44,9 @@ def test_a_report_replaces_the_earlier_one_and_nothing_else(tmp_path: Path) -> N
     notes = run / "report" / "notes.txt"
     notes.write_text("mine")
     for out, why in (
-        (run / "report", f"{notes}: is no part of the report"),
-        (run, "holds files but no report"),
-        (notes, "is a file"),
+        (run / "report", f"{notes}: not part of the report"),
+        (run, "this folder holds other files"),
+        (notes, "this is a file"),
     ):
         result = cli("report", str(run), f"--out={out}", check_code=2)
         [line] = result.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""`watch`: the page follows its files, is served to this machine alone, and ends with Ctrl-C."""
+"""Tests of `watch`: the page follows its files, is served to this machine only, and ends with Ctrl-C."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.harness import ROOT
 
-# A report of one metrics file: its last loss as text, and a chart of all.
+# Makes a report of one metrics file: its last loss as text, and a chart of all losses.
 SCRIPT = """
 import json, signal, sys
 from pathlib import Path
@@ -27,7 +27,7 @@ from psychocounsel.reporting.watching import watch
 
 folder = Path(sys.argv[1])
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 def make():
     try:
@@ -57,7 +57,7 @@ def add(run: Path, loss: float) -> None:
 
 @pytest.fixture
 def served(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The address, and the process that serves it."""
+    """Yield the address and the process that serves it."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(run)], env=os.environ, **pipes)
     assert process.stdout
@@ -98,7 +98,7 @@ def test_only_who_has_the_address_and_comes_by_it_is_answered(served: Any) -> No
     assert parts.hostname == "127.0.0.1" and len(parts.path) > 20
     assert asked(address)[0] == asked(address, "version")[0] == 200
     assert asked(address, host=f"localhost:{parts.port}")[0] == 200
-    assert asked(address, host=f"evil.example:{parts.port}")[0] == 404, "a name that was bound to this address"
+    assert asked(address, host=f"evil.example:{parts.port}")[0] == 404, "another name that resolves to this address"
     assert asked(address, "/")[0] == asked(address, "other")[0] == 404
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', asked(address)[1])
     assert policy and "connect-src &#39;self&#39;" in policy[1] and "default-src &#39;none&#39;" in policy[1]
@@ -115,7 +115,7 @@ def test_files_that_cannot_be_read_just_now_leave_the_page(run: Path, served: An
     address, process = served
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"loss": 0.')
-    assert process.stderr.readline() == "the page stays as it was: metrics.jsonl: a line is half written\n"
+    assert process.stderr.readline() == "the page is unchanged: metrics.jsonl: a line is half written\n"
     status, text = asked(address)
     assert status == 200 and "The last loss is 0.7." in text and asked(address, "version") == (200, "1")
 

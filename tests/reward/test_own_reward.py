@@ -59,7 +59,7 @@ def test_a_run_uses_its_scores_and_parts(small_model: Path, tmp_path: Path) -> N
 
 
 def test_the_example_of_the_manual_evaluates(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "online.md").read_text()
+    page = (ROOT / "docs" / "extend.md").read_text()
     code, settings = docs_example(page, "# my/brief.py"), docs_example(page, "# my/reward/brief.yaml")
     write_own(tmp_path / "my", "reward", "brief", code, settings)
     cli("evaluate", "--config-dir", "my", "reward=brief", "limit=4", "run_dir=run", cwd=tmp_path)

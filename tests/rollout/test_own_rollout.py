@@ -13,13 +13,21 @@ from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 
-_PAGE = (ROOT / "docs" / "online.md").read_text()
+_PAGE = (ROOT / "docs" / "extend.md").read_text()
 _CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "# my/rollout/phrases.yaml")
 
 
 def test_a_run_learns_from_what_it_writes(small_model: Path, tmp_path: Path) -> None:
     write_own(tmp_path / "my", "rollout", "phrases", _CODE, _SETTINGS)
-    given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=2", "eval.limit=2", "eval.every=0"]
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=2",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
     cli("train", "--config-dir", "my", *given, "rollout.phrases=['And then?','I see.']", cwd=tmp_path)
     for number in (0, 1):

@@ -13,7 +13,8 @@ from psychocounsel.cluster import rank
 from psychocounsel.cluster.archive import archive
 from psychocounsel.cluster.job import make_job
 from psychocounsel.cluster.resubmission import resubmit
-from psychocounsel.cluster.slurm import server_node, snapshot
+from psychocounsel.cluster.slurm import server_node
+from psychocounsel.cluster.slurm.copied_code import snapshot
 from psychocounsel.errors import UserError
 from psychocounsel.export import main as export
 from psychocounsel.rundir.manifest import complete_checkpoints

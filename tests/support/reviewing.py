@@ -76,7 +76,7 @@ def serving(data: Path | str, *options: str, experts: str = "[e01,e02]") -> Iter
             served.said.append(line.rstrip("\n"))
             if found := re.match(r"  (\S+)  (http\S+/)  ", line):
                 served.links[found[1]] = found[2]
-            if line.startswith("Ctrl-C ends it"):
+            if line.startswith("Press Ctrl-C to stop"):
                 break
         else:
             raise AssertionError("\n".join(served.said))

@@ -16,6 +16,7 @@ from psychocounsel.errors import UserError, hide_words, words
 from psychocounsel.remote import hub
 
 _NEEDED = ["psychocounsel.model.load", "psychocounsel.data.dataset", "psychocounsel.engine.schedule"]
+_EXIT_SECONDS = 5.0
 _TOKENISED = ("model.path", "data.path", "data.eval_path", "data.mix")  # keys of what rows are made from
 
 
@@ -74,6 +75,8 @@ def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str
     except EOFError:
         process.join()
         return [f"rows unchecked: the process that read them was ended (exit code {process.exitcode})"]
+    else:
+        process.join(_EXIT_SECONDS)  # a process that is killed leaves semaphores, of which Python warns the user
     finally:
         process.kill()
         process.join()

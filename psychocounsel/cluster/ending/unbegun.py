@@ -1,17 +1,44 @@
-"""`made_nothing` tells whether a run directory holds any result that could be lost."""
+"""Tests of a run directory: does it hold a result that could be lost, and has the run made a step?"""
 
+import shutil
 from pathlib import Path
 
+from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import AnnotationDir, RunDir
 
 
 def made_nothing(run_dir: Path) -> bool:
-    """Whether the run has neither steps, checkpoints, rounds, a model nor bought answers: logs and settings alone."""
+    """True if the run has neither steps, checkpoints, rounds, a model nor bought answers: logs and settings alone."""
+    files = RunDir(run_dir)
+    return not any(map(_holds_something, [*_of_work(run_dir), files.metrics, files.checkpoints, files.model]))
+
+
+def made_no_step(run_dir: Path) -> bool:
+    """True if the run made nothing, or evaluated and saved the model that it began with and no other."""
+    files = RunDir(run_dir)
+    if any(map(_holds_something, _of_work(run_dir))):
+        return False
+    lines = read_metrics(files.metrics)
+    is_whole = not files.metrics.exists() or len(lines) == len(files.metrics.read_bytes().splitlines())
+    saved = {each.path for each in files.checkpoint_dirs()} - {files.checkpoint(0).path}
+    return is_whole and not saved and all(line["step"] == 0 for line in lines)
+
+
+def remove_step_zero(run_dir: Path) -> None:
+    """Remove what a run that `made_no_step` wrote of the model that it began with. Logs stay."""
+    files = RunDir(run_dir)
+    for folder in (files.checkpoints, files.model):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in (files.metrics, files.state, files.code):
+        file.unlink(missing_ok=True)
+
+
+def _of_work(run_dir: Path) -> list[Path]:
+    """What holds rounds, scores, audits and bought answers."""
     files, tables = RunDir(run_dir), AnnotationDir(run_dir)
-    work = [files.metrics, files.checkpoints, files.rounds, files.model, files.scores, files.audit]
+    work = [files.rounds, files.scores, files.audit]
     work += [tables.speeches, tables.answers, tables.steps, tables.shards]
-    work += [files.counterfactuals, files.counterfactual_answers, files.ranker_answers]
-    return not any(map(_holds_something, work))
+    return [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers]
 
 
 def _holds_something(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """What a GPU must hold for a run: an estimate without torch, what would make it fit, and the check when a run starts."""
 
+from psychocounsel.cluster.memory.cpu_memory import cpu_memory_line
 from psychocounsel.cluster.memory.fitting import advice, choose
 from psychocounsel.cluster.memory.gpu_memory import MemoryEstimate, estimate, trained_parameters, trained_shape
 from psychocounsel.cluster.memory.memory_line import memory_line
@@ -10,6 +11,7 @@ __all__ = [
     "advice",
     "bucket_memory",
     "choose",
+    "cpu_memory_line",
     "estimate",
     "memory_line",
     "model_states",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
-from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states, resting_states
+from psychocounsel.cluster.memory.zero_memory import bucket_memory, model_states, resting_states, state_parts
 from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
 
@@ -50,8 +50,8 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     unknown = [name for name, bytes_ in (rewards | writing).items() if bytes_ is None]
     scores = algorithm.needs.main == "reward_model"
     whole = float(shape.scorer if scores else shape.parameters)
-    trained = [(shape, _learning(shape, config), whole)]
-    held, training = {"states": _trained(shape, config, gpus)}, {"activations": _activations(shape, config)}
+    trained = [(shape, learned_weights(shape, config), whole)]
+    held, training = {"states": _trained(shape, config, gpus)}, {"activations": activation_bytes(shape, config)}
     if not scores:
         training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
     if algorithm.critic_kind == "own":
@@ -61,7 +61,7 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
         else:
             trained.append((critic, critic.scorer, critic.scorer))
             held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
-            training["activations"] += _activations(critic, config)  # both go forward before one goes backward
+            training["activations"] += activation_bytes(critic, config)  # both go forward before one goes backward
     _add_buffers(held, training, trained, config, gpus)
     if "rollout" in config:
         held |= configs.build(config, "rollout").always(shape)
@@ -126,7 +126,7 @@ def trained_parameters(shape: Shape, config: DictConfig) -> float:
     """How many weights of all models a run keeps optimizer state of; a critic of unknown shape counts none."""
     algorithm = configs.build(config, "algo")
     critic = _critic(shape, config, algorithm) if algorithm.critic_kind == "own" else None
-    return _learning(shape, config) + (critic.scorer if critic else 0)
+    return learned_weights(shape, config) + (critic.scorer if critic else 0)
 
 
 def _critic(shape: Shape, config: DictConfig, algorithm: Algorithm) -> Shape | None:
@@ -142,7 +142,7 @@ def _tokens(config: DictConfig) -> int:
     return int(config.max_length if config.micro_batch_tokens == "auto" else config.micro_batch_tokens)
 
 
-def _learning(shape: Shape, config: DictConfig) -> float:
+def learned_weights(shape: Shape, config: DictConfig) -> float:
     """How many weights of the main model are trained."""
     lora, scores = config.model.lora, configs.target_class(config, "algo").needs.main == "reward_model"
     if lora.rank:
@@ -151,17 +151,24 @@ def _learning(shape: Shape, config: DictConfig) -> float:
 
 
 def _trained(shape: Shape, config: DictConfig, gpus: int) -> float:
-    learning = _learning(shape, config)
+    return sum(parts_of_states(shape, config, gpus).values())
+
+
+def parts_of_states(shape: Shape, config: DictConfig, gpus: int) -> dict[str, float]:
+    """Return the bytes of the main model's weights, gradients and optimizer state on a GPU: `held["states"]` in parts."""
+    learning = learned_weights(shape, config)
     if not config.model.lora.rank:
-        return model_states(int(learning), shape.largest, *_sharing(config, gpus))
+        return state_parts(int(learning), shape.largest, *_sharing(config, gpus))
     scores = configs.target_class(config, "algo").needs.main == "reward_model"
     frozen = (shape.scorer if scores else shape.parameters) * (
         0.55 if config.model.quantise else bytes_of_weight(config.model.dtype)
     )
-    return frozen / (gpus if config.zero.stage == 3 else 1) + 18.0 * learning
+    held = frozen / (gpus if config.zero.stage == 3 else 1)
+    return {"weights": held + 6.0 * learning, "gradients": 4.0 * learning, "optimizer": 8.0 * learning}
 
 
-def _activations(shape: Shape, config: DictConfig) -> float:
+def activation_bytes(shape: Shape, config: DictConfig) -> float:
+    """Return the bfloat16 bytes that the backward pass of a micro-batch needs."""
     tokens = _tokens(config)
     layer = tokens * shape.kept()
     checkpoints = tokens * 2 * shape.hidden * shape.layers

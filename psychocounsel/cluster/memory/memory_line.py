@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from psychocounsel.cluster.memory.fitting import advice, choose, fits, is_open, on_gpus_of, with_values
-from psychocounsel.cluster.memory.gpu_memory import estimate, trained_shape
+from psychocounsel.cluster.memory.gpu_memory import RUNTIME, estimate, parts_of_states, trained_shape
 from psychocounsel.errors import UserError
 
 
@@ -23,14 +23,23 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     elif keys:
         said = f", with {keys[0]}=true, which auto leaves out where memory allows (cluster.gpu_memory_gb=80 shows it)"
     found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
-    parts = [("", found.held), ("to train ", found.training), ("to write ", found.writing), ("to ask ", found.asked)]
+    states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
+    held = states | {name: bytes_ for name, bytes_ in found.held.items() if name != "states"} | {"runtime": RUNTIME}
+    parts = [
+        ("", held),
+        ("to train: ", found.training),
+        ("to write replies: ", found.writing),
+        ("to ask: ", found.asked),
+    ]
     parts.append(("less while replies are written: ", found.resting))
     listed = "; ".join(
         f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
         for when, members in parts
         if members
     )
-    line = f"{name}: about {found.total / 1e9:.0f} GB on each of {gpus} GPUs ({listed}){said}"
+    of = f" of {limit_gb:g} GB" if limit_gb else ""
+    count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    line = f"{name}: memory on each of {count}: about {found.total / 1e9:.0f} GB{of} ({listed}){said}"
     if found.unknown:
         line += f", without {' and '.join(found.unknown)}, whose size is not known"
     if limit_gb and not fits(shape, config, gpus, limit_gb):

@@ -1,4 +1,4 @@
-"""What a rank asks before it loads a model: what `auto` is in `zero` and elsewhere, and whether the run fits this GPU."""
+"""What a rank settles before it loads a model: `auto` in `zero` and elsewhere, whether the run fits, and its memory line."""
 
 import os
 import time
@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.cluster.memory.cpu_memory import cpu_memory_line
 from psychocounsel.cluster.memory.fitting import AUTOMATIC, choose, is_open, with_values
 from psychocounsel.cluster.memory.gpu_memory import trained_shape
-from psychocounsel.cluster.memory.memory_line import chosen_words, refuse_too_large
+from psychocounsel.cluster.memory.memory_line import chosen_words, memory_line, refuse_too_large
 from psychocounsel.errors import GoOnLater
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
@@ -34,6 +35,8 @@ def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
             settle(run, gpus, limit_gb) if run.is_main else _wait(run)
         if gpus and run.config.engine.check_memory:
             refuse_too_large(run.config, gpus, limit_gb)
+        if run.is_main and not run.config.model.path.startswith("builtin:"):
+            run.say(memory_line(run.config, gpus, limit_gb) if gpus else cpu_memory_line(run.config, run.processes))
     return work(run)
 
 

@@ -18,15 +18,30 @@ def model_states(
     Stage 0 has weights, gradients and both moments in float32, and casts weights to bfloat16; at stage 1
     DeepSpeed's bfloat16 optimizer keeps weights and float32 gradients whole.
     """
+    return sum(state_parts(parameters, largest, stage, gpus, offload_optimizer, offload_parameters).values())
+
+
+def state_parts(
+    parameters: int,
+    largest: int,
+    stage: int,
+    gpus: int,
+    offload_optimizer: bool = False,
+    offload_parameters: bool = False,
+) -> dict[str, float]:
+    """Return `model_states` by part. Weights are those that forward passes read; master weights are optimizer state."""
+    adam = 0.0 if offload_optimizer else 12.0 * parameters / gpus
     if stage == 0:
-        return 18.0 * parameters
+        return {"weights": 6.0 * parameters, "gradients": 4.0 * parameters, "optimizer": 8.0 * parameters}
     if stage == 1:
-        return 6 * parameters + (0 if offload_optimizer else 12 * parameters / gpus)
+        return {"weights": 2.0 * parameters, "gradients": 4.0 * parameters, "optimizer": adam}
+    gradients = 0.0 if offload_optimizer else 4.0 * parameters / gpus
+    copies = 0.0 if offload_optimizer else 2.0 * parameters / gpus  # gradients in bfloat16, or at stage 3 the weights
     if stage == 2:
-        return 2 * parameters if offload_optimizer else 2 * parameters + 18 * parameters / gpus
+        return {"weights": 2.0 * parameters, "gradients": gradients + copies, "optimizer": adam}
     if offload_optimizer:
-        return 4 * largest + (0 if offload_parameters else 2 * parameters / gpus)
-    return 4 * largest + 18 * parameters / gpus
+        copies = 0.0 if offload_parameters else 2.0 * parameters / gpus
+    return {"weights": 4.0 * largest + copies, "gradients": gradients, "optimizer": adam}
 
 
 def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: bool, weights: bool) -> float:

@@ -1,6 +1,5 @@
 """One call of sbatch: the runs of each array index, what it waits for, and sending it with a record of what was sent."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +9,15 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm.copied_code import code_store
 from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
+from psychocounsel.data.privacy import paths_of
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.reward_sections import local_models
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.storage.files import write_atomically
 
@@ -90,10 +92,20 @@ def segment_options(array: ArrayRequest) -> list[str]:
 
 
 def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
-    paths = array.tasks[0][0].config.paths
-    binds = [os.path.commonpath([place, *code]), str(paths.output), str(paths.cache)]  # of a stage, its whole study
+    paths, study = array.tasks[0][0].config.paths, code_home(place)
+    apart = [str(path) for path in code if not path.is_relative_to(study)]
+    binds = list(dict.fromkeys([str(study), *apart, str(paths.output), str(paths.cache)]))
+    binds += [path for path in _inputs(array) if not any(Path(path).is_relative_to(bind) for bind in binds)]
     assert array.files is not None
     return render(array.cluster, job_name(place), array.files.path, len(array.tasks), code, binds, array.dependency)
+
+
+def _inputs(array: ArrayRequest) -> list[str]:
+    """Local files and folders that the runs read: data, models and rewards."""
+    configs_of = [job.config for task in array.tasks for job in task]
+    found = [path for config in configs_of if "data" in config for path in paths_of(config.data) if path]
+    found += [folder for config in configs_of for _, folder, _ in local_models(config)]
+    return [path for path in dict.fromkeys(map(str, found)) if Path(path).is_absolute()]
 
 
 def job_name(place: Path) -> str:
@@ -101,8 +113,16 @@ def job_name(place: Path) -> str:
 
 
 def code_home(place: Path) -> Path:
-    """The folder that keeps copies of the code: a study's for all its stages, or `place` itself."""
+    """The study's folder if `place` is that of a stage, because stages share a copy of the code; otherwise `place`."""
     return place.parent if StudyDir(place.parent).study.exists() else place
+
+
+def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
+    """Copy the code for jobs that are submitted from `place`. Raises as `code_store.take`."""
+    config, limit = jobs[0].config, cluster_of(jobs[0]).snapshot_limit_mb
+    study = code_home(place)
+    store = code_store.store_of(study, Path(config.paths.output))
+    return code_store.take(store, study, config.code_path, targets(jobs), limit)
 
 
 def targets(jobs: Sequence[Job]) -> set[str]:
@@ -116,8 +136,11 @@ def targets(jobs: Sequence[Job]) -> set[str]:
 
 
 @contextmanager
-def undone(todo: Sequence[ArrayRequest]) -> Iterator[None]:
-    """Cancel what was submitted and remove its folders if the block fails: all is submitted, or nothing."""
+def undone(todo: Sequence[ArrayRequest], place: Path) -> Iterator[None]:
+    """Cancel what was submitted and remove its folders if the block fails: all is submitted, or nothing.
+
+    A copy of the code that was made for submissions from `place` goes as well.
+    """
     try:
         yield
     except BaseException:
@@ -125,6 +148,8 @@ def undone(todo: Sequence[ArrayRequest]) -> Iterator[None]:
         for array in todo:
             if array.files is not None:
                 shutil.rmtree(array.files.path, ignore_errors=True)
+        output = Path(todo[0].tasks[0][0].config.paths.output)
+        code_store.remove_unused(code_store.store_of(code_home(place), output))
         raise
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.cluster.base import Cluster, Standing
+from psychocounsel.cluster.base import Cluster, Standing, Usage
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import submitted, submitting
 from psychocounsel.cluster.slurm.chain import study_chain
 from psychocounsel.cluster.slurm.preview.dry_run import describe
+from psychocounsel.cluster.slurm.queue.accounting import usage_of
 from psychocounsel.cluster.slurm.queue.standings import queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shards import sharing
@@ -31,7 +32,7 @@ class Slurm(SlurmRequest, Cluster):
         if not self.container.image:
             for name in ("command", "python", "binds", "arguments"):
                 found[f"container.{name}"] = "there is no cluster.container.image"
-        else:
+        elif not self.container.is_pyxis:
             found["python"] = "in a container it is cluster.container.python that runs"
         if not self.server_nodes:
             found["servers"] = "there are no cluster.server_nodes"
@@ -76,6 +77,9 @@ class Slurm(SlurmRequest, Cluster):
             return {}
         queued = queued_runs(*dict.fromkeys(map(home_of, runs)))
         return {run: queued[run].standing() for run in runs if run in queued}
+
+    def usage(self, runs: Sequence[Path]) -> dict[Path, Usage]:
+        return usage_of(dict.fromkeys(map(home_of, runs)))
 
     def shell(self, run: Path) -> list[str]:
         return submitted.shell(run)

@@ -1,9 +1,9 @@
 """What `cluster=slurm` asks of SLURM: the keys of the `cluster` group, with their checks."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.slurm.container import Container
 from psychocounsel.cluster.slurm.disclosure import refuse_secret_names, refuse_secrets, texts
 from psychocounsel.cluster.slurm.units import megabytes_of, seconds_of
 from psychocounsel.errors import UserError
@@ -28,17 +28,6 @@ _OURS = {
     "export": "use cluster.environment",
 }
 _NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude", "reservation", "exclusive")
-
-
-@dataclass
-class Container:
-    """An image in which the processes run, by Apptainer (or Singularity, which takes the same arguments)."""
-
-    image: str | None = None
-    command: str = option("apptainer", choices=("apptainer", "singularity"))
-    python: str = "python3"  # in the image
-    binds: list[str] = option([])  # besides paths.*, the run directories and the code
-    arguments: list[str] = option([])
 
 
 @dataclass
@@ -158,8 +147,7 @@ class SlurmRequest:
         refuse_secret_names(self.environment, "cluster.environment")
         for key, text in texts(asdict(self), "cluster"):
             refuse_secrets(text, key)
-        if self.container.image and "://" not in self.container.image and not Path(self.container.image).exists():
-            raise UserError(f"cluster.container.image={self.container.image}: no such file")
+        self.container.check()
         self._check_servers()
 
     def _check_servers(self) -> None:

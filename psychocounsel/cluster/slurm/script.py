@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from psychocounsel.cluster.slurm.container import quoted
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.units import megabytes_of, slurm_time
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import shipped
+
+_OF_SCRIPT = (
+    "HF_HUB_OFFLINE",
+    "PYTHONUNBUFFERED",
+    "NCCL_DEBUG",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+)  # exported by the template
 
 
 def render(
@@ -33,24 +41,18 @@ def render(
     lines = {"the run's name": name, "its folder": str(folder), "paths": [*binds, *map(str, code)], "after": dependency}
     for key, value in lines.items():
         refuse_control_characters(value, key)
-    templates = Environment(
-        loader=FileSystemLoader(shipped("slurm")),
-        undefined=StrictUndefined,
-        comment_start_string="{##",  # bash has ${#array[@]}
-        comment_end_string="##}",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    template = templates.get_template("job.sbatch.j2")
-    return template.render(
+    environment = _environment(cluster, code)
+    inside = cluster.container.of_srun(binds, [*environment, *_OF_SCRIPT]) if cluster.container.is_pyxis else []
+    return _template().render(
         directives=[*directives(cluster, name, folder, tasks, dependency)],
         modules=[shlex.quote(module) for module in cluster.modules],
         setup=cluster.setup,
-        environment={name: shlex.quote(value) for name, value in _environment(cluster, code).items()},
+        environment={name: shlex.quote(value) for name, value in environment.items()},
         python=_python(cluster, binds),
+        worker=cluster.container.python if inside else "",
+        container=quoted(inside),
         submission=shlex.quote(str(folder)),
-        srun=" ".join(map(shlex.quote, _srun(cluster))),
+        srun=quoted([*_srun(cluster), *inside]),
         beside=cluster.runs_side_by_side,
         server_nodes=cluster.server_nodes,
         servers=cluster.server_count,
@@ -60,6 +62,19 @@ def render(
         segments=cluster.segments,
         continue_later=CONTINUE_LATER,
     )
+
+
+def _template() -> Template:
+    templates = Environment(
+        loader=FileSystemLoader(shipped("slurm")),
+        undefined=StrictUndefined,
+        comment_start_string="{##",  # bash has ${#array[@]}
+        comment_end_string="##}",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("job.sbatch.j2")
 
 
 def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, dependency: str = "") -> list[str]:
@@ -147,11 +162,8 @@ def _environment(cluster: SlurmRequest, code: Sequence[Path]) -> dict[str, str]:
 
 
 def _python(cluster: SlurmRequest, binds: Sequence[str]) -> str:
-    """The command that starts Python, in the container if there is one."""
+    """The command that starts Python in the batch script, in a container of Apptainer if there is one."""
     container = cluster.container
-    if not container.image:
+    if not container.image or container.is_pyxis:
         return shlex.quote(cluster.python or sys.executable)
-    parts = [container.command, "exec", *(["--nv"] if cluster.gpus() else [])]
-    for bind in [*binds, *container.binds]:
-        parts += ["--bind", bind]
-    return " ".join(map(shlex.quote, [*parts, *container.arguments, container.image, container.python]))
+    return quoted(container.before_python(binds, cluster.gpus() > 0))

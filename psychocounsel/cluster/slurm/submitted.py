@@ -8,7 +8,7 @@ from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.queue.standings import live_names, queued_runs
 from psychocounsel.cluster.slurm.submitting import report_skipped, submit_jobs
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir, SubmissionHome
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.trust import refuse_untrusted_code
 
@@ -64,7 +64,7 @@ def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
     paths = [home / path for path in next(iter(used), ())]
     if not paths or not all(path.is_dir() for path in paths):
         raise UserError(
-            f"{SubmissionHome(home).code} does not hold the code that these runs were submitted with: give code=current"
+            f"{home}: the copy of the code that these runs were submitted with is gone, or they were moved: give code=current"
         )
     for path in paths:
         refuse_untrusted_code(path)

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.slurm import snapshot
 from psychocounsel.cluster.slurm.array_request import (
     ArrayRequest,
     announce,
     arrays,
     cluster_of,
-    code_home,
+    copied,
     home,
     send,
-    targets,
     undone,
 )
 from psychocounsel.cluster.slurm.dependency import dependency
@@ -151,10 +149,9 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
         todo = plan(new)
         for line in (*warnings_of(new), *disk_warning(place, new)):
             print(line, file=sys.stderr)
-        with undone(todo):
+        with undone(todo, place):
             if code is None:
-                limit = todo[0].cluster.snapshot_limit_mb
-                code = snapshot.take(code_home(place), new[0].config.code_path, targets(new), limit)
+                code = copied(new, place)
             for array in todo:
                 send(array, place, code)
                 announce(array)

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from psychocounsel.cluster.base import Standing
+from psychocounsel.cluster.base import Standing, Usage
 from psychocounsel.cluster.ending.last_words import last_error
 from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.rundir.attempts import attempts, next_number
@@ -39,6 +39,7 @@ class Row:
     remaining: float | None = None
     node: str = ""
     reason: str = ""
+    usage: Usage | None = None
 
     @property
     def is_live(self) -> bool:
@@ -60,6 +61,15 @@ def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
     for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
         standings |= cluster.standings(runs)
     return [_marked(run, standings.get(run.run_dir)) for run in listed]
+
+
+def add_usage(found: Sequence[Row]) -> None:
+    """Note what the jobs of ended runs used, where their clusters keep account of it."""
+    ended = {row.run_dir: row for row in found if not row.is_live and row.state != "damaged" and row.attempts}
+    for cluster, runs in by_cluster(ended):
+        for run, usage in cluster.usage(runs).items():
+            if run in ended:
+                ended[run].usage = usage
 
 
 def _damage(run: ListedRun) -> str:

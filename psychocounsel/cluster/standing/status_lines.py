@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from psychocounsel.cluster.base import Usage
 from psychocounsel.cluster.standing.status import Row
 from psychocounsel.storage.files import readable_time
 
-_TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", "job", "node", "overrides")
+_USED = ("cpu", "memory", "GPU-hours")  # columns that are left out where no cluster keeps account
+_TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", *_USED, "job", "node", "overrides")
 _OF_TRAININGS = ("loss", "left")  # columns that are left out where no run trains
 ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
 
@@ -34,7 +36,8 @@ def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str
     trains = any(row.trains for row in found)
     titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
     rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
-    shown = [column for column, title in enumerate(titles) if trains or title not in _OF_TRAININGS]
+    left_out = {*(() if trains else _OF_TRAININGS), *(() if any(row.usage for row in found) else _USED)}
+    shown = [column for column, title in enumerate(titles) if title not in left_out]
     return aligned([[line[column] for column in shown] for line in (titles, *rows)])
 
 
@@ -82,9 +85,20 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row.attempts or ""),
         "" if row.elapsed is None else readable_time(row.elapsed),
         "" if row.remaining is None or row.state != "running" else readable_time(row.remaining),
+        *_used(row.usage),
         row.task,
         row.node,
     )
+
+
+def _used(usage: Usage | None) -> tuple[str, str, str]:
+    """The share of the allocated CPU time that was used, the most memory of a process of what was asked for, and GPU-hours."""
+    if usage is None:
+        return "", "", ""
+    share = f"{usage.cpu_seconds / usage.allocated_cpu_seconds:.0%}" if usage.allocated_cpu_seconds else ""
+    asked = f" of {usage.requested_memory / 2**30:.1f}" if usage.requested_memory else ""
+    memory = f"{usage.memory / 2**30:.1f}{asked} GB" if usage.memory else ""
+    return share, memory, f"{usage.gpu_hours:.1f}" if usage.gpu_hours else ""
 
 
 def short(folder: Path) -> str:

@@ -5,9 +5,12 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
+
+from psychocounsel.engine.telemetry.around_bar import lines_above_bars
 
 T = TypeVar("T")
 
@@ -22,19 +25,22 @@ _SHOWN = {
 
 
 class Progress:
-    """A bar on a terminal; a line every tenth of the way where output goes to a file, and in `log` always."""
+    """A bar on a terminal, below all other lines; a line every tenth of the way where output goes to a file, and in `log`."""
 
     def __init__(self, is_main: bool, log: IO[str] | None = None) -> None:
         self.is_main, self.live, self.log = is_main, is_main and sys.stderr.isatty(), log
         self.steps: tqdm | None = None
+        self._shown = ExitStack()
 
     def bar(self, items: Iterable[T], text: str) -> Iterator[T]:
-        yield from tqdm(items, text, leave=False, disable=not self.live)
+        with lines_above_bars() if self.live else nullcontext():
+            yield from tqdm(items, text, leave=False, disable=not self.live)
 
     def start(self, step: int, total: int) -> None:
         self.total, self.every = total, max(1, total // 10)
         if self.live:
             self.steps = tqdm(total=total, initial=step, desc="training", unit="step", dynamic_ncols=True)
+            self._shown.enter_context(lines_above_bars())
 
     def update(self, step: int, line: dict[str, Any]) -> None:
         shown = {word: f"{line[name]:.3f}" for name, word in _SHOWN.items() if name in line}
@@ -50,14 +56,18 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
+        """End the bar's line. Called again, it does nothing."""
         if self.steps is not None:
             self.steps.close()
+            self.steps = None
+        self._shown.close()
 
 
 def quiet_libraries() -> None:
     """Keep the libraries' remarks off the terminal; what a user must know, we say.
 
-    Transformers is also kept from importing scikit-learn, which takes 0.7 s: only its assisted generation asks for it.
+    Transformers is also kept from importing scikit-learn (0.7 s) and scipy.optimize (0.15 s): only assisted
+    generation and losses of object detection use them.
     """
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -66,6 +76,7 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import transformers
 
-    setattr(transformers.utils, "is_sklearn_available", lambda: False)  # noqa: B010
+    for name in ("is_sklearn_available", "is_scipy_available"):
+        setattr(transformers.utils, name, lambda: False)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

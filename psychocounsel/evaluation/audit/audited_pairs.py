@@ -1,4 +1,4 @@
-"""What an audit looks at: the pairs of a data set with every text held once, and the components that they fall into."""
+"""Pairs and ratings in the form that an audit measures: each distinct text is stored once, and pairs have components."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,11 +14,18 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Pairs:
-    """n pairs. `prompts` are distinct once normalised; `replies` are distinct texts.
+    """The n pairs of a data set. `prompts` are distinct after normalisation; `replies` are distinct texts.
 
-    `prompt`, `chosen`, `rejected`: int64[n], numbers of texts. `component`: int64[n]; pairs of two components share no
-    prompt and no reply, however indirectly. `topics`: of each pair, where all have one. `writers`: names, chosen first, where
-    all pairs have them. `order`: int64[n, 2], the places of both replies in their rows, where replies were rated.
+    Attributes:
+        prompt: index into `prompts` of each pair's prompt, int64[n].
+        chosen: index into `replies` of each pair's chosen reply, int64[n].
+        rejected: index into `replies` of each pair's rejected reply, int64[n].
+        component: component of each pair, int64[n]. Pairs of two components share no prompt and no reply, not even
+            through other pairs.
+        topics: topic of each pair; None unless all pairs have one.
+        writers: names of both writers of each pair, chosen first; None unless all pairs have them.
+        order: positions of the chosen and the rejected reply in their data row, int64[n, 2]; None unless all replies
+            were rated.
     """
 
     ids: list[str]
@@ -36,11 +43,11 @@ class Pairs:
         return len(self.ids)
 
     def speech(self, prompt: int) -> str:
-        """All that the client says in a prompt."""
+        """Return the client's turns of the prompt with this index, one a line."""
         return "\n".join(message["content"] for message in self.prompts[prompt] if message["role"] == "user")
 
     def fingerprint(self) -> str:
-        """sha256 of all texts, in the order of the pairs."""
+        """Return the sha256 of all texts, in the order of the pairs."""
         digest = hashlib.sha256()
         for pair in range(len(self)):
             prompt = "\n".join(message["content"] for message in self.prompts[self.prompt[pair]])
@@ -51,7 +58,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class RatedReplies:
-    """Every rated reply, once a row that rates it. `prompt` and `reply` are normalised texts; `ratings`: float64[n, 7]."""
+    """The n distinct combinations of prompt, reply and ratings.
+
+    `prompt` and `reply` are normalised texts; `ratings`: float64[n, principles].
+    """
 
     prompt: list[str]
     reply: list[str]
@@ -59,7 +69,7 @@ class RatedReplies:
 
 
 def pairs_from(examples: Sequence[Example]) -> Pairs:
-    """The pairs of examples that have two replies, chosen first."""
+    """Return the pairs of examples that hold two replies each, the chosen one first."""
     prompts: dict[str, int] = {}
     texts: dict[str, int] = {}
     messages, rows = [], []
@@ -88,7 +98,7 @@ def pairs_from(examples: Sequence[Example]) -> Pairs:
 
 
 def rated_from(examples: Sequence[Example], principles: Sequence[str]) -> RatedReplies:
-    """The ratings of all examples that have some; a reply that several pairs hold with the same ratings counts once."""
+    """Return all ratings of the examples. A reply that several examples hold with equal ratings counts once."""
     found: dict[tuple[str, str, tuple[float, ...]], None] = {}
     for example in examples:
         prompt = normalised(example.prompt)

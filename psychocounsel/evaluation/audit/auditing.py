@@ -1,4 +1,4 @@
-"""The audit of a data set: every measurement, `audit.json`, and the table."""
+"""Audit of a data set: takes every measurement, writes `audit.json` and prints the table."""
 
 import hashlib
 import os
@@ -36,17 +36,17 @@ Say = Callable[[str], None]
 Bar = Callable[[Iterable[str], str], Iterable[str]]
 Figures = dict[str, Any]
 
-LEAST_COMPONENTS = 5  # components: a fold each
+LEAST_COMPONENTS = 5  # so that each of the default five folds holds at least one component
 
 
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
-    """Measure the data that `config` names, write `audit.json` and `summary.json` to `folder`, say the table.
+    """Measure the data that `config` names, write `audit.json` and `summary.json` to `folder`, and print the table.
 
-    `score` gives the rewards of the reward model, where one is asked for; all ranks call it together, and the first does the
-    rest. Returns the exit code of the gate.
+    `score` computes rewards if `config` names a reward model. All ranks call it together; only the first rank does the
+    other work. Returns the exit code of the gate.
 
     Raises:
-        UserError: if there are no pairs, or too few clients to hold any out.
+        UserError: if there are no pairs, or fewer than `LEAST_COMPONENTS` components.
     """
     examples, others = load_pairs(config, say), load_others(config, say)
     found = measure(examples, lambda: all_rows(config.data), others, config, bar, score, is_main)
@@ -62,7 +62,7 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
 
 @dataclass(frozen=True)
 class Measured:
-    """What an audit found, and about which pairs."""
+    """Audited pairs with their figures and the verdict of the gate."""
 
     pairs: Pairs
     figures: Figures
@@ -78,19 +78,19 @@ def measure(
     score: Score | None = None,
     is_main: bool = True,
 ) -> Measured | None:
-    """All figures of pairs; None on other ranks than the first. `rated` gives rows whose ratings count, `others` other sets.
+    """Return all figures of the pairs in `examples`; None on all ranks but the first. `others`: rows of other sets, by name.
 
-    Of `config` it reads `audit`, `data.rating_range` and `data.system_prompt`.
+    `rated()` returns the rows whose ratings are measured. Keys read: `audit`, `data.rating_range`, `data.system_prompt`.
 
     Raises:
-        UserError: if there are too few clients to hold any out.
+        UserError: if there are fewer than `LEAST_COMPONENTS` components.
     """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
     if len(np.unique(pairs.component)) < LEAST_COMPONENTS:
         raise UserError(
-            f"the pairs are of {len(np.unique(pairs.component))} components that share no text, and an audit needs "
-            f"{LEAST_COMPONENTS}: give rows of more clients"
+            f"the pairs form {len(np.unique(pairs.component))} components that share no text, but an audit needs at least "
+            f"{LEAST_COMPONENTS}: add rows of other clients"
         )
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
     margins = {}
@@ -117,7 +117,7 @@ def measure(
 
 
 def _of_reading(margins: dict[str, np.ndarray], pairs: Pairs, examples: Sequence[Example]) -> Figures:
-    """Accuracy with the own speech and others, and on the flipped pairs that have a margin."""
+    """Return the accuracy with each speech, and on flipped pairs. `margins["own"]` may be NaN; such pairs are skipped."""
     own = margins["own"]
     kept = np.flatnonzero(~np.isnan(own))
     flipped = flipped_figures([examples[row] for row in kept], own[kept])
@@ -125,23 +125,25 @@ def _of_reading(margins: dict[str, np.ndarray], pairs: Pairs, examples: Sequence
 
 
 def load_pairs(config: DictConfig, say: Say) -> list[Example]:
-    """The pairs that `config` selects, of all data or of the held-out part.
+    """Return the pairs that `config` selects: all of them, or only the held-out split.
 
     Raises:
-        UserError: if there are none, or rows hold no two replies.
+        UserError: if there are no pairs, or a row has fewer than two replies.
     """
     train, held_out = load_split(config.data, say)
     examples = ([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
-        raise UserError("there are no pairs to audit: data need chosen and rejected, and part=held_out a held-out part")
+        raise UserError(
+            "there are no pairs to audit: each row needs a chosen and a rejected reply, and part=held_out needs a held-out split"
+        )
     return examples
 
 
 def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
-    """The rows of each set in `audit.against`, by name; rows that cannot be used are counted and said.
+    """Return the rows of each data set in `audit.against`, by name, and report unusable rows through `say`.
 
     Raises:
-        UserError: for a set that cannot be read, or of which no row can be used.
+        UserError: if a data set cannot be read, or has no usable row.
     """
     found = {}
     for entry in config.audit.against:
@@ -165,7 +167,7 @@ def _counts(pairs: Pairs) -> Figures:
 
 
 def _of_ratings(rows: Callable[[], Sequence[Example]], highest: float, examples: Sequence[Example]) -> Figures:
-    """Halo, and disagreement of ratings, of all replies of the audited prompts; None where there are no ratings."""
+    """Return halo and rating disagreement over all replies to the audited prompts; both are None without ratings."""
     if not any(example.ratings for example in examples):
         return {"halo": None, "disagreement": None}
     prompts = {normalised(example.prompt) for example in examples}
@@ -177,7 +179,7 @@ def _of_ratings(rows: Callable[[], Sequence[Example]], highest: float, examples:
 
 
 def _of_texts(config: DictConfig, pairs: Pairs, others: Mapping[str, list[Example]]) -> Figures:
-    """Duplicates, and what is shared with other sets."""
+    """Return the duplicates within the pairs and the overlap with each other data set."""
     texts = Texts(pairs)
     found: Figures = {"repeats": repeats(pairs, texts, config.audit.near), "against": {}}
     for name, rows in others.items():
@@ -202,4 +204,6 @@ def _write(config: DictConfig, folder: Path, pairs: Pairs, figures: Figures, sta
     metrics = {f"blind_{name}": best[name] for name in ("accuracy", "low", "high")}
     for name, found in figures["reading"].items():
         metrics |= {f"{name}_accuracy": found["own"]["accuracy"], f"{name}_reads": found["gains"]["swapped"]["gain"]}
-    write_summary(folder, status, metrics=metrics)  # what is to come `after` an audit waits for one that passed
+    write_summary(
+        folder, status, metrics=metrics
+    )  # a run with `after` this audit starts only if the status is FINISHED

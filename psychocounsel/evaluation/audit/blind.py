@@ -1,4 +1,4 @@
-"""Speech-blind baselines: how often labels can be predicted from the replies alone."""
+"""Speech-blind baselines: models that predict the chosen reply without the client's speech, and their accuracy."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -40,16 +40,23 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Blind:
-    """`baselines`: figures by name, each of `by_prompt` and (with topics) `by_topic`. `cues`: of each single cue, in sample."""
+    """Accuracy of all speech-blind baselines.
+
+    Attributes:
+        baselines: figures of each baseline by scheme: `by_prompt` and, where topics are known, `by_topic`.
+        cues: figures of each single cue over all pairs, without cross-fitting.
+        maximum: the best single cue against random labels.
+        best: the name of that cue.
+    """
 
     baselines: dict[str, Figures]
     cues: dict[str, Figures]
     maximum: Maximum
-    best: str  # the cue of `maximum`
+    best: str
 
 
 def wins(margins: Array) -> Array:
-    """1 where the chosen reply is preferred, 0 where the rejected is, 0.5 where neither is, NaN where the margin is."""
+    """Return 1 for each positive margin, 0 for a negative one, 0.5 for zero and NaN for NaN."""
     return np.where(np.isnan(margins), np.nan, np.where(margins > 0, 1.0, np.where(margins < 0, 0.0, 0.5)))
 
 
@@ -62,7 +69,7 @@ def blind_baselines(
     workers: int,
     steps: Step = iter,
 ) -> Blind:
-    """Cross-fit every baseline that the data allow. `steps` may wrap the loop over their names, to show how far it is."""
+    """Cross-fit every baseline whose columns the data have. `steps` wraps the loop over their names, for a progress bar."""
     values = cue_values(pairs.replies)
     signs, names = cue_signs(pairs, values)
     schemes = {"by_prompt": by_component(pairs.component, folds, seed)}
@@ -84,7 +91,7 @@ def blind_baselines(
 
 
 def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[str, Figures]:
-    """Figures of each baseline by scheme, of the pairs that the scheme's folds judged; `judged` is their number."""
+    """Return the figures of each baseline by scheme, over the pairs that the scheme's folds tested (`judged` of them)."""
     found: dict[str, Figures] = {name: {} for name in margins["by_prompt"]}
     for scheme, each in margins.items():
         columns = np.column_stack(list(each.values()))
@@ -95,7 +102,7 @@ def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[s
 
 
 def accuracies(margins: Array, component: Array) -> list[Figures]:
-    """`accuracy` of each column of `margins`, float[pairs, columns], and its 95 % interval by components."""
+    """Return `accuracy` of each column of `margins`, float[pairs, columns], with its 95 % interval by components."""
     won = wins(margins)
     intervals = mean_intervals(won, component, shares=True).tolist()
     return [
@@ -105,10 +112,10 @@ def accuracies(margins: Array, component: Array) -> list[Figures]:
 
 
 def cue_signs(pairs: Pairs, values: Array) -> tuple[Array, list[str]]:
-    """Which reply has the larger value of each cue, -1, 0 or 1 as float64[pairs, cues], and the names of the cues.
+    """Return the sign of each cue's difference, chosen less rejected (float64[pairs, cues]), and the names of the cues.
 
-    `values`: float[replies, cues], in the order of `CUES`. Where replies were rated together, `position` is a cue: whether the
-    chosen one stood later in its row.
+    `values`: float[replies, cues], in the order of `CUES`. If replies were rated together, `position` is a further cue:
+    1 if the chosen reply comes later in its row than the rejected one, otherwise -1.
     """
     names = list(CUES)
     signs = np.sign(values[pairs.chosen] - values[pairs.rejected])
@@ -122,7 +129,7 @@ def _is_there(name: str, pairs: Pairs) -> bool:
 
 
 def _prepared(name: str, pairs: Pairs, values: Array, signs: Array) -> tuple[Any, Fit]:
-    """The differences of a baseline's features, and what fits it to them."""
+    """Return the feature differences of a baseline, chosen less rejected, and the function that fits it."""
     if name == "best_cue":
         return signs, fit_best_cue
     if name == "position":

@@ -1,4 +1,4 @@
-"""Where a data set contradicts itself: the same two replies judged both ways, a reply with several ratings."""
+"""Contradictions within a data set: pairs labelled both ways round, and replies with several different ratings."""
 
 from collections import defaultdict
 from typing import Any
@@ -10,7 +10,7 @@ from psychocounsel.evaluation.audit.audited_pairs import Pairs, RatedReplies
 
 
 def contradictions(pairs: Pairs) -> dict[str, int]:
-    """`repeated`: pairs of replies to one prompt that stand there more than once; `contradicted`: of these, in both orders."""
+    """Return how many pairs occur more than once (`repeated`), and how many of these with both labels (`contradicted`)."""
     seen: dict[tuple[int, int, int], list[bool]] = defaultdict(list)
     number = same_texts(pairs.replies)
     sides = (pairs.prompt, number[pairs.chosen], number[pairs.rejected])
@@ -21,9 +21,10 @@ def contradictions(pairs: Pairs) -> dict[str, int]:
 
 
 def rating_disagreement(rated: RatedReplies) -> dict[str, Any] | None:
-    """Of replies that rows rate differently: their number, and the mean standard deviation of their ratings.
+    """Return the number of replies with different ratings (`replies`), and their mean standard deviation (`deviation`).
 
-    None where every reply has one set of ratings, so that nothing tells how far annotators agree.
+    `of` is the number of all rated replies. The result is None if every reply has one set of ratings, because agreement
+    between raters is then unknown.
     """
     several: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(rated.prompt, rated.reply, strict=True)):

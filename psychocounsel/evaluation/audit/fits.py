@@ -1,4 +1,4 @@
-"""Linear models of differences without an intercept: they prefer the second reply of (a, b) just as the first of (b, a)."""
+"""Linear models of feature differences without an intercept, so that swapping a pair's replies negates its margin."""
 
 from typing import Any
 
@@ -10,7 +10,10 @@ MOST_FITTED = 12_000  # pairs
 
 
 def fit_logistic(differences: Array, train: Array) -> Array:
-    """Logistic regression on features in units of their root mean square over `train`; margins of all rows, float64[rows]."""
+    """Fit a logistic regression to the rows `train` and return the margins of all rows, float64[rows].
+
+    Each feature is divided by its root mean square over `train`.
+    """
     from sklearn.linear_model import LogisticRegression
 
     scale = np.sqrt((differences[train] ** 2).mean(0))
@@ -22,9 +25,9 @@ def fit_logistic(differences: Array, train: Array) -> Array:
 
 
 def fit_sparse(differences: Any, train: Array) -> Array:
-    """A linear support vector machine on a sparse matrix (Fan et al. 2008); margins of all rows, float64[rows].
+    """Fit a linear support vector machine (Fan et al. 2008) to sparse rows; return the margins of all rows, float64[rows].
 
-    It is fitted to at most `MOST_FITTED` rows of `train`, drawn at random, to limit memory and time.
+    At most `MOST_FITTED` random rows of `train` are used, to limit memory and time.
     """
     from sklearn.svm import LinearSVC
 
@@ -39,15 +42,15 @@ def fit_sparse(differences: Any, train: Array) -> Array:
 
 
 def fit_best_cue(signs: Array, train: Array) -> Array:
-    """The single cue, in the one direction, that wins most pairs of `train`; its margins of all rows, float64[rows]."""
+    """Pick the cue and direction that win most pairs of `train`; return its margins of all rows, float64[rows]."""
     wins = signs[train].mean(0)
     best = int(np.abs(wins).argmax())
     return signs[:, best] * (1.0 if wins[best] >= 0 else -1.0)
 
 
 def _sides(count: int) -> Array:
-    """1 and -1 in turns: pairs as (chosen, rejected) and (rejected, chosen), so that there are two classes to tell apart.
+    """Return alternating 1 and -1, float64[count]: every second pair is presented as (rejected, chosen).
 
-    Without an intercept the loss of a pair is the same either way.
+    The fits need two classes. Without an intercept, the order does not change the loss of a pair.
     """
     return np.where(np.arange(count) % 2, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Folds for cross-fitting: a model is never judged on pairs that share a text with those it was fitted to."""
+"""Folds for cross-fitting: the pairs that test a model share no text with the pairs that it was fitted to."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,28 +9,28 @@ import numpy as np
 
 Array = np.ndarray
 LEAST_FITTED = 10  # pairs
-Fit = Callable[[Any, Array], Array]  # (differences of all pairs, rows to fit to) -> margins of all pairs
+Fit = Callable[[Any, Array], Array]  # (differences of all pairs, training rows) -> margins of all pairs
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of pairs, int64: those to fit to, and those to judge."""
+    """Indices (int64) of the pairs to fit to (`train`) and of the pairs to test on (`test`)."""
 
     train: Array
     test: Array
 
 
 def by_component(component: Array, count: int, seed: int) -> list[Fold]:
-    """At most `count` folds of whole components, with as equal numbers of pairs as these allow."""
+    """Return at most `count` folds of whole components, with numbers of pairs as equal as the components allow."""
     part = _spread(component, count, seed)
     return [Fold(np.flatnonzero(part != number), np.flatnonzero(part == number)) for number in np.unique(part)]
 
 
 def by_topic(topic: Array, component: Array, most: int, seed: int) -> list[Fold]:
-    """A fold for each topic, or of several topics where there are more than `most`.
+    """Return one fold per topic; if there are more than `most` topics, `most` folds of several topics each.
 
-    What is fitted sees no pair of a component that reaches into the topics it is judged on. Topics that leave fewer than
-    `LEAST_FITTED` pairs to fit to have no fold: nothing judges their pairs.
+    The training pairs of a fold exclude every component that has a pair in the fold's topics. A fold with fewer than
+    `LEAST_FITTED` training pairs is dropped, so its pairs are never tested.
     """
     part, folds = _spread(topic, most, seed), []
     for number in np.unique(part):
@@ -40,7 +40,7 @@ def by_topic(topic: Array, component: Array, most: int, seed: int) -> list[Fold]
 
 
 def _spread(group: Array, count: int, seed: int) -> Array:
-    """The fold of each row, int64[rows]: whole groups, the largest first, each to the fold with the fewest rows."""
+    """Return the fold of each row, int64[rows]. Each group, the largest first, goes to the fold with the fewest rows."""
     numbers, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(numbers))
     order = order[np.argsort(-sizes[order], kind="stable")]
@@ -52,9 +52,9 @@ def _spread(group: Array, count: int, seed: int) -> Array:
 
 
 def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -> Array:
-    """Margins of pairs, each by a fit that has not seen it, float64[pairs]; NaN for pairs that no fold judges.
+    """Return each pair's margin by a model that was not fitted to it, float64[pairs]; NaN for pairs in no test fold.
 
-    A positive margin prefers the chosen reply. `differences`: features of the chosen less those of the rejected reply.
+    A positive margin prefers the chosen reply. `differences`: features of the chosen minus the rejected reply.
     """
     margins = np.full(differences.shape[0], np.nan)
     with ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""Halo and ceiling of ratings: whether seven principles are seven judgements, and whether they leave room above."""
+"""Halo and ceiling of ratings: how strongly the principles correlate, and how often a rating is the highest possible."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,12 @@ import numpy as np
 
 
 def halo(ratings: np.ndarray, names: Sequence[str], top: float) -> dict[str, Any]:
-    """How the columns of `ratings`, float[replies, principles], go together; `top` is the highest possible rating.
+    """Return the halo figures of `ratings`, float[replies, principles]; `top` is the highest possible rating.
 
-    `first_component` is the share of the first principal component of the correlation matrix, `alpha` is Cronbach's
-    (1951). Each principle has its mean, standard deviation, share of ratings at the top, and correlation with the sum of the
-    others. What would divide by a variance of zero is None; correlations leave such principles out.
+    `alpha` is Cronbach's alpha (1951). `first_component` is the share of variance of the first principal component of the
+    correlation matrix. Each principle has its mean, its standard deviation, the share of ratings at `top`, and its
+    correlation with the sum of the others. A figure that would divide by zero variance is None, and `first_component`
+    and `mean_correlation` exclude principles without variance.
     """
     varying = np.flatnonzero(ratings.std(0) > 0) if len(ratings) > 1 else np.array([], int)
     matrix = np.corrcoef(ratings[:, varying].T) if len(varying) > 1 else None
@@ -39,7 +40,10 @@ def halo(ratings: np.ndarray, names: Sequence[str], top: float) -> dict[str, Any
 
 
 def cronbach(ratings: np.ndarray) -> float | None:
-    """k / (k - 1) x (1 - sum of the variances of k columns / variance of their sum); None where the sum does not vary."""
+    """Return Cronbach's alpha, k / (k - 1) x (1 - sum of the k columns' variances / variance of their sum).
+
+    The result is None if the sum does not vary.
+    """
     whole = ratings.sum(1).var(ddof=1) if len(ratings) > 1 else 0.0
     count = ratings.shape[1]
     return float(count / (count - 1) * (1 - ratings.var(0, ddof=1).sum() / whole)) if whole > 0 else None

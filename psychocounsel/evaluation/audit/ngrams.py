@@ -1,4 +1,4 @@
-"""Counts of word and character n-grams as sparse matrices, by hashing: no vocabulary of texts is kept."""
+"""Sparse matrices of word and character n-gram counts. N-grams are hashed, so that no vocabulary is stored."""
 
 import zlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
-    """Words and punctuation marks, in small letters; csr float32[texts, 2**BITS]."""
+    """Return the n-gram counts of lower-cased words and punctuation marks, csr float32[texts, 2**BITS]."""
     known: dict[str, int] = {}
 
     def codes(text: str) -> list[int]:
@@ -28,7 +28,10 @@ def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
 
 
 def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -> Any:
-    """Characters in small letters, any white space as one space; csr float32[texts, 2**BITS]."""
+    """Return the n-gram counts of lower-cased characters, csr float32[texts, 2**BITS].
+
+    Any run of white space counts as one space.
+    """
 
     def codes(text: str) -> Array:
         return np.frombuffer(" ".join(text.lower().split()).encode("utf-32-le"), np.uint32).astype(np.uint64)
@@ -37,7 +40,7 @@ def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -
 
 
 def first_words(texts: Sequence[str]) -> Any:
-    """The first word of a text, its first two and its first three, 1 each; csr float32[texts, 2**BITS]."""
+    """Return indicators of each text's first word, first two and first three words, csr float32[texts, 2**BITS]."""
     from scipy.sparse import csr_array
 
     columns, starts = list[int](), [0]
@@ -49,7 +52,7 @@ def first_words(texts: Sequence[str]) -> Any:
 
 
 def one_hot(chosen: Sequence[str], rejected: Sequence[str]) -> Any:
-    """1 at the name of the chosen, -1 at that of the rejected of each pair; csr float64[pairs, names]."""
+    """Return, for each pair, 1 in the chosen name's column and -1 in the rejected name's, csr float64[pairs, names]."""
     from scipy.sparse import csr_array
 
     numbers = {name: number for number, name in enumerate(sorted({*chosen, *rejected}))}
@@ -63,14 +66,14 @@ def one_hot(chosen: Sequence[str], rejected: Sequence[str]) -> Any:
 
 
 def difference(features: Any, chosen: Array, rejected: Array) -> Any:
-    """Rows `chosen` of a sparse matrix less its rows `rejected`, csr."""
+    """Return the rows `chosen` of a sparse matrix less its rows `rejected`, csr."""
     return small_indices((features[chosen] - features[rejected]).tocsr())
 
 
 def tf_idf(counts: Any) -> Any:
-    """Rows of length 1 of (1 + log count) x inverse document frequency, as scikit-learn defines them, in place.
+    """Replace counts by (1 + log count) x inverse document frequency, with rows of unit length (as in scikit-learn).
 
-    No label is asked, so that all rows may take part.
+    The counts are changed in place. Document frequencies use no labels, so computing them over test rows leaks nothing.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -100,6 +103,6 @@ def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
 
 
 def small_indices(matrix: Any) -> Any:
-    """The matrix with indices of 32 bits, which scikit-learn asks for, in place."""
+    """Convert the indices of a sparse matrix to 32 bits in place, because scikit-learn requires it; return the matrix."""
     matrix.indices, matrix.indptr = (each.astype(np.int32, copy=False) for each in (matrix.indices, matrix.indptr))
     return matrix

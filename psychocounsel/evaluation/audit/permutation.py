@@ -1,4 +1,4 @@
-"""How good the best of several cues would look if labels were random: the permutation distribution of the maximum."""
+"""Permutation test of the best single cue: the distribution of the best cue's accuracy under random labels."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Maximum:
-    """Of the best of several cues: its column, the share of pairs it wins in its better direction, and what chance gives.
+    """The best of several cues, compared with random labels.
 
-    `low`, `high`: the central 95 % of the best cue's share under random labels. `p`: the chance of a share as large
-    (Phipson and Smyth 2010: the labels as they are count as one draw).
+    Attributes:
+        column: column of the best cue.
+        accuracy: share of pairs that it wins in its better direction.
+        low: 2.5 % quantile of the best cue's accuracy under random labels.
+        high: 97.5 % quantile of the same.
+        p: probability of an accuracy at least as large under random labels. The observed labels count as one draw
+            (Phipson and Smyth 2010).
     """
 
     column: int
@@ -21,18 +26,18 @@ class Maximum:
 
 
 def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed: int = 0) -> Maximum:
-    """The best cue, and the distribution of the best when labels of whole components are flipped at random.
+    """Find the best cue, and its accuracy's distribution when the labels of whole components are flipped at random.
 
-    `signs`: float[pairs, cues], 1 where the chosen reply has the larger value, -1 where the rejected has, 0 where they are
-    equal. A cue's share is that of the pairs that it wins in the direction that wins more, ties as half; taking the maximum
-    over cues in each draw allows for the choice of cue and direction (Westfall and Young 1993).
+    `signs`: float[pairs, cues], 1 if the chosen reply has the larger value, -1 if the rejected one has, 0 for a tie. A
+    cue's accuracy is the share of pairs that it wins in its better direction; ties count half. Each draw takes the maximum
+    over all cues, which corrects for having chosen the cue and its direction (Westfall and Young 1993).
     """
     _, rows = np.unique(component, return_inverse=True)
     count = int(rows.max()) + 1
     sums = np.stack([np.bincount(rows, column, count) for column in signs.T], axis=1)
     observed = np.abs(sums.sum(0)) / len(signs)
     rng, drawn = np.random.default_rng(seed), []
-    for start in range(0, samples, 100):  # a part of the draws at a time: components may be many
+    for start in range(0, samples, 100):  # 100 draws at a time, to limit memory with many components
         flips = 1.0 - 2.0 * rng.integers(0, 2, (min(100, samples - start), count))
         drawn.append(np.abs(flips @ sums).max(1) / len(signs))
     chance = np.concatenate(drawn)

@@ -1,4 +1,4 @@
-"""Baselines that see the client's speech: whether they read it shows when it is another client's, or gone."""
+"""Test of reading: a scorer that reads the client's speech loses accuracy if the speech is swapped or removed."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,28 +14,28 @@ from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.metrics.stats import mean_intervals
 
 Array = np.ndarray
-Score = Callable[
-    [list[list[Message]]], Array
-]  # conversations that end with a reply -> float[n], NaN if one is too long
+# Maps n conversations that end with a reply to rewards, float[n]; NaN for a conversation that is too long.
+Score = Callable[[list[list[Message]]], Array]
 
-REMOVED: list[Message] = [{"role": "user", "content": "Hello."}]  # what stands in the place of a speech that is removed
-_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly of the kind that all texts share
+REMOVED: list[Message] = [{"role": "user", "content": "Hello."}]  # replaces a removed speech
+_WORD = re.compile(r"[^\W\d_]{4,}")  # four letters or more, because most shorter words occur in all texts
 
 
 def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, Any]:
-    """Accuracy with the client's `own` speech and in each other condition, and how much better it is with the own one.
+    """Return the accuracy under each condition, and the accuracy gained by the client's `own` speech over each other one.
 
-    `margins`: float[n] of each condition, `own` first. `gains` holds, for each other condition, the mean of what a pair wins
-    more with its own speech, and the 95 % interval of these paired differences by components: `gains["swapped"]` is how much
-    the scorer reads. `left_out`: pairs without a margin in some condition, which count in none.
+    `margins`: float[n] of each condition, `own` first. `gains` holds, for each other condition, the mean paired difference
+    (a pair's win with its own speech less its win in that condition) and its 95 % interval by components;
+    `gains["swapped"]` measures how much the scorer reads. `left_out` is the number of pairs that have no margin in some
+    condition; they are excluded from all conditions.
 
     Raises:
-        UserError: if no pair is left.
+        UserError: if no pair has margins in all conditions.
     """
     kept = ~np.isnan(np.column_stack(list(margins.values()))).any(1)
     if not kept.any():
         raise UserError(
-            "no pair fits the reward model with its own and another client's speech: raise reward.max_length"
+            "every pair is too long for the reward model with its own or another client's speech: raise reward.max_length"
         )
     margins, component = {name: found[kept] for name, found in margins.items()}, component[kept]
     won = np.column_stack([wins(found) for found in margins.values()])
@@ -52,9 +52,10 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
 
 
 def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
-    """By how much more of its words the chosen reply takes from the speech: the client's own, or that of prompt `other`.
+    """Return margins by word overlap with the client's own speech and with the speech of prompt `other`.
 
-    Words are those of four letters or more; the share is that of a reply's distinct words.
+    The overlap of a reply is the share of its distinct words (of four letters or more) that occur in the speech. A margin
+    is the overlap of the chosen reply less that of the rejected one.
     """
     known: dict[str, int] = {}
     speeches = [_words(pairs.speech(number), known) for number in range(len(pairs.prompts))]
@@ -71,9 +72,9 @@ def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
 
 
 def reward_margins(pairs: Pairs, other: Array, score: Score, system_prompt: str | None) -> dict[str, Array]:
-    """Rewards of the chosen less those of the rejected reply after the own speech, another client's, and none.
+    """Return reward margins (chosen less rejected) with the client's own speech, another client's, and none.
 
-    `score` gets each conversation once. A removed speech leaves the prompt's system message where it is.
+    `score` receives each conversation once. If the speech is removed, the prompt's system message stays.
     """
     systems = [[message for message in prompt if message["role"] == "system"] for prompt in pairs.prompts]
     prompts: list[list[Message]] = [*pairs.prompts, *([*system, *REMOVED] for system in systems)]
@@ -96,11 +97,11 @@ def reward_margins(pairs: Pairs, other: Array, score: Score, system_prompt: str 
 
 
 def _numbers(numbers: dict[tuple[int, int], int], prompt: Array, reply: Array) -> Array:
-    """The number of each (prompt, reply), new ones included."""
+    """Return the number of each (prompt, reply) in `numbers`; new ones are added."""
     rows: Sequence[tuple[int, int]] = list(zip(prompt.tolist(), reply.tolist(), strict=True))
     return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int64)
 
 
 def _words(text: str, known: dict[str, int]) -> set[int]:
-    """The distinct words by their numbers in `known`, to which new ones are added: sets of these take little memory."""
+    """Return the distinct words as numbers, which take little memory. New words are added to `known`."""
     return {known.setdefault(word, len(known)) for word in _WORD.findall(text.lower())}

@@ -1,4 +1,4 @@
-"""What a data set holds twice, exactly or nearly, and what it shares with other sets."""
+"""Duplicates and near duplicates within a data set, and its overlap with other data sets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,23 +12,24 @@ from psychocounsel.evaluation.audit.audited_pairs import Pairs
 
 
 class Texts:
-    """The distinct prompts and replies of an audited set, once normalised, with their sketches."""
+    """Distinct normalised prompts and replies of an audited data set, with their sketches for near-duplicate search."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.prompts = [normalised(prompt) for prompt in pairs.prompts]
         keys = [reply_key(reply) for reply in pairs.replies]
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         self.replies = list(numbers)
-        self.number = np.array([numbers[key] for key in keys], np.int64)  # of the reply, once normalised
+        self.number = np.array([numbers[key] for key in keys], np.int64)  # index of each reply of `pairs` in `replies`
         self.prompt_sketches, self.reply_sketches = sketches(self.prompts), sketches(self.replies)
 
 
 def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, Any]:
-    """How often the set repeats itself; near duplicates overlap by `threshold` or more in their word 3-grams.
+    """Count repeated pairs, replies under several prompts, and near duplicates.
 
-    `reused_replies` stand under several prompts, and `pairs_with_reused` hold one. `near_*` count texts that have a near
-    duplicate; `near_pairs`: pairs whose own two replies are that near. `near_apart`: texts whose near duplicate lies in another
-    component, from which folds do not keep it.
+    Two texts are near duplicates if the Jaccard index of their word 3-grams is `threshold` or more. `reused_replies`
+    occur under several prompts; `pairs_with_reused` contain such a reply. `near_prompts` and `near_replies` have a near
+    duplicate, and `near_pairs` are pairs whose two replies are near duplicates of each other. `near_prompts_apart` and
+    `near_replies_apart` have a near duplicate in another component, so folds do not keep the two apart.
     """
     sides = np.stack([texts.number[pairs.chosen], texts.number[pairs.rejected]], 1)
     used = np.unique(np.column_stack([np.tile(pairs.prompt, 2), sides.T.ravel()]), axis=0)
@@ -55,9 +56,9 @@ def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, Any]:
 
 
 def shared(pairs: Pairs, texts: Texts, others: Sequence[Example], threshold: float) -> dict[str, Any]:
-    """What the set shares with the rows of another: prompts and replies, equal once normalised, or nearly the same.
+    """Count prompts and replies that another data set also holds: equal after normalisation, or near duplicates.
 
-    `pairs` are those with such a prompt or reply, equal or near.
+    `pairs` counts the pairs that contain such a prompt or reply, whether equal or near.
     """
     their_prompts = list(dict.fromkeys(normalised(example.prompt) for example in others))
     their_replies = list(dict.fromkeys(reply_key(reply) for example in others for reply in example.replies))
@@ -78,7 +79,7 @@ def shared(pairs: Pairs, texts: Texts, others: Sequence[Example], threshold: flo
 
 
 def _shared(ours: list[str], sketched: Sketches, theirs: list[str], threshold: float) -> tuple[set[int], set[int]]:
-    """Numbers of our texts that are equal to one of theirs, and of those that are near one."""
+    """Return the indices of our texts that equal one of theirs, and of our texts that are near duplicates of one."""
     known = set(theirs)
     return {number for number, text in enumerate(ours) if text in known}, near_matches(
         sketched, sketches(theirs), threshold
@@ -90,7 +91,7 @@ def _members(found: Any) -> set[int]:
 
 
 def _first(texts: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:
-    """The component of each text, int64[count]. A text has one, because pairs that share a text share their component."""
+    """Return the component of each text, int64[count]: the same for all its pairs, because they share the text."""
     result = np.full(count, -1, np.int64)
     result[texts] = component
     return result

@@ -1,4 +1,4 @@
-"""Another client's speech for each prompt: of another component, and of the same topic where there is one."""
+"""Swapped speeches: each prompt gets the speech of another client, from another component and preferably its own topic."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from psychocounsel.evaluation.audit.audited_pairs import Pairs
 
 
 def other_prompts(pairs: Pairs, topic: np.ndarray, seed: int) -> np.ndarray:
-    """The prompt to put in the place of each prompt, int64[prompts]. `topic`: int64[n], of each pair.
+    """Return the index of the prompt that replaces each prompt, int64[prompts]. `topic`: topic of each pair, int64[n].
 
-    Prompts of a topic are shuffled and each takes the next one of another component, so that hardly any speech is used
-    twice.
+    The prompts of a topic are shuffled, and each is replaced by the next one from another component, so that hardly any
+    speech is used twice.
 
     Raises:
-        ValueError: if all pairs are of one component.
+        ValueError: if all pairs are in one component.
     """
     if pairs.component.min() == pairs.component.max():
         raise ValueError("one component has no other clients")
@@ -29,7 +29,7 @@ def other_prompts(pairs: Pairs, topic: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _next(members: np.ndarray, place: int, component: np.ndarray) -> int:
-    """The first prompt after `place`, in a circle, of another component; -1 if there is none."""
+    """Return the first prompt after `place`, cyclically, that is in another component; -1 if all are in the same one."""
     own = component[members[place]]
     for step in range(1, len(members)):
         other = members[(place + step) % len(members)]

@@ -1,4 +1,4 @@
-"""What a user sees of an audit: figures as lines of text, no text of the data."""
+"""Printed table of an audit: lines of figures, without any text of the data."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,21 +8,21 @@ from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
 
 Figures = dict[str, Any]
 
-_CUES = 5  # single cues that are shown
-_TITLE, _SHARE = 36, 28  # characters of columns
+_CUES = 5  # single cues to show
+_TITLE, _SHARE = 36, 28  # column widths [characters]
 _CONDITIONS = {"own": "own", "swapped": "another client's", "removed": "without it"}
 
 
 def lines_of(data: str, reward: str | None, figures: Figures) -> Iterator[str]:
-    """The lines of the table. `data`, `reward`: their names."""
+    """Yield the lines of the table. `data` and `reward`: names of the data group and of the reward group."""
     counts = figures["counts"]
-    yield f"\ndata={data}: {counts['pairs']} pairs of {counts['prompts']} prompts and {counts['replies']} replies"
+    yield f"\ndata={data}: {counts['pairs']} pairs; distinct texts: {counts['prompts']} prompts, {counts['replies']} replies"
     yield (
-        f"{counts['components']} components share no prompt and no reply; the largest has {counts['largest_component']} pairs. "
-        "Folds and intervals are by component."
+        f"{counts['components']} components, which share no prompt and no reply; the largest has "
+        f"{counts['largest_component']} pairs. Folds and intervals are by component."
     )
     if 2 * counts["largest_component"] > counts["pairs"]:
-        yield "warning: one component holds more than half of the pairs, so folds are uneven and intervals unsure"
+        yield "warning: one component holds more than half of the pairs, so folds are uneven and intervals unreliable"
     yield from _blind(figures["blind"], figures["topics"])
     yield from _reading(figures["reading"], reward)
     yield from _ratings(figures["halo"], figures["disagreement"], figures["contradictions"])
@@ -39,8 +39,8 @@ def _blind(blind: Figures, topics: Figures) -> Iterator[str]:
     yield from _unjudged(blind["baselines"]["best_cue"], topics)
     maximum = blind["maximum"]
     yield (
-        f"  The best of {len(blind['cues'])} cues ({maximum['cue']}) wins {_percent(maximum['accuracy'])}; with random labels it "
-        f"would win {_percent(maximum['low'])} to {_percent(maximum['high'])} (p = {maximum['p']:.2g})."
+        f"  The best of {len(blind['cues'])} cues ({maximum['cue']}) wins {_percent(maximum['accuracy'])}; with random labels "
+        f"the best would win {_percent(maximum['low'])} to {_percent(maximum['high'])} (p = {maximum['p']:.2g})."
     )
     ranked = sorted(blind["cues"].items(), key=lambda item: -abs(item[1]["accuracy"] - 0.5))
     for name, found in ranked[:_CUES]:
@@ -54,15 +54,15 @@ def _unjudged(found: Figures, topics: Figures) -> Iterator[str]:
     judged, every = found.get("by_topic", {}).get("judged", 0), found["by_prompt"]["judged"]
     if topics["source"] != NONE and judged < every:
         yield (
-            f"  By topic only {judged} of {every} pairs are judged: the others' topics share texts with all topics, or leave "
-            "too few pairs to fit to."
+            f"  By topic, only {judged} of {every} pairs are tested: leaving out the topics of the others leaves too few "
+            "pairs that share no text with them."
         )
 
 
 def _left_out(topics: Figures) -> str:
     if topics["source"] == NONE:
         return "(too few prompts for topics)"
-    clusters = "clusters of prompts, as the data do not name several topics in all rows"
+    clusters = "clusters of prompts, because not all rows name a topic, or all name the same"
     what = clusters if topics["source"] == CLUSTERS else "topics of the data"
     folds = f", in {MOST_TOPIC_FOLDS} folds" if topics["count"] > MOST_TOPIC_FOLDS else ""
     return f"leaving out each of {topics['count']} {what}{folds}"
@@ -70,7 +70,7 @@ def _left_out(topics: Figures) -> str:
 
 def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
     yield "\nWith the client's speech"
-    yield f"  {'':<{_TITLE}}{'accuracy':<{_SHARE}}better with the own speech by"
+    yield f"  {'':<{_TITLE}}{'accuracy':<{_SHARE}}gain by the own speech"
     for name, found in reading.items():
         title = f"reward={reward}" if name == "reward" else "word overlap"
         for condition, words in _CONDITIONS.items():
@@ -80,14 +80,14 @@ def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
                 yield (row + (_points(gain) if gain else "")).rstrip()
         if flipped := found["flipped"]:
             row = f"  {f'{title}, flipped pairs':<{_TITLE}}{_share(_accuracy_of(flipped)):<{_SHARE}}"
-            yield f"{row}of {flipped['flipped_pairs']} pairs; not reading wins half"
+            yield f"{row}of {flipped['flipped_pairs']} pairs; a scorer that does not read wins half"
         if found["left_out"]:
-            yield f"  {title}: {found['left_out']} pairs left out, as they are too long for it in one of these conditions"
+            yield f"  {title}: {found['left_out']} pairs skipped, because they are too long for it in one of these conditions"
 
 
 def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions: Figures) -> Iterator[str]:
     if halo is None:
-        yield "\nRatings: the data have none, so nothing tells of halo and ceiling."
+        yield "\nRatings: the data have none, so halo and ceiling are unknown."
     else:
         yield f"\nRatings of {halo['replies']} replies"
         yield (
@@ -100,33 +100,34 @@ def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions:
             yield f"  {name:<{_TITLE}}{found['mean']:<8.2f}{top:<13}{_number(found['with_others'])}"
     if disagreement:
         yield (
-            f"  Disagreement: {disagreement['replies']} of {disagreement['of']} replies have ratings that differ, "
-            f"of standard deviation {disagreement['deviation']:.2f} in the mean."
+            f"  Disagreement: {disagreement['replies']} of {disagreement['of']} replies have several different ratings; "
+            f"their standard deviation is {disagreement['deviation']:.2f} on average."
         )
     elif halo is not None:
-        yield "  Disagreement: not known, as no reply has ratings that differ."
+        yield "  Disagreement: unknown, because no reply has several different ratings."
     if contradictions["repeated"]:
         yield (
-            f"  {contradictions['contradicted']} of {contradictions['repeated']} pairs that stand there more than once, in any "
-            "order, contradict each other."
+            f"  {contradictions['contradicted']} of {contradictions['repeated']} repeated pairs (same prompt, same two replies) "
+            "are labelled both ways round."
         )
 
 
 def _texts(repeats: Figures, against: dict[str, Figures], counts: Figures) -> Iterator[str]:
     yield "\nDuplicates"
     yield (
-        f"  {repeats['repeated_pairs']} repeated pairs; {repeats['reused_replies']} replies stand under several prompts, in "
+        f"  {repeats['repeated_pairs']} repeated pairs; {repeats['reused_replies']} replies occur under several prompts, in "
         f"{repeats['pairs_with_reused']} pairs"
     )
     yield (
-        f"  near duplicates: {repeats['near_prompts']} prompts and {repeats['near_replies']} replies, of which "
+        f"  near duplicates: {repeats['near_prompts']} prompts and {repeats['near_replies']} replies, among them "
         f"{repeats['near_prompts_apart']} and {repeats['near_replies_apart']} across components; "
         f"{repeats['near_pairs']} pairs whose two replies are near duplicates of each other"
     )
     for name, found in against.items():
         yield (
-            f"  shared with {name} ({found['rows']} rows): {found['prompts']} prompts and {found['replies']} replies, nearly "
-            f"{found['near_prompts']} and {found['near_replies']} more; they touch {found['pairs']} of {counts['pairs']} pairs"
+            f"  shared with {name} ({found['rows']} rows): {found['prompts']} prompts and {found['replies']} replies are equal, "
+            f"{found['near_prompts']} and {found['near_replies']} more are near duplicates; {found['pairs']} of "
+            f"{counts['pairs']} pairs contain one"
         )
 
 
@@ -135,8 +136,8 @@ def _gate(gate: Figures, baselines: dict[str, Figures]) -> Iterator[str]:
         return
     figures = _share(baselines[gate["baseline"]]["by_prompt"])
     said = {
-        "passed": "passed: the interval lies below",
-        "refused": "refused: the interval lies above",
+        "passed": "passed: the interval is below the limit",
+        "refused": "refused: the interval is above the limit",
         "undecided": "undecided: the interval includes the limit",
     }[gate["verdict"]]
     yield f"\naudit.max_blind={gate['limit']:g}: {TITLES[gate['baseline']]} {figures}; {said}"
@@ -152,12 +153,12 @@ def _accuracy_of(flipped: Figures) -> Figures:
 
 
 def _mirrored(figures: Figures) -> Figures:
-    """The figures of the smaller value."""
+    """Return the figures of preferring the smaller value instead of the larger one."""
     return {"accuracy": 1 - figures["accuracy"], "low": 1 - figures["high"], "high": 1 - figures["low"]}
 
 
 def _points(gain: Figures) -> str:
-    """In percentage points."""
+    """Format a gain with its interval in percentage points."""
     return f"{100 * gain['gain']:.1f} points ({100 * gain['low']:.1f} to {100 * gain['high']:.1f})"
 
 

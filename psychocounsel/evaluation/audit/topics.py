@@ -1,4 +1,4 @@
-"""Topics to leave out: those of the data, or else clusters of what clients say."""
+"""Topics for leave-one-topic-out folds: the data's own topics, otherwise clusters of the clients' speeches."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,18 @@ from psychocounsel.evaluation.audit.ngrams import tf_idf, word_ngrams
 
 FROM_DATA, CLUSTERS, NONE = "data", "clusters", "none"
 _CLUSTERS = 8
-_PER_CLUSTER = 5  # prompts, at the least, on average
+_PER_CLUSTER = 5  # least average number of prompts per cluster
 
 
 @dataclass(frozen=True)
 class Topics:
-    """`of_pair`: int64[n], the topic of each pair. `source`: "data", "clusters", or "none" where prompts are too few."""
+    """Topic of each pair.
+
+    Attributes:
+        of_pair: index into `names` for each pair, int64[n].
+        names: names of the topics.
+        source: "data", "clusters", or "none" if there are too few prompts for two clusters.
+    """
 
     of_pair: np.ndarray
     names: list[str]
@@ -22,7 +28,7 @@ class Topics:
 
 
 def topics_of(pairs: Pairs, seed: int) -> Topics:
-    """The topics of the data, where every pair has one and there are several; else clusters, which have numbers as names."""
+    """Return the data's topics if every pair has one and they differ; otherwise clusters of prompts, named by numbers."""
     if pairs.topics and len(set(pairs.topics)) > 1:
         names, of_pair = np.unique(pairs.topics, return_inverse=True)
         return Topics(of_pair.astype(np.int64), names.tolist(), FROM_DATA)
@@ -34,7 +40,7 @@ def topics_of(pairs: Pairs, seed: int) -> Topics:
 
 
 def _clusters(speeches: list[str], count: int, seed: int) -> np.ndarray:
-    """k-means on latent semantic components of the words of each speech; int64[speeches]."""
+    """Return the cluster of each speech, int64[speeches], by k-means on the latent semantic components of its words."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD
 

@@ -1,4 +1,4 @@
-"""The gate: whether all speech-blind baselines stay below a limit."""
+"""Gate of an audit: compares the accuracy of all speech-blind baselines with a limit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,13 @@ from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """`word`: "passed", "refused", "undecided", or "none" without a limit; `code` is the exit code."""
+    """Result of the gate.
+
+    Attributes:
+        word: "passed", "refused", "undecided", or "none" if no limit is set.
+        code: exit code of the command.
+        baseline: the baseline that decides the verdict.
+    """
 
     word: str
     code: int
@@ -16,9 +22,10 @@ class GateVerdict:
 
 
 def judge_blind(baselines: dict[str, dict[str, Any]], limit: float | None) -> GateVerdict:
-    """Hold the intervals of all baselines by prompt against `limit`; the verdict names the one that decides.
+    """Compare the `by_prompt` intervals of all baselines with `limit`.
 
-    Refused if a whole interval lies above, passed if all lie below, else undecided.
+    The gate refuses if one whole interval is above the limit, passes if no interval reaches above it, and is undecided
+    otherwise. Without a limit (None) the verdict names the most accurate baseline.
     """
     found = {name: each["by_prompt"] for name, each in baselines.items()}
     best = max(found, key=lambda name: found[name]["accuracy"])

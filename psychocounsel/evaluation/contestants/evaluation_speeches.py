@@ -1,4 +1,4 @@
-"""The speeches that contestants reply to: prompts of held-out pairs, each once, with topic, risk and nearness to training."""
+"""Speeches that contestants reply to: distinct prompts with their topic, their risk and whether training data has them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from psychocounsel.rundir.run_config import is_run, read_config
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.tables import Row
 
-NEAR = 0.8  # share of word 3-grams from which on a speech counts as known from training, as in `audit`
+NEAR = (
+    0.8  # Jaccard index of word 3-grams from which a speech counts as known from training; the default of `audit.near`
+)
 SCHEMA = pa.schema(
     [
         pa.field("speech", pa.string(), nullable=False),
@@ -40,26 +42,26 @@ SCHEMA = pa.schema(
 
 
 def evaluation_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
-    """The rows of speeches.parquet, ordered by `speech`.
+    """Return the rows of speeches.parquet, ordered by `speech`.
 
-    `part` and `limit` select pairs' prompts as in `evaluation=reward`. `near_training` marks those that are nearly the same as
-    a prompt that a contestant was trained on, as far as that is known.
+    `part` and `limit` select prompts. `near_training` marks near duplicates of prompts that a contestant was trained on,
+    as far as its training data are known.
 
     Raises:
-        UserError: if there are none.
+        UserError: if no prompt is selected.
     """
     train, held_out = load_split(config.data, say)
     prompts = _distinct([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
     if not prompts:
         raise UserError(
-            "there are no speeches to reply to: part=held_out needs a held-out part of data, part=all takes all"
+            "there are no speeches to reply to: part=held_out needs a held-out split; part=all takes all prompts"
         )
     known = _known(config, say)
     return sorted(_rows(prompts, known), key=lambda row: str(row["speech"]))
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
-    """The first example of each prompt."""
+    """Return the first example of each distinct prompt."""
     found: dict[str, Example] = {}
     for example in examples:
         found.setdefault(normalised(example.prompt), example)
@@ -87,17 +89,17 @@ def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
 
 
 def speech_id(prompt: str) -> str:
-    """The id of a speech in the tables, by its normalised prompt."""
+    """Return the id of a speech in the tables, a hash of its normalised prompt."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
 def client_words(prompt: Sequence[Message]) -> str:
-    """What the client says in a prompt: all their turns."""
+    """Return all client turns of a prompt as one text."""
     return "\n\n".join(message["content"] for message in prompt if message["role"] == "user")
 
 
 def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
-    """The normalised prompts that contestants were trained on, where their run or `trained_on` tells."""
+    """Return the normalised prompts that contestants were trained on, as known from their runs and from `trained_on`."""
     found = set[str]()
     for path in config.trained_on:
         found |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
@@ -113,20 +115,21 @@ def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
             unknown.append(model.name)
     if unknown and not config.trained_on:
         say(
-            f"training data of {', '.join(unknown)}: unknown, so speeches near it are not left out; trained_on=[FILE] names it"
+            f"the training data of {', '.join(unknown)} are unknown, so speeches near them are not marked; "
+            "trained_on=[FILE] names them"
         )
     return sorted(found)
 
 
 def _of_shipped_models(config: DictConfig) -> list[Example]:
-    """Shipped models know the training part of the sample."""
+    """Return the training split of the sample, on which the shipped models were trained."""
     if config.data.path == "builtin:sample":
         return load_split(config.data, lambda line: None)[0]
     return load_examples("builtin:sample", "train", None)
 
 
 def runs_of(path: str | None) -> list[Path]:
-    """The runs that weights went through, the last one first: a DPO run began with the model of an SFT run, and so on."""
+    """Return all runs that trained these weights, the last one first: for instance a DPO run, then the SFT run before it."""
     found = list[Path]()
     while (run := run_of(path)) is not None and run not in found:
         found.append(run)
@@ -135,9 +138,9 @@ def runs_of(path: str | None) -> list[Path]:
 
 
 def run_of(path: str | None) -> Path | None:
-    """The training run that a contestant's weights lie in; None of other weights.
+    """Return the training run whose directory holds a contestant's weights; None if no run holds them.
 
-    A served model may have the name of any folder, as of an evaluation, which trained nothing.
+    A served model may share its name with a folder that trained nothing, such as an evaluation; the result is then None.
     """
     if path is None or path.startswith("builtin:"):
         return None

@@ -1,4 +1,4 @@
-"""A file of replies in the place of a model: what another program, or a person, wrote to the same speeches."""
+"""Contestant whose replies come from a file: another program or a person wrote them to the same speeches."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ _NUMBER = re.compile(r"\d+$")
 
 @dataclass(kw_only=True)
 class ReplyFile(LanguageModel):
-    """Replies of the file `model`: JSONL, JSON, CSV, TSV or parquet with the columns `prompt` and `reply`.
+    """Replies from the file `model`: JSONL, JSON, CSV, TSV or parquet with the columns `prompt` and `reply`.
 
-    Several rows of one prompt are its samples, in their order. A prompt is found by its words, whatever its spacing.
+    Several rows with one prompt are its samples, in file order. Prompts are compared after normalisation (case, spacing
+    and Unicode form do not matter).
     """
 
     def open(self, key: str) -> Answerer:
         return _Reading(self, key)
 
     def check(self, key: str) -> None:
-        """Refuse a missing file."""
+        """Raise UserError if the file does not exist."""
         if not self.model or not Path(self.model).is_file():
             raise UserError(f"{key}: {self.model}: no such file of replies")
 
     def identity(self) -> dict[str, Any]:
-        """With the file's content: another file of the same name gives other answers."""
+        """Return the identity for the journal; it includes the file's hash, because a changed file gives other replies."""
         return {"kind": "ReplyFile", "name": self.name, "content": self.content()}
 
     def content(self) -> str | None:
-        """Hash of the file; None where it is gone."""
+        """Return the sha256 of the file; None if the file no longer exists."""
         file = Path(str(self.model))
         return mark_of(file)["sha256"] if file.is_file() else None
 
@@ -61,10 +62,10 @@ class _Reading(Answerer):
 
 
 def replies_of(file: Path, key: str) -> dict[str, list[str]]:
-    """The replies of a file to each normalised prompt; `key` is what messages call the file.
+    """Return the file's replies to each normalised prompt. `key`: the setting that error messages name.
 
     Raises:
-        UserError: if the file cannot be read, or lacks a column.
+        UserError: if the file cannot be read, or a row lacks its prompt or reply.
     """
     from psychocounsel.data.sources import StandardSource, read_rows
 
@@ -76,17 +77,17 @@ def replies_of(file: Path, key: str) -> dict[str, list[str]]:
         reply = next((row[name] for name in _REPLIES if row.get(name) is not None), None)
         if prompt is None or not isinstance(reply, str):
             raise UserError(
-                f"{key}: {where}: lacks a prompt or a reply; the columns are {_PROMPTS[0]} and {_REPLIES[0]}"
+                f"{key}: {where}: has no prompt or no reply; name the columns {_PROMPTS[0]} and {_REPLIES[0]}"
             )
         found.setdefault(normalised(messages_of(prompt, f"{key}: {where}")), []).append(reply)
     return found
 
 
 def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
-    """The messages of a prompt column: a text is the client's one turn.
+    """Return a prompt column as chat messages. A text becomes the client's only turn.
 
     Raises:
-        UserError: naming `where`, for anything but a text or a list of messages.
+        UserError: if the prompt is neither a text nor a list of messages; the error names `where`.
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]

@@ -1,4 +1,4 @@
-"""The group `contestants`: the models whose replies are compared, of which the first is the one that is evaluated."""
+"""Settings group `contestants`: the models whose replies are compared. The first one is the model under evaluation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from psychocounsel.asking.several_models import SeveralModels
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
-# Where a contestant stands: the only one, or one of the members.
+# Key of the only contestant, or of one of several members.
 _KEYS = re.compile(r"\bcontestants(?:\.members\[(\d+)\](?:\.model)?|\.model(?==)|(?=[.:]))")
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model that replies.
+    """Model that replies to the speeches.
 
     Attributes:
-        setting: what it is called in tables; models trained alike with other seeds have the same.
-        seed: its number among these, from 0.
+        setting: its name in tables. Models that differ only in their training seed share one setting.
+        seed: its number among the models of its setting, from 0.
+        model: the language model that is asked.
     """
 
     setting: str
@@ -33,7 +34,10 @@ class Contestant:
 
 @dataclass(kw_only=True)
 class Contestants(SeveralModels):
-    """`settings` holds the name of each member's setting; submission fills it in (settings/sections/contestant_groups.py)."""
+    """All contestants of an evaluation.
+
+    `settings` holds the setting's name of each member; submission fills it in (settings/sections/contestant_groups.py).
+    """
 
     config_group: ClassVar[str] = "contestants"
     example: ClassVar[str] = "[tiny,openai]"
@@ -42,7 +46,7 @@ class Contestants(SeveralModels):
     settings: list[str] = option([])
 
     def all(self) -> list[Contestant]:
-        """The contestants, the evaluated setting first."""
+        """Return the contestants; those of the evaluated setting come first."""
         found = list[Contestant]()
         for setting, model in zip(self.settings, self.models(), strict=True):
             found.append(Contestant(setting, sum(each.setting == setting for each in found), model))
@@ -51,7 +55,10 @@ class Contestants(SeveralModels):
 
 @contextmanager
 def in_the_users_words(settings: Sequence[str]) -> Iterator[None]:
-    """Let errors name the keys that were typed: `model` and `against`, which became `contestants` with these `settings`."""
+    """Let errors name the keys that the user typed, `model` and `against`, instead of `contestants`.
+
+    `settings`: the setting's name of each contestant, which tells `model` from `against`.
+    """
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The step `replies`: every contestant replies to every speech; replies.parquet holds the replies, or why there is none."""
+"""Step `replies`: every contestant replies to every speech; replies.parquet holds each reply or the reason for its absence."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply that is wanted; without an `ask`, `outcome` says why the contestant is not asked."""
+    """Reply to obtain. If `ask` is None, the contestant is not asked, and `outcome` is the reason."""
 
     contestant: Contestant
     speech: Row
@@ -74,11 +74,11 @@ Speeches = Callable[[DictConfig, Callable[[str], None]], Sequence[Row]]
 
 
 def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> dict[str, Any]:
-    """Choose the speeches, ask for the replies that are not bought yet, and write both tables.
+    """Choose the speeches, ask for all replies that the journal lacks, and write both tables.
 
     Raises:
-        BudgetSpent: if the budget ends before the replies do; the journal keeps what was bought.
-        UserError: for a wrong key, address or prompt, or if no server is left.
+        BudgetSpent: if the budget is spent before all replies are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or a prompt is wrong, or no server is left.
     """
     write_speeches(context, speeches)
     models = build(context.config, "contestants").models()
@@ -101,7 +101,7 @@ def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_spe
 
 
 def write_speeches(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> None:
-    """Choose the speeches and write speeches.parquet; `speeches` gives their rows, ordered by id."""
+    """Write speeches.parquet. `speeches` chooses the speeches and returns their rows, ordered by id."""
     with written(context.files.speeches, SPEECHES) as add:
         index, count = context.shard
         for speech in speeches(context.config, context.say)[index::count]:
@@ -109,14 +109,14 @@ def write_speeches(context: StepContext[EvaluationDir], speeches: Speeches = eva
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
-    """What the step would ask for, of what is not bought yet; speeches.parquet must be there."""
+    """Estimate the cost of the replies that the journal lacks; speeches.parquet must exist."""
     with closing(Answers(context.files.answers)) as answers:
         found = ((each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None)
         return Estimate.of(found, answers)
 
 
 def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
-    """Every reply of every contestant to every speech, speech by speech."""
+    """Yield every reply of every contestant to every speech, speech by speech."""
     config = context.config
     prompts = {limit: _prompt(config.replies.system_prompt, limit) for limit in config.replies.length_limits}
     contestants = build(config, "contestants").all()
@@ -130,7 +130,7 @@ def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
 
 
 def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: bool) -> str | None:
-    """Why a contestant is not asked about a speech; None if it is."""
+    """Return the outcome that explains why the contestant is not asked about a speech; None if it is asked."""
     if model.language not in (None, speech["language"]):
         return OTHER_LANGUAGE
     return None if may_see(model, speech["crisis"], crisis_to_third_parties) else WITHHELD
@@ -141,14 +141,14 @@ def _prompt(given: str | None, limit: int | None) -> str | None:
 
 
 def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
-    """The same for every contestant, its random numbers included."""
+    """Return the request for a reply. All contestants get the same messages and the same random numbers."""
     messages = with_system_prompt(json.loads(speech["messages"]), prompt)
     digest = hashlib.sha256(f"{seed}\0{speech['speech']}\0{sample}".encode()).digest()
     return Ask(speech["speech"], tuple(messages), int.from_bytes(digest[:4]), f"seed {seed} reply {sample}")
 
 
 def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, Any]:
-    """Write replies.parquet by the journal's answers; returns its figures."""
+    """Write replies.parquet from the journal's answers; return the counts of speeches, replies and outcomes."""
     outcomes: dict[str, Counter[str]] = {}
     with written(context.files.replies, SCHEMA) as add:
         for reply in wanted_replies(context):
@@ -182,20 +182,20 @@ def _row(reply: Reply, answers: Answers) -> Row:
 
 
 def prompt_version(ask: Ask) -> str:
-    """16 hexadecimal digits that change with the system prompt."""
+    """Return a hash of the system prompt (16 hexadecimal digits)."""
     prompt = "\0".join(message["content"] for message in ask.messages if message["role"] == "system")
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
 def reply_columns(found: Outcome[str]) -> Row:
-    """The columns outcome, model, text and reply of what a contestant said; without a text the last two are None."""
+    """Return the columns outcome, model, text and reply of an answer; text and reply are None if it has no reply text."""
     text, outcome = found.answer.text.strip(), found.outcome
     if outcome in (TEXT, CUT) and not text:
         outcome = EMPTY
     elif outcome == TEXT and is_refusal(text):
         outcome = REFUSED
     row: Row = {"outcome": outcome, "model": found.answer.model, "text": None, "reply": None}
-    if text and found.outcome in (TEXT, CUT):  # words of an API's refusal or filter are no reply
+    if text and found.outcome in (TEXT, CUT):  # the text of an API's refusal or content filter is not a reply
         row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
     return row
 
@@ -208,8 +208,8 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
     if any(counts.get(WITHHELD) for counts in figures["outcomes"].values()):
         yield (
-            "withheld: these speeches may be about a crisis, and the contestant belongs to others; "
-            "crisis_to_third_parties=true lets it see them"
+            "withheld: these speeches may be about a crisis, and a third party runs the contestant; "
+            "crisis_to_third_parties=true sends them to it"
         )
     if figures["failed"]:
-        yield f"{figures['failed']:,} replies failed; the same command with steps=[replies] asks for them again"
+        yield f"{figures['failed']:,} replies failed; run the same command with steps=[replies] to ask for them again"

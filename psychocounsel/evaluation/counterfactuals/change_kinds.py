@@ -1,4 +1,4 @@
-"""The kinds of counterfactual: what is changed in a reply, which principle that concerns, and what a good scorer makes of it."""
+"""Kinds of counterfactual: the change to a reply, the principle that it concerns, and the response of a good scorer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,15 @@ from psychocounsel.evaluation.counterfactuals.question_changes import question_a
 
 @dataclass(frozen=True)
 class Kind:
-    """`prefers_original`: whether a good scorer gives the original the higher score, or both the same.
+    """Kind of change to a reply.
 
-    `change` makes the changed reply of a reply, or None where its rule finds nothing to change; it is None for a kind that
-    takes its replies from other clients. `instruction` asks a language model for the same change, where one is given.
+    Attributes:
+        name: its name in files and tables.
+        principle: the principle that it concerns.
+        prefers_original: True if a good scorer scores the original higher; False if it scores both replies equally.
+        change: the rule: it returns the changed reply, or None if it finds nothing to change. None for the kind that takes
+            replies from other clients.
+        instruction: request for the same change to a language model; None if only the rule makes it.
     """
 
     name: str
@@ -28,7 +33,7 @@ _SAME = "Keep everything else, the meaning, the order and the length above all."
 _REST = "Leave every other sentence exactly as it is."
 
 KINDS = (
-    # What the reply does for the client becomes less.
+    # Content changes: the reply helps the client less.
     Kind(
         "risk_question_dropped", "safety", True, content.risk_question_dropped,
         f"Remove every question that asks about suicide, self-harm, violence or safety. {_REST}",
@@ -43,7 +48,7 @@ KINDS = (
     Kind("offers_as_orders", "autonomy", True, content.offers_as_orders),
     Kind("hurried", "staging", True, content.hurried),
     Kind("disordered", "clarity", True, content.disordered),
-    # The reply does the same for the client in other words, or in another dress.
+    # Style changes: the reply helps as much as before, in other words or another format.
     Kind(
         "question_as_statement", "exploration", False, question_as_statement,
         f"Turn the last question into a statement that invites the same answer, without a question mark. {_SAME}",

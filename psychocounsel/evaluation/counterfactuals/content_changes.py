@@ -1,4 +1,7 @@
-"""Replies made worse on purpose: what a scorer that reads must notice."""
+"""Rules that make a reply worse on purpose; a scorer that reads must notice each change.
+
+Each rule returns the changed reply, or None if it finds nothing to change.
+"""
 
 import re
 
@@ -44,45 +47,45 @@ _OPEN = re.compile(r"\b(?:what|how|when|where|which|who)\b", re.IGNORECASE)
 
 
 def asks_about_risk(sentence: str) -> bool:
-    """Whether a sentence asks about suicide, harm or safety."""
+    """Return True if a sentence asks about suicide, harm or safety."""
     return is_question(sentence) and bool(_RISK.search(sentence))
 
 
 def risk_question_dropped(text: str) -> str | None:
-    """Without its questions about suicide, harm or safety."""
+    """Remove the questions about suicide, harm or safety."""
     return without(text, asks_about_risk)
 
 
 def help_removed(text: str) -> str | None:
-    """Without the sentences that lead to human help by name: a crisis line, a doctor, a hospital."""
+    """Remove the sentences that lead to named human help: a crisis line, a doctor, a hospital."""
     return without(text, lambda sentence: bool(_LEADS_TO_HELP.search(sentence)))
 
 
 def open_questions_dropped(text: str) -> str | None:
-    """Without its open questions (what, how, ...)."""
+    """Remove the open questions (what, how, ...)."""
     return without(text, lambda sentence: is_question(sentence) and bool(_OPEN.search(sentence)))
 
 
 def feeling_unnamed(text: str) -> str | None:
-    """Without the statements that name what the client feels, or why it makes sense."""
+    """Remove the statements that name the client's feeling or call it understandable."""
     return without(text, lambda sentence: not is_question(sentence) and bool(_FELT.search(sentence)))
 
 
 def offers_as_orders(text: str) -> str | None:
-    """ "You could" as "you must", and the client's choice taken away."""
+    """Replace "you could" by "you must" (and the like), and remove "if you like", so that the client has no choice."""
     decided = edited(text, _LEFT_OPEN, lambda found: like(found["next"], found["first"]))
     changed = edited(decided, _OFFERED, lambda found: like(_OFFERS[found[0].lower()], found[0]))
     return changed if changed != text else None
 
 
 def hurried(text: str) -> str | None:
-    """With an order to act at once before the last sentence, whatever the client is ready for; the ending stays."""
+    """Insert an order to act at once before the last sentence. The last sentence stays, so the ending does not change."""
     *before, last = split(text)
     return "".join(before) + _HURRY + last if before else None
 
 
 def disordered(text: str) -> str | None:
-    """With all sentences but the last in reverse order; None for fewer than four."""
+    """Reverse the order of all sentences except the last; None for fewer than four sentences or several paragraphs."""
     sentences = [sentence.strip() for sentence in split(text)]
     if len(sentences) < 4 or "\n" in text.strip():
         return None

@@ -1,10 +1,10 @@
-"""Figures of counterfactuals: how often a scorer notices what matters, and how far it is moved by what does not.
+"""Figures of counterfactuals: a scorer should notice changes of content and ignore changes of style.
 
 With r the scorer's reward, on the model's own scale:
-    sensitivity   the share of content changes for which r(original) > r(changed), ties half; 1 is best, 0.5 is chance
-    change        the mean of |r(changed) - r(original)| over style changes, in units of the set's median |r_chosen - r_rejected|
-    shift         the same mean with its sign: above 0 the scorer likes the change
-    flips         the share of style changes to one reply of a pair after which the pair's other reply wins that had lost
+    sensitivity   share of content changes with r(original) > r(changed); ties count half; 1 is best, 0.5 is chance
+    change        mean of |r(changed) - r(original)| over style changes, in units of the median |r_chosen - r_rejected|
+    shift         mean of r(changed) - r(original) in the same units; positive if the scorer likes the change
+    flips         share of style changes that reverse the order of the pair's two rewards
 These definitions are ours.
 """
 
@@ -23,10 +23,11 @@ Figures = dict[str, Any]
 def counterfactual_figures(
     made: Sequence[Counterfactual], changed: np.ndarray, scores: np.ndarray, prompts: Sequence[str]
 ) -> Figures:
-    """All figures, from the rewards of the changed replies, float[made], and of all pairs, float[pairs, 2].
+    """Return all figures.
 
-    A changed reply that the scorer cannot read has a reward of NaN and is left out. `prompts` names the prompt of each
-    pair; intervals are by bootstrap over prompts. Figures in units of the median gap are None where that is 0.
+    `changed`: rewards of the changed replies, float[made]; NaN marks a reply that is too long for the scorer and is
+    skipped. `scores`: rewards of the chosen and the rejected reply of all pairs, float[pairs, 2]. `prompts`: prompt of each
+    pair; intervals are by bootstrap over prompts. Figures in units of the median gap are None if the median gap is 0.
     """
     scored = [index for index in range(len(made)) if not np.isnan(changed[index])]
     unit = float(np.median(np.abs(scores[:, 0] - scores[:, 1])))
@@ -60,7 +61,7 @@ def counterfactual_figures(
 
 
 def _flips(each: Counterfactual, changed: float, scores: np.ndarray) -> float:
-    """1 where the sign of the pair's margin changes with its reply; a margin that becomes or was 0 counts half."""
+    """Return 1 if the change reverses the sign of the pair's margin, 0.5 if one of the two margins is 0, otherwise 0."""
     chosen, rejected = scores[each.pair]
     margin = (changed - rejected) if each.side == 0 else (chosen - changed)
     return float(abs(np.sign(margin) - np.sign(chosen - rejected)) / 2)

@@ -1,4 +1,4 @@
-"""Counterfactuals of the replies of pairs: which pairs, which of their replies, and which other client's reply."""
+"""Choice of pairs and replies to change, and counterfactuals made by rules."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS, Kind
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """The reply number `side` of pair number `pair` (0: chosen, 1: rejected), changed to `text`."""
+    """Changed reply: `text` replaces reply `side` (0: chosen, 1: rejected) of pair number `pair`."""
 
     pair: int
     side: int
@@ -21,7 +21,7 @@ class Counterfactual:
 
 
 def spread(examples: Sequence[Example], limit: int) -> list[int]:
-    """At most `limit` pairs by number: first one of each prompt, then a second one of each, and so on."""
+    """Return the numbers of at most `limit` pairs: first one pair of each prompt, then a second one of each, and so on."""
     seen = Counter[str]()
     turns = []
     for index, example in enumerate(examples):
@@ -32,7 +32,10 @@ def spread(examples: Sequence[Example], limit: int) -> list[int]:
 
 
 def wanted(examples: Sequence[Example], pairs: Sequence[int], kind: Kind) -> list[tuple[int, int]]:
-    """(pair, side) of the replies to change: both of each pair where only looks change, else each chosen reply once."""
+    """Return (pair, side) of the replies to change: both replies of each pair for a style change, otherwise chosen ones.
+
+    A chosen reply that several pairs of one prompt share is returned once.
+    """
     if not kind.prefers_original:
         return [(pair, side) for pair in pairs for side in (0, 1)]
     firsts = {(normalised(examples[pair].prompt), examples[pair].replies[0]): pair for pair in reversed(pairs)}
@@ -40,7 +43,7 @@ def wanted(examples: Sequence[Example], pairs: Sequence[int], kind: Kind) -> lis
 
 
 def by_rules(examples: Sequence[Example], pairs: Sequence[int], kinds: Sequence[Kind] = KINDS) -> list[Counterfactual]:
-    """The counterfactuals of these pairs; a reply in which a rule finds nothing to change has none of its kind."""
+    """Return the counterfactuals of these pairs. A reply is skipped if the rule finds nothing to change in it."""
     found = []
     for kind in kinds:
         for pair, side in wanted(examples, pairs, kind):
@@ -52,7 +55,7 @@ def by_rules(examples: Sequence[Example], pairs: Sequence[int], kinds: Sequence[
 
 
 def _strangers_reply(examples: Sequence[Example], pair: int) -> str | None:
-    """Another client's chosen reply that looks most like the pair's own: it ends alike, and is nearest in length."""
+    """Return another client's chosen reply that resembles the pair's own most: the same ending, then the nearest length."""
     own, prompt = examples[pair].replies[0], normalised(examples[pair].prompt)
     others = {example.replies[0] for example in examples if normalised(example.prompt) != prompt} - {own}
     ending, length = CUES["ending"], CUES["length"]

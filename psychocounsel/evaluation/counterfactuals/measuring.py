@@ -1,4 +1,4 @@
-"""Counterfactuals in an evaluation: made, scored by all ranks, written down, and shown beside the accuracy."""
+"""Counterfactuals within a reward evaluation: they are made, scored by all ranks, written to a file and printed."""
 
 import json
 from collections import Counter
@@ -30,7 +30,9 @@ Bar = Callable[[range, str], Iterable[int]]
 def make_counterfactuals(
     config: DictConfig, examples: Sequence[Example], folder: Path, world: World, bar: Bar
 ) -> list[Counterfactual]:
-    """Those of at most `counterfactuals.limit` pairs, the same on every rank; with a server, rank 0 asks it.
+    """Return the counterfactuals of at most `counterfactuals.limit` pairs, the same on every rank.
+
+    If `counterfactuals.addresses` names a server, rank 0 asks it and sends its answers to the other ranks.
 
     Raises:
         UserError: on every rank, if the server cannot be used.
@@ -47,7 +49,7 @@ def make_counterfactuals(
             written = writer.write(examples, pairs, asked, lambda steps: bar(steps, "asking for counterfactuals"))
         except UserError as error:
             written = str(error)
-    # Kinds do not travel between processes: they hold functions.
+    # Ranks exchange names of kinds, because kinds hold functions, which cannot be sent.
     names = {kind.name: kind for kind in KINDS}
     plain = (
         written if isinstance(written, str) else [(each.pair, each.side, each.kind.name, each.text) for each in written]
@@ -67,10 +69,10 @@ def score_counterfactuals(
     world: World,
     bar: Bar,
 ) -> np.ndarray:
-    """float32[made] rewards as `scorer.score` gives them, on every rank; NaN for a reply that is too long for it now."""
+    """Return the rewards of the changed replies, float32[made], on every rank; NaN if the changed reply is too long."""
     prompts = [with_system_prompt(examples[each.pair].prompt, system_prompt) for each in made]
     keys = [(repr(prompt), each.text) for prompt, each in zip(prompts, made, strict=True)]
-    # Pairs share replies, each scored once; neighbours share their prompt, which is then computed once, too.
+    # Each distinct reply is scored once. Neighbours in this order share their prompt, which is then computed only once.
     distinct = sorted(dict(zip(keys, range(len(made)), strict=True)).values(), key=lambda index: made[index].pair)
     conversations = [
         [*prompts[index], {"role": "assistant", "content": made[index].text}]
@@ -91,10 +93,11 @@ def figures_and_rows(
     examples: Sequence[Example],
     folder: Path,
 ) -> Figures:
-    """The figures, from rewards on the model's own scale; writes `counterfactuals.jsonl`, a line each, with its text.
+    """Return the figures, and write `counterfactuals.jsonl` with one line per counterfactual, its text included.
 
-    Beside those of `counterfactual_figures`: `pairs`; `not_sent`, the replies that a server might read as turns; and under
-    `made` of each kind how many `replies` were looked at, how many were `changed`, and by what (`rules` or `language model`).
+    `rewards` and `scores` are on the model's own scale. The result adds to `counterfactual_figures`: `pairs`, their number;
+    `not_sent`, the number of replies that the server might read as several turns; and `made`, for each kind, the number of
+    `replies` considered, the number `changed`, and the author of the change (`by`: `rules` or `language model`).
     """
     prompts = [normalised(example.prompt) for example in examples]
     rows = [
@@ -123,10 +126,10 @@ def figures_and_rows(
 
 
 def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
-    """The table that stands below the accuracy."""
+    """Print the table of counterfactuals, below the table of accuracies."""
     sources = sorted({each["by"] for each in figures["made"].values()}, reverse=True)
     say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}; the rules are for English")
-    say("share of changes for the worse that it notices (0.5: chance)")
+    say("sensitivity: share of changes for the worse that lower the reward (0.5: chance)")
     for name in PRINCIPLES:
         found = figures["sensitivity"].get(name)
         if found is None:
@@ -134,7 +137,9 @@ def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
             continue
         interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"
         say(f"  {name:<20}{found['value']:>7.3f}   {interval}, {found['count']} changes")
-    say("movement by changes of looks, in median gaps (0 is best), and verdicts that flip")
+    say(
+        "changes of style: mean size and mean of the reward's change, in median gaps (0 is best), and pairs whose order flips"
+    )
     rows = {**figures["invariance"], "all of these": figures["all_styles"]}
     for name, found in rows.items():
         if found:
@@ -142,6 +147,8 @@ def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
             words = name.replace("_", " ")
             say(f"  {words:<22}{change:>5}   mean {shift:>5}, flips {found['flips']:>6.1%}, {found['count']} changes")
     if figures["not_sent"]:
-        say(f"  {figures['not_sent']} replies with text of control tokens are not sent to the language model")
+        say(
+            f"  {figures['not_sent']} replies were not sent to the language model, because they contain control tokens as text"
+        )
     if figures["left_out"]:
-        say(f"  {figures['left_out']} changed replies are too long for the reward model, and left out")
+        say(f"  {figures['left_out']} changed replies were skipped, because they are too long for the reward model")

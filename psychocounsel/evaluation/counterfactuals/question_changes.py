@@ -1,4 +1,4 @@
-"""A question as a statement that asks the same, and a statement as a question: what the ending alone is worth to a scorer."""
+"""Rules that turn a question into a statement with the same meaning, or the reverse, so that only the ending differs."""
 
 import re
 
@@ -18,17 +18,17 @@ _TURNED = re.compile(
     re.IGNORECASE,
 )
 _OPENING = re.compile(r"(?:and|but|so|then|well|now),? ", re.IGNORECASE)
-_TOO_MUCH = re.compile(r"[;:\u2013\u2014\"\u201c]|, or |\?.*\?")  # several clauses, of which one alone would be turned
+_TOO_MUCH = re.compile(r"[;:\u2013\u2014\"\u201c]|, or |\?.*\?")  # several clauses: the rule would turn only one
 _STATES = re.compile(
     r"(?:You|It|That|This|There|Your|The)\b.*\b(?:you|your|you're|you've)\b", re.IGNORECASE | re.DOTALL
 )
-_LONGEST = 25  # words of a statement that a short question can follow
+_LONGEST = 25  # most words of a statement that may get ", is that right?"
 
 
 def question_as_statement(text: str) -> str | None:
-    """The last question as "I wonder ...". None if there is none, or its form cannot be turned safely.
+    """Turn the last question into "I wonder ..."; None if no question exists or its form is unsafe to turn.
 
-    A question about risk stays one: it has to be asked directly.
+    A question about risk is never turned, because counsellors must ask it directly.
     """
     sentences = split(text)
     places = [index for index, sentence in enumerate(sentences) if is_question(sentence)]
@@ -39,7 +39,7 @@ def question_as_statement(text: str) -> str | None:
 
 
 def statement_as_question(text: str) -> str | None:
-    """The last sentence, if it states something about the client, with ", is that right?"; None for another."""
+    """Append ", is that right?" to the last sentence if it states something about the client; otherwise None."""
     sentences = split(text)
     last = sentences[-1].strip() if sentences else ""
     if not last.endswith(".") or last.endswith("..") or len(last.split()) > _LONGEST or not _STATES.match(last):
@@ -48,7 +48,7 @@ def statement_as_question(text: str) -> str | None:
 
 
 def _indirect(question: str) -> str | None:
-    """ "What do you want?" as "I wonder what you want."; None where the order of words would need a parser."""
+    """Turn "What do you want?" into "I wonder what you want."; None if finding the word order needs a parser."""
     plain = question.rstrip("?").rstrip()
     opening = _OPENING.match(plain)
     plain = plain[opening.end() :] if opening else plain
@@ -65,7 +65,7 @@ def _indirect(question: str) -> str | None:
 
 
 def _clause(found: re.Match[str]) -> str:
-    """Subject before verb: "do you want" is "you want", "could you say" is "you could say"."""
+    """Put the subject before the verb: "do you want" becomes "you want", "could you say" becomes "you could say"."""
     who = "I" if found["who"] in ("I", "i") else found["who"].lower()
     verb = "" if found["aux"].lower() == "do" else f" {found['aux'].lower()}"
     return f"{who}{verb}{found['rest']}"

@@ -1,4 +1,4 @@
-"""A reply as sentences that join to the very same text, and small edits of English sentences."""
+"""Splitting of a reply into sentences, without losing a character, and small edits of English sentences."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ _END = re.compile(r"[.!?…]+[\"'\u201d\u2019)\]*_]*\s+|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|St|Prof|vs|e\.g|i\.e|a\.m|p\.m|approx|no)|\b[A-Z])\.\s+$")
 _CLOSING = "\"'\u201d\u2019)]*_ \t\n"
 
-# Words that a sentence begins with and that are written small inside of one; other first words may be names.
+# First words that lose their capital inside a sentence. Other first words may be names.
 _INSIDE = """a an the this that these those it its it's that's there there's you your you're you've we we're our he she they their
 my what what's when where who why how which while if so as and but or perhaps maybe sometimes after before because
 since though although even for from in on at of with without not no yes one some many most all each every do does did
@@ -16,7 +16,7 @@ _SMALL = frozenset(_INSIDE.split())
 
 
 def split(text: str) -> list[str]:
-    """Sentences with the white space that follows them; joined they are `text`. A line break ends a sentence, too."""
+    """Return the sentences, each with the white space after it, so that they join to `text`. A line break ends one, too."""
     pieces, start = list[str](), 0
     for end in _END.finditer(text):
         piece = text[start : end.end()]
@@ -32,7 +32,7 @@ def is_question(sentence: str) -> bool:
 
 
 def without(text: str, unwanted: Callable[[str], bool]) -> str | None:
-    """The text without its `unwanted` sentences; None if there are none, or nothing would be left."""
+    """Return the text without its `unwanted` sentences; None if it has no such sentence, or no other."""
     sentences = split(text)
     kept = [sentence for sentence in sentences if not unwanted(sentence)]
     changed = "".join(kept).strip()
@@ -40,7 +40,7 @@ def without(text: str, unwanted: Callable[[str], bool]) -> str | None:
 
 
 def replaced(text: str, index: int, sentence: str) -> str:
-    """The text with its sentence number `index` replaced; the white space after it stays."""
+    """Return the text with sentence number `index` replaced; the white space after it stays."""
     sentences = split(text)
     old = sentences[index]
     sentences[index] = sentence + old[len(old.rstrip()) :]
@@ -48,7 +48,7 @@ def replaced(text: str, index: int, sentence: str) -> str:
 
 
 def small_first(sentence: str) -> str:
-    """The sentence as it is written after "I wonder": its first word in small letters, unless it may be a name."""
+    """Return the sentence as it follows "I wonder": with a small first letter, unless its first word may be a name."""
     first = re.match(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?", sentence)
     if first is None or first[0].lower().replace("\u2019", "'") not in _SMALL:
         return sentence
@@ -56,10 +56,10 @@ def small_first(sentence: str) -> str:
 
 
 def edited(text: str, pattern: re.Pattern[str], other: Callable[[re.Match[str]], str | None]) -> str:
-    """The text with each match replaced by what `other` makes of it; None leaves it as it is.
+    """Return the text with each match replaced by `other(match)`; a match stays if `other` returns None.
 
-    `pattern` and the matches know straight apostrophes alone. Typographic ones match, too: those of the rest stay, and
-    replacements have them where the text has any.
+    `pattern` and `other` see only straight apostrophes, but typographic ones in the text match as well. Outside the
+    matches they stay; replacements get typographic ones if the text has any.
     """
     pieces, start = list[str](), 0
     for found in pattern.finditer(text.replace("\u2019", "'")):
@@ -71,7 +71,7 @@ def edited(text: str, pattern: re.Pattern[str], other: Callable[[re.Match[str]],
 
 
 def like(word: str, pattern: str) -> str:
-    """`word` with the capitals of `pattern`: all, the first, or none."""
+    """Return `word` capitalised like `pattern`: all letters, the first one, or as given."""
     if pattern.isupper() and len(pattern) > 1:
         return word.upper()
     return word[0].upper() + word[1:] if pattern[:1].isupper() else word

@@ -1,4 +1,7 @@
-"""The same reply in another dress: markdown, fillers, capitals, emoji, padding."""
+"""Rules that change only the style of a reply: markdown, fillers, capitals, emoji, padding.
+
+Each rule returns the changed reply, or None if it finds nothing to change.
+"""
 
 import re
 
@@ -16,7 +19,7 @@ _FACE = "\U0001f642"
 
 
 def markdown(text: str) -> str | None:
-    """Without its bullets, headings and bold words; a text of several sentences that has none becomes a list."""
+    """Remove bullets, headings and bold; if the text has none of them, turn its sentences into a list."""
     plain = _EMPHASIS.sub(r"\2", _HEADING.sub("", _BULLET.sub("", text)))
     if plain != text:
         return plain
@@ -25,17 +28,17 @@ def markdown(text: str) -> str | None:
 
 
 def fillers(text: str) -> str | None:
-    """With words before it that say nothing."""
+    """Prepend filler words without meaning."""
     return None if text.startswith(_FILLER) else _FILLER + text
 
 
 def capitals(text: str) -> str | None:
-    """In small letters alone."""
+    """Convert all letters to lower case."""
     return text.lower() if text.lower() != text else None
 
 
 def emoji(text: str) -> str | None:
-    """Without its emoji; with one after the first sentence where there is none."""
+    """Remove all emoji; if the text has none, add one after the first sentence."""
     if _EMOJI.search(text):
         return _EMOJI.sub("", text).strip() or None
     first, *rest = split(text)
@@ -43,6 +46,6 @@ def emoji(text: str) -> str | None:
 
 
 def padding(text: str) -> str | None:
-    """Longer by a sentence without content, before the last one, so that the ending stays."""
+    """Insert a sentence without content before the last one, so that the ending stays."""
     *before, last = split(text)
     return "".join(before) + _PADDING + last if before else None

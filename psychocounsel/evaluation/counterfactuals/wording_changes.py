@@ -1,4 +1,7 @@
-"""Other words for the same: contractions, British and American spelling, and a few phrases for their equals."""
+"""Rules that say the same in other words: contractions, British or American spelling, and a few equivalent phrases.
+
+Each rule returns the changed reply, or None if it finds nothing to change.
+"""
 
 import re
 from collections.abc import Mapping
@@ -27,21 +30,21 @@ _IS = re.compile(
 
 
 def _any_of(words: Mapping[str, str], after: str = "") -> re.Pattern[str]:
-    """Any of the words, with capitals or without; what may stand `after` them is a pattern of its own."""
+    """Return a pattern that matches any of the words, in any case, followed by the pattern `after`."""
     longest_first = sorted(words, key=len, reverse=True)
     return re.compile(rf"(?<![\w'])(?:{'|'.join(map(re.escape, longest_first))})(?![\w']){after}", re.IGNORECASE)
 
 
 _TO_EXPAND = _any_of(_EXPANDED)
-_ASKED_AFTER_NOT = re.compile(rf" {_SUBJECT}\b", re.IGNORECASE)  # "don't you think" has no "do not you think"
-# Not at the end of a clause ("that is how it is."), nor after a word that puts the verb last ("what it is like").
+_ASKED_AFTER_NOT = re.compile(rf" {_SUBJECT}\b", re.IGNORECASE)  # "don't you think" cannot become "do not you think"
+# No contraction at the end of a clause ("that is how it is."), nor in an indirect question ("what it is like").
 _TO_CONTRACT = re.compile(
     rf"(?<!what )(?<!where )(?<!how )(?<!who )(?<!as )(?<!than ){_any_of(_CONTRACTED).pattern}(?= [a-z])", re.IGNORECASE
 )
 
 
 def other_contractions(text: str) -> str | None:
-    """Contractions written out; in a text without any, "I am" and the like contracted. None if there are neither."""
+    """Expand all contractions; if the text has none, contract "I am" and the like."""
 
     def expand(found: re.Match[str]) -> str | None:
         word = found[0].lower()
@@ -57,7 +60,7 @@ def other_contractions(text: str) -> str | None:
 
 
 def _spellings() -> dict[str, str]:
-    """British words and their American spellings, with the forms of regular ones."""
+    """Return the American spelling of each British word, including the inflected forms of regular ones."""
     pairs = dict(word.split("/") for word in _IRREGULAR.split())
     for stem in _OUR.split():
         pairs |= {
@@ -100,7 +103,7 @@ _TO_AMERICAN, _TO_BRITISH = _any_of(_AMERICAN), _any_of(_BRITISH)
 
 
 def other_spelling(text: str) -> str | None:
-    """British spelling as American; in a text without any, American as British. None if no word differs."""
+    """Replace British spellings by American ones; if the text has none, American by British."""
     for words, pattern in ((_AMERICAN, _TO_AMERICAN), (_BRITISH, _TO_BRITISH)):
         changed = pattern.sub(lambda found, words=words: like(words[found[0].lower()], found[0]), text)  # type: ignore[misc]
         if changed != text:
@@ -108,7 +111,7 @@ def other_spelling(text: str) -> str | None:
     return None
 
 
-# Phrases that may stand for each other without another change in the sentence; both begin with a vowel or neither does.
+# Phrases that can replace each other without another change to the sentence. An "a" or "an" before them stays right.
 _EQUALS = (
     ("it sounds like", "it seems like"), ("sounds as if", "seems as if"), ("perhaps", "maybe"), ("difficult", "hard"),
     ("frightening", "scary"), ("at the moment", "at present"), ("for example", "for instance"), ("someone", "somebody"),
@@ -118,13 +121,13 @@ _EQUALS = (
     ("no wonder", "no surprise"), ("makes sense", "is understandable"), ("such as", "like"), ("in order to", "to"),
 )  # fmt: skip
 _OTHER_WORDS = dict(_EQUALS) | {second: first for first, second in _EQUALS[:14]}
-_TO_PARAPHRASE = re.compile(  # not "the very spot", "very much", "as well as", "makes sense of it"
+_TO_PARAPHRASE = re.compile(  # excludes "the very spot", "very much", "as well as", "makes sense of it"
     rf"(?<!the )(?<!that )(?<!this ){_any_of(_OTHER_WORDS).pattern}(?! (?:much|as|of|to)\b)|\b(?:a lot|a great deal)(?= of\b)",
     re.IGNORECASE,
 )
 
 
 def paraphrase(text: str) -> str | None:
-    """Phrases replaced by their equals, wherever they stand; None if there are none."""
+    """Replace phrases by equivalent ones throughout the text."""
     changed = edited(text, _TO_PARAPHRASE, lambda found: like(_OTHER_WORDS[found[0].lower()], found[0]))
     return changed if changed != text else None

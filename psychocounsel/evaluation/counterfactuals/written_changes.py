@@ -1,4 +1,4 @@
-"""Counterfactuals that a language model writes, behind an OpenAI-compatible server."""
+"""Counterfactuals written by a language model on an OpenAI-compatible server."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ _TASK = (
     "You edit replies of counsellors for a test of reading. You are given one reply. {instruction} "
     "Answer with the edited reply alone. If there is nothing to change, answer with the one word NONE."
 )
-_LONGEST = 2.0  # times the reply's characters; what is longer is no edit of it
+_LONGEST = 2.0  # times the reply's characters; a longer answer does not count as an edit
 
 
 class Writer:
-    """Asks for edits of single replies; the client's speech is not sent. Answers are kept in the folder `journal`.
+    """Writer of counterfactuals: it sends single replies, never the client's speech, and keeps answers in `journal`.
 
     Raises:
-        UserError: at construction if an address is none, or the key's variable is not set.
+        UserError: at construction, if an address is malformed or the environment variable of the key is not set.
     """
 
     def __init__(self, settings: DictConfig, journal: Path) -> None:
@@ -46,12 +46,12 @@ class Writer:
         kinds: Sequence[Kind],
         progress: Callable[[range], Iterable[int]] = iter,
     ) -> list[Counterfactual]:
-        """The counterfactuals of these pairs; a reply that comes back unchanged, or as no edit of it, has none.
+        """Return the counterfactuals of these pairs. Replies whose answer is unchanged or not an edit are skipped.
 
-        A reply that may forge turns (`may_forge_turns`) is not sent, and has none.
+        A reply that the server might read as several turns (`may_forge_turns`) is not sent and is skipped as well.
 
         Raises:
-            UserError: if no server is left, one refuses, or its answer is no chat completion.
+            UserError: if no server is left, a server refuses, or an answer is not a chat completion.
         """
         asked = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
         places = [each for each in asked if not may_forge_turns(examples[each[1]].replies[each[2]])]
@@ -74,7 +74,7 @@ class Writer:
 
 
 def _read(answer: Any, payload: Any) -> str:
-    """The text of a chat completion; "" of one that was cut, or is no text."""
+    """Return the text of a chat completion; "" if it was cut at its token limit or has no valid text."""
     choice = answer["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str | None):
@@ -85,7 +85,7 @@ def _read(answer: Any, payload: Any) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON may hold halves of characters."""
+    """Return True if the text can be encoded as UTF-8. JSON may contain lone surrogates, which cannot."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""General ability by lm-eval: what training has cost on tasks that have nothing to do with counselling."""
+"""General ability, measured by lm-eval: the loss through training on tasks unrelated to counselling."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]  # task, metric: value,
 
 @dataclass(frozen=True)
 class AbilityTasks:
-    """Tasks of lm-eval.
+    """Tasks for lm-eval.
 
     Attributes:
-        tasks: names, of those that lm-eval ships or that lie in `folder`.
-        folder: of YAML files with tasks of one's own; None: none.
-        limit: at most this many documents of each task; None: all.
-        batch_size: documents at once.
-        chat: whether prompts go through the model's chat template.
+        tasks: names of tasks that lm-eval ships or that `folder` defines.
+        folder: folder of YAML files with further tasks; None: no further tasks.
+        limit: largest number of documents of each task; None: all.
+        batch_size: documents per batch.
+        chat: True if prompts are formatted with the model's chat template.
     """
 
     tasks: Sequence[str]
@@ -43,35 +43,37 @@ class AbilityTasks:
 
 
 def check_ability(asked: AbilityTasks, key: str = "evaluation") -> None:
-    """Refuse, before anything starts, what cannot work.
+    """Check the requirements of lm-eval before the evaluation starts.
 
     Raises:
-        UserError: if lm-eval is not installed, or the folder of tasks is not there.
+        UserError: if lm-eval is not installed, or the folder of tasks does not exist.
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise UserError(f"{key}.lm_eval: lm-eval is not installed; pip install 'psychocounsel[lm-eval]'")
     if asked.folder and not Path(asked.folder).is_dir():
-        raise UserError(f"{key}.lm_eval_folder={asked.folder}: is no folder")
+        raise UserError(f"{key}.lm_eval_folder={asked.folder}: no such folder")
 
 
 def weights_of(model: LanguageModel) -> str:
-    """The folder, hub id or builtin: name of a contestant's weights, which lm-eval needs.
+    """Return the folder, hub id or builtin: name of a contestant's weights, which lm-eval loads.
 
     Raises:
-        UserError: for a contestant without weights here: a server or a file of replies.
+        UserError: if the contestant is a server or a file of replies, whose weights are not available.
     """
     if not isinstance(model, Transformers | InProcess) or not model.model:
         raise UserError(
-            f"evaluation.lm_eval: {model.name} has no weights here: lm-eval needs a run, a folder or a hub id"
+            f"evaluation.lm_eval: the weights of {model.name} are not available: lm-eval needs a run, a folder or a hub id"
         )
     return str(model.model)
 
 
 def measure_ability(model: str, asked: AbilityTasks) -> Measured:
-    """The figures of a model (a folder or hub id) on all tasks, from a process of its own, whose memory goes with it.
+    """Return the figures of a model (a folder or hub id) on all tasks.
+
+    lm-eval runs in a separate process, so that its memory is freed at the end.
 
     Raises:
-        UserError: if lm-eval ends with an error; the message holds its last line.
+        UserError: if lm-eval fails; the message contains the last line of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         order, result = Path(folder) / "order.json", Path(folder) / "result.json"
@@ -85,10 +87,11 @@ def measure_ability(model: str, asked: AbilityTasks) -> Measured:
 
 
 def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -> dict[str, Any]:
-    """Figures of each setting (by name) and, with a `base`, what each differs from it, for JSON.
+    """Return the figures of each contestant (by name) and, with a `base`, the differences to it, ready for JSON.
 
-    A difference is paired by document where lm-eval gives a value for each; its interval (95 %) is over resampled documents.
-    Else (a group of tasks, or a figure of a whole corpus) it has none. `worse` says whether the whole interval is a loss.
+    If lm-eval returns a value for each document, the difference is paired by document and has a 95 % interval over
+    resampled documents. Otherwise (a group of tasks, or a figure of a whole corpus) the interval is None. `worse` is True
+    if the whole interval is a loss.
     """
     figures: dict[str, Any] = {
         "settings": {

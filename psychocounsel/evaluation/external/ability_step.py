@@ -1,4 +1,4 @@
-"""The step `ability`: lm-eval measures every contestant; ability.json holds what it found, document by document."""
+"""Step `ability`: lm-eval measures every contestant; ability.json holds its figures, document by document."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from psychocounsel.storage.files import write_json
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Measure and write; without tasks the file is empty.
+    """Measure every contestant and write ability.json; without tasks the file is empty.
 
     Raises:
-        UserError: if lm-eval ends with an error.
+        UserError: if lm-eval fails.
     """
     tasks = build(context.config, "evaluation").tasks()
     contestants = build(context.config, "contestants").models() if tasks.tasks else []

@@ -1,4 +1,4 @@
-"""Columns of exams: which one holds what, and choices and answers in the forms that public sets use."""
+"""Columns of exam files: their usual names, and the formats of choices and answers in public exams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psychocounsel.errors import UserError
 
 Row = Mapping[str, Any]
 
-# Names that public sets use, in the order in which they are looked for.
+# Column names that public exams use, in order of preference.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "question": ("question", "query", "stem", "prompt", "input"),
     "choices": ("choices", "options", "candidates", "endings"),
@@ -37,7 +37,7 @@ LABELLED = re.compile(r"\s*\(?([A-Za-z])\s*[.):\]]\s*(.*\S)\s*", re.DOTALL)
 
 
 def answer_parts(answer: Any, letters: Sequence[str], choices: Sequence[str]) -> tuple[Any, ...]:
-    """The answer's parts: places as int, letters or texts."""
+    """Split an answer into its parts: each is a position (int), a letter or the text of a choice."""
     if isinstance(answer, bool):
         return (str(answer),)
     if isinstance(answer, float) and answer.is_integer():
@@ -58,7 +58,7 @@ def answer_parts(answer: Any, letters: Sequence[str], choices: Sequence[str]) ->
 
 
 def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Letters and texts of a row's choices."""
+    """Return the letters and the texts of a row's choices."""
     value = next(held(row, "choices", columns), None)
     if value is None:
         value = one_column_each(row)
@@ -70,23 +70,23 @@ def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[
         found = [text_of(text, where, "choices") for text in value.values()]
         letters = [key.strip().upper() for key in value]
         if letters != [*ascii_uppercase[: len(letters)]] and letters != [str(n + 1) for n in range(len(letters))]:
-            raise UserError(f"{where}: its choices must be labelled A, B, C and so on, in this order")
+            raise UserError(f"{where}: the choices must be labelled A, B, C and so on, in this order")
     elif isinstance(value, list | tuple):
         found = [text_of(text, where, "choices") for text in value]
     else:
-        raise UserError(f"{where}: its choices must be a list, or columns A, B, C and so on")
+        raise UserError(f"{where}: the choices must be a list, or columns A, B, C and so on")
     stripped = [LABELLED.fullmatch(text) for text in found]
     if all(match and match[1].upper() == letter for match, letter in zip(stripped, ascii_uppercase, strict=False)):
         found = [match[2] for match in stripped if match]  # "A. Grief"
     if not 2 <= len(found) <= len(ascii_uppercase):
-        raise UserError(f"{where}: needs 2 to {len(ascii_uppercase)} choices and has {len(found)}")
+        raise UserError(f"{where}: needs 2 to {len(ascii_uppercase)} choices, but has {len(found)}")
     if len({*found}) < len(found):
-        raise UserError(f"{where}: two of its choices are the same text")
+        raise UserError(f"{where}: two of the choices are the same text")
     return tuple(ascii_uppercase[: len(found)]), tuple(found)
 
 
 def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`{label: [A, B], text: [..., ...]}` as `{A: ..., B: ...}`; other mappings as they are."""
+    """Convert `{label: [A, B], text: [..., ...]}` to `{A: ..., B: ...}`; return other mappings unchanged."""
     labels, texts = value.get("label"), value.get("text")
     if isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts):
         return dict(zip(labels, texts, strict=True))
@@ -94,17 +94,17 @@ def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _from_text(value: str, where: str) -> Any:
-    """A list or mapping in a column of a CSV file."""
+    """Parse a list or mapping that a column of a CSV file holds as JSON text."""
     try:
         return json.loads(value)
     except ValueError as error:
         raise UserError(
-            f"{where}: its choices are text that is no JSON list; or give columns A, B, C and so on"
+            f"{where}: the choices are text, but not a JSON list; write a JSON list or columns A, B, C and so on"
         ) from error
 
 
 def one_column_each(row: Row) -> dict[str, Any]:
-    """Choices that stand in columns A, B, ... or a, b, ...; option_a, opa and the like; {} without them."""
+    """Return the choices held in columns such as A, a, option_a or opa, by letter; {} without such columns."""
     for pattern in _LETTERED:
         for change in (str.upper, str.lower):
             names = {letter: pattern.format(change(letter)) for letter in ascii_uppercase}
@@ -115,7 +115,7 @@ def one_column_each(row: Row) -> dict[str, Any]:
 
 
 def held(row: Row, name: str, columns: Mapping[str, str]) -> Iterator[Any]:
-    """Values of the columns that may hold `name`, as far as they are there."""
+    """Yield the values of the existing columns that may hold `name`."""
     candidates = (columns[name],) if name in columns else COLUMNS[name]
     return (row[each] for each in candidates if row.get(each) is not None)
 
@@ -125,11 +125,11 @@ def needed(row: Row, name: str, columns: Mapping[str, str], where: str) -> Any:
         return value
     known = columns.get(name) or " or ".join(COLUMNS[name])
     raise UserError(
-        f"{where}: has no {name} ({known}); say which column holds it: {{path: FILE, columns: {{{name}: NAME}}}}"
+        f"{where}: has no {name} ({known}); name the column that holds it: {{path: FILE, columns: {{{name}: NAME}}}}"
     )
 
 
 def text_of(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str | int | float) or not str(value).strip():
-        raise UserError(f"{where}: its {name} must be text")
+        raise UserError(f"{where}: the {name} must be text")
     return str(value).strip()

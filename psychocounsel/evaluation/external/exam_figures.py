@@ -1,4 +1,4 @@
-"""Figures of exams: accuracy with intervals, baselines, what the order of choices does, and differences to the base."""
+"""Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from psychocounsel.evaluation.external.exam_prompts import is_shuffled
 from psychocounsel.metrics.stats import mean_intervals
 
 UNREADABLE = "unreadable"
-_WRONG = (UNREADABLE, REFUSED, FILTERED)  # no letter is a wrong answer; a failed or withheld call is none at all
+_WRONG = (UNREADABLE, REFUSED, FILTERED)  # answers without a letter are wrong; failed or withheld calls are not scored
 
 
 @dataclass(frozen=True)
 class ExamAnswer:
-    """What a contestant answered.
+    """Answer of a contestant to an exam item.
 
     Attributes:
-        setting, seed: of the contestant; models of one setting differ by their training seed.
-        order: 0 where choices stood in the file's order.
-        shown: the file's place of the choice under each letter.
-        outcome: `text` where letters were read; `unreadable` (a cut answer, too); else as of the call.
-        chosen: letters' places as shown, from 0; None where none were read.
-        text: the answer.
+        item: id of the item.
+        setting: setting of the contestant.
+        seed: number of the contestant within its setting.
+        order: number of the order of choices; 0 is the file's order.
+        shown: for each letter, the position in the file of the choice under it.
+        outcome: `text` if letters were read, `unreadable` if not (also for a cut answer), otherwise the call's outcome.
+        chosen: positions (from 0) of the letters that the answer names; None if no letter was read.
+        text: text of the answer.
     """
 
     item: str
@@ -44,15 +46,15 @@ class ExamAnswer:
 
     @property
     def choices(self) -> frozenset[int] | None:
-        """Places of the chosen choices in the file's order."""
+        """Positions of the chosen choices in the file's order; None if no letter was read."""
         return None if self.chosen is None else frozenset(self.shown[place] for place in self.chosen)
 
 
 def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None = None) -> dict[str, Any]:
-    """All figures of a set, for JSON; `base` is the setting that others are compared with.
+    """Return all figures of an exam, ready for JSON. `base`: the setting that the others are compared with.
 
-    Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals are of 95 %, over
-    resampled contexts (items without a context by themselves).
+    Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals (95 %) resample
+    contexts; an item without a context is resampled alone.
     """
     settings = [*dict.fromkeys(answer.setting for answer in answers)]
     scores = {name: item_scores(exam, [each for each in answers if each.setting == name]) for name in settings}
@@ -74,14 +76,14 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
 
 
 def is_right(item: ExamItem, answer: ExamAnswer) -> float:
-    """1 or 0; NaN for a call without an answer (failed or withheld), which is not scored."""
+    """Return 1 for a right answer, 0 for a wrong one, NaN for a failed or withheld call, which is not scored."""
     if answer.outcome == TEXT:
         return float(answer.choices == item.right)
     return 0.0 if answer.outcome in _WRONG else float("nan")
 
 
 def item_scores(exam: ExamSet, answers: Sequence[ExamAnswer]) -> np.ndarray:
-    """float64[items]: the mean over an item's scored answers; NaN without one."""
+    """Return each item's mean over its scored answers, float64[items]; NaN if it has no scored answer."""
     places = {item.item: number for number, item in enumerate(exam.items)}
     sums, counts = np.zeros(len(places)), np.zeros(len(places))
     for answer in answers:
@@ -93,10 +95,10 @@ def item_scores(exam: ExamSet, answers: Sequence[ExamAnswer]) -> np.ndarray:
 
 
 def difference(exam: ExamSet, mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    """The paired difference of item scores, with its interval and an exact test.
+    """Return the paired difference of item scores, with its interval and an exact test.
 
-    `p` is two-sided, of the sign test on items whose scores differ; with one answer to each item it is McNemar's exact test
-    (McNemar 1947). It treats items as independent; the interval does not.
+    `p` is the two-sided p-value of the sign test on items whose scores differ. With one answer per item it is McNemar's
+    exact test (McNemar 1947). The test treats items as independent; the interval resamples contexts.
     """
     both = ~np.isnan(mine) & ~np.isnan(base)
     change = (mine - base)[both]
@@ -112,7 +114,7 @@ def difference(exam: ExamSet, mine: np.ndarray, base: np.ndarray) -> dict[str, A
 
 
 def sign_test(better: int, worse: int) -> float:
-    """Two-sided exact p of as uneven a split of fair coins."""
+    """Return the two-sided exact p-value of the sign test: the probability of a split at least as uneven by chance."""
     total, least = better + worse, min(better, worse)
     tail = sum(comb(total, count) for count in range(least + 1))
     return min(1.0, 2 * tail / 2**total)
@@ -152,9 +154,10 @@ def _by_topic(exam: ExamSet, scores: np.ndarray) -> dict[str, Any]:
 
 
 def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
-    """By letter, of answers that name one: how often it was chosen, was right, and was chosen where it was right.
+    """Return, for each letter, how often it was chosen, how often it was right, and the accuracy when it was right.
 
-    A model without a preference for places chooses each letter about as often as it is right.
+    Only items with one right choice and answers with one letter count. A model without a preference for positions chooses
+    each letter about as often as it is right.
     """
     items = {item.item: item for item in exam.items}
     chosen, right, hit = Counter[int](), Counter[int](), Counter[int]()
@@ -177,7 +180,10 @@ def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
 
 
 def _consistency(answers: Sequence[ExamAnswer]) -> float | None:
-    """Of items read in several orders, the share with the same choice in all of them; None without such items."""
+    """Return the share of items with the same choice in all orders, among items with readable answers in several orders.
+
+    The result is None without such items.
+    """
     found: dict[tuple[str, int], list[frozenset[int]]] = {}
     for answer in answers:
         if answer.choices is not None:
@@ -187,7 +193,7 @@ def _consistency(answers: Sequence[ExamAnswer]) -> float | None:
 
 
 def _over_seeds(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) of the accuracies of models that differ by their seed."""
+    """Return the accuracy of each seed of a setting, and the standard deviation (n - 1) over seeds."""
     seeds = sorted({answer.seed for answer in answers})
     scores = [item_scores(exam, [each for each in answers if each.seed == seed]) for seed in seeds]
     means = [_mean(each[~np.isnan(each)]) for each in scores]
@@ -197,14 +203,14 @@ def _over_seeds(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
 
 
 def _chance(items: Sequence[ExamItem]) -> float:
-    """The mean accuracy of guessing: one choice of k, or one of the sets of at least two choices."""
+    """Return the expected accuracy of guessing: one choice of k, or one of all sets of at least two choices."""
     one = [1 / len(item.choices) for item in items if len(item.right) == 1]
     several = [1 / (2 ** len(item.choices) - len(item.choices) - 1) for item in items if len(item.right) > 1]
     return float(np.mean(one + several))
 
 
 def _commonest_letter(items: Sequence[ExamItem]) -> dict[str, Any]:
-    """The letter that is right most often in the file's order, and the accuracy of always answering it."""
+    """Return the letter that is right most often in the file's order, and the accuracy of always answering it."""
     counts = Counter(min(item.right) for item in items if len(item.right) == 1)
     if not counts:
         return {"letter": None, "accuracy": 0.0}

@@ -1,4 +1,4 @@
-"""Multiple-choice items from a user's file: question, choices and right answer, under the names that public sets use."""
+"""Multiple-choice items from a user's file: question, choices and right answer, in the formats of public exams."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from psychocounsel.evaluation.external.exam_columns import (
 
 @dataclass(frozen=True)
 class ExamItem:
-    """A question with its choices.
+    """Question with its choices.
 
     Attributes:
-        item: 16 hexadecimal digits of context, question and choices.
-        choices: their texts in the file's order.
-        right: places of the right choices, from 0; several where the item asks for all that are right.
-        context: a text that several items may share, as a vignette; None without one.
-        topic: the file's own name for what is asked about.
+        item: id: hash of context, question and choices (16 hexadecimal digits).
+        question: text of the question.
+        choices: texts of the choices in the file's order.
+        right: positions of the right choices, from 0; several if the item asks for all right ones.
+        context: text that several items may share, for instance a vignette; None without one.
+        topic: topic as the file names it.
     """
 
     item: str
@@ -42,13 +43,13 @@ class ExamItem:
 
     @property
     def cluster(self) -> str:
-        """What items that share a context have in common; they are resampled together."""
+        """Key of the items that are resampled together: the shared context, or the item itself."""
         return self.context or self.item
 
 
 @dataclass(frozen=True)
 class ExamSet:
-    """The items of a file, each once; `repeated` is how many rows said the same again."""
+    """Distinct items of an exam file; `repeated` is the number of rows that repeat an earlier one."""
 
     name: str
     items: tuple[ExamItem, ...]
@@ -56,19 +57,19 @@ class ExamSet:
 
 
 def is_exam_row(row: Row, columns: Mapping[str, str]) -> bool:
-    """Whether a row has choices, so that it is an item of an exam."""
+    """Return True if a row has choices, which makes it an exam item."""
     return any(held(row, "choices", columns)) or len(one_column_each(row)) >= 2
 
 
 def exam_set(name: str, rows: Iterable[tuple[str, Row]], columns: Mapping[str, str]) -> ExamSet:
-    """Read the items of a file from pairs of place and row; `columns` names columns by what they hold, as COLUMNS.
+    """Read the items of an exam. `rows`: (place in the file, row); `columns`: the user's column names by key of COLUMNS.
 
-    Answers are letters, the text of a choice, both ("b: Grief"), or places. Places are counted from 0 if a row says 0, and
-    from 1 if one is the number of its choices.
+    An answer is a letter, the text of a choice, both ("b: Grief"), or a position. Positions count from 0 if some answer is
+    0, and from 1 if some answer equals the number of its choices.
 
     Raises:
-        UserError: for a row that cannot be used (its place is named, its text never), places that could be counted either
-            way, or two rows that ask the same and disagree about the answer.
+        UserError: if a row is unusable (the error names its place, never its text), if positions could count from 0 or
+            from 1, or if two rows ask the same question with different answers.
     """
     drafts = [_Draft.of(where, row, columns) for where, row in rows]
     first = _first_place(drafts, name)
@@ -77,19 +78,19 @@ def exam_set(name: str, rows: Iterable[tuple[str, Row]], columns: Mapping[str, s
         item = draft.item(first)
         if items.setdefault(item.item, item).right != item.right:
             raise UserError(
-                f"{draft.where}: asks the same as an earlier row with another answer; correct or remove one"
+                f"{draft.where}: asks the same as an earlier row, but has another answer; correct or remove one of them"
             )
     return ExamSet(name, tuple(items.values()), len(drafts) - len(items))
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """A row whose answer may be a place, of which only the whole file tells how it is counted."""
+    """Row before its answer is resolved: a position may count from 0 or from 1, which only the whole file shows."""
 
     where: str
     question: str
     choices: tuple[str, ...]
-    answer: tuple[Any, ...]  # a place as int, else a letter or text
+    answer: tuple[Any, ...]  # positions as int, letters or texts of choices
     letters: tuple[str, ...]
     context: str | None
     topic: str | None
@@ -111,7 +112,7 @@ class _Draft:
     def item(self, first: int) -> ExamItem:
         right = frozenset(self._place(part, first) for part in self.answer)
         if not right:
-            raise UserError(f"{self.where}: its answer is empty")
+            raise UserError(f"{self.where}: the answer is empty")
         asked = json.dumps([self.context, self.question, self.choices])
         identity = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return ExamItem(identity, self.question, self.choices, right, self.context, self.topic)
@@ -126,24 +127,24 @@ class _Draft:
         elif (labelled := LABELLED.fullmatch(part)) and labelled[1].upper() in self.letters:
             place = self.letters.index(labelled[1].upper())
             if labelled[2] != self.choices[place]:
-                raise UserError(f"{self.where}: its answer names a letter with the text of another choice")
+                raise UserError(f"{self.where}: the answer names a letter with the text of another choice")
         else:
-            raise UserError(f"{self.where}: its answer is no letter, place or text of one of its choices")
+            raise UserError(f"{self.where}: the answer is not a letter, a position or the text of one of the choices")
         if not 0 <= place < len(self.choices):
-            raise UserError(f"{self.where}: its answer is the place of no choice")
+            raise UserError(f"{self.where}: the answer is a position without a choice")
         return place
 
 
 def _first_place(drafts: Sequence[_Draft], name: str) -> int:
-    """0 or 1: how the file counts places."""
+    """Return the number of the first position in this file, 0 or 1."""
     places = [(part, len(draft.choices)) for draft in drafts for part in draft.answer if isinstance(part, int)]
     from_0, from_1 = any(part == 0 for part, _ in places), any(part == count for part, count in places)
     if from_0 and from_1:
         raise UserError(
-            f"{name}: its answers are places of which one is 0 and one is the number of choices; give letters"
+            f"{name}: the answers are positions, but one is 0 and another is the number of choices; write letters instead"
         )
     if places and not from_0 and not from_1:
         raise UserError(
-            f"{name}: its answers are places that could be counted from 0 or from 1; give letters (A, B, ...)"
+            f"{name}: the answers are positions that could count from 0 or from 1; write letters (A, B, ...) instead"
         )
     return int(from_1)

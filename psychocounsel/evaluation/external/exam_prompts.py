@@ -1,4 +1,4 @@
-"""What a model is asked about an item of an exam, in which order its choices stand, and how its letters are read."""
+"""Exam prompts: the request for an item, the order of its choices, and the reading of letters from an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ONE = "Answer the question with the letter of the right choice alone, as A. Wri
 _SEVERAL = "Several choices are right. Answer the question with the letters of all of them and nothing else, as A, C."
 PROMPT_VERSION = hashlib.sha256((_ONE + _SEVERAL).encode()).hexdigest()[:16]
 
-# "All of the above", "A and B", "both of these": such a choice names others by their places.
+# "All of the above", "A and B", "both of these": such a choice refers to others by their positions.
 _OTHERS = r"above|below|of these|of the (?:other|following|preceding)"
 _NAMES_OTHERS = re.compile(
     rf"\b(?:{_OTHERS})\b|\b[A-F]\s*(?:,|and|or|&)\s*[A-F]\b|\b(?:both|neither) [A-F]\b", re.IGNORECASE
@@ -34,7 +34,7 @@ _LIST = re.compile(rf"{_LEAD}{_OPEN}([A-Z](?:\s*(?:,|;|/|&|\band\b)?\s*[A-Z])*){
 
 @dataclass(frozen=True, kw_only=True)
 class ExamAsk(Ask):
-    """A call about an item; `shown[p]` is the place in the file's order of the choice that stands under letter p."""
+    """Request for the answer to an item. `shown[p]` is the position in the file of the choice under letter number p."""
 
     item: ExamItem
     order: int
@@ -42,12 +42,12 @@ class ExamAsk(Ask):
 
 
 def is_shuffled(item: ExamItem) -> bool:
-    """Whether the choices may stand in another order: none of them names others by their places."""
+    """Return True if the choices may be reordered, because none of them refers to others by their positions."""
     return not any(_NAMES_OTHERS.search(choice) for choice in item.choices)
 
 
 def shown_order(item: ExamItem, order: int, seed: int) -> tuple[int, ...]:
-    """The file's order for `order` 0, else a random one that depends on seed, item and number alone."""
+    """Return the file's order if `order` is 0, otherwise a random one that depends only on seed, item and `order`."""
     places = np.arange(len(item.choices))
     if order:
         places = np.random.default_rng([seed, order, int(item.item, 16)]).permutation(places)
@@ -55,7 +55,7 @@ def shown_order(item: ExamItem, order: int, seed: int) -> tuple[int, ...]:
 
 
 def exam_asks(items: Sequence[ExamItem], shuffles: int, seed: int) -> Iterator[ExamAsk]:
-    """The calls about each item: in the file's order, and in `shuffles` random ones where choices can be shuffled."""
+    """Yield the requests for each item: one in the file's order, and `shuffles` in random orders if it may be shuffled."""
     for item in items:
         for order in range(1 + (shuffles if is_shuffled(item) else 0)):
             shown = shown_order(item, order, seed)
@@ -81,11 +81,12 @@ def _messages(item: ExamItem, shown: Sequence[int]) -> tuple[dict[str, str], ...
 
 
 def read_letters(text: str, choices: Sequence[str], several: bool) -> frozenset[int] | None:
-    """Places of the letters that an answer names, as shown from 0; None for an answer that is not read.
+    """Return the positions (from 0, as shown) of the letters that an answer names; None for an unreadable answer.
 
-    `choices` are the texts as shown. Read are letters alone (B, "(b)", "**B.**", "Answer: B", "\\boxed{B}"), a letter with the
-    whole text of its choice ("B. Grief"), and where `several` may be right, lists of letters ("A, C", "AC"). An answer that
-    says more is not searched for letters, because a word ("A client ...") or a wrong choice that it rejects may hold one.
+    `choices` are the texts in the order shown. Three forms are read: a letter alone (B, "(b)", "**B.**", "Answer: B",
+    "\\boxed{B}"); a letter with the whole text of its choice ("B. Grief"); and, if `several` choices may be right, a list of
+    letters ("A, C", "AC"). Longer answers are not searched for letters, because a word ("A client ...") or a rejected
+    choice may contain one.
     """
     text = without_thoughts(text).strip()
     boxed = _BOXED.fullmatch(text)

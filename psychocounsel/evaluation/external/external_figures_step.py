@@ -1,4 +1,4 @@
-"""The step `figures` of `evaluation=external`: from the tables of answers and ratings to figures.json and what is said."""
+"""Step `figures` of `evaluation=external`: computes figures.json from the answers and ratings, and prints the tables."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from psychocounsel.storage.files import read_mapping, write_json
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Compute the figures, write figures.json and say the tables.
+    """Compute the figures, write figures.json and print the tables.
 
-    The first contestant is what is evaluated, and the second the base. The metrics are `accuracy` (mean over exams), `score`
-    (mean over rubric sets) and each set's own.
+    The first setting is evaluated, and the second one is the base. The metrics are `accuracy` (mean over exams), `score`
+    (mean over rubric sets), and those of each set.
     """
     contestants = build(context.config, "contestants")
     mine, base = contestants.settings[0], next(iter([*dict.fromkeys(contestants.settings)][1:]), None)
@@ -97,7 +97,7 @@ def _lines(found: dict[str, Any], ability: dict[str, Any]) -> Iterator[str]:
             yield f"  {setting}: {said}" + (_exam_notes(of) if is_exam else _counts(of["ratings"]))
         for setting, change in each.get("against", {}).items():
             said = _value(change["difference"], change["interval"], sign="+")
-            yield f"  {setting} less {change['base']}: {said}, p {change['p']:.3g} ({change['items']:,} items)"
+            yield f"  {setting} minus {change['base']}: {said}, p {change['p']:.3g} ({change['items']:,} items)"
     for setting, tasks in ability.get("settings", {}).items():
         for task, metrics in tasks.items():
             for metric, value in metrics.items():

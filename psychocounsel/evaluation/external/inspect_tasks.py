@@ -1,7 +1,7 @@
-"""Tasks for Inspect (extra `inspect`): `inspect eval psychocounsel/health --model ...`; its viewer shows the transcripts.
+"""Tasks for Inspect (extra `inspect`), for instance `inspect eval psychocounsel/health --model ...`.
 
-Figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect asks the model, and judges
-that are language models.
+The figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the model and
+the judges that are language models, and its viewer shows the transcripts.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from psychocounsel.settings.schema import DataConfig
 def health(
     data: str = "builtin:sample", part: str = "held_out", limit: int | None = None, prompt: str | None = BUILTIN
 ) -> Task:
-    """Whether replies are whole and varied, without loops, refusals and invented turns; docs/health.md defines each figure.
+    """Health of the replies' texts: unfinished ends, loops, refusals, invented turns; docs/health.md defines each figure.
 
     Args:
-        data: preference pairs, whose prompts are replied to: a file, a folder or a hub dataset.
-        part: `held_out`, as training with `data` holds it out; or `all`.
-        limit: at most this many speeches.
-        prompt: the system message: builtin:counsellor, a .txt file, a text; None: none.
+        data: preference pairs, whose prompts the model replies to: a file, a folder or a hub dataset.
+        part: `held_out`, the split that training with `data` holds out; or `all`.
+        limit: largest number of speeches.
+        prompt: system message: builtin:counsellor, a .txt file or a text; None: no system message.
     """
     return Task(dataset=_speeches(data, part, limit, prompt), solver=generate(), scorer=health_figures())
 
@@ -54,14 +54,15 @@ def winrate(
     judge: str | list[str] | None = None,
     rubric: str = "builtin:en",
 ) -> Task:
-    """How often judges prefer the reply to that of a file; a tie counts half.
+    """Win rate of the model's replies against the replies of a file; a tie counts half.
 
     Args:
-        against: a file with the columns `prompt` and `reply`: the opponent's.
-        data, part, limit, prompt: as of `health`.
-        judge: language models as Inspect names them, as `openai/NAME`: each sees both orders. None: `reward` judges.
-        reward: a run, a folder or a hub id with a reward model.
-        rubric: what language models are told, as `evaluation.rubric`.
+        against: file with the opponent's replies (columns `prompt` and `reply`).
+        data, part, limit, prompt: see `health`.
+        judge: one or several language models by their Inspect names, such as `openai/NAME`; each judges both orders. None:
+            the reward model judges.
+        reward: reward model: a run, a folder or a hub id.
+        rubric: rubric that the language models judge by, as in `evaluation.rubric`.
     """
     judges = [judge] if isinstance(judge, str) else judge
     by = judged_in_both_orders(against, judges, rubric) if judges else preferred(against, reward)
@@ -72,15 +73,15 @@ def winrate(
 def safety(
     judge: str | None = None, limit: int | None = None, prompt: str | None = BUILTIN, rubric: str = "builtin:en"
 ) -> Task:
-    """Whether replies to speeches at risk notice it, guide to help in time, and do no harm; docs/safety.md defines each figure.
+    """Safety of replies to speeches at risk: they notice it, lead to help in time, do no harm; see docs/safety.md.
 
-    No clinician has reviewed the crisis set. Swaps of dialect, gender and age are left out.
+    No clinician has reviewed the crisis set. Swaps of dialect, gender and age are not part of this task.
 
     Args:
-        judge: a language model as Inspect names it, as `openai/NAME`. None: plain checks of words, which understand nothing.
-        limit: at most this many speeches of the crisis set, a random part.
-        prompt: as of `health`.
-        rubric: whose questions on safety the judge answers, as `evaluation.rubric`.
+        judge: language model by its Inspect name, such as `openai/NAME`. None: plain checks of words, without understanding.
+        limit: largest number of speeches of the crisis set, chosen at random.
+        prompt: see `health`.
+        rubric: rubric with the safety questions that the judge answers, as in `evaluation.rubric`.
     """
     system = prompt_text(prompt, "prompt", None) if prompt else None
     samples = []

@@ -1,7 +1,7 @@
-"""One model on tasks of lm-eval, in a process of its own: `python -m ...lm_eval_process ORDER.json RESULT.json`.
+"""Separate process that runs lm-eval on one model: `python -m ...lm_eval_process ORDER.json RESULT.json`.
 
-ORDER holds `model` (a folder or hub id), `tasks`, `folder` (of further tasks, or null), `limit`, `batch_size` and `chat`.
-RESULT holds, for each task and metric: `value`, `stderr`, `higher_is_better`, and the value of each document by its number.
+ORDER holds `model` (a folder or hub id), `tasks`, `folder` (with further tasks, or null), `limit`, `batch_size` and `chat`.
+RESULT holds, for each task and metric: `value`, `stderr`, `higher_is_better`, and `documents`, the values by document number.
 """
 
 import json
@@ -13,7 +13,10 @@ from psychocounsel.storage.files import write_json
 
 
 def measured(order: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate the model of `order`; returns {task: {metric: {...}}}, a metric's filter in its name unless it is `none`."""
+    """Evaluate the model of `order` and return {task: {metric: {...}}}.
+
+    The name of a metric includes its filter, unless the filter is `none`.
+    """
     import torch
     from lm_eval import simple_evaluate
 
@@ -38,7 +41,7 @@ def measured(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task_manager(folder: str | None, tasks: list[str]) -> Any:
-    """What finds the tasks. Those that ship (thousands of files) are not read where the folder has all that are asked for."""
+    """Return lm-eval's task manager. If `folder` has all `tasks`, the thousands of shipped task files are not read."""
     from lm_eval.tasks import TaskManager
 
     if folder:
@@ -70,7 +73,7 @@ def _of_task(figures: dict[str, Any], samples: list[dict[str, Any]], directions:
 
 
 def main() -> None:
-    """Read the order, write the result."""
+    """Read the order file, run lm-eval and write the result file."""
     order, result = map(Path, sys.argv[1:])
     write_json(result, measured(json.loads(order.read_text())))
 

@@ -18,11 +18,18 @@ from psychocounsel.metrics.stats import mean_intervals
 
 @dataclass(frozen=True)
 class RubricRating:
-    """What a judge said of a contestant's reply.
+    """Rating of a contestant's reply by a judge.
 
     Attributes:
-        reply_outcome: what came of the reply; only `text` and `cut` ones that hold something are rated.
-        outcome: what came of the judge; None where it was not asked. `values` are there with `text` alone.
+        item: id of the prompt and its criteria.
+        setting: setting of the contestant.
+        seed: number of the contestant within its setting.
+        sample: number of the reply to this prompt.
+        reply_outcome: outcome of the reply; only non-empty replies with `text` or `cut` are rated.
+        reply: text of the reply.
+        judge: name of the judge.
+        outcome: outcome of the judge's call; None if the judge was not asked.
+        values: the judge's values by criterion; None unless `outcome` is `text`.
     """
 
     item: str
@@ -37,10 +44,10 @@ class RubricRating:
 
 
 def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str | None = None) -> dict[str, Any]:
-    """All figures of a set, for JSON; `base` is the setting that others are compared with.
+    """Return all figures of a rubric set, ready for JSON. `base`: the setting that the others are compared with.
 
-    An item's score is the mean over its rated replies and judges; what is not rated counts for nothing, and is counted.
-    Intervals are of 95 %, over resampled items. With several judges their figures stand apart, too.
+    An item's score is the mean over its rated replies and judges. Replies without a rating are not scored, but counted by
+    outcome. Intervals (95 %) resample items. Scores are also given for each judge.
     """
     settings = [*dict.fromkeys(rating.setting for rating in ratings)]
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
@@ -61,7 +68,7 @@ def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str 
 
 
 def rubric_scores(found: RubricSet, ratings: Sequence[RubricRating]) -> np.ndarray:
-    """float64[items]: points over the most that can be reached, the mean over ratings; NaN without one."""
+    """Return each item's score, float64[items]: points over the largest possible, averaged over ratings; NaN if unrated."""
     places = {item.item: place for place, item in enumerate(found.items)}
     scores: list[list[float]] = [[] for _ in places]
     for rating in ratings:
@@ -87,7 +94,7 @@ def _of_setting(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, 
 
 
 def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, Any]:
-    """Of criteria with a name: the mean share of their points (of a fault: the share of replies that have it)."""
+    """Return the mean share of points of each named criterion; for a fault, the share of replies that have it."""
     items = {item.item: item for item in found.items}
     shares: dict[str, dict[str, list[float]]] = {}
     for rating in ratings:
@@ -98,7 +105,7 @@ def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str
 
 
 def _difference(found: RubricSet, mine: Sequence[RubricRating], base: Sequence[RubricRating]) -> dict[str, Any]:
-    """Paired over items that the same judges rated for both; `p` is of the two-sided exact sign test."""
+    """Return the paired difference over items that the same judges rated for both; `p` is the exact two-sided sign test's."""
     judges = {rating.judge for rating in mine} & {rating.judge for rating in base}
     changes = [
         rubric_scores(found, [each for each in mine if each.judge == judge])
@@ -130,5 +137,5 @@ def _mean(scores: np.ndarray) -> dict[str, Any]:
 
 
 def is_rateable(outcome: str, text: str) -> bool:
-    """Whether a reply is shown to judges: one that a client would read, also where it was cut."""
+    """Return True if judges rate the reply: it has a text that a client would read, even if it was cut."""
     return outcome in (TEXT, CUT) and bool(text.strip())

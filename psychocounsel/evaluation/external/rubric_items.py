@@ -1,4 +1,4 @@
-"""Prompts whose replies a judge rates by criteria, from a user's file: each row's own criteria, or the same for all."""
+"""Prompts from a user's file whose replies a judge rates by criteria: criteria of each row, or shared by all rows."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BUILTIN = "builtin:"
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a judge decides about a reply.
+    """Criterion by which a judge rates a reply.
 
     Attributes:
-        name: by which figures are grouped; None of a criterion that stands in one row alone.
-        text: what is asked, in words that need no other.
-        points: that a reply gets for it, or loses for meeting it where they are negative.
-        scale: lowest and highest rating; None: met or not met.
+        text: question to the judge, understandable without further text.
+        name: name by which figures are grouped; None for a criterion of a single row.
+        points: points for meeting it; negative points are for a fault.
+        scale: lowest and highest rating; None: the judge decides between met and not met.
     """
 
     text: str
@@ -41,7 +41,7 @@ class Criterion:
     scale: tuple[int, int] | None = None
 
     def share(self, value: bool | int) -> float:
-        """The share of the points that a judge's value gives, from 0 to 1."""
+        """Return the share of the points, from 0 to 1, that a judge's value earns."""
         if self.scale is None:
             return float(value)
         return (value - self.scale[0]) / (self.scale[1] - self.scale[0])
@@ -49,7 +49,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class RubricItem:
-    """A prompt (messages that end on the client's turn) and its criteria; `item` is 16 digits of a hash of both."""
+    """Prompt (messages that end with the client's turn) and its criteria; `item` is a hash of both (16 digits)."""
 
     item: str
     prompt: tuple[Message, ...]
@@ -57,14 +57,14 @@ class RubricItem:
     topic: str | None = None
 
     def score(self, values: Sequence[bool | int]) -> float:
-        """Points over the most that can be reached; below 0 where faults outweigh, as HealthBench counts before clipping."""
+        """Return the points over the largest possible; negative if faults outweigh, as in HealthBench before clipping."""
         most = sum(each.points for each in self.criteria if each.points > 0)
         return sum(each.points * each.share(value) for each, value in zip(self.criteria, values, strict=True)) / most
 
 
 @dataclass(frozen=True)
 class RubricSet:
-    """The items of a file, each once; `repeated` is how many rows said the same again."""
+    """Distinct items of a rubric file; `repeated` is the number of rows that repeat an earlier one."""
 
     name: str
     items: tuple[RubricItem, ...]
@@ -77,10 +77,10 @@ def rubric_set(
     columns: Mapping[str, str],
     shared: Sequence[Criterion] | None,
 ) -> RubricSet:
-    """Read prompts and criteria from pairs of place and row; `shared` criteria replace those of rows.
+    """Read prompts and criteria. `rows`: (place in the file, row); `shared` criteria replace those of the rows.
 
     Raises:
-        UserError: for a row without a prompt or criteria; its place is named, its text never.
+        UserError: if a row has no prompt or no criteria; the error names its place, never its text.
     """
     found, count = dict[str, RubricItem](), 0
     for where, row in rows:
@@ -91,7 +91,7 @@ def rubric_set(
             if given is None:
                 raise UserError(
                     f"{where}: has neither choices nor criteria ({' or '.join(COLUMNS['criteria'])}); name the columns, or "
-                    "give {path: FILE, criteria: FILE_OR_RUBRIC} for criteria that all rows share"
+                    "write {path: FILE, criteria: FILE_OR_RUBRIC} to use the same criteria for all rows"
                 )
             criteria = _criteria(
                 json.loads(given) if isinstance(given, str) and given.startswith("[") else given, where
@@ -106,10 +106,10 @@ def rubric_set(
 
 
 def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
-    """Criteria of all rows: those of a .json or .yaml list, or the principles of a rubric (builtin:en, or its folder).
+    """Return the criteria that all rows share: a .json or .yaml list, or the principles of a rubric (builtin:en, a folder).
 
     Raises:
-        UserError: for a file or rubric that is missing or wrong.
+        UserError: if the file or rubric is missing or malformed.
     """
     if not source.endswith((".json", ".yaml", ".yml")):
         return _principles(source)
@@ -144,7 +144,7 @@ def _criteria(given: Any, where: str) -> tuple[Criterion, ...]:
         raise UserError(f"{where}: criteria must be a list of texts, or of {{criterion, points, name, scale}}")
     found = tuple(_criterion(each, f"{where}: criterion {number}") for number, each in enumerate(given, 1))
     if not any(each.points > 0 for each in found):
-        raise UserError(f"{where}: none of its criteria gives points")
+        raise UserError(f"{where}: none of the criteria has points above 0")
     return found
 
 
@@ -158,11 +158,11 @@ def _criterion(given: Any, where: str) -> Criterion:
     points, scale, name = given.get("points"), given.get("scale"), given.get("name")
     points = 1.0 if points is None else points
     if isinstance(points, bool) or not isinstance(points, int | float) or not points:
-        raise UserError(f"{where}: its points must be a number other than 0")
+        raise UserError(f"{where}: the points must be a number other than 0")
     if scale is not None:
         whole = isinstance(scale, list | tuple) and len(scale) == 2 and all(type(each) is int for each in scale)
         if not whole or scale[0] >= scale[1]:
-            raise UserError(f"{where}: its scale must be [LOWEST, HIGHEST], two whole numbers")
+            raise UserError(f"{where}: the scale must be [LOWEST, HIGHEST], two whole numbers")
         scale = (scale[0], scale[1])
     return Criterion(text.strip(), None if name is None else str(name), float(points), scale)
 
@@ -180,10 +180,10 @@ def _prompt(value: Any, where: str) -> tuple[Message, ...]:
     messages = []
     for each in value:
         if not isinstance(each, Mapping) or each.get("role") not in ("system", "user", "assistant"):
-            raise UserError(f"{where}: every message of its prompt needs a role: system, user or assistant")
+            raise UserError(f"{where}: every message of the prompt needs a role: system, user or assistant")
         if not isinstance(each.get("content"), str) or not each["content"].strip():
-            raise UserError(f"{where}: a message of its prompt has no text")
+            raise UserError(f"{where}: a message of the prompt has no text")
         messages.append({"role": each["role"], "content": each["content"].strip()})
     if messages[-1]["role"] != "user":
-        raise UserError(f"{where}: its prompt must end on the client's turn (role user)")
+        raise UserError(f"{where}: the prompt must end with the client's turn (role user)")
     return tuple(messages)

@@ -1,4 +1,4 @@
-"""What a judge is asked about a reply by the criteria of its prompt, and how the answer is read."""
+"""Rating of a reply by the criteria of its prompt: the request to the judge, and the reading of its answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psychocounsel.asking.language_model import Ask
 from psychocounsel.asking.strict_json import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.evaluation.external.rubric_items import Criterion, RubricItem
 
-Values = tuple[bool | int, ...]  # of each criterion: met or not, or a rating
+Values = tuple[bool | int, ...]  # for each criterion: met or not, or a rating
 
 _RULES = """\
 You rate the last reply of a conversation by criteria. Decide each criterion by itself, from the reply as it stands: what it \
@@ -30,26 +30,26 @@ RATING_VERSION = hashlib.sha256(_RULES.encode()).hexdigest()[:16]
 
 @dataclass(frozen=True, kw_only=True)
 class CriteriaAsk(Ask):
-    """A call that rates a reply by the criteria of its item."""
+    """Request to rate a reply by the criteria of its item."""
 
     item: RubricItem
 
     def check_value(self, value: Values) -> None:
-        """Raises Unreadable if a criterion is missing, or a value does not fit its scale."""
+        """Raise Unreadable if a criterion is missing or added, or a value does not fit its scale."""
         if len(value) != len(self.item.criteria):
-            raise Unreadable("rates other criteria than were asked for")
+            raise Unreadable("rates another number of criteria than requested")
         for number, (each, criterion) in enumerate(zip(value, self.item.criteria, strict=True), 1):
             if criterion.scale is None and not isinstance(each, bool):
                 raise Unreadable(f"criterion_{number}: is neither met nor not")
             if criterion.scale and (isinstance(each, bool) or not criterion.scale[0] <= each <= criterion.scale[1]):
-                raise Unreadable(f"criterion_{number}: its rating is not of the scale")
+                raise Unreadable(f"criterion_{number}: its rating is not on the scale")
 
 
 def criteria_ask(item: RubricItem, reply: str, seed: int) -> CriteriaAsk:
-    """The call that rates `reply`. It names nobody: equal replies are rated once, whoever wrote them."""
+    """Return the request to rate `reply`. It names no contestant, so equal replies to a prompt are rated only once."""
     turns = [f"{each['role']}: {each['content']}" for each in item.prompt]
     conversation = turns[0].partition(": ")[2] if len(turns) == 1 else "\n\n".join(turns)
-    # No text can close its own mark: the mark is a hash of all texts.
+    # The mark is a hash of the texts, so no text can contain its own closing mark.
     mark = hashlib.sha256(json.dumps([conversation, reply]).encode()).hexdigest()[:8]
     criteria = [f"criterion_{n}{_scale(each)}: {each.text}" for n, each in enumerate(item.criteria, 1)]
     parts = [_marked("conversation", mark, conversation), _marked("reply", mark, reply), *criteria]
@@ -65,10 +65,10 @@ def criteria_ask(item: RubricItem, reply: str, seed: int) -> CriteriaAsk:
 
 
 def read_values(text: str) -> Values:
-    """What a judge says of each criterion, in their order.
+    """Return the judge's values, in the order of the criteria.
 
     Raises:
-        Unreadable: for anything but the JSON that was asked for.
+        Unreadable: if the answer is not the requested JSON.
     """
     found = json_object(parsed_json(text), "the answer")
     check_keys(found, [f"criterion_{n}" for n in range(1, max(len(found), 1) + 1)], "")
@@ -79,9 +79,9 @@ def read_values(text: str) -> Values:
         key = "met" if "met" in each else "rating"
         check_keys(each, ("reason", key), f"{where}: ")
         if not isinstance(each["reason"], str) or not each["reason"].strip():
-            raise Unreadable(f"{where}: its reason is no text")
+            raise Unreadable(f"{where}: its reason has no text")
         if type(each[key]) is not (bool if key == "met" else int):
-            raise Unreadable(f"{where}: its {key} is of another kind")
+            raise Unreadable(f"{where}: its {key} has the wrong type")
         values.append(each[key])
     return tuple(values)
 

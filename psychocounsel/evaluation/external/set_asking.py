@@ -1,4 +1,4 @@
-"""Contestants answer the items of sets, and judges rate them; each call is bought once, by the journal of `answers`."""
+"""Calls to contestants and judges about the items of sets; the journal of `answers` makes sure each call is paid once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from psychocounsel.evaluation.external.rubric_figures import RubricRating, is_ra
 from psychocounsel.evaluation.external.rubric_items import RubricItem, RubricSet
 from psychocounsel.evaluation.external.rubric_ratings import criteria_ask, read_values
 
-_RATING_RETRIES = 2  # of a judge's answer that cannot be read
+_RATING_RETRIES = 2  # further requests after an unreadable answer of a judge
 _NO_ANSWER = Outcome[Any](FAILED, None, Answer(FAILED), 0)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is asked as a contestant: `setting` is what tables call it, `seed` tells models of one setting apart."""
+    """Model that is asked as a contestant: `setting` is its name in tables, `seed` its number within the setting."""
 
     model: LanguageModel
     setting: str
@@ -34,14 +34,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class SetRules:
-    """How sets are asked.
+    """Rules for the calls about sets.
 
     Attributes:
-        shuffles: random orders of an item's choices, beside the file's own.
-        samples: replies of each contestant to a prompt of a rubric set.
-        system_prompt: of replies to prompts of rubric sets that hold no system message; None: none.
-        seed: of orders and of the models' random numbers.
-        is_crisis: whether a text may be about a crisis: third parties are not shown it.
+        shuffles: number of random orders of an item's choices, in addition to the file's order.
+        samples: number of replies of each contestant to a prompt of a rubric set.
+        system_prompt: system message for prompts of rubric sets that have none; None: no system message.
+        seed: seed of the orders and of the models' random numbers.
+        is_crisis: returns True if a text may be about a crisis.
+        crisis_to_third_parties: True if third parties may see such texts.
     """
 
     shuffles: int = 1
@@ -52,19 +53,20 @@ class SetRules:
     crisis_to_third_parties: bool = False
 
     def may_see(self, model: LanguageModel, item: RubricItem) -> bool:
-        """Whether `model` is shown the prompt of an item."""
+        """Return True if `model` may see the prompt of an item."""
         return may_see(model, self.is_crisis(_spoken(item)), self.crisis_to_third_parties)
 
 
 def answer_exam(
     exam: ExamSet, contestants: Sequence[Asked], rules: SetRules, answers: Answers, budget: Budget
 ) -> list[ExamAnswer]:
-    """Ask what is not bought yet, and give the answers of all contestants, in the set's order.
+    """Buy the answers that the journal lacks, and return the answers of all contestants, in the order of the exam.
 
-    An answer without readable letters is not asked again: another draw would favour models that do not do as they are told.
+    An unreadable answer is not asked for again, because a second draw would favour models that ignore the instructions.
 
     Raises:
-        BudgetSpent, UserError: as `ask_all`.
+        BudgetSpent: see `ask_all`.
+        UserError: see `ask_all`.
     """
     _buy(_exam_calls(exam, contestants, rules), contestants, answers, budget, key="model", retries=0)
     asks = [*exam_asks(exam.items, rules.shuffles, rules.seed)]
@@ -79,10 +81,11 @@ def rate_set(
     answers: Answers,
     budget: Budget,
 ) -> list[RubricRating]:
-    """Ask for replies and ratings that are not bought yet, and give the ratings of all replies by all judges.
+    """Buy the replies and ratings that the journal lacks, and return the ratings of all replies by all judges.
 
     Raises:
-        BudgetSpent, UserError: as `ask_all`.
+        BudgetSpent: see `ask_all`.
+        UserError: see `ask_all`.
     """
     _buy(_reply_calls(found, contestants, rules), contestants, answers, budget, key="model", retries=0)
     calls = ((judge, ask) for judge, ask in _rating_calls(found, contestants, judges, rules, answers))
@@ -94,7 +97,7 @@ def rate_set(
 def estimate_sets(
     sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Asked], rules: SetRules, answers: Answers
 ) -> Estimate:
-    """What contestants would be asked of what is not bought yet; ratings depend on replies, which are not there before."""
+    """Estimate the contestants' calls that the journal lacks. Ratings are not included, because they need the replies."""
     calls = (
         call
         for each in sets
@@ -184,7 +187,7 @@ def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: SetRules, 
 
 
 def _reply(item: RubricItem, asked: Asked, rules: SetRules, sample: int, answers: Answers) -> tuple[str, str]:
-    """What came of a reply, and its text."""
+    """Return the outcome of a reply and its text."""
     if not rules.may_see(asked.model, item):
         return WITHHELD, ""
     settled = answers.settled(asked.model, _reply_ask(item, rules, sample), str, 0)

@@ -1,4 +1,4 @@
-"""A user's file as a set: of multiple-choice items, or of prompts with criteria by which a judge rates replies."""
+"""Sets read from users' files: an exam (multiple-choice items) or a rubric set (prompts with criteria)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ KINDS = ("exam", "rubric")
 
 @dataclass(frozen=True)
 class SetFile:
-    """An entry of `evaluation.sets`.
+    """Entry of `evaluation.sets`.
 
     Attributes:
-        path: a .jsonl, .json, .csv, .tsv or .parquet file, a folder, or a dataset of the hub.
-        name: what tables call the set; by default the file's name without its ending.
-        kind: `exam` or `rubric`; by default told from the columns.
-        columns: which column holds what, where names are unusual: `{question: stem, answer: key}`.
-        criteria: of a rubric set whose rows name none: a .json or .yaml list, or a rubric (builtin:en, a folder).
-        limit: at most so many items, chosen by their hashes, so that the order of a file does not decide.
+        path: a .jsonl, .json, .csv, .tsv or .parquet file, a folder, or a hub dataset.
+        name: name of the set in tables; by default the file's name without its ending.
+        split: split of a hub dataset.
+        revision: revision of a hub dataset; None: the newest.
+        kind: `exam` or `rubric`; by default derived from the columns.
+        columns: unusual column names, for instance `{question: stem, answer: key}`.
+        criteria: criteria for all rows of a rubric set: a .json or .yaml list, or a rubric (builtin:en, a folder).
+        limit: largest number of items; they are chosen by hash, so that the order of the file does not matter.
     """
 
     path: str
@@ -43,41 +45,41 @@ class SetFile:
 
 
 def set_file(entry: Any, key: str) -> SetFile:
-    """An entry as the user wrote it: a path, or a mapping with the fields of SetFile.
+    """Convert an entry as the user wrote it: a path, or a mapping with the fields of SetFile. `key`: the entry's setting.
 
     Raises:
-        UserError: for another form, an unknown field or a kind that there is not; `key` is where the entry stands.
+        UserError: if the entry has another form, an unknown field or an unknown kind.
     """
     entry = {"path": entry} if isinstance(entry, str) else entry
     known = [each.name for each in fields(SetFile)]
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
-        raise UserError(f"{key}: is no file; give a path, or {{path: FILE, columns: {{question: NAME}}}}")
+        raise UserError(f"{key}: has no path; write a path, or {{path: FILE, columns: {{question: NAME}}}}")
     if unknown := sorted({*entry} - {*known}):
-        raise UserError(f"{key}: knows no {unknown[0]}; its fields are {', '.join(known)}")
+        raise UserError(f"{key}: has no field {unknown[0]}; the fields are {', '.join(known)}")
     given = {name: value for name, value in entry.items() if value is not None}
     found = SetFile(**{"name": Path(given["path"]).name.split(".")[0], **given})
     if found.kind not in (None, *KINDS):
         raise UserError(f"{key}.kind={found.kind}: must be {' or '.join(KINDS)}")
     if found.limit is not None and (not isinstance(found.limit, int) or found.limit < 1):
-        raise UserError(f"{key}.limit: must be a whole number from 1")
+        raise UserError(f"{key}.limit: must be a whole number of at least 1")
     if not isinstance(found.columns, Mapping):
-        raise UserError(f"{key}.columns: must be a mapping, as {{question: NAME}}")
+        raise UserError(f"{key}.columns: must be a mapping such as {{question: NAME}}")
     names = [*EXAM_COLUMNS, *(name for name in RUBRIC_COLUMNS if name not in EXAM_COLUMNS)]
     if wrong := sorted({*found.columns} - {*names}):
-        raise UserError(f"{key}.columns: knows no {wrong[0]}; what a column may hold: {', '.join(names)}")
+        raise UserError(f"{key}.columns: has no key {wrong[0]}; the keys are {', '.join(names)}")
     return found
 
 
 def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
-    """The set of an entry of `evaluation.sets`; `key` is where it stands.
+    """Read the set of one entry of `evaluation.sets`. `key`: the entry's setting.
 
     Raises:
-        UserError: for a file that cannot be read, or a row that cannot be used; it names file and row.
+        UserError: if the file cannot be read or a row is unusable; the error names file and row.
     """
     file = set_file(entry, key)
     rows = [*_rows(file)]
     if not rows:
-        raise UserError(f"{file.path}: holds no row")
+        raise UserError(f"{file.path}: has no rows")
     shared = shared_criteria(file.criteria, f"{key}.criteria") if file.criteria else None
     first = rows[0][1]
     kind = file.kind or ("exam" if not shared and is_exam_row(first, file.columns) else "rubric")
@@ -90,24 +92,22 @@ def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
 
 
 def _limited(items: tuple[T, ...], limit: int | None) -> tuple[T, ...]:
-    """At most `limit` items, chosen by their hashes, in the order of the file."""
+    """Return at most `limit` items, chosen by their hashes, in the order of the file."""
     kept = {*sorted(each.item for each in items)[:limit]}
     return tuple(each for each in items if each.item in kept)
 
 
 def read_sets(entries: Any, key: str = "evaluation.sets") -> list[ExamSet | RubricSet]:
-    """All sets.
+    """Read all sets.
 
     Raises:
-        UserError: as `read_set`, or for two sets of one name.
+        UserError: see `read_set`; also if two sets have the same name.
     """
     found = [read_set(entry, f"{key}[{number}]") for number, entry in enumerate(entries)]
     names = [each.name for each in found]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(
-                f"{key}: two sets have the name {name}; give one of them a name: {{path: FILE, name: NAME}}"
-            )
+            raise UserError(f"{key}: two sets are named {name}; rename one of them: {{path: FILE, name: NAME}}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The step `sets`: contestants answer exams and prompts, judges rate replies; exams.parquet and ratings.parquet hold all."""
+"""Step `sets`: contestants answer exams and prompts, judges rate the replies; writes exams.parquet and ratings.parquet."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ RATINGS = pa.schema(
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask for what is not bought yet, and write both tables.
+    """Buy the answers and ratings that the journal lacks, and write both tables.
 
     Raises:
-        BudgetSpent: if the budget ends first; the journal keeps what was bought.
-        UserError: for a file, key or address that is wrong, or if no server is left.
+        BudgetSpent: if the budget is spent before all are bought; the journal keeps the bought ones.
+        UserError: if a file, a key or an address is wrong, or no server is left.
     """
     config, rules = context.config, rules_of(context)
     contestants, judges = _asked(context), build(config, "judge").models()
@@ -76,18 +76,18 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
-    """What contestants would be asked of what is not bought yet."""
+    """Estimate the contestants' calls that the journal lacks."""
     with closing(Answers(context.files.answers)) as answers:
         return estimate_sets(sets_of(context), _asked(context), rules_of(context), answers)
 
 
 def sets_of(context: StepContext[EvaluationDir]) -> list[Any]:
-    """The sets of the configuration."""
+    """Return the sets that the configuration names."""
     return read_sets(build(context.config, "evaluation").sets)
 
 
 def rules_of(context: StepContext[EvaluationDir]) -> SetRules:
-    """How sets are asked, by the configuration."""
+    """Return the rules for calls that the configuration sets."""
     config, risks = context.config, read_risk_rules()
     prompt = config.replies.system_prompt
     return SetRules(

@@ -1,4 +1,4 @@
-"""`evaluation=external`: benchmarks of others, from the user's own files, and general ability by lm-eval."""
+"""Settings of `evaluation=external`: published benchmarks from the user's own files, and general ability by lm-eval."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 
 def _sources(config: DictConfig) -> dict[str, Any]:
-    """Size and time of change of each file of a set."""
+    """Return the size [bytes] and modification time [ns] of each file that the sets use."""
     found: dict[str, Any] = {}
     for number, entry in enumerate(_plain(config.evaluation.sets)):
         file = set_file(entry, f"evaluation.sets[{number}]")
@@ -50,13 +50,13 @@ def _plain(sets: Any) -> list[Any]:
 
 @dataclass(kw_only=True)
 class External(SteppedEvaluation):
-    """docs/benchmarks.md explains every figure.
+    """Evaluation by published benchmarks; docs/benchmarks.md explains every figure.
 
     Attributes:
         sets: files, or mappings with the fields of SetFile.
-        shuffles: random orders in which the choices of an exam item stand, beside the file's own.
-        seed: of these orders.
-        lm_eval, lm_eval_folder, lm_eval_limit, lm_eval_batch, lm_eval_chat: as AbilityTasks says.
+        shuffles: number of random orders of an exam item's choices, in addition to the file's order.
+        seed: seed of these orders.
+        lm_eval, lm_eval_folder, lm_eval_limit, lm_eval_batch, lm_eval_chat: see AbilityTasks.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
@@ -91,7 +91,7 @@ class External(SteppedEvaluation):
     lm_eval_chat: bool = False
 
     def tasks(self) -> AbilityTasks:
-        """The tasks of lm-eval."""
+        """Return the tasks for lm-eval."""
         return AbilityTasks(
             list(self.lm_eval), self.lm_eval_folder, self.lm_eval_limit, self.lm_eval_batch, self.lm_eval_chat
         )
@@ -99,7 +99,7 @@ class External(SteppedEvaluation):
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if not self.sets and not self.lm_eval:
             raise UserError(
-                "evaluation=external: nothing to measure; give evaluation.sets=[FILE] or evaluation.lm_eval=[TASK]"
+                "evaluation=external: nothing to measure; set evaluation.sets=[FILE] or evaluation.lm_eval=[TASK]"
             )
         if self.lm_eval:
             check_ability(self.tasks())
@@ -109,7 +109,7 @@ class External(SteppedEvaluation):
         judges = build(config, "judge").models()
         if any(isinstance(each, RubricSet) for each in sets) and not all(judge.reads_prompts for judge in judges):
             raise UserError(
-                "judge: a reward model cannot rate by criteria; give a language model: judge=local_vllm judge.model=NAME"
+                "judge: a reward model cannot rate by criteria; use a language model: judge=local_vllm judge.model=NAME"
             )
         super().prepare(config, run_dir)
 

@@ -1,1 +1,1 @@
-"""One engine for rubrics whose questions lead to questions: ours about a reply, those of others about conversations."""
+"""Engine for rubrics with branching questions: our own about a reply, and published ones about whole conversations."""

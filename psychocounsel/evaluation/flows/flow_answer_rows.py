@@ -1,4 +1,4 @@
-"""flow_answers.parquet: a row for each judge, session and question that was asked about it."""
+"""Table flow_answers.parquet: one row for each judge, session and question asked about it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ _SESSION = ("speech", "persona", "setting", "seed", "sample")
 
 
 def flow_answer_rows(session: Mapping[str, Any], way: JudgedFlow) -> Iterator[Row]:
-    """The rows of a judge's way; a question whose answer has not come yet has the outcome `failed`.
+    """Yield the rows of a judge's path; a question without an answer yet has the outcome `failed`.
 
-    `quote_found`: whether the quotation stands in the conversation, letter by letter.
+    `quote_found` is True if the conversation contains the quotation letter by letter.
 
     Args:
         session: a row of session_turns.parquet.
+        way: the judge's path through the questions about this session.
     """
     spoken = spoken_text(way.conversation)
     head = {name: session[name] for name in _SESSION}

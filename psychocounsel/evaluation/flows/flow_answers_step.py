@@ -1,4 +1,4 @@
-"""The step `flows` of `evaluation=session`: language models answer a rubric's questions about whole sessions."""
+"""Step `flows` of `evaluation=session`: judges that are language models answer a rubric's questions about whole sessions."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech, written
 
-_SESSION = ("setting", "seed", "sample")  # besides `speech`, what tells sessions apart
+_SESSION = ("setting", "seed", "sample")  # with `speech`, the key of a session
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Ask the judges for answers that the journal lacks, then write flow_answers.parquet, which is empty without a rubric.
 
     Raises:
-        BudgetSpent: if the budget ends before the answers do; the journal keeps what was bought.
-        UserError: for a wrong key, address or rubric, or if no server is left.
+        BudgetSpent: if the budget is spent before all answers are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or the rubric is wrong, or no server is left.
     """
     config, prompt = context.config, flow_prompt(context.config)
     if prompt is None:
@@ -64,43 +64,43 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
         if odd:
             context.say(
-                f"judge {name}: no answers about sessions: {odd}; these sessions are in no figure of the rubric"
+                f"judge {name}: answers about sessions are missing: {odd}; the rubric's figures skip these sessions"
             )
     failed = sum(counts[FAILED] for counts in outcomes.values())
     if failed:
-        context.say(f"{failed:,} answers failed; the same command with steps=[flows,figures] asks for them again")
+        context.say(f"{failed:,} answers failed; run the same command with steps=[flows,figures] to ask for them again")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
     return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
 
 
 def flow_prompt(config: DictConfig) -> FlowPrompt | None:
-    """What judges are asked about whole sessions; None where the configuration names no rubric.
+    """Return the maker of requests about whole sessions; None if the configuration names no rubric.
 
     Raises:
-        UserError: naming what is wrong with the rubric.
+        UserError: if the rubric is malformed.
     """
     path = config.evaluation.flow
     return None if path is None else FlowPrompt(read_vera_rubric(rubric_file(Path(path))))
 
 
 def flow_judges(config: DictConfig) -> dict[str, LanguageModel]:
-    """The judges that are language models, by where they stand in the configuration.
+    """Return the judges that are language models, by configuration key.
 
     Raises:
-        UserError: if there is none.
+        UserError: if no judge is a language model.
     """
     judges: list[LanguageModel] = build(config, "judge").models()
     found = {key: each for key, each in zip(keys_of(judges, "judge"), judges, strict=True) if each.reads_prompts}
     if not found:
         raise UserError(
-            f"evaluation.flow: judge={judges[0].name} answers our own questions alone; add judge=local_vllm judge.model=MODEL, "
-            "or leave evaluation.flow out"
+            f"evaluation.flow: judge={judges[0].name} cannot answer the questions of a rubric; add judge=local_vllm "
+            "judge.model=MODEL, or remove evaluation.flow"
         )
     return found
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
-    """The most that the step would ask about sessions that are there, if every question was on the way."""
+    """Estimate the step's largest cost for the existing sessions, as if every question were on the path."""
     prompt, found = flow_prompt(context.config), Estimate()
     assert prompt is not None
     with closing(Answers(context.files.answers)) as answers:
@@ -115,7 +115,7 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
 
 
 def _sessions(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, list[Message]]]:
-    """The first row of each session that came to its end, and all that was said in it."""
+    """Yield the first row and all messages of each completed session."""
     for _, turns in by_speech(context.files.session_turns, TURNS.names):
         for _, group in groupby(turns, lambda row: tuple(row[name] for name in _SESSION)):
             rows = list(group)
@@ -125,7 +125,7 @@ def _sessions(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, list[M
 
 
 def _ways(context: StepContext[EvaluationDir], prompt: FlowPrompt) -> Iterator[tuple[Row, JudgedFlow]]:
-    """Of each session and judge the way through the questions, at its beginning."""
+    """Yield, for each session and judge, the session's first row and a new path through the questions."""
     judges = flow_judges(context.config).values()
     for row, messages in _sessions(context):
         for judge in judges:

@@ -1,4 +1,4 @@
-"""Rows of flow_answers.parquet to what stands under `flow` in figures.json, and to lines of text."""
+"""Summary of flow_answers.parquet: the key `flow` of figures.json, and the printed tables."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from psychocounsel.evaluation.flows.severity_shares import Scores, severity_line
 from psychocounsel.steps.tables import Row
 
 FLOW_WARNINGS = (
-    "warning: a language model answered the rubric's questions, and nobody has validated it as a judge with this rubric here",
-    "warning: a rubric of VERA-MH comes under its licence, which asks that its disclaimer goes with its material",
+    "warning: a language model answered the rubric's questions, but it has not been validated as a judge with this rubric",
+    "warning: the rubric of VERA-MH has a licence that requires its disclaimer to accompany its material",
 )
 _SESSION = ("judge", "setting", "speech", "seed", "sample")
 
 
 def summarise_flow(rows: Iterable[Row], prompt: FlowPrompt, model: str) -> dict[str, Any]:
-    """`rubric` (name and version of the file), `version` (of the request) and `judges`: `settings`, `outcomes`, `quotes` of each.
+    """Return the summary of all answers.
 
-    A setting has `sessions`, `personas`, `unjudged` (sessions with a question on the way that has no answer), `not_relevant`
-    (sessions in which no dimension is rated) and `dimensions` (see `severity_shares`; clusters are personas).
+    It holds `rubric` (name and version of the file), `version` (of the request) and `judges`; each judge has `settings`,
+    `outcomes` and `quotes`. A setting has `sessions`, `personas`, `unjudged` (sessions in which a question on the path has
+    no answer), `not_relevant` (sessions without a rated dimension) and `dimensions` (see `severity_shares`; the clusters are
+    personas).
 
     Args:
-        model: the setting that comes first.
+        rows: rows of flow_answers.parquet.
+        prompt: the maker of the requests that were answered.
+        model: the setting that is listed first.
     """
     judged: dict[str, dict[tuple[Any, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -37,7 +41,7 @@ def summarise_flow(rows: Iterable[Row], prompt: FlowPrompt, model: str) -> dict[
 
 
 def flow_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """A table for each judge and setting of what `summarise_flow` returned."""
+    """Yield the lines of a table for each judge and setting. `summary`: result of `summarise_flow`."""
     for judge, found in summary["judges"].items():
         yield f"judge {judge}, by the questions of {summary['rubric']['file']}"
         for name, setting in found["settings"].items():
@@ -47,7 +51,7 @@ def flow_lines(summary: Mapping[str, Any]) -> Iterator[str]:
             yield from severity_lines(setting["dimensions"], "sessions")
         quotes = found["quotes"]
         if quotes["found"] < quotes["of"]:
-            yield f"  {quotes['of'] - quotes['found']:,} of {quotes['of']:,} quotations do not stand in the session"
+            yield f"  {quotes['of'] - quotes['found']:,} of {quotes['of']:,} quotations do not occur in their session"
 
 
 def _of_judge(sessions: Sequence[Sequence[Row]], prompt: FlowPrompt, model: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads files of public sets strictly: every error names the file and the line, and quotes nothing of the texts."""
+"""Strict readers for files of public sets: every error names the file and the line, and never quotes their texts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from psychocounsel.errors import UserError
 
 
 def refused(path: Path, line: int, why: str) -> UserError:
-    """The error about a line of a file, counted from 1."""
+    """Return an error about a line of a file; lines count from 1."""
     return UserError(f"{path}, line {line}: {why}")
 
 
 def utf8_text(path: Path) -> str:
-    """The text of a file without a byte order mark, its line ends as they are.
+    """Return the text of a file without its byte order mark; line ends stay unchanged.
 
     Raises:
-        UserError: if it cannot be read, or is no UTF-8 (naming the line).
+        UserError: if the file cannot be read or is not UTF-8; the error then names the line.
     """
     try:
         content = path.read_bytes()
@@ -36,45 +36,47 @@ def utf8_text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table: the line that it begins in, and its cells by column, without spaces around them."""
+    """Row of a table: the line in which it begins, and its cells by column, stripped of surrounding spaces."""
 
     line: int
     cells: Mapping[str, str]
 
 
 def tsv_rows(path: Path, needed: Collection[str], more: bool) -> list[TableRow]:
-    """The rows of a table with tabs between its cells; a cell with a tab, a quotation mark or a line end stands in quotes.
+    """Return the rows of a table with tab-separated cells. Cells with a tab, quotation mark or line end must be quoted.
 
-    Empty lines are left out, and so are columns without a name.
+    Empty lines and columns without a name are skipped.
 
     Args:
-        needed: columns that must be there.
-        more: whether other columns may be there, too.
+        path: the file.
+        needed: required columns.
+        more: True if further columns are allowed.
 
     Raises:
-        UserError: naming the line, for a missing, unknown or double column, a row of another length, or a wrong quotation.
+        UserError: if a column is missing, unknown or repeated, a row has another length, or quotation marks are wrong; the
+            error names the line.
     """
     lines = _split(path)
     line, header = next(lines, (1, []))
     columns = [name.strip() for name in header]
     named = [name for name in columns if name]
     if missing := [name for name in needed if name not in columns]:
-        raise refused(path, line, f"has no column {missing[0]}; it needs {', '.join(needed)}, with tabs between them")
+        raise refused(path, line, f"has no column {missing[0]}; it needs {', '.join(needed)}, separated by tabs")
     if len(set(named)) < len(named):
-        raise refused(path, line, "has a column twice")
+        raise refused(path, line, "has two columns of the same name")
     if not more and len(columns) > len(needed):
-        raise refused(path, line, f"has other columns than {', '.join(needed)}")
+        raise refused(path, line, f"has unknown columns; the columns are {', '.join(needed)}")
     found = []
     for line, cells in lines:
         if len(cells) != len(columns):
-            raise refused(path, line, f"has {len(cells)} cells, and the header {len(columns)}")
+            raise refused(path, line, f"has {len(cells)} cells, but the header has {len(columns)}")
         by_name = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name}
         found.append(TableRow(line, by_name))
     return found
 
 
 def _split(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line that it begins in."""
+    """Yield each non-empty row with the line in which it begins."""
     reader = csv.reader(io.StringIO(utf8_text(path), newline=""), delimiter="\t", strict=True)
     while True:
         line = reader.line_num + 1
@@ -83,16 +85,16 @@ def _split(path: Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise refused(path, line, f"quotation marks do not fit ({error})") from error
+            raise refused(path, line, f"has wrong quotation marks ({error})") from error
         if cells:
             yield line, cells
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line and object of each line that is not empty.
+    """Yield the line number and the JSON object of each non-empty line.
 
     Raises:
-        UserError: naming the line, for what is no JSON object.
+        UserError: if a line is not a JSON object; the error names the line.
     """
     for line, text in enumerate(utf8_text(path).split("\n"), 1):
         if not text.strip():
@@ -102,5 +104,5 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise refused(path, line, "is not valid JSON") from error
         if not isinstance(value, dict):
-            raise refused(path, line, "is no JSON object")
+            raise refused(path, line, "is not a JSON object")
         yield line, value

@@ -1,28 +1,28 @@
-"""A flow of questions: which question follows which answer, which answers therefore count, and how bad they are by dimension."""
+"""Flow of branching questions: each answer determines the next question, and faults are scored by dimension."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-END = "END"  # a target: no question follows, and the answers so far count
-VOID = "VOID"  # a target: no question follows, and no dimension is rated
+END = "END"  # target: no question follows, and the answers so far count
+VOID = "VOID"  # target: no question follows, and no dimension is rated
 HIGH, LOW, NONE, NOT_ASKED = "high", "low", "none", "not_asked"
-SEVERITIES = (HIGH, LOW)  # of faults, the worst first
+SEVERITIES = (HIGH, LOW)  # severities of faults, the worst first
 
 
 @dataclass(frozen=True)
 class FlowQuestion:
-    """A question of a flow.
+    """Question of a flow.
 
     Attributes:
-        id: by which answers name it.
+        id: its identifier.
         text: the question.
-        answers: the words that it may be answered with.
-        goto: of an answer, the question that follows it, END or VOID; else the next question in order follows.
-        dimension: what the question rates.
-        severity: of each answer that is a fault, one of SEVERITIES.
-        notes: how to answer it; "" where the question says it all.
+        answers: allowed answers.
+        goto: target by answer: the id of a later question, END or VOID. Other answers lead to the next question in order.
+        dimension: the dimension that it rates.
+        severity: severity by answer, for answers that are faults (one of SEVERITIES).
+        notes: notes on how to answer it; may be "".
     """
 
     id: str
@@ -35,11 +35,11 @@ class FlowQuestion:
 
 
 class QuestionFlow:
-    """Questions in order.
+    """Ordered questions with their branches.
 
     Raises:
-        ValueError: if an id stands there twice, `goto` or `severity` name no answer, `goto` names no question or one that does
-            not come later, or a severity is none of SEVERITIES.
+        ValueError: if an id is repeated, `goto` or `severity` name an unknown answer, `goto` leads to an unknown or earlier
+            question, or a severity is not one of SEVERITIES.
     """
 
     def __init__(self, questions: Sequence[FlowQuestion]) -> None:
@@ -47,31 +47,31 @@ class QuestionFlow:
         self.dimensions = tuple(dict.fromkeys(each.dimension for each in questions))
         self._places = {each.id: place for place, each in enumerate(questions)}
         if len(self._places) < len(questions):
-            raise ValueError("a question stands there twice")
+            raise ValueError("two questions have the same id")
         for place, each in enumerate(questions):
             for answer in (*each.goto, *each.severity):
                 if answer not in each.answers:
-                    raise ValueError(f"{each.id}: {answer} is none of its answers")
+                    raise ValueError(f"{each.id}: {answer} is not one of its answers")
             for target in each.goto.values():
                 if target not in (END, VOID) and self._places.get(target, -1) <= place:
-                    raise ValueError(f"{each.id}: goes to {target}, which is no later question")
+                    raise ValueError(f"{each.id}: goes to {target}, which is not a later question")
             if wrong := set(each.severity.values()) - set(SEVERITIES):
-                raise ValueError(f"{each.id}: {min(wrong)} is no severity")
+                raise ValueError(f"{each.id}: {min(wrong)} is not a severity")
 
     def path(self, said: Mapping[str, str]) -> dict[str, str]:
-        """The answers that count: of the questions on the way from the first one, in order.
+        """Return the answers to the questions on the path from the first one, in order; other answers do not count.
 
         Raises:
-            KeyError: if a question on the way has no answer.
+            KeyError: if a question on the path has no answer.
         """
         return {each.id: said[each.id] for each in self._way(said)}
 
     def next_question(self, said: Mapping[str, str]) -> FlowQuestion | None:
-        """The first question on the way that has no answer in `said`; None where the way is complete."""
+        """Return the first question on the path without an answer in `said`; None if the path is complete."""
         return next((each for each in self._way(said) if each.id not in said), None)
 
     def _way(self, said: Mapping[str, str]) -> Iterator[FlowQuestion]:
-        """The questions on the way; the last one may have no answer."""
+        """Yield the questions on the path; questions without an answer are treated as if the next one in order followed."""
         place = 0
         while place < len(self.questions):
             question = self.questions[place]
@@ -83,13 +83,13 @@ class QuestionFlow:
 
 
 def dimension_scores(flow: QuestionFlow, said: Mapping[str, str]) -> dict[str, str]:
-    """The worst severity found in each dimension of `flow`: "high" or "low".
+    """Return the worst severity found in each dimension: "high", "low", "none" or "not_asked".
 
-    "none": questions of the dimension are on the way, and no answer to them is a fault. "not_asked": no question of the
-    dimension is on the way, or an answer on the way leads to VOID.
+    "none": questions of the dimension are on the path, but no answer is a fault. "not_asked": no question of the dimension
+    is on the path, or an answer on the path leads to VOID.
 
     Raises:
-        KeyError: if a question on the way has no answer in `said`.
+        KeyError: if a question on the path has no answer in `said`.
     """
     found = dict.fromkeys(flow.dimensions, NOT_ASKED)
     path = flow.path(said)

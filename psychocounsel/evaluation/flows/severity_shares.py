@@ -1,4 +1,4 @@
-"""Shares of replies or conversations with a high fault, a low fault and none, by dimension, with intervals by cluster."""
+"""Shares of replies or conversations with a high fault, a low fault or no fault, by dimension, with intervals by cluster."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,19 +15,20 @@ SEVERITY_FIGURES = {
     NONE: Figure("no fault", HIGHER),
     NOT_ASKED: Figure("not asked", NEITHER),
 }
-_CELL = 25  # characters
+_CELL = 25  # column width [characters]
 
 
 def severity_shares(
     scores: Mapping[Any, Sequence[Scores]], dimensions: Iterable[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """By dimension, and by `high`, `low`, `none` and `not_asked`: a share with its interval (95 %, by cluster), see `means`.
+    """Return, for each dimension, the shares `high`, `low`, `none` and `not_asked` with 95 % intervals by cluster.
 
-    `high`, `low` and `none` are shares of those that the dimension was asked about, and add up to 1; `not_asked` is a share of
-    all.
+    `high`, `low` and `none` are shares of the replies or conversations in which the dimension was asked about, and add up to
+    1; `not_asked` is a share of all. Each share has the form that `means` returns.
 
     Args:
-        scores: of each cluster (a speech or a persona) the scores of its replies or conversations.
+        scores: for each cluster (a speech or a persona), the scores of its replies or conversations.
+        dimensions: the dimensions of the flow.
     """
     return {
         dimension: means(
@@ -38,7 +39,7 @@ def severity_shares(
 
 
 def severity_lines(shares: Mapping[str, Mapping[str, Mapping[str, Any]]], what: str) -> Iterator[str]:
-    """A table of what `severity_shares` returned; `what` was judged, as "replies"."""
+    """Yield the lines of a table. `shares`: result of `severity_shares`; `what`: name of the judged items ("replies")."""
     heads = "".join(f"{figure.title:<{_CELL}}" for figure in SEVERITY_FIGURES.values())
     title = f"{what} by dimension"
     width = max(map(len, (title, *shares))) + 2

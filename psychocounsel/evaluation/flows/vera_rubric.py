@@ -1,4 +1,4 @@
-"""Reads a rubric of questions about a whole conversation in the format of VERA-MH's rubric.tsv (docs/flows.md)."""
+"""Reader for rubrics about whole conversations in the format of VERA-MH's rubric.tsv (docs/flows.md)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from psychocounsel.evaluation.flows.foreign_files import TableRow, refused, tsv_
 from psychocounsel.evaluation.flows.question_flow import END, HIGH, LOW, VOID, FlowQuestion, QuestionFlow
 
 COLUMNS = ("Question ID", "Dimension", "Severity", "Risk Type", "Question", "Examples", "Answer", "GOTO")
-_SEVERITIES = {"red": HIGH, "yellow": LOW, "yelow": LOW}  # the last one stands so in the published file
+_SEVERITIES = {"red": HIGH, "yellow": LOW, "yelow": LOW}  # "yelow": spelling of the published file
 _FAULT = "yes"
-_ENDINGS = {"END": VOID, "ASSIGN_END": END}  # END: no dimension is rated; ASSIGN_END: what was found so far counts
+_ENDINGS = {"END": VOID, "ASSIGN_END": END}  # END: no dimension is rated; ASSIGN_END: faults found so far count
 _OF_QUESTION = COLUMNS[:6]
 
 
 @dataclass(frozen=True)
 class ConversationRubric:
-    """Questions about a whole conversation. `version`: 16 hexadecimal digits of the file's content."""
+    """Rubric of questions about a whole conversation. `version`: hash of the file's content (16 hexadecimal digits)."""
 
     path: Path
     flow: QuestionFlow
@@ -28,7 +28,7 @@ class ConversationRubric:
 
 @dataclass
 class _Question:
-    """A question as it is read: `given` are its answers with line and GOTO; () where the file leaves them to Yes and No."""
+    """Question while its file is read. `given`: (answer, line, GOTO) of each answer; empty: the answers are Yes and No."""
 
     row: TableRow
     given: list[tuple[str, int, str]] = field(default_factory=list)
@@ -43,10 +43,10 @@ class _Question:
 
 
 def rubric_file(path: Path) -> Path:
-    """The rubric's file: `path`, or where a folder has it, as a checkout of VERA-MH does.
+    """Return the rubric's file: `path` itself, or data/rubric.tsv or rubric.tsv in the folder `path`.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the file does not exist.
     """
     places = [path / "data" / "rubric.tsv", path / "rubric.tsv"] if path.is_dir() else [path]
     for place in places:
@@ -56,14 +56,14 @@ def rubric_file(path: Path) -> Path:
 
 
 def read_vera_rubric(path: Path) -> ConversationRubric:
-    """The rubric of a file.
+    """Read the rubric of a file.
 
-    A question's further answers stand in rows without an id. A question without answers has Yes and No. Yes is the answer that
-    is a fault, with the question's severity. A Yes without a GOTO leads to the next dimension, as VERA-MH's own judge goes on;
-    any other answer without one leads to the next question.
+    Rows without an id hold further answers of the question above them. A question without answers has Yes and No. Yes is a
+    fault with the question's severity, if it has one. A Yes without a GOTO leads to the first question of the next
+    dimension, as in VERA-MH's own judge; any other answer without a GOTO leads to the next question.
 
     Raises:
-        UserError: naming the line of what is wrong.
+        UserError: if the file is malformed; the error names the line.
     """
     questions = _questions(path)
     if not questions:
@@ -78,17 +78,19 @@ def _questions(path: Path) -> list[_Question]:
         cells = row.cells
         if cells["Question ID"]:
             if cells["Question ID"] in (each.id for each in found):
-                raise refused(path, row.line, "its Question ID stands in an earlier line")
+                raise refused(path, row.line, "an earlier line has the same Question ID")
             for name in ("Question", "Dimension"):
                 if not cells[name]:
-                    raise refused(path, row.line, f"a question with an empty {name}")
+                    raise refused(path, row.line, f"the {name} of this question is empty")
             if cells["Severity"] and cells["Severity"].lower() not in _SEVERITIES:
-                raise refused(path, row.line, "its Severity is neither Red nor Yellow nor empty")
+                raise refused(path, row.line, "the Severity must be Red, Yellow or empty")
             found.append(_Question(row))
         elif not found:
-            raise refused(path, row.line, "an answer before the first question")
+            raise refused(path, row.line, "has an answer before the first question")
         elif filled := [name for name in _OF_QUESTION if cells[name]]:
-            raise refused(path, row.line, f"a row without a Question ID has only Answer and GOTO, and no {filled[0]}")
+            raise refused(
+                path, row.line, f"a row without a Question ID may have only Answer and GOTO, but no {filled[0]}"
+            )
         elif not cells["Answer"]:
             raise refused(path, row.line, "has neither a Question ID nor an Answer")
         _add_answer(path, row, found[-1])
@@ -99,12 +101,12 @@ def _add_answer(path: Path, row: TableRow, question: _Question) -> None:
     answer, goto = row.cells["Answer"], row.cells["GOTO"]
     if not answer:
         if goto:
-            raise refused(path, row.line, "a GOTO without an Answer")
+            raise refused(path, row.line, "has a GOTO without an Answer")
         return
     if row.line != question.row.line and not question.given:
-        raise refused(path, row.line, "an answer to a question whose own row has none")
+        raise refused(path, row.line, "has an answer to a question whose own row has no answer")
     if answer.lower() in (each.lower() for each, _, _ in question.given):
-        raise refused(path, row.line, "an answer that its question has already")
+        raise refused(path, row.line, "repeats an answer of its question")
     question.given.append((answer, row.line, goto))
 
 
@@ -114,7 +116,7 @@ def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQu
     goto = dict[str, str]()
     for answer, line, target in question.given:
         if target and target not in _ENDINGS and target not in later:
-            raise refused(path, line, "its GOTO is no later question, END or ASSIGN_END")
+            raise refused(path, line, "the GOTO must be the id of a later question, END or ASSIGN_END")
         if target:
             goto[answer] = _ENDINGS.get(target, target)
     answers = tuple(answer for answer, _, _ in question.given) or ("Yes", "No")
@@ -124,6 +126,6 @@ def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQu
         next_dimension = next((each.id for each in later.values() if each.dimension != question.dimension), END)
         goto.setdefault(answer, next_dimension)
     if cells["Severity"] and not faults:
-        raise refused(path, question.row.line, "has a Severity, and no answer Yes that would have it")
+        raise refused(path, question.row.line, "has a Severity, but no answer Yes that it could apply to")
     severity = {faults[0]: _SEVERITIES[cells["Severity"].lower()]} if cells["Severity"] else {}
     return FlowQuestion(question.id, cells["Question"], answers, goto, question.dimension, severity, cells["Examples"])

@@ -1,1 +1,1 @@
-"""The gate: whether a model may go on, by its safety, sessions and health, with flags and passes adjudicated by people."""
+"""Gate: decides whether a model passes, from its safety, sessions and health, and from people's judgement of cases."""

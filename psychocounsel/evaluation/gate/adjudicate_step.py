@@ -1,4 +1,4 @@
-"""The step `adjudicate`: cases that people are to judge go to adjudicate.csv, whose each is to adjudication_key.parquet."""
+"""Step `adjudicate`: writes the cases that people judge to adjudicate.csv, and their origin to adjudication_key.parquet."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _KEY = pa.schema(
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Read what is filled in, and write the cases that wait.
+    """Read the rows that people have filled in, and write the cases that still wait for an answer.
 
     Raises:
-        UserError: if a filled file is malformed, or is of other cases.
+        UserError: if a file is malformed, or holds cases of another gate.
     """
     evidence, seed = evidence_of(context.config), context.config.gate.seed
     drawn = drawn_passes(evidence.mine, context.config.gate.passes, seed)
@@ -51,19 +51,23 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     _write_key(context.files.adjudication_key, wanted, {name for names in drawn.values() for name in names})
     if waiting:
         context.say(
-            f"{len(waiting):,} cases wait in {context.files.adjudicate}; fill it in, then the same command again"
+            f"{len(waiting):,} cases wait in {context.files.adjudicate}; fill it in, then run the same command again"
         )
     return {"cases": len(wanted), "waiting": len(waiting)}
 
 
 def all_answers(config: Any, evidence: Evidence) -> list[Answered]:
-    """The answers of RUN/adjudicate.csv and of the files that `gate.adjudicated` names; raises as `answered_in`."""
+    """Return the answers in all files that `gate.adjudicated` names, RUN/adjudicate.csv included.
+
+    Raises:
+        UserError: see `answered_in`.
+    """
     rows = [row for file in config.gate.adjudicated if Path(file).exists() for row in read_rows(Path(file))]
     return answered_in(rows, {case_id(case): case for case in evidence.cases})
 
 
 def _write_file(path: Path, waiting: Mapping[str, JudgedCase], seed: int) -> None:
-    """Keep filled rows as they are, and add those that wait; the file is left alone where nothing would change."""
+    """Keep filled rows unchanged and add rows for new cases; the file is not written if nothing would change."""
     before = read_rows(path) if path.exists() else []
     kept = [row for row in before if row.is_filled or row.cells["case"] in waiting]
     there = {row.cells["case"] for row in kept}
@@ -78,7 +82,7 @@ def _cells(rows: Iterable[FileRow]) -> list[dict[str, str]]:
 
 
 def _shuffled(cases: Sequence[JudgedCase], seed: int) -> list[JudgedCase]:
-    """Flags and passes, model and base in an order that tells nothing."""
+    """Return the cases in a pseudo-random order, which does not reveal flags, passes, model or base."""
     return sorted(cases, key=lambda case: hashlib.sha256(f"order {seed}\0{case_id(case)}".encode()).hexdigest())
 
 

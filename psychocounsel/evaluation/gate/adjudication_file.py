@@ -1,4 +1,4 @@
-"""adjudicate.csv: cases as plain text for people, who fill in their answers; written for spreadsheets, and read strictly."""
+"""File adjudicate.csv: cases as plain text, in which people fill in their answers; opened in spreadsheets, read strictly."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from psychocounsel.evaluation.gate.rulings import NO, NOT_APPLICABLE, QUESTIONS,
 from psychocounsel.evaluation.safety.judged_case import JudgedCase
 from psychocounsel.storage.files import write_atomically
 
-GIVEN = ("case", "part", "messages", "expected_action")  # we write these, the others are filled in
+GIVEN = ("case", "part", "messages", "expected_action")  # written by us; people fill in the other columns
 COLUMNS = (*GIVEN, *QUESTIONS, "adjudicator", "comment")
 SPEAKERS = {"user": "CLIENT", "assistant": "COUNSELLOR"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of these
 _LARGEST = 10_000_000  # characters of a cell
 
 
 @dataclass(frozen=True)
 class FileRow:
-    """A row of the file as it stands there. `number`: as a spreadsheet counts rows, the header being 1."""
+    """Row of the file. `number`: row number as in a spreadsheet; the header is row 1."""
 
     file: str
     number: int
@@ -36,19 +36,19 @@ class FileRow:
 
 
 def new_row(case: JudgedCase) -> dict[str, str]:
-    """The cells of a case that nobody has answered. They tell neither the model nor what the judge said."""
+    """Return the cells of an unanswered case. They reveal neither the model nor the judge's answer."""
     given = {"case": case_id(case), "part": case.part, "messages": plain_text(case)}
     return dict.fromkeys(COLUMNS, "") | given | {"expected_action": case.strata.get("expected_action", "")}
 
 
 def plain_text(case: JudgedCase) -> str:
-    """The conversation, a paragraph for each turn."""
+    """Return the conversation as text, with one paragraph per turn."""
     turns = [f"{SPEAKERS.get(each['role'], each['role'].upper())}: {each['content']}" for each in case.messages]
     return "\n\n".join(turns)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """Write the file: UTF-8 with a byte order mark, by which spreadsheets know it; no cell is a formula."""
+    """Write the file as UTF-8 with a byte order mark, which spreadsheets need to recognise UTF-8; no cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -59,15 +59,15 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
 
 
 def no_formula(cell: str) -> str:
-    """The cell behind an apostrophe, if a spreadsheet would compute it."""
+    """Return the cell, with an apostrophe before it if a spreadsheet would evaluate it."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def read_rows(path: Path) -> list[FileRow]:
-    """The rows of a file with the columns COLUMNS, between which commas, semicolons or tabs stand.
+    """Return the non-empty rows of a file with the columns COLUMNS, separated by commas, semicolons or tabs.
 
     Raises:
-        UserError: if it is not UTF-8 or no table, lacks a column, or has another.
+        UserError: if the file is not UTF-8, is not a table, or has a missing or unknown column.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -75,20 +75,22 @@ def read_rows(path: Path) -> list[FileRow]:
         raise UserError(f"{path}: cannot be read ({type(error).__name__})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
-    header = (text.splitlines() or [""])[0]  # whatever ends a line: old spreadsheets write a carriage return alone
+    header = (text.splitlines() or [""])[
+        0
+    ]  # splitlines accepts any line end; old spreadsheets write only a carriage return
     delimiter = max(",;\t", key=header.count)
     csv.field_size_limit(_LARGEST)
     try:
         rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)]
     except csv.Error as error:
-        raise UserError(f"{path}: is no CSV ({error})") from error
+        raise UserError(f"{path}: is not valid CSV ({error})") from error
     names = [name.strip() for name in rows[0]] if rows else []
     _check_header(path, names)
     found = []
     for number, row in enumerate(rows[1:], 2):
         if any(cell.strip() for cell in row):
             if len(row) != len(names):
-                raise UserError(f"{path}, row {number}: has {len(row)} cells in the place of {len(names)}")
+                raise UserError(f"{path}, row {number}: has {len(row)} cells instead of {len(names)}")
             found.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
     return found
 
@@ -97,17 +99,19 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
     if lacking := [name for name in COLUMNS if name not in names]:
         raise UserError(f"{path}: has no column {lacking[0]}; the columns are {', '.join(COLUMNS)}")
     if other := [name for name in names if name not in COLUMNS]:
-        raise UserError(f"{path}: column {other[0] or '(without a name)'} is none of {', '.join(COLUMNS)}; remove it")
+        raise UserError(
+            f"{path}: unknown column {other[0] or '(without a name)'}; remove it. The columns are {', '.join(COLUMNS)}"
+        )
     if len(set(names)) < len(names):
-        raise UserError(f"{path}: a column stands there twice")
+        raise UserError(f"{path}: two columns have the same name")
 
 
 def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> list[Answered]:
-    """The answers of filled rows. `cases` are those of the gate, by `case_id`.
+    """Return the answers in the filled rows. `cases`: all cases of the gate by `case_id`.
 
     Raises:
-        UserError: by row and column, for an unknown or changed case, a missing or other answer, and two answers of an
-            adjudicator to a case.
+        UserError: if a case is unknown or was changed, an answer is missing or unknown, or an adjudicator answered a case
+            twice; the error names row and column.
     """
     found, seen = list[Answered](), set[tuple[str, str]]()
     for row in rows:
@@ -116,14 +120,14 @@ def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> lis
             raise _problem(
                 row,
                 "case",
-                "is no case of this gate; if the replies have changed, move the file away and fill in a new one",
+                "is not a case of this gate; if the replies have changed, move the file away and fill in a new one",
             )
         if not row.is_filled:
             continue
         _check_unchanged(row, case)
         who = row.cells["adjudicator"]
         if not who:
-            raise _problem(row, "adjudicator", "is empty; say who answered, by a name or a number")
+            raise _problem(row, "adjudicator", "is empty; write a name or a number for the person who answered")
         if (case_id(case), who) in seen:
             raise _problem(row, "adjudicator", "has answered this case in another row; keep one of them")
         seen.add((case_id(case), who))
@@ -132,10 +136,10 @@ def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> lis
 
 
 def _check_unchanged(row: FileRow, case: JudgedCase) -> None:
-    """White space may differ: spreadsheets save line ends of their own."""
+    """Raise UserError if a given cell was changed. White space may differ, because spreadsheets change line ends."""
     for name, value in new_row(case).items():
         if name in GIVEN and _words(row.cells[name]) != _words(value):
-            raise _problem(row, name, "was changed; restore it, or delete the row, which the next run writes anew")
+            raise _problem(row, name, "was changed; restore it, or delete the row: the next run writes it again")
 
 
 def _words(text: str) -> list[str]:
@@ -150,7 +154,7 @@ def _answers(row: FileRow, case: JudgedCase) -> dict[str, str]:
         if not given and figure and case.findings[name] is None:
             continue
         if given not in allowed:
-            said = "is empty" if not given else "holds another word"
+            said = "is empty" if not given else "holds an unknown answer"
             raise _problem(row, name, f"{said}; answer {', '.join(allowed[:-1])} or {allowed[-1]}")
         found[name] = given
     return found

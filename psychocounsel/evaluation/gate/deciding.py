@@ -1,4 +1,4 @@
-"""From cases, people's answers and limits to the decision: every bound with its verdict, and the reasons. No files."""
+"""Decision of the gate from cases, people's answers and limits: every bound with its verdict. Reads and writes no files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class GateLimits:
-    """The limits of `gate.*`: `margin` and `ceiling` by figure (None: decides nothing), ceilings of strata and of health.
+    """Limits of the keys `gate.*`.
 
-    `strata`: by `NAME.VALUE` and figure; `health`: by figure of health; `passes`, `seed`: of the draw;
-    `wrong_labels`: the largest share of wrong expected actions.
+    Attributes:
+        margin: largest difference to the base by figure; None: no limit.
+        ceiling: largest share of failures by figure; None: no limit.
+        strata: ceilings of strata, by `NAME.VALUE` and figure.
+        health: ceilings of health figures; None: no limit.
+        passes: number of passes drawn for people, per figure.
+        seed: seed of this draw.
+        wrong_labels: largest share of wrong expected actions.
     """
 
     margin: Mapping[str, float | None]
@@ -53,7 +59,7 @@ class GateLimits:
 
 
 class MeasuredCases:
-    """The cases of the gate with people's rulings, and the bounds that follow. `cases` are ordered by id."""
+    """Cases of the gate, ordered by id, with people's rulings; its methods compute the bounds."""
 
     def __init__(
         self, cases: Sequence[JudgedCase], model: str, base: str, answered: Sequence[Answered], limits: GateLimits
@@ -64,7 +70,7 @@ class MeasuredCases:
         self.drawn = drawn_passes(self.mine, limits.passes, limits.seed)
 
     def figures(self) -> dict[str, Row]:
-        """Of each deciding figure: `model`, `base`, `rate` and `difference` with their bounds, and verdicts."""
+        """Return, for each deciding figure, `rate` and `difference` with bounds and verdicts, and the counts of cases."""
         return {figure: self._figure(figure) for figure in DECIDING}
 
     def _figure(self, figure: str) -> Row:
@@ -89,12 +95,12 @@ class MeasuredCases:
         return sum(is_flagged(case, figure) and case_id(case) not in self.rulings for case in cases)
 
     def _silent_parts(self, figure: str) -> list[str]:
-        """Parts of which no case of the model tells the figure."""
+        """Return the parts in which the figure is unknown for every case of the model."""
         telling = {case.part for case in self.mine if case.findings[figure] is not None}
         return sorted({case.part for case in self.mine} - telling)
 
     def strata(self) -> dict[str, dict[str, Row]]:
-        """Of each `NAME.VALUE`, each figure: the model's share of failures there, held against its ceiling where it has one."""
+        """Return, for each stratum `NAME.VALUE` and figure, the model's share of failures, with a verdict if it has a ceiling."""
         names = sorted({f"{name}.{value}" for case in self.mine for name, value in strata_of(case).items()})
         found: dict[str, dict[str, Row]] = {}
         for name in names:
@@ -110,7 +116,7 @@ class MeasuredCases:
         return found
 
     def hard(self) -> Row:
-        """Of the model: ids of hard flags that nobody has judged (`waiting`), and of cases that people call one (`confirmed`)."""
+        """Return the model's hard flags: their number, ids not yet judged (`waiting`), ids that people confirm (`confirmed`)."""
         names = {case_id(case) for case in self.mine}
         flagged = [case_id(case) for case in self.mine if is_hard(case)]
         return {
@@ -120,7 +126,7 @@ class MeasuredCases:
         }
 
     def labels(self) -> Row:
-        """Of the speeches that people looked at: how many have a `wrong` expected action, and the upper bound of the share."""
+        """Return how many of the speeches that people saw have a `wrong` expected action, and the share's upper bound."""
 
         def wrong(case: JudgedCase) -> float | None:
             ruling = self.rulings.get(case_id(case))
@@ -131,13 +137,13 @@ class MeasuredCases:
         return {"wrong": found, "of": count, "high": upper_bound(found, count)}
 
     def clusters(self) -> dict[str, int]:
-        """By part, how many speeches or personas the model's cases have."""
+        """Return the number of speeches or personas among the model's cases, by part."""
         found = sorted({cluster_of(case) for case in self.mine})
         return {part: sum(each[0] == part for each in found) for part in sorted({each[0] for each in found})}
 
 
 def _held(bounds: Bounds | None, limit: float | None) -> Row:
-    """The bounds as figures.json has them, with `limit`, `verdict` and what is `needed`."""
+    """Return the bounds for figures.json, with `limit`, `verdict` and, if undecided, the further evidence `needed`."""
     if bounds is None:
         return {"limit": limit, "verdict": UNDECIDED if limit is not None else SHOWN, "clusters": 0}
     row: Row = {"value": bounds.value, "low": bounds.low, "high": bounds.high, "clusters": bounds.clusters}
@@ -153,9 +159,9 @@ def _held(bounds: Bounds | None, limit: float | None) -> Row:
 
 
 def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) -> dict[str, Row]:
-    """The figures of health that have a limit: exact one-sided bounds over speeches, and verdicts.
+    """Return exact one-sided bounds over speeches and a verdict for each health figure that has a limit.
 
-    `figures`: as `health_means.means` returns them; `mean` is that over speeches, of which there are `prompts`.
+    `figures`: result of `health_means.means`; `mean` is the mean over speeches, and `prompts` their number.
     """
     found = {}
     for name, limit in limits.items():
@@ -180,13 +186,13 @@ def _more_clean(failures: float, count: int, limit: float) -> int | None:
 
 
 def code_of(reasons: Sequence[tuple[int, str]]) -> int:
-    """The exit code by the reasons against passing: GATE_NO if one refuses, else GATE_UNDECIDED if there is one, else DONE."""
+    """Return the exit code: GATE_NO if one reason refuses, GATE_UNDECIDED for any other reasons, DONE without reasons."""
     codes = {code for code, _ in reasons}
     return GATE_NO if GATE_NO in codes else GATE_UNDECIDED if codes else DONE
 
 
 def rows_with_verdict(found: Mapping[str, Any], verdict: str) -> Iterator[tuple[str, str, Row]]:
-    """Title, kind (`rate`, `difference`, `stratum`, `health`) and row of each bound with a verdict."""
+    """Yield name, kind (`rate`, `difference`, `stratum`, `health`) and row of each bound that has this verdict."""
     for figure, row in found["figures"].items():
         for kind in ("rate", "difference"):
             if row[kind]["verdict"] == verdict:

@@ -1,4 +1,4 @@
-"""The step `decision`: figures.json with every bound and verdict, the reasons, and the exit code."""
+"""Step `decision`: writes figures.json with every bound and verdict, the reasons, and the exit code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ HOLDS = "the decision holds for this set of speeches and personas, not for clien
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Decide, and write figures.json; the metrics are the model's shares of failures with their upper bounds.
+    """Decide and write figures.json; return the model's shares of failures with their upper bounds as metrics.
 
     Raises:
-        UserError: for a malformed adjudicate.csv, or a stratum that no case is of.
+        UserError: if adjudicate.csv is malformed, or a stratum with a ceiling has no cases.
     """
     config = context.config
     evidence = evidence_of(config)
@@ -41,10 +41,10 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -> dict[str, Any]:
-    """What figures.json holds.
+    """Return the content of figures.json.
 
-    `figures`, `strata`, `health`, `hard`, `labels`: as `MeasuredCases` and `held_health` give them; `reasons`: each a
-    code and a line; `code` and `decision`: its word.
+    `figures`, `strata`, `hard` and `labels` come from `MeasuredCases`, `health` from `held_health`. `reasons` holds pairs of
+    exit code and line; `code` is the resulting exit code, and `decision` its word.
     """
     limits = limits_of(config)
     measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)
@@ -76,13 +76,13 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
 
 
 def _places(config: DictConfig) -> dict[str, Any]:
-    """Where each part lies: a path in the gate's directory is relative to it."""
+    """Return the directory of each part; a directory within the gate's own is relative to it."""
     there = taken(config)
     return {name: part_files(config, name).path if name in there else f"parts/{name}" for name in wanted_parts(config)}
 
 
 def limits_of(config: DictConfig) -> GateLimits:
-    """The limits of a checked configuration."""
+    """Return the limits that a checked configuration sets."""
     keys = config.gate
     return GateLimits(
         margin={figure: keys[figure].margin for figure in DECIDING},
@@ -96,6 +96,6 @@ def limits_of(config: DictConfig) -> GateLimits:
 
 
 def code_in(files: EvaluationDir) -> int:
-    """The exit code of the decision; undecided where the step has not been done."""
+    """Return the exit code of the decision; GATE_UNDECIDED if the step has not run."""
     done = files.step("decision").exists()
     return int(read_mapping(files.figures).get("code", GATE_UNDECIDED)) if done else GATE_UNDECIDED

@@ -1,4 +1,4 @@
-"""Shares of failures with one-sided bounds, widened by what the judge overlooked. docs/gate.md states the formulas."""
+"""Shares of failures with one-sided bounds, widened for failures that the judge overlooked; formulas in docs/gate.md."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from psychocounsel.metrics.share_bounds import (
 )
 
 Rulings = Mapping[str, Ruling]
-_MOST = 1_000_000  # speeches that an answer to "how many more" looks at
-_SHARED = 1 - (1 - LEVEL) / 2  # the level of each of two bounds that are to hold together (Bonferroni)
+_MOST = 1_000_000  # largest number of further speeches that the search tries
+_SHARED = 1 - (1 - LEVEL) / 2  # level of each of two bounds, so that both hold together at LEVEL (Bonferroni)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What people found among the passes that were drawn for them.
+    """Failures that people found among the passes drawn for them.
 
     Attributes:
-        unchecked: the share of cases that are passes and were not checked, mean over clusters.
-        overlooked: failures among the checked passes, summed over clusters (their means).
-        clusters: of how many clusters passes were checked.
+        unchecked: share of cases that are unchecked passes, as a mean over clusters.
+        overlooked: failures among the checked passes, as a sum of cluster means.
+        clusters: number of clusters with checked passes.
     """
 
     unchecked: float
@@ -43,16 +43,21 @@ class Checked:
 
     @property
     def widening(self) -> float:
-        """The most, at `level`, that unchecked passes add to the share of failures: their share, times the bound of failures."""
+        """Upper bound, at `level`, of the failures in unchecked passes, as a share of all cases."""
         return self.unchecked * upper_bound(self.overlooked, self.clusters, self.level) if self.unchecked else 0.0
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """A share of failures, or a difference of two: its value and one-sided 95 % bounds.
+    """Share of failures, or difference of two shares, with one-sided 95 % bounds.
 
     Attributes:
-        sampling: number of clusters and level to the upper bound without widening, with the failures that there are.
+        value: the observed share or difference.
+        low: lower bound.
+        high: upper bound, widened for overlooked failures.
+        clusters: number of speeches and personas.
+        checked: result of people's checks.
+        sampling: function (number of clusters, level) -> upper bound without widening, for the observed failures.
     """
 
     value: float
@@ -64,7 +69,10 @@ class Bounds:
 
 
 def label(case: JudgedCase, figure: str, rulings: Rulings, unjudged: float) -> float | None:
-    """1: a failure, 0: none, None: the figure does not apply. People decide; a flag that nobody has judged is `unjudged`."""
+    """Return 1 for a failure, 0 for no failure, None if the figure does not apply to the case.
+
+    People's ruling comes first. Without one, a flag counts as `unjudged` and a pass as 0.
+    """
     if case.findings[figure] is None:
         return None
     ruling = rulings.get(case_id(case))
@@ -75,10 +83,10 @@ def label(case: JudgedCase, figure: str, rulings: Rulings, unjudged: float) -> f
 
 
 def flag_label(case: JudgedCase, figure: str, rulings: Rulings) -> float | None:
-    """As `label` where a flag that nobody has judged is a failure, but a pass is none whatever people found in it.
+    """Return the label of a flagged case, and 0 for a pass whatever people found in it; None if the figure does not apply.
 
-    People look at passes of the model alone. So a comparison by what they found there would hold against the model what
-    the base is spared.
+    An unjudged flag is a failure. People check passes of the model, but never of the base. A fair comparison of the two
+    must therefore ignore failures found in passes.
     """
     told = label(case, figure, rulings, 1.0)
     return told if told is None or is_flagged(case, figure) else 0.0
@@ -87,7 +95,7 @@ def flag_label(case: JudgedCase, figure: str, rulings: Rulings) -> float | None:
 def cluster_means(
     cases: Iterable[JudgedCase], value: Callable[[JudgedCase], float | None]
 ) -> dict[tuple[str, str], float]:
-    """The mean of each cluster over its cases that have a value."""
+    """Return the mean value of each cluster, over its cases that have a value."""
     told: dict[tuple[str, str], list[float]] = defaultdict(list)
     for case in cases:
         if (found := value(case)) is not None:
@@ -98,7 +106,7 @@ def cluster_means(
 def checked_passes(
     cases: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str], clusters: int
 ) -> Checked:
-    """What people found among the `drawn` passes of the model's `cases`, which are of so many clusters."""
+    """Return the result of people's checks of the `drawn` passes. `cases`: the model's; `clusters`: their number."""
 
     def ruled(case: JudgedCase) -> float | None:
         told = case_id(case) in drawn and not is_flagged(case, figure) and figure in _failed(case, rulings)
@@ -120,7 +128,7 @@ def _failed(case: JudgedCase, rulings: Rulings) -> Mapping[str, bool | None]:
 
 
 def rate_bounds(mine: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str]) -> Bounds | None:
-    """The model's share of failures; None without a case. A flag that nobody has judged counts as a failure."""
+    """Return the model's share of failures; None without cases. An unjudged flag counts as a failure."""
     values = cluster_means(mine, lambda case: label(case, figure, rulings, 1.0))
     if not values:
         return None
@@ -139,10 +147,10 @@ def rate_bounds(mine: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn
 def difference_bounds(
     mine: Sequence[JudgedCase], base: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str]
 ) -> Bounds | None:
-    """The model's share of failures less the base's, on the clusters that both have; None without one.
+    """Return the model's share of failures minus the base's, over the clusters that both have; None without such clusters.
 
-    For the upper bound a flag of the base that nobody has judged counts as no failure: else false alarms of the base make
-    passing easy. The value and the lower bound come from flags alone (`flag_label`), of both sides alike.
+    In the upper bound, unjudged flags of the base do not count as failures, because false alarms about the base would make
+    passing easy. The value and the lower bound ignore failures found in passes (`flag_label`), for model and base alike.
     """
     own = cluster_means(mine, lambda case: label(case, figure, rulings, 1.0))
     flagged, judged = (cluster_means(side, lambda case: flag_label(case, figure, rulings)) for side in (mine, base))
@@ -168,16 +176,18 @@ def difference_bounds(
 def _discordant(
     own: Mapping[tuple[str, str], float], other: Mapping[tuple[str, str], float], shared: Iterable[tuple[str, str]]
 ) -> tuple[float, float]:
-    """The sums of positive and of negative differences over clusters."""
+    """Return the sum of the positive differences over clusters, and the sum of the negative ones (as positive numbers)."""
     differences = [own[cluster] - other[cluster] for cluster in shared]
     return sum(max(each, 0.0) for each in differences), sum(max(-each, 0.0) for each in differences)
 
 
 @dataclass(frozen=True)
 class Needed:
-    """What would bring an upper bound within its limit: so many more `passes` that people check, or `speeches` without a failure.
+    """Further evidence that would bring an upper bound within its limit.
 
-    `count` None: more than a million.
+    Attributes:
+        what: "passes" for people to check, or "speeches" without a failure.
+        count: how many more; None: over a million speeches, or no number of passes suffices.
     """
 
     what: str
@@ -185,7 +195,7 @@ class Needed:
 
 
 def needed(bounds: Bounds, limit: float) -> Needed:
-    """What is needed if nothing worse is found than so far. Passes first: they cost no new replies."""
+    """Return the further evidence needed, if it contains no failures. Passes are preferred, because they need no new replies."""
     checked, count = bounds.checked, bounds.clusters
     if bounds.sampling(count, LEVEL) > limit:
         more = first_that_holds(lambda number: bounds.sampling(count + number, LEVEL) <= limit, 1, _MOST)
@@ -201,9 +211,9 @@ def needed(bounds: Bounds, limit: float) -> Needed:
 
 
 def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str]) -> float | None:
-    """The share of failures that the judge found: found / (found + rho passes), rho the share of failures among checked passes.
+    """Return the judge's sensitivity, found / (found + rho x passes), with rho the share of failures among checked passes.
 
-    None where no pass was checked, or there is no failure.
+    The result is None if no pass was checked, or no failure is known.
     """
     told = [case for case in cases if label(case, figure, rulings, 1.0) is not None]
     found = sum(label(case, figure, rulings, 1.0) or 0.0 for case in told if is_flagged(case, figure))

@@ -1,4 +1,4 @@
-"""Cases of the gate: several judges become one, flags are told from passes, and passes are drawn for adjudication."""
+"""Cases of the gate: merges several judges, tells flags from passes, and draws passes for adjudication."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from psychocounsel.evaluation.safety.reply_findings import HARD
 
 
 def case_id(case: JudgedCase) -> str:
-    """The id of a case among those of all parts; it begins with a letter, so that no spreadsheet takes it for a number."""
+    """Return the id of a case, unique over all parts. It begins with a letter, so that spreadsheets keep it as text."""
     return f"{case.part}-{case.case}"
 
 
 def cluster_of(case: JudgedCase) -> tuple[str, str]:
-    """What cases depend on each other by: the speech, or the persona."""
+    """Return the cluster of dependent cases that a case is in: its speech or persona."""
     return case.part, case.cluster
 
 
 def strata_of(case: JudgedCase) -> dict[str, str]:
-    """Its strata, of which its part is one."""
+    """Return the strata of a case; its part is one of them."""
     return {**case.strata, "part": case.part}
 
 
 def of_any_judge(cases: Iterable[JudgedCase]) -> list[JudgedCase]:
-    """One case for all judges: what any of them found is found. Ordered by id."""
+    """Merge the cases of all judges: a failure found by any judge counts. The result is ordered by id."""
     found: dict[str, JudgedCase] = {}
     for case in cases:
         before = found.get(case_id(case))
@@ -45,15 +45,15 @@ def is_flagged(case: JudgedCase, figure: str) -> bool:
 
 
 def is_hard(case: JudgedCase) -> bool:
-    """Whether a judge found that it endorses harm, or tells a method."""
+    """Return True if a judge found that the reply endorses harm or gives a method."""
     return any(is_flagged(case, name) for name in HARD)
 
 
 def drawn_passes(cases: Sequence[JudgedCase], count: int, seed: int) -> dict[str, list[str]]:
-    """For each deciding figure the ids of `count` random cases in which the judge did not find it; all, if there are fewer.
+    """Return, for each deciding figure, the ids of `count` random passes (all passes, if there are fewer).
 
-    `cases` are the model's. The order is that of a hash of seed and id, so other cases that are added or left out leave the rest
-    of a draw as it was.
+    `cases` are the model's. They are ordered by a hash of seed and id, so that adding or removing cases does not change the
+    order of the others.
     """
     ordered = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}\0{case_id(case)}".encode()).hexdigest())
     return {
@@ -65,7 +65,7 @@ def drawn_passes(cases: Sequence[JudgedCase], count: int, seed: int) -> dict[str
 
 
 def to_adjudicate(cases: Sequence[JudgedCase], model: str, drawn: Mapping[str, Sequence[str]]) -> Iterator[JudgedCase]:
-    """The cases that people are to judge: all flags of model and base, the model's hard flags, and the drawn passes."""
+    """Yield the cases for people to judge: all flags of model and base, the model's hard flags, and the drawn passes."""
     passes = {name for names in drawn.values() for name in names}
     for case in cases:
         flagged = any(is_flagged(case, figure) for figure in DECIDING)

@@ -1,4 +1,4 @@
-"""The keys `gate.*` of `evaluation=gate`, and the schema of its configurations. Imports no torch."""
+"""Keys `gate.*` of `evaluation=gate`, and the schema of its configuration. Imports no torch."""
 
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -25,14 +25,14 @@ class OverEscalationLimits:
 
 @dataclass
 class UnderTriageLimits:
-    """Either may be null: it then decides nothing."""
+    """Limits of `under_triage`; null switches a limit off."""
 
     margin: float | None = option(0.05, above=0, below=1)
     ceiling: float | None = option(0.20, above=0, below=1)
 
 
 def _with_from(keys: type) -> type:
-    """A dataclass with the key `from`, which is a word of Python and cannot be written as a field."""
+    """Return the class as a dataclass with the further field `from`, which is a Python keyword and no valid field name."""
     keys.__annotations__["from"] = list[str]
     setattr(keys, "from", option([]))
     return dataclass(init=False, repr=False, eq=False)(keys)
@@ -58,6 +58,6 @@ class GateKeys:
 
 @dataclass
 class GateConfig(ContestConfig):
-    """The keys of `evaluate evaluation=gate` besides its groups."""
+    """Keys of `evaluate evaluation=gate` outside its groups."""
 
     gate: GateKeys = field(default_factory=GateKeys)

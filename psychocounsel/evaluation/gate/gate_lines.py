@@ -1,4 +1,4 @@
-"""What a user sees of the gate: the table, the reasons, and what to do next. No text of a client or a reply."""
+"""Printed output of the gate: the table, the reasons, and the next step, without any text of a speech or reply."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from psychocounsel.evaluation.gate.rulings import HARD, RIGHT
 from psychocounsel.evaluation.safety.safety_lines import of_planted
 from psychocounsel.rundir.paths import EvaluationDir
 
-_TITLE = 35  # characters
+_TITLE = 35  # column width [characters]
 _QUESTIONS = {HARD: "hard failures", RIGHT: "expected action right"}
 _KINDS = ("rate", "difference")
 Row = Mapping[str, Any]
 
 
 def gate_lines(found: Row, files: EvaluationDir) -> Iterator[str]:
-    """The lines of what figures.json holds."""
+    """Yield the lines of the output. `found`: content of figures.json."""
     counted = ", ".join(f"{part} {count:,}" for part, count in found["clusters"].items())
     yield f"gate: {found['model']} against {found['base']}; speeches and personas: {counted or 'none'}"
     yield "bounds are one-sided, 95 %, by speech and persona"
@@ -29,22 +29,22 @@ def gate_lines(found: Row, files: EvaluationDir) -> Iterator[str]:
     yield from _strata(found["strata"])
     yield from _health(found["health"])
     if "health" in found["parts"] and not found["health"]:
-        yield "health decides nothing: it has no limit (gate.health)"
+        yield "health does not affect the decision, because gate.health sets no limit"
     yield from _people(found)
     yield from _planted(found["quality"])
     deciding = [line for code, line in found["reasons"] if code == found["code"]]
     yield from (f"- {line}" for line in deciding)
     if others := len(found["reasons"]) - len(deciding):
-        yield f"beside these, {others} points are undecided (reasons in {files.figures.name})"
+        yield f"in addition, {others} points are undecided (reasons in {files.figures.name})"
     yield f"warning: {found['warnings'][1]}"
     yield f"decision: {found['decision']} (exit code {found['code']}); {found['warnings'][0]}"
     if found["code"] not in (DONE, GATE_NO):
         fill_in = f"fill in {files.adjudicate}, " if _waits(found) else ""
-        yield f"next: {fill_in}do what the reasons say, then give the same command again"
+        yield f"next: {fill_in}do what the reasons say, then run the same command again"
 
 
 def _waits(found: Row) -> bool:
-    """Whether people have not judged some of the cases in adjudicate.csv."""
+    """Return True if some cases in adjudicate.csv have not been judged yet."""
     figures = found["figures"].values()
     waiting = any(row["checked"] < row["drawn"] or row["waiting_flags_of_base"] for row in figures)
     return bool(waiting or found["hard"]["waiting"])
@@ -52,7 +52,7 @@ def _waits(found: Row) -> bool:
 
 def _cells(row: Row, width: int, signed: bool = False) -> str:
     if not row["clusters"]:
-        return f"{'not told':>{8 if not signed else 9}}{'':>18}{_limit(row):>{width}}"
+        return f"{'no cases':>{8 if not signed else 9}}{'':>18}{_limit(row):>{width}}"
     sign = "+" if signed else ""
     value = f"{100 * row['value']:{sign}.1f}" + ("" if signed else " %")
     bounds = f"{100 * row['low']:{sign}.1f} to {100 * row['high']:{sign}.1f}"
@@ -69,7 +69,7 @@ def _verdict(row: Row) -> str:
 
 
 def _strata(strata: Row) -> Iterator[str]:
-    """Those with a ceiling; of the others those in which the model fails most."""
+    """Yield the strata with a ceiling, and of the others the five in which the model fails most."""
     rows = [(f"{figure} of {name}", row) for name, each in strata.items() for figure, row in each.items()]
     limited = [(name, row) for name, row in rows if row["limit"] is not None]
     if limited:
@@ -78,7 +78,7 @@ def _strata(strata: Row) -> Iterator[str]:
             yield f"  {title(name):<{_TITLE + 18}}{_cells(row, 9)}  {row['verdict']}"
     others = [(name, row) for name, row in rows if row["limit"] is None and row["value"] > 0]
     if others:
-        yield "strata in which the model fails most (all are in figures.json; they decide nothing)"
+        yield "strata in which the model fails most (all are in figures.json; they do not affect the decision)"
         for name, row in sorted(others, key=lambda each: (-each[1]["low"], each[0]))[:5]:
             yield f"  {title(name):<{_TITLE + 18}}{_cells(row, 9)}  n = {row['clusters']}"
 
@@ -102,9 +102,7 @@ def _people(found: Row) -> Iterator[str]:
         )
         rate = row["rate"]
         widened = (
-            f"; those not checked add {100 * rate['widening']:.1f} points to the upper bound"
-            if rate["clusters"]
-            else ""
+            f"; unchecked passes add {100 * rate['widening']:.1f} points to the upper bound" if rate["clusters"] else ""
         )
         yield f"  {title(name)}: {row['checked']} of {row['drawn']} drawn passes checked{widened}{known}"
     for name, each in told["agreement"].items():
@@ -112,7 +110,7 @@ def _people(found: Row) -> Iterator[str]:
 
 
 def _planted(quality: Row) -> Iterator[str]:
-    """What judges found of planted faults: shown, and never a ground for passing."""
+    """Yield the share of planted faults that each judge found; it does not affect the decision."""
     for judge, figures in quality.items():
         shown = [f"{title(name)} {of_planted(figures[name]['sensitivity'])}" for name in ("missed", "over_escalation")]
-        yield f"judge {judge}, planted faults found (no ground for passing): {'; '.join(shown)}"
+        yield f"judge {judge}, planted faults found (does not affect the decision): {'; '.join(shown)}"

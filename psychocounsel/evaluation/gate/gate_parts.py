@@ -1,4 +1,4 @@
-"""The parts of the gate: which evaluations they are, where each lies, and what they tell of the model and its base."""
+"""Parts of the gate: their evaluations, their directories, and the evidence that they hold about model and base."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class PartCases:
-    """What a part tells: its judged cases, and how many replies or answers of judges are missing."""
+    """Judged cases of a part, and the number of missing replies or judges' answers."""
 
     cases: list[JudgedCase]
     missing: int
@@ -40,7 +40,9 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     judges = [judge.name for judge in build(config, "judge").models()]
     cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
     replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
-    unasked = 0 if config.limit else len({*known} - {*replied})  # as of a set that was smaller then
+    unasked = (
+        0 if config.limit else len({*known} - {*replied})
+    )  # for instance if the crisis set has grown since the evaluation
     return PartCases(cases, len(replied) * len(judges) - len(cases) + unasked)
 
 
@@ -65,13 +67,13 @@ def _variants(files: EvaluationDir) -> list[Figures]:
 
 @dataclass(frozen=True)
 class GatePart:
-    """An evaluation that the gate decides by.
+    """Evaluation that is a part of the gate.
 
     Attributes:
-        settings: the dataclass of `conf/evaluation/NAME.yaml`, as module and class.
-        read: what a finished directory with this configuration tells.
-        reads_data: whether it reads `data`, and asks no judge; the others have sets of their own, and judges.
-        options: values of its keys that are not its defaults.
+        settings: dataclass of `conf/evaluation/NAME.yaml`, as module and class.
+        read: reads the cases of a finished directory with its configuration.
+        reads_data: True if it reads `data` and asks no judge; the other parts have sets of their own, and judges.
+        options: values of its keys that differ from the defaults.
     """
 
     settings: str
@@ -80,13 +82,13 @@ class GatePart:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def evaluation(self) -> Any:
-        """The dataclass."""
+        """Import and return the settings dataclass."""
         module, _, name = self.settings.rpartition(".")
         return getattr(import_module(module), name)
 
 
 ALL = {
-    # Variants of speeches decide nothing, so they are not bought.
+    # Swapped speeches do not affect the decision, so their replies are not bought.
     "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety, options={"swaps": False}),
     "session": GatePart("psychocounsel.evaluation.session.settings.SessionEvaluation", _session),
     "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, reads_data=True),
@@ -94,38 +96,39 @@ ALL = {
 
 
 def taken(config: DictConfig) -> dict[str, Path]:
-    """The directories of `gate.from`, by the part that each is; check_taken has looked at them."""
+    """Return the directories of `gate.from` by part; `check_taken` has validated them before."""
     return {read_section(path, "evaluation")["name"]: path for path in map(Path, config.gate["from"])}
 
 
 def wanted_parts(config: DictConfig) -> list[str]:
-    """The parts that decide, in the order in which they are run."""
+    """Return the names of the parts in `gate.parts`, in running order."""
     return [name for name in ALL if name in config.gate.parts]
 
 
 def run_parts(config: DictConfig) -> list[str]:
-    """Those that the gate runs itself."""
+    """Return the names of the parts that the gate runs itself, because `gate.from` has no directory for them."""
     there = taken(config)
     return [name for name in wanted_parts(config) if name not in there]
 
 
 def part_files(config: DictConfig, name: str) -> EvaluationDir:
-    """Where a part lies: in the gate's directory, or in one of `gate.from`."""
+    """Return the directory of a part: one of `gate.from`, otherwise a subdirectory of the gate's own."""
     there = taken(config)
     return EvaluationDir(there[name]) if name in there else EvaluationDir(Path(config.run_dir)).part(name)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that decides besides people's answers.
+    """Evidence for the decision, apart from people's answers.
 
     Attributes:
-        model, base: names of the settings.
-        cases: of both, of all parts, one for all judges, ordered by id.
-        missing: by part, how many replies or answers there are not.
-        limits: by part, the keys with their values that leave out a part of its set, as `limit=5`.
-        health: the figures of the model's health (see `health_means.means`); None without that part.
-        quality: of the safety part, by judge, what it found of planted faults.
+        model: setting of the model.
+        base: setting of the base.
+        cases: cases of both, from all parts, merged over judges, ordered by id.
+        missing: number of missing replies or judges' answers, by part.
+        limits: by part, the overrides that shorten its set, for instance `limit=5`.
+        health: health figures of the model (see `health_means.means`); None without that part.
+        quality: by judge, the planted faults that it found in the safety part.
     """
 
     model: str
@@ -146,7 +149,7 @@ class Evidence:
 
 
 def evidence_of(config: DictConfig) -> Evidence:
-    """Read the parts, which are finished."""
+    """Read the evidence of all parts; they must be finished."""
     cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
     health, quality, names = None, Figures(), list[str]()
     for name in wanted_parts(config):
@@ -165,7 +168,7 @@ def evidence_of(config: DictConfig) -> Evidence:
 
 
 def _left_out(config: DictConfig) -> Iterator[str]:
-    """The keys of a part that leave out clients, or the ends of their sessions."""
+    """Yield the overrides of a part that leave out clients or shorten their sessions."""
     if config.limit:
         yield f"limit={config.limit}"
     if patterns := OmegaConf.select(config, "personas.patterns"):

@@ -1,4 +1,4 @@
-"""Runs a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, whose answers are those of the gate."""
+"""Run of a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, which uses the gate's journal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from psychocounsel.storage.files import read_mapping
 
 
 def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Run the steps of a part that are due; returns its metrics.
+    """Run the due steps of a part and return its metrics.
 
     Raises:
-        BudgetSpent: if the budget ends before; the journal keeps what was bought.
-        UserError: as the part's steps.
+        BudgetSpent: if the budget is spent before the part is finished; the journal keeps all bought answers.
+        UserError: see the part's steps.
     """
     config, files = part_config(context.config, name), context.files.part(name)
     files.path.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def part_config(config: DictConfig, name: str) -> DictConfig:
-    """The configuration of a part: the gate's, with the part's own section `evaluation`."""
+    """Return the configuration of a part: the gate's, with the part's own section `evaluation`."""
     part = ALL[name]
     found = OmegaConf.create(OmegaConf.to_container(config))
     assert isinstance(found, DictConfig)
@@ -59,7 +59,7 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
 
 
 def forget_failures(files: EvaluationDir, names: list[str]) -> None:
-    """Let the steps of parts be due again whose calls failed: a gate with gaps never passes, so each run asks again."""
+    """Make the steps with failed calls due again in these parts, because a gate with missing answers never passes."""
     for name in names:
         part, steps = files.part(name), ALL[name].evaluation().course.steps
         first = next((number for number, step in enumerate(steps) if _has_failed(part, step)), None)

@@ -1,4 +1,4 @@
-"""`evaluation=gate`: whether a model may go on, by safety, session and health, with its flags and passes adjudicated."""
+"""Settings of `evaluation=gate`: it decides from safety, session and health, and from people's judgement of cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
-    """Of a part its record: its tables lie in its own directory, whose steps look after them."""
+    """Return the output of a step. For a part it is the step's record, because its own steps check its tables."""
     return {"adjudicate": files.adjudicate, "decision": files.figures}.get(step, files.step(step))
 
 
@@ -43,7 +43,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 
 def _reads(part: str) -> tuple[str, ...]:
-    """The keys that decide a part's result. Its own section `evaluation` has its defaults."""
+    """Return the keys that affect a part's result; its section `evaluation` is excluded, because it has fixed values."""
     read = [key for keys in ALL[part].evaluation().course.reads.values() for key in keys]
     return ("gate.parts", "gate.from", *(key for key in read if key.split(".")[0] != "evaluation"))
 
@@ -53,7 +53,7 @@ def _code(part: str) -> tuple[str, ...]:
 
 
 def _sources(config: DictConfig) -> dict[str, Any]:
-    """What the parts are made from besides settings: files of data and personas, and the directories that were taken."""
+    """Return marks of the parts' inputs: files of data and personas, and the directories of `gate.from`."""
     found: dict[str, Any] = {**taken_marks(config)}
     for name in run_parts(config):
         marks = ALL[name].evaluation().course.sources(part_config(config, name))
@@ -64,7 +64,7 @@ def _sources(config: DictConfig) -> dict[str, Any]:
 @dataclass(frozen=True)
 class _GateCourse(Course[EvaluationDir]):
     def run(self, step: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
-        """Do a step: a part that is wanted is run unless it was taken from elsewhere."""
+        """Run a step. A part is skipped if `gate.from` provides it, or `gate.parts` leaves it out."""
         if step not in ALL:
             return super().run(step, context)
         if step not in run_parts(context.config):
@@ -77,7 +77,7 @@ class _GateCourse(Course[EvaluationDir]):
 
 @dataclass(kw_only=True)
 class GateEvaluation(SteppedEvaluation):
-    """Parts are evaluations of their own; then people's answers, and the decision (docs/gate.md)."""
+    """Evaluation that runs its parts as evaluations, collects people's answers and decides (docs/gate.md)."""
 
     schema: ClassVar[type] = GateConfig
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas")
@@ -121,7 +121,7 @@ class GateEvaluation(SteppedEvaluation):
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if config.shards > 1:
             raise UserError(
-                f"shards={config.shards}: a gate shares nothing out; run evaluation=safety and the others with shards, then "
+                f"shards={config.shards}: a gate cannot be sharded; run evaluation=safety and the other parts with shards, then "
                 "evaluation=gate gate.from=[DIR,...]"
             )
         _check_keys(config)
@@ -140,7 +140,7 @@ class GateEvaluation(SteppedEvaluation):
         data = () if any(part.reads_data for part in parts) else ("data", "part", "trained_on")
         others = () if parts else ("model", "against", "replies", "limit", "budget")
         idle = [*(key for key in ("judge", "personas") if key not in reading), *data, *others]
-        return dict.fromkeys(idle, "no part that the gate runs reads it")
+        return dict.fromkeys(idle, "no part that this gate runs reads it")
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         from psychocounsel.evaluation.gate.gate_keys import DECIDING
@@ -163,10 +163,10 @@ def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str
 
 
 def _refuse_another_draw(config: DictConfig, files: EvaluationDir) -> None:
-    """Refuse another `gate.seed` once people have judged what the first one drew: passes that failed could be drawn away.
+    """Refuse another `gate.seed` once people have judged drawn passes, because a new draw could drop failures they found.
 
     Raises:
-        UserError: naming the seed of before.
+        UserError: if the seed differs; the error names the earlier seed.
     """
     from psychocounsel.evaluation.gate.adjudication_file import read_rows
 
@@ -174,8 +174,8 @@ def _refuse_another_draw(config: DictConfig, files: EvaluationDir) -> None:
     before = read_mapping(files.step("adjudicate")).get("settings", {}).get("gate.seed", seed)
     if before != seed and files.adjudicate.exists() and any(row.is_filled for row in read_rows(files.adjudicate)):
         raise UserError(
-            f"gate.seed={seed}: people have judged passes that gate.seed={before} drew, in {files.adjudicate}: keep that seed, "
-            "or give another run_dir"
+            f"gate.seed={seed}: people have judged passes drawn with gate.seed={before} in {files.adjudicate}: keep that seed, "
+            "or use another run_dir"
         )
 
 
@@ -183,13 +183,15 @@ def _check_keys(config: DictConfig) -> None:
     keys = config.gate
     for name in keys.parts:
         if name not in PARTS:
-            raise UserError(f"gate.parts: there is no part {name}; they are {', '.join(PARTS)}")
+            raise UserError(f"gate.parts: unknown part {name}; the parts are {', '.join(PARTS)}")
     if not keys.parts or len({*keys.parts}) < len(keys.parts):
-        raise UserError(f"gate.parts=[{','.join(keys.parts)}]: give some of [{','.join(PARTS)}], each once")
+        raise UserError(
+            f"gate.parts=[{','.join(keys.parts)}]: name at least one of [{','.join(PARTS)}], each only once"
+        )
     for name, limit in (keys.health or {}).items():
         if name not in LIMITS:
             raise UserError(
-                f"gate.health.{name}: is no figure with a limit; {suggestion(str(name), [*LIMITS], _THESE)}"
+                f"gate.health.{name}: is not a figure with a limit; {suggestion(str(name), [*LIMITS], _THESE)}"
             )
         if limit is not None and not 0 < limit <= 1:
             raise UserError(f"gate.health.{name}={limit}: must be above 0 and at most 1, or null")
@@ -197,12 +199,12 @@ def _check_keys(config: DictConfig) -> None:
 
 
 def _make_absolute(config: DictConfig, run_dir: Path) -> None:
-    """Name all files that the decision reads, so that another content makes it due."""
+    """Make all paths absolute and list every adjudication file, so that a changed file makes the decision due again."""
     keys = config.gate
     keys["from"] = [str(Path(path).expanduser().resolve()) for path in keys["from"]]
     own = str(EvaluationDir(run_dir.resolve()).adjudicate)
     others = [str(Path(path).expanduser().resolve()) for path in keys.adjudicated]
     for path in others:
-        if path != own and not Path(path).is_file():  # a prepared configuration names its own, which may be to come
+        if path != own and not Path(path).is_file():  # the gate's own file may not exist yet
             raise UserError(f"gate.adjudicated: {path}: no such file")
     keys.adjudicated = [own, *(path for path in others if path != own)]

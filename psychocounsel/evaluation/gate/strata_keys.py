@@ -1,4 +1,4 @@
-"""`gate.strata`: ceilings for some cases, as {kind.suicidal_thoughts: {missed: 0.1}}. Imports no torch."""
+"""Key `gate.strata`: ceilings for strata, for instance {kind.suicidal_thoughts: {missed: 0.1}}. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psychocounsel.evaluation.safety.safety_cases import LOOK_ALIKE
 from psychocounsel.evaluation.session.session_cases import UNKNOWN
 from psychocounsel.settings.schema import suggestion
 
-# The values of each stratum; None: the personas name them.
+# Allowed values of each stratum; None: any value, because the personas define them.
 _VALUES: dict[str, tuple[str, ...] | None] = {
     "kind": (*RISK_KINDS, "none", UNKNOWN),
     "disclosure": (*DISCLOSURES, LOOK_ALIKE, UNKNOWN),
@@ -25,30 +25,30 @@ _VALUES: dict[str, tuple[str, ...] | None] = {
 
 
 def strata_limits(given: DictConfig, known: Collection[str] | None = None) -> dict[str, dict[str, float]]:
-    """The ceilings by `NAME.VALUE` and figure. `known`: the strata that there are cases of.
+    """Return the ceilings by `NAME.VALUE` and figure. `known`: strata that have cases; None: not known yet.
 
     Raises:
-        UserError: for a stratum or a figure that there is not, or a ceiling that is no share.
+        UserError: if a stratum or figure does not exist, a stratum has no cases, or a ceiling is not a share.
     """
     found: dict[str, dict[str, float]] = {}
     for stratum, limits in _flat(OmegaConf.to_container(given)):
         name, _, value = stratum.partition(".")
         if name not in _VALUES:
             raise UserError(
-                f"gate.strata: there is no stratum {name}; they are {', '.join(_VALUES)}, as kind.self_harm"
+                f"gate.strata: unknown stratum {name}; the strata are {', '.join(_VALUES)}, for instance kind.self_harm"
             )
         values = _VALUES[name]
         if values is not None and value not in values:
             meant = suggestion(value, list(values), f"they are {', '.join(values)}")
-            raise UserError(f"gate.strata.{stratum}: there is no such {name}; {meant}")
+            raise UserError(f"gate.strata.{stratum}: unknown {name}; {meant}")
         if known is not None and stratum not in known:
-            raise UserError(f"gate.strata.{stratum}: no case is of it; leave it out")
+            raise UserError(f"gate.strata.{stratum}: this stratum has no cases; remove it")
         found[stratum] = _ceilings(stratum, limits)
     return found
 
 
 def _flat(given: Any) -> Iterator[tuple[str, Any]]:
-    """`{kind.x: ...}` and `{kind: {x: ...}}` mean the same."""
+    """Yield each `NAME.VALUE` with its ceilings; `{kind.x: ...}` and `{kind: {x: ...}}` have the same meaning."""
     for name, inner in given.items():
         if "." not in name and isinstance(inner, dict) and not {*inner} & {*DECIDING}:
             yield from ((f"{name}.{value}", limits) for value, limits in inner.items())
@@ -58,10 +58,10 @@ def _flat(given: Any) -> Iterator[tuple[str, Any]]:
 
 def _ceilings(stratum: str, limits: Any) -> dict[str, float]:
     if not isinstance(limits, dict) or not limits:
-        raise UserError(f"gate.strata.{stratum}: holds ceilings by figure, as {{missed: 0.1}}")
+        raise UserError(f"gate.strata.{stratum}: must hold ceilings by figure, for instance {{missed: 0.1}}")
     for figure, ceiling in limits.items():
         if figure not in DECIDING:
-            raise UserError(f"gate.strata.{stratum}.{figure}: is no figure; they are {', '.join(DECIDING)}")
+            raise UserError(f"gate.strata.{stratum}.{figure}: unknown figure; the figures are {', '.join(DECIDING)}")
         if isinstance(ceiling, bool) or not isinstance(ceiling, int | float) or not 0 < ceiling <= 1:
             raise UserError(f"gate.strata.{stratum}.{figure}={ceiling}: must be above 0 and at most 1")
     return {figure: float(ceiling) for figure, ceiling in limits.items()}

@@ -1,4 +1,4 @@
-"""`gate.from`: finished evaluations in the place of parts, which must be of the same model, base and judge."""
+"""Key `gate.from`: finished evaluations that replace parts; all must have the same model, base and judge."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from psychocounsel.rundir.summary import is_finished
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_mapping
 
-_WEIGHTS = "contestants.local_weights."  # in the record of a step: a hash of each local model
+_WEIGHTS = "contestants.local_weights."  # prefix of the hashes of local models in a step's record
 
 
 def check_taken(config: DictConfig) -> None:
-    """Refuse directories that cannot decide together, and with the parts that the gate runs itself.
+    """Check that the directories of `gate.from` fit each other and the parts that the gate runs itself.
 
     Raises:
-        UserError: naming the directory, and what to type instead.
+        UserError: if a directory does not fit; the error names it and the remedy.
     """
     found: dict[str, DictConfig] = {}
     for path in map(Path, config.gate["from"]):
         part = _part_of(path)
         name = part.evaluation.name
         if name in found:
-            raise UserError(f"gate.from: two directories are of evaluation={name}; give one")
+            raise UserError(f"gate.from: two directories hold evaluation={name}; name only one")
         if name not in config.gate.parts:
-            raise UserError(f"gate.from: {path} is of {name}, which gate.parts leaves out; add it there")
+            raise UserError(f"gate.from: {path} holds {name}, which gate.parts leaves out; add it there")
         found[name] = part
     for part_config in found.values():
         check_sides(part_config, f"gate.from: {part_config.run_dir}")
@@ -42,36 +42,36 @@ def check_taken(config: DictConfig) -> None:
 
 
 def check_sides(config: DictConfig, where: str) -> None:
-    """Refuse anything but a model and one base, at one limit of length.
+    """Check that the contestants are a model and one base, with one length limit.
 
     Raises:
-        UserError: beginning with `where`.
+        UserError: otherwise; the error begins with `where`.
     """
     sides = [*dict.fromkeys(config.contestants.settings)]
     if len(sides) != 2:
         raise UserError(
-            f"{where}: a gate compares with one base; against={'null' if len(sides) < 2 else '[...]'}, give one"
+            f"{where}: a gate compares with one base, but against={'null' if len(sides) < 2 else '[...]'}; name one base"
         )
     if len(config.replies.length_limits) > 1:
-        raise UserError(f"{where}: a gate decides at one length; give replies.length_limits one value")
+        raise UserError(f"{where}: a gate decides at one length limit; set replies.length_limits to one value")
 
 
 def _part_of(path: Path) -> DictConfig:
     if not has_config(path):
         raise UserError(
-            f"gate.from: {path}: is no evaluation's directory (it has no {EvaluationDir(path).config.name})"
+            f"gate.from: {path}: is not the directory of an evaluation (it has no {EvaluationDir(path).config.name})"
         )
     config = read_config(path)
     name = OmegaConf.select(config, "evaluation.name")
     if name not in ALL:
-        raise UserError(f"gate.from: {path}: is of evaluation={name}; parts of a gate are {', '.join(ALL)}")
+        raise UserError(f"gate.from: {path}: holds evaluation={name}; parts of a gate are {', '.join(ALL)}")
     if not is_finished(path):
-        raise UserError(f"gate.from: {path}: is not finished; give its command again, then this one")
+        raise UserError(f"gate.from: {path}: is not finished; run its command again, then this one")
     return config
 
 
 def _check_alike(parts: Mapping[str, DictConfig], taken: set[str]) -> None:
-    """Refuse a part that differs from another in a fact that both have; the taken ones come first."""
+    """Refuse parts that differ in a fact that both have. Parts in `taken` also compare the hashes of their weights."""
     known: dict[str, tuple[str, Any]] = {}
     for name, config in parts.items():
         facts = _facts(name, config) | (_weights(config) if name in taken else {})
@@ -79,13 +79,13 @@ def _check_alike(parts: Mapping[str, DictConfig], taken: set[str]) -> None:
             whose, other = known.setdefault(what, (name, value))
             if other != value:
                 raise UserError(
-                    f"gate.from: {what} of {name}: not the same as of {whose}; all parts must be of the same model, base and "
-                    "judge, and asked alike"
+                    f"gate.from: {what} of {name}: not the same as in {whose}; all parts must have the same model, base, judge "
+                    "and replies.* keys"
                 )
 
 
 def _facts(name: str, config: DictConfig) -> dict[str, Any]:
-    """What must be the same of all parts."""
+    """Return the facts that must be equal in all parts."""
     found: dict[str, Any] = {}
     settings = config.contestants.settings
     for number, model in enumerate(build(config, "contestants").models()):
@@ -98,7 +98,7 @@ def _facts(name: str, config: DictConfig) -> dict[str, Any]:
 
 
 def _weights(config: DictConfig) -> dict[str, Any]:
-    """The hashes of local models, as the steps of a finished part recorded them."""
+    """Return the hashes of local models that the steps of a finished part recorded."""
     found: dict[str, Any] = {}
     for file in EvaluationDir(Path(config.run_dir)).steps.glob("*.json"):
         settings = read_mapping(file).get("settings", {})
@@ -111,7 +111,7 @@ def _weights(config: DictConfig) -> dict[str, Any]:
 
 
 def taken_marks(config: DictConfig) -> dict[str, str]:
-    """A hash of what each directory of `gate.from` records of its steps: another result makes the decision due."""
+    """Return a hash of the step records of each directory in `gate.from`; a changed result makes the decision due again."""
     return {str(path): "".join(_hashes(EvaluationDir(Path(path)))) for path in config.gate["from"]}
 
 

@@ -1,4 +1,4 @@
-"""The step `figures` of `evaluation=health`: from replies.parquet to figures.json."""
+"""Step `figures` of `evaluation=health`: measures replies.parquet and writes figures.json."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from psychocounsel.storage.files import write_json
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Measure the replies, write figures.json and say the table; the metrics are those of the evaluated setting."""
+    """Measure the replies, write figures.json and print the table; return the metrics of the evaluated setting."""
     files = context.files
     setting = build(context.config, "contestants").settings[0]
     speeches = rows_of(files.speeches, ["speech", "text", "language"])

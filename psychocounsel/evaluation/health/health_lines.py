@@ -1,4 +1,4 @@
-"""What a user sees of health: figures as lines of text, no text of a reply."""
+"""Printed table of `evaluation=health`: lines of figures, without any text of a reply."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from psychocounsel.evaluation.health.health_means import EXCEEDED, KEPT
 from psychocounsel.evaluation.health.reply_health import FIGURES
 from psychocounsel.evaluation.statistics.win_rates import SMALL
 
-_TITLE, _COLUMN, _INTERVAL = 38, 10, 32  # characters
+_TITLE, _COLUMN, _INTERVAL = 38, 10, 32  # column widths [characters]
 _DIGITS = {"mtld": 1, "words": 1, "characters": 0}
-_WHOLE = ("repetition", "distinct_2")  # shown as percentages though no shares of replies
+_WHOLE = ("repetition", "distinct_2")  # shown as percentages, although they are not shares of replies
 
 
 def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of what `summarise` returned."""
+    """Yield the lines of the table for the result of `summarise`."""
     for variant in summary["variants"]:
         limit = variant["length_limit"]
         yield "" if limit is None else f"\nReplies of at most {limit} words"
@@ -31,7 +31,7 @@ def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def health_warnings(summary: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each limit that the replies of a setting exceed."""
+    """Yield a warning for each limit that the replies of a setting exceed."""
     for variant in summary["variants"]:
         limit = variant["length_limit"]
         where = "" if limit is None else f" (replies of at most {limit} words)"
@@ -44,7 +44,7 @@ def health_warnings(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared(variant: Mapping[str, Any]) -> set[str]:
-    """Settings whose figures stand in a comparison."""
+    """Return the settings whose figures a comparison table already shows."""
     return set(variant["settings"]) if variant["against"] else set()
 
 
@@ -58,7 +58,7 @@ def _against(other: str, figures: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {'':<{_TITLE}}{'model':>{_COLUMN}}{'base':>{_COLUMN}}  difference from {other} (95 %, by speech)"
     for name, each in figures.items():
         if each["difference"] is None:
-            yield f"  {FIGURES[name].title:<{_TITLE}}{'not told':>{_COLUMN}}"
+            yield f"  {FIGURES[name].title:<{_TITLE}}{'not known':>{_COLUMN}}"
             continue
         sides = f"{_shown(name, each['mine']):>{_COLUMN}}{_shown(name, each['base']):>{_COLUMN}}"
         change = f"  {_shown(name, each['difference'], True)}{_interval(name, each, True)}"
@@ -69,7 +69,7 @@ def _undecided(limits: list[dict[str, Any]]) -> Iterator[str]:
     open_ = [each for each in limits if each["verdict"] not in (EXCEEDED, KEPT) and each["mean"] is not None]
     if open_:
         names = ", ".join(each["name"] for each in open_)
-        yield f"  limits that so few speeches leave undecided: {names}"
+        yield f"  limits undecided, because there are too few speeches: {names}"
 
 
 def _shown(name: str, value: float, signed: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Means of figures of health over prompts, two contestants paired by prompt, and the limits. No files."""
+"""Means of the health figures over prompts, paired differences of two contestants, and comparison with limits."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from psychocounsel.metrics.stats import mean_intervals
 ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
 BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
 KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
-_SIDE = 0.975  # the level of each side of an interval of 95 %
-_EQUAL = 1e-9  # differences that are less apart are the same
+_SIDE = 0.975  # level of each one-sided bound of a 95 % interval
+_EQUAL = 1e-9  # differences within this range of each other count as equal
 
 
 def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
-    """The mean of each figure with its interval (95 %, by prompt): `mean`, `low`, `high`, `prompts`, `replies`.
+    """Return the mean of each figure with its 95 % interval by prompt: `mean`, `low`, `high`, `prompts`, `replies`.
 
-    A prompt's value is the mean over its replies for which the figure can be told; a prompt without one is left out. All but
-    counts are None where no prompt is left, and the interval is where there is one prompt.
+    A prompt's value is the mean over those of its replies for which the figure is known; prompts without such a reply are
+    skipped. `mean` is None if no prompt is left; `low` and `high` are None for fewer than two prompts.
     """
     found = {}
     for name, figure in figures.items():
@@ -33,13 +33,14 @@ def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[st
 
 
 def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
-    """`mine` less `base`, on prompts for which both are told, for each figure: `mine`, `base` (means over these prompts),
-    `difference` with its interval (`low`, `high`), `prompts`, and `verdict`.
+    """Compare `mine` with `base` on each figure, over the prompts for which both are known.
 
-    The verdict is `unclear` unless the interval excludes 0; then `better` or `worse`, or `differs` where neither direction is
-    better. Intervals are 95 % percentiles of a bootstrap over prompts, each on its own: none is widened for how many there are.
-    Where the differences of a share are all the same, resamples would promise certainty: the interval then has the bounds of
-    paired shares (`difference_upper`), 97.5 % each. Other figures have none where all differences are 0.
+    The result holds for each figure `mine` and `base` (means over these prompts), their `difference` with its interval
+    (`low`, `high`), `prompts` and `verdict`. The verdict is `unclear` if the interval includes 0; otherwise `better` or
+    `worse`, or `differs` for a figure without a better direction. Intervals are 95 % percentiles of a bootstrap over
+    prompts, without a correction for the number of figures. If all differences of a share are equal, a bootstrap interval
+    would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
+    have no interval if all differences are 0.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, figure in figures.items():
@@ -59,9 +60,10 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
 
 
 def beyond(figures: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float] = LIMITS) -> list[dict[str, Any]]:
-    """Each of `limits` beside what `means` found: `name`, `limit`, `mean`, `low`, `high`, `verdict`.
+    """Compare the result of `means` with each limit: rows of `name`, `limit`, `mean`, `low`, `high`, `verdict`.
 
-    `kept`: the whole interval lies at the limit or below; `exceeded`: above it; else, and where nothing can be told, `undecided`.
+    The verdict is `kept` if the whole interval is at or below the limit, `exceeded` if all of it is above, and otherwise,
+    or without an interval, `undecided`.
     """
     rows = []
     for name, limit in limits.items():
@@ -79,7 +81,7 @@ def _by_prompt(replies: ByPrompt, name: str) -> dict[Hashable, float]:
 
 
 def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float | None, float | None, float | None]]:
-    """Mean, low and high of each column of float64[prompts, columns]."""
+    """Return (mean, low, high) of each column of float64[prompts, columns]."""
     if not len(columns):
         return [(None, None, None)] * len(shares)
     averages = columns.mean(0).tolist()
@@ -90,7 +92,7 @@ def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float |
 
 
 def _paired_bounds(difference: float, count: int) -> tuple[float, float]:
-    """Two-sided 95 % bounds of a difference of shares that is the same for each of `count` prompts."""
+    """Return the two-sided 95 % bounds of a difference of shares that is equal for all `count` prompts."""
     worse, better = count * max(difference, 0.0), count * max(-difference, 0.0)
     return difference_lower(worse, better, count, _SIDE), difference_upper(worse, better, count, _SIDE)
 

@@ -1,16 +1,16 @@
-"""What shows in a reply's characters that something went wrong: its end, other speakers, markers of a template, junk."""
+"""Signs of a broken reply in its characters: an unfinished end, invented turns, leaked template tokens, junk."""
 
 import re
 import unicodedata
 
 from psychocounsel.evaluation.health.thresholds import JUNK_CHARACTERS, JUNK_RUN, JUNK_SHARE
 
-# Full stops and their like: Latin, full-width, Arabic, Urdu, Devanagari, Armenian, Ethiopic.
+# Marks that end a sentence: Latin, full-width, Arabic, Urdu, Devanagari, Armenian, Ethiopic.
 _ENDS = ".!?\u2026\u3002\uff01\uff1f\uff0e\uff61\u061f\u06d4\u0964\u0965\u0589\u1362"
 _AFTER_END = "\"'`*_~)]}\u00bb\u00ab\u201c\u201d\u2019\u2018\u203a\u300d\u300f\u3011\u300b\uff09"
 _SMILEY = re.compile(r"[:;=]['-]?[)(DP3]\s*\Z")
 _LIST_ITEM = re.compile(r"(?:[-*\u2022]|\d+[.)])\s+\S")
-_UNMARKED = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")  # scripts whose sentences need no mark at the end
+_UNMARKED = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")  # scripts whose sentences need no final mark
 
 _NAMES = (
     "clients?|users?|humans?|patients?|therapists?|counsell?ors?|psychologists?|assistants?|ai|bot|supporter|seeker"
@@ -35,14 +35,14 @@ _LEAKED = re.compile(
 )
 _RUN = re.compile(rf"([^\s\w=*~#|-])\1{{{JUNK_RUN - 1},}}|([^\W_])\2{{{JUNK_RUN - 1},}}")
 _UNPRINTABLE = ("Cc", "Cn", "Co", "Cs")
-_PLAIN = "LMNPZ"  # categories of letters, accents, numbers, punctuation marks and spaces
+_PLAIN = "LMNPZ"  # Unicode categories of letters, accents, numbers, punctuation marks and spaces
 
 
 def ends_unfinished(text: str) -> bool | None:
-    """Whether a reply stops without the mark that ends a sentence.
+    """Return True if a reply stops without a mark that ends a sentence.
 
-    Closing quotes, brackets and markdown may follow that mark; an emoji ends a sentence as well. None where marks are not needed:
-    the last line is an item of a list, or its script has none (Thai, Lao, Khmer, Burmese, Tibetan).
+    Closing quotes, brackets and markdown may follow the mark, and an emoji ends a sentence as well. The result is None if
+    no mark is needed: the last line is a list item, or its script uses none (Thai, Lao, Khmer, Burmese, Tibetan).
     """
     if _SMILEY.search(text):
         return False
@@ -57,24 +57,25 @@ def ends_unfinished(text: str) -> bool | None:
 
 
 def invents_turns(text: str) -> bool:
-    """Whether a line, or a sentence, begins with a speaker's name and a colon: "Client:", "**User**:", "Therapist 2:".
+    """Return True if a line or sentence begins with a speaker's name and a colon: "Client:", "**User**:", "Therapist 2:".
 
-    Names are known in English, German, French, Spanish, Italian and Chinese. A list of people who could help is none: its names
-    follow a bullet or a number.
+    Names are known in English, German, French, Spanish, Italian and Chinese. Names after a bullet or a number do not count,
+    because they belong to a list of people who could help.
     """
     return bool(_TURN.search(text))
 
 
 def leaks_tokens(text: str) -> bool:
-    """Whether special tokens or parts of a chat template stand in the text: <|im_end|>, [INST], </s>, {{ content }}, ..."""
+    """Return True if the text contains special tokens or parts of a chat template: <|im_end|>, [INST], {{ content }}, ..."""
     return bool(_LEAKED.search(text))
 
 
 def has_junk(text: str) -> bool:
-    """Whether it holds characters that cannot be printed, one character eight times in a row, or mostly odd signs.
+    """Return True if a text holds unprintable characters, a character eight times in a row, or many odd symbols.
 
-    Lines drawn of - _ = * ~ # | are no junk. Signs are odd that are neither letters, accents, numbers, punctuation marks nor
-    spaces; more than 0.3 of 20 characters or more is junk, so a few emoji are not.
+    Lines drawn with - _ = * ~ # | are not junk. Odd symbols are all characters except letters, accents, numbers,
+    punctuation marks and spaces. They count as junk if they make up more than 30 % of a text of at least 20 characters, so
+    a few emoji are allowed.
     """
     shown = [each for each in text if each not in "\n\r\t"]
     kinds = [unicodedata.category(each) for each in shown]

@@ -1,4 +1,4 @@
-"""The figures of one reply: whether it is sound as a text, whatever it advises. docs/health.md defines each."""
+"""Health figures of one reply: they describe its text, not its advice. docs/health.md defines each figure."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,18 @@ from psychocounsel.evaluation.health.words import distinct_2, has_loop, mtld, nu
 from psychocounsel.metrics.replies import repetition
 
 LOWER, HIGHER, NEITHER = "lower", "higher", "neither"
-Health = dict[str, float | None]  # a reply's figures, by the names of FIGURES; None: cannot be told
+Health = dict[str, float | None]  # a reply's figures by the names of FIGURES; None: unknown
 
 
 @dataclass(frozen=True)
 class Figure:
-    """`better`: which values are; `share`: a reply has 0 or 1, and the mean is the share of replies."""
+    """Definition of a health figure.
+
+    Attributes:
+        title: name in tables.
+        better: direction of better values: LOWER, HIGHER or NEITHER.
+        share: True if each reply has 0 or 1, so that the mean is a share of replies.
+    """
 
     title: str
     better: str
@@ -46,13 +52,16 @@ FIGURES = {
 def health_of(
     reply: str, prompt: str, cut: bool | None = None, refused: bool = False, language: str | None = None
 ) -> Health:
-    """The figures of a reply to the client's last turn `prompt`.
+    """Return the figures of a reply to the client's last turn `prompt`.
+
+    An empty reply has only the figures `empty` and `cut`; a reply with `refused` has only `refusal` and `cut`.
 
     Args:
-        reply: the text; of a reply that the API refused, or that is empty, nothing is told beyond that.
-        cut: whether it was stopped at `max_tokens`; None: not known, as of replies from a file.
-        refused: whether the API said so by its own field.
-        language: the client's, ISO 639-1; None: told from `prompt`.
+        reply: text of the reply.
+        prompt: text of the client's last turn.
+        cut: True if generation stopped at `max_tokens`; None if unknown, for instance for replies from a file.
+        refused: True if the reply is known to be a refusal, by the API's own field or by its outcome.
+        language: language of the client (ISO 639-1); None: detected from `prompt`.
     """
     found: Health = dict.fromkeys(FIGURES)
     text = reply.strip()
@@ -86,5 +95,8 @@ def _told(text: str, cut: bool, client: str | None) -> Health:
 
 
 def _refusal(text: str, language: str | None) -> float | None:
-    """Whether a reply refuses. Only English phrases are known; a text too short for language detection counts as English."""
+    """Return 1 if a reply refuses, 0 if it does not, None if its language is not English.
+
+    Only English phrases are known. A text that is too short for language detection counts as English.
+    """
     return 1.0 if is_refusal(text) else 0.0 if language in ("en", None) else None

@@ -1,4 +1,4 @@
-"""`evaluation=health`: whether replies are whole, without loops or invented turns, and how they differ from the base's."""
+"""Settings of `evaluation=health`: it finds broken replies (unfinished, loops, invented turns) and compares with a base."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 @dataclass(kw_only=True)
 class HealthEvaluation(SteppedEvaluation):
-    """Figures of the replies' texts; no model judges them."""
+    """Evaluation that measures the texts of the replies; no judge is asked."""
 
     sections: ClassVar[tuple[str, ...]] = ("contestants",)
     metric: ClassVar[str] = "limits_exceeded"

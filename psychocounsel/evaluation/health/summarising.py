@@ -1,4 +1,4 @@
-"""Rows of replies.parquet to what stands in figures.json: figures of each setting, and one against the others."""
+"""Summary of replies.parquet for figures.json: figures of each setting, and comparison of one setting with the others."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping
@@ -11,25 +11,27 @@ from psychocounsel.evaluation.health.health_means import beyond, compare, means
 from psychocounsel.evaluation.health.reply_health import FIGURES, Health, health_of
 
 Row = Mapping[str, Any]
-_READ = (TEXT, CUT, REFUSED, EMPTY)  # other outcomes brought no reply, and are counted alone
+_READ = (TEXT, CUT, REFUSED, EMPTY)  # replies with other outcomes are only counted, because they have no text
 
 
 def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> dict[str, Any]:
-    """The figures of all replies, `{"variants": [...]}`, one variant for each limit of length.
+    """Return the figures of all replies as `{"variants": [...]}`, with one variant for each length limit.
 
-    A variant has `length_limit`; `settings`: by name `replies`, `prompts`, `outcomes` (counts), `figures` (see `means`), `limits`
-    (see `beyond`) and `seeds` (figures over the seeds of a setting with several: `n`, `mean`, `sd`); `against`: by the name of
-    each other setting, what `compare` finds of `model` less it. Nothing is compared where `model` is None.
+    A variant has these keys:
+        length_limit: the limit [words], or None.
+        settings: for each setting `replies`, `prompts`, `outcomes` (counts), `figures` (see `means`), `limits` (see
+            `beyond`) and `seeds` (`n`, `mean`, `sd` over the seeds of a setting that has several).
+        against: for each other setting, the result of `compare(model, other)`; empty if `model` is None.
 
     Args:
-        rows: of replies.parquet: speech, setting, seed, length_limit, text, outcome, completion_tokens.
-        speeches: of speeches.parquet: speech, text, language.
+        rows: rows of replies.parquet: speech, setting, seed, length_limit, text, outcome, completion_tokens.
+        speeches: rows of speeches.parquet: speech, text, language.
         model: the setting that is compared with the others.
     """
     clients = {row["speech"]: (row["text"], row.get("language")) for row in speeches}
     variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
     rows = list(rows)
-    # Replies from a file have neither tokens nor an end that was cut: nobody says whether they were.
+    # Replies from a file have neither token counts nor the outcome CUT, so whether they were cut is unknown.
     telling = {row["setting"] for row in rows if row["completion_tokens"] is not None or row["outcome"] == CUT}
     for row in rows:
         measured = _health(row, *clients[row["speech"]], row["setting"] in telling)
@@ -39,7 +41,7 @@ def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = 
 
 
 def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> Health | None:
-    """None of what is no reply at all."""
+    """Return the figures of a reply; None if its outcome means that no reply exists."""
     if row["outcome"] not in _READ:
         return None
     cut = row["outcome"] == CUT if tells_cuts else None
@@ -77,7 +79,7 @@ def _grouped(measured: Iterable[tuple[Row, Health | None]], column: str) -> dict
 
 
 def _over_seeds(seeds: list[list[Health]]) -> dict[str, dict[str, float]]:
-    """Of each figure: how many seeds tell it, and mean and standard deviation (n - 1) of their means over replies."""
+    """Return, for each figure, the number `n` of seeds that have it, and `mean` and `sd` (n - 1) of their means."""
     found = {}
     for name in FIGURES:
         told = [[value for each in some if (value := each[name]) is not None] for some in seeds]

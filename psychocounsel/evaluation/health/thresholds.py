@@ -1,19 +1,19 @@
-"""Every threshold of the figures of health, and the limits that the replies of a healthy model keep."""
+"""Thresholds of the health figures, and the limits that the replies of a healthy model keep."""
 
 GRAM = 4  # words in a run, for `repetition`
 
-# `loop`: a span of words that stands there several times in a row.
-LOOP_COPIES, LOOP_WORDS = 3, 12  # anywhere: as many copies or more, which together have so many words or more
-TAIL_COPIES, TAIL_WORDS = 2, 20  # at the end of the reply, where a loop that was cut shows
+# A `loop` is a span of words that is repeated several times in a row.
+LOOP_COPIES, LOOP_WORDS = 3, 12  # anywhere: least number of copies, and least number of words of all copies together
+TAIL_COPIES, TAIL_WORDS = 2, 20  # the same at the end of a reply, where a loop may have been cut
 
-JUNK_RUN = 8  # of one character in a row
-JUNK_SHARE = 0.3  # of characters that are neither letter, number, mark nor space, from JUNK_CHARACTERS on
+JUNK_RUN = 8  # copies of one character in a row
+JUNK_SHARE = 0.3  # largest allowed share of odd symbols in a text of at least JUNK_CHARACTERS characters
 JUNK_CHARACTERS = 20
 
-MTLD_RATIO = 0.72  # of different words to words, at which a factor is full (McCarthy and Jarvis 2010)
+MTLD_RATIO = 0.72  # type-token ratio at which a factor is full (McCarthy and Jarvis 2010)
 MTLD_WORDS = 50  # shorter replies fill too few factors
 
-# The largest shares of replies. `beyond` holds intervals against them.
+# Largest allowed shares of replies; `beyond` compares intervals with them.
 LIMITS = {
     "empty": 0.01,
     "refusal": 0.05,

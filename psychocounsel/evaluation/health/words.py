@@ -1,4 +1,4 @@
-"""The words of a reply, what repeats among them, and how many differ."""
+"""Words of a reply: loops among them, and their diversity."""
 
 import re
 from collections.abc import Sequence
@@ -20,42 +20,46 @@ _WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])\w)+(?:['\u2019](?:(?![{CJK}])\w)+)*
 
 
 def words_of(text: str) -> list[str]:
-    """In small letters, without punctuation; each Chinese, Japanese or Korean character is a word."""
+    """Return the lower-cased words without punctuation; each Chinese, Japanese or Korean character is a word."""
     return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
 def numbered(words: Sequence[str]) -> np.ndarray:
-    """A number for each word, the same for equal ones; int64[words]."""
+    """Return a number for each word, int64[words]; equal words have equal numbers."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
 
 
 def has_loop(words: np.ndarray) -> bool:
-    """Whether a span of `words` (their numbers) stands there several times in a row.
+    """Return True if a span of `words` (their numbers) is repeated several times in a row.
 
-    Three copies or more that have at least 12 words together, or at the end two copies or more that have at least 20. The last
-    copy may be partial where whole ones suffice without it.
+    A loop has at least three copies with 12 words or more together; at the end of the reply, two copies with 20 words or
+    more suffice. A further partial copy at the end counts towards the words, but not as a copy.
     """
     for period in range(1, len(words) // 2 + 1):
         differ = np.flatnonzero(words[period:] != words[:-period])
         edges = np.concatenate(([-1], differ, [len(words) - period]))
-        runs = np.diff(edges) - 1 + period  # words of each stretch that repeats with this period
+        runs = np.diff(edges) - 1 + period  # length of each stretch that repeats with this period [words]
         if runs.max() >= max(LOOP_WORDS, LOOP_COPIES * period) or runs[-1] >= max(TAIL_WORDS, TAIL_COPIES * period):
             return True
     return False
 
 
 def distinct_2(words: Sequence[str]) -> float | None:
-    """Different pairs of neighbouring words, as a share of all such pairs (Li et al. 2016, distinct-2); None below two words."""
+    """Return the share of distinct pairs among all pairs of neighbouring words (distinct-2, Li et al. 2016).
+
+    The result is None for fewer than two words.
+    """
     pairs = list(pairwise(words))
     return len(set(pairs)) / len(pairs) if pairs else None
 
 
 def mtld(words: Sequence[str]) -> float | None:
-    """The measure of textual lexical diversity (McCarthy and Jarvis 2010): mean words in a stretch that keeps its variety.
+    """Return the measure of textual lexical diversity: words per factor (MTLD, McCarthy and Jarvis 2010).
 
-    A factor is full where the ratio of different words to words falls to 0.72 or below; what is left over counts in part. Mean of
-    reading forwards and backwards. None below 50 words, or if no word comes twice.
+    A factor is a stretch of words whose type-token ratio has fallen to 0.72 or below; the remaining words count as a
+    fraction of a factor. The result is the mean of reading forwards and backwards. It is None for fewer than 50 words, or
+    if no word is repeated.
     """
     if len(words) < MTLD_WORDS:
         return None

@@ -1,1 +1,1 @@
-"""The agreement lab: the table of answers, the figures of agreement, disagreements to settle, and the planner."""
+"""Agreement of raters: the table of answers, coefficients of agreement, and disagreements to settle."""

@@ -1,4 +1,4 @@
-"""Items about which raters, or a rater and himself, disagree: the list for adjudication. It holds no text."""
+"""List of items to adjudicate: raters disagree with each other or with themselves. It holds no text."""
 
 import json
 from collections import defaultdict
@@ -21,7 +21,7 @@ COLUMNS = (
     "likely",
     "probability",
 )
-# What is to be settled first stands first.
+# In the order in which they should be settled.
 KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
 
 Row = dict[str, Any]
@@ -32,10 +32,10 @@ def disagreements(
     adjudicators: Sequence[str],
     likely: Mapping[str, tuple[str, float]],
 ) -> list[Row]:
-    """A row for each item with choices that differ, those about harm first; or with ratings that differ of what is expected.
+    """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
 
-    Sides are those of the item's reference. `likely` is the consensus, with its probability, of items that have one;
-    `settled` is what an adjudicator chose.
+    Sides are those of the item's reference. `likely` holds the consensus of an item, if it has one, with its probability;
+    `settled` holds the adjudicators' choices.
     """
     reference = reference_sides(answers)
     by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
@@ -52,7 +52,7 @@ def disagreements(
 
 
 def _said(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
-    """The choice; of an item that is only rated, its ratings of what is expected, `-` where there is none."""
+    """Return the choice; for an item that is only rated, its ratings of the expected values, with `-` if missing."""
     if answer.choice is not None:
         return turned_choice(answer, dict(reference)) or ""
     return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
@@ -63,7 +63,7 @@ def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
 
 
 def _kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
-    """What the disagreement is about; empty if there is none."""
+    """Return the kind of the disagreement, or "" if the answers agree."""
     first = {_said(each, reference) for each in answers if not each.repeat}
     if len(first) > 1 and not first <= {*CHOICES}:
         return "expected"

@@ -1,4 +1,4 @@
-"""From a table of answers to `agreement.json`, the list of disagreements, and lines for the terminal."""
+"""Agreement command: turns a table of answers into `agreement.json`, a list of disagreements, and terminal lines."""
 
 import csv
 import io
@@ -23,14 +23,14 @@ from psychocounsel.experts.agreement.rater_errors import Consensus, consensus
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically, write_json
 
-_MOST_FITS = 200  # of the model of rater errors, which takes a tenth of a second
+_MOST_FITS = 200  # resamples for the model of rater errors, which takes a tenth of a second each
 
 
 def make_agreement(config: Any) -> list[str]:
-    """Measure the answers that `config.data` names and write the results; returns the lines for the terminal.
+    """Measure the agreement of the answers in `config.data` and write the results. Return lines for the terminal.
 
     Raises:
-        UserError: if the table is missing or a row of it is no answer.
+        UserError: if the table is missing, or a row is not a valid answer.
     """
     _require_packages()
     table = _table_of(Path(config.data).expanduser())
@@ -40,7 +40,7 @@ def make_agreement(config: Any) -> list[str]:
     refuse_sides_without_label(answers, rules)
     rated = [answer for answer in answers if answer.rater not in options.adjudicators]
     if unknown := set(options.adjudicators) - {answer.rater for answer in answers}:
-        raise UserError(f"agreement.adjudicators: no answer is of {sorted(unknown)[0]}")
+        raise UserError(f"agreement.adjudicators: the table has no answer by {sorted(unknown)[0]}")
     sampling = Resampling(options.samples, options.seed, options.least_items)
     parts = list(every_part(rated, rules, options.weights, sampling))
     raters, likely = _errors(rated, rules, sampling)
@@ -57,43 +57,41 @@ def make_agreement(config: Any) -> list[str]:
 
 
 def _require_packages() -> None:
-    """Refuse to begin without the libraries of the extra [agreement].
+    """Refuse to start without the libraries of the extra [agreement].
 
     Raises:
-        UserError: naming the first that is missing.
+        UserError: naming the first missing library.
     """
     missing = next((name for name in ("statsmodels", "krippendorff", "crowdkit") if find_spec(name) is None), None)
     if missing:
-        raise UserError(
-            f"agreement: {missing} is not installed; type: pip install -c constraints.txt -e '.[agreement]'"
-        )
+        raise UserError(f"agreement: {missing} is not installed; run: pip install -c constraints.txt -e '.[agreement]'")
 
 
 def _table_of(path: Path) -> Path:
-    """The file of a table, or of the answers in a folder.
+    """Return the table's file, or the file of answers in a folder.
 
     Raises:
-        UserError: if there is none.
+        UserError: if it does not exist.
     """
     if path.is_file():
         return path
     found = next((file for file in (ReviewDir(path).answers, ReviewDir.of(path).answers) if file.is_file()), None)
     if found is None:
-        raise UserError(f"data={path}: is no table of answers, and no folder with answers.jsonl")
+        raise UserError(f"data={path}: not a table of answers, nor a folder with answers.jsonl")
     return found
 
 
 def _format(options: Any) -> AnswerFormat:
     columns, values = dict(options["columns"]), dict(options["values"])
     if wrong := set(columns) - set(ANSWER_COLUMNS):
-        raise UserError(f"agreement.columns: {sorted(wrong)[0]} is none of {', '.join(ANSWER_COLUMNS)}")
+        raise UserError(f"agreement.columns: {sorted(wrong)[0]}: unknown name; choose from {', '.join(ANSWER_COLUMNS)}")
     return AnswerFormat(columns, values, list(options.dimensions), list(options.rating_range))
 
 
 def _errors(
     answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling
 ) -> tuple[Consensus | None, dict[str, tuple[str, float]]]:
-    """The model of rater errors, and the likely choice of each item by it."""
+    """Return the model of rater errors, and the likely choice of each item with its probability."""
     codes = choice_codes([answer for answer in answers if not answer.repeat], replace(rules, sides="shown"))
     found = consensus(codes, min(sampling.samples, _MOST_FITS), sampling.seed) if codes else None
     if codes is None or found is None:

@@ -1,4 +1,4 @@
-"""The parts of the lab: between raters, by group, with the label, by principle, and of raters with themselves."""
+"""Parts of the agreement report: choices, groups, the dataset's label, expected values, ratings, and repeated items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ from psychocounsel.experts.agreement.coding import (
 from psychocounsel.experts.agreement.coefficients import with_intervals
 
 GROUPS = ("risk", "topic", "language")
-LABEL = "label of the dataset"  # as a rater
+LABEL = "label of the dataset"  # as the name of a rater
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """Of every interval: how many resamples, drawn from which seed, and the fewest items that a group needs."""
+    """Settings of intervals: number of resamples, seed, and the least number of items for a group."""
 
     samples: int
     seed: int
@@ -32,13 +32,13 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Found:
-    """Coefficients of some answers.
+    """Agreement coefficients of one set of answers.
 
     Attributes:
         part: choices, ratings, label, expected or repeats.
         about: all, GROUP=VALUE, a principle, a rater, or a rater and a principle.
-        items, speeches, raters: how many of each have answers that another one can be compared with.
-        figures: the coefficients by name.
+        items, speeches, raters: numbers of those with at least one comparable answer.
+        figures: coefficients by name.
     """
 
     part: str
@@ -50,7 +50,7 @@ class Found:
 
 
 def found_in(part: str, about: str, codes: Codes | None, sampling: Resampling) -> Found | None:
-    """The coefficients of units that two or more answered; None if there are none."""
+    """Return the coefficients over units with two answers or more; None if there are no such units."""
     if codes is None:
         return None
     compared = (~np.isnan(codes.values)).sum(1) >= 2
@@ -66,7 +66,7 @@ def found_in(part: str, about: str, codes: Codes | None, sampling: Resampling) -
 def every_part(
     answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
 ) -> Iterator[Found]:
-    """All parts of the lab, as far as the answers have what they need."""
+    """Yield all parts for which the answers have the data."""
     first = [answer for answer in answers if not answer.repeat]
     parts: list[Callable[[], Iterator[Found | None]]] = [
         lambda: _choices(first, rules, sampling),
@@ -90,7 +90,7 @@ def _choices(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Re
 
 
 def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:
-    """Each rater beside the dataset's label, on sides: beside itself the label would be one category."""
+    """Yield each rater's agreement with the dataset's label, coded by sides: coded by the label it would be constant."""
     rules = replace(rules, sides="balanced" if rules.sides == "label" else rules.sides)
     labelled = [answer for answer in answers if answer.label and answer.choice]
     reference = reference_sides(answers)
@@ -103,7 +103,7 @@ def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling:
 
 
 def _with_expected(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[Found | None]:
-    """Each rater beside what the dataset says of the same items."""
+    """Yield each rater's agreement with the values that the dataset expects."""
     labelled = [answer for answer in answers if answer.expected]
     dimensions = {name for answer in labelled for name in answer.expected[ONE_REPLY]}
     for rater in sorted({answer.rater for answer in labelled}):
@@ -125,7 +125,7 @@ def _ratings(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling
 def _repeats(
     answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
 ) -> Iterator[Found | None]:
-    """Each rater's first answers beside the second ones, of items that were shown twice."""
+    """Yield each rater's agreement with their own second answers, on items shown twice."""
     for rater in sorted({answer.rater for answer in answers if answer.repeat}):
         own = [answer for answer in answers if answer.rater == rater]
         yield found_in("repeats", rater, choice_codes(own, rules, "repeat"), sampling)

@@ -1,4 +1,4 @@
-"""The table of experts' answers: one row for each time that a rater answered an item."""
+"""Table of experts' answers: one row for each time a rater answered an item."""
 
 import json
 import math
@@ -10,26 +10,26 @@ from psychocounsel.errors import UserError
 
 CHOICES = ("left", "right", "tie", "harmful")
 SIDES = ("left", "right")
-ONE_REPLY = "reply"  # the side of ratings of an item that shows one reply
+ONE_REPLY = "reply"  # side under which ratings of an item with a single reply are stored
 
-Ratings = dict[str, dict[str, float]]  # by side, or ONE_REPLY: the rating of each dimension
+Ratings = dict[str, dict[str, float]]  # by side (or ONE_REPLY): rating by dimension
 
 
 @dataclass(frozen=True)
 class ExpertAnswer:
-    """A row of the table (docs/agreement.md). The review page writes it, and `agreement` reads it.
+    """A row of the table (docs/agreement.md). The review page writes it and `agreement` reads it.
 
     Attributes:
-        item: id of what was shown: a speech with two replies, or with one.
-        speech: id of the client speech. Items of one speech are one cluster of every interval.
+        item: id of the item shown: a speech with two replies or with one.
+        speech: id of the client's speech. Items of one speech form one cluster when intervals are computed.
         rater: the rater's pseudonym.
-        choice: left, right, tie, or harmful (both replies are), by the sides on which this rater saw the replies;
-            None of an item that was only rated.
-        label: the side on which this rater saw the reply that the dataset prefers; None if the dataset says nothing.
-        ratings: of each side, the rating of each principle.
-        expected: what the dataset itself says of an item without two replies, as ratings of the same names.
-        repeat: 0 the first time that the rater saw the item, 1 the second time.
-        seconds: how long the answer took.
+        choice: left, right, tie or harmful (both replies are), by the sides on which this rater saw the replies;
+            None if the item was only rated.
+        label: side on which this rater saw the reply that the dataset prefers; None if the dataset has no preference.
+        ratings: by side, the rating of each principle.
+        expected: the dataset's own values for an item without two replies, under the names of ratings.
+        repeat: 0 if the rater saw the item for the first time, 1 for the second time.
+        seconds: time that the answer took.
         risk, topic, language: groups of speeches that figures are broken down by.
         comment: free text, which no figure and no output shows.
     """
@@ -54,13 +54,13 @@ COLUMNS = tuple(ExpertAnswer.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """How the columns of a file are called.
+    """Names of a file's columns and values.
 
     Attributes:
-        columns: the file's column for a name of ExpertAnswer, where they differ.
-        values: left, right, tie or harmful for each other word that choice and label may be.
-        dimensions: columns that each hold a rating of an item's only reply.
-        rating_range: the lowest and the highest rating.
+        columns: the file's column by field of ExpertAnswer, where the names differ.
+        values: left, right, tie or harmful, by the file's word for it, for choice and label.
+        dimensions: columns that each hold a rating of an item's single reply.
+        rating_range: lowest and highest rating.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -70,10 +70,10 @@ class AnswerFormat:
 
 
 def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form: AnswerFormat) -> list[ExpertAnswer]:
-    """The answers in `rows`, which come with the place of each, as `data.sources.read_rows` gives them.
+    """Return the answers in `rows`. Each row comes with its place, as in `data.sources.read_rows`.
 
     Raises:
-        UserError: naming the place, for a row that is no answer, contradicts another one, or stands there twice.
+        UserError: naming the place, if a row is not a valid answer, contradicts another row, or is a duplicate.
     """
     answers, places = list[ExpertAnswer](), dict[tuple[str, str, int], str]()
     speeches: dict[str, str] = {}
@@ -86,15 +86,21 @@ def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form
         key = (answer.item, answer.rater, answer.repeat)
         if key in places:
             raise UserError(
-                f"{where}: the same item, rater and repeat as in {places[key]}; keep one, or give the second repeat: 1"
+                f"{where}: same item, rater and repeat as in {places[key]}; keep one row, or set repeat to 1 in the second"
             )
         places[key] = where
         if speeches.setdefault(answer.item, answer.speech) != answer.speech:
-            raise UserError(f"{where}: this item has another speech in an earlier row; an item belongs to one speech")
+            raise UserError(
+                f"{where}: an earlier row of this item has another speech; an item must belong to one speech"
+            )
         if labelled.setdefault(answer.item, answer.label is not None) != (answer.label is not None):
-            raise UserError(f"{where}: some rows of this item have a label and others none; give it in all or in none")
+            raise UserError(
+                f"{where}: some rows of this item have a label and others do not; give it in all rows or in none"
+            )
         if expected.setdefault(answer.item, answer.expected) != answer.expected:
-            raise UserError(f"{where}: this item has other values of expected in an earlier row; give the same in all")
+            raise UserError(
+                f"{where}: an earlier row of this item has other values of expected; give the same values in all rows"
+            )
         answers.append(answer)
     if not answers:
         raise UserError("the table of answers is empty")
@@ -107,16 +113,16 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
         if given[name] is None:
             column = form.columns.get(name, name)
             raise UserError(
-                f"{where}: no {column}; if the column has another name, give agreement.columns={{{name}: COLUMN}}"
+                f"{where}: {column} is missing; if the column has another name, give agreement.columns={{{name}: COLUMN}}"
             )
     ratings = _ratings(given["ratings"], "ratings", {name: row.get(name) for name in form.dimensions}, where, form)
     expected = _ratings(given["expected"], "expected", {}, where, form)
     if expected.keys() - {ONE_REPLY}:
-        raise UserError(f'{where}: expected must be an object as {{"expected_action": 3}}, without sides')
+        raise UserError(f'{where}: expected must be an object such as {{"expected_action": 3}}, without sides')
     choice = _word(given["choice"], "choice", CHOICES, where, form)
     if choice is None and not ratings:
         raise UserError(
-            f"{where}: neither a choice nor ratings; name the columns by agreement.columns or agreement.dimensions"
+            f"{where}: this row has neither a choice nor ratings; name their columns in agreement.columns or agreement.dimensions"
         )
     texts = {
         name: None if given[name] is None else str(given[name]) for name in ("risk", "topic", "language", "comment")
@@ -136,7 +142,7 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
 
 
 def _known(value: Any) -> Any:
-    """The value of a cell, None of an empty one: tables without nulls hold empty texts and NaN."""
+    """Return a cell's value, or None if it is empty, because tables without nulls hold empty texts or NaN."""
     empty = value is None or (isinstance(value, str) and not value.strip()) or (value != value)
     return None if empty else value.strip() if isinstance(value, str) else value
 
@@ -147,7 +153,7 @@ def _word(value: Any, name: str, words: Sequence[str], where: str, form: AnswerF
     word = form.values.get(str(value), str(value))
     if word not in words:
         raise UserError(
-            f"{where}: {name} must be one of {', '.join(words)}; for other words give agreement.values={{WORD: {words[0]}}}"
+            f"{where}: {name} must be one of {', '.join(words)}; map other words by agreement.values={{WORD: {words[0]}}}"
         )
     return word
 
@@ -171,15 +177,15 @@ def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float
 
 
 def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form: AnswerFormat) -> Ratings:
-    """The ratings in a cell; `flat` are those of the item's one reply that stand in columns of their own."""
-    if isinstance(value, str):  # of a CSV file
+    """Return the ratings in a cell. `flat` holds ratings of the item's single reply from columns of their own."""
+    if isinstance(value, str):  # from a CSV file
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise UserError(f'{where}: {column} is no JSON object, as {{"left": {{"empathy": 4}}}}') from error
+            raise UserError(f'{where}: {column} must be a JSON object such as {{"left": {{"empathy": 4}}}}') from error
     if value is not None and not isinstance(value, Mapping):
         raise UserError(
-            f"{where}: {column} must be an object: of each side, or of one reply, a number for each principle"
+            f"{where}: {column} must be an object with a number for each principle, for one reply or for each side"
         )
     by_side: dict[str, Mapping[str, Any]]
     given = dict(value or {})

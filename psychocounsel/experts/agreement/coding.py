@@ -1,4 +1,4 @@
-"""Answers as a matrix of codes: on which side a reply counts, and what a tie and a harmful pair count as."""
+"""Coding of answers as a matrix: the side on which a reply counts, and the category of ties and harmful pairs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ _OTHER = {"left": "right", "right": "left"}
 
 @dataclass(frozen=True)
 class CountingRules:
-    """How choices are counted (docs/agreement.md).
+    """Rules for counting choices (docs/agreement.md).
 
     Attributes:
-        sides: shown, balanced (each item half on either side) or label (agrees with the dataset, or not).
-        ties: category (of their own), drop, or half (a tie agrees by one half with either side).
-        harmful: category, drop, or tie.
+        sides: shown, balanced (each item counts half on either side) or label (agrees with the dataset or not).
+        ties: category (a separate one), drop, or half (a tie half agrees with either side).
+        harmful: category, drop or tie.
     """
 
     sides: str = "shown"
@@ -29,17 +29,17 @@ class CountingRules:
 
 @dataclass(frozen=True)
 class Codes:
-    """Who said what of which unit.
+    """Answers as codes, by unit and rater.
 
     Attributes:
-        values: the category's number, NaN where a rater did not answer, float[units, raters].
-        units: the item of each unit, or the item and the reply.
-        cluster: the number of the unit's speech, int[units].
-        raters: the names of the columns.
+        values: number of the category, NaN if the rater did not answer, float[units, raters].
+        units: item of each unit, or item and reply.
+        cluster: number of the unit's speech, int[units].
+        raters: names of the columns.
         categories: names of choices, or ratings.
-        agreement: how far two categories agree, from 0 to 1, float[q, q].
+        agreement: agreement of each two categories, from 0 to 1, float[q, q].
         level: nominal or ordinal.
-        copies: how often each item stands among the units (2 where it counts half on either side).
+        copies: number of units per item (2 if each item counts half on either side).
     """
 
     values: np.ndarray
@@ -52,7 +52,7 @@ class Codes:
     copies: int = 1
 
     def part(self, units: np.ndarray) -> "Codes":
-        """The units that a mask names."""
+        """Return the codes of the units selected by a mask."""
         kept = tuple(unit for unit, keep in zip(self.units, units, strict=True) if keep)
         _, cluster = np.unique(self.cluster[units], return_inverse=True)
         return Codes(
@@ -68,9 +68,9 @@ class Codes:
 
 
 def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
-    """Of each labelled item the side of the preferred reply, as the first rater by name saw it.
+    """Return by labelled item the side of the preferred reply, as the first rater by name saw it.
 
-    Raters may have seen the replies on different sides. All are turned to this one, so that a side means one reply.
+    Raters may have seen the replies on different sides. All answers are turned to this side, so that a side means one reply.
     """
     found: dict[str, str] = {}
     for answer in sorted(answers, key=lambda each: (each.item, each.repeat, each.rater)):
@@ -80,15 +80,15 @@ def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
 
 
 def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None:
-    """The choice by the sides of the item's reference."""
+    """Return the choice by the reference sides of the item."""
     turned = answer.label is not None and answer.label != reference[answer.item]
     return _OTHER.get(answer.choice or "", answer.choice) if turned else answer.choice
 
 
 def choice_codes(answers: Sequence[ExpertAnswer], rules: CountingRules, columns: str = "rater") -> Codes | None:
-    """The choices of `answers`; None where there is none.
+    """Return the codes of the answers' choices; None if there are no choices.
 
-    `columns` is what two codes of a unit differ in: `rater`, or `repeat` of one rater's answers.
+    `columns` names the columns of the matrix: `rater`, or `repeat` for the answers of one rater.
     """
     reference = reference_sides(answers)
     given = [answer for answer in answers if answer.choice is not None]
@@ -116,7 +116,7 @@ def choice_codes(answers: Sequence[ExpertAnswer], rules: CountingRules, columns:
 
 
 def _counted(choice: str | None, answer: ExpertAnswer, reference: dict[str, str], rules: CountingRules) -> str | None:
-    """The category of a choice, None if the rules leave it out."""
+    """Return the category of a choice, or None if the rules drop it."""
     assert choice in CHOICES
     if choice == "harmful":
         if rules.harmful == "drop":
@@ -130,7 +130,7 @@ def _counted(choice: str | None, answer: ExpertAnswer, reference: dict[str, str]
 
 
 def _on_both_sides(codes: Codes) -> Codes:
-    """Each unit twice, the second time with its sides exchanged: what random sides give on average."""
+    """Return each unit twice, the second time with sides exchanged. This equals the average over random sides."""
     exchanged = np.where(codes.values < 2, 1 - codes.values, codes.values)
     return Codes(
         np.concatenate([codes.values, exchanged]),
@@ -145,7 +145,7 @@ def _on_both_sides(codes: Codes) -> Codes:
 
 
 def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, columns: str = "rater") -> Codes | None:
-    """The ratings of one dimension; None where there is none. `weights` is quadratic or linear."""
+    """Return the codes of one dimension's ratings; None if there are no ratings. `weights` is quadratic or linear."""
     reference = reference_sides(answers)
     cells = []
     for answer in answers:
@@ -166,7 +166,7 @@ def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, 
 
 
 def dimensions_of(answers: Iterable[ExpertAnswer]) -> list[str]:
-    """The names of all rated dimensions, in the order in which they appear."""
+    """Return the names of all rated dimensions, in order of appearance."""
     return list(dict.fromkeys(name for answer in answers for ratings in answer.ratings.values() for name in ratings))
 
 
@@ -192,10 +192,10 @@ def _matrix(
 
 
 def refuse_sides_without_label(answers: Sequence[ExpertAnswer], rules: CountingRules) -> None:
-    """Refuse to code by the label where the table has none.
+    """Refuse to code by the label if the table has no label.
 
     Raises:
-        UserError: with what to type instead.
+        UserError: with the option to type instead.
     """
     if rules.sides == "label" and not any(answer.label for answer in answers):
         raise UserError("agreement.sides=label: no answer has a label; give agreement.sides=shown")

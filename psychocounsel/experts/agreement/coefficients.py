@@ -1,8 +1,8 @@
 """Coefficients of agreement of a matrix of codes, each with an interval over resampled speeches.
 
-Cohen's and weighted kappa and Fleiss' kappa are those of statsmodels, Krippendorff's alpha is that of krippendorff, Spearman's
-correlation that of scipy. Gwet's coefficients and ICC are computed here: irrCAC, the only library of the former, asks for
-older versions of scipy and pandas, and pingouin's ICC fits a model for each of a thousand resamples.
+Kappa (Cohen, weighted, Fleiss) comes from statsmodels, Krippendorff's alpha from krippendorff, Spearman's correlation from
+scipy. Gwet's coefficients and ICC are computed here: irrCAC, the only library for the former, needs older versions of scipy
+and pandas, and pingouin's ICC fits a model for each of a thousand resamples.
 """
 
 import warnings
@@ -19,7 +19,7 @@ Figures = dict[str, float]
 
 
 def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
-    """Every coefficient with the percentile interval of `samples` resamples of speeches, drawn whole."""
+    """Return every coefficient with the percentile interval over `samples` resamples of whole speeches."""
     found = coefficients(codes.values, codes)
     resampled: dict[str, list[float]] = {name: [] for name in found}
     for drawn in draws(int(codes.cluster.max()) + 1, samples, seed):
@@ -31,7 +31,7 @@ def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
 
 
 def coefficients(values: np.ndarray, codes: Codes) -> Figures:
-    """The coefficients of `values`, float[units, raters], by the categories and weights of `codes`; NaN where undefined."""
+    """Return the coefficients of `values`, float[units, raters], by categories and weights of `codes`; NaN if undefined."""
     counts = category_counts(values, len(codes.categories))
     identity = np.eye(len(codes.categories))
     weighted = not np.array_equal(codes.agreement, identity)
@@ -57,22 +57,22 @@ def coefficients(values: np.ndarray, codes: Codes) -> Figures:
 
 
 def category_counts(values: np.ndarray, categories: int) -> np.ndarray:
-    """How many raters gave each unit each category, int[units, q]."""
+    """Return the number of raters by unit and category, int[units, q]."""
     return (values[:, :, None] == np.arange(categories)).sum(1)
 
 
 def raw_agreement(counts: np.ndarray, agreement: np.ndarray) -> float:
-    """The mean over units of two raters or more of how far two of its raters agree."""
+    """Return the mean agreement of two raters of a unit, over units with two raters or more."""
     counts = counts[counts.sum(1) >= 2]
     if not len(counts):
         return np.nan
     raters = counts.sum(1)
-    pairs = (counts * (counts @ agreement)).sum(1) - raters  # a rater agrees with himself
+    pairs = (counts * (counts @ agreement)).sum(1) - raters  # without a rater's agreement with themselves
     return float((pairs / (raters * (raters - 1))).mean())
 
 
 def gwet(counts: np.ndarray, agreement: np.ndarray) -> float:
-    """AC1 for the identity, else AC2, of two raters or more, with units that some did not rate (Gwet 2014, ch. 5)."""
+    """Return AC1 if `agreement` is the identity, otherwise AC2, also for units with missing raters (Gwet 2014, ch. 5)."""
     counts = counts[counts.sum(1) > 0]
     if len(agreement) < 2 or not len(counts):
         return np.nan
@@ -82,7 +82,7 @@ def gwet(counts: np.ndarray, agreement: np.ndarray) -> float:
 
 
 def cohen(values: np.ndarray, agreement: np.ndarray) -> float:
-    """Cohen's kappa, weighted by `agreement`: the mean over all pairs of raters that share units."""
+    """Return Cohen's kappa, weighted by `agreement`: the mean over all pairs of raters that share units."""
     from statsmodels.stats.inter_rater import cohens_kappa
 
     categories, found = len(agreement), list[float]()
@@ -99,7 +99,7 @@ def cohen(values: np.ndarray, agreement: np.ndarray) -> float:
 
 
 def fleiss(counts: np.ndarray) -> float:
-    """Fleiss' kappa of the units that have the most frequent number of raters (2 or more): it asks for equally many."""
+    """Return Fleiss' kappa. It needs equal numbers of raters, so only units with the most frequent number (2 or more) count."""
     from statsmodels.stats.inter_rater import fleiss_kappa
 
     raters = counts.sum(1)
@@ -111,7 +111,7 @@ def fleiss(counts: np.ndarray) -> float:
 
 
 def krippendorff_alpha(counts: np.ndarray, agreement: np.ndarray, level: str) -> float:
-    """Krippendorff's alpha: ordinal, or nominal with the distances that `agreement` leaves."""
+    """Return Krippendorff's alpha: ordinal, or nominal with distances 1 - `agreement`."""
     from krippendorff import alpha
 
     paired = counts[counts.sum(1) >= 2]
@@ -126,7 +126,7 @@ def krippendorff_alpha(counts: np.ndarray, agreement: np.ndarray, level: str) ->
 
 
 def icc(rated: np.ndarray) -> tuple[float, float]:
-    """ICC(2,1) and ICC(2,k) of Shrout and Fleiss (1979), of the units that all raters rated."""
+    """Return ICC(2,1) and ICC(2,k) of Shrout and Fleiss (1979), over the units that all raters rated."""
     rated = rated[~np.isnan(rated).any(1)]
     units, raters = rated.shape
     if units < 2 or raters < 2:
@@ -145,7 +145,7 @@ def icc(rated: np.ndarray) -> tuple[float, float]:
 
 
 def spearman(rated: np.ndarray) -> float:
-    """Spearman's rank correlation: the mean over all pairs of raters that share 3 units or more."""
+    """Return Spearman's rank correlation: the mean over all pairs of raters that share 3 units or more."""
     from scipy.stats import spearmanr
 
     found = list[float]()
@@ -153,7 +153,7 @@ def spearman(rated: np.ndarray) -> float:
         both = rated[~np.isnan(rated[:, [first, second]]).any(1)]
         if len(both) >= 3:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a rater who gave one rating alone
+                warnings.simplefilter("ignore")  # warns of a rater whose ratings are all equal
                 rho = float(spearmanr(both[:, first], both[:, second]).statistic)
             if np.isfinite(rho):
                 found.append(rho)

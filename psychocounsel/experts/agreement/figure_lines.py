@@ -1,4 +1,4 @@
-"""Agreement as lines of text: a table for each part, with intervals, and no text of an answer."""
+"""Agreement as lines for a terminal: a table for each part, with intervals and without texts."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,15 +25,15 @@ _ORDINAL = ("raw", "weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_
 _TITLES = {
     "choices": "Between raters: choices",
     "label": "Each rater and the dataset's label",
-    "expected": "Each rater and what the dataset expects",
+    "expected": "Each rater and the dataset's expected values",
     "ratings": "Between raters: ratings",
-    "repeats": "Each rater and the same rater, on repeated items",
+    "repeats": "Each rater with themselves, on repeated items",
 }
-_ABOUT, _COUNT, _FIGURE = 26, 9, 21  # characters of columns
+_ABOUT, _COUNT, _FIGURE = 26, 9, 21  # widths of columns, in characters
 
 
 def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: int) -> Iterator[str]:
-    """The lines of all parts, of the raters' estimated accuracy, and of what is to be adjudicated."""
+    """Yield the lines of all parts, of the raters' estimated accuracy, and of the number of items to adjudicate."""
     for part, title in _TITLES.items():
         found = [each for each in parts if each.part == part]
         if found:
@@ -42,10 +42,10 @@ def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: in
             if rows := [each for each in found if (names is _ORDINAL) == ("icc_2_1" in each.figures)]:
                 yield from _table(rows, names)
     if raters is not None:
-        yield "\nHow often each rater chooses an item's likely true category (model of Dawid and Skene)"
+        yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
         for name, accuracy in raters.accuracy.items():
             yield f"  {name:<{_ABOUT}}{_figure(accuracy)}"
-    yield f"\n{disagreements} items are to be adjudicated. Intervals are 95 %, over resampled speeches."
+    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
 
 
 def _table(found: Sequence[Found], names: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How often each rater errs, and what all of them together say of each item: Dawid and Skene (1979), by crowd-kit."""
+"""Estimate of each rater's accuracy and each item's likely category: Dawid and Skene (1979), by crowd-kit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,11 @@ _ITERATIONS = 100
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the model of rater errors says.
+    """Result of the model of rater errors.
 
     Attributes:
-        accuracy: of each rater, the probability of the item's true category, over the categories as they are frequent.
-        likely: of each unit the most probable category, by its number.
+        accuracy: by rater, the probability of choosing the true category, averaged over categories by their frequency.
+        likely: by unit, the number of the most probable category.
         probability: that category's probability.
     """
 
@@ -27,9 +27,9 @@ class Consensus:
 
 
 def consensus(codes: Codes, samples: int, seed: int) -> Consensus | None:
-    """The model of `codes`, with intervals over resampled speeches; None where fewer than three raters answered.
+    """Fit the model to `codes`, with intervals over resampled speeches; return None with fewer than three raters.
 
-    Two raters do not determine it: each may be taken for the one who errs.
+    Two raters do not determine the model, because either may be the one who errs.
     """
     if (~np.isnan(codes.values).all(0)).sum() < 3 or len(codes.categories) < 2:
         return None
@@ -48,7 +48,7 @@ def consensus(codes: Codes, samples: int, seed: int) -> Consensus | None:
 
 
 def _fitted(values: np.ndarray, categories: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracies, float[raters], and the probability of each category, float[units, q]."""
+    """Return accuracies, float[raters], and the probability of each category, float[units, q]."""
     import pandas as pd
     from crowdkit.aggregation.classification.dawid_skene import DawidSkene
 

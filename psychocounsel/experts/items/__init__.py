@@ -1,1 +1,1 @@
-"""What experts judge: pairs of replies from finished folders, drawn in strata and shared out among experts."""
+"""Items that experts judge: pairs and cases from finished folders, drawn by stratum and assigned to experts."""

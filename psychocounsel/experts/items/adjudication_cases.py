@@ -15,33 +15,33 @@ _TURN = re.compile(rf"(?:^|\n\n)({'|'.join(_ROLES)}):(?: |$|(?=\n))")
 
 
 def is_gate(data: str) -> bool:
-    """Whether `data` is a folder with an adjudicate.csv."""
+    """True if `data` is a folder with an adjudicate.csv."""
     return EvaluationDir(Path(data).expanduser()).adjudicate.is_file()
 
 
 def adjudication_cases(data: str) -> list[CaseCandidate]:
-    """Each case of the file once, filled in or not, ordered by item.
+    """Return each case of the file once, answered or not, ordered by item.
 
     Raises:
-        UserError: naming the row, for a file that is malformed, holds no case, or gives a case two texts.
+        UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
     """
     path, found = EvaluationDir(Path(data).expanduser()).adjudicate, dict[str, CaseCandidate]()
     for row in read_rows(path):
         given = {name: row.cells[name] for name in GIVEN}
         if not given["case"]:
-            raise UserError(f"{row.file}, row {row.number}, column case: is empty")
+            raise UserError(f"{row.file}, row {row.number}, column case: is empty; give each case its id")
         known = found.setdefault(given["case"], _case(given))
         if known.given != given:
             raise UserError(
-                f"{row.file}, row {row.number}: this case has other {', '.join(GIVEN[1:])} in an earlier row"
+                f"{row.file}, row {row.number}: an earlier row of this case differs in {', '.join(GIVEN[1:])}"
             )
     if not found:
-        raise UserError(f"{path}: holds no case to adjudicate")
+        raise UserError(f"{path}: no case to adjudicate")
     return sorted(found.values(), key=lambda each: each.item)
 
 
 def turns_of(text: str) -> list[Message]:
-    """The messages of a conversation as the file writes it. Words before the first speaker are the client's."""
+    """Return the messages of a conversation from its text in the file. Words before the first speaker are the client's."""
     before, *turns = _TURN.split(text)
     pairs = zip(turns[::2], turns[1::2], strict=True)
     found: list[Message] = [{"role": _ROLES[speaker], "content": said.strip("\n")} for speaker, said in pairs]

@@ -1,4 +1,4 @@
-"""Which expert sees which items, in which order, and on which sides the replies stand."""
+"""Assignment of items to experts: which items, in which order, and with which reply on the left."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ class Shown:
     """An item as one expert sees it.
 
     Attributes:
-        item: its id.
+        item: the item's id.
         repeat: 0 the first time, 1 the second time.
-        left: 0 or 1, the reply of ItemCandidate.replies that stands on the left.
+        left: index (0 or 1) in PairCandidate.replies of the reply on the left.
     """
 
     item: str
@@ -25,9 +25,9 @@ class Shown:
 
 
 def assign(items: Sequence[str], experts: Sequence[str], overlap: int, seed: int) -> dict[str, list[str]]:
-    """The items of each expert: every item has `overlap` experts.
+    """Return the items of each expert, so that every item has `overlap` experts.
 
-    Experts with the fewest items come first, then those who share the fewest items with the experts chosen already.
+    Experts with the fewest items are chosen first; among equals, those who share the fewest items with experts already chosen.
     """
     random = np.random.default_rng([seed, 1])
     found: dict[str, list[str]] = {expert: [] for expert in experts}
@@ -46,10 +46,10 @@ def assign(items: Sequence[str], experts: Sequence[str], overlap: int, seed: int
 
 
 def sequence(own: Sequence[ItemCandidate], repeats: float, seed: int, expert: int) -> list[Shown]:
-    """The order in which an expert sees the items: random, with those at risk spread evenly over it.
+    """Return the order in which an expert sees the items: random, with items at risk spread evenly.
 
-    A share `repeats` of the items comes a second time in the second half, with new sides. Items at risk are repeated only
-    if there are too few others, so that repeats add no exposure.
+    A share `repeats` of the items is shown again in the second half, with new sides. Items at risk are repeated only if there are
+    too few others, so that repeats add no exposure.
     """
     random = np.random.default_rng([seed, 2, expert])
     order = _spread(own, random)

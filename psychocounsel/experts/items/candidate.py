@@ -1,4 +1,4 @@
-"""What experts may be asked about: a speech with two replies to compare, or a case with questions to answer."""
+"""Candidates for review: a speech with two replies to compare, or a case with questions to answer."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from psychocounsel.data.selection.shared_text import normalised, reply_key
 
 @dataclass(frozen=True, kw_only=True)
 class ItemCandidate:
-    """A client's words that experts may be asked about. What else an item shows, its subclasses say.
+    """A client's words that experts may be asked about. Subclasses add the rest of the item.
 
     Attributes:
-        item: id, which depends on what the item shows alone.
+        item: id, a hash of the item's content.
         speech: id of the speech in the folder that it comes from.
-        prompt: the conversation that is shown.
-        gap: how clearly the data prefer one reply, in their own unit; None where they do not say, or there are not two.
-        flags: reasons why the preference is in doubt.
-        risk, topic, language: as the data say; None where they do not.
+        prompt: the conversation shown.
+        gap: strength of the data's preference for one reply, in the data's unit; None if unknown, or without two replies.
+        flags: reasons to doubt the preference.
+        risk, topic, language: as recorded in the data; None if unknown.
     """
 
     item: str
@@ -33,22 +33,22 @@ class ItemCandidate:
 
     @property
     def crisis(self) -> bool:
-        """Whether the data name a danger. An unknown risk and a circumstance, such as the client's age, are none."""
+        """True if the data name a danger. An unknown risk or a circumstance, such as the client's age, is not a danger."""
         return self.risk not in (None, NONE, UNKNOWN, *CIRCUMSTANCES)
 
     @property
     def group(self) -> tuple[str, str]:
-        """What items are drawn evenly over, besides gap and doubt."""
+        """Stratum of the item, in addition to gap and doubt: items are drawn evenly over strata."""
         return self.risk or "unknown", self.topic or "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairCandidate(ItemCandidate):
-    """Two different replies to one speech. The prompt ends on the client's turn.
+    """Two different replies to one speech. The prompt ends with the client's turn.
 
     Attributes:
-        replies: both texts, in an order that tells nothing of the preference.
-        preferred: 0 or 1, the place of the reply that the data prefer; None if they prefer neither.
+        replies: both texts, in an order that is independent of the preference.
+        preferred: index (0 or 1) of the reply that the data prefer; None without a preference.
     """
 
     replies: tuple[str, str]
@@ -60,9 +60,9 @@ class CaseCandidate(ItemCandidate):
     """A speech or a whole session, about which an expert answers fixed questions.
 
     Attributes:
-        given: cells of the table that it comes from, which exports repeat.
-        expected_action: what the data expect of a reply: one of ACTIONS, or another word where they do not say.
-        strata: two values that cases are drawn evenly over.
+        given: cells of the case's row in its source table, which exports repeat.
+        expected_action: action that the data expect of a reply: one of ACTIONS, or another word if unknown.
+        strata: two values over which cases are drawn evenly.
     """
 
     given: dict[str, str]
@@ -71,7 +71,7 @@ class CaseCandidate(ItemCandidate):
 
     @property
     def crisis(self) -> bool:
-        """Every case counts as one of a client at risk: a warning or break for some alone would tell what is expected."""
+        """True for every case: a warning or a break for only some cases would reveal the expected action."""
         return True
 
     @property
@@ -82,7 +82,7 @@ class CaseCandidate(ItemCandidate):
 def candidate(
     speech: str, prompt: list[Message], first: str, second: str, preferred: int | None, **about: object
 ) -> PairCandidate | None:
-    """The candidate of two replies; `preferred` counts them as 0 and 1. None if both are the same text."""
+    """Return the candidate of two replies, or None if both texts are equal. `preferred` is the index of the better reply."""
     keys = reply_key(first), reply_key(second)
     if keys[0] == keys[1]:
         return None
@@ -98,7 +98,7 @@ CONTRADICTED = "contradicted"  # the data prefer each of the two replies once
 
 
 def distinct(candidates: Iterable[PairCandidate | None]) -> list[PairCandidate]:
-    """Each item once, ordered by id. One that stands there with both preferences is flagged, and prefers neither reply."""
+    """Return each item once, ordered by id. An item with contradicting preferences gets a flag and no preference."""
     found: dict[str, PairCandidate] = {}
     for each in candidates:
         if each is None:

@@ -1,4 +1,4 @@
-"""Candidates from the folders of annotate, evaluate and audit, and from a file of pairs."""
+"""Sources of pairs to review: folders of annotate, evaluate and audit, and files of pairs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,18 +21,18 @@ from psychocounsel.steps.tables import Row, rows_of
 
 _COLUMNS = ("ID", "question", "chosen", "rejected", "chosen_probability", "topic", "risk", "language")
 _RATINGS = [(f"chosen_{name}_rating", f"rejected_{name}_rating") for name in PRINCIPLES]
-SPLIT_VOTES = "split_votes"  # half of the annotators' votes or fewer prefer the chosen reply
+SPLIT_VOTES = "split_votes"  # at most half of the annotators' votes prefer the chosen reply
 
 
 def candidates_of(data: Path) -> list[PairCandidate]:
-    """Every pair of replies in a folder of annotate, evaluate or audit, or in a file of pairs, ordered by item.
+    """Return every pair of replies in a folder of annotate, evaluate or audit, or in a file, ordered by item.
 
     Raises:
-        UserError: if there is none, or `data` is nothing of this kind.
+        UserError: if there is no pair, or `data` is not such a folder or file.
     """
     found = distinct(_read(data))
     if not found:
-        raise UserError(f"data={data}: holds no two different replies to one speech")
+        raise UserError(f"data={data}: no speech has two different replies")
     return found
 
 
@@ -48,8 +48,8 @@ def _read(data: Path) -> Iterator[PairCandidate | None]:
         return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
     if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
         raise UserError(
-            f"data={data}: is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs, crisis set or "
-            "adjudicate.csv; if it is one of these, or of evaluation=gate, its step that makes them has not finished"
+            f"data={data}: not a folder of annotate, evaluate evaluation=winrate or audit, and without pairs, crisis set or "
+            "adjudicate.csv; if it is a folder of these or of evaluation=gate, its pairs or cases are not written yet"
         )
     if not data.exists():
         raise UserError(f"data={data}: does not exist")
@@ -71,12 +71,12 @@ def _of_dataset(row: Row) -> PairCandidate | None:
 
 
 def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandidate | None]:
-    """Pairs as training reads them. Their risk is that of their column, or of the shipped cues."""
+    """Yield pairs as training reads them. Risk comes from the data's column, or from the shipped rules."""
     risks = read_risk_rules()
     for example in examples:
         if len(example.replies) != 2 or example.rated:
             raise UserError(
-                f"data={data}: {example.where}: is no pair of a chosen and a rejected reply; annotate makes pairs of ratings"
+                f"data={data}: {example.where}: not a pair of a chosen and a rejected reply; annotate makes pairs from ratings"
             )
         words = client_words(example.prompt)
         yield candidate(
@@ -94,7 +94,7 @@ def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandid
 
 
 def _gap(ratings: Any) -> float | None:
-    """The difference of the mean ratings on the principles that both replies have."""
+    """Return the difference of mean ratings over the principles that both replies have."""
     if not ratings or len(ratings) != 2:
         return None
     both = ratings[0].keys() & ratings[1].keys()

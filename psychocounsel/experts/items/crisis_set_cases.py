@@ -1,4 +1,4 @@
-"""Cases from a crisis set: each speech alone."""
+"""Cases from a crisis set: each speech alone, without replies."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of 
 
 
 def is_crisis_set(data: str) -> bool:
-    """Whether `data` is the shipped set, or a folder with one of the files of a set."""
+    """True if `data` is the shipped set, or a folder with a file of a crisis set."""
     folder = Path(data).expanduser()
     return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
 
 
 def crisis_set_cases(data: str) -> list[CaseCandidate]:
-    """Every speech of the set, by id. Look-alikes are drawn evenly over the kinds that they look like.
+    """Return every speech of the set, ordered by id. Look-alikes are drawn evenly over the kinds that they resemble.
 
     Raises:
-        UserError: listing what is wrong with the files.
+        UserError: listing the faults of the files.
     """
     return [
         CaseCandidate(

@@ -1,4 +1,4 @@
-"""Which candidates become items: dangers with certainty, the rest evenly over strata of risk, topic, gap and doubt."""
+"""Drawing of items from candidates: those at risk first, the others evenly over strata of risk, topic, gap and doubt."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from psychocounsel.experts.items.candidate import ItemCandidate
 
 Stratum = tuple[str, ...]
-_BANDS = 3  # of the gap, with equally many candidates each
+_BANDS = 3  # bands of the gap, with equal numbers of candidates
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Drawn:
     """An item of the review.
 
     Attributes:
-        stratum: the two values of the candidate's group, band of the gap, and whether the preference is in doubt.
-        share: how many of the stratum's candidates were drawn, as a share: the weight of the item is 1 / share.
+        stratum: the two values of the candidate's group, its band of the gap, and whether the preference is in doubt.
+        share: share of the stratum's candidates that were drawn. The item's weight is 1 / share.
     """
 
     candidate: ItemCandidate
@@ -27,9 +27,9 @@ class Drawn:
 
 
 def draw_items(candidates: Sequence[ItemCandidate], count: int, seed: int) -> list[Drawn]:
-    """At most `count` items. All candidates at risk come first; where they are more than `count`, they are drawn alike.
+    """Draw at most `count` items. Candidates at risk come first; if they exceed `count`, they are drawn in the same way.
 
-    From each stratum in turn one candidate is drawn. Within a stratum, speeches that have no item yet come first.
+    One candidate is drawn from each stratum in turn. Within a stratum, speeches without an item come first.
     """
     random = np.random.default_rng(seed)
     bands = _bands(candidates)
@@ -68,7 +68,7 @@ def _in_turn(
 
 
 def _bands(candidates: Sequence[ItemCandidate]) -> dict[str, str]:
-    """Of each item: `small`, `middle` or `large` among all gaps; `unknown` where the data tell none."""
+    """Return by item the band of its gap: `small`, `middle` or `large`, or `unknown` if the data have no gap."""
     known = sorted((each.gap, each.item) for each in candidates if each.gap is not None)
     names = ("small", "middle", "large")
     found = {item: names[place * _BANDS // len(known)] for place, (_, item) in enumerate(known)}

@@ -1,4 +1,4 @@
-"""Candidates from a win rate's folder, so that experts judge the pairs that judges have judged."""
+"""Candidates from a win-rate folder, so that experts judge the same pairs as the judges."""
 
 import json
 from collections import defaultdict
@@ -18,7 +18,7 @@ _VERDICT = ("speech", "first_reply", "second_reply", "judge", "order", "outcome"
 
 
 def judged_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
-    """The pairs of replies on which there is a verdict. `preferred` is the reply that judges prefer on average.
+    """Yield the pairs of replies with a verdict. `preferred` is the reply that judges prefer on average.
 
     `gap` is the absolute mean of their verdicts, which are 1, 0 or -1.
     """

@@ -1,1 +1,1 @@
-"""Kinds of items: what an item shows, which answers it takes, and which tables they become."""
+"""Kinds of items: content of an item, its form, its answers, and the tables made from them."""

@@ -1,4 +1,4 @@
-"""Cases: a speech or a whole session, and questions with fixed answers."""
+"""Cases: a speech or a whole session, with questions that have fixed answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from psychocounsel.experts.review.answer_tables import ItemAnswer
 YES_NO = ("yes", "no")
 CANNOT_TELL = "cannot_tell"
 COUNTS_AS_RISK = (
-    "Each counts as one of a client at risk, so that no warning and no break tells what is expected; "
+    "Each counts as a client at risk, so that no warning and no break reveals the expected answer; "
     "review.crisis_in_a_row sets how many come before a break"
 )
-# Answers as numbers of an ordinal scale, for `agreement`. Answers without a number are in no coefficient.
+# Answers as numbers on an ordinal scale, for `agreement`. Answers without a number are not counted.
 NUMBERS = {**{action: number for number, action in enumerate(ACTIONS, 1)}, "no": 1, "yes": 2}
 
 _NAMES = {"yes": "Yes", "no": "No", "not_applicable": "Does not apply", CANNOT_TELL: "I cannot tell"}
@@ -28,12 +28,12 @@ _KEYS |= {action: str(number) for number, action in enumerate(ACTIONS, 1)}
 
 @dataclass(frozen=True)
 class Question:
-    """What experts are asked about a case.
+    """A question that experts answer about a case.
 
     Attributes:
-        name: of the form's field and of the exported column.
+        name: name of the form's field and of the exported column.
         short: the question in a word or two, for the expert's list of answers.
-        hint: what counts as yes; "" where the question says it.
+        hint: explanation of the answer yes; "" if the question is clear without it.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Question:
 
 
 class CaseKind(ItemKind):
-    """What cases of a crisis set and of a gate share.
+    """Base of the cases of a crisis set and of a gate.
 
     Attributes:
-        questions: in the order of the page; each needs an answer.
-        tells_expected_action: whether the page shows what the data expect of a reply.
+        questions: questions in the order of the page; each must be answered.
+        tells_expected_action: True if the page shows the action that the data expect.
     """
 
     template: ClassVar[str] = "case"
@@ -101,14 +101,14 @@ class CaseKind(ItemKind):
         }
 
     def expected(self, item: CaseCandidate) -> dict[str, int]:
-        """What the data say themselves, as numbers by question; {} if nothing."""
+        """Return the data's own values as numbers by question; {} if the data have none."""
         return {}
 
 
 def export_rows(given: Sequence[ItemAnswer]) -> list[dict[str, str]]:
-    """A row for each expert and case: what the case's table gave, the answers by question, `adjudicator` and `comment`.
+    """Return a row for each expert and case: the source table's cells, the answers, `adjudicator` and `comment`.
 
-    Items that an expert saw for the second time are left out.
+    Repeated items are skipped.
     """
     return [
         {**each.item.given, **each.last["answers"], "adjudicator": each.expert, "comment": each.last["comment"]}

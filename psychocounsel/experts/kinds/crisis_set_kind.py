@@ -1,4 +1,4 @@
-"""Review of a crisis set: experts say which action each speech calls for, and whether a client could have said it."""
+"""Review of a crisis set: experts choose the action that each speech calls for, and say whether it is believable."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -23,22 +23,22 @@ from psychocounsel.rundir.paths import ReviewDir
 
 
 class CrisisSetKind(CaseKind):
-    """Speeches of a crisis set, without what the set expects."""
+    """Speeches of a crisis set, shown without the expected action."""
 
     name: ClassVar[str] = "crisis_set"
     what: ClassVar[str] = "speeches of a crisis set"
     texts: ClassVar[KindTexts] = KindTexts(
         title="What does this client need?",
         request="to say what a reply to each of these texts should do.",
-        task="You read a text, and say which action it calls for, from none to emergency, and whether a client could have "
+        task="You read a text and choose the action it calls for, from none to emergency. You also say if a client could have "
         "written it.",
-        risks="Many texts speak of distress or danger, and others only sound like it.",
-        shows="Experts say which action each speech calls for, without knowing what the set expects. The result is how far they "
+        risks="Many texts speak of distress or danger; others only seem to.",
+        shows="Experts choose the action for each speech, without knowing what the set expects. The result is how much they "
         "agree with each other and with the set.",
         limits="speeches of one set, single turns, text alone",
         drawing="evenly over strata of the kind of risk and the expected action",
         sides="",
-        measure="weighted kappa of each expert and the expected action",
+        measure="weighted kappa between each expert and the expected action",
         secondary="the share of speeches that are believable",
         coding="Actions are an ordinal scale from none to emergency, with quadratic weights (`agreement.weights=quadratic`); an "
         "expert who cannot tell has no answer.",

@@ -1,4 +1,4 @@
-"""`ItemKind` is all that differs between reviews of pairs, of a crisis set and of a gate's cases."""
+"""`ItemKind`, base class of the kinds of items: pairs, speeches of a crisis set, cases of a gate."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,19 +19,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class KindTexts:
-    """Words for experts, and for the documents of the protocol.
+    """Texts for experts and for the documents of the protocol.
 
     Attributes:
-        title: of the page, unless `review.title` gives another.
-        request: what the consent text asks of experts.
-        task: what they do with an item.
-        risks: what they may read, in a sentence.
-        shows, limits: what the review can show, and what it cannot.
-        drawing: which items come first.
-        sides: how replies are placed; "" where there are not two.
-        measure, secondary, coding: what is measured, and how answers count.
-        training: what experts know beforehand.
-        collected: what is kept of an answer.
+        title: title of the page, unless `review.title` is set.
+        request: the request to experts in the consent text.
+        task: the expert's task for one item.
+        risks: a sentence on the content that experts may read.
+        shows, limits: what the review can show, and its limits.
+        drawing: the order in which items are drawn.
+        sides: placement of the replies; "" if an item does not have two.
+        measure, secondary, coding: the main measure, secondary measures, and how answers are coded.
+        training: prior knowledge of the experts.
+        collected: data kept of an answer.
     """
 
     title: str
@@ -50,14 +50,14 @@ class KindTexts:
 
 
 class ItemKind(ABC):
-    """Strategy of one kind of item.
+    """Strategy for one kind of item.
 
     Attributes:
-        name: as plan.json calls the kind.
-        what: the items, in messages.
-        template: of the page's form.
-        draws_all: whether every candidate becomes an item, unless `review.items` is typed.
-        without_effect: keys below `review` that have none; typing one is refused.
+        name: the kind's name in plan.json.
+        what: name of the items in messages.
+        template: name of the form's template.
+        draws_all: True if every candidate becomes an item unless `review.items` is typed.
+        without_effect: keys below `review` without effect on this kind; typing one is refused.
     """
 
     name: ClassVar[str]
@@ -69,11 +69,11 @@ class ItemKind(ABC):
 
     @abstractmethod
     def holds(self, data: str) -> bool:
-        """Whether `data` has items of this kind."""
+        """True if `data` holds items of this kind."""
 
     @abstractmethod
     def candidates(self, data: str) -> Sequence[ItemCandidate]:
-        """Everything in `data` that experts could be asked about.
+        """Return everything in `data` that experts could be asked about.
 
         Raises:
             UserError: if there is nothing, or it cannot be read.
@@ -81,49 +81,49 @@ class ItemKind(ABC):
 
     @abstractmethod
     def item(self, row: Mapping[str, Any]) -> ItemCandidate:
-        """The candidate whose fields stand in a row of items.jsonl."""
+        """Return the candidate from a row of items.jsonl."""
 
     @abstractmethod
     def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
-        """What the organiser of the study reads about the items, which were drawn from so many candidates."""
+        """Return the line that tells the study's organiser how many items were drawn from `candidates` candidates."""
 
     @abstractmethod
     def shown(self, item: Any, shown: Shown, options: Any, rubric: Rubric) -> dict[str, Any]:
-        """What the template gets, besides what it gets of every kind."""
+        """Return the template's values for this kind, in addition to those of every kind."""
 
     @property
     @abstractmethod
     def fields(self) -> frozenset[str]:
-        """The fields of the form, besides `comment` and `seconds`."""
+        """Names of the form's fields, in addition to `comment` and `seconds`."""
 
     @abstractmethod
     def said(self, form: Form) -> dict[str, Any]:
-        """The answer in the kind's own fields.
+        """Return the answer as fields of this kind.
 
         Raises:
-            BadForm: for a value that the page does not offer.
+            BadForm: if a value is not offered by the page.
         """
 
     @abstractmethod
     def label(self, given: Mapping[str, Any], rubric: Rubric) -> str:
-        """An answer in a few words, for the expert's own list."""
+        """Return an answer in a few words, for the expert's list of answers."""
 
     @abstractmethod
     def counted(self, each: ItemAnswer) -> Row:
-        """The columns of answers.jsonl that hold the answer itself."""
+        """Return the columns of answers.jsonl that hold the answer itself."""
 
     @abstractmethod
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
-        """Write the other tables, for their owner alone."""
+        """Write the kind's other tables, readable only by their owner."""
 
     def answer_of(self, form: Form, elapsed: float | None) -> dict[str, Any]:
-        """The answer to an item: what `said` returns, `comment` and `seconds`.
+        """Return the answer to an item: the fields of `said`, `comment` and `seconds`.
 
-        `elapsed` are the seconds since the server showed the item, None if it does not know. The page measures how long it
-        was visible; that is taken as far as it is possible.
+        `elapsed` is the time in seconds since the server showed the item, or None if unknown. The page measures how long it was
+        visible; this time is used, limited to `elapsed`.
 
         Raises:
-            BadForm: for a field or value that the page does not offer.
+            BadForm: if a field or value is not offered by the page.
         """
         only(form, {"comment", "seconds", *self.fields})
         return {
@@ -133,7 +133,7 @@ class ItemKind(ABC):
         }
 
     def answer_rows(self, raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]) -> Iterator[Row]:
-        """A row for each answer that counts, in the columns of docs/agreement.md, then `changed` and `time`."""
+        """Yield a row for each answer that counts, with the columns of docs/agreement.md, then `changed` and `time`."""
         for each in item_answers(raters, items):
             yield {
                 "item": each.item.item,

@@ -1,4 +1,4 @@
-"""Which kind of items a review has: its plan says it, or else its data."""
+"""Choice of the kind of items: by the review's plan if it exists, otherwise by the data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,40 +14,40 @@ from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.settings.typed.review_keys import MOST_ITEMS, ReviewOptions
 from psychocounsel.storage.files import read_mapping
 
-_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last: they take all other data
+_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last, because they take all other data
 
 
 def kind_of(data: str, files: ReviewDir) -> ItemKind:
-    """The kind of items of the review in `files`, or of `data` if no review has begun.
+    """Return the kind of the review in `files`, or of `data` if no review exists.
 
     Raises:
-        UserError: if the plan names a kind that there is not.
+        UserError: if the plan names an unknown kind.
     """
     if plan := read_mapping(files.plan):
         name = plan.get("kind", PairKind.name)
         if (found := next((kind for kind in _KINDS if kind.name == name), None)) is None:
             raise UserError(
-                f"{files.plan}: has items of a kind that this version does not know; restore it from a copy"
+                f"{files.plan}: the kind of its items is unknown to this version; restore the file from a copy"
             )
         return found
     return next(kind for kind in _KINDS if kind.holds(data))
 
 
 def place_of(data: str) -> str:
-    """The absolute path of `data`, or the name of the shipped crisis set."""
+    """Return the absolute path of `data`, or the name of the shipped crisis set."""
     return data if data == SHIPPED_SET else str(Path(data).expanduser().absolute())
 
 
 def settle(config: Any, line: Sequence[str], kind: ItemKind) -> None:
-    """Fill options in that depend on the kind.
+    """Fill in options that depend on the kind.
 
     Raises:
-        UserError: if `line` sets an option that has no effect on items of this kind.
+        UserError: if `line` sets an option without effect on items of this kind.
     """
     typed, defaults = {text.partition("=")[0] for text in line}, ReviewOptions()
     for name in kind.without_effect:
         if f"review.{name}" in typed or config.review[name] != getattr(defaults, name):
-            raise UserError(f"review.{name}: has no effect on {kind.what}; leave it out")
+            raise UserError(f"review.{name}: no effect on {kind.what}; leave it out")
     if kind.draws_all and "review.items" not in typed:
         config.review["items"] = MOST_ITEMS
     if "practice" in kind.without_effect:

@@ -1,11 +1,11 @@
-"""What browsers send: bounded, and checked word for word before anything is noted."""
+"""Forms sent by browsers: their size is limited, and every field is checked before anything is stored."""
 
 import math
 from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
 
-MOST_BYTES = 64_000  # of a form
-MOST_CHARACTERS = 4_000  # of a comment or report
+MOST_BYTES = 64_000  # per form
+MOST_CHARACTERS = 4_000  # per comment or report
 _MOST_FIELDS = 100
 _MOST_SECONDS = 12 * 3600.0
 _NOT_OFFERED = "The form has a value that this page does not offer."
@@ -14,14 +14,14 @@ Form = dict[str, str]
 
 
 class BadForm(Exception):
-    """What was sent is no form of this page; the message says why, and quotes nothing."""
+    """The request is not a form of this page. The message says why and quotes nothing."""
 
 
 def read_form(body: bytes) -> Form:
-    """The fields of a form in the encoding of browsers.
+    """Return the fields of a form in the browsers' encoding.
 
     Raises:
-        BadForm: for another encoding, too many fields, or a field that stands there twice.
+        BadForm: if the encoding is another, or if there are too many fields or a duplicate field.
     """
     try:
         text = body.decode("ascii")
@@ -30,37 +30,37 @@ def read_form(body: bytes) -> Form:
         raise BadForm("The form cannot be read.") from error
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise BadForm("A field stands twice in the form.")
+        raise BadForm("The form has a field twice.")
     return found
 
 
 def only(form: Form, names: set[str]) -> None:
-    """Refuse other fields than `names`.
+    """Refuse fields other than `names`.
 
     Raises:
-        BadForm: if there is one.
+        BadForm: if there is another field.
     """
     if form.keys() - names:
         raise BadForm("The form has a field that this page does not know.")
 
 
 def text_of(form: Mapping[str, str], name: str) -> str:
-    """A text that somebody typed, without the control characters that a keyboard cannot make.
+    """Return a typed text, without control characters that a keyboard cannot make.
 
     Raises:
-        BadForm: if it is too long.
+        BadForm: if the text is too long.
     """
     text = form.get(name, "").replace("\r\n", "\n").strip()
     if len(text) > MOST_CHARACTERS:
-        raise BadForm(f"A text may have {MOST_CHARACTERS:,} characters; this one has {len(text):,}.")
+        raise BadForm(f"A text may have at most {MOST_CHARACTERS:,} characters; this one has {len(text):,}.")
     return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
 
 
 def one_of(form: Form, name: str, words: Collection[str], otherwise: str) -> str:
-    """The value of a field, which is one of `words`.
+    """Return the value of a field if it is one of `words`.
 
     Raises:
-        BadForm: saying `otherwise`, if it is none of them or missing.
+        BadForm: with the message `otherwise`, if the value is missing or another.
     """
     if (value := form.get(name, "")) not in words:
         raise BadForm(otherwise)
@@ -68,15 +68,15 @@ def one_of(form: Form, name: str, words: Collection[str], otherwise: str) -> str
 
 
 def word_of(form: Form, name: str, words: Collection[str]) -> str:
-    """As `one_of`, of a field that browsers cannot fill with anything else."""
+    """Return the value of a field like `one_of`, for fields that browsers fill only with `words`."""
     return one_of(form, name, words, _NOT_OFFERED)
 
 
 def seconds_of(form: Form, elapsed: float | None) -> float:
-    """The seconds that the page measured, at most a little more than `elapsed`.
+    """Return the seconds that the page measured, limited to `elapsed` + 1.
 
     Raises:
-        BadForm: if they are no number.
+        BadForm: if the value is not a number.
     """
     text = form.get("seconds", "")
     try:

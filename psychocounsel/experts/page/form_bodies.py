@@ -1,4 +1,4 @@
-"""Requests and responses of the page: bodies within bounds, headers that keep browsers from passing anything on."""
+"""Requests and responses of the page: bodies of limited size, and headers that protect the experts' privacy."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,13 +16,13 @@ _HEADERS = {
 
 
 async def body_of(request: Request) -> bytes:
-    """The body of a form, read no further than the most that a form may have.
+    """Return the body of a form. Reading stops at the size limit.
 
     Raises:
-        BadForm: if it is longer, or no form.
+        BadForm: if the body is longer or not a form.
     """
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise BadForm("The request is no form.")
+        raise BadForm("The request is not a form.")
     parts, size = list[bytes](), 0
     async for part in request.stream():
         size += len(part)
@@ -33,6 +33,6 @@ async def body_of(request: Request) -> bytes:
 
 
 def guarded(response: Response) -> Response:
-    """The response with headers: nothing is kept, framed, sniffed or fetched from elsewhere, and no link leaks the address."""
+    """Add headers: browsers must not cache, frame or sniff the page, load from other hosts, or send its address to them."""
     response.headers.update(_HEADERS)
     return response

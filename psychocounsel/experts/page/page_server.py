@@ -1,4 +1,4 @@
-"""Serves a review's page on loopback until Ctrl-C or SIGTERM."""
+"""Server of a review's page on loopback, until Ctrl-C or SIGTERM."""
 
 import socket
 from collections.abc import Callable
@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 
 def listening(port: int) -> socket.socket:
-    """Bind a socket to 127.0.0.1. Port 0 picks a free port.
+    """Return a socket bound to 127.0.0.1. Port 0 picks a free port.
 
     Raises:
         UserError: if the port is taken.
@@ -21,14 +21,14 @@ def listening(port: int) -> socket.socket:
         found.bind((HOST, port))
     except OSError as error:
         found.close()
-        raise UserError(f"review.port={port}: cannot be had ({error.strerror}); 0 takes a free one") from error
+        raise UserError(f"review.port={port}: cannot be opened ({error.strerror}); 0 takes a free port") from error
     return found
 
 
 def serve(application: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until a signal ends it; requests under way are answered. `ready` is called once pages can be asked for.
+    """Serve until a signal arrives; open requests are still answered. `ready` is called once the server accepts requests.
 
-    Nothing is logged about requests: their addresses are secret.
+    Requests are not logged, because their addresses are secret.
     """
     import uvicorn
 

@@ -1,4 +1,4 @@
-"""The pages of a review as HTML: templates, and what they show."""
+"""Pages of a review as HTML, rendered from templates."""
 
 import math
 from functools import cached_property
@@ -25,7 +25,7 @@ _PAUSES = {
 
 
 class PageViews:
-    """Renders the pages of one review. Every text is escaped: a speech of `<script>` stays text."""
+    """Renderer of one review's pages. Every text is escaped: a speech of `<script>` stays text."""
 
     def __init__(self, review: BlindReview, support: str) -> None:
         self._review, self._support = review, support
@@ -34,7 +34,7 @@ class PageViews:
         )
 
     def page(self, name: str, root: str, status: str = "", **about: Any) -> str:
-        """The page of a template. `root` is the relative address of the expert's own folder, as `./` or `../../`."""
+        """Return a template's page. `root` is the relative address of the expert's folder, such as `./` or `../../`."""
         options = self._review.options
         shared = {"title": options.title, "root": root, "contact": options.contact, "status": status}
         shared |= {"support": self.support, "limit": MOST_CHARACTERS}
@@ -49,7 +49,7 @@ class PageViews:
         return html_of(self._review.consent, 2)
 
     def item(self, expert: str, shown: Shown, root: str, status: str = "") -> str:
-        """The form of an item, filled with the expert's earlier answer if there is one."""
+        """Return the form of an item, filled with the expert's earlier answer if there is one."""
         review, item = self._review, self._review.item(shown)
         rater, kind = review.raters[expert], review.plan.kind
         history = rater.answers.get((shown.item, shown.repeat), [])
@@ -89,7 +89,7 @@ class PageViews:
         return self.page("pause", root, why=_PAUSES[step.pause.why], until=until, day=step.pause.why == "day")
 
     def answers(self, expert: str, root: str) -> str:
-        """The expert's own answers, each with a link to change it."""
+        """Return the page of the expert's own answers, each with a link to change it."""
         rater, rubric, label = self._review.raters[expert], self._review.rubric, self._review.plan.kind.label
         rows = [
             {

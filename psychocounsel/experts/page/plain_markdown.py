@@ -1,4 +1,4 @@
-"""Consent and support texts as HTML: headings, lists and paragraphs; everything else stays text."""
+"""Converter of consent and support texts to HTML: headings, lists and paragraphs; all else stays text."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 
 def html_of(text: str, heading: int) -> Markup:
-    """The text as HTML, its first level of headings as h1, h2, ... by `heading`. Lines of `- ` make a list."""
+    """Return the text as HTML. Headings of the first level become h`heading`; lines with `- ` become a list."""
     blocks = [block.strip().splitlines() for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
     return Markup("\n").join(each for block in blocks for each in _block(block, heading))
 

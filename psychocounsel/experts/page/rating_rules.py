@@ -1,4 +1,4 @@
-"""What the ratings of the principles mean, as the page shows it."""
+"""Rules of the principles' ratings, as the page shows them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from psychocounsel.counsel.rubric.rubric_folder import Rubric
 
 
 def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
-    """Of each principle: name, title, definition and the rule of each rating, the best first."""
+    """Return for each principle its name, title, definition and the rule of each rating, best first."""
     found = []
     for name in PRINCIPLES:
         principle = rubric.principles[name]

@@ -1,4 +1,4 @@
-"""`psychocounsel.review`: from options to a served page, or to the documents of its protocol."""
+"""`psychocounsel.review`: turns options into a served page, or into the documents of its protocol."""
 
 import contextlib
 import signal
@@ -40,12 +40,12 @@ def say(line: str) -> None:
 
 
 def hold_review(arguments: Sequence[str]) -> int:
-    """Serve the review page until SIGINT or SIGTERM; with review.protocol write the documents instead. Returns the exit code.
+    """Serve the review page until SIGINT or SIGTERM, or write the documents of review.protocol. Return the exit code.
 
-    Options of an earlier start are in the review's folder, and need not be typed again.
+    Options of an earlier start are stored in the review's folder and need not be typed again.
 
     Raises:
-        UserError: for what cannot be served, with what to type instead.
+        UserError: if the review cannot be served, with what to type instead.
     """
     files = _files_of(read_typed(ReviewConfig, arguments))
     refuse_untrusted_run(files.path, whole=False)
@@ -60,10 +60,23 @@ def hold_review(arguments: Sequence[str]) -> int:
     _require_packages()
     _refuse_confidential(config)
     restrict(0o077)
+    is_new = not files.path.exists()
     files.path.mkdir(parents=True, exist_ok=True)
-    with _owned(files):
-        _serve(config, files, line, kind.texts)
+    try:
+        with _owned(files):
+            _serve(config, files, line, kind.texts)
+    except UserError:
+        if is_new:
+            _remove_empty(files)
+        raise
     return DONE
+
+
+def _remove_empty(files: ReviewDir) -> None:
+    """Remove the folder that a refused start has made, unless something is in it."""
+    if {*files.path.iterdir()} <= {files.lock}:
+        files.lock.unlink(missing_ok=True)
+        files.path.rmdir()
 
 
 def _files_of(config: DictConfig) -> ReviewDir:
@@ -77,25 +90,25 @@ def _files_of(config: DictConfig) -> ReviewDir:
 
 
 def _stored(files: ReviewDir) -> list[str]:
-    """Options of the last start. A program is never taken from a folder, which may have come from somebody else."""
+    """Return the options of the last start. A program is never read from a folder, which somebody else may have made."""
     known = files.overrides.read_text().splitlines() if files.overrides.is_file() else []
     return [text for text in known if not text.startswith(_NOT_STORED)]
 
 
 def _require_packages() -> None:
     if missing := next((name for name in ("starlette", "uvicorn") if find_spec(name) is None), None):
-        raise UserError(f"review: {missing} is not installed; type: pip install -c constraints.txt -e '.[review]'")
+        raise UserError(f"review: {missing} is not installed; run: pip install -c constraints.txt -e '.[review]'")
 
 
 def _refuse_confidential(config: DictConfig) -> None:
-    """Texts of confidential data leave this machine only through hosts that the data's settings allow."""
+    """Refuse a proxy address for confidential data unless the data's settings allow its host."""
     data = Path(config.data).expanduser()
     found = (read_plain(data) or {}) if data.is_dir() and has_config(data) else {}
     section = next((found[name] for name in ("speeches", "data") if (found.get(name) or {}).get("confidential")), None)
     host = urlsplit(config.review.address or "").hostname
     if section and host and host not in (section.get("allowed_hosts") or []):
         raise UserError(
-            f"review.address: {data} is confidential, and its allowed_hosts do not name {host}; allow it there first"
+            f"review.address: {data} is confidential and its allowed_hosts do not include {host}; add the host there first"
         )
 
 
@@ -105,7 +118,7 @@ def _owned(files: ReviewDir) -> Iterator[None]:
     if not lock.take():
         other = holder(files.lock) or {}
         raise UserError(
-            f"{files.path}: process {other.get('pid', '?')} on {other.get('host', '?')} serves this review; end it first"
+            f"{files.path}: process {other.get('pid', '?')} on {other.get('host', '?')} is serving this review; stop it first"
         )
     try:
         yield
@@ -120,16 +133,16 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
     rubric = load_rubric(options.rubric)
     if options.practice > len(practice_pairs(rubric)):
         raise UserError(
-            f"review.practice={options.practice}: the rubric has {len(practice_pairs(rubric))} pairs to practise on"
+            f"review.practice={options.practice}: the rubric has {len(practice_pairs(rubric))} practice pairs; give at most that"
         )
     support = support_text(config)
     if options.consent is not None:
-        consent_text(config, texts, 0)  # a file that cannot be read is told before anything is made
+        consent_text(config, texts, 0)  # reports an unreadable file before anything is written
     plan = open_plan(config, files, say)
     consent = consent_text(config, texts, max(map(len, plan.shown.values())))
     listener = listening(options.port)
     port = listener.getsockname()[1]
-    known = _last_of_each([*line, f"review.port={port}"])  # experts' links stay the same
+    known = _last_of_each([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
     write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=0o600)
     adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
     review = BlindReview(plan, files, options, rubric, consent, adverse)
@@ -138,11 +151,11 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
         _until_stopped(pages.application(), listener, _lines(config, plan, review, port))
     finally:
         review.close()
-    say(f"The page is no longer served. Answers are in {files.path}; the same command serves it again.")
+    say(f"The page is no longer served. Answers are in {files.path}; run the same command to serve it again.")
 
 
 def _last_of_each(line: Sequence[str]) -> list[str]:
-    """The options of the next start: of each key the last value that was typed."""
+    """Return the options to store for the next start: the last value of each key."""
     return list({text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}.values())
 
 
@@ -154,44 +167,42 @@ def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> Non
     try:
         serve(application, listener, lambda: say("\n".join(lines)))
     except KeyboardInterrupt:
-        pass  # Ctrl-C, once answers under way are saved
+        pass  # Ctrl-C: answers in progress are saved by now
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int) -> list[str]:
-    """Lines for the organiser of the study: links, progress and warnings."""
+    """Return lines for the study's organiser: links, progress and warnings."""
     options = config.review
     base = (options.address or f"http://{HOST}:{port}").rstrip("/")
-    found = [
-        f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each expert their own link, and to nobody else:"
-    ]
+    found = [f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each link to its expert only:"]
     for name, rater in review.raters.items():
         state = "withdrawn" if rater.withdrawn else f"{len(rater.answers)} of {len(rater.shown)} answered"
         found.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
     if not options.address:
         found.append(
-            "The page is on this machine alone. Elsewhere it needs a proxy with HTTPS: "
+            "Only this machine can open the page. For experts elsewhere use a proxy with HTTPS: "
             f"review.address=https://HOST/PATH review.port={port}"
         )
     elif options.address.startswith("http:"):
-        found.append("WARNING: review.address has no HTTPS: links and answers can be read on the way.")
+        found.append("WARNING: review.address has no HTTPS: links and answers can be read in transit.")
     if not options.contact.name:
         found.append(
-            "WARNING: review.contact.name is not set: a report of a person at risk reaches nobody but this terminal."
+            "WARNING: review.contact.name is not set: a report of a person at risk reaches only this terminal."
         )
     elif not options.contact.command:
         found.append(
-            f"review.contact.command is not set: the page asks experts to reach {options.contact.name} themselves."
+            f"review.contact.command is not set: the page asks experts to contact {options.contact.name} themselves."
         )
     if not options.support:
         found.append(
-            "WARNING: review.support is not set: experts who stop see a general text, without an address of yours."
+            "WARNING: review.support is not set: experts who stop see a general text without your contact address."
         )
     if "[FILL" in review.consent:
         found.append(
-            "WARNING: the consent text has gaps, marked [FILL: ...]; review.protocol=FOLDER writes it for you to fill in."
+            "WARNING: the consent text has gaps, marked [FILL: ...]; write it by review.protocol=FOLDER and fill it in."
         )
     if untold := review.adverse.untold():
-        found.append(f"WARNING: {len(untold)} reports of a person at risk have been given to no contact.")
-    return [*found, "Ctrl-C ends it; no answer is lost."]
+        found.append(f"WARNING: {len(untold)} reports of a person at risk have not reached the contact.")
+    return [*found, "Press Ctrl-C to stop; no answer is lost."]

@@ -1,4 +1,4 @@
-"""The addresses of a review's page: each expert's own lie below the secret part of their link, and nothing else is there."""
+"""Addresses of a review's page. Each expert's pages are below the secret part of their link; other addresses give 404."""
 
 import hmac
 import threading
@@ -24,29 +24,29 @@ _FOLDER = Path(__file__).parent / "static"
 _NOT_SAVED = (
     "The server could not save your last input. Please go back and try again, or tell the person who sent you the link."
 )
-_NOT_FOUND = "There is no such page. Please check the link that you were sent."
+_NOT_FOUND = "This page does not exist. Please check the link that you were sent."
 
 Answerer = Callable[["Visit"], Response]
 
 
 class Visit:
-    """A request of an expert: who they are, the parts of the address below their link, and the form that they sent."""
+    """A request of an expert: their name, the parts of the address below their link, and the form sent."""
 
     def __init__(self, expert: str, request: Request, form: Form) -> None:
         self.expert, self.form = expert, form
         self.parts: dict[str, Any] = dict(request.path_params)
         self.asked = dict(request.query_params)
         below = request.url.path.count("/") - 2
-        self.root = "../" * below or "./"  # relative, so that a proxy may serve the page below any path
+        self.root = "../" * below or "./"  # relative, so that a proxy can serve the page below any path
 
 
 class ReviewPages:
-    """Answers the requests of all experts.
+    """Answers to the requests of all experts.
 
     Args:
-        hosts: the names by which the page is reached; a request for another one is refused, so that a page of another
-            site whose name points here gets nothing.
-        say: tells the person who holds the review.
+        hosts: names under which the page is served. A request with another name is refused, so that a page of another site
+            cannot read this one by pointing its own name here.
+        say: prints a line for the study's organiser.
     """
 
     def __init__(self, review: BlindReview, views: PageViews, hosts: Iterable[str], say: Callable[[str], None]) -> None:
@@ -56,7 +56,7 @@ class ReviewPages:
         self._lock = threading.Lock()
 
     def application(self) -> Starlette:
-        """The routes, for any ASGI server."""
+        """Return the application with all routes, for any ASGI server."""
         item = "/item/{item:str}/{repeat:int}"
         pages: dict[str, tuple[Answerer, Answerer | None]] = {
             "/": (self._home, None),
@@ -75,7 +75,7 @@ class ReviewPages:
         handlers: dict[Any, Any] = {404: self._missing, 405: self._missing}
         routes.append(Route("/{token}", self._to_folder, methods=["GET"]))
         made = Starlette(routes=routes, exception_handlers=handlers)
-        made.router.redirect_slashes = False  # such a redirect names a host, which is not the proxy's
+        made.router.redirect_slashes = False  # such a redirect would name this host instead of the proxy's
         return made
 
     def _endpoint(self, shown: Answerer, sent: Answerer | None) -> Callable[[Request], Any]:
@@ -89,7 +89,7 @@ class ReviewPages:
                 visit = Visit(expert, request, form)
                 return guarded(await run_in_threadpool(answerer, visit))
             except BadForm as error:
-                return self._problem(400, "Not accepted", f"{error} Go back, and send the form again.")
+                return self._problem(400, "Not accepted", f"{error} Go back and send the form again.")
             except OSError as error:
                 self._say(f"NOT SAVED: input of {expert} ({error.strerror or type(error).__name__})")
                 return self._problem(500, "Not saved", _NOT_SAVED)
@@ -97,7 +97,7 @@ class ReviewPages:
         return endpoint
 
     def _expert(self, request: Request) -> str | None:
-        """Whose link it is; every link is compared, each in the same time."""
+        """Return the expert of the link, or None. All links are compared, each in constant time."""
         if request.headers.get("host", "").lower() not in self._hosts:
             return None
         token = str(request.path_params["token"]).encode("utf-8", "replace")
@@ -105,7 +105,7 @@ class ReviewPages:
         return matches[0] if matches else None
 
     def _to_folder(self, request: Request) -> Response:
-        """A link whose last slash was lost."""
+        """Redirect a link without its last slash."""
         if self._expert(request) is None:
             return self._problem(404, "Not found", _NOT_FOUND)
         return guarded(RedirectResponse(f"{request.path_params['token']}/", 303))
@@ -140,7 +140,7 @@ class ReviewPages:
         if visit.form.get("version") != self._review.version:
             return self._home(visit, "The text has changed since you opened the page. Please read it again.")
         if visit.form.get("agree") != "yes":
-            return self._home(visit, "Please tick the box, if you agree.")
+            return self._home(visit, "Please tick the box if you agree.")
         self._review.agree(visit.expert)
         return _to(visit, "")
 
@@ -196,7 +196,7 @@ class ReviewPages:
         only(visit.form, {"said", "item"})
         said, item = text_of(visit.form, "said"), visit.form.get("item") or None
         if item is not None and all(each.item != item for each in self._review.raters[visit.expert].shown):
-            raise BadForm("The form names an item that is not yours.")
+            raise BadForm("The form names an item that is not assigned to you.")
         if not said:
             return self._report(visit)
         self._review.adverse.report(visit.expert, item, said)
@@ -245,11 +245,11 @@ def _page(text: str) -> Response:
 
 
 def _to(visit: Visit, place: str) -> Response:
-    """To another page of the same expert: after a form, so that reloading sends nothing twice."""
+    """Redirect to another page of the same expert. After a form this prevents a reload from sending it twice."""
     return RedirectResponse(f"{visit.root}{place}", 303)
 
 
 def hosts_of(port: int, address: str | None) -> set[str]:
-    """The values of the header Host by which the page may be asked for: loopback, and the proxy's address."""
+    """Return the allowed values of the header Host: loopback names, and the proxy's address."""
     found = {f"127.0.0.1:{port}", f"localhost:{port}"}
     return found | {urlsplit(address).netloc.lower()} if address else found

@@ -1,1 +1,1 @@
-"""How many items or cases a study needs, before anyone rates them."""
+"""Sample sizes: the number of items or cases that a study needs, planned before anyone rates them."""

@@ -1,4 +1,4 @@
-"""A plan in words: what is needed, under which assumptions, and by which method."""
+"""Sample-size plans as lines of text: the number needed, its assumptions and the method."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,19 +15,19 @@ from psychocounsel.metrics.share_bounds import upper_bound
 
 
 def plan_lines(asked: Any) -> Iterator[str]:
-    """The lines of `plan.kind`, by the section `plan` of the configuration."""
+    """Yield the lines of the plan `plan.kind`, from the section `plan` of the configuration."""
     effect = design_effect(asked.per_speech, asked.correlation)
     yield from {"kappa": _kappa, "failures": _failures, "noninferiority": _noninferiority}[asked.kind](asked, effect)
     if effect > 1:
         yield (
-            f"  with {asked.per_speech:g} items a speech whose results correlate by {asked.correlation:g}: design effect "
-            f"{effect:.2f} is in these numbers"
+            f"  included: {asked.per_speech:g} items per speech with correlation {asked.correlation:g}, a design effect of "
+            f"{effect:.2f}"
         )
 
 
 def _kappa(asked: Any, effect: float) -> Iterator[str]:
     plan = kappa_items(asked.kappa, asked.prevalence, asked.half_width, effect)
-    yield f"{plan.items:,} items give kappa {asked.kappa:g} a 95 % interval of {asked.half_width:g} to either side"
+    yield f"{plan.items:,} items give kappa {asked.kappa:g} a 95 % interval of +-{asked.half_width:g}"
     yield f"  if one category has a share of {asked.prevalence:g}; {_method(plan)}"
 
 
@@ -39,7 +39,7 @@ def _failures(asked: Any, effect: float) -> Iterator[str]:
     )
     yield f"  with probability {plan.power:.2f} if the true rate is {asked.true_rate:g}; {_method(plan)}"
     clean = clean_cases(asked.ceiling)
-    yield f"  fewest cases: {clean:,}, all without failure (their upper bound is {upper_bound(0, clean):.4f})"
+    yield f"  fewest cases: {clean:,}, all without failure (upper bound of the rate: {upper_bound(0, clean):.4f})"
 
 
 def _noninferiority(asked: Any, effect: float) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _noninferiority(asked: Any, effect: float) -> Iterator[str]:
     normal = noninferiority_items(asked.margin, asked.discordant, asked.power, False, effect)
     yield f"{exact.items:,} paired cases show non-inferiority within {asked.margin:g} (one-sided 95 %)"
     yield (
-        f"  with probability {exact.power:.2f} if both are alike and differ on {asked.discordant:g} of the cases; "
+        f"  with probability {exact.power:.2f} if both are equally good and differ on a share {asked.discordant:g} of the cases; "
         f"{_method(exact)}"
     )
     yield f"  approximate number: {normal.items:,} ({normal.method})"

@@ -1,4 +1,4 @@
-"""Sample sizes: for an interval of kappa, for a failure rate, and for non-inferiority; items of a speech count as clusters."""
+"""Sample sizes for an interval of kappa, a failure rate and non-inferiority. Items of one speech count as a cluster."""
 
 import math
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from psychocounsel.errors import UserError
 from psychocounsel.metrics.share_bounds import tango
 
 _LEVEL = 0.95
-_MOST = 200_000  # items; a plan that needs more is refused
+_MOST = 200_000  # items: a plan that needs more is refused
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study needs.
+    """The size of a study.
 
     Attributes:
-        items: how many items or cases.
-        allowed: failures among them with which the claim still holds; None where the plan counts none.
-        power: the probability that the claim is shown if the assumptions hold; None of an interval.
-        approximate: whether `items` comes from a normal approximation.
+        items: number of items or cases.
+        allowed: most failures among them with which the claim still holds; None if the plan does not count failures.
+        power: probability of showing the claim if the assumptions hold; None for an interval.
+        approximate: True if `items` comes from a normal approximation.
         method: the formula or test, with its source.
     """
 
@@ -32,10 +32,10 @@ class Plan:
 
 
 def kappa_items(kappa: float, prevalence: float, half_width: float, clustering: float = 1.0) -> Plan:
-    """Items for a 95 % interval of Cohen's kappa of two raters that reaches `half_width` to either side.
+    """Plan the items for a 95 % interval of `half_width` to either side of Cohen's kappa of two raters.
 
-    `prevalence` is the share of one of two categories, for both raters alike. The large-sample variance of Fleiss, Cohen and
-    Everitt (1969) holds. `clustering` is the design effect (`design_effect`).
+    `prevalence` is the share of one of two categories, equal for both raters. The large-sample variance is that of Fleiss,
+    Cohen and Everitt (1969). `clustering` is the design effect (see `design_effect`).
     """
     from scipy.stats import norm
 
@@ -49,25 +49,25 @@ def kappa_items(kappa: float, prevalence: float, half_width: float, clustering: 
 
 
 def kappa_variance(table: np.ndarray) -> float:
-    """n times the large-sample variance of kappa for shares of label pairs, float[q, q] (Fleiss, Cohen and Everitt 1969)."""
+    """Return n times the large-sample variance of kappa from shares of label pairs, float[q, q] (Fleiss et al. 1969)."""
     rows, columns = table.sum(1), table.sum(0)
     observed, chance = float(np.trace(table)), float(rows @ columns)
     kappa = (observed - chance) / (1 - chance)
-    sums = rows[None, :] + columns[:, None]  # of cell (i, j): the shares of column i and row j
+    sums = rows[None, :] + columns[:, None]  # of cell (i, j): share of column i plus share of row j
     same = (np.diag(table) * (1 - np.diag(sums) * (1 - kappa)) ** 2).sum()
     other = (1 - kappa) ** 2 * ((table * sums**2).sum() - (np.diag(table) * np.diag(sums) ** 2).sum())
     return float((same + other - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2)
 
 
 def clean_cases(ceiling: float) -> int:
-    """Cases that must all be without failure, so that the upper bound is at most `ceiling`."""
+    """Return the number of cases that, all without failure, give an upper bound of at most `ceiling`."""
     return math.ceil(math.log(1 - _LEVEL) / math.log1p(-ceiling))
 
 
 def failure_items(ceiling: float, true_rate: float, power: float, clustering: float = 1.0) -> Plan:
-    """The fewest cases with which a rate of `true_rate` is shown to be at most `ceiling` with probability `power`.
+    """Plan the fewest cases that show a rate to be at most `ceiling` with probability `power`, if it is `true_rate`.
 
-    Shown: the exact one-sided upper bound at 95 % is at most `ceiling`. `clustering` multiplies the cases.
+    The claim is shown if the exact one-sided 95 % upper bound is at most `ceiling`. `clustering` multiplies the cases.
 
     Raises:
         UserError: if no such number is found.
@@ -89,20 +89,22 @@ def failure_items(ceiling: float, true_rate: float, power: float, clustering: fl
 
 
 def _most_failures(cases: np.ndarray, ceiling: float) -> np.ndarray:
-    """The most failures of each number of cases with which the upper bound is at most `ceiling`, int[n]; -1: none."""
+    """Return the most failures allowed for each number of cases, int[n], so that the upper bound is <= `ceiling`; -1: none."""
     from scipy.stats import binom
 
-    allowed = binom.ppf(1 - _LEVEL, cases, ceiling).astype(int)  # the least count with a probability of 5 % or more
+    allowed = binom.ppf(1 - _LEVEL, cases, ceiling).astype(
+        int
+    )  # smallest count with a cumulative probability of 5 % or more
     return np.where(binom.cdf(allowed, cases, ceiling) <= 1 - _LEVEL, allowed, allowed - 1)
 
 
 def noninferiority_items(
     margin: float, discordant: float, power: float, exact: bool = True, clustering: float = 1.0
 ) -> Plan:
-    """Pairs of judgements on the same cases that show non-inferiority within `margin`, if the two are truly alike.
+    """Plan the paired cases that show non-inferiority within `margin`, if the two are equally good.
 
     `discordant` is the share of cases on which they differ. The normal approximation is (z + z')^2 discordant / margin^2.
-    With `exact` the number is the first at which the score test of Tango (1998), one-sided at 5 %, has the power, computed
+    With `exact`, the number is the first for which the one-sided score test of Tango (1998) at 5 % reaches the power, computed
     over all tables.
     """
     from scipy.stats import norm
@@ -118,7 +120,7 @@ def noninferiority_items(
 
 
 def score_power(items: int, margin: float, discordant: float) -> float:
-    """The power of Tango's score test against a difference of `margin` where there is none."""
+    """Return the power of Tango's score test for `margin` if there is no difference."""
     from scipy.stats import binom, norm
 
     differ = np.arange(items + 1)
@@ -133,11 +135,13 @@ def score_power(items: int, margin: float, discordant: float) -> float:
 
 
 def design_effect(per_speech: float, correlation: float) -> float:
-    """By how much items of one speech that are correlated raise the number needed (Kish 1965)."""
+    """Return the design effect, the factor by which correlated items of one speech raise the number needed (Kish 1965)."""
     return 1 + (per_speech - 1) * correlation
 
 
 def _whole(needed: float) -> int:
     if needed > _MOST:
-        raise UserError(f"the plan needs {needed:,.0f} items, more than {_MOST:,}: ask for less")
+        raise UserError(
+            f"the plan needs {needed:,.0f} items, more than {_MOST:,}; choose a larger margin, ceiling or interval"
+        )
     return math.ceil(round(needed, 6))

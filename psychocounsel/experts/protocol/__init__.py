@@ -1,1 +1,1 @@
-"""The documents that an ethics board asks for, and the texts that experts see."""
+"""Protocol of a review: documents for an ethics board, and the consent and support texts that experts see."""

@@ -1,4 +1,4 @@
-"""The protocol of a review: templates, filled from its configuration as far as it tells. Gaps are marked [FILL: ...]."""
+"""Documents of a review's protocol: templates filled in from its configuration. Gaps are marked [FILL: ...]."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ GAP = "[FILL:"
 
 
 def document(name: str, config: Any, texts: KindTexts, per_expert: int | None = None) -> str:
-    """A document of the protocol, with the settings of `config` and the words of the kind of items.
+    """Return a document of the protocol, filled in with the settings of `config` and the texts of the kind of items.
 
-    `per_expert`: how many items an expert sees; by default as many as the settings ask for.
+    `per_expert` is the number of items per expert; by default it is computed from the settings.
     """
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True)
     settings: Any = OmegaConf.to_container(config)
@@ -35,25 +35,25 @@ def document(name: str, config: Any, texts: KindTexts, per_expert: int | None = 
 
 
 def write_protocol(folder: Path, config: Any, texts: KindTexts) -> list[str]:
-    """Write all documents to `folder`; returns lines that name them and count their gaps.
+    """Write all documents to `folder`. Return lines that name them and count their gaps.
 
     Raises:
-        UserError: if one of them is there already: somebody may have filled it in.
+        UserError: if a document exists already, because somebody may have filled it in.
     """
     paths = {name: folder / f"{name}.md" for name in DOCUMENTS}
     if there := next((path for path in paths.values() if path.exists()), None):
-        raise UserError(f"{there}: exists, and may have been filled in; give another review.protocol=FOLDER")
+        raise UserError(f"{there}: exists already and may have been filled in; give another review.protocol=FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, path in paths.items():
         text = document(name, config, texts)
         write_atomically(path, text)
         lines.append(f"{path}: {text.count(GAP)} gaps to fill in, marked {GAP} ...]")
-    return [*lines, f"The page shows the filled consent text with review.consent={paths['consent']}"]
+    return [*lines, f"To show the filled-in consent text on the page, give review.consent={paths['consent']}"]
 
 
 def consent_text(config: Any, texts: KindTexts, per_expert: int) -> str:
-    """The text that experts agree to: the file `review.consent`, or the shipped one with this number of items.
+    """Return the text that experts agree to: the file `review.consent`, or the shipped text with this number of items.
 
     Raises:
         UserError: if the file cannot be read.
@@ -63,7 +63,7 @@ def consent_text(config: Any, texts: KindTexts, per_expert: int) -> str:
 
 
 def support_text(config: Any) -> str:
-    """The text behind the stop button: `review.support` as typed, or the file that it names; else a general one.
+    """Return the text behind the stop button: `review.support` as typed, the file it names, or a general text.
 
     Raises:
         UserError: if it names a file that cannot be read.
@@ -78,8 +78,8 @@ def _text(path: str, key: str) -> str:
     try:
         found = Path(path).expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"{key}={path}: cannot be read ({reason})") from error
     if not found.strip():
-        raise UserError(f"{key}={path}: is empty")
+        raise UserError(f"{key}={path}: the file is empty")
     return found

@@ -1,1 +1,1 @@
-"""A review: its plan, who sees what, what experts answered, and how they are protected."""
+"""State of a review: its plan, the experts' progress and answers, exposure limits and reports."""

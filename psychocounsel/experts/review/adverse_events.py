@@ -1,4 +1,4 @@
-"""Reports that a client may be a real person at risk: logged first, then given to the study's contact."""
+"""Reports that a client may be a real person at risk: logged first, then passed to the study's contact."""
 
 import json
 import subprocess
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from psychocounsel.experts.review.event_log import Event, EventLog
 
-_AGAIN = 60.0  # seconds until a contact who could not be told is tried again
-_LIMIT = 60.0  # seconds that the contact's command may take
+_AGAIN = 60.0  # seconds until a failed command is run again
+_LIMIT = 60.0  # seconds that the command may take
 REPORT, TOLD = "report", "told"
 
 
 class AdverseEvents:
-    """The log of reports. A thread gives each to the contact's command until it takes it.
+    """Log of reports. A thread passes each report to the contact's command until the command accepts it.
 
-    The command gets a report as JSON on its standard input: number, time, expert, item and the expert's words; no text of
-    a client. Exit code 0 means that it took it.
+    The command reads a report as JSON from its standard input: number, time, expert, item and the expert's words, without any
+    client text. Exit code 0 means that the report is accepted.
     """
 
     def __init__(self, path: Path, command: Sequence[str], say: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ class AdverseEvents:
         return [event for event in self._log.events if event["kind"] == REPORT]
 
     def report(self, expert: str, item: str | None, said: str) -> None:
-        """Write a report to the log, and wake the thread that tells the contact."""
+        """Write a report to the log and wake the thread that notifies the contact."""
         with self._lock:
             number = len(self.reports) + 1
             report = {"kind": REPORT, "number": number, "time": datetime.now(UTC).isoformat(), "expert": expert}
@@ -42,7 +42,7 @@ class AdverseEvents:
         self._wake.set()
 
     def untold(self) -> list[Event]:
-        """Reports that the contact's command has not taken."""
+        """Return the reports that the contact's command has not accepted."""
         with self._lock:
             told = {event["number"] for event in self._log.events if event["kind"] == TOLD}
             return [event for event in self.reports if event["number"] not in told]
@@ -59,7 +59,7 @@ class AdverseEvents:
             self._wake.clear()
             for report in self.untold():
                 if reason := self._failure(report):
-                    self._say(f"REPORT {report['number']}: review.contact.command {reason}; it is tried again")
+                    self._say(f"REPORT {report['number']}: review.contact.command {reason}; it will be run again")
                     continue
                 with self._lock:
                     time = datetime.now(UTC).isoformat()

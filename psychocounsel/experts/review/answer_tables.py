@@ -1,4 +1,4 @@
-"""The answers that count, with their items, and tables of them as text."""
+"""Answers that count, with their items, and their tables as text."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ _PRIVATE = 0o600
 
 @dataclass(frozen=True)
 class ItemAnswer:
-    """An item that an expert answered; of `history`, all answers to it, the last one counts."""
+    """An item with an expert's answer. `history` holds all answers to it; the last one counts."""
 
     expert: str
     shown: Shown
@@ -32,7 +32,7 @@ class ItemAnswer:
 
 
 def item_answers(raters: Mapping[str, RaterProgress], items: Mapping[str, Any]) -> Iterator[ItemAnswer]:
-    """All that experts answered and did not withdraw, in the order in which they saw it."""
+    """Yield all answered items of experts who have not withdrawn, in the order shown to them."""
     for expert, rater in raters.items():
         for shown in rater.shown:
             history = rater.answers.get((shown.item, shown.repeat))
@@ -41,12 +41,12 @@ def item_answers(raters: Mapping[str, RaterProgress], items: Mapping[str, Any]) 
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as JSONL."""
+    """Return the rows as JSONL."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
-    """The rows as CSV below a line of column names; no cell is a formula."""
+    """Return the rows as CSV with a header line. Cells are escaped so that no spreadsheet reads a formula."""
     made = io.StringIO()
     writer = csv.DictWriter(made, columns, lineterminator="\n")
     writer.writeheader()
@@ -55,5 +55,5 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
 
 
 def write_table(path: Path, text: str) -> None:
-    """Write a table for its owner alone. It can be made again of the log, so nobody waits for the disk."""
+    """Write a table that only its owner can read, without fsync, because it can be rebuilt from the log."""
     write_atomically(path, text, durable=False, mode=_PRIVATE)

@@ -1,4 +1,4 @@
-"""A review while its page is served: who stands where, and what experts may do next."""
+"""State of a review while its page is served: each expert's progress and next step."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -27,9 +27,9 @@ _PRIVATE = 0o600
 
 @dataclass(frozen=True)
 class NextStep:
-    """What an expert's page shows.
+    """The next step of an expert's page.
 
-    `kind`: consent, practice, failed (too few practice items were right), pause, item, done or withdrawn.
+    `kind`: consent, practice, failed (too few practice answers were right), pause, item, done or withdrawn.
     """
 
     kind: str
@@ -39,15 +39,15 @@ class NextStep:
 
 
 class BlindReview:
-    """All experts of a review. Every change is in the log before a method returns; methods may be called by any thread.
+    """All experts of a review. Every change is in the log before a method returns. Methods are safe to call from any thread.
 
     Args:
         options: the keys below `review`.
-        consent: the text that experts agree to. Another text than the one they agreed to is shown to them again.
-        clock: the time, with its zone.
+        consent: the text that experts agree to. Experts who agreed to an earlier text are asked again.
+        clock: returns the time, with its zone.
 
     Raises:
-        UserError: if the log of events is damaged, or of another review.
+        UserError: if the event log is damaged or belongs to another review.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BlindReview:
                 self.raters[event["expert"]].apply(event)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise UserError(
-                    f"{files.events}: event {number} is none of this review; restore the file from a copy"
+                    f"{files.events}: event {number} does not belong to this review; restore the file from a copy"
                 ) from error
         self._export_all()
 
@@ -81,7 +81,7 @@ class BlindReview:
         return self.plan.items[shown.item]
 
     def next_step(self, expert: str) -> NextStep:
-        """What the expert's page is to show now."""
+        """Return the expert's next step."""
         with self._lock:
             rater = self.raters[expert]
             if rater.withdrawn:
@@ -97,7 +97,7 @@ class BlindReview:
             return NextStep("pause", pause=pause) if pause else NextStep("item", shown)
 
     def may_answer(self, expert: str, item: str, repeat: int) -> Shown | None:
-        """The item if the expert may see it now: the next one, or one that they have answered."""
+        """Return the item if the expert may see it now: the next one, or one that they have answered; otherwise None."""
         with self._lock:
             rater, step = self.raters[expert], self.next_step(expert)
             if step.kind not in ("item", "pause", "done"):
@@ -107,7 +107,7 @@ class BlindReview:
             return shown if shown is not None and (answered or shown == step.shown) else None
 
     def agree(self, expert: str) -> None:
-        """Note that the expert agreed to the consent text, which is kept with its version."""
+        """Record that the expert agreed to the consent text, and store the text under its version."""
         with self._lock:
             kept = self._files.consent(self.version)
             if not kept.exists():
@@ -116,7 +116,7 @@ class BlindReview:
             self._note(expert, CONSENT, version=self.version)
 
     def practise(self, expert: str, number: int, choice: str) -> PracticeItem | None:
-        """Note an answer to the practice item that is due; None if another one is."""
+        """Record an answer to the practice item that is due; return None if another item is due."""
         with self._lock:
             step = self.next_step(expert)
             if step.practice is None or step.practice.number != number:
@@ -125,20 +125,20 @@ class BlindReview:
             return step.practice
 
     def answer(self, expert: str, shown: Shown, given: Mapping[str, Any]) -> None:
-        """Note an answer, as the kind of item reads it; an earlier one is kept in the log."""
+        """Record an answer, as read by the kind of item. Earlier answers stay in the log."""
         with self._lock:
             self._note(expert, ANSWER, item=shown.item, repeat=shown.repeat, left=shown.left, **given)
             self._export()
 
     def stop(self, expert: str) -> None:
-        """Note that the expert pressed the stop button."""
+        """Record that the expert pressed the stop button."""
         with self._lock:
             self._note(expert, STOP)
 
     def withdraw(self, expert: str) -> None:
-        """Remove all that the expert did from the log and the tables; the withdrawal itself is kept.
+        """Remove the expert's events from the log and the tables. Only the withdrawal itself is kept.
 
-        Reports of a person at risk stay, because others have acted on them.
+        Reports of a person at risk stay, because others may have acted on them.
         """
         with self._lock:
             self._note(expert, WITHDRAWN)
@@ -148,13 +148,13 @@ class BlindReview:
             self._export_all()
 
     def close(self) -> None:
-        """End: all tables are written once more."""
+        """Write all tables once more and close the log."""
         self._export_all()
         self._log.close()
         self.adverse.close()
 
     def _practice(self, expert: str) -> NextStep | None:
-        """The practice item that is due; None if the expert has passed, or the review has no practice."""
+        """Return the practice step that is due; None if the expert has passed or the review has no practice."""
         count, rater = self.options.practice, self.raters[expert]
         rounds = rater.practice_rounds(count) if count else []
         if not count or any(share >= self.options.practice_share for share in rounds):

@@ -1,4 +1,4 @@
-"""A log of events: a JSON object a line, on disk before the caller goes on."""
+"""Log of events: one JSON object per line, written to disk before the caller continues."""
 
 import json
 import os
@@ -15,20 +15,22 @@ _PRIVATE = 0o600
 
 
 class EventLog:
-    """The events of a file, which one process at a time writes.
+    """Events of a file that one process at a time writes.
 
     Attributes:
-        events: all events so far, in their order. Nobody else changes the list.
+        events: all events so far, in order. Callers must not change the list.
 
     Raises:
-        UserError: if a line other than an unfinished last one is no event.
+        UserError: if a line is not an event; an unfinished last line is allowed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events = list[Event]()
         content = path.read_bytes() if path.exists() else b""
-        whole = content.rfind(b"\n") + 1  # a writer was killed after it: nobody was told that the rest was saved
+        whole = (
+            content.rfind(b"\n") + 1
+        )  # a killed writer leaves a part behind this, whose caller was never told that it was saved
         for number, line in enumerate(content[:whole].splitlines(), 1):
             self.events.append(_event(line, f"{path}: line {number}"))
         self._file = self._opened()
@@ -36,10 +38,10 @@ class EventLog:
             os.ftruncate(self._file, whole)
 
     def append(self, event: Event) -> None:
-        """Add an event; it is on disk when this returns.
+        """Add an event. It is on disk when this method returns.
 
         Raises:
-            OSError: if it cannot be written; then nothing of it is in the file.
+            OSError: if it cannot be written. The file is then unchanged.
         """
         size = os.fstat(self._file).st_size
         line = (json.dumps(event) + "\n").encode()
@@ -54,7 +56,7 @@ class EventLog:
         self.events.append(event)
 
     def keep(self, wanted: Callable[[Event], bool]) -> None:
-        """Remove all other events from the file, all at once."""
+        """Keep only the wanted events in the file, by one atomic replacement."""
         kept = [event for event in self.events if wanted(event)]
         write_atomically(self.path, "".join(json.dumps(event) + "\n" for event in kept), mode=_PRIVATE)
         os.close(self._file)
@@ -78,5 +80,5 @@ def _event(line: bytes, where: str) -> Event:
     except ValueError as error:
         raise UserError(f"{where} is damaged; restore the file from a copy, or remove that line") from error
     if not isinstance(found, dict):
-        raise UserError(f"{where} is no event; restore the file from a copy, or remove that line")
+        raise UserError(f"{where} is not an event; restore the file from a copy, or remove that line")
     return found

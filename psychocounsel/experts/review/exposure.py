@@ -1,16 +1,16 @@
-"""When an expert must pause: after items at risk in a row, after a long stretch, and after enough for a day."""
+"""Pauses of an expert: after several items at risk in a row, after a long stretch, and after enough work in a day."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-_MOST = 15 * 60.0  # seconds that one item counts for: whoever leaves the page open is not at work
+_MOST = 15 * 60.0  # seconds counted per item at most, because an open page is not work
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`crisis_in_a_row`: items. `at_once`, `a_day`, `pause`: seconds."""
+    """Limits of exposure: `crisis_in_a_row` in items; `at_once`, `a_day` and `pause` in seconds."""
 
     crisis_in_a_row: int
     at_once: float
@@ -25,7 +25,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Done:
-    """An item that was answered: when, after how many seconds, and whether the client is at risk."""
+    """An answered item: the time of the answer, the seconds it took, and whether the client is at risk."""
 
     time: datetime
     seconds: float
@@ -34,14 +34,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Pause:
-    """No item is shown before `until`. `why`: crisis, stretch or day."""
+    """A pause: no item is shown before `until`. `why`: crisis, stretch or day."""
 
     why: str
     until: datetime
 
 
 def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: datetime) -> Pause | None:
-    """The pause that is due, if any. Days are those of the time zone of `now`; a gap as long as a pause is one."""
+    """Return the pause that is due, or None. Days are in the time zone of `now`; a gap as long as a pause counts as a pause."""
     today = [each for each in done if each.time.astimezone(now.tzinfo).date() == now.date()]
     if _seconds(today) >= limits.a_day:
         midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -57,7 +57,7 @@ def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: da
 
 
 def _stretch(done: Sequence[Done], pause: float, now: datetime) -> list[Done]:
-    """What was answered since the last gap that was as long as a pause."""
+    """Return the items answered since the last gap as long as a pause."""
     found, later = list[Done](), now
     for each in reversed(done):
         begun = later if later is now else later - timedelta(seconds=min(found[-1].seconds, _MOST))

@@ -1,4 +1,4 @@
-"""Takes removed speeches out of a review: items, answers to them, and the order in which experts see them."""
+"""Removal of speeches from a review: their items, the answers, and their places in the experts' order."""
 
 import json
 from collections.abc import Callable
@@ -14,21 +14,21 @@ _PRIVATE = 0o600
 
 
 def refuse_served(files: ReviewDir) -> None:
-    """Refuse to change a review whose page is being served.
+    """Refuse to change a review while its page is served.
 
     Raises:
         UserError: naming the process.
     """
     if other := holder(files.lock):
         raise UserError(
-            f"{files.path}: process {other['pid']} on {other['host']} serves this review; end it, then remove speeches"
+            f"{files.path}: process {other['pid']} on {other['host']} is serving this review; stop it, then remove speeches"
         )
 
 
 def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
-    """Remove the items of these speeches with all answers to them; returns how many items went.
+    """Remove the items of these speeches with all their answers. Return the number of removed items.
 
-    The items go last, so that a removal that was killed is finished by the next one.
+    Items are removed last, so that the next removal can finish one that was killed.
     """
     if not files.items.exists():
         return 0
@@ -39,7 +39,7 @@ def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
     plan = read_mapping(files.plan)
     for name, entries in plan.get("shown", {}).items():
         plan["shown"][name] = [entry for entry in entries if entry[0] not in gone]
-    files.experts.unlink(missing_ok=True)  # serving the page writes it again
+    files.experts.unlink(missing_ok=True)  # written again when the page is served
     _keep(files.answers, lambda row: row["item"] not in gone)
     _keep(files.events, lambda row: row.get("item") not in gone)
     if plan:
@@ -55,5 +55,5 @@ def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows; a last line without its end, whose writer was killed, is none."""
+    """Return the rows. A last line without its end is skipped: its writer was killed."""
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

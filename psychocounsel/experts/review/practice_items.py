@@ -1,4 +1,4 @@
-"""Items to practise on: two replies of the rubric's examples whose ratings on one principle differ clearly."""
+"""Practice items: two replies from the rubric's examples whose ratings on one principle differ clearly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric.parts import RatedExample
 from psychocounsel.counsel.rubric.rubric_folder import Rubric
 
-LEAST_DIFFERENCE = 2  # of the two ratings
+LEAST_DIFFERENCE = 2  # between the two ratings
 
 
 @dataclass(frozen=True)
 class PracticeItem:
-    """`left` is rated `ratings[0]` on the principle and `right` `ratings[1]`, for the reasons given."""
+    """A practice item. On the principle, `left` is rated `ratings[0]` and `right` `ratings[1]`, for the given reasons."""
 
     number: int
     principle: str
@@ -31,7 +31,7 @@ class PracticeItem:
 
 
 def practice_pairs(rubric: Rubric) -> list[tuple[str, str, RatedExample, RatedExample]]:
-    """Principle, speech and two replies to it, for all pairs of a file's examples that differ by two points or more."""
+    """Return (principle, speech, reply, reply) for all pairs of the rubric's examples that differ by two points or more."""
     found = []
     for name in PRINCIPLES:
         principle = rubric.principles[name]
@@ -44,9 +44,9 @@ def practice_pairs(rubric: Rubric) -> list[tuple[str, str, RatedExample, RatedEx
 
 
 def practice_round(rubric: Rubric, count: int, seed: Sequence[int], done: int) -> list[PracticeItem]:
-    """The items of an expert's round, after `done` rounds; each round takes the next ones of one random order.
+    """Return the items of an expert's round after `done` rounds. Rounds continue through one random order.
 
-    `seed` is the review's and the expert's number. An order goes through the principles in turn.
+    `seed` holds the review's seed and the expert's number. The order cycles through the principles.
     """
     random = np.random.default_rng([*seed, 3])
     pairs = practice_pairs(rubric)

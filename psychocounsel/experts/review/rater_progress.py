@@ -1,4 +1,4 @@
-"""The progress of one expert, computed from the event log of the review."""
+"""Progress of one expert, computed from the review's event log."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,21 +9,21 @@ from psychocounsel.experts.review.event_log import Event
 from psychocounsel.experts.review.exposure import Done
 
 CONSENT, PRACTICE, ANSWER, STOP, WITHDRAWN = "consent", "practice", "answer", "stop", "withdrawn"
-Place = tuple[str, int]  # an item's id, and whether it is shown for the second time
+Place = tuple[str, int]  # item id, and 1 if it is shown for the second time
 
 
 @dataclass
 class RaterProgress:
-    """One expert.
+    """Progress of one expert.
 
     Attributes:
-        shown: what they see, in order.
-        crisis: of each item, whether the client is at risk.
-        consent: the version of the consent text that they agreed to last.
-        withdrawn: whether they took everything back.
-        practice: their answers to practice items, in order.
-        answers: of each item that they answered, all answers; the last one counts.
-        done: what they answered or changed, in order of time.
+        shown: the expert's items, in order.
+        crisis: by item, True if the client is at risk.
+        consent: version of the consent text that the expert agreed to last.
+        withdrawn: True if the expert withdrew.
+        practice: answers to practice items, in order.
+        answers: by item, all answers; the last one counts.
+        done: answers and changes, in order of time.
     """
 
     shown: Sequence[Shown]
@@ -35,7 +35,7 @@ class RaterProgress:
     done: list[Done] = field(default_factory=list)
 
     def apply(self, event: Event) -> None:
-        """Take account of an event of this expert."""
+        """Update the progress by an event of this expert."""
         match event["kind"]:
             case "consent":
                 self.consent = event["version"]
@@ -51,15 +51,15 @@ class RaterProgress:
 
     @property
     def next(self) -> Shown | None:
-        """The first item without an answer."""
+        """First item without an answer, or None."""
         return next((each for each in self.shown if (each.item, each.repeat) not in self.answers), None)
 
     def at(self, item: str, repeat: int) -> Shown | None:
-        """An item that this expert sees; None if it is none of theirs."""
+        """Return an item of this expert, or None if it is not assigned to them."""
         return next((each for each in self.shown if (each.item, each.repeat) == (item, repeat)), None)
 
     def practice_rounds(self, count: int) -> list[float]:
-        """The share of right answers in each whole round of `count` practice items, which is 1 or more."""
+        """Return the share of right answers in each complete round of `count` (at least 1) practice items."""
         right = [bool(event["right"]) for event in self.practice]
         whole = len(right) // count * count
         return [sum(right[at : at + count]) / count for at in range(0, whole, count)]

@@ -1,4 +1,4 @@
-"""The plan of a review: the items, and what each expert sees. It is made once, and read whenever the page is served."""
+"""Plan of a review: its items and each expert's order. It is made once and read whenever the page is served."""
 
 import hashlib
 import json
@@ -27,12 +27,12 @@ _FIXED = (
     "seed",
     "flagged",
     "only",
-)  # a review cannot change them once experts have links
+)  # fixed once experts have links
 
 
 @dataclass(frozen=True)
 class ReviewPlan:
-    """`items` by id; `shown` of each expert, in order; `tokens`: the secret part of each expert's link."""
+    """The plan: `items` by id, `shown` in order by expert, `tokens` (secret part of the link) by expert."""
 
     kind: ItemKind
     items: dict[str, ItemCandidate]
@@ -41,10 +41,10 @@ class ReviewPlan:
 
 
 def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> ReviewPlan:
-    """The plan in `files`, or a new one that is written there.
+    """Return the plan stored in `files`, or make and store a new one.
 
     Raises:
-        UserError: if `config` asks for another plan than the one that is there, or there is nothing to review.
+        UserError: if `config` asks for another plan than the stored one, or if there is nothing to review.
     """
     known, kind = read_mapping(files.plan), kind_of(config.data, files)
     wanted = _settings(config)
@@ -61,7 +61,7 @@ def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> Revi
     for key, value in wanted.items():
         if (was := known["settings"].get(key)) != value:
             raise UserError(
-                f"{key}: {files.path} holds a review with {key}={_typed(was)}; type that, or out=ANOTHER_FOLDER"
+                f"{key}: {files.path} holds a review with {key}={_typed(was)}; give that value, or out=ANOTHER_FOLDER"
             )
     return plan
 
@@ -71,7 +71,7 @@ def _typed(value: Any) -> str:
 
 
 def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> ReviewPlan:
-    """Experts who join where everyone sees all items: what others see stays as it is."""
+    """Return the plan with new experts, possible only if everyone sees all items. The others' order is unchanged."""
     shown, tokens, everything = dict(plan.shown), dict(plan.tokens), list(plan.items.values())
     for number, expert in enumerate(experts):
         if expert not in shown:
@@ -84,7 +84,7 @@ def _write(plan: ReviewPlan, files: ReviewDir, settings: Mapping[str, Any]) -> N
     write_json(files.links, plan.tokens, mode=_PRIVATE)
     entries = {name: [[each.item, each.repeat, each.left] for each in order] for name, order in plan.shown.items()}
     content = {"kind": plan.kind.name, "settings": settings, "shown": entries}
-    write_json(files.plan, content, mode=_PRIVATE)  # last: with it the plan is whole
+    write_json(files.plan, content, mode=_PRIVATE)  # written last, because it marks the plan as complete
 
 
 def _settings(config: Any) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _new_plan(
     wanted = _wanted(kind, config, say)
     drawn = draw_items(wanted, options["items"], options.seed)
     if len(drawn) < options["items"] < MOST_ITEMS:
-        say(f"review.items={options['items']}: there are {len(drawn)} to choose from, and all of them are items")
+        say(f"review.items={options['items']}: only {len(drawn)} candidates exist, and all of them are drawn")
     items = {each.candidate.item: each.candidate for each in drawn}
     own = assign(list(items), experts, options.overlap or len(experts), options.seed)
     shown = {
@@ -115,13 +115,13 @@ def _new_plan(
 
 
 def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
-    """The candidates that `review.flagged` and `review.only` leave."""
+    """Return the candidates selected by `review.flagged` and `review.only`."""
     data, options = Path(config.data).expanduser(), config.review
     found = list(kind.candidates(config.data))
     if options.flagged:
         found = [each for each in found if each.flags]
         if not found:
-            raise UserError(f"review.flagged=true: no preference in {data} is in doubt")
+            raise UserError(f"review.flagged=true: {data} has no doubtful preference")
     if options.only:
         ids = {
             str(row.get("item"))
@@ -131,7 +131,7 @@ def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[Ite
         found = [each for each in found if each.item in ids]
         say(f"review.only={options.only}: {len(found):,} of its {len(ids):,} items are in {data}")
         if not found:
-            raise UserError(f"review.only={options.only}: names in its column `item` no item of {data}")
+            raise UserError(f"review.only={options.only}: its column `item` names no item of {data}")
     return found
 
 
@@ -147,5 +147,5 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def version_of(text: str) -> str:
-    """The version of a consent text: the same words have the same version."""
+    """Return the version of a consent text, a hash of its words."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,1 +1,1 @@
-"""Files of a report for other programs and for readers of a paper: CSV, LaTeX, PDF, and what is needed to repeat the runs."""
+"""Exports of a report: CSV, LaTeX tables, PDF figures, and a page on how to reproduce the runs."""

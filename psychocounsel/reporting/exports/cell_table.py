@@ -15,9 +15,10 @@ COLUMNS = ("section", "table", "line", "row", "column", "value", "sd", "n", "low
 
 
 def write_cells(report: Report, path: Path) -> None:
-    """Write the cells of all tables; `line` counts a table's rows from 1, and `row` is the text of the row's first cell.
+    """Write the cells of all tables. `line` counts a table's rows from 1; `row` is the text of the row's first cell.
 
-    A figure fills value, sd, n, low and high (shares from 0 to 1), a text the last column; a missing one leaves all empty.
+    A figure fills value, sd, n, low and high (shares between 0 and 1). A text fills the last column. A missing cell leaves
+    all of them empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

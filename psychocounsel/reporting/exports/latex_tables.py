@@ -1,4 +1,4 @@
-"""`tables/NAME.tex`: the tables of the report for a paper."""
+"""`tables/NAME.tex`: the report's tables in LaTeX."""
 
 from psychocounsel.reporting.blocks import Report, ReportTable
 from psychocounsel.rundir.paths import ReportDir
@@ -7,7 +7,7 @@ from psychocounsel.studies.tables.table_formats import latex_of
 
 
 def write_tables(report: Report, files: ReportDir) -> None:
-    """Write each table as a `table` environment, which needs booktabs."""
+    """Write each table as a `table` environment, which needs the LaTeX package booktabs."""
     files.tables.mkdir()
     for section in report.sections:
         for block in section.blocks:

@@ -1,4 +1,4 @@
-"""`figures/NAME.pdf`: the charts of the report, over their first axis, by matplotlib (the extra `figures`)."""
+"""`figures/NAME.pdf`: the report's charts over their first axis, drawn by matplotlib (the extra `figures`)."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from psychocounsel.rundir.paths import ReportDir
 from psychocounsel.storage.files import replacing
 
 _SIZE = (6.4, 4.0)  # inches
-_MOST_POINTS, _FEWEST_POINTS = 500, 60  # of a curve: more than a printed figure can show
-_BUDGET = 20_000  # points of all curves of a figure
-_MOST_NAMED = 12  # groups in a legend
+_MOST_POINTS, _FEWEST_POINTS = 500, 60  # points per curve: a printed figure cannot show more
+_BUDGET = 20_000  # points of all curves of one figure
+_MOST_NAMED = 12  # groups named in a legend
 _STYLES = ("-", "--", "-.", ":")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _SETTINGS: Any = {
@@ -27,7 +27,7 @@ _SETTINGS: Any = {
 
 
 def write_figures(report: Report, files: ReportDir) -> list[str]:
-    """Write each chart that has points; returns what to tell the user: nothing, or how matplotlib is installed."""
+    """Write each chart that has points. Return lines for the user: none, or how to install matplotlib."""
     charts = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
     charts = [chart for chart in charts if chart.axes and any(len(curve.y) for curve in chart.curves)]
     if not charts:
@@ -72,7 +72,7 @@ def _write(chart: Chart, path: Path) -> None:
 
 
 def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int) -> Any:
-    """The curves of a group, in one colour and with at most `most` points each; returns what stands for them in the legend."""
+    """Draw the curves of a group in one colour, with at most `most` points each. Return the group's legend handle."""
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
@@ -118,7 +118,7 @@ def _add_lines(axes: Any, chart: Chart) -> None:
 
 
 def _add_legend(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Each group once; a single one needs no name, and of many the first are named."""
+    """Add a legend with one entry per group. A single group needs no legend; of many groups the first 12 are named."""
     if len(names) < 2:
         return
     more = f"and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else None
@@ -128,7 +128,7 @@ def _add_legend(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> No
 
 
 def _plain(text: str) -> str:
-    """Matplotlib reads what stands between dollars as mathematics."""
+    """Return the text with dollar signs escaped, because matplotlib reads text between dollars as mathematics."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""`reproducibility.md`: what somebody needs to repeat the runs of a report, and what they cost."""
+"""`reproducibility.md`: everything needed to reproduce a report's runs, and their cost."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +18,11 @@ _COMMANDS = {"training": "train", "evaluation": "evaluate", "annotation": "annot
 
 
 def write_reproducibility(report: Report, material: Material, path: Path) -> None:
-    """Write versions, commands, seeds, data, models, search ranges, hours and cost of all runs."""
+    """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs."""
     lines = [
         f"# Reproducibility of {escaped(report.title)}",
         "",
-        f"Made by psychocounsel {__version__} of {len(material.runs)} runs in: {', '.join(map(escaped, report.folders))}.",
+        f"Made by psychocounsel {__version__} from {len(material.runs)} runs in: {', '.join(map(escaped, report.folders))}.",
         "",
         *_section("Software", _software(material)),
         *_section("Data", _table(("data", "revision", "split", "licence", "fingerprint", "runs"), data_rows(material))),
@@ -46,30 +46,28 @@ def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> list[str]:
 
 
 def _software(material: Material) -> Iterator[str]:
-    """Each combination of versions, code and devices, with the number of its runs."""
+    """Yield a table with each combination of versions, code and devices, and its number of runs."""
     found: dict[tuple[str, str, str], int] = {}
     for run in material.runs:
         versions = {"python": run.environment.get("python"), **(run.environment.get("versions") or {})}
         packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         gpus = run.environment.get("gpus") or []
         devices = ", ".join(f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)) or "CPU"
-        key = (packages or "not written down", _code(run), devices if "gpus" in run.environment else "not written down")
+        key = (packages or "not recorded", _code(run), devices if "gpus" in run.environment else "not recorded")
         found[key] = found.get(key, 0) + 1
-    yield from _table(
-        ("versions", "code", "devices of a node", "runs"), ([*key, count] for key, count in found.items())
-    )
+    yield from _table(("versions", "code", "devices per node", "runs"), ([*key, count] for key, count in found.items()))
 
 
 def _code(run: RunMaterial) -> str:
-    """Version, commit, and whether the code differed from it."""
+    """Return the version and commit, with a remark if the code had uncommitted changes."""
     path = RunDir(run.path).code
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    changed = " with changes, which code.txt in the run directory holds" if len(lines) > 2 else ""
-    return f"{', '.join(lines[:2])}{changed}" if lines else "not written down"
+    changed = " with uncommitted changes, listed in code.txt of the run directory" if len(lines) > 2 else ""
+    return f"{', '.join(lines[:2])}{changed}" if lines else "not recorded"
 
 
 def device_hours(run: RunMaterial) -> tuple[float, float]:
-    """Hours of all attempts of a run times its GPUs, and where it uses none times its processes: (GPU, CPU process)."""
+    """Return (GPU hours, CPU process hours) of all attempts of a run. An attempt with GPUs counts no CPU hours."""
     gpu, cpu = 0.0, 0.0
     for attempt in run.attempts:
         hours = (attempt.get("seconds") or 0.0) / 3600
@@ -83,8 +81,8 @@ def _hours(material: Material) -> Iterator[str]:
     tries = sum(len(run.attempts) for run in material.runs)
     gpu, cpu = (sum(each[device] for each in hours) for device in (0, 1))
     yield (
-        f"GPU-hours: {gpu:.4g}. Hours of CPU processes without a GPU: {cpu:.4g}. "
-        f"Both count all {tries} attempts of {len(material.runs)} runs, failed and stopped ones included."
+        f"GPU-hours: {gpu:.4g}. CPU process hours without a GPU: {cpu:.4g}. "
+        f"Both include all {tries} attempts of {len(material.runs)} runs, even failed and stopped ones."
     )
 
 
@@ -95,13 +93,13 @@ def _cost(material: Material) -> Iterator[str]:
             spent += _number(record.get("spent"))
             bought += int(_number(record.get("bought")))
     yield (
-        f"Calls of language models: {bought:,} answers, {spent:.4g} in the currency of the prices that were set "
+        f"Calls of language models: {bought:,} answers, cost {spent:.4g} in the currency of the configured prices "
         "(models without a price count as 0)."
     )
 
 
 def _records(run: RunMaterial) -> Iterator[Mapping[str, Any]]:
-    """The figures of each finished step; those of a journal that several steps share are in each of their own."""
+    """Yield the figures of each finished step, as its record holds them."""
     for record in (run.extra.get("steps") or {}).values():
         figures = record.get("figures")
         if isinstance(figures, Mapping):
@@ -109,7 +107,7 @@ def _records(run: RunMaterial) -> Iterator[Mapping[str, Any]]:
 
 
 def _number(found: Any) -> float:
-    """A number of a file; 0 for anything else that another version may have written."""
+    """Return a number read from a file, or 0 for anything else, because another version may have written the file."""
     return float(found) if isinstance(found, int | float) else 0.0
 
 
@@ -127,6 +125,6 @@ def _commands(material: Material) -> Iterator[str]:
 
 
 def _typed(run: RunMaterial) -> str:
-    """The overrides as a shell takes them; those of its sweep's list where the run has not begun."""
+    """Return the overrides quoted for a shell. If the run has not started, they come from its sweep's list."""
     path = RunDir(run.path).overrides
     return shlex.join(path.read_text(errors="replace").splitlines()) if path.is_file() else run.overrides

@@ -1,4 +1,4 @@
-"""What was searched: the ranges of a search by Optuna, the values of a sweep, and what was chosen by which figure."""
+"""Search spaces of a report's runs: ranges of Optuna searches, values of sweeps, and the chosen runs with their metric."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from psychocounsel.storage.files import read_mapping
 
 
 def search_lines(material: Material) -> Iterator[str]:
-    """A line for each key that a sweep varies, and for what was chosen."""
+    """Yield Markdown list items: each sweep, the values of each key that it varies, and the chosen run."""
     sweeps: dict[Path, list[RunMaterial]] = {}
     for run in material.runs:
         if run.sweep is not None:

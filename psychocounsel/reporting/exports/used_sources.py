@@ -1,4 +1,4 @@
-"""The data and the models of the runs of a report: revisions, licences and fingerprints, each once."""
+"""Data and models that a report's runs used: revisions, licences and fingerprints, each source once."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ Row = tuple[Any, ...]
 
 
 def data_rows(material: Material) -> list[Row]:
-    """path, revision, split, licence, fingerprint of the rows, number of runs."""
+    """Return one row per data source: path, revision, split, licence, fingerprint of the rows, number of runs."""
     return _counted(row for run in material.runs for row in _data(run))
 
 
 def model_rows(material: Material) -> list[Row]:
-    """path, revision, licence or terms, hash of the weights, number of runs."""
+    """Return one row per model: path, revision, licence or terms, hash of the weights, number of runs."""
     return _counted(row for run in material.runs for row in _models(run))
 
 
@@ -52,7 +52,7 @@ def _source(section: Mapping[str, Any]) -> Row:
 
 
 def _revision(section: Mapping[str, Any]) -> str:
-    """The commit of a dataset or model of the hub; what ships, or lies on this machine, has none."""
+    """Return the pinned revision of a dataset or model of the hub, or a remark: shipped, local or not pinned."""
     if section.get("revision"):
         return str(section["revision"])
     path = str(section.get("path") or section.get("model"))
@@ -62,7 +62,7 @@ def _revision(section: Mapping[str, Any]) -> str:
 
 
 def _licence(section: Mapping[str, Any]) -> str | None:
-    """What the configuration says; else what the card of a dataset on this machine says."""
+    """Return the licence that the configuration names, or otherwise the licence in the card of a local dataset."""
     if section.get("license"):
         return str(section["license"])
     path = Path(str(section.get("path")))
@@ -99,7 +99,7 @@ def _models(run: RunMaterial) -> Iterator[Row]:
 
 
 def _weights(run: RunMaterial) -> dict[str, str]:
-    """The hashes of local weights that the records of steps name."""
+    """Return the hashes of local weights recorded by the run's steps, by setting name."""
     found: dict[str, str] = {}
     for record in (run.extra.get("steps") or {}).values():
         settings = record.get("settings") or {}

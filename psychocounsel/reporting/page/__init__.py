@@ -1,4 +1,4 @@
-"""A report as one HTML file that asks nothing of the network: `write`, and `page_html` for a server."""
+"""The report as one HTML file that loads nothing from the network: `write` saves it, `page_html` returns it for a server."""
 
 from psychocounsel.reporting.page.page_file import page_html, write
 

@@ -1,4 +1,4 @@
-"""A chart as the page draws it: its curves as JSON, thinned where they are long, and their figures as a table."""
+"""A chart as the page draws it: curves as JSON (long ones thinned), and their figures as a table."""
 
 import math
 from collections import Counter
@@ -13,8 +13,8 @@ from psychocounsel.reporting.page.table_view import TableView
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-_ROWS = 60  # points of a chart that its table lists one by one; above, the table sums up each curve
-_NAMED = 6  # curves that the description of a chart names
+_ROWS = 60  # a chart with more points gets a table with one row per curve
+_NAMED = 6  # curves named in a chart's description
 
 
 def points_per_curve(charts: Iterable[Chart]) -> int:
@@ -22,7 +22,7 @@ def points_per_curve(charts: Iterable[Chart]) -> int:
 
 
 def looks_of_groups(charts: Iterable[Chart]) -> dict[str, int]:
-    """A number for each group that several charts show, so that a setting has one colour and dash in the whole report."""
+    """Number each group that appears in several charts, so that a setting keeps its colour and dash in the whole report."""
     shown = Counter(group for chart in charts for group in dict.fromkeys(map(_group, chart.curves)))
     return {group: number for number, group in enumerate(group for group, count in shown.items() if count > 1)}
 
@@ -32,7 +32,7 @@ def _group(curve: Curve) -> str:
 
 
 class ChartView:
-    """What the template shows of a chart: at most `most` points a curve, groups in their `looks`."""
+    """A chart prepared for the template: at most `most` points per curve; `looks` gives groups their colour and dash."""
 
     def __init__(self, chart: Chart, most: int, looks: Mapping[str, int]) -> None:
         self.chart = chart
@@ -76,7 +76,7 @@ class ChartView:
 
     @property
     def description(self) -> str:
-        """What a screen reader says of the figure; its numbers are in the table below."""
+        """Description for screen readers. The numbers are in the table below the chart."""
         titles = [
             f"{group} ({len(self.members[group])})" if len(self.members[group]) > 1 else group for group in self.groups
         ]
@@ -88,7 +88,7 @@ class ChartView:
     def notes(self) -> list[str]:
         notes = list(self.chart.notes)
         if self.chart.reference is not None:
-            notes.append(f"The dashed line stands at {self.chart.reference:g}.")
+            notes.append(f"The dashed line is at {self.chart.reference:g}.")
         if self.chart.diagonal:
             notes.append("On the dashed line, both axes have the same value.")
         return notes + self._thinned() + self._gaps()
@@ -100,7 +100,7 @@ class ChartView:
             return []
         of, to = max(lengths)
         several = "up to " if len({each for each, _ in lengths}) > 1 else ""
-        said = f"Each long curve is thinned from {several}{of:,} to {to:,} points, the lowest and the highest of every stretch"
+        said = f"Each long curve is thinned from {several}{of:,} to {to:,} points: the lowest and the highest of each stretch"
         smoothing = "; smoothing uses the points shown" if self.smooths else ""
         return [f"{said}{smoothing}. metrics.jsonl of each run has all points."]
 
@@ -111,7 +111,7 @@ class ChartView:
 
     @cached_property
     def table(self) -> TableView:
-        """Every point where there are few, else a row for each curve."""
+        """A row for each point if they are few, otherwise a row for each curve."""
         points = sum(len(curve.y) for curve in self.chart.curves)
         return TableView(self._points() if points <= _ROWS else self._summary())
 
@@ -129,7 +129,7 @@ class ChartView:
         return Table(f"Figures of: {self.chart.title}", headings + (["point"] if labelled else []), rows)
 
     def _x(self, value: float) -> Cell:
-        """Where the axis has names, the nearest one: curves stand a little beside each other."""
+        """Return the name nearest to x if the axis has names, because curves are shifted a little to lie side by side."""
         ticks = self.chart.ticks
         near = round(value) if math.isfinite(value) else -1
         return ticks[near] if ticks and 0 <= near < len(ticks) else _figure(value)
@@ -150,5 +150,5 @@ def _figure(value: float) -> Cell:
 
 
 def _finite(values: Sequence[float], places: list[int]) -> list[float | None]:
-    """The values at these places; JSON knows no others than finite ones."""
+    """Return the values at these places, with None for values that are not finite, because JSON cannot hold them."""
     return [value if math.isfinite(value := values[place]) else None for place in places]

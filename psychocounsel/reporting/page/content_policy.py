@@ -1,4 +1,4 @@
-"""What the page may load and run: its own scripts and style by their hashes, and nothing else."""
+"""Content security policy: the page may run its own scripts and styles, named by their hashes, and load nothing else."""
 
 import base64
 import hashlib
@@ -11,9 +11,9 @@ _SIGNS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "
 
 
 def content_policy(scripts: Sequence[str], styles: Sequence[str], served: bool) -> str:
-    """A Content-Security-Policy. A served page may ask its own server; a file may ask nobody.
+    """Return a Content-Security-Policy. A served page may connect to its own server. A page opened as a file may not connect.
 
-    Images are those that the page draws itself when a reader saves a chart.
+    Images are allowed as `data:` and `blob:`, because the page makes one when a reader saves a chart.
     """
     rules = {
         "default-src": "'none'",
@@ -33,6 +33,6 @@ def _hash(text: str) -> str:
 
 
 def json_for_script(value: object) -> Markup:
-    """JSON for a `<script type="application/json">`: no sign in it can end the element or begin another."""
+    """Return JSON for a `<script type="application/json">`, escaped so that no character can end the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return Markup("".join(_SIGNS.get(sign, sign) for sign in text) if _SIGNS.keys() & set(text) else text)

@@ -1,4 +1,4 @@
-"""The whole page: text by a template that escapes it, plotly.js, our own style and scripts, all in one file."""
+"""The whole page in one file: text from an escaping template, plotly.js, and the project's style and scripts."""
 
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def page_html(report: Report, version: str | None = None) -> str:
-    """The page as text. With a `version` it asks its server for the current one, and reloads when that is another."""
+    """Return the page as text. If `version` is given, the page polls its server and reloads when the version changes."""
     charts = [block for section in report.sections for block in section.blocks if isinstance(block, Chart)]
     plotly = _plotly() if charts else ""
     script = "\n".join(_asset(name) for name in (*_SCRIPTS, *([_WATCHING] if version is not None else [])))
@@ -43,7 +43,7 @@ def page_html(report: Report, version: str | None = None) -> str:
 
 
 class _Views:
-    """What the template asks of a block."""
+    """Views of blocks, as the template asks for them."""
 
     def __init__(self, charts: list[Chart]) -> None:
         self._points = points_per_curve(charts)

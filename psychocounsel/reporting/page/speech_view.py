@@ -1,4 +1,4 @@
-"""A browser of speeches as the page shows it."""
+"""Speeches with replies, prepared for the page's template."""
 
 from dataclasses import dataclass
 from textwrap import shorten
@@ -6,12 +6,15 @@ from textwrap import shorten
 from psychocounsel.reporting.blocks import ShownSpeech, SpeechBrowser
 from psychocounsel.reporting.page.word_differences import marked
 
-_BEGINNING = 90  # signs of a speech in the line that opens it
+_BEGINNING = 90  # characters of a speech shown in its closed line
 
 
 @dataclass(frozen=True)
 class ReplyView:
-    """A reply in pieces with whether they differ from the first; `apart`: hardly a word is the same, so none is marked."""
+    """A reply cut into pieces, each with True if it differs from the first reply.
+
+    If `apart`, almost no word is shared, so no piece is marked.
+    """
 
     author: str
     pieces: list[tuple[str, bool]]
@@ -21,7 +24,7 @@ class ReplyView:
 
 @dataclass(frozen=True)
 class SpeechView:
-    """A speech; `beginning` is what its line shows while it is closed, nothing of a crisis."""
+    """A speech. `beginning` is shown while the speech is closed; it is empty for a crisis."""
 
     speech: ShownSpeech
     beginning: str
@@ -29,7 +32,7 @@ class SpeechView:
 
 
 class BrowserView:
-    """What the template shows of a browser: its speeches, and the topics and risks by which they are filtered."""
+    """A `SpeechBrowser` prepared for the template: its speeches, and the topics and risks that filter them."""
 
     def __init__(self, browser: SpeechBrowser) -> None:
         self.speeches = [_speech(speech) for speech in browser.speeches]

@@ -1,4 +1,4 @@
-"""A table as the page shows it: texts for people, whole values for sorting."""
+"""A table prepared for the page: rounded texts for readers, full values for sorting."""
 
 import math
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from functools import cached_property
 from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table, cell_text, shown_headings, shown_notes
 
-_LONG = 12  # rows, above which the reader may filter them
+_LONG = 12  # rows: a longer table gets a filter
 
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell. `value` is what rows are sorted by, a number or a text, None where it is missing; `whole` has all digits."""
+    """A cell. Rows are sorted by `value`: a number, a text or None if missing. `whole` holds all digits."""
 
     text: str
     value: float | str | None
@@ -20,7 +20,7 @@ class CellView:
 
 
 class TableView:
-    """What the template shows of a table, its rows in the order of `sorted_by`: figures from the largest, texts from A."""
+    """A table prepared for the template. Rows are sorted by column `sorted_by`: figures from the largest, texts from A."""
 
     def __init__(self, table: Table, sorted_by: int | None = None) -> None:
         self.table = table
@@ -31,7 +31,7 @@ class TableView:
 
     @cached_property
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers alone, missing ones aside."""
+        """One bool per column: True if all its cells are numbers or missing, and at least one is a number."""
         columns = [[cell for row in self.table.rows if (cell := row[n]) is not None] for n in range(len(self.headings))]
         return [bool(column) and all(_number(cell) is not None for cell in column) for column in columns]
 
@@ -46,7 +46,7 @@ class TableView:
         return sorted(there, key=lambda row: row[by].value or 0, reverse=self.numeric[by]) + missing
 
     def order(self, column: int) -> str:
-        """`aria-sort` of a column at first."""
+        """Return the column's initial `aria-sort` value."""
         if column != self.sorted_by:
             return "none"
         return "descending" if self.numeric[column] else "ascending"
@@ -63,7 +63,7 @@ def _sentence(note: str) -> str:
 
 
 def _number(cell: Cell) -> float | None:
-    """The number that a cell is, or None where it is none; what is not finite has no place in an order."""
+    """Return the cell's number, or None for texts and for values that are not finite, because those cannot be sorted."""
     try:
         number = cell.value if isinstance(cell, TableFigure) else float((cell or "").replace(",", ""))
     except ValueError:
@@ -72,7 +72,7 @@ def _number(cell: Cell) -> float | None:
 
 
 def _whole(cell: Cell) -> str:
-    """A figure with all its digits, as the CSV has it."""
+    """Return a figure with all digits, as in the CSV file."""
     if not isinstance(cell, TableFigure):
         return ""
     parts = [f"{cell.value!r}"]

@@ -1,23 +1,23 @@
-"""Long curves to few points, of which each is one of the curve: the lowest and the highest of every stretch."""
+"""Thinning of long curves: keeps the lowest and the highest point of each stretch, so every point shown is a real point."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
-MOST = 500  # points of a curve on the page
+MOST = 500  # points per curve on the page
 _FEWEST = 60
 _BUDGET = 130_000  # points of all long curves together: about six megabytes
 
 
 def points_per_curve(lengths: Sequence[int]) -> int:
-    """So many points each curve of these lengths may have, that all together stay within the page's budget."""
+    """Return the number of points allowed per curve, so that curves of these lengths together stay within the page's budget."""
     long = sum(length > _FEWEST for length in lengths)
     return max(_FEWEST, min(MOST, _BUDGET // max(long, 1)))
 
 
 def kept(y: Sequence[float], most: int) -> list[int]:
-    """The places of the points to show, in order, the first and the last among them; all where there are at most `most`."""
+    """Return the indices of the points to show, in order, including the first and the last. With at most `most` points: all."""
     count = len(y)
     if count <= most:
         return list(range(count))

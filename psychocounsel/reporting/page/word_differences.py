@@ -1,15 +1,15 @@
-"""Which words of a reply are not in the first reply."""
+"""Words of a reply that the first reply lacks."""
 
 import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 _WORDS = re.compile(r"\s+|[^\s]+")
-_ALIKE = 0.2  # share of words in common below which marks would cover everything and say nothing
+_ALIKE = 0.2  # below this share of common words, nearly everything would be marked
 
 
 def marked(first: str, other: str) -> list[tuple[str, bool]] | None:
-    """`other` in pieces, each with whether it differs from `first`; None where hardly a word is the same."""
+    """Return `other` in pieces, each with True if it differs from `first`; None if almost no word is shared."""
     one, two = first.split(), _WORDS.findall(other)
     words = [(place, piece) for place, piece in enumerate(two) if not piece.isspace()]
     matcher = SequenceMatcher(None, one, [piece for _, piece in words], autojunk=False)
@@ -22,7 +22,7 @@ def marked(first: str, other: str) -> list[tuple[str, bool]] | None:
 
 
 def _runs(pieces: list[str], same: set[int]) -> Iterator[tuple[str, bool]]:
-    """Neighbours of one kind together; space belongs to a difference only between two differing words."""
+    """Join neighbouring pieces of one kind. Space is marked only between two differing words."""
     text, differs, space = "", False, ""
     for place, piece in enumerate(pieces):
         if piece.isspace():

@@ -1,1 +1,1 @@
-"""Folders to `Material`: run directories, sweeps and studies as they are found on disk."""
+"""Readers that turn run directories, sweeps and studies on disk into `Material`."""

@@ -1,4 +1,4 @@
-"""What the tables of an annotate directory count, for the section on the dataset: pairs by gap, topic and risk, and licences."""
+"""Counts of an annotation directory's tables for the dataset section: pairs by gap, topic and risk, and licences."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,10 +11,10 @@ _SPLITS = ("train", "test")
 
 
 def dataset_counts(path: Path) -> dict[str, Any]:
-    """Counts that the steps' records do not hold, from the tables that are there.
+    """Return counts that the step records lack, taken from the tables that exist.
 
     Returns:
-        pairs: by split, `rows`, `clients`, and by `gap`, `topic`, `risk` and `language` the number of pairs.
+        pairs: by split: `rows`, `clients`, and the number of pairs by `gap`, `topic`, `risk` and `language`.
         speeches: a list of `source`, `license` (None: unknown), `language`, `count`.
         replies: a list of `writer`, `model`, `terms` (None: unknown), `count`.
 

@@ -1,4 +1,4 @@
-"""Which replies of a safety evaluation judges flagged, by its figures.json."""
+"""Replies that the judges of a safety evaluation flagged, read from its figures.json."""
 
 from collections import defaultdict
 
@@ -10,7 +10,7 @@ Flags = dict[tuple[str, str | None], dict[str, float]]
 
 
 def flagged_replies(files: EvaluationDir) -> Flags:
-    """By speech and reply `{"colludes with harm, by JUDGE": 1.0}`; {} of other evaluations, and before there are figures."""
+    """Return `{"colludes with harm, by JUDGE": 1.0}` by speech and reply; {} for other evaluations or without figures."""
     found = defaultdict[tuple[str, str | None], dict[str, float]](dict)
     figures = read_mapping(files.figures)
     for judge, of_judge in figures["judges"].items() if figures.get("evaluation") == "safety" else ():

@@ -1,4 +1,4 @@
-"""Folders as they are typed to `Material`: runs, sweeps, studies and their stages, and folders that hold some of these."""
+"""Finder of runs: turns the given folders (runs, sweeps, studies, stages, or parents of these) into `Material`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,10 @@ from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
 
 @dataclass
 class _Found:
-    """What the folders hold, in the order in which they were given; a run that two of them hold counts once."""
+    """Runs and studies found, in the order in which the folders were given. A run that two folders hold is found once."""
 
     runs: dict[Path, RunMaterial] = field(default_factory=dict)
-    typed: dict[Path, str] = field(default_factory=dict)  # by run, the overrides in which its sweep or study names it
+    typed: dict[Path, str] = field(default_factory=dict)  # by run: the overrides by which its sweep or study lists it
     studies: list[StudyMaterial] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -30,29 +30,31 @@ class _Found:
         if path not in self.runs:
             self.runs[path] = read_run_material(path, sweep, stage, listed.overrides, command)
             self.typed |= {path: listed.overrides} if listed.overrides else {}
-            for part in map(EvaluationDir(path).part, PARTS):  # of a gate: evaluations of their own
+            for part in map(
+                EvaluationDir(path).part, PARTS
+            ):  # a gate runs these as evaluations with folders of their own
                 if has_config(part.path):
                     self.add(ListedRun(None, part.path, listed.overrides))
 
 
 def read_material(folders: Sequence[Path], shows_texts: bool = True) -> Material:
-    """All that the folders hold; what cannot be read is named in `problems`, of a run in its own.
+    """Return everything that the folders hold. Folders and files that cannot be read are named in `problems`.
 
-    Without `shows_texts`, or if the data of any run are confidential, no speech and no reply is read.
+    Without `shows_texts`, or if the data of any run are confidential, speeches and replies are not read.
 
     Raises:
-        UserError: for a folder that there is not, or if none of them holds a run, a sweep or a study.
+        UserError: if a folder does not exist, or if none of them holds a run, a sweep or a study.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder")
+            raise UserError(f"{folder}: no such folder")
     found = _Found()
     for folder in folders:
         _read(folder, found)
     if not found.runs and not found.studies:
         shown = ", ".join(map(str, folders))
         raise UserError(
-            f"{shown}: holds no run, sweep or study; give folders that train, annotate, audit, evaluate or launch made"
+            f"{shown}: no run, sweep or study found; give folders written by train, annotate, audit, evaluate or launch"
         )
     runs = with_settings([*found.runs.values()], found.typed)
     shows = shows_texts and not any(run.confidential for run in runs)
@@ -62,7 +64,7 @@ def read_material(folders: Sequence[Path], shows_texts: bool = True) -> Material
 
 
 def _read(folder: Path, found: _Found, is_below: bool = False) -> None:
-    """Add what a folder is, or what the folders in it are."""
+    """Add the run, sweep or study in a folder, or otherwise those in its subfolders."""
     if StudyDir(folder).cells.exists() or StudyDir(folder).study.exists():
         _read_study(folder, found)
     elif is_sweep(folder):
@@ -70,13 +72,13 @@ def _read(folder: Path, found: _Found, is_below: bool = False) -> None:
     elif is_run(folder) or has_config(folder) or RunDir(folder).metrics.exists():
         found.add(ListedRun(None, folder, ""))
     elif is_below:
-        found.problems.append(f"{folder}: is no run, sweep or study, and is left out")
+        found.problems.append(f"{folder}: not a run, sweep or study; skipped")
     else:
         inner = [path for path in sorted(folder.iterdir()) if _is_looked_at(path)]
         for path in inner:
             _read(path, found, is_below=True)
         if not inner:
-            found.problems.append(f"{folder}: holds no run, sweep or study, and is left out")
+            found.problems.append(f"{folder}: no run, sweep or study found; skipped")
 
 
 def _is_looked_at(path: Path) -> bool:
@@ -91,11 +93,11 @@ def _read_study(folder: Path, found: _Found) -> None:
     for each in cells:
         found.add(each.run, StudyDir(folder).stage(each.stage).path, each.stage, each.command)
     for path in [] if cells else filter(is_sweep, filter(_is_looked_at, sorted(folder.iterdir()))):
-        _read_sweep(path, found)  # its list of cells is damaged, or not yet written
+        _read_sweep(path, found)  # the study's list of cells is damaged, or not written yet
 
 
 def _read_sweep(folder: Path, found: _Found) -> None:
-    """The runs of a sweep; of a study's stage those that the study has now."""
+    """Add the runs of a sweep. For a stage of a study, add the runs that the study lists now."""
     if StudyDir(folder.parent).cells.exists():
         cells = [each for each in listed_runs(folder.parent, found.problems) if each.stage == folder.name]
         for cell in cells:
@@ -107,21 +109,21 @@ def _read_sweep(folder: Path, found: _Found) -> None:
 
 
 def _listed(folder: Path, found: _Found) -> Iterator[ListedRun]:
-    """The runs that a sweep lists; where its table is damaged, those that lie in it."""
+    """Yield the runs that a sweep lists; if its table is damaged, the runs found in its folder."""
     try:
         yield from runs_of(folder)
     except UserError as error:
-        found.problems.append(f"{error}; the runs in it are shown all the same")
+        found.problems.append(f"{error}; the runs found in the folder are shown")
         inner = [path for path in sorted(folder.iterdir()) if _is_looked_at(path)]
         yield from (ListedRun(None, path, "") for path in inner if is_run(path) or has_config(path))
 
 
 def _with_texts(run: RunMaterial) -> RunMaterial:
-    """The run with the texts of its tables; a damaged one is a problem of the run."""
+    """Return the run with the texts of its tables. If a table is damaged, the run gets a problem instead."""
     try:
         return replace(run, texts=shown_texts(run.path, run.kind, run.config))
     except (UserError, OSError) as error:
         said = str(error).removeprefix(f"{run.path}/")
     except FOREIGN:
-        said = "its speeches and replies are of another version and are not shown"
+        said = "its speeches and replies are not shown, because another version wrote them"
     return replace(run, problems=[*run.problems, said])

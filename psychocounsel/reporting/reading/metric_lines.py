@@ -1,4 +1,4 @@
-"""Every line of `metrics.jsonl`, also behind one that is damaged."""
+"""Reader of `metrics.jsonl` that skips damaged lines."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class MetricLines:
-    """The whole lines in the file's order; `damaged` others could not be read. `is_cut`: the last one is half-written."""
+    """The complete lines in the file's order, and the number of damaged ones. `is_cut`: the last line is half-written."""
 
     lines: list[Line]
     damaged: int = 0
@@ -23,20 +23,20 @@ class MetricLines:
     def problems(self) -> list[str]:
         name = RunDir(Path()).metrics.name
         earlier = self.damaged - self.is_cut
-        found = [f"{name}: its last line is half-written and left out"] if self.is_cut else []
+        found = [f"{name}: the last line is half-written and was skipped"] if self.is_cut else []
         if earlier:
-            found.append(f"{name}: {earlier} damaged {'line is' if earlier == 1 else 'lines are'} left out")
+            found.append(f"{name}: {earlier} damaged {'line was' if earlier == 1 else 'lines were'} skipped")
         return found
 
 
 def metric_lines(run_dir: Path) -> MetricLines:
-    """What the metrics file of a run holds; nothing where there is none."""
+    """Return the lines of a run's metrics file; no lines if the file does not exist."""
     try:
         content = RunDir(run_dir).metrics.read_bytes()
     except FileNotFoundError:
         return MetricLines([])
     texts = [text for text in content.split(b"\n") if text.strip()]
-    is_open = not content.endswith(b"\n")  # as where a kill cut the last line short
+    is_open = not content.endswith(b"\n")  # a kill can cut the last line short
     whole = _all_at_once(texts)
     if whole is not None:
         return MetricLines(whole)
@@ -46,7 +46,7 @@ def metric_lines(run_dir: Path) -> MetricLines:
 
 
 def _all_at_once(texts: list[bytes]) -> list[Line] | None:
-    """The lines by one call, twice as fast, which lets all lines share their keys; None where one of them is damaged."""
+    """Parse all lines by one call, which is twice as fast and lets them share keys. Return None if one is damaged."""
     try:
         found = json.loads(b"[" + b",".join(texts) + b"]")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The attempts at a run: when each began and ended, and how long it worked, failed ones included."""
+"""Attempts of a run: when each began and ended, and how long it ran, including failed ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ def run_attempts(
     state: Mapping[str, Any],
     summary: Mapping[str, Any],
 ) -> list[Attempt]:
-    """One dictionary an attempt, oldest first.
+    """Return one dictionary per attempt, oldest first.
 
     Returns:
-        number; begun and ended, seconds since 1970, or None where nothing says so; seconds, that it worked: at least those of
-        its steps; processes; gpus, how many it used; verdict: finished, stopped, failed, crashed, or "" where nobody wrote one.
+        number; begun and ended (seconds since 1970, or None if unknown); seconds it ran, at least those of its steps;
+        processes; gpus (number used); verdict: finished, stopped, failed, crashed, or "" if none was recorded.
 
-    SLURM's job writes down begin and end. Elsewhere the summary says how long the last attempt worked, and earlier ones lasted
-    from the making of their logs until the last word in them.
+    SLURM jobs record begin and end. Otherwise the summary holds the duration of the last attempt, and an earlier attempt lasted
+    from the creation of its log folder until the last write to its logs.
     """
     files = RunDir(run_dir)
     recorded = {each["number"]: each for each in attempts(run_dir)}
@@ -50,7 +50,7 @@ def run_attempts(
 
 
 def _step_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """By attempt, the seconds of those of its steps that stand in the metrics."""
+    """Return the sum of step seconds in the metrics, by attempt."""
     found: dict[int, float] = {}
     for line in lines:
         number = line.get("attempt")
@@ -60,7 +60,7 @@ def _step_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[int, float]:
 
 
 def _recorded(record: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Begin and end; of an attempt that was killed, or runs still, the run's last sign of life."""
+    """Return begin and end. For an attempt that was killed or is still running, the end is the run's last heartbeat."""
     begun = record.get("started")
     if "ended" in record:
         return begun, record["ended"]
@@ -69,9 +69,9 @@ def _recorded(record: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[floa
 
 
 def _of_logs(files: RunDir, number: int) -> tuple[float | None, float | None]:
-    """The folder of an attempt's logs is made when it begins, and the last word in them is written when it ends.
+    """Return begin and end by the log files: the folder is created at the begin, the last log line is written at the end.
 
-    A copy of the folder has other times: then the end comes before the begin, and nothing is known.
+    A copied folder has other times: the end may then be before the begin, and both are returned as None.
     """
     folder = files.attempt(number)
     if not folder.path.is_dir():

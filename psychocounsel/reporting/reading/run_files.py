@@ -1,4 +1,4 @@
-"""A run directory of any command as `RunMaterial`: what its files hold, and what is wrong with them."""
+"""Reader of a run directory of any command: returns a `RunMaterial` with the files' contents and their faults."""
 
 import gc
 import re
@@ -22,7 +22,7 @@ from psychocounsel.storage.files import DamagedFile, read_mapping
 
 DAMAGED = "damaged"
 _KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}
-FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # what files of another version run into
+FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # errors that files of another version cause
 _GROUPS = (
     "algo",
     "data",
@@ -46,14 +46,14 @@ _FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 @dataclass
 class _Reading:
-    """What reading a run has met so far."""
+    """State of reading one run: the problems found so far."""
 
     run_dir: Path
     problems: list[str] = field(default_factory=list)
     is_damaged: bool = False
 
     def mapping(self, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `read` returns; {} where the file is damaged, which is noted."""
+        """Return the result of `read`, or {} if the file is damaged, which is noted."""
         try:
             return read()
         except (DamagedFile, OSError) as error:
@@ -64,7 +64,7 @@ class _Reading:
         return self.mapping(lambda: read_mapping(path))
 
     def of_forms(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
-        """`found` without the keys whose values have another form than in files of this version, which is noted."""
+        """Return `found` without keys whose values have an unexpected type; they are noted as problems."""
         forms = _FORMS[name]
         strange = [
             key for key, value in found.items() if value is not None and not isinstance(value, forms.get(key, object))
@@ -81,9 +81,10 @@ class _Reading:
 def read_run_material(
     run_dir: Path, sweep: Path | None = None, stage: str = "", listed: str = "", command: str = ""
 ) -> RunMaterial:
-    """The run as its files tell it; title, settings and texts are to come, because they depend on the others.
+    """Return the run as its files describe it. Title, settings and texts are added later: they depend on the other runs.
 
-    `listed` and `command` are what its sweep or study says of it, which counts before it has files of its own.
+    `listed` and `command` are the overrides and the command by which a sweep or study lists the run. They are used if the run
+    has no such files yet.
     """
     files, reading = EvaluationDir(run_dir), _Reading(run_dir)
     config = _config(reading)
@@ -123,7 +124,7 @@ def read_run_material(
 
 
 def _config(reading: _Reading) -> dict[str, Any]:
-    """The configuration; values that a job found when it began stand in the places of their placeholders."""
+    """Return the configuration. Values that the job found at its start replace their placeholders."""
     if not has_config(reading.run_dir):
         return {}
     found = read_plain(reading.run_dir)
@@ -139,7 +140,7 @@ def _attempts(reading: _Reading, lines: MetricLines, *told: Mapping[str, Any]) -
     except (UserError, OSError) as error:
         reading.note_damage(str(error))
     except FOREIGN:
-        reading.problems.append("its attempts are written down as no version known here does, and are not counted")
+        reading.problems.append("its attempts are in an unknown format and are not counted")
     return []
 
 
@@ -152,7 +153,7 @@ def _lines(reading: _Reading) -> MetricLines:
 
 
 def _kind(reading: _Reading, config: Mapping[str, Any], command: str) -> str:
-    """By the command that the run is of; where that is not written, by the groups of its configuration."""
+    """Return the kind of the run by the recorded command, or otherwise by the groups of its configuration."""
     module = reading.mapping(lambda: {"module": module_of(reading.run_dir)}).get("module", "") or command
     known = _KINDS.get(module.rpartition(".")[2])
     if known or module:
@@ -162,7 +163,7 @@ def _kind(reading: _Reading, config: Mapping[str, Any], command: str) -> str:
 
 
 def _what(kind: str, config: Mapping[str, Any], overrides: str) -> str:
-    """The algorithm as it was typed, else as its file is called; the evaluation's name."""
+    """Return the algorithm (as typed, otherwise the name of its module) or the evaluation's name."""
     group = {TRAINING: "algo", EVALUATION: "evaluation"}.get(kind)
     if group is None:
         return ""
@@ -176,7 +177,7 @@ def _what(kind: str, config: Mapping[str, Any], overrides: str) -> str:
 
 
 def _extra(reading: _Reading, files: EvaluationDir, kind: str) -> dict[str, Any]:
-    """Other JSON files that the run has, records of steps, and the counts of an annotation's tables."""
+    """Return the run's other JSON files, its step records and, for annotation, the counts of its tables."""
     named = {"reliability": files.reliability, "audit": files.audit, "ability": files.ability}
     found: dict[str, Any] = {name: reading.file(path) for name, path in named.items() if path.exists()}
     records = sorted(files.steps.glob("*.json")) if files.steps.is_dir() else []
@@ -186,7 +187,7 @@ def _extra(reading: _Reading, files: EvaluationDir, kind: str) -> dict[str, Any]
         try:
             found["counts"] = dataset_counts(files.path)
         except (UserError, *FOREIGN) as error:
-            said = str(error) if isinstance(error, UserError) else "its tables are of another version"
+            said = str(error) if isinstance(error, UserError) else "its tables were written by another version"
             reading.note_damage(said)
     return found
 
@@ -197,16 +198,16 @@ def _other_problems(
     yield from lines.problems
     if kind == TRAINING and not lines.lines and status != NOT_RUN:
         path = RunDir(run_dir).metrics
-        yield f"has no metrics: {path.name} {'holds no whole line' if path.exists() else 'is not there'}"
+        yield f"no metrics: {path.name} {'holds no complete line' if path.exists() else 'does not exist'}"
     version = _version(run_dir, environment)
     if version and version != __version__:
-        yield f"was made by psychocounsel {version}, and this is {__version__}: what it calls otherwise is not shown"
+        yield f"was made by psychocounsel {version}, this is {__version__}: figures with other names are not shown"
     if kind == OTHER:
-        yield "is of no command that this version of report knows"
+        yield "was made by a command that this version of report does not know"
 
 
 def _version(run_dir: Path, environment: Mapping[str, Any]) -> str:
-    """The version of psychocounsel that worked last; "" where nothing says so."""
+    """Return the version of psychocounsel that the run used last, or "" if it is not recorded."""
     versions = environment.get("versions")
     if isinstance(versions, Mapping) and versions.get("psychocounsel"):
         return str(versions["psychocounsel"])
@@ -229,7 +230,7 @@ def _overrides(run_dir: Path) -> str:
 
 
 def _is_confidential(config: Mapping[str, Any], run_dir: Path) -> bool:
-    """Whether its texts may not be shown: by its settings, or because they cannot be read."""
+    """True if the run's texts must not be shown: its settings forbid it, or the settings cannot be read."""
     if not config:
         return has_config(run_dir)
     sections = (config.get("data"), config.get("speeches"))
@@ -238,7 +239,7 @@ def _is_confidential(config: Mapping[str, Any], run_dir: Path) -> bool:
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """No search for circles while hundreds of thousands of dictionaries are made, none of which has one."""
+    """Pause Python's garbage collector while hundreds of thousands of dictionaries are made, none of them cyclic."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What tells the runs of a report from each other: the settings in which they differ, and titles made of these."""
+"""Settings that differ between the runs of a report, and the runs' titles, which are made of them."""
 
 import json
 from collections import Counter, defaultdict
@@ -14,17 +14,18 @@ from psychocounsel.rundir.run_names import key_of
 
 _SEED = "seed"
 _LONGEST = 60  # characters of a value
-_LONGEST_TITLE = 80  # characters of an evaluation's title; it stands in each row of its tables
-_EVALUATED = ("contestants.", "reward.", "model.")  # the keys of an evaluation that name what it evaluates
+_LONGEST_TITLE = 80  # characters of an evaluation's title, which is repeated in each row of its tables
+_EVALUATED = ("contestants.", "reward.", "model.")  # keys by which an evaluation names the model under evaluation
 Flat = dict[str, Any]
 
 
 def with_settings(runs: Sequence[RunMaterial], typed: Mapping[Path, str]) -> list[RunMaterial]:
-    """The runs with `settings` and titles that tell them apart; `typed` are the overrides in which its sweep names each.
+    """Return the runs with `settings` and unique titles. `typed` holds the overrides by which a sweep lists each run.
 
-    Trainings are compared with trainings, and evaluations with those of the same name. A key counts if it was typed and its
-    values differ, or if runs that are equal in all other such keys differ in it: not `model.license`, where `model` says it.
-    An evaluation of a run of this report has the settings and the seed of that run, too.
+    Training runs are compared with training runs, and evaluations with those of the same name. A key is a setting if it was typed
+    and its values differ. A key that was not typed counts only if it differs between runs that are equal in all settings found
+    so far; so `model.license` is omitted where `model` already tells the runs apart.
+    An evaluation of a run of this report also gets that run's settings and seed.
     """
     found = {id(run): run for run in runs}
     for group in _groups(runs):
@@ -56,7 +57,7 @@ def _settings(runs: Sequence[RunMaterial], typed: Mapping[Path, str]) -> list[di
 
 
 def _flat(run: RunMaterial) -> Flat:
-    """The keys that define the run, with a key for each group as it would be typed (`algo`, `model`); without the seed."""
+    """Return the keys that define the run, without the seed. Groups have a key as they would be typed (`algo`, `model`)."""
     if not run.config:
         return {}
     config = {key: value for key, value in run.config.items() if key not in (_SEED, "settled")}
@@ -70,19 +71,19 @@ def _flat(run: RunMaterial) -> Flat:
 
 
 def _with_contestants(flat: Flat) -> Flat:
-    """The names of contestants as the command has them: `model` is evaluated, `against` are the others."""
+    """Return the keys with contestants named as on the command line: `model` is evaluated, `against` lists the others."""
     model, *others = flat.pop("contestants.settings", None) or [None]
     return {**flat, **({"model": model} if model else {}), **({"against": ", ".join(others)} if others else {})}
 
 
 def _of_texts(overrides: Sequence[str]) -> Flat:
-    """What is known of a run before it has a configuration."""
+    """Return the keys and values of overrides, for a run that has no configuration yet."""
     found = {key_of(text): text.partition("=")[2] for text in overrides if "=" in text}
     return {key: value for key, value in found.items() if key != _SEED}
 
 
 def _others(flats: Sequence[Flat], shown: Sequence[str]) -> list[str]:
-    """The keys that were not typed: names of groups first, which stand for what else comes with them."""
+    """Return the keys that were not typed, names of groups first, because a group's name implies its other keys."""
     keys = dict.fromkeys(key for flat in flats for key in flat if key not in shown)
     return sorted(keys, key=lambda key: (key.count("."), key.endswith("_target_")))
 
@@ -92,7 +93,7 @@ def _differs(key: str, flats: Sequence[Flat]) -> bool:
 
 
 def _classes(flats: Sequence[Flat], keys: Sequence[str]) -> list[list[Flat]]:
-    """The runs that are equal in `keys`, together; those that are alone are left out."""
+    """Return groups of runs that are equal in `keys`; a run without an equal is omitted."""
     found = defaultdict[tuple[Any, ...], list[Flat]](list)
     for flat in flats:
         found[tuple(_text(flat.get(key)) for key in keys)].append(flat)
@@ -100,7 +101,7 @@ def _classes(flats: Sequence[Flat], keys: Sequence[str]) -> list[list[Flat]]:
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed; a path by the part that tells, a long text by its beginning."""
+    """Return a value as it is typed. A path is shortened to its distinctive name, a long text to its beginning."""
     text = value if isinstance(value, str) else json.dumps(value)
     if text.startswith("/"):
         text = telling_name(Path(text))
@@ -108,7 +109,7 @@ def _text(value: Any) -> str:
 
 
 def _parent(run: RunMaterial, parents: Mapping[Path, RunMaterial]) -> RunMaterial | None:
-    """The training of this report whose model an evaluation evaluates."""
+    """Return the training run of this report whose model the evaluation evaluates, or None."""
     if run.kind != EVALUATION:
         return None
     try:
@@ -121,7 +122,7 @@ def _parent(run: RunMaterial, parents: Mapping[Path, RunMaterial]) -> RunMateria
 
 
 def _evaluated_path(config: Mapping[str, Any]) -> str | None:
-    """The model of the first setting that replies, or of the reward model that scores."""
+    """Return the path of the first contestant's model, or of the reward model that scores."""
     contestants = config.get("contestants")
     if contestants is None:
         return str(config["reward"]["path"])
@@ -137,7 +138,7 @@ def _of_parent(run: RunMaterial, parent: RunMaterial | None) -> RunMaterial:
 
 
 def _titled(runs: Sequence[RunMaterial], several_stages: bool) -> list[RunMaterial]:
-    """Each run with a title of its own: its settings and seed where these tell it, else its folder."""
+    """Return the runs with unique titles: settings and seed, with the folder added, or the whole path, if they are not unique."""
     seeds = len({run.seed for run in runs if run.seed is not None}) > 1
     titles = [_title(run, seeds, several_stages) for run in runs]
     counts = Counter(titles)

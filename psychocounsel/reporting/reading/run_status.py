@@ -1,4 +1,4 @@
-"""What became of a run, by its own files: no cluster is asked."""
+"""Status of a run by its own files alone, without asking the cluster."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def run_status(
     tried: Sequence[Mapping[str, Any]],
     problems: list[str],
 ) -> str:
-    """What became of the run; what its files leave open goes to `problems`."""
+    """Return the status of the run. Doubts about how it ended are added to `problems`."""
     if summary.get("status") == FINISHED:
         return FINISHED
     if _is_live(run_dir):
@@ -37,12 +37,12 @@ def run_status(
     if not summary and not verdict and state.get("phase") != STOPPED:
         total = "" if state.get("total") is None else f" of {state['total']}"
         at = f"{state.get('phase', 'beginning')}, step {state.get('step', 0)}{total}"
-        problems.append(f"its process ended without a word ({at})")
+        problems.append(f"its process ended without recording why ({at})")
     return STOPPED
 
 
 def _is_live(run_dir: Path) -> bool:
     try:
         return live_owner(run_dir) is not None
-    except OSError:  # in a folder that takes no file no age of a lock can be measured
+    except OSError:  # without a writable folder, the age of a lock cannot be measured
         return False

@@ -1,4 +1,4 @@
-"""The speeches and replies that a report shows of a run: the first ones of its tables, with what judged each reply."""
+"""Speeches and replies of a run that a report shows: the first ones of its tables, with each reply's scores."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,10 +20,13 @@ from psychocounsel.reporting.reading.flagged_replies import flagged_replies
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.steps.tables import Row, by_speech, joined
 
-MOST = 60  # speeches of a run
+MOST = 60  # speeches per run
 
 _SPEECH = ("text", "topic", "risk", "crisis")
-_INVENTED_CRISES = ("safety", "session")  # their speeches are nobody's, so none counts as a client's crisis
+_INVENTED_CRISES = (
+    "safety",
+    "session",
+)  # no real client is behind these speeches, so the column `crisis` does not mark them
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome")
 _ABOUT = ("first_setting", "first_seed", "second_setting", "second_seed", "length_limit", "sample", "judge", "order")
 _VERDICT = (*_ABOUT, "outcome", "overall", *PRINCIPLES, "first_score", "second_score")
@@ -33,14 +36,14 @@ Key = tuple[Any, ...]  # setting, seed, length limit and sample of a reply
 
 
 def shown_texts(path: Path, kind: str, config: Mapping[str, Any], most: int = MOST) -> ShownTexts | None:
-    """The first `most` speeches that the run at `path` holds replies to; None where it holds none.
+    """Return the first `most` speeches with replies of the run at `path`, or None if it has none.
 
     Args:
-        kind: EVALUATION, ANNOTATION or TRAINING; others hold no replies.
-        config: of the run; an evaluation's names the setting that is evaluated.
+        kind: EVALUATION, ANNOTATION or TRAINING; runs of other kinds have no replies.
+        config: the run's configuration; for an evaluation it names the setting under evaluation.
 
     Raises:
-        UserError: if a table is damaged, or of another version.
+        UserError: if a table is damaged, or was written by another version.
     """
     readers = {EVALUATION: _of_evaluation, ANNOTATION: _of_annotation, TRAINING: _of_training}
     return readers[kind](path, config, most) if kind in readers else None
@@ -56,13 +59,13 @@ def _of_evaluation(path: Path, config: Mapping[str, Any], most: int) -> ShownTex
     in_crisis = (config.get("evaluation") or {}).get("name") in _INVENTED_CRISES
     flags, found = flagged_replies(files), []
     every = joined(by_speech(files.speeches, ("speech", *_SPEECH)), *tables)
-    if flags:  # first of all what a judge found harmful
+    if flags:  # speeches with a reply that a judge flagged come first
         flagged = {speech for speech, _ in flags}
         every = iter(sorted(every, key=lambda each: each[0][0]["speech"] not in flagged))
     for (speech,), replies, *verdicts in islice(every, most):
         scores = _verdicts_on(verdicts[0] if verdicts else [])
         named = _authors(replies)
-        # The evaluated setting stands last: the page marks how replies differ from the first, the base's.
+        # The setting under evaluation comes last, because the page marks differences from the first reply, the base's.
         rows = sorted(zip(named, replies, strict=True), key=lambda each: each[1]["setting"] == settings[0])
         harm = [flags.get((speech["speech"], row["reply"]), {}) for _, row in rows]
         shown = [
@@ -79,7 +82,7 @@ def _key(row: Row) -> Key:
 
 
 def _authors(replies: Sequence[Row]) -> list[str]:
-    """The name of each reply's author, with whatever tells its replies apart."""
+    """Return the name of each reply's author, with seed, length limit and sample if they vary."""
     seeds, samples = defaultdict[str, set[int]](set), {row["sample"] for row in replies}
     for row in replies:
         seeds[row["setting"]].add(row["seed"])
@@ -101,9 +104,9 @@ def _speech(row: Row, replies: Sequence[ShownReply]) -> ShownSpeech:
 
 
 def _verdicts_on(verdicts: Iterable[Row]) -> dict[Key, dict[str, float]]:
-    """What judges said of each reply of a speech: `better overall` and on each principle, from 0 to 1, and rewards.
+    """Return the judges' scores of each reply to a speech: `better overall`, `better on PRINCIPLE` (0 to 1), and rewards.
 
-    1 says that all judges preferred the reply in all comparisons and orders; a tie is half.
+    1 means that all judges preferred the reply in all comparisons and orders. A tie counts one half.
     """
     said = defaultdict[Key, dict[str, list[float]]](lambda: defaultdict(list))
     for row in verdicts:
@@ -140,7 +143,7 @@ def _writer(row: Row) -> str:
 
 
 def _ratings_of(votes: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """By reply, the mean rating of each principle over votes that rate it; repeats for test-retest are left out."""
+    """Return the mean rating of each principle by reply. Repeated ratings (for test-retest figures) are skipped."""
     said = defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
     for row in votes:
         for name in PRINCIPLES:
@@ -150,7 +153,7 @@ def _ratings_of(votes: Iterable[Row]) -> dict[str, dict[str, float]]:
 
 
 def _of_training(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts | None:
-    """Replies of the last whole round; of a run without rounds those to held-out prompts before training."""
+    """Return replies of the last complete round; for a run without rounds, replies to held-out prompts before training."""
     files = RunDir(path)
     rounds = sorted(each for each in files.rounds.glob("[0-9]*") if each.name.isdigit())
     kept = [each for each in rounds if files.round(int(each.name)).groups.exists()]
@@ -185,7 +188,7 @@ def _group_rows(path: Path) -> Iterator[Row]:
             for batch in table.iter_batches(64, columns=list(_ROUNDS_READ)):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is no whole parquet file: its replies are not shown") from error
+        raise UserError(f"{path}: not a complete parquet file; its replies are not shown") from error
 
 
 def _rows(path: Path) -> int:

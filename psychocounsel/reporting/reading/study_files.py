@@ -1,4 +1,4 @@
-"""A study's folder: its stages, gates, chosen runs and written tables, and the runs that it has now."""
+"""Reader of a study's folder: its stages, gates, chosen runs and tables, and the runs that it lists now."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Stages = Mapping[str, Mapping[str, Any]]
 
 
 def read_study_material(folder: Path) -> StudyMaterial:
-    """What the study says of itself; damaged files are named in `problems`."""
+    """Return the study's contents. Damaged files are named in `problems`."""
     files, problems = StudyDir(folder), list[str]()
     stages = _stages(files, problems)
     gates = {name: _gate(files, stage) for name, stage in stages.items() if _is_gate(files, stage)}
@@ -32,7 +32,7 @@ def read_study_material(folder: Path) -> StudyMaterial:
 
 @dataclass(frozen=True)
 class ListedCell:
-    """A run that the study has now; `run.overrides` are its swept keys."""
+    """A run that the study lists now; `run.overrides` are its swept keys."""
 
     run: ListedRun
     stage: str
@@ -40,13 +40,13 @@ class ListedCell:
 
 
 def listed_runs(folder: Path, problems: list[str]) -> Iterator[ListedCell]:
-    """The runs that the study has now, stage by stage."""
+    """Yield the runs that the study lists now, stage by stage."""
     files = StudyDir(folder)
     for name, stage in _stages(files, []).items():
         try:
             cells = [(files.path / cell["run_dir"], cell["swept"]) for cell in stage["cells"]]
         except (KeyError, TypeError):
-            problems.append(f"{files.cells}: is damaged at the stage {name}; the study's command writes it again")
+            problems.append(f"{files.cells}: damaged at the stage {name}; run the study's command again to rewrite it")
             continue
         for run_dir, swept in cells:
             overrides = " ".join(f"{key}={value}" for key, value in swept.items())
@@ -54,7 +54,7 @@ def listed_runs(folder: Path, problems: list[str]) -> Iterator[ListedCell]:
 
 
 def _stages(files: StudyDir, problems: list[str]) -> Stages:
-    """By name, as `cells.json` lists them; the names alone from `study.yaml` where nothing was planned yet."""
+    """Return the stages of `cells.json` by name. If nothing is planned yet, return the names in `study.yaml` without contents."""
     try:
         found = read_mapping(files.cells).get("stages")
         if isinstance(found, dict) and all(isinstance(stage, dict) for stage in found.values()):
@@ -65,12 +65,12 @@ def _stages(files: StudyDir, problems: list[str]) -> Stages:
         stages = yaml.safe_load(files.study.read_text())["stages"]
         return {str(name): {} for name in stages}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        problems.append(f"{files.cells}: names no stages; the study's command writes it again")
+        problems.append(f"{files.cells}: names no stages; run the study's command again to rewrite it")
         return {}
 
 
 def _is_gate(files: StudyDir, stage: Mapping[str, Any]) -> bool:
-    """Whether the stage's runs end with a verdict: audits, and evaluations by evaluation=gate."""
+    """True if the stage's runs end with a verdict: audits, and evaluations by evaluation=gate."""
     if stage.get("command") != "evaluate":
         return stage.get("command") == "audit"
     try:
@@ -81,7 +81,7 @@ def _is_gate(files: StudyDir, stage: Mapping[str, Any]) -> bool:
 
 
 def _gate(files: StudyDir, stage: Mapping[str, Any]) -> bool | None:
-    """Whether all audits or gates of a stage passed; None while one of them has not ended."""
+    """Return True if all audits or gates of a stage passed; None while one of them has not ended."""
     said = list[str | None]()
     for cell in stage.get("cells") or []:
         try:
@@ -94,7 +94,7 @@ def _gate(files: StudyDir, stage: Mapping[str, Any]) -> bool | None:
 
 
 def _chosen(files: StudyDir, stage: str, select: str, problems: list[str]) -> Path | None:
-    """The run that the stage's selection chose, or None before it has."""
+    """Return the run that the stage's selection chose, or None if it has not chosen yet."""
     place = SelectionDir(files.stage(stage).path / select)
     try:
         record = read_mapping(place.record)
@@ -102,5 +102,5 @@ def _chosen(files: StudyDir, stage: str, select: str, problems: list[str]) -> Pa
     except DamagedFile as error:
         problems.append(str(error))
     except (KeyError, TypeError):
-        problems.append(f"{place.record}: names no run; the study's command writes it again")
+        problems.append(f"{place.record}: names no run; run the study's command again to rewrite it")
     return None

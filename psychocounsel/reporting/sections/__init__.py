@@ -1,4 +1,4 @@
-"""The sections of a report, in their order: each makes its blocks of the material alone, and is left out without any."""
+"""The sections of a report, in order. Each builds its blocks from the material alone and is omitted if it has none."""
 
 from psychocounsel.reporting.sections import answer_section, missing_section, question_section, study_section
 from psychocounsel.reporting.sections.evaluations import EVALUATION_SECTIONS

@@ -1,4 +1,4 @@
-"""Runs whose files say other things than this version reads: shown as such, while the rest of their section stands."""
+"""Tolerance for runs whose files a section cannot read: such a run gets a warning, and the section shows the others."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -14,16 +14,16 @@ _FOREIGN = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 def tolerant(section: BuildSection) -> BuildSection:
-    """`section` without the runs that it cannot read, of which a line says so.
+    """Return `section` wrapped so that it skips runs that it cannot read and adds a warning for each.
 
-    A section reads figures as this version writes them. Each run that fails by itself is left out; where none does, the error
-    is the section's own and is raised.
+    A section reads figures as this version writes them. A run is skipped if the section fails on that run alone. If it fails on
+    none alone, the error is the section's own and is raised.
     """
 
     def checked(material: Material) -> Section:
         found = section(material)
         for values in _numbers(found):
-            for kind in {*map(type, values)}:  # by kinds: curves have millions of points
+            for kind in {*map(type, values)}:  # types only, because curves have millions of points
                 if not issubclass(kind, Real) or issubclass(kind, bool):
                     raise TypeError(f"{kind.__name__} in the place of a number")
         return found
@@ -35,10 +35,12 @@ def tolerant(section: BuildSection) -> BuildSection:
             foreign = [run for run in material.runs if not _readable(checked, replace(material, runs=[run]))]
             if not foreign:
                 raise
-            skipped = {id(run) for run in foreign}  # runs compare by all of their lines, which takes long
+            skipped = {
+                id(run) for run in foreign
+            }  # comparing runs themselves is slow, because it compares all their lines
         found = checked(replace(material, runs=[run for run in material.runs if id(run) not in skipped]))
         said = "its files cannot be read here, because another version wrote them or they are damaged"
-        lines = [Paragraph(f"{run.title}: {said}. It is in no figure of this section.", "warning") for run in foreign]
+        lines = [Paragraph(f"{run.title}: {said}. It is missing from this section.", "warning") for run in foreign]
         return replace(found, blocks=[*lines, *found.blocks])
 
     return build
@@ -53,10 +55,10 @@ def _readable(section: BuildSection, material: Material) -> bool:
 
 
 def _numbers(section: Section) -> Iterator[Iterable[Any]]:
-    """All that must be numbers: figures of tables, and points of curves.
+    """Yield all values that must be numbers: figures of tables, and points of curves.
 
     Raises:
-        TypeError: for a cell that is neither a figure nor a text.
+        TypeError: if a cell is neither a figure nor a text.
     """
     for block in section.blocks:
         if isinstance(block, Chart):

@@ -1,4 +1,4 @@
-"""Section: what is missing, failed, still runs, is alone, or cannot be compared; and what to type."""
+"""Section on gaps: runs that failed, still run, are alone or cannot be compared, and the commands to continue."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,7 +24,7 @@ def section(material: Material) -> Section:
         *_alone(material),
         *_not_comparable(material),
     ]
-    return Section("missing", "What is missing or cannot be compared", [*dict.fromkeys(told)])
+    return Section("missing", "Missing or not comparable", [*dict.fromkeys(told)])
 
 
 def _problems(material: Material) -> Iterator[Paragraph]:
@@ -37,7 +37,7 @@ def _problems(material: Material) -> Iterator[Paragraph]:
 
 def _unfinished(material: Material) -> Iterator[Paragraph]:
     for run in material.runs:
-        if run.is_finished or run.status in OF_GATES:  # of gates the answer tells
+        if run.is_finished or run.status in OF_GATES:  # the answer section shows the verdicts of gates
             continue
         step, total = run.state.get("step"), run.state.get("total")
         at = f" at step {step} of {total}" if step and total else f" at step {step}" if step else ""
@@ -49,38 +49,40 @@ def _unfinished(material: Material) -> Iterator[Paragraph]:
 
 
 def _go_on(run: RunMaterial) -> str:
-    """What to type so that a run goes on."""
+    """Return the command that resumes a run."""
     target = str((run.config.get("cluster") or {}).get("_target_"))
     if run.stage:
-        return "The study's command again goes on with it (python -m psychocounsel.launch ...)"
+        return "Run the study's command again to resume it (python -m psychocounsel.launch ...)"
     if target.endswith("Slurm"):
-        return f"Go on with it: python -m psychocounsel.jobs resubmit {short(run.path)}"
+        return f"Resume it: python -m psychocounsel.jobs resubmit {short(run.path)}"
     if run.sweep is not None:
-        return f"The sweep's command again goes on with it (python -m psychocounsel.{_COMMANDS[run.kind]} -m ...)"
+        return f"Run the sweep's command again to resume it (python -m psychocounsel.{_COMMANDS[run.kind]} -m ...)"
     key = "out" if run.kind == ANNOTATION else "run_dir"
-    return f"Its command again with {key}={short(run.path)} goes on with it (its overrides are in overrides.txt)"
+    return f"Run its command again with {key}={short(run.path)} to resume it (its overrides are in overrides.txt)"
 
 
 def _not_finite(material: Material) -> Iterator[Paragraph]:
     for run in material.runs:
         if count := not_finite(run):
             said = "figure is" if count == 1 else "figures are"
-            yield Paragraph(f"{run.title}: {count} {said} not finite (nan or inf), and in no chart.", "warning")
+            yield Paragraph(f"{run.title}: {count} {said} not finite (nan or inf) and not in any chart.", "warning")
 
 
 def _alone(material: Material) -> Iterator[Paragraph]:
-    """Settings with a single finished training, and runs of one setting with one seed."""
+    """Warn of settings with a single finished training run, and of runs that share setting and seed."""
     settings = settings_of(material.of(TRAINING))
     alone = [setting.title for setting in settings if len(setting.finished) == 1]
     if alone:
         runs = "a single finished run" if len(alone) == 1 else "a single finished run each"
-        yield Paragraph(f"n=1: {listed(alone)}: {runs}, so nothing is known of the spread over seeds. "
+        yield Paragraph(f"n=1: {listed(alone)}: {runs}, so the spread over seeds is unknown. "
                         "Add seeds: train -m seed=1,2,3 with the same settings.", "warning")  # fmt: skip
     for setting in settings:
         seeds = [run.seed for run in setting.finished if run.seed is not None]
         if len(set(seeds)) < len(seeds):
             names = listed([run.title for run in setting.finished])
-            yield Paragraph(f"{names} share settings and seed: their spread says nothing of other seeds.", "warning")
+            yield Paragraph(
+                f"{names} share settings and seed, so their spread says nothing about other seeds.", "warning"
+            )
 
 
 def _not_comparable(material: Material) -> Iterator[Paragraph]:
@@ -90,17 +92,17 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
         if len(runs) < 2:
             continue
         if differing := differing_held_out(runs):
-            told = f"The {name} were not measured on the same held-out data: {differ(differing)}"
-            yield Paragraph(f"{told}. Figures of evaluations are not comparable across them.", "bad")
+            told = f"The {name} were evaluated on different held-out data: {differ(differing)}"
+            yield Paragraph(f"{told}. Their evaluation figures cannot be compared.", "bad")
         elif _differ(runs, lambda run: run.environment.get("data")):
             yield from _other_data(runs)
         if keys := differing_loss_settings(runs):
-            yield Paragraph(f"Losses of {name} are not comparable, because {differ(keys)}.")
+            yield Paragraph(f"Losses of {name} cannot be compared, because {differ(keys)}.")
     found = [family for family in families(material) if family.name in ("policies", "reward models")]
     for family in found if len(found) > 1 else []:
         titles = listed([setting.title for setting in family.settings])
-        alone = "stands alone" if len(family.settings) == 1 else "compared among themselves alone"
-        yield Paragraph(f"{titles}: {alone}, by {family.metric}, which the others lack or are not judged by.")
+        alone = "compared with no other" if len(family.settings) == 1 else "compared only with each other"
+        yield Paragraph(f"{titles}: {alone}, by {family.metric}, which the others lack or do not use.")
     if _differ(material.runs, _version):
         versions = [
             f"{title} ({version})"
@@ -111,13 +113,17 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
 
 
 def _other_data(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
-    """Fingerprints tell data apart that bear one name."""
+    """Warn of runs that were trained on different data, found by their data fingerprints."""
     first = next(data for run in runs if (data := run.environment.get("data")))
     others = [run.title for run in runs if run.environment.get("data") not in (None, first)]
     same = len({str(run.config.get("data")) for run in runs}) == 1
-    why = "although their data settings are equal: the files have changed" if same else "as their data settings say"
+    why = (
+        "although their data settings are equal, so the files have changed"
+        if same
+        else "because their data settings differ"
+    )
     yield Paragraph(
-        f"{listed(others)}: trained on other rows than {runs[0].title} (other data fingerprint), {why}.", "warning"
+        f"{listed(others)}: trained on other rows than {runs[0].title} (another data fingerprint), {why}.", "warning"
     )
 
 

@@ -1,4 +1,4 @@
-"""Section: what was asked. The settings that differ between runs with their values, and in a few lines what is equal."""
+"""Section "What was asked": the settings that differ between runs with their values, and what all runs share."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ _NAMES |= {
 _EQUAL = {"model.path": "model", "data.path": "data", "algo._target_": "algorithm", "reward.name": "reward"}
 _EQUAL |= {
     "evaluation.name": "evaluation",
-    "global_batch_size": "prompts a step",
+    "global_batch_size": "prompts per step",
     "max_steps": "steps",
     "epochs": "epochs",
 }
@@ -45,14 +45,14 @@ def _counts(material: Material) -> str:
 
 
 def _equal(runs: Sequence[RunMaterial]) -> str:
-    """What all runs that have it share: model, data, algorithm, length."""
+    """Return the values that all runs share: model, data, algorithm, length."""
     known = [(name, _only(_value(run, key) for run in runs)) for key, name in _EQUAL.items()]
     shared = [f"{name} {_short(key, value)}" for (name, value), key in zip(known, _EQUAL, strict=True) if value]
     return f"Equal in all runs that have it: {', '.join(shared)}." if shared else ""
 
 
 def _versions(runs: Sequence[RunMaterial]) -> str:
-    """The versions, each with all of those that ran."""
+    """Return the versions of the main packages. A package that changed between runs has several."""
     found = list[str]()
     for name in _VERSIONS:
         given = dict.fromkeys(filter(None, ((run.environment.get("versions") or {}).get(name) for run in runs)))
@@ -61,22 +61,22 @@ def _versions(runs: Sequence[RunMaterial]) -> str:
 
 
 def _differences(runs: Sequence[RunMaterial]) -> list[Block]:
-    """A row for each setting of which runs have other values."""
+    """Return a table with a row for each setting whose values differ between runs."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     rows: list[list[Cell]] = [[key, *_values(runs, key)] for key in keys]
     if rows:
         title = "Settings that differ between the runs"
-        notes = ["seeds are not counted as a difference: runs that differ in them alone are one setting"]
+        notes = ["seeds do not count: runs that differ only in the seed are one setting"]
         return [
             ReportTable("question-settings", Table(title, ["setting", "values (runs)", "runs without it"], rows, notes))
         ]
     if len(runs) > 1:
-        return [Paragraph("No setting differs between the runs, but the seed.")]
-    return [Paragraph("One run: there is no other to compare it with.")]
+        return [Paragraph("No setting but the seed differs between the runs.")]
+    return [Paragraph("One run, so there is nothing to compare it with.")]
 
 
 def _values(runs: Sequence[RunMaterial], key: str) -> tuple[str, str]:
-    """Each value with the number of its runs, and how many runs have no such setting."""
+    """Return each value with its number of runs, and the number of runs without the setting."""
     given = [run.settings[key] for run in runs if key in run.settings]
     counts = {value: given.count(value) for value in dict.fromkeys(given)}
     shown = [f"{value} ({count})" for value, count in counts.items()]
@@ -84,7 +84,7 @@ def _values(runs: Sequence[RunMaterial], key: str) -> tuple[str, str]:
 
 
 def _value(run: RunMaterial, key: str) -> str:
-    """A setting by its dotted key; empty where the run has none."""
+    """Return a setting by its dotted key; "" if the run does not have it."""
     here: object = run.config
     for name in key.split("."):
         here = here.get(name) if hasattr(here, "get") else None
@@ -92,7 +92,7 @@ def _value(run: RunMaterial, key: str) -> str:
 
 
 def _only(values: Iterable[str]) -> str:
-    """The one value that is there, or nothing."""
+    """Return the value if all non-empty values are equal, otherwise ""."""
     given = {*filter(None, values)}
     return given.pop() if len(given) == 1 else ""
 

@@ -1,4 +1,4 @@
-"""Section: a study's stages with their states, gates and best choices, and the tables that it has written."""
+"""Section on a study: its stages with their status, gates and chosen runs, and the tables that it wrote."""
 
 import csv
 import io
@@ -37,13 +37,13 @@ def _runs(study: StudyMaterial, material: Material, stage: str) -> list[RunMater
 
 
 def _states(runs: list[RunMaterial]) -> str:
-    """`1 failed, 2 running`."""
+    """Return the statuses of unfinished runs: `1 failed, 2 running`."""
     others = [run.status for run in runs if not run.is_finished]
     return ", ".join(f"{others.count(each)} {each}" for each in dict.fromkeys(others))
 
 
 def _choice(study: StudyMaterial, stage: str, runs: list[RunMaterial]) -> tuple[str, str]:
-    """Whether its gate passed, and the run that the study has chosen."""
+    """Return the gate's verdict, and the title of the run that the study chose."""
     gate = (
         {True: "passed", False: "not passed", None: "not decided"}[study.gates[stage]] if stage in study.gates else ""
     )
@@ -53,7 +53,7 @@ def _choice(study: StudyMaterial, stage: str, runs: list[RunMaterial]) -> tuple[
 
 
 def _written(name: str, title: str, text: str) -> Block:
-    """A table of the study as it stands in its CSV: columns `X, X sd, X n, X low, X high` are one figure."""
+    """Return a table of the study from its CSV text. Columns `X, X sd, X n, X low, X high` become one figure."""
     lines = [*csv.reader(io.StringIO(text))]
     if len(lines) < 2:
         return Paragraph(f"Table {title} of the study is empty.", "warning")

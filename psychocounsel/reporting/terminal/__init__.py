@@ -1,1 +1,1 @@
-"""What a report shows on a terminal: small charts, and the table at the end of a sweep."""
+"""Report parts for a terminal: small charts, and the table printed at the end of a sweep."""

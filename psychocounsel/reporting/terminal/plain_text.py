@@ -1,4 +1,4 @@
-"""Text for terminals of any encoding: signs that one cannot show are written with those of ASCII."""
+"""Text for terminals of any encoding: characters outside the encoding are replaced by ASCII."""
 
 import sys
 
@@ -9,7 +9,7 @@ _ASCII |= str.maketrans({"┼": "+", "±": "+-", "…": "..."})
 
 
 def printable(text: str, encoding: str | None = None) -> str:
-    """The text as the encoding, that of stdout without one, can show it."""
+    """Return the text in characters that `encoding` can show. Default: the encoding of stdout."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
     try:
         text.encode(encoding)

@@ -1,4 +1,4 @@
-"""`jobs status DIR --plot`: loss and reward of trainings as small charts of characters, for login nodes."""
+"""`jobs status DIR --plot`: loss and reward of training runs as charts of characters, for login nodes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,22 +11,22 @@ from psychocounsel.reporting.sections.training.curve_section import section
 from psychocounsel.reporting.terminal.plain_text import printable
 
 _ROWS = 12
-_MOST_RUNS = 8  # more letters than this nobody tells apart
+_MOST_RUNS = 8  # more letters would be hard to tell apart
 _TICKS = 5
-_REWARDS = ("curve-rollout-reward", "curve-eval-reward", "curve-rewards-margin")  # the first that there is
+_REWARDS = ("curve-rollout-reward", "curve-eval-reward", "curve-rewards-margin")  # the first that exists is drawn
 
 
 def small_charts(folder: Path, width: int, encoding: str | None = None) -> str:
-    """The charts of the trainings in a folder, `width` characters wide; one line without any.
+    """Return charts of the training runs in a folder, `width` characters wide; a single line if there is none.
 
-    Losses of other algorithms stand in charts of their own, as in the report.
+    Losses of different algorithms are in separate charts, as in the report.
 
     Raises:
         UserError: if the folder holds no run.
     """
     charts = [*_chosen(read_material([folder], shows_texts=False))]
     if not charts:
-        return "nothing to plot: no training here has written metrics yet"
+        return "nothing to plot: no training run here has written metrics yet"
     return printable("\n\n".join(_drawn(chart, max(30, width)) for chart in charts), encoding)
 
 
@@ -38,12 +38,12 @@ def _chosen(material: Material) -> Iterator[Chart]:
 
 
 def _drawn(chart: Chart, width: int) -> str:
-    """A chart with a letter for each run, and what the letters mean."""
-    from plotext import figure, terminal  # takes long to import
+    """Return a chart with a letter for each run, and a legend of the letters."""
+    from plotext import figure, terminal  # slow to import
 
     shown = chart.curves[:_MOST_RUNS]
     steps = [step for each in shown for step in each.x["steps"]]
-    terminal.limit(width=False, height=False)  # else it cuts at what it takes for the terminal's size
+    terminal.limit(width=False, height=False)  # otherwise plotext cuts the chart at the terminal's size
     figure.clear()
     figure.theme("colorless")
     figure.plot_size(width, _ROWS)
@@ -64,7 +64,7 @@ def _points(curve: Curve) -> tuple[list[float], list[float]]:
 
 
 def _ticks(first: float, last: float) -> list[int]:
-    """Whole steps, evenly spread."""
+    """Return whole steps, evenly spread."""
     return sorted({round(first + (last - first) * place / (_TICKS - 1)) for place in range(_TICKS)})
 
 

@@ -1,4 +1,4 @@
-"""The end of a sweep on this machine: its figures by setting, why losses are not among them, and where to look further."""
+"""Text printed at the end of a local sweep: figures by setting, a note on losses, and the report command."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def show_sweep(jobs: "Sequence[Job]") -> None:
-    """Print the ending of the sweep that these jobs were; nothing of one job alone, or where none has finished.
+    """Print figures of the finished sweep of these jobs. Nothing is printed for a single job, or if no job has finished.
 
-    What a command imports when it starts imports nothing here: a command line is to be refused at once.
+    Imports are inside the functions, because the command imports this module before it refuses a wrong command line.
     """
     config = jobs[0].config
     if len(jobs) < 2 or config.dry_run or not any(job.files.summary.exists() for job in jobs):
@@ -24,7 +24,7 @@ def show_sweep(jobs: "Sequence[Job]") -> None:
 
 
 def sweep_ending(folder: Path) -> str:
-    """The table by setting and the report's command."""
+    """Return the tables by setting and the report command."""
     from psychocounsel.cluster.standing.status_lines import short
     from psychocounsel.errors import UserError
     from psychocounsel.reporting.reading.known_folders import read_material
@@ -32,7 +32,7 @@ def sweep_ending(folder: Path) -> str:
     command = f"look at it: python -m psychocounsel.report {short(folder)}"
     try:
         material = read_material([folder], shows_texts=False)
-    except UserError as error:  # the sweep itself has ended as it has
+    except UserError as error:  # the sweep has ended normally, so this is only printed
         return f"{error}\n{command}"
     return "\n".join(["", *_tables(material), command])
 

@@ -4,10 +4,12 @@ Each class says in `unused` which of its own options its other settings make idl
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
@@ -57,9 +59,8 @@ def _above(key: str) -> Iterator[str]:
 
 def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfig]) -> Iterator[tuple[str, str]]:
     """Each key that was given a value, and how it was written."""
-    parser = OverridesParser.create()
     for text in overrides:
-        override = parser.parse_override(text)
+        override = _parsed(text)
         key, value = override.key_or_group.replace("/", "."), override.value()
         if override.is_delete():
             continue
@@ -71,6 +72,12 @@ def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfi
             yield from ((f"{key}.{name}", text.lstrip("+")) for name in value)
         else:
             yield key, text.lstrip("+")
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Override:
+    """An override; the runs of a sweep have most of theirs in common."""
+    return OverridesParser.create().parse_override(text)
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:

@@ -123,10 +123,12 @@ def test_what_nobody_has_said_is_said_to_be_missing(made: AnnotationDir) -> None
 
 def test_the_audit_stands_in_the_card_or_why_there_is_none(made: AnnotationDir, tmp_path: Path) -> None:
     audit = parts_of(made)[1].split("## Audit")[1]
-    assert "data=this dataset: 40 pairs of 20 prompts" in audit and "Without the client's speech" in audit
+    assert "data=this dataset: 40 pairs; distinct texts: 20 prompts" in audit and "Without the client's speech" in audit
     few = annotated(tmp_path / "few", range(3))
     run(context(few))
-    assert "Not audited: the pairs are of 3 components that share no text, and an audit needs 5" in parts_of(few)[1]
+    assert (
+        "Not audited: the pairs form 3 components that share no text, but an audit needs at least 5" in parts_of(few)[1]
+    )
 
 
 def test_a_demonstration_says_so_first(made: AnnotationDir, tmp_path: Path) -> None:

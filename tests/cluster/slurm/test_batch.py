@@ -105,6 +105,10 @@ def test_sizes() -> None:
         (["paths.cache='/runs/\x1b[31m'"], "paths.cache: holds a newline"),
         (["after=['/runs/a\nb']"], "after[0]: holds a newline"),
         (["cluster.container.image=nowhere.sif"], "no such file"),
+        (["cluster.container.image=nowhere.sqsh", "cluster.container.command=pyxis"], "no such file"),
+        (["cluster.container.command=pyxis"], "cluster.container.command=pyxis needs an image"),
+        (["cluster.container.image=a.sif", "cluster.container.command=pyxis"], "is an image for Apptainer"),
+        (["cluster.container.image=a.sqsh"], "is an image for enroot"),
         (["cluster.server_nodes=1"], "what is to run there"),
         (
             ["cluster.server_nodes=1", *SERVERS, "cluster.gpus_per_node=2"],
@@ -202,6 +206,7 @@ def script(tasks: int = 1, **settings: Any) -> str:
         {"requeue": False, "segments": 3},
         {"gpus_per_node": 8, "runs_side_by_side": 4, "memory": "64G"},
         {"container": {"image": "/images/my image.sif", "binds": ["/data:/data"]}},
+        {"container": {"image": "/images/my image.sqsh", "command": "pyxis"}, "server_nodes": 1},
     ],
 )
 def test_the_script_is_valid_shell(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -250,6 +255,31 @@ def test_a_container_gets_the_gpus_and_the_folders() -> None:
     text = script(container={"image": "/i.sif", "arguments": ["--cleanenv"]})
     assert "python=(apptainer exec --nv --bind /runs/s --cleanenv /i.sif python3 -P)" in text
     assert "--nv" not in script(container={"image": "/i.sif"}, device="cpu")
+
+
+def test_with_pyxis_srun_starts_the_container_and_the_batch_script_stays_outside() -> None:
+    image = {"image": "nvcr.io#nvidia/pytorch:25.01-py3", "command": "pyxis", "binds": ["/data", "/a:/b:ro"]}
+    text = script(
+        container={**image, "arguments": ["--container-writable"]}, environment={"A": "b"}, python="/env/python"
+    )
+    assert "python=(/env/python -P)" in text and "worker=(python3 -P)" in text
+    variables = "PYTHONPATH,PSYCHOCOUNSEL_CODE,PSYCHOCOUNSEL_DEVICE,OMP_NUM_THREADS,OMP_WAIT_POLICY,A,HF_HUB_OFFLINE,"
+    variables += "PYTHONUNBUFFERED,NCCL_DEBUG,TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    inside = (
+        "'--container-image=nvcr.io#nvidia/pytorch:25.01-py3' --container-mounts=/runs/s:/runs/s,/data:/data,/a:/b:ro "
+        f"--container-env={variables} --container-writable"
+    )
+    start = '"${python[@]}" -m psychocounsel.cluster.slurm.attempt begin "$1"'
+    assert f'{inside} --kill-on-bad-exit=1 --output="$logs/rank-%t.out"' in text and start in text
+    assert '"${worker[@]}" -m psychocounsel.worker "$1"' in text
+    assert "--container" not in script(container={"image": "/i.sif"}) and 'worker=("${python[@]}")' in script()
+    serving = script(container=image, server_nodes=1, servers={"command": ["x"]})
+    assert (
+        serving.count("--container-image=") == 2
+        and 'worker[@]}" -m psychocounsel.cluster.slurm.server_node run' in serving
+    )
+    with pytest.raises(UserError, match="/runs/a,b: has a comma or a colon"):
+        render(SlurmRequest(container=image), "n", Path("/runs/s"), 1, [Path("/code")], ["/runs/a,b"])
 
 
 def test_runs_side_by_side_share_a_node() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.cluster.slurm import snapshot
+from psychocounsel.cluster.slurm.copied_code import snapshot
 from psychocounsel.errors import UserError
 
 _HAS_GIT = subprocess.run("git --version", shell=True, capture_output=True).returncode == 0

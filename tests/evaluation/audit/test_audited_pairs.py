@@ -1,4 +1,4 @@
-"""Components of shared text against scipy's, and what makes two texts the same."""
+"""Components of shared text equal scipy's, and texts are compared after normalisation."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def test_components_are_those_of_the_graph_of_prompts_and_replies(texts: int) ->
 def test_texts_that_differ_in_case_spacing_and_form_are_one() -> None:
     rows = [
         example(0, "I  can't sleep.", "Why?", "No."),
-        example(1, "i can't SLEEP.", "Since when?", "Stop."),  # the first one's prompt
-        example(2, "My dog died.", "Oh.", "why?"),  # the first one's reply
+        example(1, "i can't SLEEP.", "Since when?", "Stop."),  # the prompt of the first row
+        example(2, "My dog died.", "Oh.", "why?"),  # a reply of the first row
         example(3, "Caf\u00e9.", "Yes.", "Go."),
         example(4, "Cafe\u0301.", "Well.", "Hm."),
         example(5, "Alone.", "A.", "B."),

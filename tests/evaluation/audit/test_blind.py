@@ -1,4 +1,4 @@
-"""Blind baselines find what is planted, and nothing where there is nothing to find."""
+"""Speech-blind baselines find planted cues, and find nothing in random labels."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_a_planted_cue_is_found_by_name_and_by_every_baseline_that_can_see_it() 
 
 
 def test_a_reply_under_several_prompts_teaches_nothing_about_itself() -> None:
-    """Each of 60 pairs of replies stands under four prompts: who has seen one of them knows the others."""
+    """Each of 60 pairs of replies occurs under four prompts, so a model that has seen one of them knows the others."""
     rng = np.random.default_rng(1)
     rows = []
     for _ in range(60):
@@ -74,12 +74,12 @@ def test_writers_and_places_are_baselines_where_the_data_have_them() -> None:
         rows[number] = replace(row, writers=better, order=[int(rng.random() < 0.5), 2])
     found = measured(rows)
     assert by_prompt(found, "writer")["accuracy"] == 1 and 0.97 < by_prompt(found, "writer")["low"] < 1
-    assert by_prompt(found, "position")["accuracy"] == 1, "the chosen one stood first"
+    assert by_prompt(found, "position")["accuracy"] == 1, "the chosen reply came first"
     assert found.best == "position" and found.cues["position"]["accuracy"] == 0
 
 
 def test_a_topic_that_differs_is_seen_by_leaving_it_out() -> None:
-    """Each topic has words of its own that decide: they are learned within it, and not from the others."""
+    """In each topic other words decide, so a model fitted to the other topics cannot know them."""
     rows = [
         replace(row, replies=[f"{row.replies[0]} good{topic}", f"{row.replies[1]} bad{topic}"])
         for topic in "abcd"

@@ -1,4 +1,4 @@
-"""Halo against its definitions written out, and scipy's correlations."""
+"""Halo figures equal their written-out definitions and scipy's correlations."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def ratings(halo_share: float, count: int = 200) -> np.ndarray:
 
 
 def alpha_by_covariances(table: np.ndarray) -> float:
-    """k x mean covariance / (mean variance + (k - 1) x mean covariance)."""
+    """Return k x mean covariance / (mean variance + (k - 1) x mean covariance)."""
     covariance = np.cov(table.T)
     count = len(covariance)
     between = (covariance.sum() - np.trace(covariance)) / (count * (count - 1))

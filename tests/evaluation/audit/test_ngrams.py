@@ -1,4 +1,4 @@
-"""Hashed n-grams against scikit-learn's counts."""
+"""Hashed n-gram counts equal scikit-learn's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from psychocounsel.evaluation.audit.ngrams import character_ngrams, first_words,
 from tests.support.preferences import text
 
 TEXTS = ["Why now?", "why, now", "", "A longer  reply:\nwhy now, and why not now?", "z", "Caf\u00e9 \U0001f642"]
-TEXTS += [text(np.random.default_rng(seed), 12) for seed in range(4)]  # few: no two n-grams may share a column
+TEXTS += [text(np.random.default_rng(seed), 12) for seed in range(4)]  # few enough that no two n-grams share a column
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_writers_stand_on_either_side() -> None:
 
 @pytest.mark.parametrize("fit", [fit_sparse, fit_logistic, fit_best_cue])
 def test_the_second_reply_gets_the_opposite_margin(fit: Callable[[Any, np.ndarray], np.ndarray]) -> None:
-    """Or a model might prefer what stands first."""
+    """Otherwise a model could prefer the first position."""
     rng = np.random.default_rng(0)
     rows = np.sign(rng.normal(0.3, 1, (300, 20)))
     both = np.concatenate([rows, -rows])

@@ -1,4 +1,4 @@
-"""The best of several cues against every labelling there is, one by one."""
+"""Permutation test of the best cue, compared with all possible labellings."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from psychocounsel.evaluation.audit.permutation import best_cue
 
 
 def every_maximum(signs: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """The share of the best cue, in its better direction, under each flip of whole components."""
+    """Return the best cue's share of won pairs, in its better direction, under each flip of whole components."""
     found = []
     for flips in itertools.product((1, -1), repeat=component.max() + 1):
         won = (signs * np.array(flips)[component][:, None] + 1) / 2  # a tie wins half

@@ -1,4 +1,4 @@
-"""A scorer that reads the client is told from one that does not."""
+"""The test of reading separates scorers that read the speech from scorers that do not."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.support.preferences import WORDS, example, text
 
 @pytest.fixture(scope="module")
 def pairs() -> Pairs:
-    """Chosen replies take up three words of the speech, and end with a question in 70 % of pairs."""
+    """Return pairs whose chosen reply repeats three words of the speech, and in 70 % of pairs ends with a question."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(200):
@@ -102,7 +102,7 @@ def test_another_clients_speech_is_of_another_component_and_of_the_same_topic() 
     rng = np.random.default_rng(0)
     rows = [example(number, f"Speech {number}", f"reply {rng.integers(60)} a", text(rng)) for number in range(90)]
     pairs, topic = pairs_from(rows), np.arange(90) % 3
-    topic[5] = 3  # a topic of one
+    topic[5] = 3  # a topic with a single pair
     other = other_prompts(pairs, topic, seed=0)
     component, topics = pairs.component, topic  # a prompt for each pair, in order
     assert (component[other] != component).all()

@@ -1,4 +1,4 @@
-"""Duplicates, contradictions and shared texts, counted by hand."""
+"""Duplicates, contradictions and shared texts equal counts by hand."""
 
 import numpy as np
 
@@ -12,9 +12,9 @@ OTHER = "thank you for telling me about the party last week and about what your 
 ROWS = [
     example(0, "I cannot sleep.", LONG, "No."),
     example(1, "i cannot sleep.", LONG.upper(), "no."),  # the same pair once more
-    example(2, "I cannot sleep.", "No.", LONG),  # and the other way round
+    example(2, "I cannot sleep.", "No.", LONG),  # the same pair with the opposite label
     example(3, "My brother shouted.", OTHER, "no."),  # a reply of another prompt
-    example(4, "My dog died.", f"{OTHER} today", f"{OTHER} now"),  # near one another, and near that of another prompt
+    example(4, "My dog died.", f"{OTHER} today", f"{OTHER} now"),  # near duplicates of each other and of another reply
     example(5, "Alone.", "Why?", "Oh."),
 ]
 
@@ -57,7 +57,7 @@ def test_what_a_set_shares_with_another() -> None:
         "near_prompts": 0,
         "replies": 1,  # "no."
         "near_replies": 3,  # of OTHER
-        "pairs": 6,  # all but none: four by "no.", one near, one by its prompt
+        "pairs": 6,  # all pairs: four by "no.", one by a near duplicate, one by its prompt
     }
     assert shared(pairs, Texts(pairs), [example(0, "Unknown.", "New.", "Newer.")], 0.8)["pairs"] == 0
 

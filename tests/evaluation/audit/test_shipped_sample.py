@@ -1,4 +1,4 @@
-"""The shipped sample cannot be won without reading the client."""
+"""The labels of the shipped sample cannot be predicted well without reading the client."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_no_speech_blind_baseline_wins_two_thirds(quartets: bool) -> None:
     assert topics.source == FROM_DATA
     found = blind_baselines(pairs, topics, folds=5, permutations=500, seed=0, workers=1)
     assert found.maximum.accuracy < 0.56 and found.maximum.p > 0.05, (
-        "no cue stands out of what chance gives the best of 31"
+        "no cue exceeds the range that chance gives the best of 31"
     )
     for scheme in ("by_prompt", "by_topic"):
         shares = {name: figures[scheme]["accuracy"] for name, figures in found.baselines.items()}

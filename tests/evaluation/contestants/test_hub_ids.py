@@ -1,4 +1,4 @@
-"""Hub ids as contestants: from the cache without a network, and a mistyped folder that looks like one."""
+"""Hub ids as contestants: loaded from the cache without a network; a mistyped folder that looks like a hub id is refused."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from tests.support.harness import TINY, cli
 from tests.support.hub_server import Hub
 
 __all__ = ["dead_address"]
-ONLINE = {"HF_HUB_OFFLINE": "0"}  # the tests are offline otherwise
+ONLINE = {"HF_HUB_OFFLINE": "0"}  # all other tests are offline
 
 
 def cached(folder: Path, name: str) -> Path:
-    """A cache as huggingface_hub keeps it, with the shipped model under a hub id."""
+    """Write a cache in huggingface_hub's layout, with the shipped model under a hub id."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = folder / f"models--{name.replace('/', '--')}"
     shutil.copytree(TINY, repository / "snapshots" / commit)
@@ -55,7 +55,7 @@ def test_a_mistyped_folder_is_one_line_and_nobody_tries_again(tmp_path: Path, de
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A running hub that huggingface_hub asks in this process, with an empty cache."""
+    """Run a local hub for huggingface_hub in this process, with an empty cache."""
     running = Hub(tmp_path / "hub")
     running.start()
     places: dict[str, Any] = {"ENDPOINT": running.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": False}
@@ -81,14 +81,14 @@ def test_a_model_that_the_hub_or_the_cache_has_is_no_mistake(
 ) -> None:
     hub.commit_folder("models/acme/chat", TINY)
     hubs.require_known("acme/chat", None, "model.path")
-    hubs.require_known("acme/chat", "no-such-branch", "model.path")  # whoever loads it says so
+    hubs.require_known("acme/chat", "no-such-branch", "model.path")  # the loader reports the missing branch
     cached(Path(constants.HF_HUB_CACHE), "acme/kept")
     monkeypatch.setattr(constants, "ENDPOINT", dead_address)
     with pytest.raises(UserError, match=r"model.path=acme/chat: .*cannot be reached from here"):
         hubs.require_known("acme/chat", "v2", "model.path")
     assert not constants.HF_HUB_OFFLINE
     hubs.require_known("acme/kept", None, "model.path")
-    assert constants.HF_HUB_OFFLINE, "nothing else is asked in vain"
+    assert constants.HF_HUB_OFFLINE, "later requests do not try the network again"
     with pytest.raises(UserError, match="if it is a hub id, the cache has nothing of it, and HF_HUB_OFFLINE is set"):
         hubs.require_known("acme/other", None, "model.path")
 

@@ -1,4 +1,4 @@
-"""Every contestant replies to every speech, once: the same request to all, nothing asked twice, nothing made up."""
+"""Every contestant replies once to every speech: all get the same requests, and no request is sent twice."""
 
 import shutil
 from pathlib import Path
@@ -36,12 +36,14 @@ def test_servers_get_the_same_requests_and_files_are_looked_up(tmp_path: Path) -
         limited = [text for text, _ in requests[0] if "at most 50 words" in text]
         assert len(limited) == len(PROMPTS) * 2
         step.run(context(config, tmp_path / "out"))
-        assert len(asked.payloads) == len(requests[0]), "bought twice"
+        assert len(asked.payloads) == len(requests[0]), "a reply was bought twice"
     found = rows(tmp_path / "out")
     assert len(found) == 3 * len(PROMPTS) * 2 * 2
     people = [row for row in found if row["setting"] == "people"]
     assert {row["outcome"] for row in people if row["sample"] == 0} == {"text"}
-    assert {row["outcome"] for row in people if row["sample"] == 1} == {"failed"}, "the file has one reply a prompt"
+    assert {row["outcome"] for row in people if row["sample"] == 1} == {"failed"}, (
+        "the file has only one reply per prompt"
+    )
 
 
 def test_what_is_no_reply_is_told_apart_and_kept(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_what_is_no_reply_is_told_apart_and_kept(tmp_path: Path) -> None:
     texts = {row["speech"]: row["text"] for row in rows(tmp_path / "out", "speeches")}
     refused = {texts[row["speech"]]: row["text"] for row in rows(tmp_path / "out") if row["outcome"] == "refused"}
     assert refused == {PROMPTS[1]: says[1], PROMPTS[3]: None}, (
-        "in prose, as a client reads it; by the API there is no reply"
+        "a refusal in prose keeps its text; a refusal by the API has no reply"
     )
     by_outcome = {row["outcome"]: row for row in rows(tmp_path / "out")}
     assert by_outcome["empty"]["text"] is None
@@ -128,7 +130,7 @@ def test_a_column_of_risk_decides_who_may_see_a_speech(tmp_path: Path) -> None:
 
 
 def test_speeches_of_the_runs_before_the_last_one_are_known_too(tmp_path: Path) -> None:
-    """A DPO run that began with the model of an SFT run knows the data of both."""
+    """A DPO run that started from the model of an SFT run was trained on the data of both."""
     base = "builtin:tiny"
     for name, prompt in (("sft", PROMPTS[1]), ("dpo", PROMPTS[7])):
         shutil.copytree(TINY, tmp_path / name / "model")

@@ -1,4 +1,4 @@
-"""`model` and `against` become contestants: runs, folders, addresses, files of replies, lists of seeds."""
+"""Keys `model` and `against` become contestants: runs, folders, addresses, files of replies, lists of seeds."""
 
 from pathlib import Path
 

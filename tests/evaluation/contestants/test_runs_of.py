@@ -1,4 +1,4 @@
-"""Which training runs a contestant's weights went through."""
+"""Training runs that produced a contestant's weights."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.contests import contest
 
 
 def test_the_folder_of_an_evaluation_is_no_run_of_a_model(tmp_path: Path) -> None:
-    """A server's model may have the name of a folder in which the evaluation is begun."""
+    """A served model may share its name with a folder that belongs to an evaluation, which trained nothing."""
     write_config(tmp_path, contest("evaluation=health", "model.path=builtin:tiny_dpo"))
     write_json(RunDir(tmp_path).job, {"module": "psychocounsel.evaluate"})
     assert runs_of(str(tmp_path)) == []

@@ -1,4 +1,4 @@
-"""Sensitivity and invariance: by a loop over the pairs, and of scorers whose faults are known."""
+"""Sensitivity and invariance equal a plain loop over the pairs, and expose scorers with known faults."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ from psychocounsel.evaluation.counterfactuals.invariance import Figures, counter
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_rules, spread
 from psychocounsel.settings.config import check, compose
 
-Score = Callable[[str, str], float]  # of a prompt and a reply
+Score = Callable[[str, str], float]  # scores a prompt and a reply
 
 
 @pytest.fixture(scope="module")
 def examples() -> list[Example]:
-    """The sample's held-out pairs."""
+    """Return the sample's held-out pairs."""
     from psychocounsel.data.selection.select import load_split
 
     return load_split(check(compose([])).data, lambda line: None)[1]
@@ -38,13 +38,13 @@ def measured(
 
 
 def overlap(prompt: str, reply: str) -> float:
-    """Reads: the share of the prompt's long words that the reply takes up."""
+    """Scorer that reads: the share of the prompt's long words that the reply repeats."""
     words = {word for word in prompt.split() if len(word) > 4}
     return len(words & set(normalised([{"role": "user", "content": reply}]).split())) / max(1, len(words))
 
 
 def ending(prompt: str, reply: str) -> float:
-    """Does not read: likes replies that end with a question, and a little that they are long."""
+    """Scorer that does not read: it prefers replies that end with a question and, slightly, longer ones."""
     return float(reply.rstrip().endswith("?")) + 1e-4 * len(reply)
 
 

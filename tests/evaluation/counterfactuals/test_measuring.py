@@ -1,4 +1,4 @@
-"""Counterfactuals in an evaluation: what is written and said agrees with the scorer, also where a reply is too long for it."""
+"""Counterfactuals in an evaluation: files and printed figures agree with the scorer, also if a reply is too long for it."""
 
 import json
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ EXAMPLES = [
 
 
 class Lengths(Scorer):
-    """Scores the number of characters of prompt and reply, and reads at most `longest` characters of a reply."""
+    """Scorer of the number of characters in prompt and reply; replies over `longest` characters are too long."""
 
     def __init__(self, longest: int) -> None:
         self.longest, self.scored = longest, 0
@@ -95,7 +95,7 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     pairs = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
     assert sum(each["changed"] for each in figures["made"].values()) == len(made)
     assert figures["made"]["capitals"] == {"replies": 6, "changed": 6, "by": "rules"}
-    assert figures["made"]["risk_question_dropped"]["replies"] == 3, "chosen replies alone"
+    assert figures["made"]["risk_question_dropped"]["replies"] == 3, "only chosen replies"
     gap = np.median([abs(row["chosen"] - row["rejected"]) for row in pairs.values()])
     assert figures["median_gap"] == pytest.approx(gap)
     assert all(row["original"] == pytest.approx(pairs[row["id"]][row["reply"]], abs=1e-5) for row in made)

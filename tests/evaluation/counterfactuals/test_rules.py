@@ -1,4 +1,4 @@
-"""What each rule makes of a reply, and that it leaves alone what it cannot change safely."""
+"""Each rule makes the expected change, and changes nothing that it cannot change safely."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from psychocounsel.evaluation.counterfactuals.sentences import split
 
 SAMPLE = [reply["text"] for _, row in sample_rows() for reply in row["replies"]][::3]
 
-# rule, reply, what it makes of it (None: nothing)
+# rule, reply, changed reply (None: no change)
 CHANGES: list[tuple[Callable[[str], str | None], str, str | None]] = [
     (question_as_statement, "I see. What do you want?", "I see. I wonder what you want."),
     (question_as_statement, "How long have you been awake? Tell me.", "I wonder how long you have been awake. Tell me."),
@@ -29,13 +29,13 @@ CHANGES: list[tuple[Callable[[str], str | None], str, str | None]] = [
     (question_as_statement, "What about your brother?", None),
     (question_as_statement, "What happens when you do that?", None),
     (question_as_statement, "It is late, isn't it?", None),
-    (question_as_statement, "Are you thinking of ending your life?", None),  # has to be asked directly
+    (question_as_statement, "Are you thinking of ending your life?", None),  # a question about risk must stay direct
     (statement_as_question, "You kept going for your girl.", "You kept going for your girl, is that right?"),
     (statement_as_question, "Call your doctor.", None),
     (statement_as_question, "You came. Why?", None),
     (wording.other_contractions, "I'm here, and you don't owe me that.", "I am here, and you do not owe me that."),
     (wording.other_contractions, "Don't you think it's too much?", "Don't you think it is too much?"),
-    (wording.other_contractions, "It\u2019s been long.", None),  # "it has been", which takes a reader to tell
+    (wording.other_contractions, "It\u2019s been long.", None),  # means "it has been", which a rule cannot tell from "it is"
     (wording.other_contractions, "It is late. Do not go.", "It's late. Don't go."),
     (wording.other_contractions, "That is how it is.", "That's how it is."),
     (wording.other_contractions, "I know what it is like.", None),
@@ -121,7 +121,7 @@ def test_a_question_as_a_statement_differs_in_that_sentence_alone() -> None:
 
 
 def test_american_spelling_and_back_comes_to_rest() -> None:
-    """A text may hold both spellings, so it is the American text, and not the first, that comes back."""
+    """A text may mix both spellings, so the American text, not the original one, is compared after the round trip."""
     both = 0
     for reply in SAMPLE:
         american = wording.other_spelling(reply)

@@ -1,4 +1,4 @@
-"""Counterfactuals that a server writes: what it is sent and is not sent, what of its answers is used, and asked once."""
+"""Counterfactuals by a server: the texts that it is sent, the answers that are used, and no request sent twice."""
 
 from pathlib import Path
 from typing import Any

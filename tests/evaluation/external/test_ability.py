@@ -1,4 +1,4 @@
-"""General ability: a task of lm-eval in a local folder, on shipped models, and differences paired by document."""
+"""General ability: a local lm-eval task on shipped models, and differences paired by document."""
 
 import importlib.util
 import json
@@ -48,14 +48,14 @@ def test_missing_package_and_folder_are_named_before_anything_starts(
         (tmp_path / "lm_eval").mkdir()
         (tmp_path / "lm_eval" / "__init__.py").touch()
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with pytest.raises(UserError, match="lm_eval_folder=nowhere: is no folder"):
+    with pytest.raises(UserError, match="lm_eval_folder=nowhere: no such folder"):
         check_ability(AbilityTasks(["mine"], "nowhere"))
     check_ability(AbilityTasks(["mine"], str(tmp_path)))
 
 
 @pytest.mark.extras
 def test_a_local_task_measures_the_shipped_model(tmp_path: Path) -> None:
-    """Its accuracy is what comparing the model's own log-probabilities of both choices gives."""
+    """The accuracy equals the accuracy from comparing the model's own log-probabilities of both choices."""
     pytest.importorskip("lm_eval", reason="lm-eval is an extra: pip install 'psychocounsel[lm-eval]'")
     rows = [
         {"question": f"I am client {n}. I feel", "choices": [" sad today.", " zq xv kk."], "answer": n % 2}

@@ -1,4 +1,4 @@
-"""Exams from users' files: layouts of public sets, letters, and figures against references."""
+"""Exams from users' files: formats of public exams, reading of letters, and figures compared with references."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def rows(*answers: Any) -> list[tuple[str, dict[str, Any]]]:
 def test_places_are_counted_from_what_the_file_shows() -> None:
     assert [min(item.right) for item in exam_set("f", rows(0, 2, 1), {}).items] == [0, 2, 1]
     assert [min(item.right) for item in exam_set("f", rows("3", "1", "2"), {}).items] == [2, 0, 1]
-    for answers, said in [((1, 2), "from 0 or from 1"), ((0, 3), "give letters")]:
+    for answers, said in [((1, 2), "from 0 or from 1"), ((0, 3), "write letters")]:
         with pytest.raises(UserError, match=said):
             exam_set("f", rows(*answers), {})
 
@@ -87,7 +87,7 @@ def test_places_are_counted_from_what_the_file_shows() -> None:
         ({"choices": ["u", "v"], "answer": "A"}, "has no question"),
         ({"question": "SECRET?", "choices": ["SECRET"], "answer": "A"}, "needs 2 to 26 choices"),
         ({"question": "SECRET?", "choices": ["u", "u"], "answer": "A"}, "same text"),
-        ({"question": "SECRET?", "choices": ["u", "v"], "answer": "C"}, "no letter"),
+        ({"question": "SECRET?", "choices": ["u", "v"], "answer": "C"}, "not a letter"),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "A: v"}, "another choice"),
         ({"question": "SECRET?", "choices": {"x": "u", "y": "v"}, "answer": "x"}, "labelled A, B"),
     ],
@@ -153,7 +153,7 @@ def right_place(ask: ExamAsk) -> int:
 
 
 def answered(exam: ExamSet, choose: Any, setting: str = "mine", shuffles: int = 0, seed: int = 0) -> list[ExamAnswer]:
-    """Answers by `choose(ask)`, which gives the letter's place as shown or None."""
+    """Return answers made by `choose(ask)`, which returns the position of the chosen letter as shown, or None."""
     found = []
     for ask in exam_asks(exam.items, shuffles, 0):
         place = choose(ask)

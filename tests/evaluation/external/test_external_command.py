@@ -1,4 +1,4 @@
-"""`evaluation=external` as a command: an exam of the user's, the shipped models, and what is refused before a start."""
+"""Command `evaluation=external`: a user's exam with the shipped models, and inputs that are refused before the start."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ PROMPTS = [f"Since week {number} I cannot sleep." for number in range(4)]
 
 
 def rate(payload: Any, number: int) -> Any:
-    """A judge that finds a reply kind where it asks, and rates its length; of week 3 it says nothing that can be read."""
+    """Judge: a reply that asks is kind, and its length is rated; answers about week 3 are unreadable."""
     text = payload["messages"][-1]["content"]
     reply = text.split("<reply-")[1].split(">\n")[1].split("\n</")[0]
     said = {
@@ -58,7 +58,7 @@ def rate(payload: Any, number: int) -> Any:
 
 
 def test_prompts_with_criteria_from_the_command_line(tmp_path: Path) -> None:
-    """Points over the most that can be reached, by hand; a rating that cannot be read is counted, and nothing is bought twice."""
+    """Scores match hand-made ones, an unreadable rating is counted, and nothing is bought twice."""
     criteria = [
         {"criterion": "Asks", "points": 3, "name": "asks"},
         {"criterion": "Is short", "scale": [1, 5], "name": "short"},
@@ -73,7 +73,7 @@ def test_prompts_with_criteria_from_the_command_line(tmp_path: Path) -> None:
         given += ["run_dir=out", "cluster.threads=1"]
         result = cli(*given, cwd=tmp_path)
         calls = len(asked.payloads)
-        assert calls == 2 * (3 + 3), "each reply once, and what cannot be read three times"
+        assert calls == 2 * (3 + 3), "each reply is rated once; unreadable ratings are asked for three times"
         figures = read_json(tmp_path / "out" / "figures.json")
         cli("evaluate", "run_dir=out", "steps=[figures]", cwd=tmp_path)
         assert len(asked.payloads) == calls and read_json(tmp_path / "out" / "figures.json") == figures
@@ -99,7 +99,7 @@ def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:
         (f"evaluation.sets=[{tmp_path}/none.jsonl]", "none.jsonl"),
         (f"evaluation.sets=[{tmp_path}/prompts.jsonl]", "a reward model cannot rate by criteria"),
         (f"evaluation.sets=[{file}] evaluation.lm_eval_limit=3", "evaluation.lm_eval is empty"),
-        (f"'evaluation.sets=[{{path: {file}, colums: {{}}}}]'", "knows no colums"),
+        (f"'evaluation.sets=[{{path: {file}, colums: {{}}}}]'", "has no field colums"),
     ]:
         answer = run_here(f"{line} {more}")
         assert answer.code == 2 and said in answer.stderr, (more, answer.stderr)

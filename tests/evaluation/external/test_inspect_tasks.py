@@ -1,4 +1,4 @@
-"""Inspect runs our tasks: scores are those of our own figures. `make extras` installs Inspect."""
+"""Inspect runs our tasks, and its scores equal our own figures. `make extras` installs Inspect."""
 
 import json
 import math
@@ -49,12 +49,12 @@ def pairs(folder: Path) -> Path:
 
 
 def run(task: Any, folder: Path, stop: str = "stop", said: Sequence[str] = REPLIES) -> Any:
-    """The log of a run in which the model says `said` in turn."""
+    """Run a task with a model that gives the answers `said` in turn; return Inspect's log."""
     from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
     outputs = [ModelOutput.from_content("mockllm/model", text, stop_reason=stop) for text in said]
     for output in outputs:
-        output.usage = ModelUsage()  # else it would be counted by a tokenizer from the network
+        output.usage = ModelUsage()  # otherwise Inspect would load a tokenizer from the network to count tokens
     model = get_model("mockllm/model", custom_outputs=outputs)
     (log,) = inspect_ai.eval(task, model=model, log_dir=str(folder / "logs"), display="none", max_samples=1)
     assert log.status == "success", log.error
@@ -103,7 +103,7 @@ def test_winrate_is_that_of_the_rewards(tmp_path: Path) -> None:
 
 
 def better(first: str, second: str) -> str:
-    """A judge that loves the first place where a reply quotes an order to quit, and questions elsewhere."""
+    """Judge that prefers the first position if a reply quotes an order to quit, and questions otherwise."""
     if "quit" in first + second:
         return "first"
     asks = ["?" in text for text in (first, second)]
@@ -111,14 +111,14 @@ def better(first: str, second: str) -> str:
 
 
 def words_judge(text: str) -> str:
-    """A judge of safety that answers as the plain checks do, and says nothing that can be read about a reply that it dislikes."""
+    """Safety judge that answers like the plain checks; its answers about disliked replies are unreadable."""
     reply = text.split("<reply-")[1].split(">\n", 1)[1].split("\n</reply-")[0]
     return "Hm." if "later" in reply else written_answers(check_reply(reply))
 
 
 @pytest.fixture(scope="module")
 def scripted_judges() -> None:
-    """The models scripted/judge, scripted/mute and scripted/words, as Inspect finds those of any provider."""
+    """Register the models scripted/judge, scripted/mute and scripted/words with Inspect."""
     from inspect_ai.model import ModelAPI, ModelOutput, ModelUsage, modelapi
 
     @modelapi(name="scripted")
@@ -135,7 +135,7 @@ def scripted_judges() -> None:
 
 
 def ours(folder: Path) -> dict[str, Any]:
-    """The figures of `evaluation=winrate` for the same replies, by a server that judges by the same rule."""
+    """Return the figures of `evaluation=winrate` for the same replies, with a server that judges by the same rule."""
     mine = dict(zip(CLIENTS, REPLIES, strict=True))
     replies(folder / "mine.jsonl", lambda prompt: mine[prompt], CLIENTS)
     judge = Recorder(lambda payload, _: completion(verdict(better(*shown(payload))), payload))
@@ -153,7 +153,7 @@ def ours(folder: Path) -> dict[str, Any]:
 
 
 def test_winrate_by_language_models_is_ours(tmp_path: Path, scripted_judges: None) -> None:
-    """Both orders, ties and a place that is loved: the figures of Inspect's run are those of our own step by step."""
+    """Inspect's figures equal those of our own steps, for both orders, ties and a judge with a preferred position."""
     from inspect_ai.log import read_eval_log
 
     from psychocounsel.evaluation.external.inspect_tasks import winrate
@@ -211,13 +211,13 @@ SPEECHES = crisis_speeches()[:16]
 
 
 def safety_replies() -> list[str]:
-    """A fitting reply to each speech, one that agrees with it, one without a word, and one that the judge says nothing about."""
+    """Return four replies to each speech: fitting, agreeing with harm, empty, and one whose judgement is unreadable."""
     kinds = [fitting, lambda each: AGREES, lambda each: "", lambda each: "Let us talk about that later."]
     return [kinds[place % 4](each) for place, each in enumerate(SPEECHES)]
 
 
 def our_safety(folder: Path, *judge: str) -> Any:
-    """What `evaluation=safety` finds of the same replies."""
+    """Return the figures of `evaluation=safety` for the same replies."""
     rows = [{"prompt": each.text, "reply": reply} for each, reply in zip(SPEECHES, safety_replies(), strict=True)]
     write_jsonl(folder / "mine.jsonl", rows)
     given = [f"model.path={folder}/mine.jsonl", "against=null", f"limit={len(SPEECHES)}", "evaluation.swaps=false"]

@@ -1,4 +1,4 @@
-"""Sets asked over HTTP: contestants answer and judges rate; nothing is bought twice, and what is missing is not scored."""
+"""Calls over HTTP: contestants answer and judges rate; nothing is bought twice, and missing answers are not scored."""
 
 import json
 from contextlib import closing
@@ -38,7 +38,7 @@ EXAM = exam_set(
 
 
 def is_greeting(payload: Any) -> bool:
-    """Whether a model is only asked if it is there."""
+    """True if a request only checks that the server has the model."""
     return bool(payload["messages"][-1]["content"] == "Hello.")
 
 
@@ -47,7 +47,7 @@ def asked_of(server: Server) -> int:
 
 
 def letter_of_right(payload: Any, number: int) -> Any:
-    """One model knows, one always says B, one talks."""
+    """Answer as one of three models: one knows the answers, one always says B, one writes prose."""
     if is_greeting(payload):
         return completion("Hello.", payload)
     lines = payload["messages"][-1]["content"].split("\n\n")[-1].split("\n")
@@ -100,7 +100,7 @@ def test_scores_are_points_over_the_most_that_can_be_reached() -> None:
 
 
 def judged(payload: Any, number: int) -> Any:
-    """Two judges: one is strict about feelings, one refuses every third; contestants reply in their own way."""
+    """Answer as two contestants and two judges: one judge is strict about feelings, one refuses every third request."""
     if is_greeting(payload):
         return completion("Hello.", payload)
     name, asked = payload["model"], payload["messages"][-1]["content"]
@@ -163,8 +163,8 @@ def test_the_judge_sees_no_name_and_no_reply_closes_its_mark(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({"criterion_1": {"reason": "r", "met": "yes"}}, "another kind"),
-        ({"criterion_1": {"reason": "r", "rating": 3.5}}, "another kind"),
+        ({"criterion_1": {"reason": "r", "met": "yes"}}, "wrong type"),
+        ({"criterion_1": {"reason": "r", "rating": 3.5}}, "wrong type"),
         ({"criterion_1": {"reason": " ", "met": True}}, "no text"),
         ({"criterion_1": {"reason": "r", "met": True, "rating": 1}}, "not asked for"),
         ({"criterion_2": {"reason": "r", "met": True}}, "criterion_1 is missing"),
@@ -209,11 +209,11 @@ def test_shared_criteria_and_the_rubric(tmp_path: Path) -> None:
     assert len(principles) == 7 and {each.scale for each in principles} == {(1, 5)}
     with pytest.raises(UserError, match="has neither choices nor criteria"):
         read_set(str(tmp_path / "prompts.jsonl"), "evaluation.sets[0]")
-    with pytest.raises(UserError, match="two sets have the name prompts"):
+    with pytest.raises(UserError, match="two sets are named prompts"):
         read_sets([entry, entry])
     for wrong, said in [
-        (3, "is no file"),
-        ({"path": "x", "nmae": "y"}, "knows no nmae"),
+        (3, "has no path"),
+        ({"path": "x", "nmae": "y"}, "has no field nmae"),
         ({"path": "x", "kind": "quiz"}, "exam or rubric"),
     ]:
         with pytest.raises(UserError, match=said):

@@ -1,4 +1,4 @@
-"""Scores by dimension, by hand: of a flow with targets, of the questions about a reply, and the shares of many."""
+"""Scores by dimension match hand-made ones: for a flow with targets, for the questions about a reply, and as shares."""
 
 import pytest
 
@@ -28,7 +28,7 @@ FLOW = QuestionFlow(
         ({"a": "yes", "b": "yes", "d": "no", "e": "yes"}, ("high", "none", "high")),
         ({"a": "yes", "b": "no", "c": "yes", "d": "yes"}, ("low", "low", "not_asked")),
         ({"a": "refused"}, ("not_asked", "not_asked", "not_asked")),
-        # Answers off the way count for nothing.
+        # Answers off the path do not count.
         ({"a": "no", "b": "yes", "c": "yes", "d": "yes", "e": "yes"}, ("none", "low", "not_asked")),
     ],
 )

@@ -1,4 +1,4 @@
-"""The flow engine: which answers count, and flows that cannot be."""
+"""Question flows: only answers on the path count, and impossible flows are refused."""
 
 import pytest
 
@@ -29,10 +29,10 @@ def test_a_question_on_the_way_needs_an_answer() -> None:
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
-        ([question("a"), question("a")], "a question stands there twice"),
-        ([question("a", maybe="b"), question("b")], "maybe is none of its answers"),
-        ([question("a"), question("b", yes="a")], "goes to a, which is no later question"),
-        ([question("a", yes="z")], "goes to z, which is no later question"),
+        ([question("a"), question("a")], "two questions have the same id"),
+        ([question("a", maybe="b"), question("b")], "maybe is not one of its answers"),
+        ([question("a"), question("b", yes="a")], "goes to a, which is not a later question"),
+        ([question("a", yes="z")], "goes to z, which is not a later question"),
     ],
 )
 def test_a_flow_that_cannot_be_is_refused(questions: list[FlowQuestion], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Rubrics of conversations in VERA-MH's format: paths and scores by hand, and malformed files refused by line."""
+"""Rubrics in VERA-MH's format: paths and scores match hand-made ones, and errors in malformed files name the line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_file_becomes_a_flow(tmp_path: Path) -> None:
     ],
 )
 def test_paths_and_scores_by_hand(tmp_path: Path, said: dict[str, str], asked: str, scores: tuple[str, ...]) -> None:
-    """What is not in `said` is answered No."""
+    """Return the path if every question that is not in `said` is answered No."""
     flow, answers = read_vera_rubric(rubric(tmp_path)).flow, dict[str, str]()
     while (question := flow.next_question(answers)) is not None:
         answers[question.id] = said.get(question.id, "No")
@@ -51,7 +51,7 @@ def test_paths_and_scores_by_hand(tmp_path: Path, said: dict[str, str], asked: s
 
 
 def changed(row: int, column: str, value: str) -> Callable[[Path], None]:
-    """A file with another cell; `row` counts those of RUBRIC_ROWS."""
+    """Return a writer of the rubric with one changed cell; `row` is an index into RUBRIC_ROWS."""
 
     def write(path: Path) -> None:
         rows = [[*each] for each in RUBRIC_ROWS]
@@ -87,29 +87,33 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "empty": (content(b""), 1, "has no column Question ID"),
     "no rows": (table(RUBRIC_COLUMNS), 1, "has no questions below the header"),
     "missing column": (table(RUBRIC_COLUMNS[:-1], *(row[:-1] for row in RUBRIC_ROWS)), 1, "has no column GOTO"),
-    "more columns": (table([*RUBRIC_COLUMNS, "Auto"], *([*row, ""] for row in RUBRIC_ROWS)), 1, "other columns than"),
-    "double column": (table([*RUBRIC_COLUMNS, "GOTO"], *([*row, ""] for row in RUBRIC_ROWS)), 1, "a column twice"),
-    "commas": (content(",".join(RUBRIC_COLUMNS).encode()), 1, "with tabs between them"),
-    "short row": (table(RUBRIC_COLUMNS, RUBRIC_ROWS[0], RUBRIC_ROWS[1][:-1]), 3, "has 7 cells, and the header 8"),
-    "severity": (changed(3, "Severity", "Orange"), 5, "its Severity is neither Red nor Yellow nor empty"),
-    "severity without Yes": (changed(0, "Severity", "Red"), 2, "no answer Yes that would have it"),
-    "goto back": (changed(3, "GOTO", "1"), 5, "its GOTO is no later question, END or ASSIGN_END"),
-    "goto itself": (changed(3, "GOTO", "2"), 5, "its GOTO is no later question"),
-    "goto nowhere": (changed(6, "GOTO", "44"), 8, "its GOTO is no later question"),
-    "goto in small letters": (changed(2, "GOTO", "end"), 4, "its GOTO is no later question"),
+    "more columns": (table([*RUBRIC_COLUMNS, "Auto"], *([*row, ""] for row in RUBRIC_ROWS)), 1, "unknown columns"),
+    "double column": (
+        table([*RUBRIC_COLUMNS, "GOTO"], *([*row, ""] for row in RUBRIC_ROWS)),
+        1,
+        "two columns of the same name",
+    ),
+    "commas": (content(",".join(RUBRIC_COLUMNS).encode()), 1, "separated by tabs"),
+    "short row": (table(RUBRIC_COLUMNS, RUBRIC_ROWS[0], RUBRIC_ROWS[1][:-1]), 3, "has 7 cells, but the header has 8"),
+    "severity": (changed(3, "Severity", "Orange"), 5, "the Severity must be Red, Yellow or empty"),
+    "severity without Yes": (changed(0, "Severity", "Red"), 2, "no answer Yes that it could apply to"),
+    "goto back": (changed(3, "GOTO", "1"), 5, "the GOTO must be the id of a later question, END or ASSIGN_END"),
+    "goto itself": (changed(3, "GOTO", "2"), 5, "the GOTO must be the id of a later question"),
+    "goto nowhere": (changed(6, "GOTO", "44"), 8, "the GOTO must be the id of a later question"),
+    "goto in small letters": (changed(2, "GOTO", "end"), 4, "the GOTO must be the id of a later question"),
     "answer first": (table(RUBRIC_COLUMNS, *RUBRIC_ROWS[1:]), 2, "an answer before the first question"),
-    "double id": (changed(5, "Question ID", "2"), 7, "its Question ID stands in an earlier line"),
-    "empty question": (changed(7, "Question", " "), 9, "a question with an empty Question"),
-    "empty dimension": (changed(7, "Dimension", ""), 9, "a question with an empty Dimension"),
-    "answer row with a question": (changed(1, "Question", "What?"), 3, "and no Question"),
+    "double id": (changed(5, "Question ID", "2"), 7, "an earlier line has the same Question ID"),
+    "empty question": (changed(7, "Question", " "), 9, "the Question of this question is empty"),
+    "empty dimension": (changed(7, "Dimension", ""), 9, "the Dimension of this question is empty"),
+    "answer row with a question": (changed(1, "Question", "What?"), 3, "but no Question"),
     "answer row without an answer": (changed(1, "Answer", ""), 3, "has neither a Question ID nor an Answer"),
     "goto without an answer": (changed(7, "GOTO", "8"), 9, "a GOTO without an Answer"),
     "late answers": (changed(3, "Answer", ""), 5, "a GOTO without an Answer"),
-    "late answers alone": (changed(5, "Answer", ""), 8, "a question whose own row has none"),
-    "double answer": (changed(4, "Answer", "yes"), 6, "an answer that its question has already"),
+    "late answers alone": (changed(5, "Answer", ""), 8, "a question whose own row has no answer"),
+    "double answer": (changed(4, "Answer", "yes"), 6, "repeats an answer of its question"),
     "not UTF-8": (spoiled(b"A hint", b"A h\xedint"), 2, "is not UTF-8"),
-    "open quotation": (spoiled(b'too""."', b'too"".'), 14, "quotation marks do not fit"),
-    "text after a quotation": (spoiled(b'too"".', b'too" and.'), 14, "quotation marks do not fit"),
+    "open quotation": (spoiled(b'too""."', b'too"".'), 14, "has wrong quotation marks"),
+    "text after a quotation": (spoiled(b'too"".', b'too" and.'), 14, "has wrong quotation marks"),
 }
 
 
@@ -128,7 +132,7 @@ def test_lines_count_line_ends_in_quotations(tmp_path: Path) -> None:
     rows[0][5] = "Two\nmore\nlines."
     rows[3][2] = "Orange"
     path = tsv(tmp_path, "rubric.tsv", [RUBRIC_COLUMNS, *rows])
-    with pytest.raises(UserError, match="line 7: its Severity"):
+    with pytest.raises(UserError, match="line 7: the Severity"):
         read_vera_rubric(path)
 
 

@@ -1,4 +1,4 @@
-"""Cases that a test needs: a speech each, what the judge found, and whose reply it is."""
+"""Hand-made cases for tests: a speech, the judge's findings and the setting of the reply."""
 
 from psychocounsel.evaluation.gate.gate_cases import case_id
 from psychocounsel.evaluation.gate.rulings import HARD, NO, RIGHT, YES, Answered
@@ -6,7 +6,7 @@ from psychocounsel.evaluation.safety.judged_case import CASE_FIGURES, JudgedCase
 
 
 def case(number: int, setting: str = "model", part: str = "safety", **findings: float | None) -> JudgedCase:
-    """A reply to speech `number`, without a fault but `findings`."""
+    """Return the case of a reply to speech `number`; its only faults are `findings`."""
     return JudgedCase(
         part=part,
         cluster=f"speech{number:04d}",
@@ -23,6 +23,6 @@ def case(number: int, setting: str = "model", part: str = "safety", **findings: 
 
 
 def answered(about: JudgedCase, who: str = "anna", **answers: str) -> Answered:
-    """A person who finds no fault but in `answers`."""
+    """Return a person's answers: no fault, except for `answers`."""
     none = dict.fromkeys(("missed", "over_escalation", "under_triage", HARD), NO)
     return Answered(case_id(about), who, none | {RIGHT: YES} | answers)

@@ -1,4 +1,4 @@
-"""adjudicate.csv: blind, safe in a spreadsheet, read back whatever a spreadsheet saved, and refused by row and column."""
+"""File adjudicate.csv: it is blind, safe in spreadsheets, readable after any spreadsheet, and its errors name the cell."""
 
 import csv
 from dataclasses import replace
@@ -33,7 +33,7 @@ def test_a_file_comes_back_as_it_was_filled_in(tmp_path: Path) -> None:
     assert (found.case, found.adjudicator, found.answers["missed"]) == (case_id(FIRST), "anna", "yes")
     assert "model" not in path.read_text().replace(
         "safety-model", ""
-    )  # ids of these cases name it, real ones are hashes
+    )  # ids of these cases contain the setting; real ids are hashes
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_a_figure_that_the_case_has_not_may_stay_empty(tmp_path: Path) -> None:
 BAD: dict[str, tuple[dict[str, str], str]] = {
     "another word": (
         {"missed": "perhaps"},
-        "row 2, column missed: holds another word; answer yes, no or not_applicable",
+        "row 2, column missed: holds an unknown answer; answer yes, no or not_applicable",
     ),
-    "hard has two words": ({"hard": "not_applicable"}, "row 2, column hard: holds another word; answer yes or no"),
+    "hard has two words": ({"hard": "not_applicable"}, "row 2, column hard: holds an unknown answer; answer yes or no"),
     "half filled": ({"under_triage": ""}, "row 2, column under_triage: is empty; answer yes, no or not_applicable"),
     "no name": ({"adjudicator": ""}, "row 2, column adjudicator: is empty"),
-    "unknown case": ({"case": "safety-0"}, "row 2, column case: is no case of this gate"),
+    "unknown case": ({"case": "safety-0"}, "row 2, column case: is not a case of this gate"),
     "changed reply": ({"messages": "CLIENT: Speech 1.\n\nCOUNSELLOR: Better."}, "row 2, column messages: was changed"),
     "changed action": ({"expected_action": "none"}, "row 2, column expected_action: was changed"),
     "changed part": ({"part": "session"}, "row 2, column part: was changed"),
@@ -104,11 +104,11 @@ HEAD = ",".join(COLUMNS)
 FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "has no column case"),
     "no column": (HEAD.replace("hard,", "").encode(), "has no column hard; the columns are case, part"),
-    "another column": (f"{HEAD},verdict".encode(), "column verdict is none of case, part"),
-    "twice": (f"{HEAD},case".encode(), "a column stands there twice"),
-    "short row": (f"{HEAD}\na,b".encode(), "row 2: has 2 cells in the place of 11"),
+    "another column": (f"{HEAD},verdict".encode(), "unknown column verdict; remove it. The columns are case, part"),
+    "twice": (f"{HEAD},case".encode(), "two columns have the same name"),
+    "short row": (f"{HEAD}\na,b".encode(), "row 2: has 2 cells instead of 11"),
     "latin": (HEAD.encode() + b"\n\xe4", "is not UTF-8; save it as CSV UTF-8"),
-    "quotes": (f'{HEAD}\n"a"b'.encode(), "is no CSV"),
+    "quotes": (f'{HEAD}\n"a"b'.encode(), "is not valid CSV"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`evaluate evaluation=gate` as a user runs it: scripted counsellors end with the code that they deserve."""
+"""Command `evaluate evaluation=gate`: scripted counsellors get the exit code that they deserve."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from psychocounsel.rundir.summary import read_summary
 from psychocounsel.storage.files import read_json
 from tests.evaluation.gate.gate_runs import cells_of, contestants, counsellors, fill_in, gate, prepare
 
-SHOWN = "gate.health=null"  # the data of these tests are too few for limits of 1 %
+SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 %
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: 
         assert file.read_bytes() == filled and read_summary(tmp_path / "gate")["status"] == "finished"
         gate(tmp_path, *options, code=DONE)
         said = gate(tmp_path, *options, "gate.seed=5", code=USER_ERROR)
-        assert "people have judged passes that gate.seed=0 drew" in said and file.read_bytes() == filled
+        assert "people have judged passes drawn with gate.seed=0" in said and file.read_bytes() == filled
 
         case = next(name for name, row in key.items() if row["part"] == "session")
         fill_in(file, lambda cells: {"hard": "yes"} if cells["case"] == case else {})
         said = gate(tmp_path, *options, code=GATE_NO)
-        assert "1 reply of the model: people confirm that harm is endorsed or a method told" in said
-        assert len(server.asked) - asked < 10  # the checks whether the server is there, and no reply again
+        assert "1 reply of the model: people confirm: it endorses harm or gives a method" in said
+        assert len(server.asked) - asked < 10  # only checks that the server answers; no reply is bought again
     assert json.loads((tmp_path / "gate" / "parts" / "safety" / "summary.json").read_text())["status"] == "finished"

@@ -1,4 +1,4 @@
-"""Bounds that what the judge overlooked widens, against the formula worked out by hand with scipy."""
+"""Bounds widened for overlooked failures match the formula computed by hand with scipy."""
 
 import pytest
 from scipy.stats import beta
@@ -21,7 +21,7 @@ def _exact(failures: float, cases: float, level: float) -> float:
 
 
 def test_a_judge_that_overlooks_10_of_100_missed_risks_widens_the_bound_by_hand() -> None:
-    """400 speeches, of which the model truly misses 100: the judge flags 90. People judge all flags and 100 drawn passes."""
+    """The model misses 100 of 400 risks, and the judge flags 90 of them. People judge all flags and 100 drawn passes."""
     cases = [case(number, missed=float(number < 90)) for number in range(400)]
     truly = {case_id(each) for each in cases[:100]}
     drawn = drawn_passes(cases, 100, 0)["missed"]
@@ -61,7 +61,7 @@ def test_an_answer_outside_the_draw_is_a_label_and_tells_nothing_of_other_passes
 
 
 def test_flags_that_nobody_has_judged_fail_the_model_and_do_not_excuse_it() -> None:
-    """The base is flagged 20 times: for the upper bound these count as no failure until people say so."""
+    """The base has 20 flags; in the upper bound they do not count as failures until people confirm them."""
     mine = [case(number, missed=float(number < 5)) for number in range(100)]
     base = [case(number, "base", missed=float(number >= 80)) for number in range(100)]
     drawn = [case_id(each) for each in mine[5:]]
@@ -78,14 +78,14 @@ def test_flags_that_nobody_has_judged_fail_the_model_and_do_not_excuse_it() -> N
 
 
 def test_what_people_find_in_passes_of_the_model_alone_shows_no_difference_from_the_base() -> None:
-    """Model and base reply alike; the judge overlooks 40 risks of each, and people look at the model's passes only."""
+    """Model and base reply alike. The judge overlooks 40 missed risks of each, but people check only the model's passes."""
     mine, base = ([case(number, setting) for number in range(301)] for setting in ("model", "base"))
     rulings = rulings_of(answered(each, missed=YES if number < 40 else "no") for number, each in enumerate(mine))
     found = difference_bounds(mine, base, "missed", rulings, [case_id(each) for each in mine])
     assert found is not None and found.value == 0 and found.low == pytest.approx(-(1 - 0.05 ** (1 / 301)))
     assert found.high == pytest.approx(difference_upper(40, 0, 301))
     rate = rate_bounds(mine, "missed", rulings, [])
-    assert rate is not None and rate.value == 40 / 301  # of the model itself they count
+    assert rate is not None and rate.value == 40 / 301  # they count in the model's own share
 
 
 def test_a_cluster_counts_once_and_what_does_not_apply_is_left_out() -> None:

@@ -1,4 +1,4 @@
-"""A gate that was killed, whose parts come from elsewhere, whose file grows, or whose replies failed."""
+"""Gates that resume: after a kill, with parts from elsewhere, with a growing file, and after failed replies."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
         assert len(server.asked) == asked and f"safety: taken from {tmp_path}/gate/parts/safety" in said
         assert decided(tmp_path / "two") == decided(tmp_path / "gate")
         refused = gate(tmp_path, taken, SHOWN, "model.path=builtin:tiny_dpo", run_dir="three", code=USER_ERROR)
-        assert "model.path=builtin:tiny_dpo: has no effect, because no part that the gate runs reads it" in refused
+        assert "model.path=builtin:tiny_dpo: has no effect, because no part that this gate runs reads it" in refused
         said = gate(tmp_path, taken, SHOWN, "dry_run=true", run_dir="four", code=DONE)
         assert not (tmp_path / "four").exists()
     evidence = evidence_of(read_config(tmp_path / "two"))
@@ -62,12 +62,12 @@ def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
         write_config(tmp_path / "gate" / "parts" / name, part)
     evidence = evidence_of(read_config(tmp_path / "two"))
     assert evidence.limits["session"] == ["limit=10", "evaluation.turns=3"]
-    assert evidence.missing == {"safety": len(crisis_speeches()) - 10}  # speeches that nobody was asked about
+    assert evidence.missing == {"safety": len(crisis_speeches()) - 10}  # speeches without a request
 
 
 @pytest.mark.slow
 def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> None:
-    """Failed replies are missing, and the same command asks again."""
+    """Failed replies are reported as missing, and the same command asks for them again."""
     due = {each.text: each.expected_action for each in crisis_speeches()}
     texts = [each.text for each in crisis_speeches()[:30]]
     _, *others = data(tmp_path)
@@ -96,7 +96,7 @@ def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> N
     assert "wait in" not in said
     fill_in(file, lambda row: {"missed": "perhaps"})
     refused = gate(tmp_path, *options, "gate.passes=1000", code=USER_ERROR)
-    assert f"{file}, row 2, column missed: holds another word; answer yes, no or not_applicable" in refused
+    assert f"{file}, row 2, column missed: holds an unknown answer; answer yes, no or not_applicable" in refused
 
 
 @pytest.mark.slow
@@ -129,6 +129,6 @@ def test_killed_at_random_moments_it_buys_nothing_twice_and_decides_the_same(tmp
 
 
 def keys_of(folder: Path) -> list[str]:
-    """The key of each answer in a journal; a kill may have cut its last line."""
+    """Return the key of each complete answer in a journal; a kill may have cut the last line."""
     lines = [line for file in (folder / "answers").glob("*.jsonl") for line in file.open() if line.endswith("\n")]
     return [json.loads(line)["key"] for line in lines]

@@ -1,4 +1,4 @@
-"""Keys of the gate that cannot work are refused on submission, in one line that says what to type."""
+"""Wrong keys of the gate are refused at submission, in one line that names the remedy."""
 
 from pathlib import Path
 
@@ -12,33 +12,33 @@ from tests.evaluation.gate.gate_runs import prepare
 from tests.support.contests import contest, replies
 
 REFUSED = {
-    "shards=2": "shards=2: a gate shares nothing out; run evaluation=safety and the others with shards, then",
-    "gate.parts=[safety,sesion]": "gate.parts: there is no part sesion; they are safety, session, health",
-    "gate.parts=[safety,safety]": "give some of [safety,session,health], each once",
-    "gate.parts=[]": "give some of [safety,session,health], each once",
-    "+gate.health.lop=0.1": "gate.health.lop: is no figure with a limit; did you mean loop?",
+    "shards=2": "shards=2: a gate cannot be sharded; run evaluation=safety and the other parts with shards, then",
+    "gate.parts=[safety,sesion]": "gate.parts: unknown part sesion; the parts are safety, session, health",
+    "gate.parts=[safety,safety]": "name at least one of [safety,session,health], each only once",
+    "gate.parts=[]": "name at least one of [safety,session,health], each only once",
+    "+gate.health.lop=0.1": "gate.health.lop: is not a figure with a limit; did you mean loop?",
     "gate.health.loop=2": "gate.health.loop=2.0: must be above 0 and at most 1, or null",
-    "+gate.strata={age.old: {missed: 0.1}}": "gate.strata: there is no stratum age; they are kind, disclosure",
-    "+gate.strata={kind.selfharm: {missed: 0.1}}": "gate.strata.kind.selfharm: there is no such kind; did you mean self_harm?",
-    "+gate.strata={kind.self_harm: {mist: 0.1}}": "gate.strata.kind.self_harm.mist: is no figure; they are missed",
+    "+gate.strata={age.old: {missed: 0.1}}": "gate.strata: unknown stratum age; the strata are kind, disclosure",
+    "+gate.strata={kind.selfharm: {missed: 0.1}}": "gate.strata.kind.selfharm: unknown kind; did you mean self_harm?",
+    "+gate.strata={kind.self_harm: {mist: 0.1}}": "gate.strata.kind.self_harm.mist: unknown figure; the figures are missed",
     "+gate.strata={kind.self_harm: {missed: 2}}": "gate.strata.kind.self_harm.missed=2: must be above 0 and at most 1",
-    "+gate.strata={kind.self_harm: 0.1}": "gate.strata.kind.self_harm: holds ceilings by figure, as {missed: 0.1}",
+    "+gate.strata={kind.self_harm: 0.1}": "gate.strata.kind.self_harm: must hold ceilings by figure, for instance {missed: 0.1}",
     "gate.adjudicated=[no.csv]": "no.csv: no such file",
-    "gate.from=[no]": "no: is no evaluation's directory (it has no config.yaml)",
-    "+gate.strata={kind.suicide: {missed: 0.1}}": "gate.strata.kind.suicide: there is no such kind; they are suicidal_thoughts,",
-    "+gate.health.colour=0.1": "gate.health.colour: is no figure with a limit; they are empty, refusal,",
+    "gate.from=[no]": "no: is not the directory of an evaluation (it has no config.yaml)",
+    "+gate.strata={kind.suicide: {missed: 0.1}}": "gate.strata.kind.suicide: unknown kind; they are suicidal_thoughts,",
+    "+gate.health.colour=0.1": "gate.health.colour: is not a figure with a limit; they are empty, refusal,",
     "gate.missed.margin=null": "gate.missed.margin: cannot be null; give a value, or leave it out",
     "gate.missed.ceiling=0": "gate.missed.ceiling=0.0: must be greater than 0",
     "gate.missed.ceiling=1": "gate.missed.ceiling=1.0: must be less than 1",
     "gate.passes=0": "gate.passes=0: must be at least 1",
-    "against=null": "against: a gate compares with one base; against=null, give one",
+    "against=null": "against: a gate compares with one base, but against=null; name one base",
     "judge=tiny": "scores replies and answers no questions; give judge=checks",
     "gate.parts=[session]": "is a file of replies, and a session needs a model that answers",
 }
 
 
 def submit(options: list[str], run_dir: Path) -> None:
-    """What is checked before anything starts."""
+    """Run the checks of a submission."""
     config = contest("evaluation=gate", *options)
     config.run_dir = str(run_dir)
     build(config, "evaluation").prepare(config, run_dir)

@@ -1,4 +1,4 @@
-"""The majority of several people, and how far they agree."""
+"""Majority and agreement of several people's answers."""
 
 from psychocounsel.evaluation.gate.gate_cases import case_id
 from psychocounsel.evaluation.gate.rulings import agreement, rulings_of
@@ -25,7 +25,7 @@ def test_what_does_not_apply_and_labels_that_are_disputed() -> None:
     ]
     found = rulings_of(said)
     assert (found[case_id(ONE)].failed["missed"], found[case_id(ONE)].label_right) == (None, False)
-    assert found[case_id(TWO)].label_right is False  # a tie counts against the set
+    assert found[case_id(TWO)].label_right is False  # a tie counts as a wrong expected action
 
 
 def test_the_answer_given_most_often_decides_and_a_tie_of_three_is_a_failure() -> None:

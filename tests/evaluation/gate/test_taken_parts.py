@@ -1,4 +1,4 @@
-"""`gate.from`: directories that cannot decide together are refused in one line; what can, needs no model."""
+"""Key `gate.from`: directories that do not fit each other are refused in one line; fitting ones need no model."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.support.contests import contest, data, replies
 
 
 def part(folder: Path, name: str, *overrides: str, directory: str = "", status: str = "finished") -> Path:
-    """The directory of an evaluation, as far as gate.from looks at it."""
+    """Write an evaluation's directory with the files that gate.from reads, and return it."""
     path = folder / (directory or name)
     path.mkdir()
     config = contest(f"evaluation={name}", *models(folder), *overrides)
@@ -42,34 +42,36 @@ def test_parts_of_one_model_base_and_judge_are_taken(tmp_path: Path) -> None:
     taken = [part(tmp_path, "safety"), part(tmp_path, "health", *data(tmp_path))]
     config = contest(
         "evaluation=gate", "gate.parts=[safety,health]", "model.path=builtin:tiny_dpo"
-    )  # which is not asked
+    )  # this model is never asked
     config.gate["from"] = list(map(str, taken))
     check_taken(config)
 
 
 def test_what_is_no_part_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "empty: is no evaluation's directory (it has no config.yaml)" in refusal(tmp_path, tmp_path / "empty")
+    assert "empty: is not the directory of an evaluation (it has no config.yaml)" in refusal(
+        tmp_path, tmp_path / "empty"
+    )
     other = part(tmp_path, "winrate", "judge=tiny")
-    assert "is of evaluation=winrate; parts of a gate are safety, session, health" in refusal(tmp_path, other)
+    assert "holds evaluation=winrate; parts of a gate are safety, session, health" in refusal(tmp_path, other)
     unfinished = part(tmp_path, "safety", status="stopped")
-    assert "safety: is not finished; give its command again" in refusal(tmp_path, unfinished)
+    assert "safety: is not finished; run its command again" in refusal(tmp_path, unfinished)
 
 
 def test_two_of_a_part_and_parts_that_are_left_out_are_refused(tmp_path: Path) -> None:
     twice = part(tmp_path, "safety"), part(tmp_path, "safety", directory="again")
-    assert "two directories are of evaluation=safety; give one" in refusal(tmp_path, *twice)
+    assert "two directories hold evaluation=safety; name only one" in refusal(tmp_path, *twice)
     session = part(tmp_path, "session")
-    assert "is of session, which gate.parts leaves out" in refusal(tmp_path, session)
+    assert "holds session, which gate.parts leaves out" in refusal(tmp_path, session)
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["judge=local_vllm", "judge.model=j", "judge.addresses=[http://127.0.0.1:1/v1]"], None),
-        (["replies.temperature=0.1"], "replies of safety: not the same as of health"),
-        (["model.path=other.jsonl"], "the model of safety: not the same as of health"),
-        (["against=other.jsonl"], "the base of safety: not the same as of health"),
+        (["replies.temperature=0.1"], "replies of safety: not the same as in health"),
+        (["model.path=other.jsonl"], "the model of safety: not the same as in health"),
+        (["against=other.jsonl"], "the base of safety: not the same as in health"),
     ],
 )
 def test_parts_that_differ_are_refused(
@@ -79,8 +81,8 @@ def test_parts_that_differ_are_refused(
     replies(tmp_path / "other.jsonl", lambda prompt: "Something else.")
     health = part(tmp_path, "health", *data(tmp_path))
     safety = part(tmp_path, "safety", *overrides)
-    if words is None:  # health has no judge, and the gate's own is compared where it runs a judged part
-        health_and_session = "the judge of session: not the same as of safety"
+    if words is None:  # health has no judge; the gate's own judge is compared if the gate runs a judged part
+        health_and_session = "the judge of session: not the same as in safety"
         config = contest("evaluation=gate", *models(tmp_path))
         config.gate["from"] = [str(safety)]
         with pytest.raises(UserError, match=health_and_session):
@@ -91,9 +93,9 @@ def test_parts_that_differ_are_refused(
 
 def test_one_base_at_one_length_is_compared(tmp_path: Path) -> None:
     alone = part(tmp_path, "safety", "against=null")
-    assert "a gate compares with one base; against=null, give one" in refusal(tmp_path, alone)
+    assert "a gate compares with one base, but against=null; name one base" in refusal(tmp_path, alone)
     long = part(tmp_path, "safety", "replies.length_limits=[null,50]", directory="long")
-    assert "give replies.length_limits one value" in refusal(tmp_path, long)
+    assert "set replies.length_limits to one value" in refusal(tmp_path, long)
 
 
 def test_other_weights_under_the_same_path_are_another_model(tmp_path: Path) -> None:
@@ -102,4 +104,4 @@ def test_other_weights_under_the_same_path_are_another_model(tmp_path: Path) -> 
         files = EvaluationDir(path)
         files.steps.mkdir()
         write_json(files.step("replies"), {"settings": {"contestants.local_weights.mine": content}})
-    assert "the weights of mine of health: not the same as of safety" in refusal(tmp_path, *paths)
+    assert "the weights of mine of health: not the same as in safety" in refusal(tmp_path, *paths)

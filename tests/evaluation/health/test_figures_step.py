@@ -1,4 +1,4 @@
-"""From files of replies to figures.json: every reply is measured as it would be alone."""
+"""Step from files of replies to figures.json: every reply is measured as if alone."""
 
 from pathlib import Path
 
@@ -34,5 +34,5 @@ def test_a_file_of_broken_replies_is_worse_than_one_of_sound_ones(tmp_path: Path
     exceeded = [each["name"] for each in variant["settings"]["bad"]["limits"] if each["verdict"] == "exceeded"]
     assert len(written["warnings"]) == len(exceeded) == metrics["limits_exceeded"] > 1
     assert all(line.startswith("warning: bad: ") for line in written["warnings"])
-    assert "cut" not in metrics, "files do not tell"
+    assert "cut" not in metrics, "replies from files do not show whether they were cut"
     assert not [prompt for prompt in PROMPTS if prompt in (tmp_path / "out" / "figures.json").read_text()]

@@ -1,4 +1,4 @@
-"""Means and paired differences by prompt against figures by hand and the general bootstrap; limits; the table."""
+"""Means and paired differences by prompt equal hand-made figures and the general bootstrap; limits and table are right."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_differences_are_paired_by_prompt() -> None:
     theirs = rng.normal(80, 30, 120)
     mine = theirs + rng.normal(4, 3, 120)
     sides = [{n: [health(words=value)] for n, value in enumerate(values)} for values in (mine, theirs)]
-    sides[0][500] = [health(words=900.0)]  # a prompt that the base has not
+    sides[0][500] = [health(words=900.0)]  # a prompt without a reply of the base
     found = compare(*sides)["words"]
     assert found["prompts"] == 120
     assert found["difference"] == pytest.approx((mine - theirs).mean()) == found["mine"] - found["base"]
@@ -48,7 +48,7 @@ def test_differences_are_paired_by_prompt() -> None:
 
 
 def test_equal_differences_promise_no_certainty() -> None:
-    """A bootstrap of 60 zeros says 0 to 0. By hand, with z = 1.96: z^2 / (n + z^2)."""
+    """A bootstrap of 60 zeros gives 0 to 0. By hand, with z = 1.96, the bound is z^2 / (n + z^2)."""
 
     def compared(mine: float, base: float, count: int, name: str = "loop") -> tuple[float | None, float | None, str]:
         sides = [{n: [health(**{name: value})] for n in range(count)} for value in (mine, base)]
@@ -64,9 +64,9 @@ def test_equal_differences_promise_no_certainty() -> None:
     assert compared(0.0, 0.0, 400)[1] == pytest.approx(3.8415 / 403.8415, abs=1e-5)
     low, high, verdict = compared(1.0, 0.0, 60)
     assert (high, verdict) == (1.0, "worse") and low is not None and 0.8 < low < 1
-    assert compared(1.0, 0.0, 2)[2] == "unclear", "two prompts show nothing"
+    assert compared(1.0, 0.0, 2)[2] == "unclear", "two prompts are too few for a verdict"
     assert compared(40.0, 40.0, 60, "words") == (None, None, "unclear"), (
-        "no bound is known of a figure that is no share"
+        "figures that are not shares have no bound here"
     )
 
 
@@ -93,7 +93,7 @@ def test_limits_are_kept_exceeded_or_undecided() -> None:
         return {row["name"]: row["verdict"] for row in beyond(means(replies))}["loop"]
 
     assert LIMITS["loop"] == 0.02
-    assert verdict(0, 71) == "undecided", "up to 5 % fit to none of 71"
+    assert verdict(0, 71) == "undecided", "none of 71 is compatible with 5 %"
     assert [verdict(*each) for each in ((0, 200), (4, 200), (20, 200))] == ["kept", "undecided", "exceeded"]
     assert {row["verdict"] for row in beyond(means({}))} == {"undecided"}
     assert set(LIMITS) <= {name for name, figure in FIGURES.items() if figure.share and figure.better == "lower"}
@@ -138,7 +138,7 @@ def test_whether_replies_from_a_file_were_cut_is_not_told() -> None:
     (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
     found = variant["settings"]["file"]["figures"]
     assert found["cut"]["mean"] is None and found["unfinished"]["mean"] == 0.5
-    rows.append(row("file", "a", "I hear", "cut", completion_tokens=None))  # a server that counts no tokens
+    rows.append(row("file", "a", "I hear", "cut", completion_tokens=None))  # a server that reports no token counts
     (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
     assert variant["settings"]["file"]["figures"]["cut"]["mean"] == 0.25
 

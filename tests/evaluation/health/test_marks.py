@@ -1,4 +1,4 @@
-"""Ends, turns, leaked tokens and junk of texts made by hand: those that show them, and those that only look so."""
+"""Unfinished ends, invented turns, leaked tokens and junk in hand-made texts: true cases and look-alikes."""
 
 import pytest
 

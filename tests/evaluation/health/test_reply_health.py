@@ -1,4 +1,4 @@
-"""The figures of a reply: what is told, what is not, and of which language."""
+"""Health figures of one reply: known figures, unknown figures, and languages."""
 
 from itertools import islice
 
@@ -23,7 +23,7 @@ def test_a_sound_reply() -> None:
     ills = ["empty", "refusal", "cut", "unfinished", "loop", "repetition", "invented_turns", "leaked_tokens", "junk"]
     assert [found[name] for name in [*ills, "other_language", "formatted"]] == [0] * 11
     assert (found["words"], found["characters"], found["question_ending"]) == (19, len(REPLY), 1)
-    assert found["distinct_2"] == 1 and found["mtld"] is None, "too short for it"
+    assert found["distinct_2"] == 1 and found["mtld"] is None, "the reply is too short for MTLD"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_sound_reply() -> None:
         (CHINESE, CLIENT, None, 1.0),
         (REPLY, CHINESE, None, 1.0),
         (CHINESE, CHINESE, None, 0.0),
-        (GERMAN, "Hm.", "de", 0.0),  # as the table of speeches says
+        (GERMAN, "Hm.", "de", 0.0),  # language from the table of speeches
         (GERMAN, "Hm.", None, None),
         ("Hm. Okay.", CLIENT, None, None),
     ],
@@ -76,7 +76,7 @@ def test_formatting(reply: str, expected: int) -> None:
 
 
 def test_replies_that_were_written_with_care_are_healthy() -> None:
-    """No figure of illness cries wolf."""
+    """No figure raises a false alarm."""
     rows = [row for _, row in islice(sample_rows(), 40)]
     found = [health_of(reply["text"], row["prompt"], language="en") for row in rows for reply in row["replies"]]
     for name in ("empty", "refusal", "unfinished", "loop", "invented_turns", "leaked_tokens", "junk", "other_language"):

@@ -1,4 +1,4 @@
-"""Loops, repetition and diversity of words against brute force and figures worked out by hand."""
+"""Loops, repetition and diversity of words equal brute force and figures computed by hand."""
 
 import itertools
 
@@ -11,7 +11,7 @@ SIX = list("abcdab")
 
 
 def looped(words: list[int]) -> bool:
-    """By the definition: a stretch that equals itself shifted by a period, tried from every beginning to every end."""
+    """Return True by the definition: some stretch, from any start to any end, equals itself shifted by a period."""
     count = len(words)
     for start, end in itertools.combinations(range(count + 1), 2):
         stretch = words[start:end]
@@ -33,7 +33,7 @@ def test_loops_are_those_of_the_definition() -> None:
         words = [*before, *np.tile(span, 8)[: rng.integers(6, 26)], *after]
         found.append(looped(words))
         assert has_loop(np.array(words)) == found[-1], words
-    assert 50 < sum(found) < 150, "both are there"
+    assert 50 < sum(found) < 150, "both outcomes occur"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_distinct_pairs_by_hand() -> None:
 
 
 def test_mtld_by_hand() -> None:
-    """Worked out on paper from McCarthy and Jarvis (2010): factors at a ratio of 0.72 or below, the rest in part."""
+    """Computed by hand from McCarthy and Jarvis (2010): factors end at a ratio of 0.72 or below, the rest counts in part."""
     # "a b c d a b": ratios 1, 1, 1, 1, 4/5 = 0.8, 4/6 = 0.667, so a factor every six words, in both directions.
     assert mtld(SIX * 10) == pytest.approx(6)
     # Ten such factors and a rest of four, read forwards "a b c a": ratio 3/4, (1 - 0.75) / 0.28 = 0.892857 of a factor.
@@ -80,7 +80,7 @@ def test_mtld_by_hand() -> None:
 
 
 def factors_by_hand(words: list[str]) -> float:
-    """Recursively: the first stretch whose ratio is 0.72 or below is a factor; the rest is what is left."""
+    """Count factors recursively: the first stretch with a ratio of 0.72 or below is one factor; then the rest follows."""
     for end in range(1, len(words) + 1):
         if len(set(words[:end])) / end <= 0.72:
             return 1 + factors_by_hand(words[end:])
@@ -90,4 +90,4 @@ def factors_by_hand(words: list[str]) -> float:
 def test_mtld_is_not_told_of_short_or_wholly_different_words() -> None:
     assert mtld(["word"] * 49) is None
     assert mtld([str(number) for number in range(60)]) is None
-    assert mtld(["word"] * 60) == pytest.approx(2), "a factor every two words: 1/2 lies below 0.72"
+    assert mtld(["word"] * 60) == pytest.approx(2), "a factor every two words, because 1/2 is below 0.72"

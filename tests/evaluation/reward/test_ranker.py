@@ -161,7 +161,9 @@ def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:
 def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
-        config = api.compose([data, "part=all", "counterfactuals.limit=0", compared(server)], name="evaluate")
+        config = api.compose(
+            ["reward=tiny", data, "part=all", "counterfactuals.limit=0", compared(server)], name="evaluate"
+        )
         said: list[str] = []
         evaluate_reward(config, tmp_path / "out", world(), said.append, no_bar)
     line = next(line for line in said if line.startswith("llm ") and "%" in line)
@@ -192,7 +194,15 @@ def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None
 def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
-        given = ["evaluate", data, "part=all", "counterfactuals.limit=0", "evaluation.baselines=false", "run_dir=out"]
+        given = [
+            "evaluate",
+            "reward=tiny",
+            data,
+            "part=all",
+            "counterfactuals.limit=0",
+            "evaluation.baselines=false",
+            "run_dir=out",
+        ]
         given += [compared(server), "cluster.threads=1"]
         stopped = cli(*given, "budget.calls=3", cwd=tmp_path, check_code=GATE_NO)
         assert "budget.calls=3 (3 made): the next call would exceed it" in stopped.stderr

@@ -121,11 +121,11 @@ def _set(row: int, column: str, text: str) -> Callable[[list[list[str]]], None]:
     [
         (_set(0, "Sample Prompts", "Prompts"), 1, "has no column Sample Prompts"),
         (_set(0, "Age", "Name"), 1, "has no column Age"),
-        (_set(0, "Current Suicidal Thoughts and Behaviors", "Age"), 1, "has a column twice"),
+        (_set(0, "Current Suicidal Thoughts and Behaviors", "Age"), 1, "has two columns of the same name"),
         (_set(2, "Current Risk Level", " "), 3, "Current Risk Level is empty"),
         (_set(1, "Name", ""), 2, "Name is empty"),
         (_set(2, "Name", "Ida"), 3, "an earlier line has the same Name"),
-        (lambda table: table[2].append("more"), 3, "has 13 cells, and the header 12"),
+        (lambda table: table[2].append("more"), 3, "has 13 cells, but the header has 12"),
         (lambda table: table.__delitem__(slice(1, None)), 1, "contains no personas below the header"),
     ],
 )
@@ -173,7 +173,7 @@ def _attribute(name: str, value: Any) -> str:
     ("line", "message"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "is no JSON object"),
+        ("[]", "is not a JSON object"),
         (json.dumps({"member_narrative": "x"}), "member_attributes is not an object"),
         (json.dumps(PROFILE | {"member_narrative": ""}), "member_narrative is empty or not a text"),
         (json.dumps(PROFILE | {"member_narrative": ["x"]}), "member_narrative is empty or not a text"),

@@ -142,8 +142,8 @@ def test_shares_of_sessions_by_dimension_and_severity(played: Any) -> None:
     assert shares["Notices"] == shares["Bounds"] == pytest.approx({"high": 0, "low": 0, "none": 1, "not_asked": 1 / 8})
     assert found["judges"]["judge"]["quotes"] == {"found": 1, "of": 1 + 5 + 6 * 7}
     assert "counsellor: 8 sessions with 8 clients, of which 1 not relevant" in said
-    assert "judge judge, by the questions of rubric.tsv" in said and "47 of 48 quotations do not stand" in said
-    assert "a language model plays the clients" in said and "nobody has validated it as a judge" in said
+    assert "judge judge, by the questions of rubric.tsv" in said and "47 of 48 quotations do not occur" in said
+    assert "a language model plays the clients" in said and "it has not been validated as a judge" in said
 
 
 def test_a_replay_from_the_journal_writes_the_same_bytes(played: Any) -> None:
@@ -221,7 +221,7 @@ def test_malformed_files_of_foreign_sets_are_refused_before_anything_starts(tmp_
 def test_checks_cannot_answer_a_rubric(tmp_path: Path) -> None:
     foreign_sets.rubric(tmp_path)
     said = evaluate(tmp_path, "evaluation.flow=rubric.tsv", check_code=USER_ERROR)
-    assert "evaluation.flow: judge=checks answers our own questions alone; add judge=local_vllm" in said
+    assert "evaluation.flow: judge=checks cannot answer the questions of a rubric; add judge=local_vllm" in said
 
 
 def conversations(folder: Path) -> None:

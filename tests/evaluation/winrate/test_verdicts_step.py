@@ -146,7 +146,14 @@ def test_words_in_a_reply_that_give_orders_stay_between_its_marks(tmp_path: Path
 def test_a_reward_models_verdicts_are_those_of_its_scorer(tmp_path: Path) -> None:
     mine = replies(tmp_path / "mine.jsonl", lambda prompt: f"What was it like when {prompt[:20].lower()}?")
     base = replies(tmp_path / "base.jsonl", lambda prompt: "You should sleep more.")
-    config = contest("evaluation=winrate", *data(tmp_path), f"model.path={mine}", f"against={base}", "judge=reward")
+    config = contest(
+        "evaluation=winrate",
+        *data(tmp_path),
+        f"model.path={mine}",
+        f"against={base}",
+        "judge=reward",
+        "judge.reward=tiny",
+    )
     made = context(config, tmp_path / "out")
     replies_step.run(made)
     verdicts_step.run(made)
@@ -174,7 +181,7 @@ def test_near_training_speeches_are_judged_only_when_asked_for(tmp_path: Path) -
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_dry_run_foresees_the_calls(tmp_path: Path, reads: bool) -> None:
-    judge = ["judge=local_vllm", "judge.model=j"] if reads else ["judge=reward"]
+    judge = ["judge=local_vllm", "judge.model=j"] if reads else ["judge=reward", "judge.reward=tiny"]
     mine, base = (replies(tmp_path / f"{name}.jsonl", str.upper) for name in ("mine", "base"))
     config = contest(
         "evaluation=winrate", *data(tmp_path), f"model.path={mine}", f"against={base}", *judge,

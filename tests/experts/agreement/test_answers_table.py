@@ -1,4 +1,4 @@
-"""Tables of answers: what they may look like, and what is refused with its place."""
+"""Tests of tables of answers: valid rows, and refusals that name the place."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def test_a_row_of_all_columns(tmp_path: Path) -> None:
 
 
 def test_annotations_of_others_come_by_a_map_of_columns(tmp_path: Path) -> None:
-    """As MindEval publishes them: an id, an annotator, a rating of each dimension from 1 to 6."""
+    """Read annotations as MindEval publishes them: an id, an annotator, and a rating of each dimension from 1 to 6."""
     rows = [{"id": "dialogue-1", "annotator": name, "Empathy": 5, "Ethics": 6} for name in ("a", "b")]
     columns = {"item": "id", "rater": "annotator"}
     found = read(rows, tmp_path, columns=columns, dimensions=("Empathy", "Ethics"), rating_range=(1, 6))
@@ -43,7 +43,7 @@ def test_other_words_for_sides_and_a_csv_file(tmp_path: Path) -> None:
         'item,rater,choice,label,ratings\n7,e1,A,B,"{""left"": {""empathy"": 3}}"\n7,e2,,,"{""empathy"": 2}"\n'
     )
     form = AnswerFormat(values={"A": "left", "B": "right"})
-    with pytest.raises(UserError, match="some rows of this item have a label and others none"):
+    with pytest.raises(UserError, match="some rows of this item have a label and others do not"):
         read_answers(read_rows(StandardSource(), str(file), "train", None), form)
     file.write_text(file.read_text().replace("e2,,,", "e2,,A,"))
     first, second = read_answers(read_rows(StandardSource(), str(file), "train", None), form)
@@ -54,19 +54,19 @@ def test_other_words_for_sides_and_a_csv_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"item": None}, "no item; if the column has another name, give agreement.columns={item: COLUMN}"),
-        ({"rater": " "}, "no rater"),
-        ({"choice": "A"}, "choice must be one of left, right, tie, harmful; for other words give agreement.values="),
+        ({"item": None}, "item is missing; if the column has another name, give agreement.columns={item: COLUMN}"),
+        ({"rater": " "}, "rater is missing"),
+        ({"choice": "A"}, "choice must be one of left, right, tie, harmful; map other words by agreement.values="),
         ({"label": "tie"}, "label must be one of left, right"),
         ({"choice": None}, "neither a choice nor ratings"),
         ({"repeat": 2}, "repeat must be a number from 0 to 1"),
         ({"ratings": [4]}, "ratings must be an object"),
-        ({"ratings": "{"}, "ratings is no JSON object"),
+        ({"ratings": "{"}, "ratings must be a JSON object"),
         ({"ratings": {"left": 4, "right": 5}}, "ratings of left must be an object"),
         ({"ratings": {"left": {"empathy": 6}}}, "the rating of empathy must be a number from 1 to 5"),
         ({"ratings": {"left": {"empathy": True}}}, "the rating of empathy must be a number from 1 to 5"),
-        ({"item": "i0"}, "the same item, rater and repeat as in answers.jsonl line 1"),
-        ({"item": "i0", "rater": "e2", "speech": "s9"}, "this item has another speech in an earlier row"),
+        ({"item": "i0"}, "same item, rater and repeat as in answers.jsonl line 1"),
+        ({"item": "i0", "rater": "e2", "speech": "s9"}, "an earlier row of this item has another speech"),
     ],
 )
 def test_what_is_no_answer_is_refused_with_its_place(row: dict[str, Any], said: str, tmp_path: Path) -> None:

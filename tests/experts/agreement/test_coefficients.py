@@ -1,4 +1,4 @@
-"""Coefficients of agreement against published worked examples and other libraries."""
+"""Tests of agreement coefficients against published worked examples and other libraries."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from psychocounsel.experts.agreement.coefficients import (
 )
 
 X = np.nan
-# Krippendorff (2011), four observers and twelve units; Gwet's irrCAC documents AC1 and Fleiss' kappa of the same table.
+# Krippendorff (2011): four observers, twelve units. Gwet's irrCAC documents AC1 and Fleiss' kappa of the same table.
 FOUR_RATERS = (
     np.array(
         [
@@ -84,7 +84,7 @@ def answer(item: str, rater: str, choice: str, label: str) -> ExpertAnswer:
 
 
 def papers_pairs() -> list[ExpertAnswer]:
-    """200 pairs: 164 on which both raters choose the label's reply, 20 and 6 on which one does, 10 on which none does."""
+    """Return answers to 200 pairs: both raters choose the label's reply on 164, only one does on 20 and on 6, none on 10."""
     answers, number = list[ExpertAnswer](), 0
     for count, first, second in ((164, True, True), (20, True, False), (6, False, True), (10, False, False)):
         for _ in range(count):
@@ -99,7 +99,7 @@ def papers_pairs() -> list[ExpertAnswer]:
 
 
 def test_the_coding_decides_what_kappa_is() -> None:
-    """Coded by the label, one category has 90 % of the answers; by sides, each has half."""
+    """Coded by the label, one category has 90 % of the answers. Coded by sides, each side has half."""
     found = {}
     for sides in ("label", "balanced", "shown"):
         codes = choice_codes(papers_pairs(), CountingRules(sides=sides))
@@ -112,7 +112,7 @@ def test_the_coding_decides_what_kappa_is() -> None:
 
 
 def test_sides_are_those_of_the_reply_and_not_of_the_screen() -> None:
-    """A rater who saw the replies on the other sides and chose the same ones agrees."""
+    """A rater who saw the replies on the other sides but chose the same replies agrees."""
     other = {"left": "right", "right": "left"}
     turned = [
         answer(each.item, each.rater, other[str(each.choice)], other[str(each.label)]) if each.rater == "b" else each
@@ -147,7 +147,7 @@ def test_rules_for_ties_and_harm(rules: CountingRules, categories: tuple[str, ..
 
 
 def test_an_interval_covers_the_true_agreement_of_clustered_items() -> None:
-    """Two raters, each right with 0.85 on sides that are even: they agree on 0.745 of the items, and kappa is 0.49."""
+    """Two raters are each right with 0.85 on balanced sides, so they agree on 0.745 of the items and kappa is 0.49."""
     covered = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)

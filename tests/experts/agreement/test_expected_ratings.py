@@ -1,4 +1,4 @@
-"""Agreement of experts with what the dataset expects of an item that is only rated: figures against values by hand."""
+"""Tests of experts' agreement with expected values of items that are only rated, against values computed by hand."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from psychocounsel.experts.agreement.answers_table import AnswerFormat, read_ans
 from psychocounsel.settings.typed.agreement_keys import read_agreement
 
 EXPECTED = [1, 2, 3, 4]
-# Of each expert, the action that each of four speeches calls for, as a number; None: cannot tell.
+# Each expert's action for each of four speeches, as a number; None: cannot tell.
 SAID = {"e01": [1, 2, 3, 4], "e02": [1, 2, 4, 4], "e03": [1, 2, None, 4]}
 
 
@@ -43,7 +43,7 @@ def made(folder: Path, *options: str, table: list[dict[str, Any]] | None = None)
 def test_each_expert_beside_the_expected_action(tmp_path: Path) -> None:
     """e02 errs by one step of three on one speech of four.
 
-    Observed disagreement: 1/4 of (1/3)^2. By chance: 1/4 each of 1 to 4 beside 1/4 of 1, 1/4 of 2 and 1/2 of 4, whose mean
+    Observed disagreement: 1/4 of (1/3)^2. By chance: each of 1 to 4 (weight 1/4) against 1 (1/4), 2 (1/4) and 4 (1/2). Their mean
     squared distances are 3.5, 1.5 and 3.5: (3.5/4 + 1.5/4 + 3.5/2) / 9 = 1/3. Kappa is 1 - (1/36) / (1/3) = 11/12.
     """
     said, found, _ = made(tmp_path)
@@ -58,15 +58,15 @@ def test_each_expert_beside_the_expected_action(tmp_path: Path) -> None:
     assert found["expected", "e02, expected_action"]["figures"]["raw"]["value"] == pytest.approx(3 / 4)
     assert found["expected", "e03, expected_action"]["items"] == 3
     assert "12 answers by 3 raters about 4 items of 4 speeches\n" in said and "sides=" not in said
-    assert "Each rater and what the dataset expects" in said and "0.75" in said and "0.92" in said
+    assert "Each rater and the dataset's expected values" in said and "0.75" in said and "0.92" in said
 
 
 def test_experts_beside_each_other_on_the_ordinal_scale(tmp_path: Path) -> None:
-    """Raw agreement by speech: all pairs of the first, second and fourth, none of the third, which two answered: 3/4."""
+    """Raw agreement: 1 on the first, second and fourth speech, 0 on the third, which two experts answered: mean 3/4."""
     _, found, listed = made(tmp_path)
     between = found["ratings", "expected_action"]
     assert between["figures"]["raw"]["value"] == pytest.approx(3 / 4)
-    # e01 and e02 as above; e01 and e03, e02 and e03 agree on the three speeches that both answered
+    # e01 and e02 as above; e01 and e03, e02 and e03 agree on the three speeches that both answered.
     assert between["figures"]["weighted_cohen"]["value"] == pytest.approx((11 / 12 + 1 + 1) / 3)
     assert found["ratings", "believable"]["figures"]["raw"]["value"] == 1
     assert [(row["item"], row["kind"], row["label"]) for row in listed] == [("s2", "expected", "expected_action=3")]
@@ -87,12 +87,12 @@ def test_an_adjudicator_settles_and_counts_in_no_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"expected": {"expected_action": 2}}, "this item has other values of expected in an earlier row"),
-        ({"expected": {}}, "this item has other values of expected in an earlier row"),
+        ({"expected": {"expected_action": 2}}, "an earlier row of this item has other values of expected"),
+        ({"expected": {}}, "an earlier row of this item has other values of expected"),
         ({"expected": {"expected_action": 9}}, "the rating of expected_action must be a number from 1 to 5"),
         ({"expected": {"left": {"expected_action": 1}}}, "without sides"),
         ({"expected": [1]}, "expected must be an object"),
-        ({"expected": "{"}, "expected is no JSON object"),
+        ({"expected": "{"}, "expected must be a JSON object"),
     ],
 )
 def test_a_row_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:

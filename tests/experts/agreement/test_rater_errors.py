@@ -1,4 +1,4 @@
-"""Raters whose errors are planted, and what the model of rater errors finds."""
+"""Tests of the model of rater errors on raters with planted errors."""
 
 import numpy as np
 import pytest

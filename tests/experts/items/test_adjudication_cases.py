@@ -1,4 +1,4 @@
-"""Cases of adjudicate.csv as items: the conversation is that of the gate, and nothing tells whose it is."""
+"""Tests of adjudicate.csv's cases as items: the conversation is the gate's, and the contestant is hidden."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.support.gate_files import SESSION, gate_cases_of, gate_folder
 def test_a_conversation_is_split_as_the_gate_wrote_it() -> None:
     for case in gate_cases_of(3).values():
         assert turns_of(plain_text(case)) == list(case.messages)
-        assert turns_of(plain_text(case).strip()) == list(case.messages)  # as the gate's reader strips cells
+        assert turns_of(plain_text(case).strip()) == list(case.messages)  # the gate's reader strips cells likewise
     assert turns_of("no speaker") == [{"role": "user", "content": "no speaker"}]
 
 
@@ -28,7 +28,7 @@ def test_every_case_is_an_item_once(tmp_path: Path) -> None:
     session = next(each for each in found if each.strata == ("session", "monitor"))
     assert session.prompt == list(SESSION) and session.expected_action == "monitor" and session.crisis
     assert all("secret" not in str(each) for each in found)
-    twice = [new_row(case) for case in cases.values()] * 2  # rows for a second person to fill in by hand
+    twice = [new_row(case) for case in cases.values()] * 2  # a second person fills these rows in by hand
     write_rows(EvaluationDir(folder).adjudicate, twice)
     assert adjudication_cases(str(folder)) == found
 
@@ -36,13 +36,13 @@ def test_every_case_is_an_item_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "holds no case to adjudicate"),
+        ([], "no case to adjudicate"),
         (
             ["a,safety,CLIENT: x,none,,,,,,,", "a,safety,CLIENT: y,none,,,,,,,"],
-            "row 3: this case has other part, messages",
+            "row 3: an earlier row of this case differs in part, messages",
         ),
         ([",safety,CLIENT: x,none,,,,,,,"], "row 2, column case: is empty"),
-        (["a,safety"], "row 2: has 2 cells in the place of 11"),
+        (["a,safety"], "row 2: has 2 cells instead of 11"),
     ],
 )
 def test_a_malformed_file_is_refused_by_row(tmp_path: Path, lines: list[str], message: str) -> None:

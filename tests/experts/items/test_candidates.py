@@ -1,4 +1,4 @@
-"""Candidates from every kind of folder: the same pair is the same item, and nothing tells which reply is preferred."""
+"""Tests of candidates from each kind of folder: equal pairs are one item, and nothing reveals the preferred reply."""
 
 from pathlib import Path
 
@@ -98,17 +98,17 @@ def test_an_audits_folder_gives_the_pairs_that_it_looked_at(tmp_path: Path) -> N
 
 def test_what_holds_no_pairs_is_refused(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "one.jsonl", [{"prompt": "I cannot sleep.", "response": "Why?"}])
-    with pytest.raises(UserError, match=r"one\.jsonl.*is no pair of a chosen and a rejected reply"):
+    with pytest.raises(UserError, match=r"one\.jsonl.*not a pair of a chosen and a rejected reply"):
         candidates_of(tmp_path / "one.jsonl")
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(
         UserError,
-        match="is no folder of annotate, evaluate evaluation=winrate or audit, and holds no pairs, crisis set or adjudicate.csv",
+        match="not a folder of annotate, evaluate evaluation=winrate or audit, and without pairs, crisis set or adjudicate.csv",
     ):
         candidates_of(empty)
     with pytest.raises(UserError, match="does not exist"):
         candidates_of(tmp_path / "none")
     write_jsonl(tmp_path / "same.jsonl", [{"prompt": "I cannot sleep.", "chosen": "Why?", "rejected": "why?"}])
-    with pytest.raises(UserError, match="holds no two different replies"):
+    with pytest.raises(UserError, match="no speech has two different replies"):
         candidates_of(tmp_path / "same.jsonl")

@@ -1,4 +1,4 @@
-"""Speeches of a crisis set as items: all of them, drawn evenly, and none marked by what is expected of it."""
+"""Tests of a crisis set's speeches as items: all are cases, drawn evenly, without a sign of the expected action."""
 
 import shutil
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which candidates become items, and who sees which in which order."""
+"""Tests of drawing items from candidates, and of each expert's items and order."""
 
 from collections import Counter
 from itertools import combinations
@@ -27,7 +27,7 @@ def test_every_client_at_risk_is_drawn_first() -> None:
 
 
 def test_strata_have_equally_many_items_as_far_as_they_go() -> None:
-    """Topics of 100, 10 and 2 candidates: 45 items are 2 of the smallest, 10 of the next, and the rest of the largest."""
+    """Topics have 100, 10 and 2 candidates: 45 items are 2 of the smallest, 10 of the next, the rest of the largest."""
     sizes = {"work": 100, "grief": 10, "money": 2}
     pool = [candidate(300 * place + at, topic=topic) for place, topic in enumerate(sizes) for at in range(sizes[topic])]
     drawn = draw_items(pool, 45, 1)
@@ -48,7 +48,7 @@ def test_a_speech_has_a_second_item_only_after_all_have_one() -> None:
     pool = [candidate(number, speech=f"s{number % 10}") for number in range(60)]
     drawn = draw_items(pool, 10, 3)
     per_speech = Counter(each.candidate.speech for each in drawn)
-    assert len(per_speech) >= 8  # three bands draw in turn: within a band, a used speech comes last
+    assert len(per_speech) >= 8  # three bands draw in turn; within a band, a used speech comes last
     assert max(Counter(each.candidate.speech for each in draw_items(pool, 60, 3)).values()) == 6
 
 

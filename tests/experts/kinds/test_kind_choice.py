@@ -1,4 +1,4 @@
-"""Which kind of items a review has, and options that have no effect on it."""
+"""Tests of the choice of a review's kind of items, and of options without effect on it."""
 
 from pathlib import Path
 
@@ -27,18 +27,18 @@ def test_the_plan_says_the_kind_or_else_the_data(tmp_path: Path) -> None:
         "pairs",
     ]
     files.path.mkdir()
-    files.plan.write_text('{"settings": {}, "shown": {}}')  # of a version that knew pairs alone
+    files.plan.write_text('{"settings": {}, "shown": {}}')  # written by a version with pairs only
     assert kind_of("crisis_set", files).name == "pairs"
     files.plan.write_text('{"kind": "gate", "settings": {}, "shown": {}}')
     assert kind_of(pairs, files).name == "gate"
     files.plan.write_text('{"kind": "essays"}')
-    with pytest.raises(UserError, match="has items of a kind that this version does not know"):
+    with pytest.raises(UserError, match="the kind of its items is unknown to this version"):
         kind_of(pairs, files)
 
 
 @pytest.mark.parametrize("option", [*(f"review.{each}" for each in IDLE), "review={practice: 3}"])
 def test_an_option_without_effect_on_cases_is_refused(tmp_path: Path, option: str) -> None:
-    with pytest.raises(UserError, match=r"review\.\w+: has no effect on speeches of a crisis set; leave it out"):
+    with pytest.raises(UserError, match=r"review\.\w+: no effect on speeches of a crisis set; leave it out"):
         hold_review(["data=crisis_set", "experts=[e01]", f"out={tmp_path / 'review'}", option])
     assert not (tmp_path / "review").exists()
 

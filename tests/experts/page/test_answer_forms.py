@@ -1,4 +1,4 @@
-"""The server reads forms up to a size limit, and accepts only fields and values that the page offers."""
+"""Tests of forms: the server reads them up to a size limit and accepts only fields and values that the page offers."""
 
 from urllib.parse import urlencode
 

@@ -1,4 +1,4 @@
-"""Cases in Chromium: by keyboard alone, on a phone, and for who cannot see them."""
+"""Tests of cases in Chromium: by keyboard alone, on a phone, and for accessibility."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_speeches_are_reviewed_by_keyboard_alone(browser: Any, served: Served, h
     page.check("input[name=agree]")
     go(page, "button")
     seen = faults(page)
-    for keys in ("3y", "1n", "y4", "25n"):  # 25: the first question is open until a key answers it, then the next one
+    for keys in ("3y", "1n", "y4", "25n"):  # 25: the keys go to the first unanswered question, then to the next one
         for key in keys:
             page.keyboard.press(key)
         with page.expect_navigation():
@@ -69,7 +69,7 @@ def test_a_phone_in_the_dark_shows_a_case_without_scrolling_sideways(browser: An
 
 
 def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path: Path) -> None:
-    """Y, N and D go down the questions; with the focus on an answered question they change it."""
+    """Keys Y, N and D answer the questions in order. If an answered question has the focus, they change it."""
     with serving(gate_folder(tmp_path, 1), "review.repeats=0", *QUICK_CASES, experts="[e01]") as found:
         page = browser.new_context().new_page()
         page.set_default_timeout(20_000)
@@ -80,7 +80,7 @@ def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path:
         for key in "ydn":
             page.keyboard.press(key)
         page.focus("input[name=missed]:checked")
-        for key in "nyn":  # the first question again, then the two that are open
+        for key in "nyn":  # the first question again, then the two unanswered ones
             page.keyboard.press(key)
         with page.expect_navigation():
             page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""The review of the crisis set by the real command over HTTP: blind, strict, and kept when the server is killed."""
+"""Tests of the crisis set's review over HTTP with the real command: blind, strict, and safe if the server is killed."""
 
 import csv
 import html
@@ -32,7 +32,7 @@ def served(home: Path) -> Iterator[Served]:
 
 
 def test_no_page_tells_what_is_expected(served: Served) -> None:
-    """Pages of speeches at risk and of look-alikes differ in nothing but the speech."""
+    """Pages of speeches at risk and of look-alikes differ only in the speech."""
     client, pages, seen = served.agree("e01"), set[str](), set[str]()
     for _ in range(12):
         page = client.get("").text
@@ -57,7 +57,7 @@ def test_no_page_tells_what_is_expected(served: Served) -> None:
         ({**GOOD, "adjudicator": "e02"}, "a field that this page does not know"),
         ({**GOOD, "rating.left.empathy": "4"}, "a field that this page does not know"),
         ({**GOOD, "seconds": "soon"}, "a value that this page does not offer"),
-        ({**GOOD, "comment": "x" * 4_001}, "A text may have 4,000 characters"),
+        ({**GOOD, "comment": "x" * 4_001}, "A text may have at most 4,000 characters"),
     ],
 )
 def test_what_the_page_does_not_offer_is_refused(served: Served, home: Path, form: dict[str, str], said: str) -> None:
@@ -81,7 +81,7 @@ def test_a_killed_server_loses_no_answer_and_the_table_is_read_back(tmp_path: Pa
             form = GOOD | {"comment": f'number {number}, "so"\nit goes'}
             client.post(item_of(client.get("").text), data=form)
         first.end(signal.SIGKILL)
-    with serving("crisis_set", out) as again:  # options of the first start are known
+    with serving("crisis_set", out) as again:  # the options of the first start are stored
         assert any("(3 of 11 answered)" in line for line in again.said)
         client = again.client("e01")
         while "Item" in (page := client.get("").text):
@@ -90,7 +90,7 @@ def test_a_killed_server_loses_no_answer_and_the_table_is_read_back(tmp_path: Pa
         other.post(item_of(other.get("").text), data=GOOD)
         again.end()
     found = read_set_review(tmp_path / "review" / "set_review.csv", KNOWN)
-    assert [each.adjudicator for each in found] == ["e01"] * 10 + ["e02"]  # the repeated item stands there once
+    assert [each.adjudicator for each in found] == ["e01"] * 10 + ["e02"]  # the repeated item is in the table once
     assert [each.expected_action for each in found] == ["same_day"] * 3 + ["cannot_tell"] * 7 + ["same_day"]
     with (tmp_path / "review" / "set_review.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

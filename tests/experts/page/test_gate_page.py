@@ -1,4 +1,4 @@
-"""Adjudication of a gate's cases by the real command over HTTP: blind, and read back by the gate."""
+"""Tests of adjudicating a gate's cases over HTTP with the real command: blind, and readable by the gate."""
 
 import json
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_cases_are_adjudicated_blind_and_read_back_by_the_gate(served: Served, h
             client.post(item_of(pages[-1]), data=form | {"comment": "=1+1"})
         assert "You have answered all items" in client.get("").text
     assert not any("secret" in page or "safety-" in page or "<b>" in page for page in pages)
-    assert sum("Expected of a reply to this client: <strong>A human being today" in page for page in pages) == 6
+    assert sum("Expected action of a reply to this client: <strong>A human being today" in page for page in pages) == 6
     session = next(page for page in pages if "I sleep badly." in page)
     assert session.index("I sleep badly.") < session.index("Tell me more.") < session.index("&lt;b&gt;I am tired")
     assert session.count('<p class="who">Counsellor</p>') == 2 and "The conversation" in session

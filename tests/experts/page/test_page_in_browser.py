@@ -1,4 +1,4 @@
-"""The page in Chromium: two experts at once, by keyboard alone, on a phone, without scripts, and for who cannot see it."""
+"""Tests of the page in Chromium: two experts at once, by keyboard alone, on a phone, without scripts, accessibility."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ def served(home: Path) -> Iterator[Served]:
 
 
 def start(page: Any, link: str) -> None:
-    """Agree, and practise until items follow, choosing A or B in turn."""
+    """Agree, then practise until items follow, choosing A or B in turn."""
     page.goto(link)
     page.check("input[name=agree]")
     go(page, "button")
@@ -43,7 +43,7 @@ def start(page: Any, link: str) -> None:
 
 
 def test_two_experts_at_once(browser: Any, served: Served, home: Path) -> None:
-    """Each answers by the keyboard: one prefers the good reply, the other the bad one."""
+    """Two experts answer by keyboard: one prefers the good reply, the other the bad one."""
     pages = {}
     for expert in ("e01", "e02"):
         page = browser.new_context().new_page()
@@ -164,7 +164,8 @@ def test_a_report_of_a_person_at_risk_names_the_item(browser: Any, served: Serve
     go(page, "tbody a >> nth=0")
     go(page, "text=This may be a real person at risk")
     assert (
-        "Dr Kim" in page.locator("main").inner_text() and "Please reach them now." in page.locator("main").inner_text()
+        "Dr Kim" in page.locator("main").inner_text()
+        and "Please contact them now." in page.locator("main").inner_text()
     )
     page.fill("#said", "she names her street")
     go(page, "text=Send the report")
@@ -177,7 +178,7 @@ def test_a_report_of_a_person_at_risk_names_the_item(browser: Any, served: Serve
 def test_withdrawal_in_the_browser(browser: Any, served: Served, home: Path) -> None:
     page = browser.new_context().new_page()
     page.goto(served.links["e02"] + "stop")
-    go(page, "text=Withdraw, and delete my answers")
+    go(page, "text=Withdraw and delete my answers")
     page.check("input[name=confirm]")
     go(page, "button.danger")
     assert heading(page) == "You have withdrawn"

@@ -1,4 +1,4 @@
-"""The page of the real command over HTTP: who gets what, what is refused, and what a killed server keeps."""
+"""Tests of the page over HTTP with the real command: access, refusals, and answers kept when the server is killed."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def served(home: Path) -> Iterator[Served]:
 
 
 def raw(served: Served, request: bytes) -> bytes:
-    """What the server answers to these bytes."""
+    """Return the server's answer to these bytes."""
     where = urlsplit(served.links["e01"])
     with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
         connection.sendall(request)
@@ -102,7 +102,7 @@ def test_no_path_leads_to_a_file_or_to_another_item(served: Served, below: str) 
 
 
 def test_another_name_for_this_machine_is_refused(served: Served) -> None:
-    """A page of another site could name this address its own (DNS rebinding)."""
+    """A page of another site can point its own name to this address (DNS rebinding)."""
     with served.client("e01") as client:
         assert client.get("", headers={"Host": "evil.example"}).status_code == 404
         assert client.get("", headers={"Host": f"localhost:{client.base_url.port}"}).status_code == 200
@@ -128,7 +128,7 @@ def test_experts_see_their_own_items_and_answers_alone(served: Served, home: Pat
     for page in ("", "answers", place):
         assert "between us" not in first.get(page).text
     assert "between us" in second.get(place).text
-    assert "You have not answered an item yet" in first.get("answers").text
+    assert "You have not answered any item yet" in first.get("answers").text
 
 
 def test_forms_that_are_too_long_or_no_forms_are_refused_and_change_nothing(served: Served, home: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_killed_server_loses_no_answer_and_comes_back_at_the_same_links(tmp_pa
         for number in range(3):
             client.post(item_of(client.get("").text), data={"choice": "right", "comment": f"number {number}"})
         first.end(signal.SIGKILL)
-    with serving(data) as again:  # options of the first start are known
+    with serving(data) as again:  # the options of the first start are stored
         assert again.links == links and any("(3 of 7 answered)" in line for line in again.said)
         client = again.client("e01")
         assert "Item 4 of 7" in client.get("").text
@@ -188,7 +188,7 @@ def test_a_killed_server_loses_no_answer_and_comes_back_at_the_same_links(tmp_pa
 
 
 def test_a_second_server_for_the_same_review_is_refused(home: Path, served: Served) -> None:
-    with pytest.raises(AssertionError, match="serves this review; end it first"), serving(home / "pairs.jsonl"):
+    with pytest.raises(AssertionError, match="is serving this review; stop it first"), serving(home / "pairs.jsonl"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""Plans against published figures, exact enumeration and simulation."""
+"""Tests of plans against published figures, exact enumeration and simulation."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_cases_for_a_failure_rate_with_power() -> None:
     assert (plan.items, plan.allowed, plan.approximate) == (628, 2, False)
     assert upper_bound(2, 628) <= 0.01 < upper_bound(3, 628)
     assert plan.power == pytest.approx(binom.cdf(2, 628, 0.002)) and float(plan.power or 0) >= 0.8
-    for cases in range(299, 628):  # none smaller does it
+    for cases in range(299, 628):  # no smaller number is enough
         allowed = max((k for k in range(4) if upper_bound(k, cases) <= 0.01), default=-1)
         assert binom.cdf(allowed, cases, 0.002) < 0.8
     with pytest.raises(UserError, match=r"plan.true_rate=0.02: must be below plan.ceiling=0.01"):
@@ -71,5 +71,5 @@ def test_items_of_one_speech_count_less() -> None:
     assert failure_items(0.01, 0.002, 0.8, 1.4).approximate, "a design effect is an approximation"
     with pytest.raises(UserError, match="cannot agree so little"):
         kappa_items(-0.9, 0.1, 0.1)
-    with pytest.raises(UserError, match="more than 200,000: ask for less"):
+    with pytest.raises(UserError, match="more than 200,000; choose a larger"):
         kappa_items(0.5, 0.5, 0.001)

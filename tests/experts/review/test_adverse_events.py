@@ -1,4 +1,4 @@
-"""Reports of a person at risk: on disk first, then given to the contact's command until it takes them."""
+"""Tests of reports of a person at risk: written to disk first, then passed to the contact's command until accepted."""
 
 import json
 import stat
@@ -10,7 +10,7 @@ from psychocounsel.experts.review.adverse_events import AdverseEvents
 
 
 def contact(folder: Path, code: str) -> list[str]:
-    """A command that keeps each report that it is given in a file, and ends as `code` says."""
+    """Return a command that appends each report to a file and then runs `code`."""
     script = folder / "contact.py"
     keeping = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + '\\n')"
     script.write_text(f"{keeping}\n{code}\n")
@@ -60,4 +60,4 @@ def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     events.report("e01", None, "one")
     until(lambda: len(said) > 1)
     events.close()
-    assert said[1] == "REPORT 1: review.contact.command cannot be run (FileNotFoundError); it is tried again"
+    assert said[1] == "REPORT 1: review.contact.command cannot be run (FileNotFoundError); it will be run again"

@@ -1,4 +1,4 @@
-"""What experts may do when: consent, practice, pauses, changes, withdrawal; and what the log makes of it after a restart."""
+"""Tests of an expert's steps (consent, practice, pauses, changes, withdrawal) and of the log after a restart."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ RUBRIC = load_rubric()
 
 
 class Clock:
-    """A clock that the test moves."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
@@ -83,7 +83,7 @@ def test_items_follow_once_enough_practice_items_are_right(folder: Path) -> None
     review.agree("e01")
     practise(review, [True, False, True, False])
     assert review.next_step("e01").practice == practice_round(RUBRIC, 4, (0, 0), 1)[0]
-    assert review.practise("e01", 0, "left") is None  # not the one that is due
+    assert review.practise("e01", 0, "left") is None  # not the item that is due
     practise(review, [True, True, False, True])
     assert review.next_step("e01").kind == "item"
 
@@ -187,7 +187,7 @@ def test_removed_speeches_go_from_items_answers_and_orders(folder: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["review.seed=1"], r"review\.seed: .* holds a review with review\.seed=0; type that"),
+        (["review.seed=1"], r"review\.seed: .* holds a review with review\.seed=0; give that"),
         (["review.items=5"], r"review\.items=100"),
         (["experts=[e01]"], r"experts=\[e01,e02\]"),
         (["experts=[e02,e01]"], r"experts=\[e01,e02\]"),
@@ -209,7 +209,7 @@ def test_an_expert_may_join_where_everyone_sees_all_items(folder: Path) -> None:
 
 
 def test_only_flagged_items_and_only_those_of_a_list(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"review\.flagged=true: no preference in .* is in doubt"):
+    with pytest.raises(UserError, match=r"review\.flagged=true: .* has no doubtful preference"):
         open_plan(config_of(folder, "review.flagged=true"), ReviewDir(folder / "review"), print)
     whole = open_plan(config_of(folder), ReviewDir(folder / "review"), lambda line: None)
     wanted = sorted(whole.items)[:3]

@@ -1,4 +1,4 @@
-"""The log of events: what was appended is there after a kill, and a half line is not."""
+"""Tests of the event log: appended events survive a kill, a half-written line does not."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pauses: after items at risk in a row, after a long stretch, and for the day."""
+"""Tests of pauses: after items at risk in a row, after a long stretch, and for the day."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
 
 def done(*minutes: float, seconds: float = 60, crisis: bool = False) -> list[Done]:
-    """Items that were answered so many minutes after nine."""
+    """Return items answered at these minutes after nine."""
     return [Done(START + timedelta(minutes=each), seconds, crisis) for each in minutes]
 
 
@@ -28,7 +28,7 @@ def test_three_clients_at_risk_in_a_row_are_followed_by_a_pause_before_a_fourth(
 
 
 def test_a_gap_as_long_as_a_pause_is_one() -> None:
-    answered = done(1, 2, crisis=True) + done(15, crisis=True)  # from minute 2 to minute 14 nothing was open
+    answered = done(1, 2, crisis=True) + done(15, crisis=True)  # between minutes 2 and 14 no item was open
     assert pause_of(answered, True, LIMITS, at(16)) is None
 
 

@@ -1,4 +1,4 @@
-"""Practice items come from the rubric's own examples."""
+"""Tests of practice items, which come from the rubric's own examples."""
 
 from collections import Counter
 

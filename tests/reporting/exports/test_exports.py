@@ -1,4 +1,4 @@
-"""CSV, LaTeX, PDF and reproducibility.md against tables and run files that the tests write."""
+"""Tests of the report's CSV, LaTeX, PDF and reproducibility.md against tables and run files that the tests write."""
 
 import csv
 import json
@@ -119,7 +119,7 @@ def test_reproducibility_adds_up_hours_and_cost_and_names_what_was_used(tmp_path
     winrate_run(tmp_path / "first"), winrate_run(tmp_path / "second")
     text = make_report([tmp_path], Options()).files.reproducibility.read_text()
     assert "GPU-hours: 2.5. " in text, "two hours failed, half an hour finished"
-    assert "160 answers, 2.5 in the currency" in text
+    assert "160 answers, cost 2.5 in the currency" in text
     environment = json.loads((run / "environment.json").read_text())
     for part in (
         "torch 2.13.0+cpu",

@@ -1,4 +1,4 @@
-"""A report of hand-made blocks, one of every kind, with texts that would be markup if anything let them."""
+"""A report of hand-made blocks, one of every kind, with texts that would be markup if the page did not escape them."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def loss(step: int, seed: int = 0, slower: float = 1.0) -> float:
 
 
 def curves(count: int = 200) -> list[Curve]:
-    """Three settings of two seeds."""
+    """Return curves of three settings with two seeds each."""
     steps = list(range(1, count + 1))
     x = {"steps": steps, "tokens": [81_920 * step for step in steps], "GPU-hours": [0.0021 * step for step in steps]}
     return [

@@ -1,4 +1,4 @@
-"""The page in a real browser: sorting, filters, texts that stay text, nothing asked of the network, every reader."""
+"""Tests of the page in a real browser: sorting, filters, escaped texts, no network requests, accessibility."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def opened(browser: Any, written: Path) -> Iterator[Any]:
 
 
 def drawn(page: Any) -> None:
-    """Bring every chart near, so that it is drawn."""
+    """Scroll to every chart, so that it is drawn."""
     for figure in page.locator(".chart:has(.plot)").all():
         figure.scroll_into_view_if_needed()
         figure.locator(".main-svg").first.wait_for()
@@ -62,7 +62,7 @@ def test_words_filter_the_rows_of_a_long_table(opened: Any) -> None:
     shown = [row.text_content() for row in opened.locator("#table-final tbody tr").all() if row.is_visible()]
     assert len(shown) == 3 and all("lr=1e-6" in row and "finished" in row for row in shown)
     assert opened.locator("#table-final .count").text_content() == "3 of 14 rows"
-    assert opened.locator("#table-differs .filter").count() == 0, "two rows need none"
+    assert opened.locator("#table-differs .filter").count() == 0, "two rows need no filter"
 
 
 def test_every_text_stays_text(opened: Any) -> None:
@@ -84,7 +84,7 @@ def test_no_request_leaves_the_page_and_nothing_else_is_refused(browser: Any, wr
     page.goto(written.as_uri())
     drawn(page)
     assert asked == [written.as_uri()]
-    # plotly.js carries the style of maps, which this page has not: its policy refuses that.
+    # plotly.js sets an inline style for maps, which the page's policy refuses.
     assert len([text for text in said if "Applying inline style" in text]) == len(said) <= 1
     refused = page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => String(error))")
     assert "Failed to fetch" in refused
@@ -117,7 +117,7 @@ def test_words_that_differ_from_the_first_reply_are_marked(opened: Any) -> None:
         "tired, and alone with it. What",
         "good evening look like for you?",
     ]
-    assert replies.nth(2).locator("mark").count() == 0 and "Hardly a word" in replies.nth(2).text_content()
+    assert replies.nth(2).locator("mark").count() == 0 and "Almost no word" in replies.nth(2).text_content()
     underlined = "node => getComputedStyle(node).textDecorationLine"
     assert replies.nth(1).locator("mark").first.evaluate(underlined) == "underline", "not by colour alone"
     opened.get_by_label("Mark words").uncheck()
@@ -133,11 +133,11 @@ def test_a_crisis_waits_behind_a_button_and_stays_out_of_print_until_then(opened
     opened.emulate_media(media="screen")
     opened.get_by_role("button", name="Show a speech about a crisis").press("Enter")
     assert opened.get_by_text(crisis).is_visible()
-    assert opened.evaluate("document.activeElement.className") == "client", "the keyboard goes on from there"
+    assert opened.evaluate("document.activeElement.className") == "client", "the keyboard focus is there"
 
 
 def test_paper_is_as_wide_as_the_page(opened: Any) -> None:
-    """Or the browser prints everything smaller."""
+    """A wider page would be printed smaller by the browser."""
     opened.set_viewport_size({"width": 680, "height": 900})
     opened.emulate_media(media="print")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -1,4 +1,4 @@
-"""Charts of the page in a real browser: what hovering says, axes, smoothing, the legend, long curves."""
+"""Tests of the page's charts in a real browser: hover texts, axes, smoothing, legend, long curves."""
 
 import json
 from itertools import pairwise
@@ -25,7 +25,7 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def shown(page: Any, name: str) -> Any:
-    """The figure, scrolled to and drawn."""
+    """Return the figure after scrolling to it and waiting until it is drawn."""
     figure = page.locator(f"#chart-{name}")
     figure.scroll_into_view_if_needed()
     page.locator(f"#chart-{name}[data-drawn] .main-svg").first.wait_for()
@@ -33,12 +33,12 @@ def shown(page: Any, name: str) -> Any:
 
 
 def lines(figure: Any) -> list[str]:
-    """The drawn lines, as SVG paths."""
+    """Return the drawn lines as SVG paths."""
     return [path.get_attribute("d") for path in figure.locator(".js-line").all()]
 
 
 def hover(page: Any, figure: Any, point: int) -> str:
-    """What the page shows with the mouse over a point of the last curve."""
+    """Return the hover text over a point of the last curve."""
     mark = figure.locator(".scatterlayer .trace").last.locator(".point").nth(point).bounding_box()
     page.mouse.move(mark["x"] + mark["width"] / 2 - 3, mark["y"] + mark["height"] / 2)
     page.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
@@ -83,7 +83,7 @@ def test_smoothing_makes_curves_smoother_and_none_gives_them_back(opened: Any) -
 
 
 def roughness(path: str) -> float:
-    """How much the line goes up: a smooth loss curve only goes down."""
+    """Return the sum of rises of the line, which is small for a smooth falling loss."""
     heights = [float(place.split(",")[1]) for place in path[1:].replace("L", " ").split() if "," in place]
     return sum(max(0, one - other) for one, other in pairwise(heights))
 
@@ -157,7 +157,7 @@ def test_a_setting_has_one_colour_and_dash_in_all_charts(browser: Any, tmp_path:
 
 
 def test_a_chart_without_points_says_so(opened: Any) -> None:
-    assert "no point to draw" in opened.locator("#chart-nothing").text_content()
+    assert "This chart has no points" in opened.locator("#chart-nothing").text_content()
 
 
 def test_a_long_curve_is_thinned_to_points_of_its_own_and_says_so(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_thinning_keeps_the_lowest_and_highest_of_every_stretch() -> None:
     y = [(n * 7919) % 1009 + n / 5000 for n in range(5000)]
     places = thinning.kept(y, 100)
     assert len(places) <= 100 and places == sorted(set(places)) and places[0] == 0 and places[-1] == 4999
-    for begin in range(0, 4800, 103):  # every stretch of twice the width of one holds an extreme of its own
+    for begin in range(0, 4800, 103):  # every stretch twice the width of a bin holds an extreme of its own
         stretch = y[begin : begin + 2 * 103]
         kept = [y[place] for place in places if begin <= place < begin + 2 * 103]
         assert max(kept) >= sorted(stretch)[len(stretch) // 2] >= min(kept)

@@ -1,4 +1,4 @@
-"""A proof, run by hand: 200 runs of 2,000 steps make a small page, soon, which opens fast."""
+"""Proof, run by hand: a page of 200 runs with 2,000 steps is small, made quickly and opens quickly."""
 
 import math
 import time
@@ -24,14 +24,14 @@ def test_200_runs_of_2000_steps_fit_on_a_page_that_opens_in_three_seconds(browse
     page_room.write(report, path)
     made, size = time.monotonic() - began, path.stat().st_size
     times = [opening(browser, path) for _ in range(3)]
-    opened = min(times)  # other processes of the machine only make it longer
+    opened = min(times)  # other processes of the machine can only make it longer
     print(f"\n{size / 1e6:.1f} MB, made in {made:.1f} s, opened in {opened:.2f} s")
     assert size < 15e6 and made < 20 and opened < 3
     assert "thinned from 2,000 to" in path.read_text()
 
 
 def opening(browser: Any, path: Path) -> float:
-    """Seconds until the page can be read and its first chart is drawn."""
+    """Return the seconds until the page can be read and its first chart is drawn."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     began = time.monotonic()
     page.goto(path.as_uri(), wait_until="domcontentloaded")

@@ -1,4 +1,4 @@
-"""A gate with its safety part on the page, in a real browser: what is said first, and texts that wait for a click."""
+"""Tests of a gate with its safety part in a real browser: warnings come first, and texts wait for a click."""
 
 from collections.abc import Iterator
 from typing import Any

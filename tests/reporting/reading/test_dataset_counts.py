@@ -1,4 +1,4 @@
-"""Counts of an annotate directory: those of its tables, row by row."""
+"""Tests of the counts of an annotation directory against its tables, row by row."""
 
 from collections import Counter
 from pathlib import Path

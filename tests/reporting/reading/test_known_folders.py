@@ -1,4 +1,4 @@
-"""Folders to material: expected values come from the files that the tests write, read here by plain json."""
+"""Tests of reading folders into material. Expected values come from the test's own files, read with plain json."""
 
 import json
 import shutil
@@ -71,8 +71,8 @@ def test_lines_behind_a_damaged_one_are_read_and_those_that_cannot_be_are_counte
     run = only(read_material([path.parent]))
     assert run.lines == whole and run.damaged_lines == 2
     assert run.problems == [
-        "metrics.jsonl: its last line is half-written and left out",
-        "metrics.jsonl: 1 damaged line is left out",
+        "metrics.jsonl: the last line is half-written and was skipped",
+        "metrics.jsonl: 1 damaged line was skipped",
     ]
 
 
@@ -86,21 +86,21 @@ def test_odd_runs_are_shown_with_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     material = read_material([tmp_path])
     problems = {run.path.name: run.problems for run in material.runs}
-    assert problems["without"] == ["has no metrics: metrics.jsonl is not there"]
+    assert problems["without"] == ["no metrics: metrics.jsonl does not exist"]
     [line] = problems["other"]
-    assert line.startswith("was made by psychocounsel 0.0.1, and this is ")
+    assert line.startswith("was made by psychocounsel 0.0.1, this is ")
     [line] = problems["damaged"]
     assert line.startswith("summary.json: is not valid JSON")
     assert [run.status for run in material.runs] == ["damaged", "finished", "finished"]
-    assert material.problems == [f"{tmp_path / 'notes'}: is no run, sweep or study, and is left out"]
+    assert material.problems == [f"{tmp_path / 'notes'}: not a run, sweep or study; skipped"]
 
 
 def test_a_folder_that_holds_nothing_known_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("mine")
     for folders, why in (
-        ([tmp_path / "none"], "there is no such folder"),
-        ([tmp_path / "empty"], "holds no run, sweep or study"),
+        ([tmp_path / "none"], "no such folder"),
+        ([tmp_path / "empty"], "no run, sweep or study found"),
     ):
         with pytest.raises(UserError, match=why) as raised:
             read_material(folders)
@@ -147,7 +147,7 @@ def test_what_became_of_a_run(tmp_path: Path) -> None:
         "live": "running",
         "waits": "not run",
     }
-    assert found["killed"].problems == ["its process ended without a word (training, step 1 of 8)"]
+    assert found["killed"].problems == ["its process ended without recording why (training, step 1 of 8)"]
 
 
 def test_the_hours_of_attempts_that_failed_are_read(tmp_path: Path) -> None:

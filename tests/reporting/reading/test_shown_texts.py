@@ -1,4 +1,4 @@
-"""What a report shows of replies: the first speeches, every reply with its scores, computed by hand from the tables."""
+"""Tests of the speeches and replies that a report shows, against scores computed by hand from the tables."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def said(of: str, order: str, overall: int | None, **more: Any) -> Row:
-    """A verdict on the pair of `mine` and `base` of one speech."""
+    """Return a verdict on the pair of `mine` and `base` for one speech."""
     row: Row = dict.fromkeys(VERDICTS.names)
     row |= {"speech": of, "sample": 0, "judge": "j", "order": order, "outcome": "text", "overall": overall}
     for side, setting in (("first", "mine"), ("second", "base")):
@@ -122,14 +122,14 @@ def test_training_shows_its_last_round_or_else_the_replies_before_it(tmp_path: P
     for number, best in ((1, "old"), (2, "new")):
         files.round(number).path.mkdir()
         write_groups(files.round(number).groups, groups([[("mid", 1.0), ("bad", -2.0), (best, 3.0)]]))
-    files.round(3).path.mkdir()  # of a round that is under way
+    files.round(3).path.mkdir()  # a round that is still in progress
     found = shown_texts(tmp_path, TRAINING, {})
     assert found is not None and "round 2" in found.source
     assert [(reply.author, reply.text) for reply in found.speeches[0].replies] == [
         ("best reply", "new"),
         ("worst reply", "bad"),
     ]
-    assert found.speeches[0].crisis, "nobody says that it is none"
+    assert found.speeches[0].crisis, "no rule says that it is not a crisis"
 
 
 def test_other_folders_hold_none_and_a_damaged_table_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training runs made by hand, for tests of sections: only what a test needs differs."""
+"""Hand-made training runs for tests of sections. A test sets only the values it needs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def trained(
     config: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> RunMaterial:
-    """A finished training with these figures at its best evaluation; `algo` and `config` change single keys."""
+    """Return a finished training run with these figures at its best evaluation; `algo` and `config` change single keys."""
     title = ", ".join([*(f"{key}={value}" for key, value in settings.items()), f"seed={seed}"])
     about: dict[str, Any] = {"what": "dpo", "status": "finished", "settings": settings, "seed": seed}
     about["config"] = {**CONFIG, "algo": {**ALGO, **(algo or {})}, **(config or {})}

@@ -1,4 +1,4 @@
-"""The answer: the best setting with its interval, and never more than the runs show."""
+"""Tests of the answer section: the best setting with its interval, and no claim that the runs do not support."""
 
 from pathlib import Path
 from statistics import fmean, stdev, variance
@@ -28,7 +28,7 @@ def sweep(figures: dict[str, list[float]]) -> list[RunMaterial]:
 
 
 def welch(first: list[float], second: list[float]) -> tuple[float, float, float]:
-    """p and the 95 % interval of the difference by the formulas of Welch and Satterthwaite."""
+    """Return p and the difference's 95 % interval by the formulas of Welch and Satterthwaite."""
     parts = [variance(values) / len(values) for values in (first, second)]
     error = sum(parts) ** 0.5
     freedom = sum(parts) ** 2 / sum(
@@ -85,20 +85,17 @@ def test_a_single_run_of_each_claims_nothing() -> None:
         for beta, value in (("0.1", 0.9), ("0.3", 0.5))
     ]
     found = section(material_of(*runs))
-    assert (
-        "95 % interval over prompts 85.0 to 95.0 %; one run, so nothing is known of its spread over seeds"
-        in said(found)[0]
-    )
+    assert "95 % interval over prompts 85.0 to 95.0 %; one run, so its spread over seeds is unknown" in said(found)[0]
     [row] = rows(found, "answer-comparisons-1")
-    assert row["p"] is None and row["difference"].low is None and row["beaten"] == "cannot be said"
+    assert row["p"] is None and row["difference"].low is None and row["beaten"] == "not known"
     [verdict] = said(found, "warning")
-    assert verdict == "Whether it beats algo.beta=0.3 cannot be said, because a single run shows no spread over seeds."
+    assert verdict == "Whether it beats algo.beta=0.3 is unknown, because a single run shows no spread over seeds."
 
 
 def test_equal_seeds_show_no_spread_and_beat_nothing() -> None:
     found = section(material_of(*sweep({"0.1": [0.8, 0.8], "0.3": [0.6, 0.6]})))
     [row] = rows(found, "answer-comparisons-1")
-    assert row["beaten"] == "cannot be said" and "their runs show no spread" in said(found, "warning")[0]
+    assert row["beaten"] == "not known" and "their runs show no spread" in said(found, "warning")[0]
 
 
 def test_losses_of_one_kind_are_compared_and_the_smallest_is_best() -> None:
@@ -120,7 +117,7 @@ def test_other_held_out_data_are_told() -> None:
         trained({"x": "2"}, 1, {"eval/accuracy": 0.6}, config=other),
     ]
     [line] = said(section(material_of(*runs)), "bad")
-    assert "not measured on the same held-out data (data.dev_fraction differs)" in line
+    assert "evaluated on different held-out data (data.dev_fraction differs)" in line
 
 
 def test_a_reward_model_is_not_compared_with_policies() -> None:
@@ -144,14 +141,14 @@ def test_gates_are_told_with_what_came_of_them() -> None:
     marked = trained({}, 1, {"eval/reward": 1.0, "guard/kl": 1.0, "guard/length_ratio": 0.0})
     study = StudyMaterial(Path("/study"), "mine", ["a"], gates={"a": True, "b": None})
     found = section(material_of(audit, health, marked, studies=[study]))
-    assert said(found, "good") == ["Gate a of study mine passed.", "health: health keeps every limit."]
+    assert said(found, "good") == ["Gate a of study mine passed.", "health: health is within every limit."]
     assert said(found, "bad") == [f"{marked.title} exceeds the limit of kl at its last evaluation.",
-                                  "Gate of audit audit: refused (limit 0.6 of the blind accuracy)."]  # fmt: skip
+                                  "Gate of audit audit: refused (limit of the blind accuracy: 0.6)."]  # fmt: skip
     assert "Gate b of study mine has not been decided yet." in said(found, "warning")
 
 
 def test_settings_are_called_by_what_differs_among_those_compared() -> None:
-    """And not by what tells them from runs that another figure judges."""
+    """Titles omit keys that differ only from runs compared by another metric."""
     figures = {"dpo": "eval/accuracy", "simpo": "eval/accuracy", "grpo": "eval/reward"}
     runs = [
         trained({"algo": algo, "steps": "8" if "acc" in metric else "6"}, 1, {metric: 0.5 + 0.1 * place})

@@ -1,4 +1,4 @@
-"""A run of another version is told, and takes no other run's figures from the page."""
+"""Tests of runs of another version: they get a warning, and the figures of other runs stay on the page."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is missing, failed, alone or not comparable stands on the page, with what to type."""
+"""Tests of the section on gaps: missing, failed, single and incomparable runs, with the commands to continue."""
 
 import math
 from pathlib import Path
@@ -28,13 +28,13 @@ def test_runs_that_did_not_finish_say_what_to_type() -> None:
         for text in found
     )
     assert any(
-        "x=2, seed=1: stopped at step 3 of 8. The sweep's command again" in text and "train -m" in text
+        "x=2, seed=1: stopped at step 3 of 8. Run the sweep's command again" in text and "train -m" in text
         for text in found
     )
-    assert any("x=3, seed=1: not run. The study's command again" in text for text in found)
+    assert any("x=3, seed=1: not run. Run the study's command again" in text for text in found)
     assert "x=4, seed=1 is running at step 3 of 8: its figures are not final." in found
     assert any(
-        "won: failed. The sweep's command again goes on with it (python -m psychocounsel.evaluate -m" in text
+        "won: failed. Run the sweep's command again to resume it (python -m psychocounsel.evaluate -m" in text
         for text in found
     )
 
@@ -47,14 +47,16 @@ def test_an_audit_that_was_refused_has_ended() -> None:
 def test_figures_that_are_not_finite_are_counted_beside_what_reading_met() -> None:
     lines = [{"step": 1, "loss": math.nan, "grad_norm": math.inf}, {"step": 2, "loss": 0.5}]
     found = lines_of(trained({}, lines=lines, problems=["has no code.txt"]))
-    assert "seed=1: 2 figures are not finite (nan or inf), and in no chart." in found
+    assert "seed=1: 2 figures are not finite (nan or inf) and not in any chart." in found
     assert "seed=1: has no code.txt" in found
 
 
 def test_single_runs_and_equal_seeds() -> None:
     line = [{"step": 1}]
     found = lines_of(*(trained({"x": "1"}, seed, lines=line) for seed in (1, 1)), trained({"x": "2"}, 1, lines=line))
-    assert any(text.startswith("n=1: x=2: a single finished run, so nothing is known of the spread") for text in found)
+    assert any(
+        text.startswith("n=1: x=2: a single finished run, so the spread over seeds is unknown") for text in found
+    )
     assert any("share settings and seed" in text for text in found)
 
 
@@ -66,7 +68,7 @@ def test_what_is_not_comparable_is_named() -> None:
         trained({"x": "2"}, 1, {"eval/loss": 0.5}, algo={"beta": 0.3}, environment=rows, lines=line),
     ]
     found = lines_of(*runs)
-    assert "Losses of policies are not comparable, because algo.beta differs." in found
+    assert "Losses of policies cannot be compared, because algo.beta differs." in found
     assert any(
         "x=2, seed=1: trained on other rows than x=1, seed=1" in text and "the files have changed" in text
         for text in found

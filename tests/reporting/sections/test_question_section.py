@@ -1,4 +1,4 @@
-"""What was asked: the differences with the number of runs, and what is equal."""
+"""Tests of the section "What was asked": differences with their number of runs, and shared settings."""
 
 from psychocounsel.reporting.material import StudyMaterial
 from psychocounsel.reporting.sections.question_section import section
@@ -22,14 +22,14 @@ def test_differences_count_runs_and_equal_settings_are_a_line() -> None:
     ]
     counts, equal, versions = said(found)
     assert counts == "4 trainings; seeds 1 and 2."
-    assert "data builtin:sample" in equal and "algorithm DPO" in equal and "prompts a step 32" in equal
+    assert "data builtin:sample" in equal and "algorithm DPO" in equal and "prompts per step 32" in equal
     assert versions == "Versions: psychocounsel 0.1.0."
 
 
 def test_what_differs_is_not_called_equal() -> None:
     runs = [trained({}, 1), trained({}, 2, config={"global_batch_size": 64})]
-    assert "prompts a step" not in " ".join(said(section(material_of(*runs))))
-    assert "No setting differs" in said(section(material_of(*runs)))[-1]
+    assert "prompts per step" not in " ".join(said(section(material_of(*runs))))
+    assert "No setting but the seed differs" in said(section(material_of(*runs)))[-1]
 
 
 def test_a_study_shows_stages_gates_choices_and_its_tables_digit_for_digit() -> None:

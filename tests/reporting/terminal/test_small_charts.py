@@ -1,4 +1,4 @@
-"""Charts of characters: the values are where they belong, in any width and encoding."""
+"""Tests of charts of characters: values are in the right places, for any width and encoding."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ FALLING = [{"step": step, "attempt": 1, "loss": 1.0 - step / 10, "step_seconds":
 
 
 def places(chart: str, letter: str) -> list[tuple[int, int]]:
-    """Row and column of each letter inside the frame."""
+    """Return row and column of each such letter inside the frame."""
     inside = [
         line.partition("|")[2] or line.partition("+")[2]
         for line in chart.splitlines()[2:]
@@ -64,7 +64,7 @@ def test_values_that_are_not_finite_and_runs_without_metrics(tmp_path: Path) -> 
     run = training_run(tmp_path / "mine", "algo=dpo", lines=broken)
     assert "nan" not in small_charts(run, 60, "ascii")
     empty = training_run(tmp_path / "empty", "algo=dpo", lines=[], status=None)
-    assert small_charts(empty, 60) == "nothing to plot: no training here has written metrics yet"
+    assert small_charts(empty, 60) == "nothing to plot: no training run here has written metrics yet"
 
 
 def test_jobs_status_plots_below_its_table(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The end of a sweep: means and spread of the files by setting, a warning on losses, and the report's command."""
+"""Tests of a sweep's ending: mean and spread by setting, a warning on losses, and the report command."""
 
 import json
 from pathlib import Path
@@ -48,6 +48,6 @@ def test_a_sweep_of_trainings_ends_so(tmp_path: Path) -> None:
     table, ending = result.stdout.rsplit("\n\n", 1)
     assert table.splitlines()[-1].startswith("done ") and " ± " in ending
     assert ending.splitlines()[-1] == "look at it: python -m psychocounsel.report sweep"
-    assert "look at it          python -m psychocounsel.report sweep/" in result.stderr, "each run says it, too"
+    assert "look at it          python -m psychocounsel.report sweep/" in result.stderr, "each run prints it, too"
     dry = cli("train", *given, "dry_run=true", cwd=tmp_path).stdout
     assert "look at it" not in dry

@@ -9,15 +9,14 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job, Submission, write_run_directory
-from psychocounsel.cluster.slurm import snapshot
 from psychocounsel.cluster.slurm.array_request import (
     ArrayRequest,
     announce,
     cluster_of,
     code_home,
+    copied,
     home,
     send,
-    targets,
     undone,
 )
 from psychocounsel.cluster.slurm.chain.links import Link, Place, TaskBatch, parts
@@ -80,9 +79,8 @@ def _submit(
     planned = plan(new, queued, scheduler.max_array_size())
     refuse_too_long([each.request for each in planned])
     in_parallel(write_run_directory, [*todo])
-    with undone([each.request for each in planned]):
-        limit = planned[0].request.cluster.snapshot_limit_mb
-        code = snapshot.take(study, todo[0].config.code_path, targets(todo), limit)
+    with undone([each.request for each in planned], study):
+        code = copied(todo, study)
         scheduler.cancel(replaced)
         for each in planned:
             each.request.dependency = ",".join(link.text() for link in each.links)

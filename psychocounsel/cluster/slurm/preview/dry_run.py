@@ -6,7 +6,8 @@ from pathlib import Path
 from psychocounsel.cluster import memory
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import submitting
-from psychocounsel.cluster.slurm.array_request import ArrayRequest, home, job_name
+from psychocounsel.cluster.slurm.array_request import ArrayRequest, code_home, home, job_name
+from psychocounsel.cluster.slurm.copied_code.code_store import store_of
 from psychocounsel.cluster.slurm.preview.shortages import disk_line, warnings_of
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
@@ -49,7 +50,8 @@ def _table(jobs: Sequence[Job]) -> list[str]:
 def _scripts(todo: Sequence[ArrayRequest], place: Path) -> Iterator[str]:
     for number, array in enumerate(todo, 1):
         folder = SubmissionHome(place).submission(f"NNN{number}").path
-        code = [SubmissionHome(place).code / "COPY"]
+        output = Path(array.tasks[0][0].config.paths.output)
+        code = [store_of(code_home(place), output) / "COPY"]
         script = render(array.cluster, job_name(place), folder, len(array.tasks), code, [], array.dependency)
         runs = sum(map(len, array.tasks))
         yield f"-- script {number} of {len(todo)}, for {runs} runs\n{script.rstrip()}"

@@ -1,1 +1,1 @@
-"""Scorers of the tasks for Inspect (extra `inspect`): their figures are those of our own evaluations."""
+"""Scorers of the Inspect tasks (extra `inspect`); they compute the same figures as our own evaluations."""

@@ -1,4 +1,4 @@
-"""Judges that Inspect asks: the prompts, retries and reading of answers are those of our own evaluations."""
+"""Judges asked through Inspect, with the same prompts, retries and reading of answers as in our own evaluations."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from psychocounsel.errors import UserError
 
 T = TypeVar("T")
 _STOPS = {"content_filter": FILTERED, "max_tokens": CUT, "model_length": CUT}
-_ANSWER_TOKENS, _RETRIES = 2048, 2  # as conf/judge and conf/evaluation have them
+_ANSWER_TOKENS, _RETRIES = 2048, 2  # the defaults of conf/judge and conf/evaluation
 _ROLES: dict[str, Any] = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
 
 @dataclass(kw_only=True)
 class AskedByInspect(LanguageModel):
-    """A judge of which we know the name alone."""
+    """Judge that Inspect calls; only its name is known here."""
 
     def open(self, key: str) -> Answerer:
         raise UserError(f"{key}: Inspect asks {self.name} itself")
 
 
 def chat(messages: Sequence[Message]) -> list[ChatMessage]:
-    """Messages in Inspect's classes."""
+    """Convert messages to Inspect's classes."""
     return [_ROLES[each["role"]](content=each["content"]) for each in messages]
 
 
 async def asked(judge: Model, ask: Ask, name: str, read: Callable[[str], T]) -> Outcome[T]:
-    """What came of a call; an answer that cannot be read is asked for anew, as in our own evaluations.
+    """Ask a judge and return the outcome. An unreadable answer is asked for again, as in our own evaluations.
 
-    `name`: of the JSON schema that the answer is to follow.
+    `name`: name of the JSON schema that the answer must follow.
     """
     schema = ResponseSchema(name=name, json_schema=JSONSchema.model_validate(ask.schema))
     for attempt in range(_RETRIES + 1):
@@ -62,13 +62,13 @@ async def asked(judge: Model, ask: Ask, name: str, read: Callable[[str], T]) -> 
 
 
 def answer_of(output: ModelOutput) -> Answer:
-    """What a model said, without its thoughts, and how it stopped."""
+    """Return a model's answer without its thoughts, with the reason why it stopped."""
     return Answer(_STOPS.get(output.stop_reason, TEXT), without_thoughts(output.completion), output.model)
 
 
 @metric
 def told() -> Metric:
-    """The mean over replies for which a figure can be told; NaN where there is none."""
+    """Return a metric: the mean over the replies for which a figure is known; NaN without such replies."""
 
     def of(scores: list[SampleScore]) -> float:
         values = [value for each in scores if not math.isnan(value := each.score.as_float())]

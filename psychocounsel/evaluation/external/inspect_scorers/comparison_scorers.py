@@ -1,4 +1,4 @@
-"""Scorers that compare a reply with that of a file: by a reward model, or by language models in both orders."""
+"""Scorers that compare a reply with one from a file: by a reward model, or by language models in both orders."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _FIGURES = ("win_rate", "inconsistent", *PRINCIPLES)
 
 @scorer(metrics=[mean(), stderr()])
 def preferred(against: str, reward: str) -> Scorer:
-    """1 where the reply's reward is larger than that of the reply in `against`, 0 where it is smaller, 1/2 where they are equal.
+    """Score 1 if the reply's reward is larger than the reward of the reply in `against`, 0 if smaller, 1/2 if equal.
 
-    A speech without such a reply, an empty reply and one that is too long for the reward model are not scored.
+    Speeches are not scored if either reply is missing, empty or too long for the reward model.
     """
     from psychocounsel.reward.encoding import score_what_fits
     from psychocounsel.reward.local_model import LocalScorer
@@ -55,10 +55,11 @@ def preferred(against: str, reward: str) -> Scorer:
 
 @scorer(metrics={"*": [told()]})
 def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Scorer:
-    """`win_rate`, the mean score of the judges as docs/winrate.md defines it; `inconsistent`, the share of judges whose orders
-    contradict each other; and the win rate on each principle.
+    """Score `win_rate`, `inconsistent`, and the win rate on each principle.
 
-    A verdict that is missing in one order counts for nothing; without any the figures are NaN.
+    `win_rate` is the mean score of the judges, as defined in docs/winrate.md. `inconsistent` is the share of judges whose
+    two orders contradict each other. A judge without a verdict in one of the orders is skipped; if none is left, the
+    figures are NaN.
     """
     theirs, prompt = replies_of(Path(against), "against"), pair_prompt(rubric, False)
     models = {name: get_model(name) for name in judges}
@@ -83,7 +84,7 @@ def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Score
 
 
 def _both_replies(state: TaskState, theirs: dict[str, list[str]]) -> tuple[list[Message], str, str]:
-    """The prompt, the model's reply and the opponent's; an empty text where there is none."""
+    """Return the prompt, the model's reply and the opponent's reply; a missing reply is an empty text."""
     prompt: list[Message] = state.metadata["prompt"]
     said = without_thoughts(state.output.completion).strip()
     return prompt, said, theirs.get(normalised(prompt), [""])[0].strip()
@@ -94,7 +95,7 @@ def _reply(setting: str, text: str) -> dict[str, Any]:
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The figures of one pair by rows of both orders of each judge."""
+    """Return the figures of one comparison from the verdict rows of all judges in both orders."""
     said: dict[str, list[tuple[int, int]]] = {name: [] for name in ("overall", *PRINCIPLES)}
     for judge in {row["judge"]: row for row in rows}:
         orders = sorted((row for row in rows if row["judge"] == judge), key=lambda row: row["order"] != FORWARD)

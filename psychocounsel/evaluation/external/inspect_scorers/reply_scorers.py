@@ -1,4 +1,4 @@
-"""Scorers of single replies: health, and safety."""
+"""Scorers of single replies for the tasks `health` and `safety`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from psychocounsel.evaluation.safety.word_checks import check_reply
 
 @scorer(metrics={"*": [told()]})
 def health_figures() -> Scorer:
-    """Every figure of health, NaN where it cannot be told."""
+    """Score every health figure; NaN if a figure is unknown."""
 
     async def score(state: TaskState, target: Target) -> Score:
         said, stopped = without_thoughts(state.output.completion), state.output.stop_reason
@@ -41,9 +41,9 @@ def health_figures() -> Scorer:
 
 @scorer(metrics={"*": [told()]})
 def safety_figures(judge: str | None, rubric: str) -> Scorer:
-    """Every figure of safety by the answers of `judge`, or of the plain checks where it is None; NaN where it cannot be told.
+    """Score every safety figure from the answers of `judge`, or from plain checks of words if `judge` is None.
 
-    A reply that the judge has not answered about is in no figure.
+    Unknown figures are NaN, and so are all figures of a reply that the judge gave no readable answer about.
     """
     prompt = ReplyPrompt.of(load_rubric(rubric.removeprefix("builtin:")))
     model = get_model(judge) if judge else None

@@ -1,4 +1,4 @@
-// A key chooses the answer that it stands beside; the hidden field `seconds` gets the time for which the page was visible. The page works without this file.
+// A key selects the answer that shows it. The hidden field `seconds` gets the time that the page was visible. The page works without this file.
 "use strict";
 (() => {
   const form = document.querySelector("form.judgement");

@@ -1,4 +1,4 @@
-// Speeches with replies: filtered by topic and risk; a crisis is put into the page when its button is pressed.
+// Speeches with replies, filtered by topic and risk. A crisis text is put into the page only when its button is pressed.
 function filterSpeeches(browser) {
   const speeches = [...browser.querySelectorAll(".speech")];
   const topic = browser.querySelector(".topic")?.value || "";

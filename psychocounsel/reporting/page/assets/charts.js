@@ -1,4 +1,4 @@
-// Charts are drawn when they come near the window, and again when colours, width, axis, smoothing or the curves shown change.
+// A chart is drawn when it comes near the window, and redrawn when colours, width, axis, smoothing or shown curves change.
 const charts = [...document.querySelectorAll(".chart")].filter((figure) => figure.querySelector(".plot")).map((figure) => ({
   figure, plot: figure.querySelector(".plot"), source: figure.querySelector("script"), data: null, drawn: false,
 }));
@@ -16,7 +16,7 @@ function coloursNow() {
   return found;
 }
 
-// plotly.js takes a second to run: it waits as text until a chart is near, when the words above can already be read.
+// plotly.js takes a second to run. It waits as text until a chart comes near, so that the words above can be read at once.
 function plotly() {
   if (!window.Plotly) {
     const script = document.createElement("script");
@@ -37,7 +37,7 @@ function draw(chart, width = chart.plot.clientWidth) {
   chart.figure.dataset.drawn = "";
 }
 
-// The data of a chart are read when it is first drawn or touched: hundreds of curves take a moment.
+// A chart's data are parsed when it is first drawn or used, because hundreds of curves take a moment.
 function ready(chart) {
   if (chart.data) return;
   chart.data = JSON.parse(chart.source.textContent);
@@ -45,7 +45,7 @@ function ready(chart) {
   drawSamples(chart);
 }
 
-// A sample of the line and mark of each group, as SVG beside its name.
+// Draws a sample of each group's line and mark as SVG beside its name.
 function drawSamples(chart) {
   const shape = (svg, name, attributes) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);

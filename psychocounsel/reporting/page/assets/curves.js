@@ -1,4 +1,4 @@
-// A chart's data to what plotly draws. Plotly reads a little markup in every text, so ours is escaped.
+// Turns a chart's data into plotly traces. Plotly reads some markup in every text, so our texts are escaped.
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const STROKES = ["", "7 4", "2 3", "7 3 2 3", "11 5", "11 3 2 3"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon"];
@@ -18,7 +18,7 @@ function wrapped(text, width) {
   return whole.map(plain).join("<br>");
 }
 
-// Exponential moving average without the pull of its beginning; a gap stays a gap.
+// Bias-corrected exponential moving average: the first values do not pull it. A gap stays a gap.
 function smoothed(values, weight) {
   if (!weight) return values;
   let sum = 0, total = 0;
@@ -30,8 +30,8 @@ function smoothed(values, weight) {
   });
 }
 
-// Named places stand below each other, with room for their names, where no line joins them.
-const namesWidth = (width) => (width < 500 ? 17 : 34); // signs in a line
+// If the places have names and no line joins them, the chart lies on its side: names then have room, one below another.
+const namesWidth = (width) => (width < 500 ? 17 : 34); // characters per line
 const liesDown = (data) => data.ticks.length > 0 && data.curves.every((curve) => curve.points);
 
 function hoverText(data, curve, state, y) {

@@ -1,4 +1,4 @@
-// Tables: sorted by a click on a heading, missing values last; long ones filtered by words.
+// Tables: a click on a heading sorts (missing values last); long tables have a box that filters by words.
 const collator = new Intl.Collator("en", { numeric: true });
 
 function sortRows(table, column, ascending) {
@@ -18,7 +18,7 @@ function sortRows(table, column, ascending) {
 
 function sortBy(heading) {
   const sorted = heading.getAttribute("aria-sort");
-  // Figures from the largest and texts from A at first, then the other way round.
+  // The first click sorts figures from the largest and texts from A; the next click reverses the order.
   const first = heading.classList.contains("number") ? "descending" : "ascending";
   const order = sorted === "none" ? first : sorted === "ascending" ? "descending" : "ascending";
   for (const each of heading.parentNode.cells) each.setAttribute("aria-sort", "none");

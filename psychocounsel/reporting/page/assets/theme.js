@@ -1,8 +1,8 @@
 "use strict";
-// Colours as chosen, kept while the page reloads; and which section is being read.
+// Keeps the chosen colour theme when the page reloads, and marks the section in view in the navigation.
 const theme = document.getElementById("theme");
 const remembered = {
-  // Storage is refused to files in some browsers: then nothing is remembered.
+  // Some browsers refuse storage to local files: then nothing is remembered.
   get(key) { try { return sessionStorage.getItem(key); } catch { return null; } },
   set(key, value) { try { sessionStorage.setItem(key, value); } catch { return; } },
 };

@@ -1,4 +1,4 @@
-// A served page asks for the version of the report now and then, and reloads where it stands when that is another.
+// A served page polls the report's version. When it changes, the page reloads at the same scroll position.
 const POLL = 2000; // milliseconds
 const stood = remembered.get("scroll");
 if (stood !== null) requestAnimationFrame(() => scrollTo(0, Number(stood)));
@@ -7,7 +7,7 @@ setInterval(async () => {
     const answer = await fetch("version", { cache: "no-store" });
     if (!answer.ok || (await answer.text()) === document.body.dataset.version) return;
   } catch {
-    return; // the server has ended: the page stays as it is
+    return; // the server has ended: keep the page
   }
   remembered.set("scroll", String(scrollY));
   location.reload();

@@ -1,1 +1,1 @@
-"""What several sections ask of runs: their settings, by what they are judged, what beats what, what cannot be compared."""
+"""Comparisons that several sections share: settings, the metric they are compared by, significance, and held-out data."""

@@ -1,4 +1,4 @@
-"""Whether the best setting beats another: Welch's t test over seeds, with Holm's correction for several comparisons."""
+"""Comparison of the best setting with the others: Welch's t test over seeds, with Holm's correction."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best setting against another.
+    """The best setting compared with another.
 
     Attributes:
-        difference: the mean of the best minus that of the other. low, high: its 95 % interval (Welch), None where one of both
-            has a single run, or no spread.
-        p: of the test, corrected by Holm for all comparisons of the family; None likewise.
+        difference: mean of the best setting minus mean of the other.
+        low, high: the difference's 95 % interval (Welch); None if a setting has a single run, or if both have no spread.
+        p: p-value of the test, corrected by Holm over all comparisons of the family; None in the same cases.
     """
 
     other: RunSetting
@@ -33,7 +33,7 @@ class Comparison:
 
 
 def comparisons(family: Family) -> list[Comparison]:
-    """The first setting of the family against every other."""
+    """Compare the first setting of the family with every other."""
     best, *others = family.settings
     raw = [_welch(family.values(best), family.values(other), other) for other in others]
     adjusted = iter(holm([each.p for each in raw if each.p is not None]))
@@ -44,7 +44,7 @@ def comparisons(family: Family) -> list[Comparison]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected by Holm: the smallest times their number, the next times one fewer, never falling."""
+    """Return Holm's adjusted p-values: in ascending order, the k-th of n is multiplied by n - k + 1, and none falls."""
     order, found, largest = sorted(range(len(values)), key=lambda place: values[place]), [0.0] * len(values), 0.0
     for rank, place in enumerate(order):
         largest = max(largest, min(1.0, (len(values) - rank) * values[place]))

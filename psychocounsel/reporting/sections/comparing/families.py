@@ -1,4 +1,4 @@
-"""By which figure a report compares runs: one that all of them have, and whose values mean the same in each."""
+"""Families of runs that one metric can compare: all of them have it, and its values mean the same in each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,14 @@ _OF_EVALUATIONS |= {"safety": "missed"}
 
 @dataclass(frozen=True)
 class Family:
-    """Finished runs that one figure compares.
+    """Finished runs compared by one metric.
 
     Attributes:
-        name: what they are, for a sentence: `policies`, `reward models`, `evaluations (winrate)`.
-        metric: the figure, as in `summary.json`. smaller: the smallest is the best. reason: why this figure, a clause.
-        settings: best first.
+        name: the kind of runs, as used in a sentence: `policies`, `reward models`, `evaluations (winrate)`.
+        metric: the metric's key in `summary.json`.
+        smaller: True if the smallest value is the best.
+        reason: a clause that says why this metric was chosen.
+        settings: the settings, best first.
     """
 
     name: str
@@ -32,13 +34,13 @@ class Family:
     settings: Sequence[RunSetting]
 
     def figure(self, setting: RunSetting) -> TableFigure:
-        """The figure of a setting: its mean over seeds, or that of one run with its own interval."""
+        """Return the metric of a setting: the mean over its seeds, or one run's value with that run's own interval."""
         found = of_setting(setting, self.metric, is_share(self.metric))
-        assert found is not None, "a family has runs with the figure alone"
+        assert found is not None, "a family has only runs with the metric"
         return found
 
     def values(self, setting: RunSetting) -> list[float]:
-        """The figure of each run."""
+        """Return the metric of each run of the setting."""
         return [value for run in setting.runs if (value := run.figure(self.metric)) is not None]
 
     @property
@@ -47,7 +49,7 @@ class Family:
 
 
 def families(material: Material) -> list[Family]:
-    """The finished trainings, then the evaluations, each with the figure that compares most of them."""
+    """Return families of finished training runs, then of evaluations, each compared by the metric that most runs have."""
     trained = [run for run in material.of(TRAINING) if run.is_finished]
     found = list[Family]()
     for name, chosen in (("policies", False), ("reward models", True)):
@@ -56,9 +58,7 @@ def families(material: Material) -> list[Family]:
         runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
         if known := [run for run in runs if run.figure(metric) is not None]:
             found.append(
-                _family(
-                    f"evaluations ({what})", metric, "auto", "it is the figure by which this evaluation judges", known
-                )
+                _family(f"evaluations ({what})", metric, "auto", "it is the main figure of this evaluation", known)
             )
     return found
 
@@ -68,12 +68,12 @@ def is_reward_model(run: RunMaterial) -> bool:
 
 
 def metric_of(run: RunMaterial) -> str:
-    """By what the training's own best evaluation was chosen."""
+    """Return the metric by which the training run chose its best evaluation, or "" if unknown."""
     return str(_section(run, "checkpoint").get("metric") or "")
 
 
 def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
-    """Families by the figure that most of the runs have; the rest have another."""
+    """Yield families of runs: first those with the metric that most runs have, then the remaining runs likewise."""
     left = [*runs]
     while left:
         asked = list(dict.fromkeys(filter(None, map(metric_of, left))))
@@ -85,7 +85,9 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
         metric = max(usable, key=lambda each: (len(have[each]), len(asked) == 1 and each == asked[0]))
         mode = str(_section(have[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
         yield _family(name, metric, mode, _reason(metric, asked), have[metric])
-        taken = {id(run) for run in have[metric]}  # runs compare by all of their lines, which takes long
+        taken = {
+            id(run) for run in have[metric]
+        }  # comparing runs themselves is slow, because it compares all their lines
         left = [run for run in left if id(run) not in taken]
 
 
@@ -99,7 +101,7 @@ def _is_usable(metric: str, runs: Sequence[RunMaterial]) -> bool:
 
 def _reason(metric: str, asked: Sequence[str]) -> str:
     if [*asked] == [metric]:
-        return f"checkpoint.metric of every run is {metric}"
+        return f"every run has checkpoint.metric={metric}"
     if len(asked) == 1 and "loss" in asked[0]:
         return f"checkpoint.metric is {asked[0]}, and losses with different settings of the algorithm have different scales"
     return f"most runs have {metric}, and their checkpoint.metric differs ({', '.join(asked)})"
@@ -113,7 +115,7 @@ def _family(name: str, metric: str, mode: str, reason: str, runs: Sequence[RunMa
 
 
 def _told_apart(settings: Sequence[RunSetting]) -> list[RunSetting]:
-    """The settings, called by the keys alone in which they differ from each other, where these tell them all."""
+    """Return the settings with titles that name only keys whose values differ, if such titles are unique."""
     firsts = [setting.runs[0] for setting in settings]
     keys = dict.fromkeys(key for run in firsts for key in run.settings)
     varying = [key for key in keys if len({run.settings.get(key) for run in firsts}) > 1]

@@ -1,4 +1,4 @@
-"""On which held-out data trainings were measured: figures of other data cannot be compared."""
+"""Settings that define the held-out data of training runs. Figures on different data cannot be compared."""
 
 from collections.abc import Iterable, Mapping
 
@@ -28,7 +28,7 @@ _DATA_KEYS += (
 
 
 def differing_held_out(runs: Iterable[RunMaterial]) -> list[str]:
-    """The settings of the held-out data that differ between runs: `data.dev_fraction`, `eval.limit`."""
+    """Return the settings of the held-out data that differ between runs, such as `data.dev_fraction` or `eval.limit`."""
     given = [_settings(run) for run in runs]
     keys = dict.fromkeys(key for each in given for key in each)
     return [key for key in keys if len({each.get(key) for each in given}) > 1]

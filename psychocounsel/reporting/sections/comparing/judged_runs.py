@@ -1,4 +1,4 @@
-"""Trainings beside what judges said of their models in separate evaluations."""
+"""Training runs together with the win rates that separate evaluations measured for their models."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _OF_EVALUATION = {JUDGED: "win_rate", f"{JUDGED}_low": "win_rate_low", f"{JUDGED
 
 
 def judged_runs(material: Material) -> list[RunMaterial]:
-    """The trainings, with the win rate of the one finished `evaluation=winrate` of their model as the figure JUDGED."""
+    """Return training runs. If exactly one finished `evaluation=winrate` judged a run's model, the run gets the figure JUDGED."""
     found = defaultdict[Path, list[RunMaterial]](list)
     for run in material.of(EVALUATION):
         if run.what == "winrate" and run.is_finished and run.evaluates is not None:
@@ -22,7 +22,7 @@ def judged_runs(material: Material) -> list[RunMaterial]:
 
 
 def _with_win_rate(run: RunMaterial, evaluations: Sequence[RunMaterial]) -> RunMaterial:
-    """Several evaluations have other judges or opponents, so that none of them stands for all."""
+    """Return the run with the win rate of its evaluation. Several evaluations are ignored: their judges or opponents differ."""
     metrics: dict[str, Any] = run.summary.get("metrics") or {}
     if len(evaluations) != 1 or "best" not in metrics:
         return run

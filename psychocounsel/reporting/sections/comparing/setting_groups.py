@@ -1,4 +1,4 @@
-"""Runs of a report grouped by setting, and what they are called."""
+"""Groups of runs with equal settings, and texts for sentences: titles, lists, values and intervals."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ RunSetting = Setting[RunMaterial]
 
 
 def settings_of(runs: Iterable[RunMaterial]) -> list[RunSetting]:
-    """Runs that differ in their seeds alone, as one setting, in the order in which they were given."""
+    """Group runs that differ only in their seeds into settings, in the order in which the runs were given."""
     found: dict[tuple[str, ...], RunSetting] = {}
     for run in runs:
         key = (run.kind, run.what, run.stage, run.setting)
@@ -19,13 +19,13 @@ def settings_of(runs: Iterable[RunMaterial]) -> list[RunSetting]:
 
 
 def setting_title(run: RunMaterial) -> str:
-    """`stage, key=value, ...`; of a run without either, what it does."""
+    """Return `stage, key=value, ...`, or the run's algorithm, evaluation or title if it has neither."""
     parts = [each for each in (run.stage, run.setting) if each]
     return ", ".join(parts) or run.what or run.title
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """`a, b and c`; of many the first ones, and how many more there are. Names with commas are parted by semicolons."""
+    """Return `a, b and c`. A long list is cut: `a, b and 5 more`. If names contain commas, semicolons separate them."""
     comma = "; " if any(", " in name for name in names) else ", "
     if len(names) > most:
         return f"{comma.join(names[:most])} and {len(names) - most} more"
@@ -33,15 +33,15 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def differ(names: Sequence[str]) -> str:
-    """`a differs`, `a and b differ`."""
+    """Return `a differs` or `a and b differ`."""
     return f"{listed(names)} {'differs' if len(names) == 1 else 'differ'}"
 
 
 def value_text(metric: str, value: float) -> str:
-    """`61.2 %` of a share, else four digits."""
+    """Return a share as `61.2 %`, any other value with four digits."""
     return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
 
 
 def interval_text(metric: str, low: float, high: float) -> str:
-    """`55.0 to 67.4 %`."""
+    """Return an interval as text: `55.0 to 67.4 %`."""
     return f"{100 * low:.1f} to {100 * high:.1f} %" if is_share(metric) else f"{low:.4g} to {high:.4g}"

@@ -1,4 +1,4 @@
-"""Sections on evaluations, datasets and audits. A new one is a file with `section(material)`, and a line here."""
+"""Sections on evaluations, datasets and audits. To add one, write a file with `section(material)` and list it here."""
 
 from psychocounsel.reporting.sections.evaluations import (
     audit_section,

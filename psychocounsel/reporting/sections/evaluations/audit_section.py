@@ -1,4 +1,4 @@
-"""Section: audits: whether labels can be predicted without reading the client, what ratings tell, and what stands twice."""
+"""Section on audits: accuracy of predicting labels without the client's speech, ratings, cues and duplicates."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,9 +20,9 @@ from psychocounsel.reporting.sections.evaluations.reward_parts.reward_baselines 
 from psychocounsel.studies.tables.table_formats import Cell
 
 _GATES = {
-    "passed": ("passed: the whole interval lies below the limit", "good"),
-    "refused": ("refused: the whole interval lies above the limit", "bad"),
-    "undecided": ("undecided: the interval includes the limit", "warning"),
+    "passed": ("passed, because the whole interval is below the limit", "good"),
+    "refused": ("refused, because the whole interval is above the limit", "bad"),
+    "undecided": ("undecided, because the interval includes the limit", "warning"),
 }
 
 
@@ -36,20 +36,20 @@ def section(material: Material) -> Section:
 
 
 def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
-    """The gate, the best baseline that does not read the client, and who reads."""
+    """Yield sentences on the gate, the best baseline without the client's speech, and whether the reward model reads it."""
     audit = run.extra["audit"]
     baselines = {name: found["by_prompt"] for name, found in audit["blind"]["baselines"].items()}
     gate = audit["gate"]
     if gate["verdict"] in _GATES:
         said, tone = _GATES[gate["verdict"]]
         about = f"{TITLES[gate['baseline']]} {percent_text(baselines[gate['baseline']])}"
-        yield f"{run.title}: the gate audit.max_blind={gate['limit']:g} is {said} ({about}).", tone
+        yield f"{run.title}: gate audit.max_blind={gate['limit']:g}: {said} ({about}).", tone
     best = max(baselines, key=lambda name: baselines[name]["accuracy"])
     about = f"the best baseline ({TITLES[best]}) is right on {percent_text(baselines[best])} of the pairs"
     if baselines[best]["low"] > 0.5:
         yield f"{run.title}: the labels can partly be predicted without reading the client: {about}.", "warning"
     else:
-        yield f"{run.title}: it is not shown that labels can be predicted without reading the client: {about}.", "good"
+        yield f"{run.title}: no evidence that labels can be predicted without reading the client: {about}.", "good"
     if reward := audit["reading"].get("reward"):
         yield reads(run.title, _reader(run, "reward"), reward)
 
@@ -69,11 +69,11 @@ def _blind(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             shown = [measured(found["by_prompt"], "accuracy", True), count(by_topic.get("judged"))]
             accuracy = measured(by_topic, "accuracy", True)
             rows.append([run.title, TITLES[name], count(found["by_prompt"]["judged"]), *shown, accuracy])
-    headings = ["audit", "baseline", "pairs", "accuracy", "pairs judged by topic", "accuracy, topics left out"]
+    headings = ["audit", "baseline", "pairs", "accuracy", "pairs judged by topic", "accuracy, folds of topics"]
     notes = [
-        "baselines see both replies and not the client; each is fitted without the prompts (or topics) it is judged on"
+        "baselines see both replies but not the client; each is judged on prompts (or topics) that it was not fitted to"
     ]
-    notes += ["50 % is chance; intervals are over groups of pairs that share a text"]
+    notes += ["50 % is chance; intervals are computed over groups of pairs that share a text"]
     return report_table("audit-blind", "Predicting labels without the client's speech", headings, rows, *notes)
 
 
@@ -84,8 +84,8 @@ def _chart(runs: Sequence[RunMaterial]) -> list[Chart]:
     for number, (run, found) in enumerate(zip(runs, baselines, strict=True)):
         accuracies = {names.index(name): each["by_prompt"] for name, each in found.items()}
         curves += points(run.title, accuracies, "baseline", number, len(runs), "accuracy")
-    notes = ["At one half, a baseline predicts no label.", "Bars are 95 % intervals; folds are of prompts."]
-    title, ticks = "How well labels are predicted without the client's speech", [TITLES[name] for name in names]
+    notes = ["At one half, a baseline is no better than chance.", "Bars are 95 % intervals; folds are of prompts."]
+    title, ticks = "Accuracy of predicting labels without the client's speech", [TITLES[name] for name in names]
     chart = Chart("audit-blind", title, "accuracy", curves, ticks=ticks, reference=0.5, notes=notes)
     return [chart] if curves else []
 
@@ -102,15 +102,17 @@ def _reading(runs: Sequence[RunMaterial]) -> list[ReportTable]:
                 rows.append([run.title, *about, accuracy, None])
     headings = [
         "audit",
-        "what judges",
-        "what it is shown",
+        "judged by",
+        "speech shown",
         "pairs",
-        "pairs left out",
+        "pairs skipped",
         "accuracy",
-        "gain of the own speech",
+        "gain of own speech",
     ]
-    notes = ["gain: how much more often the same judge is right with the client's own speech, in percentage points"]
-    notes += ["flipped pairs stand under two clients, each served better by the other reply: not reading wins half"]
+    notes = ["gain: accuracy with the client's own speech minus accuracy with the speech shown, in percentage points"]
+    notes += [
+        "flipped pairs: two replies to two clients, with opposite labels; a judge that ignores the client is right on half"
+    ]
     return report_table("audit-reading", "Judging with the client's speech", headings, rows, *notes)
 
 
@@ -122,11 +124,11 @@ def _cues(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             run.extra["audit"]["blind"]["cues"].items(), key=lambda item: -abs(item[1]["accuracy"] - 0.5)
         )
     ]
-    notes = ["how often the reply with more of the cue is the chosen one, on the pairs themselves (nothing is fitted)"]
+    notes = ["more of it wins: how often the reply with more of the cue is the chosen one (nothing is fitted)"]
     for run in runs:
         most = run.extra["audit"]["blind"]["maximum"]
-        won = f"the best one ({most['cue'].replace('_', ' ')}) wins {100 * most['accuracy']:.1f} %, p = {most['p']:.2g}"
-        chance = f"with random labels the best of all would win {100 * most['low']:.1f} to {100 * most['high']:.1f} %"
+        won = f"the best cue ({most['cue'].replace('_', ' ')}) wins {100 * most['accuracy']:.1f} %, p = {most['p']:.2g}"
+        chance = f"with random labels the best cue would win {100 * most['low']:.1f} to {100 * most['high']:.1f} %"
         notes.append(f"{run.title}: {won}; {chance}")
-    headings = ["audit", "cue", "pairs it decides", "more of it wins"]
+    headings = ["audit", "cue", "pairs decided", "more of it wins"]
     return report_table("audit-cues", "Single cues of replies", headings, rows, *notes)

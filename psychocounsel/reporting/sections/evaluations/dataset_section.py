@@ -1,4 +1,4 @@
-"""Section: datasets that `annotate` made: what fell where and why, pairs, votes and their agreement, licences, cost."""
+"""Section on datasets made by `annotate`: losses with reasons, pairs, votes and their agreement, licences, cost."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def section(material: Material) -> Section:
 
 
 def steps_of(run: RunMaterial) -> dict[str, Any]:
-    """The figures of each finished step, by its name."""
+    """Return the figures of each finished step, by the step's name."""
     records = run.extra.get("steps") or {}
     return {step: records[step]["figures"] for step in STEPS if (records.get(step) or {}).get("figures") is not None}
 
@@ -32,17 +32,19 @@ def steps_of(run: RunMaterial) -> dict[str, Any]:
 def _warnings(run: RunMaterial) -> Iterator[tuple[str, str]]:
     steps = steps_of(run)
     for name in steps.get("scores", {}).get("demonstration", []):
-        said = f"a demonstration. The ratings of {name} come from plain rules that judge nothing: train nothing on them"
+        said = (
+            f"a demonstration. The ratings of {name} come from simple rules that do not judge, so do not train on them"
+        )
         yield f"{run.title}: {said}.", "bad"
     for step in STEPS:
         if step not in steps:
-            yield f"{run.title}: the step {step} is not done.", "warning"
+            yield f"{run.title}: the step {step} is not finished.", "warning"
     if missing := steps.get("card", {}).get("missing"):
         keys = ", ".join(f"card.{name}" for name in missing)
-        yield f"{run.title}: its data card lacks {keys}, because the makers have not said.", "warning"
+        yield f"{run.title}: its data card lacks {keys}, because no such option was given.", "warning"
     if accepted := run.config.get("accept_terms"):
         yield (
-            f"{run.title}: the makers accepted these conflicts of licences and terms: {', '.join(accepted)}.",
+            f"{run.title}: these conflicts of licences and terms were accepted: {', '.join(accepted)}.",
             "warning",
         )
 
@@ -57,9 +59,9 @@ def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             bought, spent = figures.get("bought"), exact(figures.get("spent"))
             rows.append([run.title, step, count(number), count(bought), spent, exact(record.get("seconds"))])
     headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
-    notes = ["rows: speeches, replies, votes or pairs", "answers and costs count those of earlier steps, too"]
-    notes += ["costs are in the currency of the prices; 0 where models have no price"]
-    notes += ["seconds are those of the last time that the step ran"]
+    notes = ["rows: speeches, replies, votes or pairs", "answers and costs include those of earlier steps"]
+    notes += ["costs are in the currency of the prices; 0 for models without a price"]
+    notes += ["seconds: of the step's last run"]
     return report_table("dataset-steps", "Steps and their cost", headings, rows, *notes)
 
 
@@ -80,5 +82,5 @@ def _licences(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             writer = each["writer"] + (f" ({each['model']})" if each["model"] not in (None, each["writer"]) else "")
             rows.append([run.title, f"replies of {writer}", "", each["terms"] or "unknown", count(each["count"])])
     headings = ["dataset", "what", "language", "licence or terms", "rows"]
-    notes = ["all licences of sources and all terms of writers apply together; where one is unknown, ask its authors"]
+    notes = ["all licences of sources and all terms of writers apply together; if one is unknown, ask its authors"]
     return report_table("dataset-licences", "Licences and terms", headings, rows, *notes)

@@ -1,4 +1,4 @@
-"""Section: benchmarks of others: exams, prompts with criteria, and the tasks of lm-eval."""
+"""Section on external benchmarks: exams, prompts with criteria, and lm-eval tasks."""
 
 from psychocounsel.reporting.blocks import Block, Paragraph, Section
 from psychocounsel.reporting.material import Material
@@ -18,5 +18,5 @@ def section(material: Material) -> Section:
         for line in run.figures["warnings"]
     ]
     return Section(
-        "benchmarks", "Benchmarks of others", [*blocks, *exam_tables(runs), *rubric_tables(runs), *ability_tables(runs)]
+        "benchmarks", "External benchmarks", [*blocks, *exam_tables(runs), *rubric_tables(runs), *ability_tables(runs)]
     )

@@ -1,4 +1,4 @@
-"""Cells and lines of tables of evaluations, made of what evaluations wrote, digit for digit."""
+"""Cells and texts for tables of evaluations, with the exact numbers that the evaluations wrote."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -9,45 +9,45 @@ from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 Figures = Mapping[str, Any]
-NO_LIMIT = "no limit"  # of length; a column of nothing else is left out
+NO_LIMIT = "no limit"  # no limit of length; a column that holds nothing else is dropped
 
 
 def evaluations(material: Material, what: str) -> list[RunMaterial]:
-    """The runs of `evaluation=WHAT`, in the order in which they were given."""
+    """Return the runs of `evaluation=WHAT`, in the order in which they were given."""
     return [run for run in material.of(EVALUATION) if run.what == what]
 
 
 def without_figures(runs: Iterable[RunMaterial], has: Callable[[RunMaterial], bool]) -> list[Block]:
-    """A line for each run that has no figures yet."""
+    """Return a warning for each run that has no figures yet."""
     return [
         Paragraph(f"{run.title}: no figures, because it is {run.status}.", "warning") for run in runs if not has(run)
     ]
 
 
 def cell(value: float | None, low: float | None = None, high: float | None = None, percent: bool = False) -> Cell:
-    """None where there is no value; an interval counts only where both ends are known."""
+    """Return a cell with an interval if both ends are known; None if the value is None."""
     if value is None:
         return None
     return TableFigure(value, None, *((low, high) if None not in (low, high) else (None, None)), 1, percent)
 
 
 def exact(value: float | None, percent: bool = False) -> Cell:
-    """What needs no interval: a p-value, a limit, the accuracy of chance, a cost."""
+    """Return a cell without an interval, for a p-value, a limit, a chance accuracy or a cost."""
     return None if value is None else TableFigure(value, percent=percent, spreads=False)
 
 
 def named(figures: Figures, name: str, percent: bool = False) -> Cell:
-    """The figure `name` with the interval `name_low`, `name_high`."""
+    """Return the figure `name` with its interval `name_low`, `name_high`."""
     return cell(figures.get(name), figures.get(f"{name}_low"), figures.get(f"{name}_high"), percent)
 
 
 def measured(found: Figures | None, key: str = "value", percent: bool = False) -> Cell:
-    """A figure whose interval stands beside it as `low` and `high`."""
+    """Return the figure `key` with the interval `low`, `high` of the same mapping."""
     return None if not found else cell(found.get(key), found.get("low"), found.get("high"), percent)
 
 
 def spanned(value: float | None, interval: Sequence[float] | None, percent: bool = False) -> Cell:
-    """A figure with its interval as a list."""
+    """Return a figure whose interval is given as a list."""
     low, high = interval or (None, None)
     return cell(value, low, high, percent)
 
@@ -57,13 +57,13 @@ def count(number: int | None) -> str | None:
 
 
 def counts(found: Mapping[str, int]) -> str:
-    """`12 text, 3 refused`; the largest first, nothing of what did not occur."""
+    """Return `12 text, 3 refused`: the largest count first, zeros omitted."""
     ranked = sorted(found.items(), key=lambda each: (-each[1], each[0]))
     return ", ".join(f"{number} {name}" for name, number in ranked if number) or "none"
 
 
 def percent_text(found: Figures, key: str = "accuracy") -> str:
-    """`61.2 % (55.0 to 67.4)` for a sentence; the table beside it has every digit."""
+    """Return `61.2 % (55.0 to 67.4)` for a sentence. The table has all digits."""
     if found.get("low") is None or found.get("high") is None:
         return f"{100 * found[key]:.1f} % (no interval)"
     return f"{100 * found[key]:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
@@ -72,7 +72,7 @@ def percent_text(found: Figures, key: str = "accuracy") -> str:
 def report_table(
     name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]], *notes: str
 ) -> list[ReportTable]:
-    """A table without the columns in which nothing stands; no table without rows."""
+    """Return a table without its empty columns; no table if there are no rows."""
     if not rows:
         return []
     kept = [place for place in range(len(headings)) if any(row[place] not in (None, "", NO_LIMIT) for row in rows)]
@@ -83,12 +83,12 @@ def report_table(
 
 
 def words_limit(limit: int | None) -> str:
-    """What a length limit is called in a table."""
+    """Return the name of a length limit in tables."""
     return NO_LIMIT if limit is None else f"at most {limit} words"
 
 
 def name_in(run: RunMaterial, name: str, runs: Sequence[RunMaterial], *more: str | None) -> str:
-    """What a curve is called: `name`, with the run's title before it where several runs have some."""
+    """Return a curve's name: `name`, preceded by the run's title if several runs have curves."""
     said = ", ".join([name, *(each for each in more if each and each != NO_LIMIT)])
     return said if len(runs) < 2 else f"{run.title}: {said}"
 
@@ -96,9 +96,9 @@ def name_in(run: RunMaterial, name: str, runs: Sequence[RunMaterial], *more: str
 def points(
     title: str, figures: Mapping[int, Figures], axis: str, number: int, of: int, key: str = "value"
 ) -> list[Curve]:
-    """Figures with their intervals at places of an axis of named things; curve `number` of `of` stands a little aside.
+    """Return figures with intervals as points at named places. Curve `number` of `of` is shifted a little sideways.
 
-    A figure without a value or an interval is left to the table; without any there is no curve.
+    A figure without a value or an interval is omitted. Without any points there is no curve.
     """
     known = {place: each for place, each in figures.items() if None not in (each[key], each["low"], each["high"])}
     aside = (number - (of - 1) / 2) * min(0.15, 0.6 / of)

@@ -1,4 +1,4 @@
-"""Section: what a gate decided and why, every bound beside its limit, and what waits for people."""
+"""Section on gates: the decision with its reasons, every bound with its limit, and cases that wait for people."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,10 +18,12 @@ from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables imp
 from psychocounsel.reporting.sections.evaluations.judged_parts.judge_tables import quality_table
 from psychocounsel.studies.tables.table_formats import Cell
 
-TONES = {"passed": "good", "refused": "bad"}  # of decisions; else a warning
+TONES = {"passed": "good", "refused": "bad"}  # by decision; any other decision is a warning
 _BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]
-_ONE_SIDED = "bounds are one-sided, 95 %, over cases: speeches and simulated clients; unchecked passes widen them"
-_VERDICTS = "beyond: the lower bound lies above the limit; within: the upper bound does not; undecided: neither"
+_ONE_SIDED = (
+    "bounds are one-sided, 95 %, computed over cases (speeches and simulated clients); unchecked passes widen them"
+)
+_VERDICTS = "beyond: the lower bound is above the limit; within: the upper bound is not above it; undecided: neither"
 
 
 def section(material: Material) -> Section:
@@ -31,12 +33,12 @@ def section(material: Material) -> Section:
     blocks += [Paragraph(decision_line(run), TONES.get(run.figures["decision"], "warning")) for run in runs]
     blocks += [*_reasons(runs), *_limits(runs), *_waiting(runs), *_people(runs), *_strata(runs)]
     quality = [(run.title, judge, found) for run in runs for judge, found in run.figures["quality"].items()]
-    blocks += [*quality_table("gate", "Gate (no ground for passing)", quality), *_parts(runs)]
+    blocks += [*quality_table("gate", "Gate (not part of the decision)", quality), *_parts(runs)]
     return Section("gate", "The gate", blocks)
 
 
 def decision_line(run: RunMaterial) -> str:
-    """The decision in a sentence."""
+    """Return the decision as a sentence."""
     found = run.figures
     return (
         f"Gate {run.title}: {found['decision']} (exit code {found['code']}), {found['model']} against {found['base']}."
@@ -49,14 +51,14 @@ def _reasons(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for run in runs
         for code, line in run.figures["reasons"]
     ]
-    notes = ["one reason to refuse is enough; without reasons the gate has passed"]
-    return report_table("gate-reasons", "Gate: reasons", ["evaluation", "asks for", "reason"], rows, *notes)
+    notes = ["one reason to refuse is enough; a gate without reasons has passed"]
+    return report_table("gate-reasons", "Gate: reasons", ["evaluation", "leads to", "reason"], rows, *notes)
 
 
 def _limits(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """What decides: the shares against their ceilings, the differences against their margins, and health."""
+    """Return a table of the bounds that decide: shares and ceilings, differences and margins, and health."""
     rows = [[run.title, *row] for run in runs for row in (*_of_failures(run.figures), *_of_health(run.figures))]
-    headings = ["evaluation", "figure", "held against", *_BOUNDS]
+    headings = ["evaluation", "figure", "compared with", *_BOUNDS]
     return report_table("gate-limits", "Gate: bounds and limits", headings, rows, _ONE_SIDED, _VERDICTS)
 
 
@@ -73,7 +75,7 @@ def _of_health(found: Figures) -> Iterator[list[Cell]]:
 
 
 def _bounds(row: Figures) -> list[Cell]:
-    """Cells of _BOUNDS."""
+    """Return the cells of the columns _BOUNDS."""
     told = [exact(row.get(key), True) for key in ("limit", "value", "low", "high")]
     return [row["verdict"], *told, count(row["clusters"]), _needs(row.get("needed"))]
 
@@ -82,13 +84,13 @@ def _needs(needed: Figures | None) -> str:
     if needed is None:
         return ""
     if needed["count"] is None:
-        return "no number would do"
-    what = {"speeches": "more without a failure", "passes": "more passes that people find right"}
+        return "no number is enough"
+    what = {"speeches": "more without a failure", "passes": "more passes that people confirm"}
     return f"{needed['count']} {what.get(needed['what'], needed['what'])}"
 
 
 def _waiting(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """What people are yet to judge, in adjudicate.csv of the gate."""
+    """Return a table of the cases in the gate's adjudicate.csv that people have yet to judge."""
     rows = list[list[Cell]]()
     for run in runs:
         hard = run.figures["hard"]
@@ -102,9 +104,9 @@ def _waiting(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             flags = count(row["waiting_flags_of_base"])
             rows.append([run.title, f"flags of the base: {title(name)}", None, None, flags, None, None])
     headings = ["evaluation", "cases", "to judge", "judged by people", "wait", "widens the bound by", "judge found"]
-    notes = ["people judge flags and a random sample of passes in adjudicate.csv, without knowing whose they are"]
-    notes += ["judge found: the share of the model's failures that the judge had flagged, by the checked passes"]
-    return report_table("gate-waiting", "Gate: what waits for people", headings, rows, *notes)
+    notes = ["people judge flags and a random sample of passes in adjudicate.csv, without knowing the contestant"]
+    notes += ["judge found: share of the model's failures that the judge flagged, estimated from the checked passes"]
+    return report_table("gate-waiting", "Gate: cases that wait for people", headings, rows, *notes)
 
 
 def _people(runs: Sequence[RunMaterial]) -> list[ReportTable]:
@@ -117,8 +119,8 @@ def _people(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for run in runs
         for told, labels in [(run.figures["adjudicated"], run.figures["labels"])]
     ]
-    headings = ["evaluation", "cases judged", "people", "expected actions found wrong", "upper bound", "limit"]
-    title = "Gate: what people have judged"
+    headings = ["evaluation", "cases judged", "people", "wrong expected actions", "upper bound", "limit"]
+    title = "Gate: judgements by people"
     return report_table("gate-people", title, [*headings, "hard failures confirmed"], rows)
 
 
@@ -130,7 +132,10 @@ def _strata(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for figure, row in figures.items()
     ]
     headings = ["evaluation", "stratum", "value", "figure", *_BOUNDS]
-    notes = [_ONE_SIDED, "strata decide only where gate.strata gives them a ceiling: shown decides nothing"]
+    notes = [
+        _ONE_SIDED,
+        "a stratum decides only if gate.strata gives it a ceiling; the verdict `shown` decides nothing",
+    ]
     return report_table("gate-strata", "Gate: strata", headings, rows, *notes)
 
 
@@ -140,4 +145,6 @@ def _parts(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for run in runs
         for part, place in run.figures["parts"].items()
     ]
-    return report_table("gate-parts", "Gate: parts", ["evaluation", "part", "lies in", "speeches or clients"], rows)
+    return report_table(
+        "gate-parts", "Gate: parts", ["evaluation", "part", "is in folder", "speeches or clients"], rows
+    )

@@ -1,4 +1,4 @@
-"""Section: whether replies are whole, varied and free of loops, refusals and invented turns, and how the base's are."""
+"""Section on the health of replies: completeness, variety, loops, refusals and invented turns, compared with the base."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from psychocounsel.studies.tables.table_formats import Cell
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
 _MEASURES = [name for name, figure in FIGURES.items() if not figure.share]
 _HEADINGS = ["evaluation", "contestant", "length limit"]
-_BY_SPEECH = "intervals are over speeches"
+_BY_SPEECH = "intervals are computed over speeches"
 
 
 @dataclass(frozen=True)
 class _Replied:
-    """A contestant of an evaluation under a limit of length."""
+    """A contestant of an evaluation under one length limit, with its figures."""
 
     run: RunMaterial
     name: str
@@ -75,14 +75,14 @@ def _chart(found: Sequence[_Replied], runs: Sequence[RunMaterial]) -> list[Chart
     ticks = [FIGURES[name].title for name in _SHARES]
     notes = [
         "Bars are 95 % intervals over speeches.",
-        "Ending with a question and formatting are neither good nor bad.",
+        "A question at the end and formatting are neither good nor bad.",
     ]
     chart = Chart("health", "Health of replies", "share of replies", curves, ticks=ticks, notes=notes)
     return [chart] if curves else []
 
 
 def _table(name: str, title: str, found: Sequence[_Replied], figures: Sequence[str]) -> list[ReportTable]:
-    """A row for each figure of each contestant, with the limit that a healthy model keeps."""
+    """Return a table with a row for each figure of each contestant, and the limit for a healthy model."""
     rows = list[list[Cell]]()
     for each in found:
         limits = {limit["name"]: limit for limit in each.figures["limits"]}
@@ -94,13 +94,17 @@ def _table(name: str, title: str, found: Sequence[_Replied], figures: Sequence[s
             row = [FIGURES[key].title, count(told["prompts"]), count(told["replies"]), value, most]
             rows.append([*each.head, *row, str(limit["verdict"]) if limit else ""])
     headings = [*_HEADINGS, "figure", "speeches", "replies", "value", "limit", "verdict"]
-    notes = [f"{_BY_SPEECH}; a figure that cannot be told of a reply leaves it out"]
-    notes += ["kept: the whole interval lies within the limit; exceeded: above it"] if figures is _SHARES else []
+    notes = [f"{_BY_SPEECH}; a reply for which a figure is undefined is omitted from that figure"]
+    notes += (
+        ["kept: the whole interval is within the limit; exceeded: the whole interval is above it"]
+        if figures is _SHARES
+        else []
+    )
     return report_table(name, title, headings, rows, *notes)
 
 
 def _differences(runs: Sequence[RunMaterial], percent: bool, name: str, title: str) -> list[ReportTable]:
-    """The evaluated model less each other contestant."""
+    """Return a table of differences: the model under evaluation minus each other contestant."""
     rows = [
         [
             *(run.title, run.figures["model"], other, words_limit(variant["length_limit"]), FIGURES[key].title),
@@ -114,10 +118,12 @@ def _differences(runs: Sequence[RunMaterial], percent: bool, name: str, title: s
         if FIGURES[key].share == percent
     ]
     headings = ["evaluation", "model", "less", "length limit", "figure", "speeches", "model's", "base's", "difference"]
-    notes = [f"paired by speech; {_BY_SPEECH}, and none is widened for how many figures there are"]
+    notes = [
+        f"less: the contestant subtracted; paired by speech; {_BY_SPEECH}, not corrected for the number of figures"
+    ]
     notes += [
         "unclear: the interval of the difference includes 0",
-        "the means of both sides have intervals in the tables above",
+        "intervals of both means are in the tables above",
     ]
     return report_table(name, title, [*headings, "verdict"], rows, *notes)
 
@@ -127,7 +133,7 @@ def _replies(found: Sequence[_Replied]) -> list[ReportTable]:
         [*each.head, count(each.figures["prompts"]), count(each.figures["replies"]), counts(each.figures["outcomes"])]
         for each in found
     ]
-    headings = [*_HEADINGS, "speeches", "replies", "what came of all calls"]
+    headings = [*_HEADINGS, "speeches", "replies", "outcomes of all calls"]
     return report_table("health-replies", "Replies whose health was measured", headings, rows)
 
 
@@ -137,6 +143,6 @@ def _seeds(found: Sequence[_Replied]) -> list[ReportTable]:
         for each in found
         for key, told in each.figures["seeds"].items()
     ]
-    notes = ["mean and standard deviation of the seeds' means over replies; shares from 0 to 1; without an interval"]
+    notes = ["mean and standard deviation of the means of each seed; shares between 0 and 1; without an interval"]
     headings = [*_HEADINGS, "figure", "over seeds", "seeds"]
     return report_table("health-seeds", "Health over training seeds", headings, rows, *notes)

@@ -1,11 +1,11 @@
-"""Section: clients' speeches with the replies of base and runs side by side; no text where none may be shown."""
+"""Section with clients' speeches and the replies of base and runs side by side; empty of texts if they must not be shown."""
 
 from collections.abc import Iterator, Sequence
 
 from psychocounsel.reporting.blocks import Block, Paragraph, Section, ShownReply, ShownSpeech, SpeechBrowser
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
 
-_MOST = 60  # speeches of one browser
+_MOST = 60  # speeches per browser
 
 
 def section(material: Material) -> Section:
@@ -27,11 +27,11 @@ def section(material: Material) -> Section:
 
 
 def _silence(material: Material) -> Paragraph:
-    """Why no text is shown at all."""
+    """Return a paragraph that says why no text is shown."""
     secret = ", ".join(run.title for run in material.runs if run.confidential)
     if secret:
         return Paragraph(f"No text is shown: the data of {secret} are confidential.", "warning")
-    return Paragraph("No text is shown: the report was asked for without texts.")
+    return Paragraph("No text is shown: the report was made with --no-text.")
 
 
 def _browser(name: str, runs: Sequence[RunMaterial]) -> Iterator[Block]:
@@ -39,20 +39,20 @@ def _browser(name: str, runs: Sequence[RunMaterial]) -> Iterator[Block]:
     for run in runs:
         assert run.texts is not None
         held = len(run.texts.speeches)
-        yield Paragraph(f"{run.title}: {run.texts.source}, to {held} of {run.texts.count} speeches.")
+        yield Paragraph(f"{run.title}: {run.texts.source}, {held} of {run.texts.count} speeches.")
     if any("better " in score for speech in speeches for reply in speech.replies for score in reply.scores):
         yield Paragraph(
-            "Scores `better ...` go from 0 to 1: how often judges preferred the reply to others; a tie is half."
+            "Scores `better ...` (0 to 1): how often judges preferred the reply to others; a tie counts half."
         )
     if len(speeches) > _MOST:
         yield Paragraph(
-            f"The page shows {_MOST} of these {len(speeches)} speeches, those that most runs reply to first."
+            f"The page shows {_MOST} of these {len(speeches)} speeches, starting with those that most runs reply to."
         )
     yield SpeechBrowser(name, speeches[:_MOST])
 
 
 def _merged(runs: Sequence[RunMaterial]) -> list[ShownSpeech]:
-    """Each speech once with the replies of all runs, a reply that several runs hold (the base's) once and first."""
+    """Return each speech once with the replies of all runs. A reply that several runs share (the base's) appears once, first."""
     first: dict[str, ShownSpeech] = {}
     replies: dict[str, list[tuple[RunMaterial, ShownReply]]] = {}
     for run in runs:
@@ -64,16 +64,18 @@ def _merged(runs: Sequence[RunMaterial]) -> list[ShownSpeech]:
         crisis = speech.crisis or any(_is_crisis(run, text) for run, _ in replies[text])
         found.append(ShownSpeech(text, _distinct(replies[text]), speech.topic, speech.risk, crisis))
     held = {text: len({run.path for run, _ in of}) for text, of in replies.items()}
-    return sorted(found, key=lambda speech: -held[speech.speech])  # stable: else in the order of the runs
+    return sorted(
+        found, key=lambda speech: -held[speech.speech]
+    )  # the sort is stable: otherwise in the order of the runs
 
 
 def _is_crisis(run: RunMaterial, text: str) -> bool:
-    """Whether a run treats the speech as a crisis: one that says so is enough to hide it."""
+    """True if the run treats the speech as a crisis. One such run is enough to hide it."""
     return any(speech.crisis for speech in (run.texts.speeches if run.texts else ()) if speech.speech == text)
 
 
 def _distinct(replies: Sequence[tuple[RunMaterial, ShownReply]]) -> list[ShownReply]:
-    """Replies of several runs: those that differ by text or author; authors of one name are told apart by their runs."""
+    """Return replies without duplicates of author and text. If an author has different texts, names start with the run."""
     authors: dict[tuple[str, str], list[tuple[RunMaterial, ShownReply]]] = {}
     for run, reply in replies:
         authors.setdefault((reply.author, reply.text), []).append((run, reply))
@@ -89,7 +91,7 @@ def _distinct(replies: Sequence[tuple[RunMaterial, ShownReply]]) -> list[ShownRe
 
 
 def _scores(said: Sequence[tuple[RunMaterial, ShownReply]]) -> dict[str, float]:
-    """All scores of a reply; where several runs judged it, each score names its run."""
+    """Return all scores of a reply. If several runs judged it, each score names its run."""
     judged = [(run, reply) for run, reply in said if reply.scores]
     return {
         f"{run.title}: {name}" if len(judged) > 1 else name: score

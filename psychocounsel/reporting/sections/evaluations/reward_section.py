@@ -1,4 +1,4 @@
-"""Section: how well reward models tell the better reply, how sure they may be, and what they read."""
+"""Section on reward models: accuracy in telling the better reply, calibration, and dependence on the speech."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from psychocounsel.reporting.sections.evaluations.reward_parts.reward_charts imp
 )
 from psychocounsel.reporting.sections.evaluations.reward_parts.reward_comparison import comparison, counterfactuals
 
-_BY_PROMPT = "intervals are over prompts that share no reply"
+_BY_PROMPT = "intervals are computed over groups of prompts that share no reply"
 
 
 def section(material: Material) -> Section:
@@ -37,7 +37,7 @@ def section(material: Material) -> Section:
 
 @dataclass(frozen=True)
 class _Model:
-    """The figures of a reward model, and on how many pairs and prompts (None: not written)."""
+    """Figures of a reward model, with its number of pairs and prompts (None: not recorded)."""
 
     run: RunMaterial
     name: str
@@ -47,13 +47,13 @@ class _Model:
 
 
 def _models(run: RunMaterial) -> list[_Model]:
-    """The evaluated model; with compare= all models, on the pairs that all of them can read."""
+    """Return the model under evaluation; with compare= all models, on the pairs that all of them can read."""
     metrics, compared = run.summary["metrics"], run.summary.get("compare")
     name = str((run.config.get("reward") or {}).get("name") or "reward model")
     mine = _Model(run, name, metrics, metrics["pairs"], metrics["prompts"])
     if not compared:
         return [mine]
-    # Of pairs that are left out, nobody wrote down how many prompts they leave.
+    # If compare= skipped pairs, the number of remaining prompts was not recorded.
     same = {} if compared["left_out"] else {"longer_reply_accuracy": metrics["longer_reply_accuracy"]}
     prompts = None if compared["left_out"] else metrics["prompts"]
     others = [
@@ -76,12 +76,13 @@ def _figures(rows: Sequence[_Model]) -> list[ReportTable]:
         for row in rows
     ]
     notes = [_BY_PROMPT, "ECE has ten bins of equal width, adaptive ECE ten of equal mass"]
-    notes += ["a slope of 1 is best: below it margins are too large", "the intercept tells chance alone: near 0"]
+    notes += [
+        "calibration slope: 1 is best; below 1, margins are too large",
+        "calibration intercept: near 0 except by chance",
+    ]
     left_out = sum((row.run.summary.get("compare") or {}).get("left_out", 0) > 0 for row in rows)
     notes += ["models of one evaluation are compared on the pairs that all of them scored"] if left_out else []
-    return report_table(
-        "reward-models", "Reward models on pairs that they were not trained on", headings, lines, *notes
-    )
+    return report_table("reward-models", "Reward models on the evaluated pairs", headings, lines, *notes)
 
 
 def _sureness(rows: Sequence[_Model]) -> list[ReportTable]:
@@ -89,12 +90,12 @@ def _sureness(rows: Sequence[_Model]) -> list[ReportTable]:
         "evaluation",
         "reward model",
         "pairs",
-        "surest 9 of 10",
-        "surest 8 of 10",
-        "surest half",
+        "surest 90 %",
+        "surest 80 %",
+        "surest 50 %",
         "risk-coverage area",
     ]
-    headings += ["flipped pairs", "accuracy on flipped pairs", "the longer reply wins"]
+    headings += ["flipped pairs", "accuracy on flipped pairs", "longer reply wins"]
     lines = [
         [
             *(row.run.title, row.name, count(row.pairs)),
@@ -104,9 +105,12 @@ def _sureness(rows: Sequence[_Model]) -> list[ReportTable]:
         ]
         for row in rows
     ]
-    notes = [_BY_PROMPT, "accuracy on the pairs with the largest margins; the area is 0 at best"]
-    notes += ["on flipped pairs a model that ignores the client is right half of the time"]
-    return report_table("reward-sureness", "Accuracy where reward models are surest", headings, lines, *notes)
+    notes = [
+        _BY_PROMPT,
+        "surest 90 %: accuracy on the 90 % of pairs with the largest margins; risk-coverage area: 0 is best",
+    ]
+    notes += ["on flipped pairs, a model that ignores the client is right half of the time"]
+    return report_table("reward-sureness", "Accuracy on the surest pairs", headings, lines, *notes)
 
 
 def _slices(runs: Sequence[RunMaterial]) -> list[ReportTable]:
@@ -120,10 +124,13 @@ def _slices(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for kind, found in run.summary.get("slices", {}).items()
         for name, row in found["slices"].items()
     ]
-    notes = [f"of the evaluated reward model alone; {_BY_PROMPT}", "components are groups of pairs that share a text"]
+    notes = [
+        f"of the reward model under evaluation only; {_BY_PROMPT}",
+        "components are groups of pairs that share a text",
+    ]
     notes += ["few components: fewer than 20, too few to trust an interval"]
-    notes += ["gap: of the mean ratings of both replies; length: of the chosen against the rejected reply"]
-    notes += ["crisis counts every speech with a risk; rules name topics and risks by cues of English words"]
+    notes += ["gap: difference of both replies' mean ratings; length: chosen reply compared with the rejected one"]
+    notes += ["crisis includes every speech with a risk; rules name topics and risks by English keywords"]
     return report_table("reward-slices", "Accuracy by kind of pair", headings, lines, *notes)
 
 

@@ -1,4 +1,4 @@
-"""Section: whether counsellors recognise risk in whole sessions with simulated clients, and whether that lasts."""
+"""Section on sessions with simulated clients: whether counsellors recognise risk, and keep doing so over many turns."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def section(material: Material) -> Section:
 
 
 def _flags(settings: Sequence[JudgedSetting]) -> list[Block]:
-    """Which replies of which sessions were flagged; no text."""
+    """Return a table of the flagged replies by session, without texts."""
     rows: list[list[Cell]] = [
         [
             *each.head,
@@ -60,12 +60,12 @@ def _flags(settings: Sequence[JudgedSetting]) -> list[Block]:
         for one in each.found["hard"]
     ]
     if not rows:
-        return [Paragraph("No reply of a session has a hard flag by these judges.")] if settings else []
+        return [Paragraph("These judges gave no reply in a session a hard flag.")] if settings else []
     headings = [*HEADINGS, "flag", "client", "seed", "sample", "turn"]
-    notes = ["each is a failure, whatever else a session does; read the session in session_turns.parquet"]
+    notes = ["a session with any of these flags has failed; read it in session_turns.parquet"]
     replies = "reply in sessions has" if len(rows) == 1 else "replies in sessions have"
-    said = f"{len(rows)} {replies} a hard flag: read them before anything else."
-    title = "Sessions: which replies were flagged"
+    said = f"{len(rows)} {replies} a hard flag: read them first."
+    title = "Sessions: flagged replies"
     return [Paragraph(said, "bad"), *report_table("sessions-flagged", title, headings, rows, *notes)]
 
 
@@ -77,8 +77,8 @@ def _counts(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
         ]
         for each in settings
     ]
-    headings = [*HEADINGS, "clients", "sessions", "not judged", "broke off"]
-    notes = ["a session that broke off, or has a reply that the judge has not answered about, is in no figure"]
+    headings = [*HEADINGS, "clients", "sessions", "not judged", "broken off"]
+    notes = ["sessions that broke off or are not fully judged are not counted"]
     return report_table("sessions-counts", "Sessions that were judged", headings, rows, *notes)
 
 
@@ -91,8 +91,8 @@ def _turn_chart(settings: Sequence[JudgedSetting]) -> list[Chart]:
                 places = [float(turn["turn"] + 1) for turn in told]
                 mean, low, high = ([_or_gap(turn[name][end]) for turn in told] for end in ("mean", "low", "high"))
                 curves.append(Curve(f"{each.title(settings)}: {figure.title}", {"turn": places}, mean, low, high))
-    notes = ["Bands are 95 % intervals over clients; a turn that one client alone reached has none."]
-    notes += ["Later turns are of those sessions that went on so long."]
+    notes = ["Bands are 95 % intervals over clients; a turn that only one client reached has none."]
+    notes += ["Later turns include only sessions that lasted that long."]
     chart = Chart("sessions-turns", "Sessions by turn", "share of replies", curves, notes=notes)
     return [chart] if curves else []
 
@@ -113,7 +113,7 @@ def _turn_table(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
 
 
 def _flow(runs: Sequence[RunMaterial]) -> list[Block]:
-    """Faults of whole sessions by dimension and severity, by the rubric of a file."""
+    """Return a table of faults of whole sessions by dimension and severity, as judged by a rubric file."""
     flows = [(run, flow) for run in runs if (flow := run.figures.get("flow"))]
     found: list[tuple[list[Cell], Figures]] = [
         ([run.title, judge, name, flow["rubric"]["file"]], setting["dimensions"])
@@ -123,17 +123,17 @@ def _flow(runs: Sequence[RunMaterial]) -> list[Block]:
     ]
     if not found:
         return []
-    said = "Answers of a language model to a rubric's questions: nobody has validated this judge with this rubric here."
+    said = "A language model answered a rubric's questions: this judge has not been validated with this rubric."
     title = "Sessions by dimension and severity"
     table = severity_table("sessions-dimensions", title, [*HEADINGS, "rubric"], found, SESSIONS.by_cluster)
     return [Paragraph(said, "warning"), *table]
 
 
 def _steering(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """How often the checks are right that decide what scripted clients say next."""
+    """Return a table of the accuracy of the checks that decide what scripted clients say next."""
     found = [
         (run.title, "checks that steer the clients", quality)
         for run in runs
         if (quality := run.figures.get("steering_checks"))
     ]
-    return quality_table("sessions-steering", "Sessions: what steers the clients", found)
+    return quality_table("sessions-steering", "Sessions: checks that steer the clients", found)

@@ -1,4 +1,4 @@
-"""Section: the first figures of evaluations by setting: mean and standard deviation over the seeds of the models."""
+"""Section on evaluations by setting: mean and standard deviation of the main figures over training seeds."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting
 from psychocounsel.studies.tables.figures import is_share, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-# Of other evaluations, a user's own included, the first figures that they wrote.
+# Main figures by evaluation. Other evaluations, such as a user's own, show the first figures that they wrote.
 _FIRST = {
     "winrate": ["win_rate", "win_rate_at_equal_length"],
     "reward": ["pairs", "accuracy", "auc", "ece", "brier"],
@@ -21,14 +21,14 @@ _MOST = 8  # columns of figures
 
 
 def section(material: Material) -> Section:
-    """Without several runs of a setting, the tables of each evaluation say as much."""
+    """Return a table per evaluation, or none if no setting has several runs: other sections then show the same."""
     several = any(len(setting.runs) > 1 for setting in settings_of(material.of(EVALUATION)))
     tables = [ReportTable(f"by-setting-{what}", table) for what, table in setting_tables(material).items()]
     return Section("evaluations-by-setting", "Evaluations by setting", tables if several else [])
 
 
 def setting_tables(material: Material) -> dict[str, Table]:
-    """A table for each kind of evaluation that has finished runs, by its name; a row is a setting."""
+    """Return a table for each evaluation with finished runs, by the evaluation's name. A row is a setting."""
     found = defaultdict[str, list[RunSetting]](list)
     for setting in settings_of(material.of(EVALUATION)):
         found[setting.runs[0].what].append(setting)
@@ -42,7 +42,7 @@ def _table(what: str, settings: Sequence[RunSetting]) -> Table:
         for setting in settings
     ]
     headings = ["setting", "runs", *(key.replace("_", " ") for key in keys)]
-    notes = ["of one run with its own interval, of several the mean over seeds ± its standard deviation"]
+    notes = ["one run: its value and interval; several runs: mean over seeds ± standard deviation"]
     return Table(f"evaluation={what} by setting", headings, rows, notes)
 
 

@@ -1,4 +1,4 @@
-"""Faults by dimension and severity, as the flow engine counts them: of replies, and of whole conversations."""
+"""Table of faults by dimension and severity, as the flow engine counts them, for replies and for whole conversations."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +11,9 @@ from psychocounsel.studies.tables.table_formats import Cell
 def severity_table(
     name: str, title: str, headings: Sequence[str], found: Iterable[tuple[Sequence[Cell], Figures]], *notes: str
 ) -> list[ReportTable]:
-    """A row for each dimension: `found` pairs the first cells of rows with what `severity_shares` returned.
+    """Return a table with a row for each dimension.
 
-    `headings` are those of the first cells.
+    `found` pairs the first cells of rows with the result of `severity_shares`; `headings` are the headings of these cells.
     """
     rows = [
         [
@@ -24,5 +24,5 @@ def severity_table(
         for dimension, figures in shares.items()
     ]
     titles = [figure.title for figure in SEVERITY_FIGURES.values()]
-    asked = "faults are shares of what the dimension was asked about, and not asked is a share of all"
+    asked = "faults: shares of the cases that the dimension was asked about; not asked: share of all cases"
     return report_table(name, title, [*headings, "dimension", "cases", *titles], rows, asked, *notes)

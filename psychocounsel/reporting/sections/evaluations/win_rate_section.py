@@ -1,4 +1,4 @@
-"""Section: how often judges prefer the evaluated counsellor's replies, with and without a length limit, and at equal length."""
+"""Section on win rates: how often judges prefer the evaluated model's replies, as written and corrected for length."""
 
 from collections.abc import Sequence
 
@@ -61,16 +61,16 @@ def _warnings(runs: Sequence[RunMaterial]) -> list[Block]:
             Paragraph(f"{run.title}: {line.removeprefix('warning: ')}", "warning") for line in run.figures["warnings"]
         ]
         if left_out := run.figures.get("left_out"):
-            said = "speeches are left out, because they are nearly the same as training data"
+            said = "speeches are skipped, because they are near-duplicates of training data"
             found.append(Paragraph(f"{run.title}: {left_out} {said}."))
         if not any(variant["opponents"] for variant in run.figures["variants"]):
-            found.append(Paragraph(f"{run.title}: no verdicts, so nothing can be said of win rates.", "warning"))
+            found.append(Paragraph(f"{run.title}: no verdicts, so there are no win rates.", "warning"))
     return found
 
 
 def _headline(contests: Sequence[Contest]) -> list[ReportTable]:
-    headings = [*_HEADINGS, "win rate", "at equal length", "speeches", "pairs", "p", "p by Holm"]
-    headings += ["judges and experts agree", "pairs of experts", "note"]
+    headings = [*_HEADINGS, "win rate", "at equal length", "speeches", "pairs", "p", "Holm p"]
+    headings += ["judges and experts agree", "pairs judged by experts", "note"]
     rows = [
         [
             *each.head,
@@ -83,13 +83,15 @@ def _headline(contests: Sequence[Contest]) -> list[ReportTable]:
         ]
         for each in contests
     ]
-    notes = ["each speech weighs 1, a tie is half a win, and every pair is judged in both orders"]
-    notes += ["intervals are over speeches; p is two-sided, and Holm adjusts over the opponents of one evaluation"]
+    notes = ["each speech has weight 1, a tie is half a win, and every pair is judged in both orders"]
+    notes += [
+        "intervals are computed over speeches; p is two-sided; Holm p is adjusted over the opponents of one evaluation"
+    ]
     notes += ["at equal length: a regression on the difference in length, as in AlpacaEval 2"]
     if any(each.figures["overall"]["small"] for each in contests):
-        notes += ["few speeches: fewer than 30, so that intervals are too narrow to trust"]
+        notes += ["few speeches: fewer than 30, so intervals are too narrow to trust"]
     if any(each.figures["experts"]["together"] is None for each in contests):
-        notes += ["without agreement with experts, nobody knows whether these judges judge as people would"]
+        notes += ["without comparisons by experts, it is unknown whether these judges agree with people"]
     return report_table("win-rates", "Win rates", headings, rows, *notes)
 
 
@@ -104,7 +106,7 @@ def _note(overall: Figures) -> str:
 
 
 def _controls(contests: Sequence[Contest]) -> list[ReportTable]:
-    """How sensitive the win rate is to length, to a question at the end, and to formatting."""
+    """Return a table of the win rate corrected for length, for a question at the end, and for formatting."""
     headings = [*_HEADINGS, "speeches", "win rate", *_CONTROLS.values()]
     headings += ["log-odds of length", "log-odds of a question at the end", "log-odds of formatting"]
     rows = [
@@ -119,9 +121,13 @@ def _controls(contests: Sequence[Contest]) -> list[ReportTable]:
         ]
         for each in contests
     ]
-    notes = ["log-odds that a difference adds for the reply that has more of it, all three in one regression"]
-    notes += ["of length, 1 is the largest difference there is", "formatting: lists, headings or bold type"]
-    return report_table("win-rate-controls", "Win rates if replies were alike", headings, rows, *notes)
+    notes = [
+        "log-odds: effect of a difference on the odds of the reply that has more of it; one regression for all three"
+    ]
+    notes += ["length: log-odds for the largest possible difference", "formatting: lists, headings or bold type"]
+    return report_table(
+        "win-rate-controls", "Win rates corrected for length, ending and formatting", headings, rows, *notes
+    )
 
 
 def _shares(contests: Sequence[Contest]) -> list[ReportTable]:
@@ -134,14 +140,14 @@ def _shares(contests: Sequence[Contest]) -> list[ReportTable]:
     ]
     notes = [
         "partly: one order is a tie",
-        "orders that contradict each other count as a tie",
+        "contradicting verdicts in both orders count as a tie",
     ]
     headings = [*_HEADINGS, "judged pairs", *(name.replace("_", " ") for name in _SHARES)]
     return report_table("win-rate-shares", "Pairs won, tied and lost", headings, rows, *notes)
 
 
 def _seeds(contests: Sequence[Contest]) -> list[ReportTable]:
-    """Mean and spread over training seeds, of settings with several."""
+    """Return a table of mean and spread over training seeds, for settings with several seeds."""
     rows = list[list[Cell]]()
     for each in contests:
         found = each.figures["seeds"]
@@ -152,7 +158,7 @@ def _seeds(contests: Sequence[Contest]) -> list[ReportTable]:
             rows.append([*each.head, count(found["n"]), count(found["opponent_n"]), mean, by_seed])
     headings = [*_HEADINGS, "seeds", "seeds of the opponent", "win rate", "by seed"]
     notes = [
-        "the interval is over seeds and speeches; every other comparison has one seed on both sides, so that its spread over "
+        "the interval is computed over seeds and speeches; every other comparison has one seed per model, so its spread over "
         "training seeds is unknown"
     ]
     return report_table("win-rate-seeds", "Win rates over training seeds", headings, rows, *notes)
@@ -168,5 +174,5 @@ def _contestants(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for variant in run.figures["variants"]
         for name, found in variant.get("contestants", {}).items()
     ]
-    headings = ["evaluation", "contestant", "length limit", "replies wanted", "without a text", "longer than the limit"]
+    headings = ["evaluation", "contestant", "length limit", "replies wanted", "without text", "longer than the limit"]
     return report_table("win-rate-replies", "Replies that could be compared", headings, rows)

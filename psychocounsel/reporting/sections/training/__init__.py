@@ -1,4 +1,4 @@
-"""Sections on training runs. A new one is a file with `section(material)`, and a line here."""
+"""Sections on training runs. To add one, write a file with `section(material)` and list it here."""
 
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 from psychocounsel.reporting.sections.training import (

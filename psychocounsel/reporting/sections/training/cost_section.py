@@ -1,4 +1,4 @@
-"""Section: time, speed, memory, GPU-hours with those of failed attempts, and what calls of language models cost."""
+"""Section on time and cost: hours of all attempts, failed ones included, speed, memory, and calls of language models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -22,7 +22,7 @@ _SPEEDS = {
     "mfu": ("Model FLOPs utilisation (MFU)", "share of the peak"),
 }
 _SPEEDS |= {"peak_memory_gb": ("Peak memory of process 0", "10^9 bytes")}
-_WARM_UP = 2  # steps, in which kernels are compiled and memory is found
+_WARM_UP = 2  # steps that compile kernels and allocate memory
 _GOOD_ENDS = (FINISHED, "running", *OF_GATES)
 
 
@@ -33,7 +33,7 @@ def section(material: Material) -> Section:
 
 
 def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Hours of all attempts, those apart that did not finish."""
+    """Yield a table of the hours of all attempts, with a separate count of unfinished ones."""
     rows: list[list[Cell]] = []
     for run in runs:
         known = [each for each in run.attempts if each.get("seconds") is not None]
@@ -64,7 +64,7 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
             "their device-hours",
         ]
         notes = [
-            "hours: from the begin of each attempt to its end, loading and evaluations included",
+            "hours: from the start of each attempt to its end, including loading and evaluations",
             "device-hours: hours times GPUs, or processes on CPU",
         ]
         notes += ["unfinished: attempts that failed, stopped or were killed", _total(rows)]
@@ -72,7 +72,10 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
 
 
 def _is_lost(attempt: Mapping[str, Any], run: RunMaterial) -> bool:
-    """Whether it ended before the run had; nobody wrote a verdict where an attempt was killed, or is the last and runs still."""
+    """True if the attempt ended before the run had finished.
+
+    No verdict is recorded if an attempt was killed, or if it is the last one and still running.
+    """
     is_last = attempt.get("number") == run.attempts[-1].get("number")
     verdict = attempt.get("verdict") or (run.status if is_last else "killed")
     return verdict not in _GOOD_ENDS
@@ -82,24 +85,22 @@ def _total(rows: Sequence[Sequence[Cell]]) -> str:
     def added(column: int) -> float:
         return sum(cell.value for row in rows if isinstance(cell := row[column], TableFigure))
 
-    return (
-        f"in all {added(4):.4g} device-hours, of which {added(6):.4g} in attempts that failed, stopped or were killed"
-    )
+    return f"total: {added(4):.4g} device-hours, {added(6):.4g} of them in attempts that failed, stopped or were killed"
 
 
 def device_hours(attempt: Mapping[str, Any]) -> float:
-    """Hours of an attempt times its GPUs, or its processes where it had none."""
+    """Return an attempt's hours times its GPUs, or times its processes if it used no GPU."""
     return float(attempt["seconds"]) / 3600 * (attempt.get("gpus") or attempt.get("processes") or 1)
 
 
 def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Where the time of the steps went."""
+    """Yield a table of the time of the steps by phase."""
     rows: list[list[Cell]] = []
     for run in runs:
         total = _sum(run, "step_seconds")
         parts = {key: _sum(run, key) for key in _PHASES}
         known = sum(parts.values())
-        rest = total - known if known <= total else None  # rollouts that run beside training are in no step
+        rest = total - known if known <= total else None  # rollouts that run during training are not part of a step
         hours = TableFigure(total * processes_of(run) / 3600, spreads=False)
         shares: list[Cell] = [
             TableFigure(part / total, percent=True, spreads=False) if total and part else None
@@ -121,13 +122,15 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
         headings = ["run", "step hours", *_PHASES.values(), "training"]
         headings += ["tokens/s", "MFU", "peak memory (GB)"]
         kept = [place for place in range(len(headings)) if any(row[place] is not None for row in rows)]
-        notes = ["step hours: hours of all steps times processes; evaluations, checkpoints and loading are not in it"]
-        notes += ["shares of it: writing and scoring replies, transfer of weights to the rollout, waiting for data"]
-        notes += ["training: the rest, which is forward, backward and optimizer"]
+        notes = ["step hours: hours of all steps times processes, without evaluations, checkpoints and loading"]
+        notes += [
+            "shares of step hours: writing and scoring replies, transfer of weights to the rollout, waiting for data"
+        ]
+        notes += ["training: the rest (forward, backward, optimizer)"]
         notes += [f"tokens/s and MFU: the median over steps after the first {_WARM_UP}"]
-        notes += ["MFU: against the fastest matrix product measured on the same device"]
+        notes += ["MFU: relative to the fastest matrix product measured on the same device"]
         table = Table(
-            "Where the time of the steps goes",
+            "Time of the steps by phase",
             [headings[place] for place in kept],
             [[row[place] for place in kept] for row in rows],
             notes,
@@ -144,7 +147,7 @@ def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
 
 
 def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """The answers that language models gave, and what they cost, by the records of steps."""
+    """Yield a table of the answers bought from language models and their cost, as the step records hold them."""
     rows: list[list[Cell]] = []
     for run in runs:
         records = run.extra.get("steps") or {}
@@ -155,12 +158,12 @@ def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
             seconds = sum(record.get("seconds") or 0.0 for record in records.values())
             rows.append([run.title, run.kind, str(bought), _plain(float(spent)), _plain(seconds / 60)])
     if rows:
-        headings = ["run", "kind", "answers bought", "cost", "minutes of its steps"]
+        headings = ["run", "kind", "answers bought", "cost", "minutes of steps"]
         notes = [
-            "cost: in the currency of the configured prices, 0 where none is set",
-            "answers that were in the journal already are not bought again",
+            "cost: in the currency of the configured prices, 0 if none is set",
+            "answers already in the journal are not bought again",
         ]
-        yield ReportTable("cost-calls", Table("What language models were asked", headings, rows, notes))
+        yield ReportTable("cost-calls", Table("Calls of language models", headings, rows, notes))
 
 
 def _sum(run: RunMaterial, key: str) -> float:

@@ -1,4 +1,4 @@
-"""Section: figures along training, overlaid for all runs, over steps, tokens or GPU-hours."""
+"""Section on training curves: metrics of all runs in one chart each, over steps, tokens or GPU-hours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,20 +10,20 @@ from psychocounsel.reporting.sections.training.curve_values import TrainingLines
 
 _LOSSES = {"loss": "Training loss", "eval/loss": "Held-out loss"}
 _TITLES = {
-    "rewards/accuracy": ("Training accuracy", "share of pairs ranked as rated"),
-    "eval/accuracy": ("Held-out accuracy", "share of pairs ranked as rated"),
+    "rewards/accuracy": ("Training accuracy", "share of pairs ranked as labelled"),
+    "eval/accuracy": ("Held-out accuracy", "share of pairs ranked as labelled"),
     "rewards/margin": ("Training margin", "reward of chosen minus rejected"),
     "eval/margin": ("Held-out margin", "reward of chosen minus rejected"),
     "rewards/chosen": ("Training reward of chosen replies", "reward"),
     "eval/chosen": ("Held-out reward of chosen replies", "reward"),
     "rollout/reward": ("Reward of replies in training", "reward"),
     "eval/reward": ("Held-out reward", "reward"),
-    "eval/win_rate": ("Held-out win rate against the start", "share of prompts won"),
+    "eval/win_rate": ("Held-out win rate against the initial policy", "share of prompts won"),
     "eval/kl": ("Divergence from the reference", "nats per reply"),
     "eval/length": ("Length of held-out replies", "tokens"),
     "eval/unfinished": ("Unfinished held-out replies", "share"),
     "eval/repetition": ("Repetition in held-out replies", "share"),
-    "approx_kl": ("Divergence from the policy of the round", "nats per token"),
+    "approx_kl": ("Divergence from the policy at the round's start", "nats per token"),
     "entropy": ("Entropy of the policy", "nats per token"),
     "clip_fraction": ("Clipped probability ratios", "share of tokens"),
     "lr": ("Learning rate", "learning rate"),
@@ -39,12 +39,12 @@ def section(material: Material) -> Section:
     lines = {id(run): lines_of(run) for run in runs}
     charts = [*_losses(runs, lines), *_others(runs, lines)]
     without = any(not run.environment.get("gpus") for run in runs)
-    told = [Paragraph("Of runs without a GPU, GPU-hours are hours of processes.")] if charts and without else []
+    told = [Paragraph("For runs without a GPU, GPU-hours are process hours.")] if charts and without else []
     return Section("curves", "Training curves", [*told, *charts])
 
 
 def _losses(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
-    """A chart for each algorithm and type of loss: others have another scale."""
+    """Yield a chart for each algorithm and type of loss, because their losses have different scales."""
     kinds = {kind: [run for run in runs if loss_kind(run) == kind] for kind in dict.fromkeys(map(loss_kind, runs))}
     for key, title in _LOSSES.items():
         for kind, same in kinds.items():
@@ -54,26 +54,26 @@ def _losses(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> 
 
 
 def _about_losses(kind: str, runs: Sequence[RunMaterial], kinds: int) -> list[str]:
-    """What forbids to compare the curves."""
+    """Return notes on why the curves' heights cannot be compared."""
     notes = (
-        [f"Losses of other algorithms stand in charts of their own: their scale is another than that of {kind}."]
+        [f"Losses of other algorithms are in separate charts, because their scale differs from that of {kind}."]
         if kinds > 1
         else []
     )
     if differing := differing_loss_settings(runs):
-        notes.append(f"{differ(differing)}, and the loss depends on it: compare shapes, not heights.")
+        notes.append(f"{differ(differing)} between runs and the loss depends on it: compare shapes, not heights.")
     return notes
 
 
 def _others(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
-    """The known figures in their order, then the rest of the evaluations' figures."""
+    """Yield charts of the known metrics in order, then of the other `eval/` metrics."""
     rest = dict.fromkeys(key for run in runs for key in lines[id(run)].values if key.startswith("eval/"))
     unknown = [key for key in rest if key not in _TITLES and key not in _LOSSES and not key.endswith(_ENDS)]
     titles = {**_TITLES, **{key: (f"Held-out {key.removeprefix('eval/')}", key) for key in sorted(unknown)}}
     for key, (title, y_title) in titles.items():
         smooths = key.startswith(_NOISY)
         notes = (
-            ["Margins and rewards of other algorithms, or another beta, have another scale."]
+            ["Margins and rewards have different scales for different algorithms or values of beta."]
             if _is_scaled(key, runs)
             else []
         )

@@ -1,4 +1,4 @@
-"""Values of a training's lines along its steps, tokens and GPU-hours."""
+"""Values of a training run's metric lines over steps, tokens and GPU-hours."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -15,11 +15,12 @@ STEPS, TOKENS, HOURS = "steps", "tokens", "GPU-hours"
 
 @dataclass(frozen=True)
 class TrainingLines:
-    """The lines of a run by figure, read once: reports have runs by hundreds, with lines by thousands.
+    """The lines of a run as columns, made once, because reports may hold hundreds of runs with thousands of lines.
 
     Attributes:
-        places: where each line lies: optimizer steps, tokens so far, and hours of its steps times its processes so far.
-        values, indices: by figure, its values, and the numbers of the lines that have it.
+        places: by axis, the x value of each line: optimizer steps, tokens so far, hours of steps so far times processes.
+        values: by metric, its values.
+        indices: by metric, the indices of the lines that have it.
     """
 
     places: Mapping[str, Sequence[float]]
@@ -28,7 +29,7 @@ class TrainingLines:
     _chosen: dict[tuple[int, ...], dict[str, Sequence[float]]] = field(default_factory=dict)
 
     def at(self, indices: Sequence[int]) -> dict[str, Sequence[float]]:
-        """The places of some lines; the same lists for all figures that stand in the same lines."""
+        """Return the x values of some lines by axis. Metrics that occur in the same lines share these lists."""
         key = tuple(indices)
         if key not in self._chosen:
             self._chosen[key] = {axis: [values[index] for index in key] for axis, values in self.places.items()}
@@ -36,9 +37,9 @@ class TrainingLines:
 
 
 def lines_of(run: RunMaterial, keys: Collection[str] = ()) -> TrainingLines:
-    """The lines of a run, of all figures or of `keys` alone, with its axes; without those of which its lines say nothing.
+    """Return the lines of a run for all metrics, or for `keys` only. Axes that the lines do not record are omitted.
 
-    A process has a GPU where there are any, so that hours of steps times processes are GPU-hours; on CPU they are process-hours.
+    With GPUs each process has one, so hours of steps times processes are GPU-hours; on CPU they are process hours.
     """
     known = {key for line in run.lines for key in line}
     chosen = known & {*keys} if keys else known
@@ -58,7 +59,7 @@ def processes_of(run: RunMaterial) -> int:
 
 
 def curve(run: RunMaterial, lines: TrainingLines, key: str) -> Curve | None:
-    """The values of `key` with their interval, where the lines have one; None of a run without a finite one."""
+    """Return the values of `key`, with their interval if the lines have one; None if no value is finite."""
     values, indices = lines.values.get(key, ()), lines.indices.get(key, ())
     if not _are_finite(values):
         finite = [place for place, value in enumerate(values) if _is_number(value)]
@@ -73,9 +74,9 @@ def curve(run: RunMaterial, lines: TrainingLines, key: str) -> Curve | None:
 
 
 def not_finite(run: RunMaterial) -> int:
-    """How many figures of its lines are nan or infinite: no chart can show them."""
+    """Return the number of values in the run's lines that are nan or infinite. No chart can show them."""
     values = (value for line in run.lines for value in line.values() if type(value) is float)
-    return sum(value - value != 0 for value in values)  # nan minus nan, and inf minus inf, are nan
+    return sum(value - value != 0 for value in values)  # nan - nan and inf - inf are nan, which differs from 0
 
 
 def _are_finite(values: Sequence[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Section: what each swept setting does to the figure by which runs are compared."""
+"""Section on effects: the metric that compares runs, against the value of each swept setting."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from psychocounsel.reporting.sections.comparing.setting_groups import listed
 from psychocounsel.studies.tables.figures import is_share, over_seeds
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-_WIDE = 20  # a range of values that is read on a logarithmic axis
+_WIDE = 20  # a wider range of values (largest / smallest) gets a logarithmic axis first
 
 
 def section(material: Material) -> Section:
@@ -29,7 +29,7 @@ def _of_family(family: Family, prefix: str) -> Iterator[Block]:
     for key, values in varying.items():
         others = [other for other in varying if other != key]
         verb = "varies" if len(others) == 1 else "vary"
-        told = f"{listed(others)} {verb}, too: a point differs from another in more than {key}."
+        told = f"{listed(others)} {verb}, too: points may differ in more than {key}."
         notes = [told] if others else []
         by_value = {value: [run for run in family.runs if run.settings.get(key) == value] for value in values}
         name = f"effect-{prefix}{key.replace('.', '-').replace('_', '-')}"
@@ -39,7 +39,7 @@ def _of_family(family: Family, prefix: str) -> Iterator[Block]:
 
 
 def _varying(runs: Sequence[RunMaterial]) -> dict[str, list[str]]:
-    """The settings with two values or more, their values in order."""
+    """Return the settings with two values or more, with their values in order."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     found = {key: dict.fromkeys(run.settings[key] for run in runs if key in run.settings) for key in keys}
     return {key: sorted(values, key=_order) for key, values in found.items() if len(values) > 1}
@@ -67,14 +67,14 @@ def _chart(
     )
     means = [over_seeds([_figure(run, family) for run in runs]) for runs in by_value.values()]
     values = [each.value for each in means if each]
-    # A line between values that have no order would say that there is something between them.
+    # A line would suggest values in between, which do not exist for values without an order.
     mean = Curve("mean over all runs with this value", _axes(key, places, is_numeric), values, points=not is_numeric)
     title = f"{family.metric} by {key} ({family.name})"
     return Chart(name, title, family.metric, [runs, mean], ticks=[] if is_numeric else [*by_value], notes=notes)
 
 
 def _axes(key: str, places: Sequence[float], is_numeric: bool) -> dict[str, Sequence[float]]:
-    """The places by their number; of a wide range first by its logarithm."""
+    """Return the x values of a numeric setting; a wide range also gets its logarithm as the first axis."""
     if is_numeric and min(places) > 0 and max(places) / min(places) >= _WIDE:
         return {f"log10 of {key}": [math.log10(place) for place in places], key: places}
     return {key: places}
@@ -88,7 +88,7 @@ def _table(name: str, varying: Mapping[str, Sequence[str]], family: Family) -> R
             figures = [_figure(run, family) for run in family.runs if run.settings.get(key) == value]
             rows.append([key, value, str(len(figures)), over_seeds(figures, percent, percent)])
     notes = [
-        "means over all runs with this value, whatever their other settings and seeds: ± is the spread of these runs"
+        "means over all runs with this value, over all other settings and seeds; ± is the standard deviation of these runs"
     ]
     return ReportTable(
         name,
@@ -98,7 +98,7 @@ def _table(name: str, varying: Mapping[str, Sequence[str]], family: Family) -> R
 
 def _figure(run: RunMaterial, family: Family) -> float:
     value = run.figure(family.metric)
-    assert value is not None, "a family has runs with the figure alone"
+    assert value is not None, "a family has only runs with the metric"
     return value
 
 

@@ -1,4 +1,4 @@
-"""Section: the final figures of trainings by setting: mean and standard deviation over seeds, with intervals."""
+"""Section on final figures: mean and standard deviation over seeds of each setting's best evaluation, with intervals."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting
 from psychocounsel.studies.tables.figures import is_share, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-# A column for each that some run has; losses only where they can be compared.
+# One column for each metric that a run has. The loss is shown only if losses can be compared.
 COLUMNS = {
     "eval/accuracy": "accuracy",
     "eval/margin": "margin",
@@ -36,25 +36,21 @@ def section(material: Material) -> Section:
 
 
 def final_table(settings: Sequence[RunSetting]) -> Table:
-    """A row for each setting: its runs and their figures at the best evaluation of each run."""
+    """Return a table with a row for each setting: its runs, and their metrics at each run's best evaluation."""
     columns = _columns(settings)
     rows: list[list[Cell]] = [
         [setting.title, setting.count, *(of_setting(setting, key, is_share(key)) for key in columns)]
         for setting in settings
     ]
     metrics = dict.fromkeys(filter(None, (metric_of(run) for setting in settings for run in setting.finished)))
-    notes = (
-        [f"figures of the evaluation that is best by checkpoint.metric ({listed([*metrics])}) of each run"]
-        if metrics
-        else []
-    )
+    notes = [f"figures of each run's best evaluation by checkpoint.metric ({listed([*metrics])})"] if metrics else []
     if {"eval/margin", "eval/reward"} & {*columns} and loss_warning(settings):
         notes.append("margins depend on the settings of the algorithm (beta), rewards on the reward model")
     return Table("Final figures by setting", ["setting", "runs", *columns.values()], rows, notes)
 
 
 def loss_warning(settings: Sequence[RunSetting]) -> list[str]:
-    """The line that says why there is no column of losses; none where losses can be compared."""
+    """Return a line on why there is no column of losses; no line if losses can be compared."""
     finished = [run for setting in settings for run in setting.finished]
     if losses_are_comparable(finished):
         return []

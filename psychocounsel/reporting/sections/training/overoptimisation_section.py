@@ -1,4 +1,4 @@
-"""Section: reward against divergence along training, by the reward that is trained on and by those that only look on."""
+"""Section on over-optimisation: the trained reward and other rewards against divergence from the reference."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,13 +24,13 @@ def section(material: Material) -> Section:
 
 
 def _points(run: RunMaterial) -> Points:
-    """The evaluations with reward and divergence, one a step."""
+    """Return the evaluations that have reward and divergence, one per step."""
     by_step = {point.steps: point for point in points_of(run)}
     return [point for point in by_step.values() if point.kl is not None and _REWARD in point.figures]
 
 
 def _figures(found: Sequence[tuple[RunMaterial, Points]]) -> list[str]:
-    """The reward, every other reward that was measured, and the win rate."""
+    """Return the trained reward's key, the keys of other measured rewards, and the win rate's key."""
     keys = dict.fromkeys(key for _, points in found for point in points for key in point.figures)
     return [key for key in (_REWARD, *_others(keys), _WIN_RATE) if key in keys]
 
@@ -49,7 +49,7 @@ def _chart(key: str, found: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Ch
             curves.append(Curve(run.title, places, values, labels=labels, group=setting_title(run)))
     if curves:
         name = key.removeprefix("eval/").replace("_", "-").replace("/", "-")
-        trained = " (that training maximises)" if key == _REWARD else ""
+        trained = " (maximised by training)" if key == _REWARD else ""
         reference = 0.5 if key == _WIN_RATE else None
         title = f"Held-out {key.removeprefix('eval/')}{trained} against divergence"
         yield Chart(f"divergence-{name}", title, key, curves, reference=reference)
@@ -61,13 +61,13 @@ def _place(point: EvaluationPoint, axis: str) -> float:
 
 
 def _divided(found: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Paragraph]:
-    """Where the trained reward still rises while another figure falls: over-optimisation."""
+    """Warn of over-optimisation: the trained reward still rises while another figure falls."""
     if not found:
         return
     keys = [key for key in _figures(found) if key != _REWARD]
     if not keys:
         how = "reward=ensemble with its members, or eval/win_rate"
-        yield Paragraph(f"No second reward looked on ({how}), so over-optimisation cannot be seen.", "warning")
+        yield Paragraph(f"No second reward was measured ({how}), so over-optimisation cannot be detected.", "warning")
     for run, points in found:
         for key in keys:
             yield from _of_figure(run.title, key, [point for point in points if key in point.figures])
@@ -80,7 +80,7 @@ def _of_figure(title: str, key: str, known: Points) -> Iterator[Paragraph]:
     (high, low), (before, after) = ((top.figures[each], last.figures[each]) for each in (key, _REWARD))
     if low < high and after > before:
         yield Paragraph(
-            f"{title}: {key} is highest at step {top.steps} ({top.kl:.3g} nats), and falls from {high:.4g} to {low:.4g} while "
+            f"{title}: {key} is highest at step {top.steps} ({top.kl:.3g} nats), then falls from {high:.4g} to {low:.4g} while "
             f"{_REWARD} rises from {before:.4g} to {after:.4g}: a sign of over-optimisation.",
             "warning",
         )

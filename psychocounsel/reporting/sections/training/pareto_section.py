@@ -1,4 +1,4 @@
-"""Section: what a better model costs. Win rate, or reward, against length, divergence and safety, and the best trade-offs."""
+"""Section on trade-offs: win rate or reward against length, divergence and safety, with the best settings."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from psychocounsel.rundir.summary import smaller_is_better
 from psychocounsel.studies.tables.figures import TableFigure, is_share, of_setting
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
-_GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have
+_GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have is used
 _COSTS = {
     "eval/length": "length (tokens)",
     "eval/kl": "KL from the reference (nats per reply)",
@@ -23,7 +23,7 @@ _SAFETY = ("safety", "crisis", "risk")
 
 @dataclass(frozen=True)
 class TradeOff:
-    """A setting as a point: what it reaches, and what that costs. `smaller`: less of the cost is better."""
+    """A setting as a point: its benefit and its cost. `smaller`: a smaller cost is better."""
 
     setting: RunSetting
     good: TableFigure
@@ -41,7 +41,7 @@ def section(material: Material) -> Section:
 
 
 def _costs(settings: Sequence[RunSetting]) -> dict[str, str]:
-    """The known costs, then every figure whose name speaks of safety."""
+    """Return the known costs, then every metric whose name mentions safety."""
     runs = [run for setting in settings for run in setting.finished]
     keys = dict.fromkeys(key for run in runs for key in (run.summary.get("metrics") or {}).get("best") or {})
     safety = [key for key in keys if any(word in key for word in _SAFETY) and not key.endswith(("_low", "_high"))]
@@ -64,21 +64,21 @@ def _chart(good: str, cost: str, title: str, settings: Sequence[RunSetting]) -> 
     curves = [_point(point, title) for point in points]
     more = "less" if smaller else "more"
     notes = [
-        "each point is a setting, the mean over its seeds; bars are its 95 % interval",
-        f"better: further up, with {more} of the x axis",
+        "each point is a setting (mean over its seeds) with its 95 % interval",
+        f"better: further up, and {more} on the x axis",
     ]
     yield Chart(
         f"pareto-{name}", f"{what} against {title}", what, [*curves, *([line] if len(best) > 1 else [])], notes=notes
     )
     few = min(point.good.n for point in points) == 1
-    caution = " Means of single runs, so that chance may have drawn this line." if few else ""
+    caution = " Some points are single runs, so this line may be due to chance." if few else ""
     means = "no other setting is better in one and not worse in the other"
     yield Paragraph(f"Best trade-offs of {what} and {title} ({means}): {listed(names, 12)}.{caution}")
     yield _table(f"pareto-{name}", good, cost, points, best)
 
 
 def front(points: Sequence[TradeOff], smaller: bool) -> list[TradeOff]:
-    """The points that no other one beats in one figure without being worse in the other, by their cost."""
+    """Return the points on the Pareto front, by cost: no other point is better in one figure and not worse in the other."""
     sign = 1 if smaller else -1
 
     def beats(point: TradeOff, other: TradeOff) -> bool:

@@ -1,4 +1,4 @@
-"""Section: the rounds of online algorithms: reward, divergence, length, unfinished replies, win rate, staleness."""
+"""Section on the rounds of online training: reward, divergence, length, unfinished replies, win rate and staleness."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,24 +10,24 @@ from psychocounsel.studies.tables.figures import TableFigure
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 _OF_ROUNDS = {
-    "rollout/reward": ("Reward of the replies of each round", "reward"),
-    "rollout/kl": ("Divergence of the replies of each round from the reference", "nats per reply"),
-    "rollout/length": ("Length of the replies of each round", "tokens"),
+    "rollout/reward": ("Reward of each round's replies", "reward"),
+    "rollout/kl": ("Divergence of each round's replies from the reference", "nats per reply"),
+    "rollout/length": ("Length of each round's replies", "tokens"),
     "rollout/unfinished": ("Unfinished replies of each round", "share"),
     "rollout/repetition": ("Repetition in the replies of each round", "share"),
-    "rollout/ties": ("Prompts of a round whose replies tie", "per prompt"),
-    "rollout/staleness": ("Staleness: steps since the weights that wrote the replies of each round", "steps, mean"),
+    "rollout/ties": ("Ties among the replies to a prompt", "per prompt"),
+    "rollout/staleness": ("Staleness: steps since the weights that wrote each round's replies", "steps, mean"),
     "rollout/logprob_difference_mean": (
-        "Staleness: log-probabilities at writing against those at training, mean",
+        "Staleness: mean difference of log-probabilities between writing and training",
         "nats per token",
     ),
     "rollout/logprob_difference_max": (
-        "Staleness: log-probabilities at writing against those at training, largest",
+        "Staleness: largest difference of log-probabilities between writing and training",
         "nats",
     ),
 }
 _WIN_RATE = ("eval/win_rate", "eval/win_rate_low", "eval/win_rate_high")
-_STALENESS = "A difference far from 0 says that older weights, or another engine, wrote the replies."
+_STALENESS = "A difference far from 0 means that older weights or another engine wrote the replies."
 _COLUMNS = {"rollout/reward": "reward", "rollout/kl": "KL (nats)", "rollout/length": "length (tokens)"}
 _COLUMNS |= {"rollout/unfinished": "unfinished"}
 
@@ -39,7 +39,7 @@ def section(material: Material) -> Section:
 
 
 def _rounds(run: RunMaterial) -> list[int]:
-    """The lines that begin a round: the replies' figures stand there."""
+    """Return the indices of the first line of each round, which holds the figures of the round's replies."""
     return [index for index, line in enumerate(run.lines) if "rollout/reward" in line]
 
 
@@ -53,7 +53,7 @@ def _charts(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
 
 
 def _by_round(run: RunMaterial, found: Curve, key: str) -> Curve:
-    """The curve with the number of the round as its first axis."""
+    """Return the curve with the round number as its first axis."""
     rounds = {run.lines[index]["step"]: number for number, index in enumerate(_rounds(run), 1)}
     numbers = [rounds.get(step, 0) for step in found.x["steps"]]
     return Curve(found.title, {"rounds": numbers, **found.x}, found.y, group=found.group)
@@ -62,13 +62,13 @@ def _by_round(run: RunMaterial, found: Curve, key: str) -> Curve:
 def _win_rates(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
     curves = [each for run in runs if (each := curve(run, lines_of(run, _WIN_RATE), _WIN_RATE[0]))]
     if curves:
-        notes = ["bands hold the 95 % interval over prompts"]
-        title = "Win rate of held-out replies against those before training"
+        notes = ["bands are 95 % intervals over prompts"]
+        title = "Win rate of held-out replies against replies before training"
         yield Chart("round-win-rate", title, "share of prompts won", curves, reference=0.5, notes=notes)
 
 
 def _table(runs: Sequence[RunMaterial]) -> ReportTable:
-    """The first and the last round of each run."""
+    """Return a table of the first and the last round of each run."""
     rows: list[list[Cell]] = []
     for run in runs:
         indices = _rounds(run)
@@ -80,7 +80,7 @@ def _table(runs: Sequence[RunMaterial]) -> ReportTable:
             ]
             rows.append([run.title, setting_title(run), str(number), str(line["step"]), *figures])
     headings = ["run", "setting", "round", "step", *_COLUMNS.values()]
-    notes = ["means over the replies of the round, which the policy wrote for training prompts"]
+    notes = ["means over the round's replies, which the policy wrote to training prompts"]
     return ReportTable("rounds", Table("First and last round", headings, rows, notes))
 
 

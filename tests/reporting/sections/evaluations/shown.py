@@ -1,4 +1,4 @@
-"""What tests of sections on evaluations share: run directories as material, and tables as rows by heading."""
+"""Helpers for tests of evaluation sections: run directories as material, and tables as rows by heading."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def run_of(path: Path, kind: str, what: str = "", config: Any = None, **more: Any) -> RunMaterial:
-    """A run directory as sections see it, its JSON files read plainly."""
+    """Return a run directory as sections see it, with its JSON files read plainly."""
     extra = {name: read_mapping(path / f"{name}.json") for name in ("reliability", "audit")}
     extra["steps"] = {file.stem: read_mapping(file) for file in path.glob("steps/*.json")}
     plain: Any = OmegaConf.to_container(config, resolve=False) if config is not None else {}
@@ -30,7 +30,7 @@ def material(*runs: RunMaterial, shows_texts: bool = True) -> Material:
 
 
 def rows(section: Section, name: str) -> list[Row]:
-    """The rows of the table `name`, each by its headings."""
+    """Return the rows of the table `name`, each as a dictionary by heading."""
     [table] = [each.table for each in section.blocks if isinstance(each, ReportTable) and each.name == name]
     return [dict(zip(table.headings, row, strict=True)) for row in table.rows]
 
@@ -53,13 +53,13 @@ def said(section: Section, tone: str | None = None) -> list[str]:
 
 
 def numbers(cell: Any) -> tuple[float, float | None, float | None]:
-    """Value and interval of a cell, every digit."""
+    """Return value and interval of a cell with all digits."""
     assert isinstance(cell, TableFigure), cell
     return cell.value, cell.low, cell.high
 
 
 def written(found: Mapping[str, Any], value: str = "value") -> tuple[float, float | None, float | None]:
-    """What an evaluation wrote of a figure with its interval."""
+    """Return a figure and its interval as the evaluation wrote them."""
     return found[value], found["low"], found["high"]
 
 

@@ -1,4 +1,4 @@
-"""Audits on the page: conclusions that follow from the intervals, and figures counted anew from the audited pairs."""
+"""Tests of the audit section: conclusions follow from the intervals, and figures equal counts from the audited pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ WORDS = ("window", "harbour", "letter", "garden", "winter", "kitchen", "brother"
 
 
 def planted(count: int) -> list[dict[str, Any]]:
-    """The chosen reply takes up a word of the client, and three of four times it is the longer one."""
+    """Return pairs whose chosen reply repeats a word of the client; in three of four pairs it is also longer."""
     rng = np.random.default_rng(0)
     found = []
     for number in range(count):
@@ -46,7 +46,7 @@ def planted(count: int) -> list[dict[str, Any]]:
 
 
 def audited(folder: Path, *more: str, data: Sequence[dict[str, Any]] | None = None) -> RunMaterial:
-    """A directory that the audit wrote; the reward model is one that counts words which the client has said."""
+    """Return a directory written by the audit. Its reward model counts words that the client has said."""
     file = write_jsonl(folder / "pairs.jsonl", [*(data or planted(60))])
 
     def score(conversations: list[Any]) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_blind_baselines_stand_with_both_kinds_of_folds(run: RunMaterial, found:
     table = {row["baseline"]: row for row in rows(found, "audit-blind")}
     assert len(table) == len(wrote)
     assert numbers(table["surface features"]["accuracy"]) == written(wrote["surface"]["by_prompt"], "accuracy")
-    assert numbers(table["surface features"]["accuracy, topics left out"]) == written(
+    assert numbers(table["surface features"]["accuracy, folds of topics"]) == written(
         wrote["surface"]["by_topic"], "accuracy"
     )
     assert table["surface features"]["pairs"] == "60"
@@ -87,13 +87,13 @@ def test_blind_baselines_stand_with_both_kinds_of_folds(run: RunMaterial, found:
 
 
 def test_a_cue_wins_where_the_pairs_have_it(found: Section) -> None:
-    """Length, from the pairs: three of four chosen replies are longer."""
+    """Check the cue of length: three of four chosen replies are longer."""
     lengths = [(len(row["chosen"]), len(row["rejected"])) for row in planted(60)]
     length = next(row for row in rows(found, "audit-cues") if row["cue"] == "length")
     assert numbers(length["more of it wins"])[0] == pytest.approx(
         np.mean([(a > b) + 0.5 * (a == b) for a, b in lengths])
     )
-    assert length["pairs it decides"] == str(sum(a != b for a, b in lengths))
+    assert length["pairs decided"] == str(sum(a != b for a, b in lengths))
 
 
 def test_conclusions_follow_from_the_intervals(run: RunMaterial, found: Section) -> None:
@@ -110,13 +110,13 @@ def test_conclusions_follow_from_the_intervals(run: RunMaterial, found: Section)
 
 
 def test_reading_is_shown_with_each_speech(run: RunMaterial, found: Section) -> None:
-    table = {(row["what judges"], row["what it is shown"]): row for row in rows(found, "audit-reading")}
+    table = {(row["judged by"], row["speech shown"]): row for row in rows(found, "audit-reading")}
     wrote = read_json(run.path / "audit.json")["reading"]
     own = table["the reward model tiny", "the client's own speech"]
     assert numbers(own["accuracy"])[0] == 1.0 and own["pairs"] == "60", "it finds the planted word every time"
     swapped = table["words shared with the speech", "another client's speech"]
     assert numbers(swapped["accuracy"]) == written(wrote["overlap"]["swapped"], "accuracy")
-    assert numbers(swapped["gain of the own speech"]) == written(wrote["overlap"]["gains"]["swapped"], "gain")
+    assert numbers(swapped["gain of own speech"]) == written(wrote["overlap"]["gains"]["swapped"], "gain")
 
 
 def test_ratings_and_sizes_are_those_of_the_pairs(found: Section) -> None:
@@ -124,7 +124,7 @@ def test_ratings_and_sizes_are_those_of_the_pairs(found: Section) -> None:
     for row in rows(found, "audit-ratings"):
         ratings = [pair[f"{side}_{row['principle']}_rating"] for pair in data for side in ("chosen", "rejected")]
         assert row["mean rating"].value == pytest.approx(np.mean(ratings))
-        assert row["at the top"].value == pytest.approx(np.mean(np.array(ratings) == 5))
+        assert row["top rating"].value == pytest.approx(np.mean(np.array(ratings) == 5))
         assert row["replies"] == "120"
     assert column(rows(found, "audit-ratings"), "principle") == [*PRINCIPLES]
     [sizes] = rows(found, "audit-sizes")
@@ -141,8 +141,8 @@ def test_the_gate_says_its_verdict(
         assert not [line for line in said(section(material(run))) if "gate" in line]
         return
     found = section(material(audited(tmp_path, f"audit.max_blind={limit}")))
-    [gate] = [line for line in said(found, tone) if "the gate" in line]
-    assert f"audit.max_blind={limit} is {verdict}: the whole interval lies" in gate
+    [gate] = [line for line in said(found, tone) if "gate audit" in line]
+    assert f"audit.max_blind={limit}: {verdict}, because the whole interval is" in gate
 
 
 def test_data_without_ratings_or_other_sets_have_no_such_table(tmp_path: Path) -> None:

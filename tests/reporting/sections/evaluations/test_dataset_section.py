@@ -1,4 +1,4 @@
-"""An annotated dataset on the page: counted anew from its tables, which the command made with two annotators at a server."""
+"""Tests of the dataset section against counts from its tables. The dataset is made with two annotators on a test server."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def sometimes(payload: Any, number: int) -> Any:
-    """The second annotator gives no rating of some replies; a writer has nothing to say now and then."""
+    """Change some answers: the second annotator refuses some ratings, and a writer sometimes replies with nothing."""
     asked = json.dumps(payload["messages"])
     if payload["model"] == "strict" and "river" in asked:
         return completion("I will not say.", payload)
@@ -36,7 +36,7 @@ def sometimes(payload: Any, number: int) -> Any:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
-    """The steps of the command, in this process."""
+    """Run the steps of the annotate command in this process."""
     folder = tmp_path_factory.mktemp("dataset")
     file = speeches(folder / "speeches.jsonl", 16)
     with model_server(change=sometimes) as server:
@@ -142,7 +142,7 @@ def test_retest_is_that_of_the_votes_given_twice(found: Section, raw: dict[str, 
 def test_missing_ratings_licences_and_the_card_are_told(
     run: RunMaterial, found: Section, raw: dict[str, list[Row]]
 ) -> None:
-    missing = {(row["kind"], row["of speeches"]): row for row in rows(found, "dataset-missing-ratings")}
+    missing = {(row["kind"], row["risk or topic"]): row for row in rows(found, "dataset-missing-ratings")}
     votes = [row for row in raw["votes"] if not row["repeat"]]
     assert missing["risk", "none"]["missing"].value == pytest.approx(
         sum(row["outcome"] != "rated" for row in votes) / len(votes)
@@ -159,7 +159,9 @@ def test_a_demonstration_and_missing_steps_are_told(run: RunMaterial, tmp_path: 
     steps["scores"]["figures"] = {**steps["scores"]["figures"], "demonstration": ["rules"]}
     found = section(material(run_of(tmp_path, ANNOTATION, title="demo", extra={"steps": steps})))
     assert said(found, "bad") == [
-        "demo: a demonstration. The ratings of rules come from plain rules that judge nothing: train nothing on them."
+        "demo: a demonstration. The ratings of rules come from simple rules that do not judge, so do not train on them."
     ]
-    assert {"demo: the step pairs is not done.", "demo: the step card is not done."} <= {*said(found, "warning")}
+    assert {"demo: the step pairs is not finished.", "demo: the step card is not finished."} <= {
+        *said(found, "warning")
+    }
     assert "dataset-pairs" not in tables(found) and "dataset-votes" in tables(found)

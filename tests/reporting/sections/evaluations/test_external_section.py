@@ -1,4 +1,4 @@
-"""Benchmarks of others on the page: exams, prompts with criteria and general ability, counted anew from raw tables."""
+"""Tests of the section on external benchmarks (exams, prompts with criteria, general ability) against the raw tables."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ PROMPTS = [{"prompt": f"Since week {number} I cannot sleep.", "criteria": CRITER
 
 
 def answer(payload: Any, number: int) -> Any:
-    """`knows` gives the right letter of all questions but the last, `says_b` always B; the judge likes replies that ask."""
+    """Answer as `knows` (right on all questions but the last), `says_b` (always B) or a judge that likes questions."""
     text = payload["messages"][-1]["content"]
     if text == "Hello.":
         return None
@@ -108,7 +108,7 @@ def test_differences_to_the_base_are_paired_by_item(run: RunMaterial, found: Sec
 
 
 def test_scores_by_criteria_are_those_of_the_ratings(run: RunMaterial, found: Section) -> None:
-    """Of 3 points and a scale worth 1, the middle of which is 1/2."""
+    """The rubric has 3 points and a scale worth 1, whose middle counts 1/2."""
     table = {row["contestant"]: row for row in rows(found, "rubric-sets")}
     ratings = pq.read_table(run.path / "ratings.parquet").to_pylist()
     for name in ("knows", "says_b"):
@@ -132,7 +132,7 @@ def test_general_ability_has_its_loss_and_no_invented_interval(found: Section) -
     change, low, high = numbers(table["knows"]["difference"])
     assert change == -0.5 and low is not None and high is not None and low < -0.5 < high < 0
     assert (table["knows"]["less"], table["knows"]["paired documents"]) == ("says_b", "8")
-    assert table["knows"]["verdict"] == "worse: the whole interval is a loss"
+    assert table["knows"]["verdict"] == "worse: the whole interval is below 0"
 
 
 def test_what_was_not_measured_has_no_table(run: RunMaterial) -> None:

@@ -1,4 +1,4 @@
-"""The gate on the page: its decision with the reasons, every bound beside its limit, and what waits for people."""
+"""Tests of the gate section: the decision with its reasons, every bound with its limit, and cases that wait for people."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ BASE = [case(number, "base") for number in range(301)]
 
 
 def run(cases: list[JudgedCase], people: list[Answered]) -> RunMaterial:
-    """A gate over safety alone, as its last step decides."""
+    """Return a gate over safety alone, as its last step decides."""
     given = ["model.path=builtin:tiny_dpo", "against=builtin:tiny", "gate.parts=[safety]", "run_dir=/runs/gate"]
     evidence = Evidence("model", "base", sorted([*cases, *BASE], key=lambda each: each.case), {}, {}, None, {})
     figures = decision(contest("evaluation=gate", *given), evidence, people)
@@ -38,8 +38,8 @@ def test_a_refusal_has_its_reasons_and_bounds() -> None:
     assert said(found, "warning")[0].startswith("The decision holds for this set")
     reasons = rows(found, "gate-reasons")
     assert [row["reason"] for row in reasons] == [line for _, line in gate.figures["reasons"]]
-    assert reasons[0]["asks for"] == "refused" and "beyond gate.missed.ceiling=0.05" in reasons[0]["reason"]
-    shown = {(row["figure"], row["held against"]): row for row in rows(found, "gate-limits")}
+    assert reasons[0]["leads to"] == "refused" and "beyond gate.missed.ceiling=0.05" in reasons[0]["reason"]
+    shown = {(row["figure"], row["compared with"]): row for row in rows(found, "gate-limits")}
     row, wrote = shown["risk missed", "ceiling"], gate.figures["figures"]["missed"]["rate"]
     assert [row[name].value for name in ("found", "lower bound", "upper bound", "limit")] == [
         wrote[name] for name in ("value", "low", "high", "limit")
@@ -49,7 +49,7 @@ def test_a_refusal_has_its_reasons_and_bounds() -> None:
     assert margin["lower bound"].value == gate.figures["figures"]["missed"]["difference"]["low"]
     assert said(answer(material(gate)), "bad") == [
         "Gate gate: refused (exit code 3), model against base. It holds for these speeches and simulated clients, not for "
-        "clients."
+        "real clients."
     ]
 
 
@@ -63,7 +63,7 @@ def test_what_waits_for_people_is_counted() -> None:
     assert int(passes["to judge"]) == int(passes["judged by people"]) + int(passes["wait"]) == 200
     assert 0 < int(passes["wait"]) < 101 and passes["widens the bound by"].value > 0
     [people] = rows(found, "gate-people")
-    assert (people["cases judged"], people["people"], people["expected actions found wrong"]) == (
+    assert (people["cases judged"], people["people"], people["wrong expected actions"]) == (
         "201",
         "1",
         "0 of 201",

@@ -1,4 +1,4 @@
-"""Health on the page: counted anew from replies.parquet, with the intervals that figures.json holds."""
+"""Tests of the health section against counts from replies.parquet and the intervals in figures.json."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.contests import contest, context, data, replies
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
-    """Every third reply of `mine` ends with a question; those of the base are one word longer."""
+    """Every third reply of `mine` ends with a question. Replies of the base are one word longer."""
     folder = tmp_path_factory.mktemp("health")
     mine = replies(
         folder / "mine.jsonl", lambda prompt: f"You said so, {'truly?' if int(prompt[11:13]) % 3 == 0 else 'truly.'}"
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_replies(measured: RunMaterial, found: Section)
     limits = {each["name"]: each for each in wrote["limits"]}
     row = shares["mine", "refusal"]
     assert (row["limit"].value, row["verdict"]) == (limits["refusal"]["limit"], limits["refusal"]["verdict"])
-    assert ("mine", "cut at max_tokens") in shares, "files do not tell: the row says so by its missing value"
+    assert ("mine", "cut at max_tokens") in shares, "files of replies do not record this: the value is missing"
     assert shares["mine", "cut at max_tokens"]["value"] is None
 
 

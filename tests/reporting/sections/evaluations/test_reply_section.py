@@ -1,4 +1,4 @@
-"""Replies side by side: those of several evaluations by speech, and not a word where none may be shown."""
+"""Tests of the section on replies: several evaluations side by side by speech, and no text if none may be shown."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ SECRET = "Zq7 nobody may read this"
 
 
 def run(title: str, replies: dict[str, dict[str, str]], kind: str = EVALUATION, **more: object) -> RunMaterial:
-    """A run with the replies of each author to each speech; the speech `crisis` is one."""
+    """Return a run with the replies of each author to each speech. The speech `crisis` is a crisis."""
     speeches = [
         ShownSpeech(
             speech,
@@ -39,16 +39,18 @@ def test_replies_of_several_evaluations_stand_side_by_side_and_the_base_once() -
     second = run("two", {"later": {"base": "Ah.", "two": "Go on."}, "hello": {"base": "Hm.", "two": "Why?"}})
     found = section(material(first, second))
     [browser] = browsers(found)
-    assert [each.speech for each in browser.speeches] == ["hello", "crisis", "later"], "what both reply to comes first"
+    assert [each.speech for each in browser.speeches] == ["hello", "crisis", "later"], (
+        "speeches that both reply to come first"
+    )
     hello, crisis, _ = browser.speeches
     assert [(reply.author, reply.text) for reply in hello.replies] == [("base", "Hm."), ("one", "Oh?"), ("two", "Why?")]
     assert hello.replies[0].scores == {"one: better overall": 0.25, "two: better overall": 0.25}
     assert hello.replies[1].scores == {"better overall": 0.75}
     assert (crisis.crisis, crisis.risk, crisis.topic, hello.crisis) == (True, "self_harm", "grief", False)
     assert said(found) == [
-        "one: replies of the evaluation, to 2 of 7 speeches.",
-        "two: replies of the evaluation, to 2 of 7 speeches.",
-        "Scores `better ...` go from 0 to 1: how often judges preferred the reply to others; a tie is half.",
+        "one: replies of the evaluation, 2 of 7 speeches.",
+        "two: replies of the evaluation, 2 of 7 speeches.",
+        "Scores `better ...` (0 to 1): how often judges preferred the reply to others; a tie counts half.",
     ]
 
 
@@ -78,7 +80,7 @@ def test_no_word_is_shown_without_texts_or_of_a_confidential_run() -> None:
     secret = {SECRET: {"base": SECRET, "one": SECRET}}
     hidden = material(run("one", secret), shows_texts=False)
     assert SECRET not in words(hidden) and not browsers(section(hidden))
-    assert said(section(hidden)) == ["No text is shown: the report was asked for without texts."]
+    assert said(section(hidden)) == ["No text is shown: the report was made with --no-text."]
     both = material(run("one", secret, confidential=True), run("two", secret), shows_texts=False)
     assert SECRET not in words(both) and said(section(both)) == ["No text is shown: the data of one are confidential."]
     confidential = material(run("one", secret, confidential=True), run("two", {"hello": {"base": "Hm."}}))

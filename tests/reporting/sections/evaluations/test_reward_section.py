@@ -1,4 +1,4 @@
-"""Reward models on the page: computed anew from scores.jsonl, as the evaluation writes it."""
+"""Tests of the section on reward models against figures computed from scores.jsonl."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ TOPICS = ("grief", "work", "sleep")
 
 
 def pairs(count: int) -> list[Example]:
-    """Pairs of clients who share nothing."""
+    """Return pairs of clients that share no text."""
     rng = np.random.default_rng(0)
     words = [f"w{number}" for number in range(300)]
     return [
@@ -52,7 +52,7 @@ def pairs(count: int) -> list[Example]:
 
 
 def evaluated(folder: Path, names: tuple[str, ...], count: int = 90, too_long: int = 0) -> RunMaterial:
-    """A directory of `evaluation=reward`, written by the evaluation from rewards drawn here."""
+    """Return a directory of `evaluation=reward`, written by the evaluation from rewards drawn here."""
     examples, rng = pairs(count), np.random.default_rng(1)
     ground = ground_of(examples, True, lambda line: None)
     scores = []
@@ -80,7 +80,7 @@ def found(compared: RunMaterial) -> Section:
 
 
 def margins_of(run: RunMaterial) -> dict[str, np.ndarray]:
-    """Rewards of the chosen less those of the rejected reply, from scores.jsonl alone."""
+    """Return chosen minus rejected reward of each pair, from scores.jsonl alone."""
     lines = [json.loads(line) for line in (run.path / "scores.jsonl").read_text().splitlines()]
     return {name: np.array([line["chosen"][name] - line["rejected"][name] for line in lines]) for name in MODELS}
 
@@ -131,7 +131,7 @@ def test_reliability_and_risk_are_drawn_from_the_margins(compared: RunMaterial, 
         right = (margins > 0)[np.argsort(-np.abs(margins))]
         kept = sorted({int(np.ceil(round(share * 0.9, 9))) for share in range(1, 101)})
         np.testing.assert_allclose(curve.y, [right[:count].mean() for count in kept])
-        np.testing.assert_allclose(curve.x["share of pairs that are judged"], np.array(kept) / 90)
+        np.testing.assert_allclose(curve.x["share of pairs judged"], np.array(kept) / 90)
 
 
 def test_differences_are_paired_and_carry_holm(compared: RunMaterial, found: Section) -> None:
@@ -142,7 +142,7 @@ def test_differences_are_paired_and_carry_holm(compared: RunMaterial, found: Sec
     wrote = read_json(compared.path / "summary.json")["compare"]["models"]["blunt"]["differences"]
     for heading, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE", "ece"), ("Brier", "brier")):
         assert numbers(row[heading]) == written(wrote[key])
-    assert (row["p"].value, row["p by Holm"].value) == (wrote["accuracy"]["p"], wrote["accuracy"]["p_adjusted"])
+    assert (row["p"].value, row["Holm p"].value) == (wrote["accuracy"]["p"], wrote["accuracy"]["p_adjusted"])
 
 
 def test_slices_hold_the_pairs_that_they_name(compared: RunMaterial, found: Section) -> None:
@@ -158,13 +158,13 @@ def test_slices_hold_the_pairs_that_they_name(compared: RunMaterial, found: Sect
 
 
 def test_baselines_stand_beside_and_say_who_reads(compared: RunMaterial, found: Section) -> None:
-    table = {(row["what judges"], row["what it is shown"]): row for row in rows(found, "reward-baselines")}
+    table = {(row["judged by"], row["speech shown"]): row for row in rows(found, "reward-baselines")}
     wrote = read_json(compared.path / "summary.json")
     own = numbers(table["reward model sharp", "the client's own speech"]["accuracy"])
     assert own[0] == pytest.approx((margins_of(compared)["sharp"] > 0).mean())
-    gain = numbers(table["reward model sharp", "another client's speech"]["gain of the own speech"])
+    gain = numbers(table["reward model sharp", "another client's speech"]["gain of own speech"])
     assert gain == written(wrote["reading"]["sharp"]["gains"]["swapped"], "gain")
-    assert numbers(table["word 1-2-grams", "replies alone"]["accuracy"]) == written(
+    assert numbers(table["word 1-2-grams", "replies only"]["accuracy"]) == written(
         wrote["baselines"]["blind"]["words"], "accuracy"
     )
     [reads] = [line for line in said(found, "good") if "sharp" in line]

@@ -1,4 +1,4 @@
-"""Safety on the page: warnings first, figures as figures.json holds them, flagged replies by their ids, no text."""
+"""Tests of the safety section: warnings first, figures as in figures.json, flagged replies by id without text."""
 
 import csv
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ AT_RISK = [each for each in SPEECHES if each.expected_action != "none"]
 
 
 def despairs(each: CrisisSpeech) -> str:
-    """Agrees with every third speech, and fits the others."""
+    """Reply that agrees with every third speech and fits the others."""
     return AGREES if crisis_speeches().index(each) % 3 == 0 else fitting(each)
 
 
@@ -82,7 +82,7 @@ def test_flagged_replies_are_counted_and_named_by_their_ids_alone(found: Section
     counted = {(row["contestant"], row["flag"]): row["flagged"] for row in rows(found, "safety-hard-flags")}
     assert counted["mine", "colludes with harm"] == str(len(flagged)) and counted["calm", "colludes with harm"] == "0"
     assert [row["speech"] for row in rows(found, "safety-flagged")] == flagged
-    assert any("Flagged replies stand first under Replies side by side" in line for line in said(found, "bad"))
+    assert any("Flagged replies come first under Replies side by side" in line for line in said(found, "bad"))
     assert AGREES not in repr(found) and not any(each.text in repr(found) for each in SPEECHES)
 
 
@@ -123,8 +123,8 @@ def test_judges_are_shown_with_their_errors(run: RunMaterial, found: Section) ->
         assert row["faults found"] == f"{each['sensitivity']['right']} of {each['sensitivity']['of']}"
     [calls] = rows(found, "safety-judges")
     asked = LIMIT + len(SWAPPED)
-    assert calls["what came of all calls"] == f"{2 * asked + len(seeded_replies())} text"
-    assert [row["what came of all calls"] for row in rows(found, "safety-replies")] == [f"{asked} text"] * 2
+    assert calls["outcomes of all calls"] == f"{2 * asked + len(seeded_replies())} text"
+    assert [row["outcomes of all calls"] for row in rows(found, "safety-replies")] == [f"{asked} text"] * 2
 
 
 def test_dimensions_and_swaps_are_shown_as_written(run: RunMaterial, found: Section) -> None:
@@ -137,7 +137,7 @@ def test_dimensions_and_swaps_are_shown_as_written(run: RunMaterial, found: Sect
     assert [row["axis"] for row in rows(found, "safety-swaps-urgency")] == [*AXES] * 2
     for row in rows(found, "safety-swaps"):
         if (row["contestant"], row["figure"]) == ("mine", "risk missed"):
-            assert numbers(row["variant less speech"]) == written(swaps["axes"][row["axis"]]["missed"], "difference")
+            assert numbers(row["variant minus speech"]) == written(swaps["axes"][row["axis"]]["missed"], "difference")
     [pairs, *_] = rows(found, "safety-swaps-pairs")
     assert numbers(pairs["another urgency"]) == written(swaps["axes"]["dialect"]["changed"], "mean")
     counted = {row["dialect"]: row["as urgently"] for row in rows(found, "safety-swaps-dialects")}

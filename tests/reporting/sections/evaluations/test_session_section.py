@@ -1,4 +1,4 @@
-"""Sessions on the page: figures, the curve by turn, patterns and flags, as the evaluation's own summary has them."""
+"""Tests of the session section: figures, the curve by turn, patterns and flags, as in the evaluation's summary."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ TURNS = 3
 
 
 def sessions() -> Iterator[JudgedSession]:
-    """Four clients whose risk is due from turn 2: `mine` sees it at turn 2 of three of them and colludes once, `base` never."""
+    """Yield sessions of four clients at risk from turn 2. `mine` sees it in three sessions and colludes once, `base` never."""
     for number in range(4):
         for setting in ("mine", "base"):
             about = {"speech": f"s{number}", "persona": f"client-{number}", "setting": setting, "seed": 0, "sample": 0}
@@ -60,7 +60,7 @@ def found(run: RunMaterial) -> Section:
 def test_warnings_and_flags_stand_first(found: Section) -> None:
     assert said(found)[:2] == [
         "No clinician has reviewed the scripts.",
-        "1 reply in sessions has a hard flag: read them before anything else.",
+        "1 reply in sessions has a hard flag: read them first.",
     ]
     [flag] = rows(found, "sessions-flagged")
     assert (flag["contestant"], flag["flag"], flag["client"], flag["turn"]) == (
@@ -114,5 +114,5 @@ def test_a_flow_is_shown_by_dimension_with_its_warning(run: RunMaterial, found: 
     shown = section(material(replace(run, figures={**run.figures, "flow": flow})))
     [row] = rows(shown, "sessions-dimensions")
     assert (row["dimension"], row["rubric"], row["high fault"].value) == ("Detects", "rubric.tsv", 0.5)
-    assert any("nobody has validated this judge" in line for line in said(shown, "warning"))
+    assert any("this judge has not been validated" in line for line in said(shown, "warning"))
     assert {row["judge"] for row in rows(found, "sessions-steering-judge-quality")} == {"checks that steer the clients"}

@@ -1,4 +1,4 @@
-"""Evaluations by setting: means over seeds of the models, against numpy on the files themselves."""
+"""Tests of evaluations by setting: means over training seeds, against numpy on the files themselves."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ WINS = {("0.1", 1): 0.5, ("0.1", 2): 0.75, ("0.2", 1): 0.9, ("0.2", 2): 1.0}
 
 
 def judged(folder: Path) -> list[Path]:
-    """Trainings of two settings with two seeds, and a win rate of each."""
+    """Write training runs of two settings with two seeds each, and a win rate for each run."""
     runs = sweep(folder / "runs", [[f"algo.beta={beta}", f"seed={seed}"] for beta, seed in WINS])
     for (beta, seed), wins in WINS.items():
         made = winrate_run(folder / "judged" / f"{beta}-{seed}", win_rate=wins)

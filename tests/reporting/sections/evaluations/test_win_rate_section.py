@@ -1,4 +1,4 @@
-"""Win rates on the page: computed anew from verdicts.parquet, with the intervals that figures.json holds."""
+"""Tests of the win-rate section against win rates computed from verdicts.parquet and the intervals in figures.json."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -32,14 +32,14 @@ from tests.support.scripted import completion
 
 
 def longer(payload: Any, number: int) -> Any:
-    """A judge that prefers the longer reply, and the first place where both are as long."""
+    """Judge that prefers the longer reply, or the first one if both are equally long."""
     first, second = shown(payload)
     return completion(verdict("second" if len(second) > len(first) else "first"), payload)
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
-    """`mine` against two opponents, with two limits of length, and an expert on two pairs."""
+    """Contest of `mine` against two opponents under two length limits, with an expert on two pairs."""
     folder = tmp_path_factory.mktemp("winrate")
     replies(
         folder / "mine.jsonl", lambda prompt: f"{'Hm' if int(prompt[11:13]) % 3 else 'Hello there'}, {prompt[:13]}?"
@@ -74,7 +74,7 @@ def found(judged: RunMaterial) -> Section:
 
 
 def win_rates(path: Path, verdict_of: str) -> dict[tuple[str, str], float]:
-    """By opponent and limit, from the table of verdicts alone: the mean over speeches of the mean of both orders."""
+    """Return win rates by opponent and limit from the verdicts alone: mean over speeches of the mean of both orders."""
     sides = defaultdict[tuple[str, str], dict[str, list[int]]](lambda: defaultdict(list))
     for row in pq.read_table(path / "verdicts.parquet").to_pylist():
         limit = "no limit" if row["length_limit"] is None else f"at most {row['length_limit']} words"
@@ -95,18 +95,18 @@ def test_headlines_are_the_win_rates_of_the_verdicts(judged: RunMaterial, found:
         figures = variants[None if row["length limit"] == "no limit" else 3]["opponents"][row["against"]]
         assert (value, low, high) == written(figures["overall"]["win_rate"])
         assert numbers(row["at equal length"]) == written(figures["length_controlled"]["win_rate"])
-        assert (row["p"].value, row["p by Holm"].value) == (figures["p"], figures["p_adjusted"])
+        assert (row["p"].value, row["Holm p"].value) == (figures["p"], figures["p_adjusted"])
         assert (row["speeches"], row["pairs"], row["model"]) == ("12", "12", "mine")
         assert row["note"] == "few speeches"
     assert len({value for value, _, _ in map(numbers, column(table, "win rate"))}) > 1, (
-        "or a mixed-up row would not show"
+        "otherwise mixed-up rows would go unnoticed"
     )
 
 
 def test_experts_stand_beside_the_figures_they_spoke_of(found: Section) -> None:
     table = {(row["against"], row["length limit"]): row for row in rows(found, "win-rates")}
     known = table["base", "no limit"]
-    assert (numbers(known["judges and experts agree"])[0], known["pairs of experts"]) == (0.5, "2")
+    assert (numbers(known["judges and experts agree"])[0], known["pairs judged by experts"]) == (0.5, "2")
     assert table["other", "no limit"]["judges and experts agree"] is None
     agreement = rows(found, "judge-agreement")
     assert ("j", "expert experts", "2") in {(row["judge"], row["with"], row["pairs"]) for row in agreement}
@@ -171,7 +171,7 @@ def test_several_evaluations_stand_side_by_side_and_one_without_figures_is_told(
     assert chart(found, "win-rate-overview").ticks[4].startswith("again: mine against base")
     warned = said(found, "warning")
     assert "begun: no figures, because it is running." in warned and "again: beware" in warned
-    assert "again: 3 speeches are left out, because they are nearly the same as training data." in said(found)
+    assert "again: 3 speeches are skipped, because they are near-duplicates of training data." in said(found)
 
 
 def test_without_win_rates_there_is_no_section(judged: RunMaterial) -> None:

@@ -1,4 +1,4 @@
-"""Time, speed and cost against sums over the lines and records."""
+"""Tests of time, speed and cost against sums over metric lines and step records."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_attempts_that_did_not_finish_are_apart() -> None:
     assert second["device"] == "CPU process" and second["device-hours"].value == pytest.approx(0.2)
     assert second["unfinished"] == "0"
     [table] = [block.table for block in found.blocks if getattr(block, "name", "") == "cost-attempts"]  # type: ignore[union-attr]
-    assert "in all 7.2 device-hours, of which 3 in attempts that failed, stopped or were killed" in table.notes
+    assert "total: 7.2 device-hours, 3 of them in attempts that failed, stopped or were killed" in table.notes
 
 
 def test_the_time_of_steps_is_divided_among_its_phases() -> None:
@@ -50,9 +50,7 @@ def test_the_time_of_steps_is_divided_among_its_phases() -> None:
     assert row["writing"].value == pytest.approx(16 / total) and row["scoring"].value == pytest.approx(4 / total)
     assert row["data"].value == pytest.approx(2 / total)
     assert row["training"].value == pytest.approx((total - 22) / total)
-    assert row["tokens/s"].value == 350.0 and row["MFU"].value == pytest.approx(
-        0.35
-    )  # the first two steps are left out
+    assert row["tokens/s"].value == 350.0 and row["MFU"].value == pytest.approx(0.35)  # the first two steps are skipped
     assert row["peak memory (GB)"].value == 4.0 and "weights" not in row
 
 
@@ -67,7 +65,7 @@ def test_answers_and_their_cost_are_added_up_over_steps() -> None:
     assert (
         row["answers bought"] == "25"
         and row["cost"].value == 1.75
-        and row["minutes of its steps"].value == pytest.approx(1.6)
+        and row["minutes of steps"].value == pytest.approx(1.6)
     )
 
 

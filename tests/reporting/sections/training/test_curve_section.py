@@ -1,4 +1,4 @@
-"""Training curves: every point of the files, along steps, tokens and GPU-hours; losses apart where they differ in kind."""
+"""Tests of training curves: all points of the files over steps, tokens and GPU-hours; separate charts by kind of loss."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def test_losses_of_other_kinds_stand_in_charts_of_their_own() -> None:
     ]
     assert all("Losses of other algorithms" in each.notes[0] for each in losses)
     margins = chart(found, "curve-rewards-margin")
-    assert len(margins.curves) == 4 and "another scale" in margins.notes[0]
+    assert len(margins.curves) == 4 and "different scales" in margins.notes[0]
 
 
 def test_losses_with_another_beta_are_overlaid_with_a_warning() -> None:
@@ -61,7 +61,7 @@ def test_losses_with_another_beta_are_overlaid_with_a_warning() -> None:
     runs = [trained({"algo.beta": str(beta)}, 1, lines=lines, algo={"beta": beta}) for beta in (0.1, 0.3)]
     loss = chart(section(material_of(*runs)), "curve-loss")
     assert len(loss.curves) == 2
-    assert loss.notes == ["algo.beta differs, and the loss depends on it: compare shapes, not heights."]
+    assert loss.notes == ["algo.beta differs between runs and the loss depends on it: compare shapes, not heights."]
     assert [curve.group for curve in loss.curves] == ["algo.beta=0.1", "algo.beta=0.3"]
 
 

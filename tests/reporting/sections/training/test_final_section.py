@@ -1,4 +1,4 @@
-"""Final figures and effects of settings, against numpy on the files themselves."""
+"""Tests of final figures and effects of settings, against numpy on the files themselves."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from tests.support.report_folders import sweep
 
 
 def best_figures(sweep_dir: Path, override: str, key: str) -> list[float]:
-    """The figure at the best evaluation of each run that was given the override."""
+    """Return the figure at the best evaluation of each run that was given the override."""
     runs = [file.parent for file in sorted(sweep_dir.glob("*/overrides.txt")) if override in file.read_text().split()]
     return [json.loads((run / "summary.json").read_text())["metrics"]["best"][key] for run in runs]
 
@@ -79,7 +79,7 @@ def test_effects_show_each_run_and_marginal_means() -> None:
     assert means.y == pytest.approx([np.mean(values) for values in LR.values()])
     pairs = {(rate, value) for rate, value in zip(points.x["algo.lr"], points.y, strict=True)}
     assert pairs == {(float(lr), value) for lr, values in LR.items() for value in values}
-    assert by_rate.notes == ["kind varies, too: a point differs from another in more than algo.lr."]
+    assert by_rate.notes == ["kind varies, too: points may differ in more than algo.lr."]
     by_kind = chart(found, "effect-kind")
     assert by_kind.ticks == ["a", "b"] and by_kind.curves[1].y == pytest.approx(
         [np.mean([v[i] for v in LR.values()]) for i in (0, 1)]

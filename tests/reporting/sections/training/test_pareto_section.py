@@ -1,4 +1,4 @@
-"""Trade-offs by the win rates of separate evaluations, against the files that they wrote."""
+"""Tests of trade-offs by win rates of separate evaluations, against the files that they wrote."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.report_folders import sweep, winrate_run
 
 
 def evaluated(folder: Path, run: Path, win_rate: float) -> None:
-    """An evaluation of the model of `run`."""
+    """Write an evaluation of the model of `run`."""
     winrate_run(folder, win_rate=win_rate, speech=None)
     values = yaml.safe_load((folder / "config.yaml").read_text())
     first = values["contestants"]["settings"][0]
@@ -37,4 +37,6 @@ def test_win_rates_of_evaluations_stand_against_lengths_of_the_trainings_that_th
 
     evaluated(tmp_path / "another", run, 0.1)
     table = rows(pareto_section.section(read_material([tmp_path], shows_texts=False)), "pareto-length")
-    assert table[1]["win rate by judges"].value == 0.7, "a run with two evaluations, of other judges, has neither's"
+    assert table[1]["win rate by judges"].value == 0.7, (
+        "a run with two evaluations by different judges gets the win rate of neither"
+    )

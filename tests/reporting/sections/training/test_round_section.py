@@ -1,4 +1,4 @@
-"""Rounds, reward against divergence, and trade-offs of online trainings."""
+"""Tests of rounds, of reward against divergence, and of trade-offs of online training runs."""
 
 from itertools import product
 
@@ -13,7 +13,7 @@ from psychocounsel.studies.tables.study_runs import Setting
 from tests.reporting.sections.evaluations.shown import chart, rows, said, tables
 from tests.reporting.sections.hand_made import material_of, trained
 
-# Two steps a round: the replies' figures stand in the first line of each.
+# A round has two steps. Its first line holds the figures of its replies.
 LINES = [
     {"step": 0, "eval/reward": -1.0, "eval/kl": 0.0, "eval/reward_gold": 0.2, "eval/win_rate": 0.5},
     {
@@ -87,7 +87,7 @@ def test_reward_lies_against_divergence_along_training() -> None:
         0.5,
         2.0,
     ]
-    assert list(reward.x["prompts"]) == [0, 64, 128]  # 32 a step
+    assert list(reward.x["prompts"]) == [0, 64, 128]  # 32 prompts per step
     assert list(reward.x["GPU-hours"]) == pytest.approx([0, 2 * 36 * 2 / 3600, 4 * 36 * 2 / 3600])
     assert reward.labels == ["step 0", "step 2", "step 4"]
     [gold] = chart(found, "divergence-reward-gold").curves
@@ -97,7 +97,7 @@ def test_reward_lies_against_divergence_along_training() -> None:
 def test_a_second_judge_that_falls_while_the_reward_rises_is_named() -> None:
     [line] = said(overoptimisation_section.section(material_of(run())), "warning")
     assert (
-        "eval/reward_gold is highest at step 2 (4 nats), and falls from 0.9 to 0.1 while eval/reward rises from 0.5 to 2"
+        "eval/reward_gold is highest at step 2 (4 nats), then falls from 0.9 to 0.1 while eval/reward rises from 0.5 to 2"
         in line
     )
 
@@ -107,7 +107,7 @@ def test_without_a_second_judge_nothing_can_be_seen() -> None:
         {key: value for key, value in line.items() if "gold" not in key and "win_rate" not in key} for line in LINES
     ]
     found = overoptimisation_section.section(material_of(trained({}, lines=lines)))
-    assert any("over-optimisation cannot be seen" in text for text in said(found, "warning"))
+    assert any("over-optimisation cannot be detected" in text for text in said(found, "warning"))
 
 
 def test_the_front_is_what_nothing_beats() -> None:

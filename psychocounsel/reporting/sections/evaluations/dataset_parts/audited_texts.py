@@ -1,4 +1,4 @@
-"""Tables of an audit on the data themselves: sizes, ratings, what stands twice, and what other sets share."""
+"""Tables of an audit about the data themselves: sizes, ratings, duplicates, and overlap with other sets."""
 
 from collections.abc import Sequence
 
@@ -25,15 +25,15 @@ def _sizes(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         ]
         sizes = [count(audit["counts"][key]) for key in _SIZES]
         rows.append([run.title, *sizes, *map(count, twice), count(contradictions["contradicted"])])
-    headings = ["audit", "pairs", "prompts", "replies", "components", "pairs of the largest", "repeated pairs"]
-    headings += ["replies under several prompts", "prompts nearly twice", "replies nearly twice"]
-    headings += ["pairs of two near replies", "pairs that contradict each other"]
-    notes = ["components share no prompt and no reply with each other"]
+    headings = ["audit", "pairs", "prompts", "replies", "components", "pairs in the largest", "repeated pairs"]
+    headings += ["replies under several prompts", "near-duplicate prompts", "near-duplicate replies"]
+    headings += ["near-duplicate pairs", "contradicting pairs"]
+    notes = ["components: groups of pairs that share no prompt and no reply with other groups"]
     return report_table("audit-sizes", "Audited data", headings, rows, *notes)
 
 
 def _ratings(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """Whether seven principles are seven judgements, and whether they leave room above."""
+    """Return a table of ratings by principle, with notes on halo (correlated principles) and ceiling (top ratings)."""
     rows, notes = list[list[Cell]](), list[str]()
     for run in runs:
         halo = run.extra["audit"]["halo"]
@@ -47,7 +47,7 @@ def _ratings(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         said = ", ".join(f"{what} {value:.3f}" for what, value in shared.items() if value is not None)
         notes += [f"{run.title}: {said}"] if said else []
         if disagreement := run.extra["audit"]["disagreement"]:
-            several = f"{disagreement['replies']} of {disagreement['of']} replies have ratings that differ"
+            several = f"{disagreement['replies']} of {disagreement['of']} replies have ratings that disagree"
             notes.append(f"{run.title}: {several}, with a mean standard deviation of {disagreement['deviation']:.3f}")
     headings = [
         "audit",
@@ -55,7 +55,7 @@ def _ratings(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         "replies",
         "mean rating",
         "standard deviation",
-        "at the top",
+        "top rating",
         "correlation with the others",
     ]
     return report_table("audit-ratings", "Ratings: halo and ceiling", headings, rows, *notes)
@@ -67,6 +67,6 @@ def _shared(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for run in runs
         for name, found in run.extra["audit"]["against"].items()
     ]
-    headings = ["audit", "other set", "its rows", "prompts shared", "prompts nearly shared", "replies shared"]
-    headings += ["replies nearly shared", "pairs touched"]
-    return report_table("audit-shared", "What audited data share with other sets", headings, rows)
+    headings = ["audit", "other set", "its rows", "prompts shared", "near prompts shared", "replies shared"]
+    headings += ["near replies shared", "pairs affected"]
+    return report_table("audit-shared", "Overlap of audited data with other sets", headings, rows)

@@ -1,4 +1,4 @@
-"""What became of nothing on the way to a dataset: at which step, where, and why."""
+"""Rows lost on the way to a dataset: at which step, where and why; and missing ratings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import cell, coun
 from psychocounsel.studies.tables.table_formats import Cell
 
 StepsOf = Callable[[RunMaterial], dict[str, Any]]
-_KEPT = ("text", "rated")  # outcomes that lose nothing
+_KEPT = ("text", "rated")  # outcomes that are not losses
 
 
 def losses(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
-    """A row for each reason at each step, and where ratings are missing."""
+    """Return a table with a row for each reason at each step, and a table of missing ratings."""
     rows = [[run.title, *row] for run in runs for row in _losses(steps_of(run))]
     headings = ["dataset", "step", "where", "reason", "lost"]
-    notes = ["one thing may be lost at several steps: a reply without a text leaves fewer pairs, too"]
-    tables = report_table("dataset-losses", "What fell where, and why", headings, rows, *notes)
+    notes = ["a loss may be counted at several steps: a reply without text also costs pairs"]
+    tables = report_table("dataset-losses", "Losses by step and reason", headings, rows, *notes)
     return tables + _missing(runs, steps_of)
 
 
@@ -30,7 +30,7 @@ def _losses(steps: dict[str, Any]) -> Iterator[list[Cell]]:
     for name, found in scores.get("annotators", {}).items():
         yield from _reasons("scores", f"annotator {name}", found["votes"])
     for name, reasons in scores.get("skipped", {}).items():
-        said = {f"not asked, because of {reason}": number for reason, number in reasons.items()}
+        said = {f"not asked: {reason}": number for reason, number in reasons.items()}
         yield from _reasons("scores", f"annotator {name}", said)
     for split, found in steps.get("pairs", {}).items():
         if isinstance(found, dict):
@@ -44,7 +44,7 @@ def _reasons(step: str, where: str, reasons: dict[str, int]) -> Iterator[list[Ce
 
 
 def _missing(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
-    """By risk and topic, the share of ratings that are missing; no table where none is."""
+    """Return a table with the share of missing ratings by risk and topic; no table if no rating is missing."""
     rows = [
         [
             *(run.title, kind, value, count(sum(number for key, number in each.items() if key != "missing"))),
@@ -55,6 +55,9 @@ def _missing(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable
         for value, each in values.items()
         if each["missing"]
     ]
-    headings = ["dataset", "kind", "of speeches", "ratings wanted", "missing"]
-    notes = ["ratings are not missing at random, and nothing replaces them", "values without a row miss none"]
-    return report_table("dataset-missing-ratings", "Ratings that are missing", headings, rows, *notes)
+    headings = ["dataset", "kind", "risk or topic", "ratings wanted", "missing"]
+    notes = [
+        "ratings are not missing at random, and nothing replaces them",
+        "values without a row have all their ratings",
+    ]
+    return report_table("dataset-missing-ratings", "Missing ratings", headings, rows, *notes)

@@ -1,4 +1,4 @@
-"""Pairs of a dataset: how many, how far votes agree on them, and by gap, topic, risk and language."""
+"""Tables and a chart of a dataset's pairs: their number, the agreement of votes, and gap, topic, risk and language."""
 
 from collections.abc import Sequence
 
@@ -27,8 +27,11 @@ def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTab
                 rows.append([run.title, split, count(found["pairs"]), count(clients), *map(count, counts)])
     headings = ["dataset", "split", "pairs", "clients", "unanimous", "majority", "split votes", "against the majority"]
     notes = ["unanimous: all votes prefer the chosen reply; majority: more than half; split: half or fewer"]
-    notes += ["with one vote a reply, every pair is unanimous: this says nothing of agreement", "splits are by client"]
-    title = "Pairs, and how far votes agree on them"
+    notes += [
+        "with one vote per reply, every pair is unanimous, which says nothing about agreement",
+        "splits are by client",
+    ]
+    title = "Pairs and the agreement of votes"
     return report_table("dataset-pairs", title, [*headings, "replies with unequal votes"], rows, *notes)
 
 
@@ -44,7 +47,7 @@ def _gap_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
         Curve(title, {"gap of mean ratings": [ticks.index(gap) for gap in gaps]}, list(gaps.values()))
         for title, gaps in held
     ]
-    notes = ["Bins of half a point, named by their ends; a bin without pairs is left out."]
+    notes = ["Bins of half a point, named by their ends; bins without pairs are omitted."]
     return (
         [Chart("dataset-gaps", "Pairs by the gap of their ratings", "pairs", curves, ticks=ticks, notes=notes)]
         if held

@@ -1,4 +1,4 @@
-"""Votes of annotators: by outcome, by rating, and how far an annotator repeats itself."""
+"""Tables of annotators' votes: outcomes, ratings, and agreement of an annotator with itself."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,10 +25,8 @@ def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTa
         for title, found in scores
         for name, each in found["annotators"].items()
     ]
-    headings = ["dataset", "annotator", "votes", "by outcome", "answered as", "quotations that stand in no reply"]
-    tables = report_table(
-        "dataset-votes", "Votes of annotators", headings, votes, "votes for test-retest are among them"
-    )
+    headings = ["dataset", "annotator", "votes", "by outcome", "answered as", "quotations not found in the reply"]
+    tables = report_table("dataset-votes", "Votes of annotators", headings, votes, "votes for test-retest are included")
     ratings = [
         [title, name, principle, *(count(given.get(rating, 0)) for rating in _RATINGS)]
         for title, found in scores
@@ -36,7 +34,7 @@ def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTa
         for principle, given in each["ratings"].items()
     ]
     headings = ["dataset", "annotator", "principle", *_RATINGS]
-    tables += report_table("dataset-ratings", "Ratings that annotators gave", headings, ratings)
+    tables += report_table("dataset-ratings", "Ratings by annotator", headings, ratings)
     retest = [[title, *row] for title, found in scores for row in _retest(found["retest"])]
     headings = [
         "dataset",
@@ -48,7 +46,7 @@ def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTa
         "weighted kappa",
     ]
     notes = ["the same annotator was asked twice about the same reply"]
-    notes += ["kappa has squared weights (Cohen 1968); it is missing where all ratings are one number"]
+    notes += ["kappa has squared weights (Cohen 1968); it is missing if all ratings are equal"]
     return tables + report_table("dataset-retest", "Annotators asked twice", headings, retest, *notes)
 
 

@@ -1,1 +1,1 @@
-"""Parts of the section on benchmarks of others."""
+"""Parts of the section on external benchmarks."""

@@ -1,4 +1,4 @@
-"""The table of general ability: what lm-eval measured, and what training has cost of it."""
+"""Table of general ability: results of lm-eval, and the loss that training caused."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,15 +8,13 @@ from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, exact, report_table, spanned
 from psychocounsel.studies.tables.table_formats import Cell
 
-_WORSE = {True: "worse: the whole interval is a loss", False: "no loss is shown", None: ""}
+_WORSE = {True: "worse: the whole interval is below 0", False: "no loss shown", None: ""}
 
 
 def ability_tables(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     headings = ["evaluation", "contestant", "task", "metric", "documents", "value", "standard error", "less"]
     headings += ["paired documents", "difference", "verdict"]
-    notes = [
-        "values have a standard error and no interval; a difference has one where lm-eval gives a value for each document"
-    ]
+    notes = ["values have a standard error; a difference has an interval if lm-eval gives a value for each document"]
     rows = [row for run in runs for row in _rows(run)]
     return report_table("general-ability", "General ability by lm-eval", headings, rows, *notes)
 
@@ -35,7 +33,7 @@ def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
 
 
 def _error(stderr: Any) -> Cell:
-    """lm-eval writes `N/A` where it knows none."""
+    """Return the standard error, or None if lm-eval wrote `N/A`."""
     return exact(stderr) if isinstance(stderr, int | float) else None
 
 

@@ -1,4 +1,4 @@
-"""Tables of exams: accuracy beside chance, what the order of choices does, differences to the base, topics and letters."""
+"""Tables of exams: accuracy against chance, effect of the order of choices, differences to the base, topics and letters."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,11 +17,11 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
 from psychocounsel.studies.tables.table_formats import Cell
 
 _HEADINGS = ["evaluation", "set", "contestant"]
-_BY_CONTEXT = "intervals are over contexts, items without one by themselves"
+_BY_CONTEXT = "intervals are computed over contexts; an item without a context counts as its own"
 
 
 def sets_of_kind(runs: Sequence[RunMaterial], kind: str) -> list[tuple[RunMaterial, str, Any]]:
-    """The sets of all runs that are of `kind` (exam or rubric): run, name and figures."""
+    """Return the sets of all runs that are of `kind` (exam or rubric), as (run, name, figures)."""
     return [(run, name, found) for run in runs for name, found in run.figures["sets"].items() if found["kind"] == kind]
 
 
@@ -33,7 +33,7 @@ def exam_tables(runs: Sequence[RunMaterial]) -> list[ReportTable]:
 
 
 def _of_settings(sets: Sequence[tuple[RunMaterial, str, Any]]) -> Iterator[tuple[list[Cell], Any, Any]]:
-    """The first cells of a contestant's row, its figures, and those of the set."""
+    """Yield for each contestant the first cells of its row, its figures, and the figures of the set."""
     for run, name, found in sets:
         for setting, of in found["settings"].items():
             yield [run.title, name, setting], of, found
@@ -54,14 +54,14 @@ def _accuracy(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable
         for head, of, found in _of_settings(exams)
     ]
     notes = [f"{_BY_CONTEXT}", "answers that cannot be read count as wrong"]
-    notes += ["always one letter: the accuracy of giving the letter that is right most often"]
+    notes += ["always one letter: the accuracy of always giving the letter that is most often right"]
     return report_table("exams", "Exams", headings, rows, *notes)
 
 
 def difference_table(
     sets: Sequence[tuple[RunMaterial, str, Any]], name: str, title: str, intervals: str
 ) -> list[ReportTable]:
-    """What contestants differ by from the base, paired by item."""
+    """Return a table of the contestants' differences to the base, paired by item."""
     rows = [
         [
             *(run.title, named, setting, change["base"], count(change["items"])),
@@ -72,7 +72,10 @@ def difference_table(
         for setting, change in found.get("against", {}).items()
     ]
     headings = [*_HEADINGS, "less", "items", "difference", "items better", "items worse", "p"]
-    notes = [f"paired by item; {intervals}", "p is of the exact two-sided sign test on items that differ"]
+    notes = [
+        f"less: the contestant whose value is subtracted; paired by item; {intervals}",
+        "p: exact two-sided sign test on items with different results",
+    ]
     return report_table(name, title, headings, rows, *notes)
 
 
@@ -92,6 +95,6 @@ def _letters(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]
     rows = [
         [*head, letter, *shares(each)] for head, of, _ in _of_settings(exams) for letter, each in of["letters"].items()
     ]
-    headings = [*_HEADINGS, "letter", "chosen", "right", "chosen where right"]
-    note = "without a preference for places, a letter is chosen about as often as it is right"
+    headings = [*_HEADINGS, "letter", "chosen", "right", "chosen if right"]
+    note = "without position bias, a letter is chosen about as often as it is right"
     return report_table("exam-letters", "Exams by letter", headings, rows, note)

@@ -1,4 +1,4 @@
-"""Tables of prompts with criteria: scores by judges, criteria and topics, and differences to the base."""
+"""Tables of prompts with criteria: scores by judge, criterion and topic, and differences to the base."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import count, cou
 from psychocounsel.studies.tables.table_formats import Cell
 
 _HEADINGS = ["evaluation", "set", "contestant"]
-_BY_ITEM = "intervals are over items"
+_BY_ITEM = "intervals are computed over items"
 
 
 def rubric_tables(runs: Sequence[RunMaterial]) -> list[ReportTable]:
@@ -23,15 +23,16 @@ def rubric_tables(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for run, name, found in sets
         for setting, of in found["settings"].items()
     ]
-    notes = ["points over the most that can be reached; faults take points away, so that a score may be below 0"]
-    notes += [f"{_BY_ITEM}; what is not rated counts for nothing", "judges that are models rate counselling too high"]
+    notes = ["score: points divided by the highest possible points; faults subtract points, so a score can be below 0"]
+    notes += [
+        f"{_BY_ITEM}; an unrated criterion earns no points",
+        "language models as judges rate counselling too high",
+    ]
     headings = [*_HEADINGS, "items", "score", "judges", "replies", "ratings"]
     tables = report_table("rubric-sets", "Prompts with criteria", headings, rows, *notes)
     tables += difference_table(sets, "rubric-differences", "Prompts with criteria: differences to the base", _BY_ITEM)
     headings = [*_HEADINGS, "kind", "slice", "items", "score"]
-    notes = [
-        f"of criteria with a name: the mean share of their points, of a fault the share of replies with it; {_BY_ITEM}"
-    ]
+    notes = [f"score of a named criterion: mean share of its points; of a fault: share of replies with it; {_BY_ITEM}"]
     title = "Prompts with criteria by judge, criterion and topic"
     return tables + report_table("rubric-slices", title, headings, [*_slices(sets)], *notes)
 

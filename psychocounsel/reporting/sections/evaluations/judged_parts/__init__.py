@@ -1,1 +1,1 @@
-"""Parts of the sections on safety and on sessions: what judges found of each contestant."""
+"""Parts of the sections on safety and sessions: the judges' figures of each contestant."""

@@ -1,4 +1,4 @@
-"""Warnings, the figures of each contestant, and differences to the base: of single replies, or of sessions."""
+"""Warnings, figures of each contestant, and differences to the base, for single replies or sessions."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from psychocounsel.studies.tables.table_formats import Cell
 
 
 def warnings_of(runs: Sequence[RunMaterial]) -> list[Paragraph]:
-    """What every reader of the figures must see; what all evaluations say is said once."""
+    """Return the evaluations' warnings. A warning that all evaluations share appears once."""
     told = dict.fromkeys(line.removeprefix("warning: ") for run in runs for line in run.figures["warnings"])
     found = []
     for line in told:
@@ -26,7 +26,7 @@ def warnings_of(runs: Sequence[RunMaterial]) -> list[Paragraph]:
 
 
 def figure_tables(subject: Subject, settings: Sequence[JudgedSetting]) -> list[ReportTable]:
-    """A row for each figure of each contestant; what is no share has a table of its own."""
+    """Return a table of shares with a row for each figure of each contestant, and a table of figures that are not shares."""
 
     def rows(names: Sequence[str], percent: bool) -> list[list[Cell]]:
         return [
@@ -37,14 +37,14 @@ def figure_tables(subject: Subject, settings: Sequence[JudgedSetting]) -> list[R
         ]
 
     headings = [*HEADINGS, "figure", subject.clusters, subject.cases]
-    notes = [f"{subject.by_cluster}; a figure is told of the {subject.clusters} that call for it"]
+    notes = [f"{subject.by_cluster}; a figure counts only the {subject.clusters} that call for it"]
     better = [subject.titled(name) for name in subject.shares if subject.figures[name].better == "higher"]
     more = [f"{' and '.join(better)}: more is better"] if better else []
     title = f"{subject.title}: figures"
     shares = [*headings, f"share of {subject.cases}"]
     return [
         *report_table(subject.prefix, title, shares, rows(subject.shares, True), *notes, *more),
-        *report_table(f"{subject.prefix}-counted", f"{title} that are counted", [*headings, "mean"],
+        *report_table(f"{subject.prefix}-counted", f"{title} that are not shares", [*headings, "mean"],
                       rows(subject.counted, False), *notes),
     ]  # fmt: skip
 
@@ -54,7 +54,7 @@ def _counts(told: Figures) -> list[Cell]:
 
 
 def difference_tables(subject: Subject, runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """The evaluated model less each other contestant, as the evaluation compared them."""
+    """Return tables of the model under evaluation minus each other contestant, as the evaluation compared them."""
     found = list[ReportTable]()
     for names, percent, suffix in ((subject.shares, True, ""), (subject.counted, False, "-counted")):
         rows = [
@@ -79,10 +79,12 @@ def difference_tables(subject: Subject, runs: Sequence[RunMaterial]) -> list[Rep
             "base's",
             "difference",
         ]
-        notes = [f"paired by {subject.clusters[:-1] if subject.clusters != 'speeches' else 'speech'}"]
-        notes[0] += f"; {subject.by_cluster}, and none is widened for how many figures there are"
+        notes = [
+            f"less: the one subtracted; paired by {subject.clusters[:-1] if subject.clusters != 'speeches' else 'speech'}"
+        ]
+        notes[0] += f"; {subject.by_cluster}, without correction for the number of figures"
         notes += ["unclear: the interval of the difference includes 0"]
-        title = f"{subject.title} against the base" + (": what is counted" if suffix else "")
+        title = f"{subject.title} against the base" + (": figures that are not shares" if suffix else "")
         name = f"{subject.prefix}-differences{suffix}"
         found += report_table(name, title, [*headings, "verdict"], rows, *notes)
     return found

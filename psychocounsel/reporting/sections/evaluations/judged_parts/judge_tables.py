@@ -1,4 +1,4 @@
-"""How far judges can be trusted: planted faults, answers that are missing, quotations."""
+"""Reliability of judges: results on planted faults, outcomes of their calls, and checks of their quotations."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,21 +16,21 @@ _HEADINGS = ["evaluation", "judge"]
 
 
 def judge_tables(subject: Subject, runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """Sensitivity and specificity on planted faults, then what came of all calls."""
+    """Return tables of sensitivity and specificity on planted faults, and of the outcomes of all calls."""
     found = [(run.title, judge, of_judge["quality"]) for run, judge, of_judge in judges_of(runs)]
     return [*quality_table(subject.prefix, subject.title, found), *_calls(subject, runs)]
 
 
 def quality_table(prefix: str, title: str, found: Iterable[tuple[str, str, Figures]]) -> list[ReportTable]:
-    """A row for each figure of each evaluation and judge, with its `judge_quality`."""
+    """Return a table with a row for each figure of each evaluation and judge, taken from its `judge_quality`."""
     rows = [
         [evaluation, judge, REPLIES.titled(figure), *_share(each["sensitivity"]), *_share(each["specificity"])]
         for evaluation, judge, quality in found
         for figure, each in quality.items()
     ]
-    headings = [*_HEADINGS, "figure", "faults found", "sensitivity", "sound replies let pass", "specificity"]
+    headings = [*_HEADINGS, "figure", "faults found", "sensitivity", "sound replies passed", "specificity"]
     notes = ["single replies with planted faults, with exact intervals (Clopper and Pearson)"]
-    notes += ["these replies are easier than a model's, so the true rates are lower"]
+    notes += ["these replies are easier to judge than a model's, so the true rates are lower"]
     return report_table(f"{prefix}-judge-quality", f"{title}: judges on planted faults", headings, rows, *notes)
 
 
@@ -46,6 +46,6 @@ def _calls(subject: Subject, runs: Sequence[RunMaterial]) -> list[ReportTable]:
         record = run.extra.get("steps", {}).get("answers", {}).get("figures", {})
         answered = record.get("outcomes", {}).get(judge, found["outcomes"])
         rows.append([run.title, judge, counts(answered), f"{found['quotes']['found']} of {found['quotes']['of']}"])
-    headings = [*_HEADINGS, "what came of all calls", "quotations that stand in the reply"]
-    notes = ["answers about the replies with planted faults are counted, too"]
+    headings = [*_HEADINGS, "outcomes of all calls", "quotations found in the reply"]
+    notes = ["answers about replies with planted faults are included"]
     return report_table(f"{subject.prefix}-judges", f"{subject.title}: answers of the judges", headings, rows, *notes)

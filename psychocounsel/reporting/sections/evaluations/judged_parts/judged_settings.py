@@ -1,4 +1,4 @@
-"""What each judge of an evaluation found of each contestant, as figures.json has it: of single replies, or of sessions."""
+"""Figures of each judge and contestant, as figures.json holds them, for single replies or sessions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,15 @@ HEADINGS = ["evaluation", "judge", "contestant"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged.
+    """Subject of the judges' answers: single replies or whole sessions.
 
     Attributes:
-        prefix: of the names of tables and charts. title: of their titles.
-        clusters: over which intervals are taken. cases: of which figures are shares.
-        figures: by key, in the order of tables. counted: those that are no shares, in units of their own.
+        prefix: prefix of the names of tables and charts.
+        title: prefix of their titles.
+        clusters: units over which intervals are computed (speeches, clients).
+        cases: units of which figures are shares (replies, sessions).
+        figures: figures by key, in the order of tables.
+        counted: keys of the figures that are not shares but have a unit of their own.
     """
 
     prefix: str
@@ -36,10 +39,10 @@ class Subject:
 
     @property
     def by_cluster(self) -> str:
-        return f"intervals are over {self.clusters}"
+        return f"intervals are computed over {self.clusters}"
 
     def titled(self, figure: str) -> str:
-        """What a figure is called; its key where this version knows no title."""
+        """Return a figure's title, or its key if this version has no title for it."""
         return self.figures[figure].title if figure in self.figures else figure.replace("_", " ")
 
 
@@ -49,7 +52,7 @@ SESSIONS = Subject("sessions", "Sessions", "clients", "sessions", SESSION_FIGURE
 
 @dataclass(frozen=True)
 class JudgedSetting:
-    """The figures of contestant `name` by `judge`; `found` has figures, hard and strata."""
+    """Figures of contestant `name` by `judge`; `found` holds figures, hard flags and strata."""
 
     run: RunMaterial
     judge: str
@@ -61,21 +64,21 @@ class JudgedSetting:
         return [self.run.title, self.judge, self.name]
 
     def title(self, every: Sequence["JudgedSetting"]) -> str:
-        """What a curve is called: the contestant, with judge and evaluation where there are several."""
+        """Return a curve's name: the contestant, with judge and evaluation if there are several."""
         judges = {each.judge for each in every}
         runs = [*{each.run.path: each.run for each in every}.values()]
         return name_in(self.run, self.name, runs, f"by {self.judge}" if len(judges) > 1 else None)
 
 
 def judges_of(runs: Sequence[RunMaterial]) -> Iterator[tuple[RunMaterial, str, Figures]]:
-    """Each judge of each evaluation with what stands under its name."""
+    """Yield each judge of each evaluation with its figures."""
     for run in runs:
         for judge, found in run.figures["judges"].items():
             yield run, judge, found
 
 
 def settings_of(runs: Sequence[RunMaterial]) -> list[JudgedSetting]:
-    """Each contestant by each judge, the evaluated model first."""
+    """Return each contestant's figures by each judge, the model under evaluation first."""
     return [
         JudgedSetting(run, judge, name, found)
         for run, judge, of_judge in judges_of(runs)

@@ -1,4 +1,4 @@
-"""Figures by strata (kind of risk, disclosure, expected action, pattern): a chart of both failures, and tables of all shares."""
+"""Figures by stratum (kind of risk, disclosure, expected action, pattern): a chart of both failures, and tables of shares."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ _TITLES = {"kind": "kind of risk", "disclosure": "disclosure", "expected_action"
 
 
 def strata_blocks(subject: Subject, settings: Sequence[JudgedSetting], charted: str) -> list[Block]:
-    """The chart by the strata of `charted`, then a table for each way to divide the cases."""
+    """Return the chart over the strata of `charted`, then a table for each way of dividing the cases."""
     divisions = dict.fromkeys(name for each in settings for name in each.found["strata"])
     blocks: list[Block] = [*_chart(subject, settings, charted)]
-    notes = [f"{subject.by_cluster}; they are wide, because few {subject.clusters} are of one stratum"]
-    notes += [f"a figure is of those {subject.clusters} that call for it; the column {subject.clusters} counts all"]
+    notes = [f"{subject.by_cluster}; they are wide, because a stratum has few {subject.clusters}"]
+    notes += [f"a figure counts only the {subject.clusters} that call for it; the column {subject.clusters} counts all"]
     for division in divisions:
         title = _titled(division)
         rows = [
@@ -40,7 +40,7 @@ def _titled(division: str) -> str:
 
 
 def _in_order(strata: Figures) -> list[tuple[str, Figures]]:
-    """Expected actions from none to emergency, all else as the file has it."""
+    """Return expected actions from none to emergency; other strata keep the file's order."""
     return sorted(strata.items(), key=lambda each: ACTIONS.index(each[0]) if each[0] in ACTIONS else -1)
 
 
@@ -60,8 +60,8 @@ def _chart(subject: Subject, settings: Sequence[JudgedSetting], division: str) -
         curves += points(title, shares, _titled(division), number, len(pairs), "mean")
     missed, over = map(subject.titled, _FAILURES)
     notes = [
-        f"Bars are 95 % intervals over {subject.clusters}. What one alone says has no interval and stands in the table.",
-        f"Each figure is of the {subject.clusters} that call for it.",
+        f"Bars are 95 % intervals over {subject.clusters}. A stratum of one has no interval and is only in the table.",
+        f"Each figure counts only the {subject.clusters} that call for it.",
     ]
     title = f"{subject.title}: {missed} and {over} by {_titled(division)}"
     name = f"{subject.prefix}-failures-by-{division.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""What changes when the same risk is told in another dialect, by another gender or age."""
+"""Tables of swaps: changes when the same risk is told in another dialect, or by a client of another gender or age."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,20 +15,20 @@ from psychocounsel.studies.tables.table_formats import Cell
 
 
 def swap_tables(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
-    """Differences by axis, the counts of each dialect, and hard flags; nothing where no variant was replied to."""
+    """Return differences by axis, counts by dialect, and hard flags; nothing if no variant has a reply."""
     swapped = [each for each in settings if each.found.get("swaps")]
     return [*_differences(swapped), *_pairs(swapped), *_varieties(swapped), *_flags(swapped)]
 
 
 def _differences(swapped: Sequence[JudgedSetting]) -> Iterator[ReportTable]:
-    """Urgency is in steps and the failures are shares, so each has a table of its own."""
+    """Yield two tables, because urgency is measured in steps and failures are shares."""
     notes = [f"paired by speech; {REPLIES.by_cluster}", "unclear: the interval of the difference includes 0"]
     for names, name, title, note in (
         (
             [URGENCY],
             "safety-swaps-urgency",
             "Safety of swaps: urgency",
-            "steps: below 0, variants are sent to help later",
+            "in steps; below 0, variants are sent to help later",
         ),
         (
             [figure for figure in SWAP_FIGURES if figure != URGENCY],
@@ -45,7 +45,7 @@ def _differences(swapped: Sequence[JudgedSetting]) -> Iterator[ReportTable]:
             if (told := of_axis[figure])
             and (difference := measured(told, "difference", SWAP_FIGURES[figure].share)) is not None
         ]
-        headings = [*HEADINGS, "axis", "figure", "speeches", "variant less speech", "verdict"]
+        headings = [*HEADINGS, "axis", "figure", "speeches", "variant minus speech", "verdict"]
         yield from report_table(name, title, headings, rows, note, *notes)
 
 
@@ -68,8 +68,8 @@ def _pairs(swapped: Sequence[JudgedSetting]) -> list[ReportTable]:
         "noise",
         "beyond noise",
     ]
-    notes = ["shares of pairs of a reply to the speech and one to its variant"]
-    notes += ["noise: another urgency when the same speech is asked again, which replies.samples=2 measures"]
+    notes = ["shares of pairs: a reply to the speech and a reply to its variant"]
+    notes += ["noise: share of speeches with another urgency when asked again, measured with replies.samples=2"]
     return report_table("safety-swaps-pairs", "Safety of swaps: pairs of replies", headings, rows, *notes)
 
 
@@ -80,7 +80,7 @@ def _varieties(swapped: Sequence[JudgedSetting]) -> list[ReportTable]:
         for variety, told in each.found["swaps"]["varieties"].items()
     ]
     headings = [*HEADINGS, "dialect", "less urgently", "as urgently", "more urgently"]
-    notes = ["speeches; with so few of each dialect, the counts show where to read and decide nothing"]
+    notes = ["numbers of speeches; each dialect has few, so the counts show which replies to read and decide nothing"]
     return report_table("safety-swaps-dialects", "Safety of swaps: speeches by dialect", headings, rows, *notes)
 
 
@@ -91,5 +91,5 @@ def _flags(swapped: Sequence[JudgedSetting]) -> list[ReportTable]:
         for flag, flagged in each.found["swaps"]["hard"].items()
         for one in flagged
     ]
-    title = "Safety of swaps: which replies were flagged"
+    title = "Safety of swaps: flagged replies"
     return report_table("safety-swaps-flagged", title, [*HEADINGS, "flag", "speech", "reply"], rows)

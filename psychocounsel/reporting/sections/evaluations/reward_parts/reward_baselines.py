@@ -1,4 +1,4 @@
-"""What the audit's baselines reach on the pairs of a reward model's evaluation, and how far the model reads the client."""
+"""The audit's baselines on the pairs of a reward model's evaluation, and how much the model depends on the speech."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,19 +18,19 @@ CONDITIONS = {"own": "the client's own speech", "swapped": "another client's spe
 
 
 def baselines(runs: Sequence[RunMaterial]) -> list[Block]:
-    """A table for all runs, and sentences on what it shows; nothing where no run computed baselines."""
+    """Return a table for all runs and sentences on its result; nothing if no run computed baselines."""
     with_some = [run for run in runs if "baselines" in run.summary]
-    headings = ["evaluation", "what judges", "what it is shown", "pairs left out", "accuracy", "gain of the own speech"]
+    headings = ["evaluation", "judged by", "speech shown", "pairs skipped", "accuracy", "gain of own speech"]
     rows = [row for run in with_some for row in _rows(run)]
-    notes = ["baselines that see no speech are fitted without the prompts on which they are judged"]
-    notes += ["gain: how much more often the same judge is right with the client's own speech, in percentage points"]
-    title = "Reward models beside baselines that do not read the client, or hardly"
+    notes = ["baselines without the speech are judged on prompts that they were not fitted to"]
+    notes += ["gain: accuracy with the client's own speech minus accuracy with the speech shown, in percentage points"]
+    title = "Reward models against baselines that ignore the client's speech, or nearly so"
     table = report_table("reward-baselines", title, headings, rows, *notes)
     return [*(Paragraph(*said) for run in with_some for said in _conclusions(run)), *table]
 
 
 def reading_rows(title: str, found: Figures) -> Iterator[list[Cell]]:
-    """A row for each speech that a judge was shown: who, what, pairs left out, accuracy, and the gain of the own speech."""
+    """Yield a row for each speech that a judge was shown: judge, speech, pairs skipped, accuracy, gain of own speech."""
     for condition, shown in CONDITIONS.items():
         if condition in found:
             gain = measured(found["gains"].get(condition), "gain", True)
@@ -41,7 +41,7 @@ def reading_rows(title: str, found: Figures) -> Iterator[list[Cell]]:
 def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
     found = run.summary["baselines"]
     for name, each in found["blind"].items():
-        yield [run.title, TITLES.get(name, name), "replies alone", None, measured(each, "accuracy", True), None]
+        yield [run.title, TITLES.get(name, name), "replies only", None, measured(each, "accuracy", True), None]
     yield from ([run.title, *row] for row in reading_rows("words shared with the speech", found["overlap"]))
     for name, reading in run.summary.get("reading", {}).items():
         if reading is not None:
@@ -51,12 +51,12 @@ def _rows(run: RunMaterial) -> Iterator[list[Cell]]:
 def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
     blind = run.summary["baselines"]["blind"]
     best = max(blind, key=lambda name: blind[name]["accuracy"])
-    said = f"{run.title}: the best baseline that sees replies alone ({TITLES.get(best, best)}) is right on "
+    said = f"{run.title}: the best baseline that sees only the replies ({TITLES.get(best, best)}) is right on "
     yield f"{said}{percent_text(blind[best])} of these pairs.", "plain"
     for name, reading in run.summary.get("reading", {}).items():
         if reading is None:
             yield (
-                f"{run.title}: no pair fits {name} with another client's speech, so how far it reads is unknown.",
+                f"{run.title}: no pair with another client's speech fits {name}'s length, so its use of the speech is unknown.",
                 "warning",
             )
         else:
@@ -64,7 +64,7 @@ def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
 
 
 def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
-    """Whether a judge reads the client's speech, as a sentence with its tone."""
+    """Return a sentence, with its tone, on whether a judge reads the client's speech."""
     gain = reading["gains"]["swapped"]
     low, high = 100 * gain["low"], 100 * gain["high"]
     than = "with the client's own speech instead of another client's"
@@ -72,5 +72,5 @@ def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
     if gain["low"] > 0:
         return f"{run}: {who} reads the client: {size}.", "good"
     if gain["high"] < 0:
-        return f"{run}: {who} is right less often where it sees the right client: {size}.", "bad"
-    return f"{run}: it is not shown that {who} reads the client: {size}.", "warning"
+        return f"{run}: {who} is right less often with the right client's speech: {size}.", "bad"
+    return f"{run}: no evidence that {who} reads the client: {size}.", "warning"

@@ -1,4 +1,4 @@
-"""Charts of reward models: reliability in two kinds of bins, and accuracy on the pairs that a model is surest of."""
+"""Charts of reward models: reliability in two kinds of bins, and accuracy by share of judged pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _BINS = {"equal_width": ("reliability", "equal width"), "equal_mass": ("reliabil
 
 
 def reliability_charts(runs: Sequence[RunMaterial]) -> list[Chart]:
-    """A chart for each kind of bins, with a curve for each reward model."""
+    """Return a chart for each kind of bins, with a curve for each reward model."""
     found = []
     for kind, (name, title) in _BINS.items():
         curves = [
@@ -21,11 +21,15 @@ def reliability_charts(runs: Sequence[RunMaterial]) -> list[Chart]:
             if each.get(kind)
         ]
         if curves:
-            notes = ["A pair counts in both orders, so curves are mirrored at one half."]
-            notes += ["On the diagonal, margins mean what they say as log-odds."]
-            notes += ["Intervals are Wilson's (95 %), as if pairs were independent."]
+            notes = ["Each pair counts in both orders, so curves are symmetric about one half."]
+            notes += ["On the diagonal, the model is calibrated: margins equal log-odds."]
+            notes += ["Intervals are Wilson's (95 %) and assume independent pairs."]
             chart = Chart(
-                *(name, f"Reliability of reward models, bins of {title}", "share in which the reply is preferred"),
+                *(
+                    name,
+                    f"Reliability of reward models, bins of {title}",
+                    "share of pairs in which the reply is preferred",
+                ),
                 *(curves, False, True),
                 notes=notes,
             )
@@ -34,11 +38,11 @@ def reliability_charts(runs: Sequence[RunMaterial]) -> list[Chart]:
 
 
 def risk_coverage_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
-    """Accuracy against the share of pairs that a model judges, those with the largest margin first."""
+    """Return a chart of accuracy against the share of judged pairs, those with the largest margins first."""
     curves = [
         Curve(
             name_in(run, model, runs),
-            {"share of pairs that are judged": [point["coverage"] for point in each["risk_coverage"]]},
+            {"share of pairs judged": [point["coverage"] for point in each["risk_coverage"]]},
             [point["accuracy"] for point in each["risk_coverage"]],
             labels=[f"margins of {point['margin']:.3g} or more" for point in each["risk_coverage"]],
         )
@@ -46,8 +50,8 @@ def risk_coverage_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
         for model, each in _models(run)
         if each.get("risk_coverage")
     ]
-    notes = ["The curve has no intervals; the table above gives them at 90, 80 and 50 % of the pairs."]
-    title = "Accuracy on the pairs that a reward model is surest of"
+    notes = ["The curve has no intervals; the table above has them for 90, 80 and 50 % of the pairs."]
+    title = "Accuracy on the pairs with the largest margins"
     return [Chart("risk-coverage", title, "accuracy on these pairs", curves, notes=notes)] if curves else []
 
 

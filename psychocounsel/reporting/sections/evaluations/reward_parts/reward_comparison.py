@@ -1,4 +1,4 @@
-"""Several reward models on the same pairs: paired differences with Holm's adjustment; and what changed replies do to one."""
+"""Comparison of reward models on the same pairs with Holm's adjustment, and a reward model's response to changed replies."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,12 +11,12 @@ _COLUMNS = {"auc": "AUC", "ece": "ECE", "brier": "Brier"}
 
 
 def comparison(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """The differences of each model of compare= to the evaluated one."""
-    headings = ["evaluation", "reward model", "less", "pairs", "accuracy", "p", "p by Holm", *_COLUMNS.values()]
+    """Return a table of the differences of each model of compare= to the model under evaluation."""
+    headings = ["evaluation", "reward model", "less", "pairs", "accuracy", "p", "Holm p", *_COLUMNS.values()]
     rows = [row for run in runs if run.summary.get("compare") for row in _differences(run)]
-    notes = ["differences on the same pairs; intervals are over prompts that share no reply"]
+    notes = ["less: the model subtracted; intervals are computed over groups of prompts that share no reply"]
     notes += [
-        "p is two-sided, of accuracy, by flipped signs of groups of pairs; Holm adjusts over one evaluation's models"
+        "p: two-sided sign-flip test of accuracy over groups of pairs; Holm's adjustment is over the models of one evaluation"
     ]
     return report_table("reward-comparisons", "Differences between reward models", headings, rows, *notes)
 
@@ -35,7 +35,7 @@ def _differences(run: RunMaterial) -> Iterator[list[Cell]]:
 
 
 def counterfactuals(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """What the evaluated reward model notices of changed replies, and what moves it though it should not."""
+    """Return a table of worsened replies that the reward model notices, and one of changes of looks that move its reward."""
     with_some = [run for run in runs if run.summary.get("counterfactuals")]
     noticed = [
         [run.title, name, count(found["count"]), named(found, "value", True)]
@@ -44,10 +44,10 @@ def counterfactuals(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         if found is not None
     ]
     notes = [
-        "replies are changed for the worse on one principle; noticed: the original has the larger reward, ties half"
+        "each reply is made worse on one principle; noticed: the original has the larger reward (a tie counts half)"
     ]
-    notes += ["50 % is chance; intervals are over prompts"]
-    title = "Changes for the worse that the reward model notices"
+    notes += ["50 % is chance; intervals are computed over prompts"]
+    title = "Worsened replies that the reward model notices"
     tables = report_table(
         "reward-sensitivity", title, ["evaluation", "principle", "changes", "noticed"], noticed, *notes
     )
@@ -68,12 +68,12 @@ def counterfactuals(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         "changes",
         "size of the movement",
         "mean movement",
-        "verdicts that flip",
+        "verdicts flipped",
     ]
     notes = [
-        "movements are in units of the median gap between both replies' rewards: 0 is best; intervals are over prompts"
+        "movements are in units of the median gap between both replies' rewards: 0 is best; intervals are computed over prompts"
     ]
-    return tables + report_table("reward-invariance", "Movement by looks alone", headings, moved, *notes)
+    return tables + report_table("reward-invariance", "Movement of the reward by looks alone", headings, moved, *notes)
 
 
 def _styles(run: RunMaterial) -> dict[str, dict[str, float] | None]:

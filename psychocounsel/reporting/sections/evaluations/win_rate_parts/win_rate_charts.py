@@ -1,4 +1,4 @@
-"""The comparisons of win-rate evaluations, and their charts."""
+"""Contests of win-rate evaluations and their charts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from psychocounsel.studies.tables.table_formats import Cell
 
 @dataclass(frozen=True)
 class Contest:
-    """An opponent of an evaluation under a limit of length, with the figures of the evaluated model against it."""
+    """An opponent of an evaluation under one length limit, with the figures of the evaluated model against it."""
 
     run: RunMaterial
     opponent: str
@@ -38,27 +38,27 @@ def contests_of(run: RunMaterial) -> Iterator[Contest]:
 
 
 def overview_chart(contests: Sequence[Contest], runs: Sequence[RunMaterial]) -> list[Chart]:
-    """Both headlines of every contest beside each other."""
+    """Return a chart of both main figures of every contest, side by side."""
     curves = []
     for number, (title, key) in enumerate({"win rate": "overall", "at equal length": "length_controlled"}.items()):
         rates = {place: each.figures[key]["win_rate"] for place, each in enumerate(contests)}
         curves += points(title, rates, "comparison", number, 2)
     ticks = [each.title(runs) for each in contests]
-    notes = ["At one half, both sides are preferred equally often.", "Bars are 95 % intervals over speeches."]
+    notes = ["At one half, both models are preferred equally often.", "Bars are 95 % intervals over speeches."]
     title = "Win rates with their intervals"
     chart = Chart("win-rate-overview", title, "win rate", curves, ticks=ticks, reference=0.5, notes=notes)
     return [chart] if curves else []
 
 
 def principle_chart(contests: Sequence[Contest], runs: Sequence[RunMaterial]) -> list[Chart]:
-    """The win rate of every contest on each principle, where judges speak of principles."""
+    """Return a chart of the win rates on each principle, for contests whose judges rate principles."""
     shown = [each for each in contests if each.figures["principles"]]
     curves = []
     for number, each in enumerate(shown):
         found = each.figures["principles"]
         rates = {place: found[name]["win_rate"] for place, name in enumerate(PRINCIPLES) if name in found}
         curves += points(each.title(runs), rates, "principle", number, len(shown))
-    notes = ["At one half, both sides are preferred equally often on this principle."]
+    notes = ["At one half, both models are preferred equally often on this principle."]
     title = "Win rates on each principle"
     chart = Chart("win-rate-principles", title, "win rate", curves, ticks=PRINCIPLES, reference=0.5, notes=notes)
     return [chart] if curves else []

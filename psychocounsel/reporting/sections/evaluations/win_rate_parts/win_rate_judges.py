@@ -1,4 +1,4 @@
-"""Blocks on the judges of win rates: position bias, agreement with each other and with experts, and the ranking of models."""
+"""Blocks on the judges of win rates: position bias, agreement with each other and with experts, and a ranking of models."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ _BIAS = ("inconsistent", "half_consistent", "first_place")
 
 
 def judge_blocks(runs: Sequence[RunMaterial]) -> list[Block]:
-    """Tables of judges, and sentences where nothing is known of agreement with people."""
+    """Return tables of judges, and a warning for each run without a comparison with experts."""
     found: list[Block] = []
     for run in runs:
         if not any(variant["experts"] for variant in run.figures["variants"]):
-            said = "no expert has compared these replies, so nobody knows how far its judges agree with people"
+            said = "no expert has compared these replies, so the judges' agreement with people is unknown"
             found.append(Paragraph(f"{run.title}: {said}.", "warning"))
     return [*found, *_biases(runs), *_agreements(runs), *_rankings(runs)]
 
@@ -47,9 +47,9 @@ def _biases(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         for run, variant, head in _variants(runs)
         for name, bias in variant["judges"].items()
     ]
-    notes = ["50 % of first places and log-odds of 0 are no bias", "contradicting verdicts count as ties"]
-    notes += ["a reward model scores each reply alone, so that the order makes no difference"]
-    notes += ["calls: of all length limits together, by outcome; equal replies are ties that nobody is asked about"]
+    notes = ["no bias: 50 % of first places, log-odds of 0", "contradicting verdicts count as ties"]
+    notes += ["a reward model scores each reply alone, so order has no effect"]
+    notes += ["calls: by outcome, over all length limits; equal replies are ties without a call"]
     return report_table("judge-bias", "Judges: position bias", headings, rows, *notes)
 
 
@@ -63,8 +63,8 @@ def _agreements(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             for each in variant["experts"]
         ]
     notes = [
-        "labels: better, tie or worse; kappa is Cohen's, AC1 Gwet's, both beyond chance",
-        "intervals are over speeches",
+        "labels: better, tie or worse; kappa (Cohen) and AC1 (Gwet) are corrected for chance",
+        "intervals are computed over speeches",
     ]
     return report_table(
         "judge-agreement", "Agreement of judges with each other and with experts", headings, rows, *notes
@@ -90,12 +90,10 @@ def _rankings(runs: Sequence[RunMaterial]) -> list[Block]:
             groups = " | ".join(", ".join(group) for group in ranking["groups"])
             said.append(Paragraph(f"{run.title}: no chain of comparisons links these groups: {groups}.", "warning"))
         elif not ranking["bounded"]:
-            open_ = (
-                "one model won, or lost, every comparison, so that its distance to the others has no limit on one side"
-            )
+            open_ = "one model won, or lost, every comparison, so its distance to the others is unbounded on one side"
             said.append(Paragraph(f"{run.title}: {open_}.", "warning"))
     headings = ["evaluation", "length limit", "model", "Elo", "log-odds"]
     notes = [
-        "Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; intervals are over speeches"
+        "Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; intervals are computed over speeches"
     ]
     return [*report_table("bradley-terry", "One scale for all models", headings, rows, *notes), *said]

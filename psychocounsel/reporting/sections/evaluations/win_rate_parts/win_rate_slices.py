@@ -13,7 +13,7 @@ _KINDS = {"by_judge": "judge", "risk": "risk", "topics": "topic"}
 
 
 def slice_tables(contests: Sequence[Contested]) -> list[ReportTable]:
-    """A table of principles, and one of judges, risks and topics."""
+    """Return a table by principle, and a table by judge, risk and topic."""
     headings = [*_HEADINGS, "principle", "speeches", "judged pairs", "win rate", "note"]
     rows = [
         [*head, name, *_cells(figures["principles"][name])]
@@ -21,13 +21,17 @@ def slice_tables(contests: Sequence[Contested]) -> list[ReportTable]:
         for name in PRINCIPLES
         if name in figures["principles"]
     ]
-    few = "few speeches: fewer than 30, too few to tell"
-    notes = ["of judges that speak of principles; reward models do not", "intervals are over speeches", few]
+    few = "few speeches: fewer than 30, too few for a conclusion"
+    notes = [
+        "only judges that rate principles are counted; reward models do not",
+        "intervals are computed over speeches",
+        few,
+    ]
     tables = report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
     rows = [row for head, figures in contests for row in _slices(head, figures)]
     headings = [*_HEADINGS, "kind", "slice", "speeches", "judged pairs", "win rate", "note"]
-    headings += ["judge and experts agree", "pairs of experts"]
-    notes = ["intervals are over speeches, and none is widened for how many slices there are", few]
+    headings += ["judge and experts agree", "pairs judged by experts"]
+    notes = ["intervals are computed over speeches, without correction for the number of slices", few]
     return tables + report_table("win-rate-slices", "Win rates by judge, risk and topic", headings, rows, *notes)
 
 

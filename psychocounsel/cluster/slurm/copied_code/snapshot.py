@@ -13,13 +13,14 @@ import subprocess
 import sys
 import sysconfig
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
-from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.storage.files import PACKAGE, fsync_directory, readable_size
 
@@ -30,8 +31,8 @@ _SKIPPED = shutil.ignore_patterns("__pycache__", ".*")
 _Place = tuple[Path, set[Path]]  # a folder, and files relative to it
 
 
-def take(home: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb: int) -> list[Path]:
-    """Copy the package, and the user's own code that lies in folders of `code_path`, below `home/code`.
+def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb: int) -> list[Path]:
+    """Copy the package, and the user's own code that lies in folders of `code_path`, below `store`.
 
     The user's code is what composing has imported from there, the modules of `targets` (dotted names), and what these import.
     With it goes what git tracks in the same checkout. The same content is copied once. Returns what belongs on PYTHONPATH, the
@@ -56,7 +57,7 @@ def take(home: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb:
         roots[root] |= _relative(modules, root)
         if (root, folder.relative_to(root)) not in importable:
             importable.append((root, folder.relative_to(root)))
-    copies = {root: _copy(SubmissionHome(home).code, root, files, limit_mb) for root, files in roots.items()}
+    copies = {root: _copy(store, root, files, limit_mb) for root, files in roots.items()}
     return [copies[root] / inside for root, inside in importable]
 
 
@@ -184,8 +185,9 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
 
 def _make_durable(folder: Path) -> None:
     """Put `folder` and what is in it on disk: a job finds the copy by its name alone, and trusts its content."""
-    for path in (folder, *folder.rglob("*")):
-        fsync_directory(path)  # a file is opened and put on disk in the same way
+    with ThreadPoolExecutor(16) as threads:  # one after another, each would wait for a write to the journal of its own
+        # A file is opened and put on disk in the same way as a folder.
+        deque(threads.map(fsync_directory, (folder, *folder.rglob("*"))), maxlen=0)
 
 
 def _take_write_from_others(folder: Path) -> None:

@@ -1,0 +1,40 @@
+"""A training from the worker's point of view: the trainer is built, resumed and run, and its end becomes an exit code."""
+
+from psychocounsel.engine.telemetry.progress import quiet_libraries
+from psychocounsel.engine.trainer import Trainer
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable
+from psychocounsel.remote.hub import set_cache_directories
+from psychocounsel.rundir.run import Run
+
+
+def train(run: Run) -> int:
+    """Train as `run.config` says, from the start or from the newest checkpoint; returns the exit code."""
+    set_cache_directories(run.config.paths.cache)
+    quiet_libraries()
+    trainer = None
+    try:
+        trainer = Trainer(run)
+        trainer.restore()
+        trainer.fit()
+        trainer.world.close()  # only in good order: beside a rank that failed it could wait for ever
+        return DONE
+    except Stopped:
+        return CONTINUE_LATER
+    except Unwritable as error:
+        run.give_up(f"error: {error}", trainer.state.step if trainer else 0)
+        return CONTINUE_LATER
+    except Guarded:
+        assert trainer is not None
+        trainer.world.close()
+        return GATE_NO
+    except NonFinite as error:
+        assert trainer is not None
+        run.say(f"error: {error}")
+        trainer.products.summarise("failed", trainer.state)
+        return 1
+    except BaseException:
+        run.write_state("failed", trainer.state.step if trainer else 0, None)
+        raise
+    finally:
+        if trainer:
+            trainer.close()

@@ -1,0 +1,139 @@
+"""`micro_batch_tokens=auto`: a size that fits in memory beside all models of the run, and is worth its memory."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from omegaconf import DictConfig
+
+from psychocounsel.data.group import Completion, Group
+from psychocounsel.data.packing import computed_tokens
+from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
+from psychocounsel.engine.sizing.process_memory import usable_bytes
+from psychocounsel.engine.sizing.token_memory import measure
+from psychocounsel.engine.step import Stepper
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.run_config import write_config
+
+_SHARE = 0.85  # of the free memory: other work needs some, and the heap has gaps
+_CPU_TOKENS = 2048  # twice as many were no faster
+_STEP = 256
+_OVERHEAD = 64  # tokens: on CPU a micro-batch takes as long as its tokens and about so many more
+_EXCHANGE = 0.5  # a larger micro-batch saves at least so many per cent of time for each per cent of memory that it adds
+
+
+def micro_batch_tokens(run: Run, stepper: Stepper, groups: Sequence[Group]) -> int:
+    """Return the tokens of a micro-batch; `auto` is replaced by a number in the run's configuration, for good.
+
+    Prompts of an algorithm with rollouts are measured with the longest replies that they may get.
+    """
+    config = run.config
+    if config.micro_batch_tokens == "auto":
+        if plan := stepper.algorithm.round:
+            groups = [_with_replies(group, plan.trained or plan.samples, config) for group in groups]
+        memory, source = _token_memory(config, stepper, groups)
+        tokens = chosen_tokens(stepper, groups, memory, config.global_batch_size, config.max_length)
+        config.micro_batch_tokens = tokens
+        gigabytes = memory.bytes_of(max(tokens, _tokens_at_once(stepper, groups))) / 1e9
+        run.say(
+            f"micro_batch_tokens=auto: {tokens} tokens, about {gigabytes:.1f} GB per process ({source}); "
+            "this run keeps the number"
+        )
+        if run.is_main:
+            write_config(run.dir, config)
+    return int(config.micro_batch_tokens)
+
+
+def _token_memory(config: DictConfig, stepper: Stepper, groups: Sequence[Group]) -> tuple[TokenMemory, str]:
+    """Return the memory per token from the cache of rank 0, or measured and kept there; and its source in words."""
+    world = stepper.world
+    kept = KeptMeasure(config, stepper)
+    found: TokenMemory | None = world.broadcast(kept.read() if world.rank == 0 else None)
+    if found is not None:
+        return found, "from the cache"
+    started = time.perf_counter()
+    memory = measure(stepper, longest_of(groups), step_tokens(groups, config.global_batch_size, world.size))
+    if world.rank == 0:
+        kept.write(memory)
+    return memory, f"measured in {time.perf_counter() - started:.0f} s"
+
+
+def _with_replies(group: Group, count: int, config: DictConfig) -> Group:
+    length = max(1, min(config.rollout.max_tokens, config.max_length - len(group.prompt_ids)))
+    return replace(group, completions=[Completion(np.zeros(length, np.int32)) for _ in range(count)])
+
+
+def longest_of(groups: Sequence[Group]) -> Group:
+    return max(groups, key=lambda group: group.tokens)
+
+
+def step_tokens(groups: Sequence[Group], batch_size: int, processes: int) -> int:
+    """Return the tokens that a process has in a global batch of the longest groups."""
+    lengths = sorted((group.tokens for group in groups), reverse=True)
+    return math.ceil(sum(lengths[:batch_size]) / processes)
+
+
+def chosen_tokens(
+    stepper: Stepper, groups: Sequence[Group], memory: TokenMemory, batch_size: int, max_length: int
+) -> int:
+    """Return a number of tokens that fits in memory.
+
+    It is at least the longest row, and at least `max_length` if that fits, so that it may be typed in the next run's
+    configuration. Up to a process's share of the global batch it is as large as fits on GPU, and on CPU as large as is
+    worth its memory (`_worth`).
+
+    Raises:
+        UserError: if the longest group alone does not fit.
+    """
+    world = stepper.world
+    limit = min(world.gather(_SHARE * usable_bytes(world)))
+    longest, fitting = longest_of(groups).tokens, memory.tokens_in(limit)
+    if fitting < _tokens_at_once(stepper, groups):
+        lanes = "engine.two_lanes=false, " if stepper.main.lanes > 1 else ""
+        raise UserError(
+            f"micro_batch_tokens=auto: the longest row ({longest} tokens) does not fit into {limit / 1e9:.1f} GB; try "
+            f"{lanes}model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller "
+            "max_length"
+        )
+    least = max(longest, min(max_length, fitting))
+    most = min(step_tokens(groups, batch_size, world.size), fitting)
+    if world.device.type == "cuda":
+        return max(least, most // _STEP * _STEP)
+    larger = range(least // _STEP * _STEP + _STEP, min(most, _CPU_TOKENS) + 1, _STEP)
+    return _worth(stepper, groups, batch_size, memory, [least, *larger])
+
+
+def _typical_step(groups: Sequence[Group], batch_size: int) -> list[int]:
+    """Return the lengths of a global batch that has groups of all lengths [tokens]."""
+    lengths = sorted(group.tokens for group in groups)
+    return lengths[:: max(1, len(lengths) // batch_size)][:batch_size]
+
+
+def _tokens_at_once(stepper: Stepper, groups: Sequence[Group]) -> int:
+    """Return the tokens of the longest rows, one in each lane: in memory together, however small a micro-batch is."""
+    return sum(sorted((group.tokens for group in groups), reverse=True)[: stepper.main.lanes])
+
+
+def _worth(
+    stepper: Stepper, groups: Sequence[Group], batch_size: int, memory: TokenMemory, sizes: Sequence[int]
+) -> int:
+    """Return the largest of `sizes`, in ascending order, whose saving of time is worth its memory.
+
+    A step takes as long as its tokens and `_OVERHEAD` more for each micro-batch. A larger size is taken if it saves at
+    least `_EXCHANGE` of the share by which the memory of the process grows. More memory for a small gain is never taken.
+    """
+    lengths, rows = _typical_step(groups, batch_size), _tokens_at_once(stepper, groups)
+
+    def seconds(tokens: int) -> float:
+        return computed_tokens(stepper.plan(lengths, tokens), lengths, _OVERHEAD)
+
+    chosen = sizes[0]
+    for size in sizes[1:]:
+        saved = 1 - seconds(size) / seconds(chosen)
+        added = memory.bytes_of(max(size, rows)) / memory.bytes_of(max(chosen, rows)) - 1
+        if saved > 0 and saved >= _EXCHANGE * added:
+            chosen = size
+    return chosen
