@@ -89,9 +89,9 @@ class KTO(Algorithm):
         margin = self.beta * sign * (ratios.detach() - self._kl)
         wins = (margin > 0).float() + 0.5 * (margin == 0).float()
         return {
-            "loss_preference": Term(losses.sum(), "completions"),
-            "rewards/accuracy": Term(wins.sum(), "completions", 0.0),
-            "rewards/margin": Term(margin.sum(), "completions", 0.0),
+            "loss_preference": Term(losses.sum(), "completions", each=losses),
+            "rewards/accuracy": Term(wins.sum(), "completions", 0.0, each=wins),
+            "rewards/margin": Term(margin.sum(), "completions", 0.0, each=margin),
             "kl": Term(torch.full_like(margin, self._kl).sum(), "completions", 0.0),
         }
 

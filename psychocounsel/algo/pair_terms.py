@@ -26,7 +26,8 @@ def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: s
     The sum is divided by the number of pairs, not by the batch's sum of weights. Weights have mean 1 over all training
     pairs; dividing by a batch's own weights would cancel the weight of a pair that is alone in its batch.
     """
-    return Term((values * batch.pair_weights).sum(), "pairs", weight, engine)
+    weighted = values * batch.pair_weights
+    return Term(weighted.sum(), "pairs", weight, engine, weighted)
 
 
 def soft_losses(margin: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
@@ -55,7 +56,7 @@ def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Te
     chosen, margin = chosen.detach(), (chosen - rejected).detach()
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
-    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0, each=value) for name, value in metrics.items()}
 
 
 def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
@@ -64,4 +65,5 @@ def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
     `logprobs`: float[N], log-probabilities of all completion tokens of the batch.
     """
     chosen, _ = batch.pairs(batch.completion_sums(logprobs))
-    return Term(-(chosen * batch.pair_weights).sum(), "chosen_tokens", weight)
+    losses = -(chosen * batch.pair_weights)
+    return Term(losses.sum(), "chosen_tokens", weight, each=losses)

@@ -77,13 +77,9 @@ class Reward(Algorithm):
 
         The intervals come from resampling clusters of prompts that share replies.
         """
-        from psychocounsel.data.selection.shared_text import components
+        from psychocounsel.data.selection.shared_tokens import components_of_groups
         from psychocounsel.metrics.reward_metrics import pair_metrics, reward_statistics
 
-        numbers: dict[bytes, int] = {}
-        prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]
-        texts: dict[bytes, int] = {}
-        replies = [[texts.setdefault(each.ids.tobytes(), len(texts)) for each in group.completions] for group in groups]
-        clusters = components(prompts, replies).tolist()
+        clusters = components_of_groups(groups).tolist()
         metrics = pair_metrics([float(pair[0]) for pair in scores], [float(pair[1]) for pair in scores], clusters)
         return metrics | reward_statistics(scores)

@@ -75,3 +75,44 @@ def mean_intervals(
     found[(sums == sizes[:, None]).all(0) & shares] = edge, 1
     found[(sums == 0).all(0) & shares] = 0, 1 - edge
     return found
+
+
+def ratio_intervals(
+    sums: np.ndarray,
+    counts: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray,
+    shares: np.ndarray,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return percentile intervals of the ratios sum/count of columns over resampled clusters, float64[columns + 1, 2].
+
+    The last row is the interval of the weighted sum of all ratios. As in `mean_intervals`, a share whose rows are all 0
+    or all 1 gets the exact binomial interval.
+
+    Args:
+        sums: float[rows, columns], numerators of the ratios.
+        counts: float[rows, columns], denominators of the ratios.
+        clusters: int[rows], the cluster of each row.
+        weights: float[columns], weights of the ratios in their sum.
+        shares: bool[columns], True for columns whose ratios lie in [0, 1].
+        samples: number of resamples.
+        level: coverage of the intervals.
+        seed: seed of the resampling.
+    """
+    _, rows = np.unique(clusters, return_inverse=True)
+    count = int(rows.max()) + 1
+    totals, sizes = (
+        np.stack([np.bincount(rows, column, count) for column in values.T], axis=1) for values in (sums, counts)
+    )
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    ratios = (drawn @ totals) / np.maximum(drawn @ sizes, 1)
+    ratios = np.column_stack([ratios, ratios @ weights])
+    found = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    edge = ((1 - level) / 2) ** (1 / count)
+    of_shares = found[:-1]
+    of_shares[(totals == sizes).all(0) & shares] = edge, 1
+    of_shares[(totals == 0).all(0) & shares] = 0, 1 - edge
+    return np.asarray(found)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import SweepDir
+from psychocounsel.rundir.summary import objective_interval
 from psychocounsel.search.trial_journal import TrialJournal
 from psychocounsel.storage.files import fsync_directory, write_json
 
@@ -38,7 +39,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     values = " ".join(f"{key}={value}" for key, value in ranked[0].params.items())
     return [
         f"search: {said}",
-        f"best by {journal.metric}: {ranked[0].value:.4g} in {best}",
+        f"best by {journal.metric}: {ranked[0].value:.4g}{objective_interval(best, journal.metric)} in {best}",
         f"train with its values: python -m psychocounsel.train {' '.join([*_lasting(fixed), values])}",
     ]
 

@@ -201,7 +201,7 @@ def test_two_processes_with_zero_2_train_as_one(unbroken: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_critic_may_begin_as_the_policy_and_must_read_its_tokens(tmp_path: Path, small_model: Path) -> None:
-    train(tmp_path / "run", "algo.critic=policy", "max_steps=1", f"model.path={small_model}")
+    train(tmp_path / "run", "algo.critic=policy", "reward=tiny", "max_steps=1", f"model.path={small_model}")
     assert read_json(tmp_path / "run" / "summary.json")["status"] == "finished"
     other = tmp_path / "other"
     from transformers import AutoTokenizer

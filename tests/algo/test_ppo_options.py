@@ -117,7 +117,15 @@ def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None
 
 # -- through the loop
 
-BASE = ["algo=ppo", "algo.critic=policy", "data.limit=200", "eval.limit=4", "max_steps=6", "max_length=600"]
+BASE = [
+    "algo=ppo",
+    "reward=tiny",
+    "algo.critic=policy",
+    "data.limit=200",
+    "eval.limit=4",
+    "max_steps=6",
+    "max_length=600",
+]
 BASE += ["global_batch_size=4", "rollout.max_tokens=12", "eval.every=0", "checkpoint.every=2", "algo.lr=1e-3"]
 BASE += ["cluster.threads=1", "algo.passes=3", "algo.stop_kl=1e-9", "algo.kl_target=0.01", "algo.kl_in=loss"]
 BASE += ["algo.importance_cap=0.5", "algo.entropy_weight=0.01"]

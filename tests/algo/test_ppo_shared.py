@@ -130,7 +130,14 @@ def test_values_alone_are_those_of_the_same_pass() -> None:
 
 # -- through the loop
 
-BASE = ["algo=ppo", "algo.critic=shared", "algo.critic_lr=1e-2", "algo.value_weight=0.5", "data.limit=200"]
+BASE = [
+    "algo=ppo",
+    "reward=tiny",
+    "algo.critic=shared",
+    "algo.critic_lr=1e-2",
+    "algo.value_weight=0.5",
+    "data.limit=200",
+]
 BASE += [
     "eval.limit=4",
     "max_steps=6",

@@ -19,7 +19,15 @@ _CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "
 
 def test_a_run_learns_from_what_it_writes(small_model: Path, tmp_path: Path) -> None:
     write_own(tmp_path / "my", "rollout", "phrases", _CODE, _SETTINGS)
-    given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=2", "eval.limit=2", "eval.every=0"]
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=2",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
     cli("train", "--config-dir", "my", *given, "rollout.phrases=['And then?','I see.']", cwd=tmp_path)
     for number in (0, 1):

@@ -237,7 +237,15 @@ def test_heads_that_vllm_has_no_attention_for_are_named_before_training(tmp_path
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     small_lm(vocab_size=len(tokenizer), max_position_embeddings=4096).save_pretrained(model)
     tokenizer.save_pretrained(model)
-    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, f"model.path={model}", f"run_dir={run}")
+    command = (
+        "train",
+        "algo=online_dpo",
+        "reward=tiny",
+        "rollout=vllm",
+        *SMALL,
+        f"model.path={model}",
+        f"run_dir={run}",
+    )
     refused = cli(*command, check_code=2)
     assert "heads have 12 dimensions" in refused.stderr and "use rollout=hf" in refused.stderr
     assert not list(run.glob("rounds/*"))

@@ -1,4 +1,4 @@
-"""The pairs that `evaluation=reward` measures."""
+"""The pairs on which `evaluation=reward` measures reward models."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,17 @@ from psychocounsel.errors import UserError
 
 
 def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
-    """The pairs that `part` and `limit` select.
+    """Return the pairs that the keys `part` and `limit` select.
 
     Raises:
-        UserError: if there are none.
+        UserError: if the selection is empty or contains rows without two replies.
     """
     train, held_out = load_split(config.data, say)
     examples = [*train, *held_out] if config.part == "all" else held_out
     examples = examples[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
         raise UserError(
-            "there are no pairs to evaluate: data need chosen and rejected, and part=held_out a held-out part"
+            "there are no pairs to evaluate: each row needs a chosen and a rejected reply, and part=held_out needs a "
+            "held-out split"
         )
     return examples

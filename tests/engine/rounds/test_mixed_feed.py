@@ -107,7 +107,7 @@ def test_what_cannot_be_mixed_is_refused(arguments: list[str], message: str) -> 
 
 # -- through the loop
 
-BASE = ["data.limit=200", "eval.limit=4", "max_steps=6", "global_batch_size=4", "algo.samples=2"]
+BASE = ["reward=tiny", "data.limit=200", "eval.limit=4", "max_steps=6", "global_batch_size=4", "algo.samples=2"]
 BASE += ["rollout.max_tokens=12", "eval.every=0", "checkpoint.every=2", "algo.lr=1e-3", "cluster.threads=1"]
 BASE += ["algo.offline_fraction=0.5", "algo.prompts_per_round=4", "algo.min_margin=1e6"]  # no pair of a round is kept
 
