@@ -159,15 +159,14 @@ def tokenise(
     """Make Groups of one `kind` from examples.
 
     "pairs": two completions, chosen first. "completions": the first reply only, duplicates removed. "labelled": pairs
-    (the chosen reply is good, the rejected one bad) and single replies with a label. "prompts": each prompt once, with
-    its messages and without completions.
+    (the chosen reply is good, the rejected one bad) and labelled single replies. "prompts": each prompt once, with its
+    messages only.
 
-    Rows longer than `max_length` tokens are dropped; with too_long="shorten" their replies are cut instead and lose the
-    end token.
+    Rows longer than `max_length` tokens are dropped; too_long="shorten" cuts their replies, which lose the end token.
 
     Raises:
-        UserError: if a row lacks the second reply of a pair, or the template is unusable or rejects a row; with
-            `drop_bad` only if every row is rejected.
+        UserError: for a missing second reply, an unusable template, or a rejected row (with `drop_bad`: only if all
+            are).
     """
     counts = Counter[str]()
     if kind == "completions":

@@ -91,7 +91,7 @@ def test_a_share_is_of_whole_groups(fraction: float, batch: int, pairs: int) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["algo.offline_fraction=0.01"], "of global_batch_size=32 that is 0 pairs of the data"),
+        (["algo.offline_fraction=0.01"], "global_batch_size=32 would hold 0 pairs of the data"),
         (["algo.offline_fraction=0.99"], "32 pairs of the data and 0 prompts"),
         (["algo.offline_fraction=1"], "must be less than 1"),
         (["algo.offline_fraction=0.25", "algo.reference=round"], "use algo.reference=initial"),
