@@ -165,8 +165,7 @@ def tokenise(
     Rows longer than `max_length` tokens are dropped; too_long="shorten" cuts their replies, which lose the end token.
 
     Raises:
-        UserError: for a missing second reply, an unusable template, or a rejected row (with `drop_bad`: only if all
-            are).
+        UserError: for a missing second reply, an unusable template, or a rejected row (`drop_bad`: only if all are).
     """
     counts = Counter[str]()
     if kind == "completions":
