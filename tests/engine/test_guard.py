@@ -180,4 +180,4 @@ def test_without_the_replies_before_training_it_says_so(small_model: Path, tmp_p
     touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"
     train(tmp_path / "run", small_model, touch, code=75)
     (tmp_path / "run" / "rounds" / "before.parquet").unlink()
-    assert "which eval/win_rate compares with" in train(tmp_path / "run", small_model, code=USER_ERROR)
+    assert "but eval/win_rate needs it" in train(tmp_path / "run", small_model, code=USER_ERROR)

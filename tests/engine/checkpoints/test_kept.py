@@ -43,7 +43,7 @@ def test_damage_to_the_only_checkpoint_is_refused(tmp_path: Path) -> None:
         damage(copy / "checkpoints" / "step-000001")
         before = content(copy)
         with pytest.raises(
-            UserError, match="step-000001 changed .* and no other is left: restore the files, or delete"
+            UserError, match="step-000001 changed .* and there is no other: restore the files, or delete"
         ):
             load(copy)
         assert content(copy) == before
@@ -56,8 +56,8 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     loop, said = load(run)
     assert loop is not None and loop["step"] == 1
     assert said == [
-        "checkpoint step-000003 is passed over: files are missing, too many, or of another size",
-        "checkpoint step-000002 is passed over: manifest.json is missing, damaged or of another version of the program",
+        "checkpoint step-000003 is skipped: files are missing, added or of another size",
+        "checkpoint step-000002 is skipped: manifest.json is missing, damaged, or written by another version of the program",
     ]
 
 

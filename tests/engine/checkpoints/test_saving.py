@@ -164,10 +164,10 @@ def test_a_run_goes_on_from_the_newest_that_is_undamaged(tmp_path: Path) -> None
         flip(copy / "checkpoints" / "step-000002" / name)
         loop, said = load(copy)
         assert loop is not None and loop["step"] == 1
-        assert said == [f"checkpoint step-000002 is passed over: {name} is not what was written"]
+        assert said == [f"checkpoint step-000002 is skipped: {name} is not what was written"]
     flip(copy / "checkpoints" / "step-000001" / FILES[0], 5000)
     with pytest.raises(
-        UserError, match="step-000002 and step-000001 changed after being written, and no other is left"
+        UserError, match="step-000002 and step-000001 changed after being written, and there is no other"
     ):
         load(copy)
     assert load(run) == ({"step": 2, "processes": 1}, [])
@@ -245,6 +245,6 @@ def test_no_pickle_runs(name: str, policy_run: Path, tmp_path: Path) -> None:
             attempt()
     assert not (tmp_path / "ran").exists()
     if name in (FILES[0], FILES[2]):
-        with pytest.raises(UserError, match="policy is no checkpoint that can be read"):
+        with pytest.raises(UserError, match="policy cannot be read from this checkpoint"):
             read_weights(folder, "policy")
     assert weights_marks(folder) or name == "manifest.json"

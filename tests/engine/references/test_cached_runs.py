@@ -75,7 +75,7 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
     again = warm.logprobs(groups)
     warm.close()
     assert all(np.array_equal(a, b) for x, y in zip(values, again, strict=True) for a, b in zip(x, y, strict=True))
-    with pytest.raises(UserError, match="DPO: the policy changes"):
+    with pytest.raises(UserError, match="DPO: the policy has changed"):
         warm.logprobs(groups)
     assert said == [
         "reference log-probabilities: 0 replies from the cache, 50 computed",
@@ -221,7 +221,7 @@ def test_a_run_that_waits_for_another_job_lives_and_can_be_stopped(small_model: 
     )
     try:
         assert process.stderr is not None
-        assert any("another process computes reference log-probabilities" in line for line in process.stderr)
+        assert any("another process that computes reference log-probabilities" in line for line in process.stderr)
         beats = [read_json(run_dir / "state.json")["heartbeat"]]
         deadline = time.monotonic() + 30
         while len(set(beats)) < 3 and time.monotonic() < deadline:

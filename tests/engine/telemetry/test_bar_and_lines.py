@@ -78,7 +78,7 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
             assert line.startswith("training:") and not re.search(r"note|warning|ready|finished", line), line
     for note in notes:
         assert note.startswith("note: ") and "training" not in note and "it/s" not in note, note
-    assert any("did not become better" in line for line in lines)
+    assert any("has not improved" in line for line in lines)
 
 
 class Terminal:
