@@ -9,10 +9,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
-REFUSED, UNDECIDED = (
-    "refused",
-    "undecided",
-)  # of an audit or a gate: it has ended with this verdict, by exit code 3 or 4
+REFUSED, UNDECIDED = "refused", "undecided"  # verdicts that end an audit or a gate, with exit code 3 or 4
 OF_GATES = (REFUSED, UNDECIDED)
 
 _SMALLER = re.compile(
