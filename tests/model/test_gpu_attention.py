@@ -51,7 +51,7 @@ def test_at_the_limit_of_compilations_a_line_ends_the_run(
     batch = build_batch([random_groups(24, 3)], multiple=128)
     Policy(small_lm(), "m", attention="flex", device="cuda")(batch)
     with pytest.raises(
-        UserError, match="model.attention=flex: its kernel was compiled in 1 forms.*use model.attention="
+        UserError, match="model.attention=flex: torch has compiled 1 forms of its kernel.*use model.attention="
     ):
         Policy(small_lm(num_attention_heads=6), "m", attention="flex", device="cuda")(batch)
     assert len(compilations) == 1

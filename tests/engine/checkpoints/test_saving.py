@@ -164,7 +164,7 @@ def test_a_run_goes_on_from_the_newest_that_is_undamaged(tmp_path: Path) -> None
         flip(copy / "checkpoints" / "step-000002" / name)
         loop, said = load(copy)
         assert loop is not None and loop["step"] == 1
-        assert said == [f"checkpoint step-000002 is skipped: {name} is not what was written"]
+        assert said == [f"checkpoint step-000002 is skipped: {name} differs from what was written"]
     flip(copy / "checkpoints" / "step-000001" / FILES[0], 5000)
     with pytest.raises(
         UserError, match="step-000002 and step-000001 changed after being written, and there is no other"
@@ -199,9 +199,9 @@ def test_export_and_archive_refuse_damage(policy_run: Path, tmp_path: Path) -> N
     for number, name in enumerate((FILES[0], FILES[2])):
         run = copy_of(policy_run, tmp_path / f"run-{number}", "model")
         flip(run / "checkpoints" / "step-000003" / name)
-        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} is not what was written"):
+        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} differs from what was written"):
             export([str(run), "step=3", f"to={tmp_path / 'out'}"])
-        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} is not what was written"):
+        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} differs from what was written"):
             archive(run, tmp_path / "kept")
         assert not list(tmp_path.glob("*kept*")) and not (tmp_path / "out").exists()
     sound = copy_of(policy_run, tmp_path / "sound", "model")
