@@ -55,7 +55,8 @@ def test_killed_export_leaves_the_old_one(
 def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) -> None:
     result = cli("export", str(policy_run), "step=7", cwd=tmp_path, check_code=USER_ERROR)
     assert result.stderr.splitlines()[-1] == (
-        f"error: step=7: {policy_run} has no complete checkpoint of this step, only of: 1, 2, 3, 4 (checkpoint.keep_last keeps more)"
+        f"error: step=7: {policy_run} has no complete checkpoint of this step, only of: 1, 2, 3, 4 "
+        "(checkpoint.keep_last keeps more)"
     )
     assert "Traceback" not in result.stderr and not result.stdout
     (tmp_path / "file").touch()
@@ -135,7 +136,9 @@ def test_weights_that_no_longer_fit_their_base_are_refused(policy_run: Path, ada
     shutil.rmtree(tmp_path / "other")
     shutil.copytree(policy_run.parent / "base", tmp_path / "other")
     small_lm(intermediate_size=32, vocab_size=wider, tie_word_embeddings=True).save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match=r"do not fit .*/other \(size mismatch .* did this model change since") as refusal:
+    with pytest.raises(
+        UserError, match=r"do not fit .*/other \(size mismatch .* did this model change since"
+    ) as refusal:
         export([with_base(policy_run, tmp_path / "other"), "step=1"])
     assert "\n" not in str(refusal.value)
     with pytest.raises(UserError, match="gone: its tokenizer cannot be loaded"):

@@ -133,7 +133,9 @@ def test_a_model_that_drops_attention_trains_as_it_would_alone() -> None:
     lm.config.attention_dropout = 0.1
     assert [Policy(lm, "m", device=device).attention.way for device in ("cpu", "cuda")] == ["dense", "dense"]
     for way in ("varlen", "flex"):
-        with pytest.raises(UserError, match=f"model.attention={way}: m has attention_dropout, which only dense supports"):
+        with pytest.raises(
+            UserError, match=f"model.attention={way}: m has attention_dropout, which only dense supports"
+        ):
             Policy(lm, "m", attention=way, device="cuda")
 
 

@@ -1,4 +1,4 @@
-"""What ranks look up of their machine: the driver of its GPUs, and the interface that gloo uses."""
+"""Tests of a rank's view of its machine: the driver of its GPUs, and gloo's network interface."""
 
 import os
 import subprocess

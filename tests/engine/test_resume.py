@@ -1,4 +1,4 @@
-"""A run that is killed or stopped, and started again by the same command, is the unbroken run, bit for bit."""
+"""A run that is killed or stopped, and resumed by the same command, equals the uninterrupted run, bit for bit."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def command(run_dir: Path, model: Path, setting: tuple[str, ...], *more: str) ->
 
 
 class Unbroken(dict[tuple[str, ...], Path]):
-    """Finished runs by their settings. Each is trained when a test first asks for it."""
+    """Finished runs by their settings; each is trained when a test first asks for it."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.model = folder, model
@@ -184,7 +184,7 @@ def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
 
 @pytest.mark.slow
 def test_other_processes_and_another_stage_go_on(unbroken: Unbroken, small_model: Path, tmp_path: Path) -> None:
-    """And save every step, since the minutes are over by then."""
+    """The resumed run saves every step, because `checkpoint.minutes` have always passed."""
     run_dir = tmp_path / "run"
     touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"
     cli(*command(run_dir, small_model, SMALL, touch), cwd=ROOT, check_code=75)

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal is never cut by a message, and no message by a bar."""
+"""Messages never cut a progress bar on a terminal, and the bar never cuts a message."""
 
 import fcntl
 import logging
@@ -42,7 +42,7 @@ def on_a_terminal(command: list[str], cwd: Path, **environment: str) -> str:
 
 
 def seen(written: str) -> list[str]:
-    """Return the lines that stay on the screen: a carriage return goes back to the line's start, and text overwrites it."""
+    """Return the lines that remain on the screen: text after a carriage return overwrites the line."""
     screen = []
     for line in written.replace("\r\n", "\n").split("\n"):
         cells: list[str] = []
@@ -54,7 +54,7 @@ def seen(written: str) -> list[str]:
 
 
 def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
-    """With evaluations, a callback that prints and logs at each step, and an end by patience."""
+    """The run has evaluations, a callback that prints and logs at each step, and an end by patience."""
     (tmp_path / "talkative.py").write_text(
         "import logging, sys\n"
         "class Talkative:\n"
@@ -82,7 +82,7 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
 
 
 class Terminal:
-    """A stream that says it is a terminal and keeps what was written to it."""
+    """A stream that claims to be a terminal and records what is written to it."""
 
     def __init__(self) -> None:
         self.text = ""
