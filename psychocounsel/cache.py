@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.cache list|prune`: what runs have cached, and removing it. Runs make again what they miss."""
+"""`python -m psychocounsel.cache list|prune`: list or remove cached results of runs. Runs recompute removed entries."""
 
 import argparse
 import re
@@ -34,22 +34,22 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     common = Parser(add_help=False)
-    common.add_argument("--kind", choices=tuple(_CACHES), help="only these (default: all)")
+    common.add_argument("--kind", choices=tuple(_CACHES), help="only this kind (default: all)")
     common.add_argument("--cache", metavar="DIR", help="default: PSYCHOCOUNSEL_CACHE, or ~/.cache/psychocounsel")
     parser = Parser(prog="python -m psychocounsel.cache", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", parents=[common], help="kind, rows, size, last use, and what of")
-    pruning = commands.add_parser("prune", parents=[common], help="remove what no live process is making")
+    commands.add_parser("list", parents=[common], help="list entries: kind, rows, size, last use and source")
+    pruning = commands.add_parser("prune", parents=[common], help="remove entries that no live process is writing")
     which = pruning.add_mutually_exclusive_group(required=True)
-    which.add_argument("--older-than", type=_age, metavar="30d", help="what was not used for so long (h, d, w)")
+    which.add_argument("--older-than", type=_age, metavar="30d", help="entries not used for this long (h, d, w)")
     which.add_argument("--all", action="store_true", help="everything")
-    pruning.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
+    pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     return parser
 
 
 def _age(text: str) -> float:
     if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: give hours, days or weeks as 12h, 30d or 2w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: give hours, days or weeks, such as 12h, 30d or 2w")
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -60,7 +60,7 @@ def _cache_folder(given: str | None) -> Path:
         raise UserError("the cache folder is empty: give --cache DIR, or unset PSYCHOCOUNSEL_CACHE")
     folder = Path(text).expanduser()
     if given is not None and not folder.is_dir():
-        raise UserError(f"--cache {given}: there is no such folder")
+        raise UserError(f"--cache {given}: this folder does not exist")
     return folder
 
 

@@ -1,10 +1,9 @@
 """`python -m psychocounsel.export RUN [step=N] [merge=true] [to=FOLDER] [push=ORG/NAME] [public=true]`.
 
-Writes a run's best model, or that of a checkpoint, as a Hugging Face folder with its card, and can push it to the hub.
-
+Writes a run's best model or a checkpoint as a Hugging Face folder with a model card, and can upload it to the hub.
   step=N          the weights of checkpoint N instead of the best
-  merge=true      a LoRA adapter and its base as one model
-  to=FOLDER       where to; default: RUN/export
+  merge=true      merge a LoRA adapter into its base model
+  to=FOLDER       folder to write; default: RUN/export
   push=ORG/NAME   upload it, to a private repository
   public=true     upload it to a public repository instead
 """
@@ -34,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if step is not None and not step.isdecimal():
         raise UserError(f"step={step}: give the number of a checkpoint")
     if public and repository is None:
-        raise UserError("public=true says how to push: add push=ORG/NAME")
+        raise UserError("public=true has no effect without push=ORG/NAME: add it")
     if repository is not None and repository.count("/") != 1:
         raise UserError(f"push={repository}: give ORG/NAME")
     from psychocounsel.engine.checkpoints.export_run import Export, export_run
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
             Path(runs[0]), Export(None if step is None else int(step), merge, given.get("to"), repository, public)
         )
     except KeyboardInterrupt:
-        print("stopped: an earlier export is as it was", file=sys.stderr)
+        print("stopped: an earlier export is unchanged", file=sys.stderr)
         return CONTINUE_LATER
     return DONE
 

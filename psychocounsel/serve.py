@@ -17,14 +17,16 @@ _FIXED = ("algo=", "rollout=", "rollout.addresses=")
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
     return int(text)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m psychocounsel.serve", description=__doc__)
     parser.add_argument("--port", type=_port, default=8000)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all of this machine)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all addresses of this machine)"
+    )
     parser.add_argument("overrides", nargs="*", help="model=..., max_length=..., rollout.KEY=..., as for training")
     return parser
 
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> int:
     config = configs.check(configs.compose(["algo=online_dpo", "rollout=vllm_server", *given.overrides]))
     key = os.environ.get(KEY_VARIABLE)
     if not key:
-        raise UserError(f"{KEY_VARIABLE} is not set: give it a secret of your own, here and where you train")
+        raise UserError(f"{KEY_VARIABLE} is not set: set it to a secret of your own, here and where you train")
     from psychocounsel.rollout.server import serve
 
     print(f"serving {config.model.path} on {given.host}:{given.port}; it waits for a run's weights", flush=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """What a worker process does in the run directory; returns its exit code."""
+    """Train in the run directory of a worker process; return its exit code."""
     from psychocounsel.engine.run_training import train
 
     return train(run)

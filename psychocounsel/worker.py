@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.worker RUN_DIR`: one rank of a job. Reads the run's configuration and never composes."""
+"""`python -m psychocounsel.worker RUN_DIR`: one rank of a job. It reads the run's configuration and never composes one."""
 
 import os
 import sys
@@ -10,5 +10,7 @@ from psychocounsel.rundir.attempts import BEGAN, LAUNCHED
 
 if __name__ == "__main__":
     stop_before_the_start()
-    os.environ[BEGAN] = os.environ[LAUNCHED] = str(time.time())  # a job waits in a queue after its command
+    os.environ[BEGAN] = os.environ[LAUNCHED] = str(
+        time.time()
+    )  # later than the command, because a job waits in a queue
     main(Path(sys.argv[1]))

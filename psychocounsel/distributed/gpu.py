@@ -1,4 +1,4 @@
-"""Whether torch can use the GPUs of this machine, and why not."""
+"""Check if torch can use the GPUs of this machine, with the reason if it cannot."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ from psychocounsel.errors import UserError
 
 
 def require_gpu() -> None:
-    """Refuse to go on where torch can use no GPU.
+    """Raise if torch can use no GPU.
 
     Raises:
-        UserError: saying why, and what helps.
+        UserError: with the reason and a remedy.
     """
     driver = driver_cuda()
     if why := problem(torch.version.cuda, driver, torch.cuda.is_available()):
@@ -20,7 +20,7 @@ def require_gpu() -> None:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA version that the NVIDIA driver here serves; None without a driver."""
+    """Return the newest CUDA version that this machine's NVIDIA driver supports; None without a driver."""
     version = ctypes.c_int()
     try:
         found = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -30,22 +30,23 @@ def driver_cuda() -> tuple[int, int] | None:
 
 
 def problem(built_for: str | None, driver: tuple[int, int] | None, sees: bool) -> str:
-    """Why torch, `built_for` a version of CUDA (None: not for NVIDIA), uses no GPU with this driver; empty if it can.
+    """Return the reason why torch can use no GPU with this driver; "" if it can.
 
-    `sees`: whether it says that there is one, which it may with a driver that is too old. Within one major version of
-    CUDA an older driver serves newer builds.
+    `built_for`: the CUDA version that torch is built for (None: not for NVIDIA). `sees`: True if torch reports a GPU,
+    which it may
+    do even with too old a driver. Within one major version of CUDA, an older driver supports newer builds.
     """
     ours = f"torch {torch.__version__} is built for CUDA {built_for}"
     if built_for is None:
-        return "" if sees else "torch here is a build without CUDA: install one with it, or use cluster.device=cpu"
+        return "" if sees else "this torch is built without CUDA: install a build with CUDA, or use cluster.device=cpu"
     if driver is None:
-        return f"{ours}, and there is no NVIDIA driver here (in a container: apptainer --nv); or use cluster.device=cpu"
+        return f"{ours}, but no NVIDIA driver was found (in a container: use apptainer --nv); or use cluster.device=cpu"
     if driver[0] < int(built_for.split(".")[0]):
         return (
-            f"{ours}, and the NVIDIA driver here serves CUDA {driver[0]}.{driver[1]} at most: use a node with a newer "
+            f"{ours}, but this NVIDIA driver supports CUDA {driver[0]}.{driver[1]} at most: use a node with a newer "
             f"driver, or install torch's build for CUDA {driver[0]} (https://pytorch.org/get-started)"
         )
     if not sees:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return f"{ours}, and sees no GPU (CUDA_VISIBLE_DEVICES={visible}): ask for one, or use cluster.device=cpu"
+        return f"{ours}, but sees no GPU (CUDA_VISIBLE_DEVICES={visible}): request one, or use cluster.device=cpu"
     return ""

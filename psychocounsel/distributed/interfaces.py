@@ -1,4 +1,4 @@
-"""Which network interface gloo uses: NCCL's, or loopback on one machine. Without one it looks up the machine's own name."""
+"""Choice of gloo's network interface: NCCL's, or loopback on one machine. By default gloo looks up the machine's own name."""
 
 import fcntl
 import os
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 _GLOO, _NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 _ASK_ADDRESS = 0x8915  # SIOCGIFADDR
-_LOCAL = ("lo", "docker", "virbr", "veth")  # those that reach no other machine
+_LOCAL = ("lo", "docker", "virbr", "veth")  # interfaces that reach no other machine
 
 
 def name_interface(on_one_machine: bool) -> None:
-    """Tell gloo its interface by the environment, unless the user has."""
+    """Set gloo's interface in the environment, unless the user has set it."""
     if on_one_machine:  # a container's own name may not resolve
         os.environ.setdefault(_GLOO, "lo")
     elif _GLOO not in os.environ and (asked := os.environ.get(_NCCL)):
@@ -22,9 +22,9 @@ def name_interface(on_one_machine: bool) -> None:
 
 
 def chosen(asked: str, interfaces: Sequence[str]) -> list[str]:
-    """Those of `interfaces` that NCCL_SOCKET_IFNAME=`asked` means.
+    """Return the members of `interfaces` selected by NCCL_SOCKET_IFNAME=`asked`.
 
-    It is a list of beginnings of names, of whole names after "=", and of those to leave out after "^".
+    `asked` lists prefixes of names. "=" before the list means whole names, and "^" means names to exclude.
     """
     leaves_out, rest = asked.startswith("^"), asked.removeprefix("^")
     whole, rest = rest.startswith("="), rest.removeprefix("=")

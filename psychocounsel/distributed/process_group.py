@@ -1,4 +1,4 @@
-"""A process group of its own for rank 0 of training and the workers of one server, over which weights go."""
+"""Process group of rank 0 of training and the workers of one server, used to transfer weights."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _lock = threading.Lock()
 
 
 class ServerGroup:
-    """The trainer is its rank 0; tensors go on `device`. Beside the default group, which it does not touch."""
+    """A process group in which the trainer is rank 0; tensors are sent on `device`. The default group is not affected."""
 
     def __init__(self, backend: Any, device: torch.device) -> None:
         self.backend, self.device = backend, device
 
     def send(self, tensors: Iterable[torch.Tensor]) -> list[tuple[Any, torch.Tensor]]:
-        """Begin to send from rank 0; each tensor must live until its work, which has `wait()`, is done."""
+        """Start to send tensors from rank 0; each tensor must live until its work is done, as `wait()` tells."""
         flat = [_bytes(value.to(self.device)) for value in tensors]
         return [(self.backend.broadcast(value, 0), value) for value in flat if value.numel()]
 
     def receive(self, header: Header) -> list[tuple[str, torch.Tensor]]:
-        """What rank 0 sends under these names.
+        """Return the tensors that rank 0 sends, by the names in `header`.
 
         Raises:
-            RuntimeError: if it dies, or nothing comes in time.
+            RuntimeError: if rank 0 dies, or nothing arrives before the time-out.
         """
         found = [
             (name, torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)) for name, dtype, shape in header
@@ -43,7 +43,7 @@ class ServerGroup:
         return found
 
     def close(self) -> None:
-        with suppress(RuntimeError):  # a group that failed may be gone already
+        with suppress(RuntimeError):  # a failed group may already be gone
             self.backend.abort()
 
 
@@ -52,17 +52,17 @@ def header_of(weights: Sequence[tuple[str, torch.Tensor]]) -> Header:
 
 
 def _bytes(value: torch.Tensor) -> torch.Tensor:
-    """The tensor's own memory as uint8[n]: backends know few dtypes."""
+    """Return the tensor's own memory as uint8[n], because backends support few dtypes."""
     return value.contiguous().view(-1).view(torch.uint8)
 
 
 def join(
     host: str, port: int, name: str, rank: int, size: int, backend: str, seconds: float, device: torch.device
 ) -> ServerGroup:
-    """Meet at the store of rank 0 under `name`; `device` is used by NCCL, and CPU by gloo.
+    """Join the group `name` at the store of rank 0; NCCL uses `device`, and gloo the CPU.
 
     Raises:
-        RuntimeError: if not all have come after `seconds`.
+        RuntimeError: if some members have not joined after `seconds`.
     """
     timeout = timedelta(seconds=seconds)
     store: Any = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
@@ -71,7 +71,7 @@ def join(
         group = ServerGroup(_nccl(store, rank, size, timeout), device)
     else:
         options = dist.ProcessGroupGloo._Options()
-        # By address: host names of nodes resolve nowhere at some sites.
+        # By address, because at some sites the host names of nodes do not resolve.
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=own_address(host, port))]
         options._timeout = timeout
         group = ServerGroup(dist.ProcessGroupGloo(store, rank, size, options), torch.device("cpu"))
@@ -81,10 +81,10 @@ def join(
 
 
 def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
-    """A group whose `wait` raises after the time-out, where by default the process would be ended."""
+    """Return a group whose `wait` raises after the time-out; by default NCCL would end the process."""
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timeout
-    with _lock:  # it is read when a group is made, and no other group of the process should be so
+    with _lock:  # read when a group is created; other groups of the process must not get it
         before = os.environ.get(_BLOCKING)
         os.environ[_BLOCKING] = "1"
         try:
@@ -96,7 +96,7 @@ def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
 
 
 def own_address(host: str, port: int) -> str:
-    """This machine's address on the way to another."""
+    """Return the address that this machine uses to reach `host`."""
     family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(target)  # sends nothing

@@ -1,4 +1,4 @@
-"""The processes of a run: gloo on CPU, NCCL on GPU."""
+"""The processes of a run, connected by gloo on CPU and NCCL on GPU."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ _PIECE = 1 << 24
 
 
 class World:
-    """Rank, size, device, and the few collectives that the loop needs."""
+    """Rank, size and device of a process, and the few collectives that the loop needs."""
 
     def __init__(self, rank: int, size: int, timeout_minutes: float = 60.0) -> None:
         use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
@@ -31,16 +31,16 @@ class World:
             torch.cuda.set_device(self.device)
         name_interface(_is_on_one_machine())
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
-        os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed insists on it
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed requires it
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
-        # Longer than the watchdog's patience, which ends a hang with stacks and an exit code that says what to do.
+        # Longer than the watchdog's limit, because the watchdog ends a hang with stacks and a helpful exit code.
         timeout = timedelta(minutes=timeout_minutes)
         backend = "nccl" if use_cuda else "gloo"
         dist.init_process_group(backend, init_method=method, timeout=timeout, rank=rank, world_size=size)
         _init_deepspeed()
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add each value over all ranks, in float64."""
+        """Return each value summed over all ranks, in float64."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
@@ -49,23 +49,23 @@ class World:
         return self.sum([float(flag)])[0] > 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's object, on every rank."""
+        """Return the objects of all ranks, in the order of ranks, on every rank."""
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)
         return gathered
 
     def on_this_machine(self) -> int:
-        """How many processes of the run are on this machine. All ranks together."""
+        """Return the number of the run's processes on this machine. All ranks call it together."""
         return self.gather(os.uname().nodename).count(os.uname().nodename)
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's object, on every rank."""
+        """Return rank 0's object on every rank."""
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
     def broadcast_floats(self, values: np.ndarray | None, count: int) -> np.ndarray:
-        """Rank 0's float32[count], on every rank; in pieces, so that no copy of all of it is needed."""
+        """Return rank 0's float32[count] on every rank; it is sent in pieces, so that no copy of the whole is needed."""
         if self.size == 1 and values is not None:
             return values
         result = np.empty(count, np.float32) if values is None else values
@@ -76,7 +76,7 @@ class World:
         return result
 
     def from_main(self, work: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
-        """What `work` returns on rank 0, on every rank; all call `meanwhile` together every second until it is there."""
+        """Return the result of rank 0's `work` on every rank; until then, all ranks call `meanwhile` together every second."""
         future = ThreadPoolExecutor(1).submit(work) if self.rank == 0 else None
         while not self.broadcast(future is not None and bool(wait([future], 1.0).done)):
             meanwhile()
@@ -90,7 +90,7 @@ class World:
 
 
 def _is_on_one_machine() -> bool:
-    """Whether all ranks are, as the launcher lets them meet."""
+    """Return True if all ranks are on one machine, as seen from the launcher's rendezvous."""
     method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "")
     if not method and "MASTER_ADDR" in os.environ:
         method = f"tcp://{os.environ['MASTER_ADDR']}"
@@ -98,7 +98,7 @@ def _is_on_one_machine() -> bool:
 
 
 def _rendezvous(size: int) -> str:
-    """Where no launcher says: MASTER_ADDR and MASTER_PORT, or for a single process a file of its own."""
+    """Return the rendezvous without a launcher: MASTER_ADDR and MASTER_PORT, or a temporary file for a single process."""
     if "MASTER_ADDR" in os.environ or size > 1:
         return "env://"
     return f"file://{tempfile.mkdtemp(prefix='psychocounsel-')}/store"
@@ -107,9 +107,11 @@ def _rendezvous(size: int) -> str:
 def _init_deepspeed() -> None:
     """Start DeepSpeed's communication without its compiled operators.
 
-    On CPU its first initialisation compiles a shared-memory operator where it finds one compatible, which takes half a
-    minute and a compiler. DeepSpeed keeps the table of compatible operators in `deepspeed.ops`, made at first use; given
-    an empty one it neither probes nor compiles, and gloo does the work.
+    On CPU, its first initialisation compiles a shared-memory operator if that is compatible, which takes half a minute
+    and
+    a compiler. DeepSpeed keeps a table of compatible operators in `deepspeed.ops`, made at first use. An empty table
+    prevents
+    probing and compiling, and gloo is used instead.
     """
     import deepspeed
     from deepspeed.utils import logger

@@ -1,4 +1,4 @@
-"""Hooks into the loop: `callbacks.NAME._target_=my_module.MyCallback` on the command line or in a YAML."""
+"""Hooks into the training loop. Add one by `callbacks.NAME._target_=my_module.MyCallback` or in a YAML file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,22 +20,24 @@ EVENTS = (
     "scored",
     "pairs_written",
 )
-Announce = Callable[[str], None]  # tells the callbacks one of EVENTS
+Announce = Callable[[str], None]  # tells all callbacks that one of EVENTS happened
 
 
 class Callback:
-    """Base class: override `on`, `eval_end` or both.
+    """Base class of callbacks: override `on`, `eval_end` or both.
 
-    Events are those of EVENTS; every rank is told, but of shards only the one that made it.
+    Every rank announces the events in EVENTS. The exception is `shard_done`: only the rank that made the shard
+    announces it.
     """
 
     def on(self, event: str, step: int, run: Run) -> None:
-        """Called at `event` after `step` optimizer steps."""
+        """Handle `event`, which happened after `step` optimizer steps."""
 
     def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
-        """Called on every rank after an evaluation, with its figures by name (`eval/loss`); `model/` is up to date.
+        """Handle the figures of an evaluation, by name (`eval/loss`); return a reason to end the run, or None to continue.
 
-        A text ends the run in good order, as if `step` had been its last: it says why. One rank's answer is enough.
+        Every rank calls this after each evaluation, once `model/` is up to date. If any rank returns a reason, the run
+        ends normally after `step`, as if `step` had been its last.
         """
         return None
 
@@ -44,7 +46,7 @@ class Callbacks:
     """The callbacks of a run.
 
     Raises:
-        UserError: if one cannot be made.
+        UserError: if a callback cannot be created.
     """
 
     def __init__(self, run: Run) -> None:
@@ -56,7 +58,10 @@ class Callbacks:
             callback.on(event, step, self.run)
 
     def eval_end(self, metrics: dict[str, float], step: int, gather: Callable[[str], list[str]]) -> str:
-        """Why the run is to end after this evaluation, the same on all ranks, whose texts `gather` collects; "" if it goes on."""
+        """Return the reason to end the run after this evaluation, or "" to continue; every rank gets the same reason.
+
+        `gather` collects the reasons of all ranks.
+        """
         if not self.each:
             return ""
         reasons = [
@@ -70,12 +75,12 @@ def _instantiate(name: str, callback: Any) -> Any:
         return instantiate(callback)
     except InstantiationException as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"callbacks.{name}: cannot be made ({reason})") from error
+        raise UserError(f"callbacks.{name}: cannot be created ({reason})") from error
 
 
 @dataclass
 class Profile(Callback):
-    """Writes a trace of `steps` steps from step `first` on (counted from 1) to RUN/profile/rank-<rank>.json."""
+    """Callback that writes a trace of `steps` steps, from step `first` (counted from 1), to RUN/profile/rank-<rank>.json."""
 
     first: int = 3
     steps: int = 3

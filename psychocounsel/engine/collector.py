@@ -1,4 +1,4 @@
-"""What an algorithm sees of the engine while it collects what to train on (`algo.base.Context`)."""
+"""The engine's services for an algorithm that collects its training groups (`algo.base.Context`)."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from psychocounsel.storage.files import read_json
 
 
 class Collector:
-    """Implements `algo.base.Context` for the groups of rounds, or of a dataset; `reference` is the one for these groups."""
+    """Implements `algo.base.Context` for the groups of rounds or of a dataset; `reference` gives their log-probabilities."""
 
     def __init__(self, run: Run, stepper: Stepper, reference: Reference | None) -> None:
         self.run, self.stepper, self.reference = run, stepper, reference
@@ -21,10 +21,10 @@ class Collector:
         self.round = 0
         self.counts: dict[str, float] = {}
         self.notes: dict[str, float] = {}
-        self.peaks: dict[str, float] = {}  # of the loop's state, which owns it
+        self.peaks: dict[str, float] = {}  # shared with `LoopState`, which sets it
 
     def begin(self, number: int) -> None:
-        """Get ready to collect round `number`."""
+        """Prepare to collect round `number`."""
         self.rng = np.random.default_rng([self.run.config.seed, 1 + number])
         self.round, self.counts, self.notes = number, {}, {}
 
@@ -32,17 +32,17 @@ class Collector:
         self.notes[name] = float(value)
 
     def earlier(self, name: str) -> float | None:
-        """Context.earlier, read from the previous round's file, so that a resumed run gets the same value.
+        """Return a note of the previous round (`Context.earlier`), read from its file so that a resumed run gets the same value.
 
         Raises:
-            UserError: if it is there no more.
+            UserError: if the previous round's file or this note is missing.
         """
         if not self.round:
             return None
         file = self.run.files.round(self.round - 1).collected
         notes = self.world.broadcast(read_json(file) if self.run.is_main else None) or {}
         if name not in notes:
-            raise UserError(f"{file}: has no {name}, with which this round begins: restore it, or use another run_dir")
+            raise UserError(f"{file}: has no {name}, which this round needs: restore the file, or use another run_dir")
         return float(notes[name])
 
     def count(self, name: str, number: float) -> None:
@@ -58,15 +58,19 @@ class Collector:
         return self.stepper.per_token(groups, critic, batch)
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[Array]]:
-        """Context.logprobs. Before its first step the policy is the reference, whose values the groups may hold.
+        """Return the log-probabilities of `groups` under `model` (`Context.logprobs`).
+
+        Before its first step, the policy equals the reference. Reference log-probabilities that the groups already hold
+        are
+        then returned for the policy, too.
 
         Raises:
-            UserError: if the algorithm asks for a reference that its `needs` does not name.
+            UserError: if the algorithm asks for a reference but its `needs` does not name one.
         """
         if model == "reference":
             if self.reference is None:
                 kind = type(self.algorithm).__name__
-                raise UserError(f"{kind}: asks for the reference; needs.models must name it")
+                raise UserError(f"{kind}: asks for the reference model, so needs.models must name it")
             return self.reference.logprobs(groups)
         if self.stepper.untrained and (known := reference_of(groups)):
             return known
@@ -74,9 +78,9 @@ class Collector:
         return self.stepper.per_token(groups, batch=self.run.config.global_batch_size)
 
     def collect_data(self, data: Dataset, visited: list[int], weights: str) -> None:
-        """Put into `data` what the algorithm makes of the `visited` training rows and of all held-out rows.
+        """Let the algorithm collect the `visited` training rows and all held-out rows, and put the results into `data`.
 
-        A dataset is one round, before the first step; `weights` tells the policy's weights from others.
+        An offline dataset is treated as one round before the first step. `weights` is the hash of the policy's weights.
         """
         if self.reference is not None:
             self.reference.open(weights)

@@ -1,4 +1,4 @@
-"""From a configuration to engines: load, adapt, wrap, check."""
+"""Builds engines from a configuration: models are loaded, given adapters, wrapped and checked."""
 
 import os
 from typing import Any
@@ -23,10 +23,10 @@ from psychocounsel.rollout.base import training_temperature
 
 
 def build_engines(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> dict[str, Engine]:
-    """The engines of all trained models by name, the main model's first.
+    """Return the engines of all trained models by name, the main model's first.
 
     Raises:
-        UserError: as `build_engine` and `build_critic` say.
+        UserError: for the reasons given in `build_engine` and `build_critic`.
     """
     main = build_engine(config, algorithm, world, tokenizer)
     engines = {algorithm.needs.main: main}
@@ -36,16 +36,16 @@ def build_engines(config: DictConfig, algorithm: Algorithm, world: World, tokeni
 
 
 def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> Engine:
-    """The engine of the algorithm's main model, with the weights of `model.path`.
+    """Return the engine of the algorithm's main model, with the weights of `model.path`.
 
     Raises:
-        UserError: if the model cannot be loaded, or not be trained correctly on packed rows.
+        UserError: if the model cannot be loaded, or cannot be trained correctly on packed rows.
     """
     torch.manual_seed(config.seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on GPU ask for
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on GPU require it
     on_cpu = world.device.type == "cpu"
     torch.use_deterministic_algorithms(config.deterministic or on_cpu, warn_only=not config.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
+    torch.utils.deterministic.fill_uninitialized_memory = False  # filling would write every new tensor twice
     dtype = model_dtype(config.model, world.device)
     if on_cpu:
         prepare_process(dtype)
@@ -62,11 +62,13 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 
 
 def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any, lanes: int) -> Engine:
-    """The engine of the critic, which begins as the reward model, or as the policy with a new head; `lanes` as the policy's.
+    """Return the critic's engine, which starts from the reward model, or from the policy with a new head.
+
+    `lanes` is the number of lanes of the policy's engine.
 
     Raises:
-        UserError: if the reward model cannot be loaded, reads other tokens than the policy writes, or has dropout, which
-            draws in no fixed order in several lanes.
+        UserError: if the reward model cannot be loaded or has another tokenizer than the policy, or if the critic has
+            dropout and `lanes` > 1, because the order of random draws differs between runs with several lanes.
     """
     dtype = model_dtype(config.model, world.device)
     wide, where = torch.float32 if config.zero.stage == 0 else dtype, world.device.type
@@ -74,14 +76,16 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
         theirs, _ = load_chat_format(config.reward, "reward", scores=False)
         if theirs.get_vocab() != tokenizer.get_vocab():
             raise UserError(
-                f"algo.critic=reward: {config.reward.path} reads other tokens than {config.model.path} writes; "
+                f"algo.critic=reward: {config.reward.path} has another tokenizer than {config.model.path}; "
                 "use algo.critic=policy"
             )
         lm, name = ready_to_train(load_trained_reward_lm(config.reward, wide, where), config.model), config.reward.path
     else:
         lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id, where), config.model.path
         for parameter in getattr(lm, HEAD).parameters():
-            torch.nn.init.zeros_(parameter)  # random values would move the policy before there is anything to learn
+            torch.nn.init.zeros_(
+                parameter
+            )  # random values would change the policy before the critic has learned anything
     model = Critic(lm, name, None, config.model.attention, world.device.type)
     if lanes > 1 and model.drops:
         raise UserError(f"the critic, {name}, has dropout: use engine.two_lanes=false")
@@ -92,7 +96,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 
 
 def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
-    """The policy as it is before training, frozen, beside the one that is trained."""
+    """Return a frozen copy of the policy as it is before training, in memory in addition to the trained one."""
     dtype = model_dtype(config.model, world.device)
     model = load_model(config, algorithm, dtype, None, tokenizer, world.device.type)
     return model.to(world.device).requires_grad_(False).eval()
@@ -106,15 +110,15 @@ def load_model(
     tokenizer: Any,
     device: str = "cpu",
 ) -> PackedModel:
-    """The algorithm's main model as it is before training, to run on `device`, with adapters if it is to have some."""
+    """Return the algorithm's main model before training, for use on `device`, with LoRA adapters if `model.lora.rank` is set."""
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
     pad = tokenizer.pad_token_id
     lm = load_reward_lm(model, dtype, zero3, pad, device) if scores else load_causal_lm(model, dtype, zero3, device)
     if model.lora.rank:
-        torch.manual_seed(config.seed)  # the same adapters whatever loading drew
+        torch.manual_seed(config.seed)  # the same initial adapters, however many random numbers loading drew
         lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)
-        if config.zero.stage == 0:  # no master weights there: what is trained is kept in full precision
+        if config.zero.stage == 0:  # stage 0 keeps no master weights, so trained weights are float32
             for parameter in lm.parameters():
                 parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     common = (lm, model.path, adapter, model.attention, device)

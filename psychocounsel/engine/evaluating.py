@@ -1,4 +1,4 @@
-"""Held-out data: the figures of an evaluation, and whether it keeps the limits of `guard`."""
+"""Evaluation on held-out data: its metrics, and the limits of `guard` that it exceeds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +19,17 @@ from psychocounsel.rundir.run import Run
 
 @dataclass
 class HeldOutEvaluation:
-    """Its metrics by name, and the limits of `guard` that it does not keep."""
+    """The metrics of an evaluation by name, and the limits of `guard` that it exceeds."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     exceeded: list[Exceeded] = field(default_factory=list)
 
 
 class Evaluator:
-    """`tally` runs a global batch without learning from it; `alive` is called on all ranks between batches."""
+    """Evaluates the model on held-out data.
+
+    `tally` runs a global batch without training on it; `alive` is called on all ranks between batches.
+    """
 
     def __init__(
         self,
@@ -41,13 +44,13 @@ class Evaluator:
         self.tally, self.alive = tally, alive
 
     def __call__(self, state: LoopState) -> HeldOutEvaluation:
-        """Evaluate the model as it is after `state.step` steps; without held-out data there is nothing to say."""
+        """Return the evaluation of the model after `state.step` steps; empty without held-out data."""
         if not self.data.held_out:
             return HeldOutEvaluation()
         for engine in self.collector.stepper.engines.values():
             engine.train(False)
         metrics = (self._rows() if self.feed.holds_rows else {}) | self.feed.evaluate(state.step)
-        if not state.step:  # what the policy is to begin with, no limit can change
+        if not state.step:  # `guard` limits the change by training, so it does not apply before the first step
             return HeldOutEvaluation(metrics)
         over = exceeded(metrics, state.before, self.run.config.guard)
         names = {each.name for each in over}
@@ -57,7 +60,7 @@ class Evaluator:
         return HeldOutEvaluation(metrics | marks, over)
 
     def _rows(self) -> dict[str, float]:
-        """The loss and its metrics over the held-out rows."""
+        """Return the loss and the algorithm's metrics over the held-out rows."""
         size, held_out = self.run.config.global_batch_size, self.data.held_out
         algorithm = self.collector.algorithm
         tally: Tally = {}

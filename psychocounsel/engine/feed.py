@@ -1,4 +1,4 @@
-"""What the loop trains on: the rows of a dataset, or round by round what is collected of the policy's own replies."""
+"""Feeds of training groups: the rows of a dataset, or groups collected round by round from the policy's own replies."""
 
 from typing import Protocol
 
@@ -10,32 +10,32 @@ from psychocounsel.engine.schedule import DataOrder
 
 
 class Feed(Protocol):
-    """All ranks call each method together."""
+    """Source of the groups of each step. All ranks call each method together."""
 
     steps: int
-    holds_rows: bool  # whether the loss of held-out rows is measured, too
+    holds_rows: bool  # True if evaluations also measure the loss of held-out rows
 
     def start(self, weights: str) -> None:
-        """Collect what is collected before the first step; `weights` tells the policy's weights from others."""
+        """Collect everything needed before the first step; `weights` is the hash of the policy's weights."""
 
     def groups(self, step: int) -> list[Group]:
-        """The groups of the global batch of step `step` (from 0); none if a round left nothing for it."""
+        """Return the groups of step `step`'s global batch (`step` counts from 0); [] if the round left none for it."""
 
     def metrics(self, step: int) -> dict[str, float]:
-        """What there is to say of a round with its first step."""
+        """Return the metrics of a round with the first step of that round, and {} with its other steps."""
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Metrics of replies to held-out prompts after `step` steps; none where the policy writes none."""
+        """Return metrics of the policy's replies to held-out prompts after `step` steps; {} if it writes none."""
 
     def sample(self, step: int) -> str | None:
-        """Some replies to show with the line of step `step` (from 1), as Markdown; None where there is nothing new."""
+        """Return example replies as Markdown for the line of step `step` (from 1); None if there are no new ones."""
 
     def lengths(self) -> list[list[int]]:
-        """Tokens of each group of the first steps, where they are known."""
+        """Return the tokens of each group of the first steps, where they are known in advance."""
 
 
 class OfflineFeed:
-    """Rows of a dataset, in the order of `DataOrder`; `replies` measures the policy's own replies at evaluations."""
+    """Feeds rows of a dataset in the order of `DataOrder`; `replies` measures the policy's own replies at evaluations."""
 
     holds_rows = True
 

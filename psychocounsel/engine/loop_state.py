@@ -1,4 +1,4 @@
-"""Where a run stands: what `loop.json` keeps beside the models."""
+"""State of the training loop: everything that `loop.json` keeps in addition to the models."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,17 +8,21 @@ from omegaconf import DictConfig
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.summary import smaller_is_better
 
-OUT_OF_PATIENCE = "checkpoint.patience"  # how the reason begins
+OUT_OF_PATIENCE = "checkpoint.patience"  # start of the reason in `ended_early`
 
 
 @dataclass
 class LoopState:
-    """`step` optimizer steps are done; `line` holds that step's metrics until they are written, then None.
+    """State of the loop after `step` optimizer steps.
 
-    `before`, `last`: evaluations before training and the newest; `best`: that of the model kept, with its step.
-    `minibatch`: how many steps `round` has had; `peaks`: the highest value of each metric in them. `skipped`: steps that
-    left the main model as it was because the algorithm said so. `unimproved`: evaluations since the best one. `ended_early`: why,
-    once a callback or `checkpoint.patience` has ended the run.
+    `line`: the metrics of step `step` until they are written, then None.
+    `before`, `last`: the evaluation before training and the newest one.
+    `best`: the evaluation of the model in `model/`, with its step.
+    `round`, `minibatch`: the current round, and the number of steps taken in it.
+    `peaks`: the highest value of each metric in this round.
+    `skipped`: steps that left the main model unchanged because the algorithm asked for it.
+    `unimproved`: evaluations since the best one.
+    `ended_early`: the reason, once a callback or `checkpoint.patience` has ended the run.
     """
 
     step: int = 0
@@ -34,32 +38,32 @@ class LoopState:
     ended_early: str = ""
 
     def enter(self, number: int) -> None:
-        """Begin a step of round `number`; a new round has no peaks yet."""
+        """Begin a step of round `number`; a new round starts without peaks."""
         if number != self.round:
             self.round, self.minibatch, self.peaks = number, 0, {}
 
     def advance(self) -> None:
-        """A step is done."""
+        """Count one finished step."""
         self.step, self.minibatch = self.step + 1, self.minibatch + 1
 
     def see(self, metrics: dict[str, float]) -> None:
-        """Take a step's metrics into the round's peaks."""
+        """Update the round's peaks with a step's metrics."""
         for name, value in metrics.items():
             self.peaks[name] = max(value, self.peaks.get(name, value))
 
     @property
     def written(self) -> int:
-        """The last step whose metrics are written; -1 before the first."""
+        """The last step with written metrics; -1 before the first."""
         return self.step if self.line is None else self.step - 1
 
     def note(self, evaluation: dict[str, float], metric: str, mode: str, eligible: bool = True) -> bool:
-        """Keep an evaluation; True if it is the best after step 0 by `metric` (`mode` min, max or auto) and `eligible`.
+        """Record an evaluation; return True if it is `eligible` and the best after step 0 by `metric` (`mode` min, max or auto).
 
         Raises:
             UserError: if the evaluation has no such metric.
         """
         if metric not in evaluation:
-            raise UserError(f"checkpoint.metric={metric}: the evaluation gives {', '.join(sorted(evaluation))}")
+            raise UserError(f"checkpoint.metric={metric}: the evaluation has only {', '.join(sorted(evaluation))}")
         self.last = evaluation
         if self.step == 0:
             self.before = evaluation
@@ -76,8 +80,8 @@ class LoopState:
         return True
 
     def out_of_patience(self, checkpoint: DictConfig) -> str:
-        """The reason to end early if the last `checkpoint.patience` evaluations brought no improvement; else ""."""
+        """Return the reason to end early if the last `checkpoint.patience` evaluations brought no improvement; otherwise ""."""
         if checkpoint.patience is None or self.unimproved < checkpoint.patience:
             return ""
         best = self.best.get("step", 0)
-        return f"{OUT_OF_PATIENCE}={checkpoint.patience}: {checkpoint.metric} did not become better after step {best}"
+        return f"{OUT_OF_PATIENCE}={checkpoint.patience}: {checkpoint.metric} has not improved since step {best}"

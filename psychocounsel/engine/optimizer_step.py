@@ -1,4 +1,4 @@
-"""One optimizer step: the groups of a global batch in, changed weights and the step's metrics out."""
+"""One optimizer step: takes the groups of a global batch, updates the weights and records the step's metrics."""
 
 import time
 from collections.abc import Collection
@@ -17,16 +17,16 @@ from psychocounsel.rundir.run import Run
 
 
 class OptimizerStep:
-    """Takes the steps of a run of `feed.steps`. All ranks call it together."""
+    """Takes the optimizer steps of a run of `feed.steps` steps. All ranks call it together."""
 
     def __init__(self, run: Run, stepper: Stepper, collector: Collector, feed: Feed, speed: Speed) -> None:
         self.run, self.stepper, self.collector, self.feed, self.speed = run, stepper, collector, feed, speed
         self.algorithm, self.engines, self.main = stepper.algorithm, stepper.engines, stepper.algorithm.needs.main
 
     def __call__(self, state: LoopState) -> None:
-        """Take the step after `state.step`; `state.line` then holds its metrics.
+        """Take the step after `state.step`, and put its metrics into `state.line`.
 
-        Without groups, or where no engine gets gradients, the step only counts.
+        Without groups, or if no engine gets gradients, the step is counted but nothing is trained.
 
         Raises:
             NonFiniteBatch: on every rank, for a NaN or infinite loss or gradient.
@@ -46,7 +46,7 @@ class OptimizerStep:
             line = {"loss": found.pop("loss"), **line, **speed, **found}
         else:
             line["groups"], rested = 0, self.main in idle
-            line["step_seconds"] = time.perf_counter() - started  # replies of a round may have been written in it
+            line["step_seconds"] = time.perf_counter() - started  # includes writing a round's replies, if this step did
         state.advance()
         state.skipped += rested
         skipped = {"skipped_steps": state.skipped} if state.skipped else {}
@@ -55,7 +55,7 @@ class OptimizerStep:
     def _learn(
         self, groups: list[Group], state: LoopState, lr: float, idle: Collection[str]
     ) -> tuple[dict[str, float], bool]:
-        """Change the weights of engines that are not `idle`; returns metrics, and whether the main model's stayed."""
+        """Update the weights of engines not in `idle`; return metrics, and True if the main model's weights did not change."""
         torch.manual_seed(step_seed(self.run.config.seed, state.step, self.stepper.world.rank))
         for name, engine in self.engines.items():
             engine.train(name not in idle)
@@ -68,6 +68,6 @@ class OptimizerStep:
                 norms[name] = engine.step(lr * self.algorithm.lr_factor(name) if moves else 0.0)
                 rested = rested and not (moves and name == self.main)
         if not all(np.isfinite(norm) for norm in norms.values()):
-            raise NonFiniteBatch(f"the gradient norm is {norms}", groups if self.run.is_main else [])
+            raise NonFiniteBatch(f"the gradient norms are {norms}", groups if self.run.is_main else [])
         self.stepper.untrained = False
         return metrics | ({"grad_norm": norms[self.main]} if self.main in norms else {}), rested

@@ -1,4 +1,4 @@
-"""Imported once by the process that ranks on CPU are forked from: what every one of them would import."""
+"""Module imported once in the process that CPU ranks are forked from: it loads everything that each rank would import."""
 
 import gc
 import os
@@ -6,7 +6,7 @@ import signal
 
 from psychocounsel.engine.telemetry.progress import quiet_libraries
 
-# A session of its own: Ctrl-C reaches the ranks once, as the request that the launcher passes on.
+# A process group of its own: Ctrl-C reaches the ranks only as the stop request that the launcher forwards.
 os.setsid()
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when DeepSpeed is imported
@@ -19,4 +19,4 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import psychocounsel.engine.run_training  # noqa: E402, F401
 
-gc.freeze()  # ranks need not look through what will live anyway, nor copy its pages to mark it
+gc.freeze()  # the collector skips long-lived objects, so ranks do not copy their pages by marking them

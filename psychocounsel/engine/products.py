@@ -1,4 +1,4 @@
-"""The files that a run leaves and goes on from: checkpoints, `model/`, `summary.json`, and the rows of a failed batch."""
+"""Files that a run produces and resumes from: checkpoints, `model/`, `summary.json`, and the rows of a failed batch."""
 
 import time
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from psychocounsel.rundir.summary import is_finished
 
 
 class Products:
-    """All ranks call each method together.
+    """Writes and restores the products of a run. All ranks call each method together.
 
-    `steps` is the number of steps of the whole run, this attempt of which began at `started` (seconds since 1970);
-    `fingerprints` tell its data and first weights from others. `phases` measured its start. `announce` is told when a checkpoint
-    is whole.
+    `steps`: number of steps of the whole run. `fingerprints`: hashes of its data and first weights.
+    `started`: when this attempt began [seconds since 1970]. `phases`: the times of its start.
+    `announce`: called when a checkpoint is complete.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Products:
         self.checkpoints = Checkpoints(run, stepper.engines, stepper.world, announce)
 
     def restore(self) -> LoopState | None:
-        """Load the newest checkpoint into the engines; None if there is none.
+        """Load the newest checkpoint into the engines and return its loop state; None without a checkpoint.
 
         Raises:
-            UserError: if the data or the weights are not those that the run began with.
+            UserError: if the data or the weights changed since the run began.
         """
         loop = self.checkpoints.load()
         if loop is None:
@@ -63,20 +63,20 @@ class Products:
             )
         state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState) if item.name in loop})
         was_finished, kept = kept_of_run(self.run, self.world)
-        if was_finished:  # and is to be longer now
+        if was_finished:  # and is extended by this attempt
             state.ended_early, state.unimproved = "", 0
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
         if self.config.checkpoint.metric in kept:
-            state.best = kept  # newer than the checkpoint, where a kill came between the two
-        self.run.say(f"going on from step {state.step} of {self.steps}")
+            state.best = kept  # newer than the checkpoint if the run was killed between export and checkpoint
+        self.run.say(f"resuming from step {state.step} of {self.steps}")
         return state
 
     def checkpoint(self, state: LoopState, rows: int) -> None:
-        """Begin to save what the run needs to go on after `state`; `rows` is the length of the training data.
+        """Start to save everything that a run needs to resume after `state`; `rows` is the number of training rows.
 
         Raises:
-            Unwritable: if the disk takes no more.
+            Unwritable: if the disk is full or cannot be written.
         """
         loop = {
             "phase": "train" if state.line is None else "evaluate",
@@ -87,9 +87,9 @@ class Products:
         self.checkpoints.save(state.step, loop)
 
     def export(self, step: int, evaluation: dict[str, float]) -> None:
-        """Write the main model as it is after `step` steps to `model/`, with its card.
+        """Write the main model after `step` steps to `model/`, with its model card.
 
-        The checkpoint before is whole by then: `model/` is never further ahead than one.
+        The checkpoint in progress is completed first, so `model/` is at most one checkpoint ahead.
         """
         self.checkpoints.settle()
         about = {"step": step, **evaluation}
@@ -97,7 +97,7 @@ class Products:
         export_model(self.files.model, self.main, self.world, companions)
 
     def summarise(self, status: str, state: LoopState) -> None:
-        """Write `summary.json`, and tell the user how the run went."""
+        """Write `summary.json` and print how the run ended."""
         if not self.run.is_main:
             return
         metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
@@ -107,7 +107,7 @@ class Products:
         report_end(self.run, ending, mark)
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
-        """Save the rows of the failed batch of `step` on the ranks that have them; says on every rank where they are."""
+        """Save the rows of the batch that failed in `step`; return the error, which names the files of all ranks."""
         self.checkpoints.settle()
         mine = None
         if error.groups:
@@ -118,7 +118,10 @@ class Products:
 
 
 def kept_of_run(run: Run, world: World) -> tuple[bool, dict[str, Any]]:
-    """Whether the run has finished before, and what `model/` says of itself, as rank 0 sees them: all ranks go on alike."""
+    """Return True if the run has finished before, and the facts recorded in `model/`, as rank 0 sees them.
+
+    Rank 0's view is broadcast because all ranks must resume alike.
+    """
     found: tuple[bool, dict[str, Any]] = world.broadcast(
         (is_finished(run.dir), kept_model(run.files.model)) if world.rank == 0 else None
     )

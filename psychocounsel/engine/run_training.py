@@ -1,4 +1,4 @@
-"""A training from the worker's point of view: the trainer is built, resumed and run, and its end becomes an exit code."""
+"""Training as the worker runs it: build, resume and run the trainer, then turn its end into an exit code."""
 
 from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.engine.trainer import Trainer
@@ -8,7 +8,7 @@ from psychocounsel.rundir.run import Run
 
 
 def train(run: Run) -> int:
-    """Train as `run.config` says, from the start or from the newest checkpoint; returns the exit code."""
+    """Train as configured in `run.config`, from the start or the newest checkpoint; return the exit code."""
     set_cache_directories(run.config.paths.cache)
     quiet_libraries()
     trainer = None
@@ -16,7 +16,7 @@ def train(run: Run) -> int:
         trainer = Trainer(run)
         trainer.restore()
         trainer.fit()
-        trainer.world.close()  # only in good order: beside a rank that failed it could wait for ever
+        trainer.world.close()  # only after a normal end: after another rank's failure, closing could wait for ever
         return DONE
     except Stopped:
         return CONTINUE_LATER

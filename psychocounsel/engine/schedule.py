@@ -1,4 +1,4 @@
-"""Learning rate and data order: pure functions of the step, so that a resumed run needs no state for them."""
+"""Learning rate and data order as pure functions of the step, so that a resumed run needs no saved state for them."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from psychocounsel.algo.base import Algorithm
 
 
 def learning_rate(algorithm: Algorithm, step: int, total: int) -> float:
-    """Learning rate of optimizer step `step` (from 0) of `total`; the first step already learns."""
+    """Return the learning rate of optimizer step `step` (from 0) of `total`; it is above 0 from the first step on."""
     warmup = math.ceil(round(algorithm.warmup * total, 6))
     if step < warmup:
         return algorithm.lr * (step + 1) / (warmup + 1)
@@ -22,9 +22,9 @@ def learning_rate(algorithm: Algorithm, step: int, total: int) -> float:
 
 @dataclass(frozen=True)
 class DataOrder:
-    """Which rows each step sees: one shuffle per epoch, read on across epoch borders; the last step may be smaller.
+    """Order of the rows over the steps: one shuffle per epoch; batches cross epoch borders, and the last may be smaller.
 
-    The length is given in `epochs` or in `max_steps`; of both, the smaller counts.
+    The length of the run is `epochs`, `max_steps`, or the smaller of the two.
     """
 
     rows: int
@@ -39,11 +39,11 @@ class DataOrder:
 
     @property
     def _all_rows(self) -> int | None:
-        """Rows of all epochs together, if they are the length."""
+        """Number of rows in all epochs together; None if only `max_steps` gives the length."""
         return None if self.epochs is None else max(1, round(self.epochs * self.rows))
 
     def indices(self, step: int) -> list[int]:
-        """Row numbers of step `step` (from 0)."""
+        """Return the row numbers of step `step` (from 0)."""
         start = step * self.batch_size
         stop = start + self.batch_size if self._all_rows is None else min(start + self.batch_size, self._all_rows)
         return [
@@ -52,16 +52,16 @@ class DataOrder:
         ]
 
     def visited(self) -> list[int]:
-        """Rows that any step sees, each once, in order."""
+        """Return the numbers of all rows that some step trains on, each once, in ascending order."""
         return sorted({index for step in range(self.steps) for index in self.indices(step)})
 
 
 @dataclass(frozen=True)
 class RoundOrder:
-    """Which prompts each round takes, and which of its groups each step trains on.
+    """Order of an online run: the prompts of each round, and the groups of each step.
 
-    A round takes `prompts` prompts and has steps for `batch_size` of them at a time, `passes` times over. However many
-    groups are collected, they are spread evenly over the steps of a pass.
+    A round takes `prompts` prompts and trains `passes` times over them, `batch_size` prompts a step. If the algorithm
+    collects more or fewer groups than prompts, they are spread evenly over the steps of a pass.
     """
 
     rows: int
@@ -94,38 +94,41 @@ class RoundOrder:
         return step // self.steps_per_round
 
     def indices(self, number: int) -> list[int]:
-        """Row numbers of round `number` (from 0)."""
+        """Return the row numbers of round `number` (from 0)."""
         places = range(number * self.prompts, (number + 1) * self.prompts)
         return [int(_shuffle(self.seed, place // self.rows, self.rows)[place % self.rows]) for place in places]
 
     def part(self, step: int, count: int) -> list[int]:
-        """Which of a round's `count` groups step `step` trains on: a shuffle for each pass."""
+        """Return the groups that step `step` trains on, as numbers below `count`, the round's groups.
+
+        Each pass has a shuffle of its own.
+        """
         turn, place = divmod(step % self.steps_per_round, self._per_pass)
         shuffled = np.random.default_rng([self.seed, self.round_of(step), turn]).permutation(count)
         return [int(index) for index in np.array_split(shuffled, self._per_pass)[place]]
 
 
 def data_order(config: DictConfig, rows: int) -> DataOrder:
-    """The order of so many rows in a run without rollouts."""
+    """Return the order of `rows` rows in a run without rollouts."""
     return DataOrder(rows, config.global_batch_size, config.epochs, config.max_steps, config.seed)
 
 
 def round_order(config: DictConfig, algorithm: Algorithm, rows: int) -> RoundOrder:
-    """The rounds of an algorithm with rollouts on so many prompts."""
+    """Return the rounds of an algorithm with rollouts on `rows` prompts."""
     plan = algorithm.round
-    assert plan is not None, "checked with the configuration"
+    assert plan is not None, "the check of the configuration requires it"
     batch = config.global_batch_size - algorithm.offline_groups(config.global_batch_size)
     length = (config.epochs, config.max_steps, config.seed)
     return RoundOrder(rows, plan.prompts or batch, batch, plan.passes, *length)
 
 
 def steps_of(config: DictConfig, algorithm: Algorithm, rows: int) -> int:
-    """How many optimizer steps a run has on so many training groups."""
+    """Return the number of optimizer steps of a run on `rows` training groups."""
     return (round_order(config, algorithm, rows) if algorithm.needs.rollouts else data_order(config, rows)).steps
 
 
 def _shorter(of_epochs: int | None, max_steps: int | None) -> int:
-    """The steps of a run of at least one: those of its epochs, `max_steps`, or the smaller where both are given."""
+    """Return the number of steps, at least 1: from the epochs, `max_steps`, or the smaller of both if both are given."""
     return max(1, min(steps for steps in (of_epochs, max_steps) if steps is not None))
 
 
@@ -135,5 +138,5 @@ def _shuffle(seed: int, epoch: int, rows: int) -> np.ndarray:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of a step's random numbers (dropout): set anew each step, so that resuming needs no generator state."""
+    """Return the seed of a step's random numbers (dropout); each step has its own, so a resume needs no generator state."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

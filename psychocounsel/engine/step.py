@@ -1,4 +1,4 @@
-"""One global batch: forward, loss, backward, over whatever micro-batches and ranks it is split into."""
+"""Forward, loss and backward of one global batch, the same for every split into micro-batches and ranks."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ from psychocounsel.storage.files import write_atomically
 
 
 class NonFiniteBatch(Exception):
-    """A loss or gradient is not finite; `groups` are the rows of this rank that made it so, if any did."""
+    """The loss or gradient of a batch is not finite; `groups` are this rank's rows that caused it, if any."""
 
     def __init__(self, reason: str, groups: Sequence[Group]) -> None:
         super().__init__(reason)
@@ -35,9 +35,9 @@ class NonFiniteBatch(Exception):
 
 @dataclass
 class Tallied:
-    """A term's sum over the groups seen so far, the count of its unit among them, and its weight in the loss.
+    """A term's sum over the groups seen so far, the count of its unit in them, and its weight in the loss.
 
-    `by_group` holds the sum and the count of each group in an evaluation, if the term says its summands.
+    In an evaluation `by_group` holds the sum and the count of each group, for terms that give their summands (`Term.each`).
     """
 
     sum: float
@@ -51,9 +51,9 @@ class Tallied:
 
 @dataclass
 class _Part:
-    """What a micro-batch came to: name, unit and weight of each term, their sums float64[terms].
+    """Result of one micro-batch: name, unit and weight of each term, and their sums float64[terms].
 
-    `scores` and `by_group`, the sum of each term that says its summands, are by group number, in evaluations alone.
+    In an evaluation `scores` and `by_group`, the sum of each term that gives its summands, are keyed by group number.
     """
 
     groups: list[Group]
@@ -69,7 +69,10 @@ Scores = list[np.ndarray]
 
 
 def metrics_of(tally: Tally) -> dict[str, float]:
-    """Each term divided by its count, and "loss", their weighted sum; a loss of one term does not name it twice."""
+    """Return each term divided by its count, and "loss", their weighted sum.
+
+    If only one term has a weight, it is listed only as "loss".
+    """
     metrics = {name: term.sum / max(1, term.count) for name, term in tally.items()}
     weighted = [name for name, term in tally.items() if term.weight]
     metrics["loss"] = sum(tally[name].weight * metrics[name] for name in weighted)
@@ -84,24 +87,27 @@ class Stepper:
     def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
-        self.budget = budget  # tokens of a micro-batch; 0: not known yet
+        self.budget = budget  # tokens of a micro-batch; 0 until it is known
         self.lanes = Lanes(self.main.lanes)
         self.on_gpu = world.device.type == "cuda"
-        self.ahead = self.on_gpu  # on CPU, building would take cores from computing
-        self.data_seconds = 0.0  # waited for planning and building micro-batches so far
-        self.untrained = False  # the policy is still the reference, whose log-probabilities the groups may hold
+        self.ahead = self.on_gpu  # on CPU, building batches would take cores from computing
+        self.data_seconds = 0.0  # time spent so far waiting for micro-batches
+        self.untrained = False  # the policy still equals the reference, so the groups may hold its log-probabilities
 
     def plan(self, lengths: Sequence[int], budget: int | None = None) -> list[list[MicroBatch]]:
         """Return the micro-batches of every lane of every rank, for a global batch of groups of `lengths` tokens.
 
-        `budget`: tokens of a micro-batch (default: those of the run).
+        `budget`: tokens of a micro-batch (default: the run's).
         """
-        lanes = self.lanes.count  # at once they have the tokens of one micro-batch
+        lanes = self.lanes.count  # all lanes together hold the tokens of one micro-batch at a time
         tokens = (self.budget if budget is None else budget) // lanes
         return plan_step(lengths, lanes * self.world.size, max(1, tokens), self.main.module.attention.one_row)
 
     def micro_batches(self, groups: Sequence[Group], lane: int = 0) -> Iterator[tuple[list[int], Batch]]:
-        """Group numbers and Batch of each micro-batch of this rank's lane; an empty one runs a filler of weight 0."""
+        """Yield the group numbers and the Batch of each micro-batch of this rank's lane.
+
+        A micro-batch without groups gives a filler of weight 0, because all ranks must run equally often.
+        """
         started, built = time.perf_counter(), self._built(groups, lane)
         for members, batch in one_ahead(built, self._use_device) if self.ahead else built:
             batch = batch.to(self.world.device)
@@ -111,27 +117,30 @@ class Stepper:
             started = time.perf_counter()
 
     def _built(self, groups: Sequence[Group], lane: int) -> Iterator[tuple[list[int], Batch]]:
-        """What `micro_batches` gives, in memory of the host."""
+        """Yield the micro-batches in host memory."""
         multiple = self.main.module.attention.multiple
         filler = [[groups[0].shortened()]]
         plan = self.plan([group.tokens for group in groups])[self.world.rank * self.lanes.count + lane]
-        for micro in plan[::-1] if lane % 2 else plan:  # largest first, and last: two such at once need most memory
+        for micro in (
+            plan[::-1] if lane % 2 else plan
+        ):  # opposite orders: two largest micro-batches at once need most memory
             rows = [[groups[index] for index in row] for row in micro]
             batch = build_batch(rows or filler, float(bool(rows)), multiple)
             yield [index for row in micro for index in row], batch.pinned() if self.on_gpu else batch
 
     def _use_device(self) -> None:
-        """For a new thread, which would pin memory by way of the first GPU."""
+        """Select this rank's GPU in a new thread, which would otherwise pin memory through the first GPU."""
         if self.on_gpu:
             torch.cuda.set_device(self.world.device)
 
     def accumulate(self, groups: Sequence[Group], train: bool, idle: Collection[str] = ()) -> tuple[Tally, Scores]:
-        """Sums and counts of a global batch's terms; with `train`, its gradients stay in the engines, else its scores
-        come, too: on every rank float32[completions] per group, or [] where the model gives none. Engines that are `idle`
-        get no gradients.
+        """Return the sums and counts of a global batch's terms, and its scores if not `train`.
+
+        With `train`, the gradients remain in the engines, except those in `idle`, which get none. The scores are
+        float32[completions] per group on every rank, or [] for a model without scores.
 
         Raises:
-            NonFiniteBatch: on every rank, if the loss of any is NaN or infinite.
+            NonFiniteBatch: on every rank, if the loss of any rank is NaN or infinite.
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
@@ -168,7 +177,7 @@ class Stepper:
         return tally, self._gather(scores, len(groups))
 
     def _note_groups(self, tally: Tally, parts: Sequence[_Part], groups: Sequence[Group]) -> None:
-        """Give each term of `tally` what it is made of: sum and count of each of `groups`."""
+        """Store in each term of `tally` the sum and the count of each of `groups`."""
         sums = self._gather({index: row for part in parts for index, row in part.by_group.items()}, len(groups))
         counts = [global_counts([tuple(len(c.ids) for c in group.completions)]) for group in groups]
         units = {name: unit for name, unit, _ in parts[0].terms}
@@ -176,9 +185,9 @@ class Stepper:
             tally[name].by_group = [(row[name], count[units[name]]) for row, count in zip(sums, counts, strict=True)]
 
     def rehearse(self, batches: Sequence[Batch]) -> None:
-        """Run a batch of each lane forward, backward and through the optimizers of all engines, with no effect but memory used.
+        """Run one batch per lane forward, backward and through all optimizers; it only uses memory and changes no weights.
 
-        The first lane comes last: the gradients of all other lanes are in memory by then.
+        The first lane runs last, so that the gradients of all other lanes are in memory by then.
         """
         for engine in self.engines.values():
             engine.train(True)
@@ -193,7 +202,7 @@ class Stepper:
             engine.rehearse_step()
 
     def _each(self, groups: Sequence[Group], run: Callable[[int, list[int], Batch], T]) -> list[T]:
-        """What `run` makes of each micro-batch of this rank, given its lane and group numbers, one lane after the other."""
+        """Return `run`'s result for each micro-batch of this rank, lane by lane; `run` gets the lane and group numbers, too."""
 
         def lane(number: int) -> list[T]:
             return [run(number, members, batch) for members, batch in self.micro_batches(groups, number)]
@@ -228,7 +237,7 @@ class Stepper:
         return (model or self.main)(batch, lane, **asked)
 
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
-        """What the ranks have for each of `count` groups; [] if they have nothing."""
+        """Return the values of all ranks for each of `count` groups; [] if no rank has any."""
         everyone = {index: value for part in self.world.gather(mine) for index, value in part.items()}
         return [everyone[index] for index in range(count)] if everyone else []
 
@@ -236,10 +245,12 @@ class Stepper:
         for name, term in terms.items():
             if term.unit not in counts:
                 kind = type(self.algorithm).__name__
-                raise UserError(f"{kind}: term {name} has the unit {term.unit!r}; units are {', '.join(counts)}")
+                raise UserError(
+                    f"{kind}: term {name} has the unknown unit {term.unit!r}; choose from {', '.join(counts)}"
+                )
             if term.weight and term.engine not in self.engines:
                 kind, engines = type(self.algorithm).__name__, ", ".join(self.engines)
-                raise UserError(f"{kind}: term {name} is of engine {term.engine!r}, and this run trains {engines}")
+                raise UserError(f"{kind}: term {name} belongs to engine {term.engine!r}, but this run trains {engines}")
 
     def _backward(
         self, terms: dict[str, Term], counts: dict[str, int], weight: float, lane: int, idle: Collection[str]
@@ -262,15 +273,16 @@ class Stepper:
         batch: int | None = None,
         **asked: bool,
     ) -> list[list[np.ndarray]]:
-        """float32[len] per completion of each group, on every rank: by `model`, or the policy's log-probabilities.
+        """Return float32[len] per completion of each group, on every rank: `model`'s values or the policy's log-probabilities.
 
-        `batch` groups at a time are split into micro-batches; None: all of them. `asked` are words of the policy's
-        `forward`, for values other than log-probabilities.
+        `batch`: number of groups that are split into micro-batches together (default: all). `asked`: keyword arguments
+        of
+        the policy's `forward`, for values other than log-probabilities.
         """
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
             pieces = batch.split_completions(self._output(model, batch, lane, asked))
-            return dict(zip(members, pieces, strict=False))  # a filler has pieces and no members
+            return dict(zip(members, pieces, strict=False))  # a filler has pieces, but no group numbers
 
         found: list[list[np.ndarray]] = []
         for start in range(0, len(groups), batch or len(groups) or 1):
@@ -281,7 +293,7 @@ class Stepper:
 
 
 def _sums_by_group(terms: dict[str, Term], batch: Batch) -> Iterator[dict[str, float]]:
-    """The sums of the terms that say their summands, for each group of the batch."""
+    """Yield the sums of the terms that give their summands, for each group of the batch."""
     known = {name: term.each.detach().double().cpu().numpy() for name, term in terms.items() if term.each is not None}
     ends = np.cumsum([0, *(len(group.completions) for group in batch.groups)])
     for number in range(len(batch.groups)):
@@ -290,7 +302,7 @@ def _sums_by_group(terms: dict[str, Term], batch: Batch) -> Iterator[dict[str, f
 
 
 def save_rows(path: Path, groups: Sequence[Group]) -> Path:
-    """Write the rows of a failed batch, readable by their owner alone."""
+    """Write the rows of a failed batch to `path`, readable by the owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {

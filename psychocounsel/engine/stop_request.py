@@ -1,4 +1,4 @@
-"""Ending early in good order: stop requests, and a watchdog for hangs."""
+"""Early ends: stop requests, and a watchdog for hangs."""
 
 import faulthandler
 import os
@@ -14,15 +14,16 @@ from psychocounsel.rundir.paths import RunDir
 
 
 class StopRequest:
-    """SIGTERM, SIGINT or SIGUSR1 to this process, or a file `RUN/stop`. The loop asks at its boundaries.
+    """A request to stop: SIGTERM, SIGINT or SIGUSR1 to this process, or the file `RUN/stop`. The loop checks between steps.
 
-    Rank 0 alone looks for the file: to other nodes, a shared file system may still show the one that it has removed.
+    Only rank 0 looks for the file, because a shared file system may still show it to other nodes after rank 0 removed
+    it.
     """
 
     def __init__(self, run_dir: Path, is_main: bool) -> None:
         self.file, self.is_main, self.signalled = RunDir(run_dir).stop, is_main, False
         if is_main:
-            self.file.unlink(missing_ok=True)  # it stopped the attempt before this one
+            self.file.unlink(missing_ok=True)  # it was meant for the previous attempt
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
 
@@ -34,7 +35,7 @@ class StopRequest:
 
 
 class Watchdog:
-    """Ends the process with code 75 when `alive()` was not called for `minutes`, after writing all stacks to `log`."""
+    """Ends the process with code 75 if `alive()` was not called for `minutes`; before that, it writes all stacks to `log`."""
 
     def __init__(self, minutes: float, log: IO[str]) -> None:
         self.seconds, self.log = minutes * 60, log

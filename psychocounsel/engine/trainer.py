@@ -1,4 +1,4 @@
-"""The one training loop. It never asks which algorithm it runs."""
+"""The one training loop; it is the same for all algorithms."""
 
 import platform
 import time
@@ -41,7 +41,7 @@ from psychocounsel.settings import config as configs
 
 
 class Trainer:
-    """Everything that one run of the loop holds together."""
+    """Holds all parts of a run's training: data, engines, feed, evaluation, checkpoints and records."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.config = run, run.config
@@ -65,7 +65,7 @@ class Trainer:
         with self.phases("reference and reward models" if self.algorithm.needs.rollouts else "reference model"):
             self.collector = self._collector(self.algorithm.needs.rollouts)
             self.feed = self._feed()
-        with self.phases("micro-batch"):  # now that all models are in memory
+        with self.phases("micro-batch"):  # after all models are in memory
             self.stepper.budget = micro_batch_tokens(run, self.stepper, self.data.train)
         self.steps = self.feed.steps
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
@@ -87,7 +87,7 @@ class Trainer:
         return data
 
     def _collector(self, rounds: bool) -> Collector:
-        """What collects the groups of rounds, or of a dataset."""
+        """Return the collector for rounds if `rounds`, otherwise for a dataset."""
         alive = self._alive_while_collecting
         reference = choose_reference(self.run, self.stepper, self.tokenizer, alive, rounds)
         return Collector(self.run, self.stepper, reference)
@@ -107,7 +107,7 @@ class Trainer:
     # -- starting
 
     def restore(self) -> None:
-        """Collect a dataset with the untouched policy, then load the newest checkpoint if there is one."""
+        """Collect a dataset with the untrained policy, then load the newest checkpoint if there is one."""
         model, cache = self.config.model, self.config.paths.cache
         with self.phases("hash of the weights"):
             weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
@@ -116,7 +116,7 @@ class Trainer:
         fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         if len(set(self.world.gather(fingerprints["data"]))) > 1:
             raise UserError(
-                "the processes of this run read different data: the nodes do not see the same files in data.*"
+                "the processes of this run read different data: make sure that all nodes see the same files in data.*"
             )
         nodes = sorted(set(self.world.gather(platform.node())))
         about = (self.steps, fingerprints, self.started, self.phases)
@@ -124,7 +124,9 @@ class Trainer:
         with self.phases("checkpoint"):
             self.state = self.products.restore() or self.state
         if self.state.step > self.steps:
-            raise UserError(f"{self.run.dir} is at step {self.state.step}, and this is a length of {self.steps} steps")
+            raise UserError(
+                f"{self.run.dir} is already at step {self.state.step}, but this run has only {self.steps} steps"
+            )
         self.stepper.untrained = self.collector.reference is not None and not self.state.step
         if self.run.is_main:
             self.run.write_environment(nodes, gpu_names(self.world.device), torch.get_num_threads(), **fingerprints)
@@ -132,15 +134,18 @@ class Trainer:
 
     def _alive_while_collecting(self) -> None:
         if self.world.any(self.stop.requested()):
-            self.run.say(f"stop requested: nothing new to save; to go on: the same command with run_dir={self.run.dir}")
+            self.run.say(
+                f"stop requested: nothing new to save; to resume, repeat the command with run_dir={self.run.dir}"
+            )
             self.run.write_state("stopped", self.state.step, self.steps)
             raise Stopped
         self._heartbeat("collecting")
 
     def _alive_in_round(self) -> None:
-        """What is done of a round is on disk, so a stop there saves the step before it.
+        """Stop if asked, complete finished checkpoints and report progress, while a round is being made.
 
-        A round may take hours: a checkpoint of the step before does not wait for its end.
+        A stop loses nothing of the round, because its finished shards are on disk. A round may take hours, so the
+        checkpoint of the previous step is completed meanwhile.
         """
         self._stop_if_asked()
         self._settle(wait=False)
@@ -149,7 +154,7 @@ class Trainer:
     # -- the loop
 
     def fit(self) -> None:
-        """Run to the last step, then export and summarise.
+        """Train to the last step, then export the model and write the summary.
 
         Raises:
             Stopped: after a stop request, with a checkpoint on disk.
@@ -165,7 +170,7 @@ class Trainer:
         self.progress.close()
         if not self.state.best or self.world.any(self.run.is_main and not (self.run.files.model).exists()):
             if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
-                self.run.say("no evaluation kept the limits of guard: model/ holds the last weights")
+                self.run.say("every evaluation exceeded a limit of guard: model/ holds the last weights")
             self._export({})
         self.products.summarise("finished", self.state)
 
@@ -187,7 +192,7 @@ class Trainer:
             raise self.products.failed(error, self.state.step + 1) from error
 
     def _tally(self, groups: list[Group]) -> tuple[Tally, Scores]:
-        """A batch of held-out rows."""
+        """Return the terms and scores of a batch of held-out rows."""
         try:
             found = self.stepper.accumulate(groups, train=False)
         except NonFiniteBatch as error:
@@ -197,7 +202,7 @@ class Trainer:
         return found
 
     def _finish_step(self, line: dict[str, Any]) -> None:
-        """Evaluate if due, write the step's line, save a checkpoint if due."""
+        """Evaluate if due, write the step's line, and save a checkpoint if due."""
         is_last = self.state.step >= self.steps
         evaluation = self.evaluate(self.state) if self._due(self.config.eval.every, is_last) else HeldOutEvaluation()
         if evaluation.metrics:
@@ -226,7 +231,7 @@ class Trainer:
         return self._due(self.config.checkpoint.every, is_last) or self.products.checkpoints.overdue()
 
     def _note(self, evaluation: HeldOutEvaluation) -> None:
-        """Keep an evaluation in mind, and the model if it is the best so far."""
+        """Record an evaluation, and export the model if it is the best so far."""
         checkpoint = self.config.checkpoint
         if self.state.note(evaluation.metrics, checkpoint.metric, checkpoint.mode, not evaluation.exceeded):
             self._export(evaluation.metrics)
@@ -247,7 +252,10 @@ class Trainer:
         raise end or Stopped
 
     def _keep_saved(self) -> None:
-        """Make whole what is being written. Of several ranks the others may not have failed, and would never join in."""
+        """Complete the checkpoint in progress after an error.
+
+        With several ranks this is skipped: other ranks may not have failed and would never take part.
+        """
         if self.world.size == 1:
             with suppress(Unwritable):
                 self._settle(wait=True)

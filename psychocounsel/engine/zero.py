@@ -1,4 +1,4 @@
-"""DeepSpeed engines: one per trained model, ZeRO 0 to 3."""
+"""DeepSpeed engines, one per trained model, for ZeRO stages 0 to 3."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ from psychocounsel.model.packed import PackedModel
 def deepspeed_config(
     config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, on_gpu: bool = False
 ) -> dict[str, Any]:
-    """The DeepSpeed configuration of an engine; the loop owns accumulation, schedule and loss scaling.
+    """Return the DeepSpeed configuration of an engine; the loop does accumulation, schedule and loss scaling itself.
 
     `on_gpu`: stages 2 and 3 reduce the gradients of one bucket while the backward pass computes those of the next.
     """
@@ -39,7 +39,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        # Infinity clips nothing and still has the norm computed.
+        # Infinity disables clipping, but DeepSpeed still computes the norm.
         "gradient_clipping": algorithm.max_grad_norm or float("inf"),
         "bf16": {"enabled": dtype == torch.bfloat16 and not autocast},
         "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
@@ -47,21 +47,21 @@ def deepspeed_config(
         "communication_data_type": zero.reduce_dtype,
         "zero_optimization": optimization,
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled at first use
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own optimizer would be compiled at first use
         "steps_per_print": None,
     }
 
 
 def weights_dtype(config: DictConfig, dtype: torch.dtype) -> torch.dtype:
-    """The dtype to load a model in that is to compute in `dtype`."""
+    """Return the dtype in which to load the weights of a model that computes in `dtype`."""
     trains_all = not config.model.lora.rank  # frozen weights need no precision for updates
     return torch.float32 if config.zero.stage == 0 and trains_all else dtype
 
 
 class Engine:
-    """A DeepSpeed engine with what it hides: the gradient norm at every stage, and whole parameters.
+    """A DeepSpeed engine that also gives the gradient norm at every stage, and whole parameters.
 
-    `lanes` micro-batches can be in it at once; those after the first work on copies that share the module's weights.
+    It runs up to `lanes` micro-batches at once; lanes after the first use copies that share the module's weights.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Engine:
         self.norm: float | None = None
         self._max_norm = settings["gradient_clipping"]
         self._autocasts = settings["torch_autocast"]["enabled"]
-        self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without telling the norm
+        self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without reporting the norm
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype that forward passes compute in where it is not that of the weights."""
+        """The dtype of forward passes if it differs from that of the weights; otherwise None."""
         return self.dtype if self._autocasts else None
 
     @property
@@ -100,7 +100,7 @@ class Engine:
         return 1 + len(self._replicas)
 
     def __call__(self, batch: Any, lane: int = 0, **asked: bool) -> Any:
-        """What the module makes of a batch; `asked` are words of its `forward`."""
+        """Return the module's output for a batch; `asked` are keyword arguments of its `forward`."""
         if lane == 0:
             return self.deepspeed(batch, **asked)
         with torch.autocast("cpu", self.dtype, enabled=self._autocasts):
@@ -115,11 +115,11 @@ class Engine:
         """Accumulate gradients; `loss` is this rank's share of the global batch's loss."""
         if lane:
             loss.backward()
-        else:  # DeepSpeed averages over ranks, and the shares are to be summed.
+        else:  # DeepSpeed averages over ranks, but the shares must be summed
             self.deepspeed.backward(loss * self.deepspeed.dp_world_size, scale_wrt_gas=False)
 
     def join_lanes(self) -> None:
-        """Add the gradients of all lanes, in the order of lanes."""
+        """Add the gradients of all lanes, in the order of the lanes."""
         for module in self._replicas:
             for mine, other in zip(self.module.parameters(), module.parameters(), strict=True):
                 if other.grad is not None:
@@ -127,7 +127,7 @@ class Engine:
                     other.grad = None
 
     def rehearse_step(self) -> None:
-        """Step with gradients of zero and no learning rate: it makes the optimizer's state, and changes nothing."""
+        """Take a step with zero gradients and zero learning rate: it allocates the optimizer's state and changes nothing."""
         self.join_lanes()
         steps = {id(state): state["step"].clone() for state in self._optimizer_states() if "step" in state}
         self.step(0.0)
@@ -139,7 +139,7 @@ class Engine:
         return list(getattr(wrapper, "optimizer", wrapper).state.values())
 
     def step(self, lr: float) -> float:
-        """Clip, update, forget the gradients. Returns the global gradient norm before clipping."""
+        """Clip the gradients, update the weights and clear the gradients; return the global gradient norm before clipping."""
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         self.norm = None
@@ -151,9 +151,9 @@ class Engine:
         self.norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._max_norm))
 
     def whole_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and full value of each trained parameter of the model inside, without a value head of the module's own.
+        """Yield the name and full value of each trained parameter of the inner model, without the module's own value head.
 
-        One is gathered at a time; all ranks must iterate together.
+        Parameters are gathered one at a time; all ranks must iterate together.
         """
         import deepspeed
 
@@ -165,7 +165,7 @@ class Engine:
 
 
 def _parameter_groups(module: nn.Module, algorithm: Algorithm) -> list[dict[str, Any]]:
-    """Decay matrices, not norms and biases; a value head has a learning rate of its own. Those alike are one group."""
+    """Return AdamW's parameter groups: weight decay for matrices alone, and a learning rate of its own for a value head."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

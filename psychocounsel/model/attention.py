@@ -1,7 +1,8 @@
-"""How packed rows are attended to: a completion sees its prompt and itself, never a sibling or another group.
+"""Attention over packed rows: a completion sees its prompt and itself, never another completion or group.
 
-Three ways with equal results: `dense` (a mask of all pairs of tokens), `varlen` (each prompt with each of its completions,
-by itself) and `flex` (FlexAttention, which skips the blocks of a mask that are empty).
+Three implementations give equal results: `dense` (a mask over all pairs of tokens), `varlen` (each prompt with each of
+its
+completions as a separate sequence) and `flex` (FlexAttention, which skips empty blocks of a mask).
 """
 
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 class Attention:
-    """The way chosen for a model, and what it needs of each batch.
+    """The attention implementation chosen for a model, and the inputs that it needs for each batch.
 
     Raises:
-        UserError: if the architecture or the device cannot be served by the way that was asked for, saying why.
+        UserError: if the requested implementation does not support the architecture or the device.
     """
 
     def __init__(self, config: Any, asked: str, device: str, name: str) -> None:
@@ -38,12 +39,12 @@ class Attention:
 
     @property
     def implementation(self) -> str:
-        """What transformers calls it."""
+        """The implementation's name in transformers."""
         return {"dense": "eager" if self.capped else "sdpa", "varlen": VARLEN, "flex": FLEX}[self.way]
 
     @contextmanager
     def plain(self, lm: Any) -> Iterator[None]:
-        """Let transformers' own attention run in `lm`, for sequences that are not packed."""
+        """Run transformers' own attention in `lm` within this context, for sequences that are not packed."""
         lm.set_attn_implementation("eager" if self.capped else "sdpa")
         try:
             yield
@@ -52,19 +53,21 @@ class Attention:
 
     @property
     def one_row(self) -> bool:
-        """Whether a micro-batch is best packed as a single row: only a dense mask grows with the row's square."""
+        """True if a micro-batch is best packed as a single row; only a dense mask grows with the square of the row."""
         return self.way != "dense"
 
     @property
     def multiple(self) -> int:
-        """What the width of a row is to be a multiple of: FlexAttention works in blocks.
+        """Return the number that a row's width must be a multiple of [tokens].
 
-        So do matrix products on CPU, in a millisecond and a quarter of a megabyte each, which they keep.
+        FlexAttention works in blocks. Matrix products on CPU are compiled for each width, which takes a millisecond and
+        a quarter
+        of a megabyte each, so fewer widths are better.
         """
         return 128 if self.way == "flex" else PRODUCT_ROWS if self.on_cpu else 1
 
     def inputs(self, batch: Any, dtype: torch.dtype) -> dict[str, Any]:
-        """What a transformers model is called with besides tokens and positions."""
+        """Return the inputs of a transformers model other than tokens and positions."""
         if self.way == "varlen":
             return {"attention_mask": None, "layout": batch.layout}
         make = self._block_mask if self.way == "flex" else self._dense_mask
@@ -80,11 +83,13 @@ class Attention:
                 return "varlen"
             return "flex" if device == "cuda" and not self.drops and not lacking() else "dense"
         if asked != "dense" and self.drops:
-            raise UserError(f"model.attention={asked}: {name} has attention_dropout, which only dense does")
+            raise UserError(f"model.attention={asked}: {name} has attention_dropout, which only dense supports")
         if asked == "varlen" and self.capped:
-            raise UserError(f"model.attention=varlen: {name} caps its attention scores, which only dense and flex do")
+            raise UserError(
+                f"model.attention=varlen: {name} caps its attention scores, which only dense and flex support"
+            )
         if asked == "flex" and device != "cuda":
-            raise UserError("model.attention=flex: has no backward pass without a GPU; use varlen")
+            raise UserError("model.attention=flex: needs a GPU for its backward pass; use varlen")
         if asked == "flex":
             require_compiler("model.attention=flex", f"model.attention={'dense' if self.capped else 'varlen'}")
         return asked
@@ -93,9 +98,10 @@ class Attention:
         return block_mask(batch, window)
 
     def _dense_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """[B, 1, T, T]: boolean for SDPA, additive in `dtype` for eager.
+        """Return a mask [B, 1, T, T]: boolean for SDPA, additive in `dtype` for eager attention.
 
-        Distances in a sliding window are differences of position ids, which run on from the prompt in each completion.
+        Distances in a sliding window are differences of position ids, because each completion's ids continue from the
+        prompt's.
         """
         group, completion, position = batch.group_index, batch.completion_index, batch.position_ids
         width = position.shape[1]
@@ -103,7 +109,7 @@ class Attention:
         visible = visible & (group[:, :, None] == group[:, None, :])
         visible &= (completion[:, None, :] == 0) | (completion[:, :, None] == completion[:, None, :])
         if window:
-            # A padding token keeps sight of itself, or its softmax would be NaN.
+            # A padding token must see itself, because its softmax would otherwise be NaN.
             visible &= position[:, :, None] - position[:, None, :] < window
         mask = visible[:, None]
         if not self.capped:
@@ -112,7 +118,7 @@ class Attention:
 
 
 def _layer_kinds(config: Any, name: str) -> list[str]:
-    """The kinds of attention among the model's layers, each of them once.
+    """Return the kinds of attention among the model's layers, each once.
 
     Raises:
         UserError: for kinds whose packed rows would not equal separate sequences.
@@ -120,13 +126,13 @@ def _layer_kinds(config: Any, name: str) -> list[str]:
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
     if rope in ("dynamic", "longrope"):
         raise UserError(
-            f"{name}: its {rope} position embeddings depend on what else is in the batch, so rows cannot be packed"
+            f"{name}: its {rope} position embeddings depend on the other rows of a batch, so rows cannot be packed"
         )
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         kinds = ["sliding_attention" if sliding_window(config) else "full_attention"]
     if unknown := set(kinds) - _KNOWN_LAYERS:
-        raise UserError(f"{name}: has {', '.join(sorted(unknown))} layers, which cannot share a prompt between replies")
+        raise UserError(f"{name}: has {', '.join(sorted(unknown))} layers, in which replies cannot share a prompt")
     if "sliding_attention" in kinds and not sliding_window(config):
         raise UserError(f"{name}: has sliding_attention layers but no sliding_window in its config")
     return sorted(set(kinds))

@@ -1,9 +1,10 @@
-"""`python -m psychocounsel.model.build_tiny [FOLDER]`: make the shipped models anew from `build_tiny.yaml`, beside this file.
+"""Build the shipped models from `build_tiny.yaml`: `python -m psychocounsel.model.build_tiny [FOLDER]`.
 
-FOLDER/tiny is the policy after supervised fine-tuning; from it, on the sample's pairs, come FOLDER/tiny_reward, a reward model,
-FOLDER/tiny_reward_2, another one of other pairs and another seed, and FOLDER/tiny_dpo, the policy after DPO.
-
-Tokenizer and weights see only the training prompts of `data=sample`, so that the held-out ones stay unseen.
+FOLDER/tiny is the policy after supervised fine-tuning. From it, three models are trained on the sample's pairs:
+FOLDER/tiny_reward, a reward model; FOLDER/tiny_reward_2, another one with other pairs and another seed; and
+FOLDER/tiny_dpo,
+the policy after DPO. Tokenizer and weights see only the training prompts of `data=sample`, so the held-out ones stay
+unseen.
 """
 
 import json
@@ -29,7 +30,7 @@ from psychocounsel.settings.config import compose
 from psychocounsel.storage.files import replace_directory
 
 _SHIPPED = Path(__file__).parent / "shipped"
-# What is shipped, with its algo=; all but the first begin where the first ended.
+# The shipped models and their algo=; all others start from the first one.
 ALGORITHMS = {"tiny": "sft", "tiny_reward": "reward", "tiny_reward_2": "reward", "tiny_dpo": "dpo"}
 
 _SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _later(work: Path, folder: Path, recipe: Any) -> None:
-    """The models that begin where FOLDER/tiny ended."""
+    """Train and ship the models that start from FOLDER/tiny."""
     (work / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated_rows()))
     begin = f"model.path={folder / 'tiny'}"
     parts = {"tiny_reward_2": ["data=local", f"data.path={work}/rated.jsonl"]}
@@ -67,19 +68,22 @@ def _later(work: Path, folder: Path, recipe: Any) -> None:
 
 
 def rated_rows() -> Iterator[Row]:
-    """The rated rows of the training clients; `tiny_reward_2` splits them anew and sees no held-out client of `data=sample`."""
+    """Return the rated rows of the training clients.
+
+    `tiny_reward_2` splits them again, and sees no held-out client of `data=sample`.
+    """
     prompts = {example.prompt[-1]["content"] for example in training_clients()}
     return (row for _, row in sample_rows() if row["prompt"] in prompts)
 
 
 def training_clients() -> list[Example]:
-    """The rows of the sample that `data=sample` does not hold out."""
+    """Return the rows of the sample that `data=sample` does not hold out."""
     data = compose(["data=sample"]).data
     return split_by_prompt(load_examples(data.path, data.split, None), data.dev_fraction, data.split_seed)[0]
 
 
 def targets(examples: Sequence[Example]) -> Iterator[tuple[Example, str]]:
-    """Every reply that is not marked harmful, under the client whom it serves best."""
+    """Return each reply that is not marked harmful, with the client for whom it has the highest score."""
     best: dict[str, tuple[float, Example]] = {}
     for example in examples:
         assert example.ratings is not None and example.harmful is not None
@@ -123,7 +127,7 @@ def _untrained(folder: Path, texts: list[str], recipe: Any) -> None:
 
 
 def _ship(trained: Path, folder: Path) -> None:
-    """Copy the trained model in bfloat16, which halves the package."""
+    """Copy the trained model in bfloat16, which halves the size of the package."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     is_policy = AutoConfig.from_pretrained(trained).architectures[0].endswith("ForCausalLM")

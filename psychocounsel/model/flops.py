@@ -1,4 +1,4 @@
-"""How many floating-point operations training on a group takes, whatever way it is computed."""
+"""Number of floating-point operations that training on a group needs, for any implementation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,14 @@ from psychocounsel.model.attention import sliding_window
 
 
 class TrainingFlops:
-    """Operations that training on a group needs, after PaLM (arXiv 2204.02311, appendix B), which counts what is computed
+    """Counts the operations that training on a group needs, after PaLM (arXiv 2204.02311, appendix B).
 
-    usefully: a shared prompt once, the output layer at completion tokens alone, nothing that is recomputed. Per token a
-    weight of a linear layer costs 2 operations forward, 2 backward towards its input, and 2 more for its own gradient if
-    it is trained; each pair of a token and one that it sees costs 4 x heads x head size forward, and twice that backward.
+    Only useful work is counted: a shared prompt once, the output layer only at completion tokens, nothing that is
+    recomputed. Per token, a weight of a linear layer costs 2 operations forward, 2 backward towards its input, and 2
+    more for
+    its own gradient if it is trained. Each pair of a token and a token that it sees costs 4 x heads x head size
+    forward, and
+    twice that backward.
     """
 
     def __init__(self, lm: Any) -> None:
@@ -45,7 +48,7 @@ def _per_token(layer: nn.Linear) -> int:
 
 
 def _pairs(group: Group, window: int | None) -> int:
-    """Pairs of a token and one that it sees."""
+    """Return the number of pairs of a token and a token that it sees."""
     prompt = len(group.prompt_ids)
     whole = [_causal(prompt + len(completion.ids), window) for completion in group.completions]
     return sum(whole) - (len(whole) - 1) * _causal(prompt, window)

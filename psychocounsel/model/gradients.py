@@ -1,7 +1,7 @@
-"""Gradients of vocabulary size, added to the weight's own where they belong.
+"""Gradients of vocabulary size that are added directly to the weight's `.grad`.
 
-Autograd would make each as a matrix of its own, [vocabulary, hidden], for the output layer and again for the embedding,
-hold the first until the second is there, and add both: memory and time that grow with the vocabulary.
+Autograd would create one matrix [vocabulary, hidden] for the output layer and another for the embedding, hold the first
+until the second exists, and add them. That takes memory and time that grow with the vocabulary.
 """
 
 import torch
@@ -9,9 +9,9 @@ from torch import nn
 
 
 def add_in_place(module: nn.Module) -> None:
-    """From now on the output layer and the embeddings in `module` add to `.grad` themselves in backward.
+    """Make the output layer and the embeddings in `module` add to `.grad` themselves in backward.
 
-    Only for weights whose gradients nobody waits for: hooks of autograd do not run for them.
+    Use it only for weights without autograd hooks, because hooks do not run for them.
     """
     for layer in module.modules():
         if hasattr(layer, "adds_in_place"):
@@ -19,7 +19,7 @@ def add_in_place(module: nn.Module) -> None:
 
 
 def gradient_of(weight: torch.Tensor) -> torch.Tensor:
-    """The `.grad` of a leaf, to be added to: zeros of the weight's shape if it has none yet."""
+    """Return the `.grad` of a leaf, to add to; if it has none yet, zeros of the weight's shape."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad

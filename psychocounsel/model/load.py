@@ -1,4 +1,4 @@
-"""Loading tokenizers and models: shipped, local or from the hub."""
+"""Loading of tokenizers and models: shipped, local or from the hub."""
 
 import re
 from collections.abc import Iterator
@@ -22,18 +22,18 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def resolve_path(path: str, key: str = "model") -> str:
-    """The folder of a `builtin:` name; other paths and hub ids as they are."""
+    """Return the folder of a `builtin:` name; other paths and hub ids are returned unchanged."""
     if not path.startswith("builtin:"):
         return path
     folder = _SHIPPED / path.removeprefix("builtin:")
     if not folder.is_dir():
         names = ", ".join(f"builtin:{child.name}" for child in sorted(_SHIPPED.iterdir()))
-        raise UserError(f"{key}.path={path}: not shipped; there is {names}")
+        raise UserError(f"{key}.path={path}: not a shipped model; choose from {names}")
     return str(folder)
 
 
 def require_model(path: str, revision: str | None, key: str) -> None:
-    """Refuse at once a hub id that neither the cache nor the hub knows, which may be a folder with a typing error.
+    """Refuse a hub id that neither the cache nor the hub knows, because it may be a mistyped folder.
 
     Raises:
         UserError: naming `key`.
@@ -43,9 +43,10 @@ def require_model(path: str, revision: str | None, key: str) -> None:
 
 
 def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False) -> tuple[Any, ChatFormat]:
-    """Return the tokenizer and its chat format; `key` is the config group that errors name.
+    """Return the tokenizer and its chat format; `key` is the config group named in errors.
 
-    For a model that `scores`, replies keep all that the template writes after them, and padding must be a token of its own.
+    For a model that `scores`, replies keep all text that the template writes after them, and padding must be a separate
+    token.
 
     Raises:
         UserError: if the tokenizer cannot be loaded or has no chat template.
@@ -55,7 +56,7 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     require_model(model.path, model.revision, key)
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
-    except Exception as error:  # a damaged tokenizer.json has no type of error of its own
+    except Exception as error:  # a damaged tokenizer.json raises a plain Exception
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{key}.path={model.path}: its tokenizer cannot be loaded ({reason[:300]})") from error
     if model.chat_template:
@@ -66,8 +67,8 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     chat.keep_tail = scores
     if scores and tokenizer.pad_token_id in chat.used_tokens():
         raise UserError(
-            f"{key}.path={model.path}: its tokenizer has no special token left for padding, and a reward model that pads with "
-            "its end token is misread; add a padding token to the tokenizer"
+            f"{key}.path={model.path}: its tokenizer has no special token left for padding; a reward model cannot pad with "
+            "its end token, so add a padding token to the tokenizer"
         )
     return tokenizer, chat
 
@@ -80,10 +81,11 @@ def _template(file: str, key: str) -> str:
 
 
 def set_padding(tokenizer: Any, used: set[int]) -> None:
-    """Make sure that the padding token is none that conversations hold.
+    """Choose a padding token that does not occur in conversations.
 
-    Models that look for the last token that is no padding would miss the end of a reply otherwise. If there is no such
-    token, the one that is there stays.
+    Otherwise, models that look for the last token that is not padding would miss the end of a reply. If there is no
+    such
+    token, the padding token is unchanged.
     """
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
         return
@@ -94,28 +96,28 @@ def set_padding(tokenizer: Any, used: set[int]) -> None:
 
 
 def model_dtype(model: DictConfig, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; `auto` is bfloat16 on GPU and float32 on CPU."""
+    """Return float32 or bfloat16; `auto` is bfloat16 on GPU and float32 on CPU."""
     auto = "bf16" if device.type == "cuda" else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[auto if model.dtype == "auto" else model.dtype]
 
 
 def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, device: str = "cpu") -> Any:
-    """Load a causal language model for training in `dtype`; with `zero3` (a DeepSpeed configuration) partitioned at once.
+    """Load a causal language model for training in `dtype`; `zero3` (a DeepSpeed configuration) partitions it while loading.
 
-    `device` is where its weights are then, unless they are partitioned.
+    Weights that are not partitioned are put on `device`.
 
     Raises:
-        UserError: if it cannot be loaded, or is not a causal language model.
+        UserError: if the model cannot be loaded, or is not a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
     lm, missing, unexpected = load_weights(AutoModelForCausalLM, model, dtype, zero3, device=device)
     if any(name.startswith(("score.", "value_head.")) for name in unexpected):
         raise UserError(
-            f"model.path={model.path}: is a reward model, not a language model; only algo=reward trains it on"
+            f"model.path={model.path}: is a reward model, not a language model; only algo=reward can train it further"
         )
     if missing:
-        raise UserError(f"model.path={model.path}: lacks {len(missing)} of its weights, {sorted(missing)[0]} for one")
+        raise UserError(f"model.path={model.path}: lacks {len(missing)} of its weights, such as {sorted(missing)[0]}")
     return ready_to_train(lm, model)
 
 
@@ -128,12 +130,12 @@ def load_weights(
     device: str = "cpu",
     **more: Any,
 ) -> tuple[Any, set[str], set[str]]:
-    """Load `model.path` as `kind` (a transformers Auto class); returns it, the weights it lacks and those without a place.
+    """Load `model.path` as `kind` (a transformers Auto class); return the model, its missing weights and unexpected ones.
 
-    Weights go to `device` one after another: host memory never holds a whole model for each rank.
+    Weights go to `device` one after another, so host memory never holds a whole model for each rank.
 
     Raises:
-        UserError: if it cannot be loaded.
+        UserError: if the model cannot be loaded.
     """
     path = resolve_path(model.path, key)
     require_model(model.path, model.revision, key)
@@ -150,14 +152,14 @@ def load_weights(
                 revision=model.revision,
                 dtype=dtype,
                 output_loading_info=True,
-                use_safetensors=True,  # a pickle can run code when it is read
+                use_safetensors=True,  # reading a pickle can run code
                 **more,
             )
     return lm, set(info["missing_keys"]), set(info["unexpected_keys"])
 
 
 def _numbered(device: str) -> str:
-    """The device with its number: transformers loads in threads, for which the current GPU is the first."""
+    """Return the device with its number, because transformers loads in threads, whose current GPU is always the first."""
     return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
@@ -171,7 +173,7 @@ def ready_to_train(lm: Any, model: DictConfig) -> Any:
 
 
 def _quantisation(dtype: torch.dtype) -> Any:
-    """Four-bit NormalFloat weights, computed with in `dtype` (QLoRA, arXiv 2305.14314)."""
+    """Return the settings of four-bit NormalFloat weights that compute in `dtype` (QLoRA, arXiv 2305.14314)."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -181,7 +183,7 @@ def _quantisation(dtype: torch.dtype) -> Any:
 
 @contextmanager
 def loading(path: str, key: str) -> Iterator[None]:
-    """One line for the many ways in which loading fails."""
+    """Turn each error of loading into a UserError of one line, within this context."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
@@ -193,7 +195,7 @@ def loading(path: str, key: str) -> Iterator[None]:
 
 @contextmanager
 def _partitioned_loading(zero3: dict[str, Any] | None) -> Iterator[None]:
-    """Tell transformers to load under `zero.Init`. Its setting is global to the process, so it is undone at once."""
+    """Make transformers load under `zero.Init`. Its setting is global to the process, so it is undone at the end."""
     if zero3 is None:
         yield
         return
@@ -208,9 +210,9 @@ def _partitioned_loading(zero3: dict[str, Any] | None) -> Iterator[None]:
 
 
 def weights_id(model: DictConfig, cache: str) -> str:
-    """What tells these weights from others: the hub commit, or a hash of a local folder's weight files.
+    """Return an id of the weights: the hub commit, or a hash of a local folder's weight files.
 
-    The hash is kept under `cache` (`paths.cache`).
+    The hash is cached under `cache` (`paths.cache`).
     """
     path = Path(resolve_path(model.path))
     if not path.is_dir():

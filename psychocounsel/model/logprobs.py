@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens, a block of the vocabulary at a time: full logits never exist, forward or backward."""
+"""Log-probabilities of given tokens, one block of the vocabulary at a time: full logits never exist, forward or backward."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,24 +9,25 @@ from torch import nn
 from psychocounsel.model.cpu import PRODUCT_ROWS, Linear, outer_product, product
 from psychocounsel.model.gradients import gradient_of
 
-_PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU what its cache may hold
-_KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward, where the rest is computed again
+_PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU as many as fit into its cache
+_KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward; the rest is recomputed
 
-_Kept = tuple[torch.Tensor, torch.Tensor]  # exp(logits - highest) [N, block], and the highest of each token's [N, 1]
+_Kept = tuple[torch.Tensor, torch.Tensor]  # exp(logits - highest) [N, block], and each token's highest logit [N, 1]
 
 
 class OutputLayer(Linear):
     """A language model's output layer that, given targets, returns their log-probabilities instead of logits.
 
-    A model's own layer is made into one by `OutputLayer.of`: it stays the same module with the same parameters, so
-    that engines which gather partitioned weights when a module is called do so once for all blocks.
+    `OutputLayer.of` converts a model's own layer, which stays the same module with the same parameters. Engines that
+    gather
+    partitioned weights at each call of a module therefore gather them only once for all blocks.
     """
 
     adds_in_place = False
 
     @classmethod
     def of(cls, layer: Any) -> "OutputLayer":
-        """Turn a linear layer into an OutputLayer, in place."""
+        """Convert a linear layer to an OutputLayer, in place, and return it."""
         if type(layer) in (nn.Linear, Linear):
             layer.__class__ = cls
         if not isinstance(layer, cls):
@@ -41,10 +42,11 @@ class OutputLayer(Linear):
         softcap: float | None = None,
         entropy: bool = False,
     ) -> Any:
-        """float32[N]: log p(targets | hidden), from [N, H] and int64[N]; without targets the logits, [..., vocabulary].
+        """Return log p(targets | hidden), float32[N], from [N, H] and int64[N]; without targets the logits [..., vocabulary].
 
-        Logits are capped as `softcap * tanh(logits / softcap)` and divided by `temperature`. With `entropy` a pair of
-        float32[N]: the log-probabilities, and the entropy of p(. | hidden) in nats.
+        Logits are capped as `softcap * tanh(logits / softcap)` and divided by `temperature`. With `entropy`, a pair of
+        float32[N]
+        is returned: the log-probabilities, and the entropy of p(. | hidden) [nats].
         """
         if targets is None:
             return super().forward(hidden)
@@ -61,9 +63,9 @@ class OutputLayer(Linear):
 
 @dataclass(frozen=True)
 class _How:
-    """What logits are made with, the dtype that computes, and how many bytes of them are kept for backward.
+    """Settings of the logits: temperature and cap, the dtype of computing, and how many bytes are kept for backward (`room`).
 
-    `adds_in_place`: the weight's gradient is added to `.grad` by backward itself. `entropy`: is asked for, too.
+    `adds_in_place`: backward itself adds the weight's gradient to `.grad`. `entropy`: the entropy is wanted, too.
     """
 
     temperature: float
@@ -75,11 +77,10 @@ class _How:
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """Goes through the vocabulary block by block, keeps each token's log normaliser alone, and computes logits anew in backward.
+    """Computes log-probabilities block by block; only each token's log normaliser is kept, and backward recomputes logits.
 
-    The powers of logits are kept instead, as long as they have room.
-
-    With z the logits, p = softmax(z) and the entropy H = log sum exp(z) - sum p z:
+    While there is room, exp(logits) are kept instead.
+    With logits z, p = softmax(z) and the entropy H = log sum exp(z) - sum p z:
     d log p_target / dz_j = [j = target] - p_j and dH / dz_j = -p_j (log p_j + H).
     """
 
@@ -103,7 +104,7 @@ class _TokenLogprobs(torch.autograd.Function):
             highest = logits.amax(1, keepdim=True)
             softmax.add(logits, highest)
             if (room := room - logits.nbytes) >= 0 and not how.softcap:
-                kept.append((logits, highest))  # as their powers, which they have become
+                kept.append((logits, highest))  # `logits` now hold exp(logits - highest)
         ctx.save_for_backward(hidden, weight, bias, targets, softmax.normaliser, softmax.entropy)
         ctx.how, ctx.kept = how, kept
         ctx.leaf = weight if how.adds_in_place else None
@@ -118,7 +119,7 @@ class _TokenLogprobs(torch.autograd.Function):
         cast = _Cast(hidden, weight, bias, targets, ctx.how)
         grad = torch.zeros_like(normaliser) if grad is None else grad
         both = None
-        if entropy_grad is not None:  # each column of `excess` then has two gradients, and their factors in it
+        if entropy_grad is not None:  # `excess` then already contains both gradients
             both, grad = _Both(grad, entropy_grad, entropy), torch.ones_like(grad)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
@@ -130,7 +131,7 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.kept = None
         for block in cast.blocks():
             excess = cast.excess(block, normaliser, kept.pop() if kept else None, both)
-            if to_hidden is not None:  # in float32: blocks' products that are in bfloat16 are not summed in it
+            if to_hidden is not None:  # in float32, because sums of the blocks' bfloat16 products would lose precision
                 to_hidden += product(excess, cast.weight[block].t())
             if to_weight is not None:
                 part = outer_product(excess, scaled)
@@ -143,14 +144,14 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 class _Softmax:
-    """The log normaliser, float32[N], of the logits seen so far, and if it is asked for the entropy of their softmax."""
+    """The log normaliser, float32[N], of the logits seen so far, and, if wanted, the entropy of their softmax."""
 
     def __init__(self, normaliser: torch.Tensor, entropy: bool) -> None:
         self.normaliser = normaliser
         self.entropy = torch.zeros_like(normaliser) if entropy else None
 
     def add(self, logits: torch.Tensor, highest: torch.Tensor) -> None:
-        """Take a block of them in, [N, block], which become exp(logits - highest)."""
+        """Add a block of logits [N, block], which are overwritten by exp(logits - highest)."""
         logits.sub_(highest)
         shifted = None if self.entropy is None else logits.clone()
         mass = logits.exp_().sum(1)
@@ -159,13 +160,14 @@ class _Softmax:
         if self.entropy is not None and shifted is not None:
             inside = mass.log() - shifted.mul_(logits).sum(1) / mass
             old, new = (before - self.normaliser).exp(), (here - self.normaliser).exp()
-            # That of a mixture: of its parts by their shares, and that of the shares. Large terms would cancel otherwise.
+            # Entropy of a mixture: the parts' entropies by their shares, plus the entropy of the shares. Large terms
+            # would otherwise cancel.
             self.entropy = old * self.entropy - torch.xlogy(old, old) + new * inside - torch.xlogy(new, new)
 
 
 @dataclass(frozen=True)
 class _Both:
-    """float32[N] each: gradients of log-probabilities and entropies, and the entropies."""
+    """Gradients of log-probabilities and entropies, and the entropies, float32[N] each."""
 
     grad: torch.Tensor
     entropy_grad: torch.Tensor
@@ -173,7 +175,7 @@ class _Both:
 
 
 class _Cast:
-    """The output layer and what goes into it, in the dtype that computes, a block of the vocabulary at a time."""
+    """The output layer and its inputs in the dtype of computing, one block of the vocabulary at a time."""
 
     def __init__(
         self,
@@ -188,18 +190,18 @@ class _Cast:
         self.temperature, self.softcap = how.temperature, how.softcap
 
     def blocks(self) -> list[slice]:
-        """Parts of the vocabulary for which the logits of all tokens make up the piece."""
+        """Return blocks of the vocabulary, each with as many logits as `_PIECE_BYTES` allows."""
         size = max(1, _PIECE_BYTES[self.hidden.device.type] // (4 * len(self.hidden)))
         return [slice(start, min(start + size, len(self.weight))) for start in range(0, len(self.weight), size)]
 
     def target(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Whether each token's target is in the block, bool[N], and its column there, int64[N, 1] (any, if it is not)."""
+        """Return bool[N], True if the token's target is in the block, and its column there, int64[N, 1] (any column if not)."""
         column = self.targets - block.start
         inside = (column >= 0) & (column < block.stop - block.start)
         return inside, column.clamp(0, block.stop - block.start - 1)[:, None]
 
     def logits(self, block: slice) -> torch.Tensor:
-        """float32[N, block]"""
+        """Return the logits of a block, float32[N, block]."""
         bias = None if self.bias is None else self.bias[block]
         logits = product(self.hidden, self.weight[block], bias).float()
         if self.softcap:
@@ -209,7 +211,7 @@ class _Cast:
     def excess(
         self, block: slice, normaliser: torch.Tensor, kept: _Kept | None, both: _Both | None = None
     ) -> torch.Tensor:
-        """-d log p_target / d(output of the layer), [N, block] in the dtype that computes: p less one at the target.
+        """Return -d log p_target / d(output of the layer), [N, block] in the dtype of computing: p, minus 1 at the target.
 
         With `both` gradients: -d(grad log p_target + entropy_grad H) / d(output). `kept` is overwritten.
         """

@@ -1,4 +1,4 @@
-"""Low-rank adapters (arXiv 2106.09685) by peft: put in, switched off, saved, merged."""
+"""Low-rank adapters (arXiv 2106.09685) by peft: added, switched off, saved and merged."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,17 +11,17 @@ from torch import nn
 
 from psychocounsel.errors import UserError
 
-_NAME = "default"  # peft's name of the one adapter
+_NAME = "default"  # peft's name for the only adapter
 
 
 class Adapter:
-    """The adapter of a model; not a module itself, so that the model's parameters are listed once."""
+    """The adapter of a model. It is not a module, so that the model's parameters are listed once."""
 
     def __init__(self, peft_model: Any) -> None:
         self._peft = peft_model
 
     def off(self) -> AbstractContextManager[Any]:
-        """A context in which the model computes as it did without its adapter."""
+        """Return a context in which the model computes without its adapter."""
         return self._peft.disable_adapter()
 
     def save(self, folder: Path, weights: dict[str, torch.Tensor], base: str, revision: str | None) -> None:
@@ -33,12 +33,12 @@ class Adapter:
 
 
 def add_adapter(lm: Any, lora: DictConfig, head: str | None) -> tuple[Any, Adapter]:
-    """Freeze `lm` and put low-rank layers into it, in place; `head` is a module that is trained whole.
+    """Freeze `lm` and add low-rank layers to it, in place; return the model and its adapter.
 
-    Returns the model itself, and what switches its adapter.
+    `head` is the name of a module that is trained whole.
 
     Raises:
-        UserError: if the targets are not in the model.
+        UserError: if the model does not have the target layers.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -60,7 +60,7 @@ def add_adapter(lm: Any, lora: DictConfig, head: str | None) -> tuple[Any, Adapt
 
 
 def _check_layers(lm: Any, targets: Any) -> None:
-    """Every target named must be there, and be a matrix of its own: shared weights could not be merged."""
+    """Raise unless each target exists and has a matrix of its own, because shared weights could not be merged."""
     from peft.tuners.lora import LoraLayer
 
     adapted: dict[str, Any] = {name: part for name, part in lm.named_modules() if isinstance(part, LoraLayer)}
@@ -75,21 +75,21 @@ def _check_layers(lm: Any, targets: Any) -> None:
             raise UserError(f"model.lora.targets: {name} is an embedding, or shares its weight with one; leave it out")
         if layer is lm.get_output_embeddings():
             raise UserError(
-                f"model.lora.targets: {name} is the output layer, which takes no adapter here; leave it out"
+                f"model.lora.targets: {name} is the output layer, for which adapters are not supported; leave it out"
             )
 
 
 def plain_name(name: str) -> str | None:
-    """What a parameter of an adapted model is called in the model without adapter; None for the adapter's own."""
+    """Return a parameter's name in the model without adapter; None for parameters of the adapter itself."""
     if ".lora_" in name or ".original_module." in name:
         return None
     return name.replace(".base_layer.", ".").replace(f".modules_to_save.{_NAME}.", ".")
 
 
 def adapter_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and full value of each low-rank matrix of an adapted model, on CPU.
+    """Yield the name and full value of each low-rank matrix of an adapted model, on CPU.
 
-    One is gathered at a time; under ZeRO-3 all ranks must iterate together.
+    Matrices are gathered one at a time; under ZeRO-3 all ranks must iterate together.
     """
     import deepspeed
 
@@ -100,11 +100,11 @@ def adapter_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def merged_parameters(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and full value of each parameter of an adapted model as the plain model has them, float32.
+    """Yield the name and full value of each parameter after merging the adapter, float32, named as in the plain model.
 
-    One layer is gathered at a time; under ZeRO-3 all ranks must iterate together.
+    Layers are gathered one at a time; under ZeRO-3 all ranks must iterate together.
     """
-    import deepspeed  # and not peft, which takes a second to import: most models have no adapter
+    import deepspeed  # but not peft, whose import takes a second, because most models have no adapter
 
     layers = {f"{name}.base_layer.weight": part for name, part in module.named_modules() if hasattr(part, "lora_A")}
     for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""What the trainable models share: a transformers model that runs packed batches, with or without its adapters."""
+"""Base class of trainable models: a transformers model that runs packed batches, with or without its adapters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from psychocounsel.model.lora import Adapter
 
 
 class PackedModel(nn.Module, ABC):
-    """Wraps a transformers model `lm`, whose LoRA layers, if it has any, `adapter` switches.
+    """Wraps a transformers model `lm`; `adapter` switches its LoRA layers, if it has any.
 
-    A subclass says what `forward` makes of the hidden states, and how the same is had without packing (`alone`).
+    A subclass computes its output from the hidden states (`forward`), and the same output without packing (`alone`).
     """
 
-    scores: ClassVar[bool] = False  # one value per completion, not per token
+    scores: ClassVar[bool] = False  # True if the model gives one value per completion, not per token
 
     def __init__(
         self, lm: Any, name: str, adapter: Adapter | None = None, attention: str = "auto", device: str = "cpu"
@@ -36,11 +36,11 @@ class PackedModel(nn.Module, ABC):
 
     @property
     def drops(self) -> bool:
-        """Whether the model has dropout, in attention or elsewhere."""
+        """True if the model has dropout, in attention or elsewhere."""
         return self.attention.drops or any(isinstance(part, nn.Dropout) and part.p for part in self.modules())
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """[B, T, H]: the last hidden states of a packed batch."""
+        """Return the last hidden states of a packed batch, [B, T, H]."""
         inputs = self.attention.inputs(batch, self.lm.get_input_embeddings().weight.dtype)
         output = self.lm.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **inputs
@@ -49,19 +49,19 @@ class PackedModel(nn.Module, ABC):
 
     @abstractmethod
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
-        """`forward`'s output, cut into one array per completion, grouped as `batch.groups`."""
+        """Return `forward`'s output cut into one array per completion, grouped as `batch.groups`."""
 
     @abstractmethod
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
-        """What `pieces` holds for int64[p] and int64[c] token ids, from a plain forward pass over them alone."""
+        """Return the same values as `pieces`, from a plain forward pass over int64[p] prompt and int64[c] completion tokens."""
 
     def settings(self, about: dict[str, Any]) -> dict[str, Any]:
-        """What the exported config.json is to say besides; `about` holds the step and the evaluation."""
+        """Return additional settings for the exported config.json; `about` holds the step and the evaluation."""
         return {}
 
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
-        """Compute as the model did before its adapters were trained; without adapters nothing changes."""
+        """Compute without the trained adapters within this context; a model without adapters is unchanged."""
         if self.adapter is None:
             yield
             return

@@ -1,4 +1,4 @@
-"""A check of the loaded model itself: packed rows must give what separate sequences give, or it is refused."""
+"""Check of a loaded model: if packed rows do not give the same results as separate sequences, the model is refused."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
 from psychocounsel.model.packed import PackedModel
 
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}  # of the mean difference
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}  # limit of the mean difference
 
 
 def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
-    """Two small groups of random tokens, with two and three completions."""
+    """Return two small groups of random tokens, with two and three completions."""
     rng = np.random.default_rng(seed)
 
     def ids(count: int) -> np.ndarray:
@@ -32,10 +32,10 @@ def check_packing(
 ) -> None:
     """Compare packed log-probabilities or scores with those of plain, separate forward passes of the model.
 
-    `forward` runs the packed one in `dtype` (an engine does, where weights are partitioned).
+    `forward` runs the packed pass in `dtype`; it is an engine if weights are partitioned.
 
     Raises:
-        UserError: if they differ: the architecture does something that packing does not reproduce.
+        UserError: if they differ, because packing then does not reproduce the architecture.
     """
     groups = probe_groups(model.text_config.vocab_size)
     batch = build_batch([groups], multiple=model.attention.multiple).to(device)
@@ -43,7 +43,7 @@ def check_packing(
         packed = model.pieces(forward(batch), batch)
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise UserError(
-            f"{name}: this architecture cannot run packed ({type(error).__name__}: {str(error)[:200]})"
+            f"{name}: this architecture cannot run packed rows ({type(error).__name__}: {str(error)[:200]})"
         ) from error
     differences, expected = [], []
     for group, pieces in zip(groups, packed, strict=True):
@@ -53,13 +53,13 @@ def check_packing(
                 alone = model.alone(*(_tensor(ids, device) for ids in (group.prompt_ids, completion.ids)))
             expected.append(alone.float().cpu().numpy())
             differences.append(np.abs(expected[-1] - values))
-    # The scores of a new reward model hardly differ: only beside that can a difference be called small.
+    # The scores of a new reward model hardly differ, so the difference is judged relative to their spread.
     scale = float(np.concatenate(expected).std()) + 1e-12 if model.scores else 1.0
     mean = float(np.concatenate(differences).mean()) / scale
     if not mean <= _TOLERANCE[dtype]:
         raise UserError(
-            f"{name}: packed and separate sequences give results that differ by {mean:.3g}; "
-            "this architecture cannot be trained here without being silently wrong"
+            f"{name}: packed rows and separate sequences give results that differ by {mean:.3g}; "
+            "training this architecture here would silently give wrong results"
         )
 
 

@@ -1,4 +1,4 @@
-"""The trainable language model: log-probabilities of packed completions."""
+"""The trainable policy: log-probabilities of packed completions."""
 
 from typing import Any
 
@@ -15,7 +15,8 @@ from psychocounsel.model.packed import PackedModel
 class Policy(PackedModel):
     """Wraps a causal language model.
 
-    Logits are divided by `temperature`, as those of the distribution that replies are sampled from.
+    Logits are divided by `temperature`, so log-probabilities are those of the distribution that replies are sampled
+    from.
     """
 
     def __init__(
@@ -29,22 +30,26 @@ class Policy(PackedModel):
     ) -> None:
         super().__init__(lm, name, adapter, attention, device)
         self.temperature = temperature
-        self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]  # in a list: it is a part of `lm` already
+        self.output_layer = [
+            OutputLayer.of(lm.get_output_embeddings())
+        ]  # in a list, because it is already a part of `lm`
         self.value_head: nn.Linear | None = None
 
     def add_value_head(self, dtype: torch.dtype = torch.float32) -> None:
-        """Let `forward` give values, too: by a linear head on the trunk that gives 0 until it is trained.
+        """Make `forward` also give values, from a linear head on the trunk that gives 0 until it is trained.
 
-        It is a part of training alone: not of `lm`, which is what is exported and writes replies.
+        The head is used only in training. It is not a part of `lm`, which is exported and writes replies.
         """
         self.value_head = nn.Linear(self.text_config.hidden_size, 1, bias=False, dtype=dtype)
-        nn.init.zeros_(self.value_head.weight)  # random values would move the policy before there is anything to learn
+        nn.init.zeros_(
+            self.value_head.weight
+        )  # random values would change the policy before the head has learned anything
 
     def forward(self, batch: Batch, logprobs: bool = True, entropy: bool = False, values: bool = False) -> Any:
-        """float32[N], or a tuple of them in the order of the words, from one pass through the trunk.
+        """Return float32[N], or a tuple of float32[N] in the order of the arguments, from one pass through the trunk.
 
-        `logprobs`: of `batch.target_ids`; `entropy` (with them): of the distributions there, in nats; `values`: where each
-        target is yet to come, by the value head.
+        `logprobs`: log-probabilities of `batch.target_ids`. `entropy` (with `logprobs`): the entropy of each target's
+        distribution [nats]. `values`: the value before each target, from the value head.
         """
         hidden = self.hidden(batch)[batch.rows, batch.columns]
         found: list[torch.Tensor] = []
@@ -61,7 +66,7 @@ class Policy(PackedModel):
         return batch.split_completions(output)
 
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
-        """float32[c]: log-probabilities of the completion."""
+        """Return the log-probabilities of the completion, float32[c]."""
         ids = torch.cat([prompt, completion])[None]
         logits = self.lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / self.temperature
         return logits.log_softmax(-1).gather(1, completion[:, None]).squeeze(1)

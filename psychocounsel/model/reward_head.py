@@ -1,8 +1,10 @@
-"""Loading reward models: a language model with a new head to train, or a trained one in one of its two formats.
+"""Loading of reward models: a language model with a new head, or a trained reward model in one of two formats.
 
-Hugging Face: `AutoModelForSequenceClassification` with one label, head `score`. OpenRLHF: the trunk and a head named by
-the config's `value_head_prefix` (`value_head` or `score`). A trained model whose head is missing or of another shape is
-an error: a random head would give random rewards.
+Hugging Face: `AutoModelForSequenceClassification` with one label and the head `score`. OpenRLHF: the trunk and a head
+named by
+the config's `value_head_prefix` (`value_head` or `score`). A trained model whose head is missing or has another shape
+is
+an error, because a random head would give random rewards.
 """
 
 import re
@@ -24,10 +26,10 @@ _OPENRLHF = ("value_head_prefix", "normalize_reward")
 def load_reward_lm(
     model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int, device: str = "cpu"
 ) -> Any:
-    """Load `model.path` with one score per sequence, for training; a language model gets a new head, drawn by torch's seed.
+    """Load `model.path` as a model of one score per sequence, for training; a language model gets a random new head.
 
     Raises:
-        UserError: if it cannot be loaded, or is a reward model without a usable head.
+        UserError: if the model cannot be loaded, or is a reward model without a usable head.
     """
     lm, has_head = _load(model, dtype, zero3, "model", device)
     if not has_head:
@@ -35,15 +37,15 @@ def load_reward_lm(
     lm.config.pad_token_id = pad_token_id
     for name in _OPENRLHF:
         if hasattr(lm.config, name):
-            delattr(lm.config, name)  # what is written has our format
+            delattr(lm.config, name)  # our exports have the Hugging Face format
     return ready_to_train(lm, model)
 
 
 def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype, device: str = "cpu") -> Any:
-    """Load `reward.path` on `device` to score with: a reward model, or a LoRA adapter of one, which is merged.
+    """Load `reward.path` on `device` for scoring: a reward model, or a LoRA adapter of one, which is merged.
 
     Raises:
-        UserError: if it cannot be loaded, or has no trained head.
+        UserError: if the model cannot be loaded, or has no trained head.
     """
     path = Path(resolve_path(reward.path, "reward"))
     if (path / "adapter_config.json").is_file():
@@ -58,7 +60,7 @@ def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype, device: str =
 
 
 def is_openrlhf(config: Any) -> bool:
-    """Whether a model's config is of an OpenRLHF checkpoint, which ends sequences with the end-of-turn token."""
+    """Return True if a config belongs to an OpenRLHF checkpoint, which ends sequences with the end-of-turn token."""
     return any(hasattr(config, name) for name in _OPENRLHF)
 
 
@@ -82,7 +84,7 @@ def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
 def _load(
     model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str, device: str = "cpu"
 ) -> tuple[Any, bool]:
-    """The model, and whether its head is a trained one."""
+    """Return the model, and True if its head is trained."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     with loading(model.path, key):
@@ -97,24 +99,27 @@ def _load(
         if "mismatch" not in str(error):
             raise
         raise UserError(
-            f"{key}.path={model.path}: its weights or head have other shapes than a reward model's"
+            f"{key}.path={model.path}: the shapes of its weights or head are not those of a reward model"
         ) from error
-    # Or save_pretrained would give the head the name back that it was looked for under.
+    # Otherwise save_pretrained would rename the head back to the name it was loaded from.
     renamings = getattr(lm, "_weight_conversions", None) or []
     lm._weight_conversions = [each for each in renamings if f"{HEAD}." not in each.target_patterns] or None
     missing_head = {name for name in missing if name.startswith(f"{HEAD}.")}
     if rest := missing - missing_head:
-        raise UserError(f"{key}.path={model.path}: lacks {len(rest)} of its weights, {sorted(rest)[0]} for one")
+        raise UserError(f"{key}.path={model.path}: lacks {len(rest)} of its weights, such as {sorted(rest)[0]}")
     if missing_head and not is_language_model:
         names = " or ".join(sorted([*prefixes, HEAD]))
-        raise UserError(f"{key}.path={model.path}: has no reward head named {names}; a new one would be random")
+        raise UserError(f"{key}.path={model.path}: has no reward head named {names}, and a new head would be random")
     if not hasattr(lm, HEAD):
         raise UserError(f"{key}.path={model.path}: this architecture has no linear head called {HEAD}")
     return lm, not missing_head
 
 
 def _draw_head(lm: Any) -> None:
-    """Small enough that training begins near equal scores; std 1 / (H + 1) (arXiv 2009.01325, appendix B.1, uses its root)."""
+    """Draw a head with std 1 / (H + 1), so that training begins with nearly equal scores.
+
+    arXiv 2009.01325, appendix B.1, uses the square root of H + 1 instead.
+    """
     import deepspeed
 
     weight = getattr(lm, HEAD).weight

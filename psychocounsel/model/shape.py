@@ -1,4 +1,4 @@
-"""How many weights a model has, from its `config.json` alone, without torch."""
+"""Number of weights of a model, from its `config.json` alone, without torch."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ _NAMES = (
     "tie_word_embeddings",
 )
 _LLAMA3_8B = (4096, 32, 14336, 32, 8, 128, 128256, False)
-# The config.json of published models, as far as their size goes: for estimates before a model is fetched.
+# Sizes from the config.json of published models, for estimates before a model is downloaded.
 _SIZES: dict[str, tuple[int, ...]] = {
     "meta-llama/Llama-3.1-8B-Instruct": _LLAMA3_8B,
     "meta-llama/Meta-Llama-3-8B-Instruct": _LLAMA3_8B,
@@ -39,7 +39,7 @@ _SIZES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder of Llama's kind. `parameters` counts tied embeddings once."""
+    """Sizes of a Llama-style decoder; `parameters` counts tied embeddings once."""
 
     hidden: int
     layers: int
@@ -52,7 +52,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Shape":
-        """From what `config.json` holds (of a model with text and images, its text part)."""
+        """Return the shape in a `config.json`; for a model of text and images, that of its text part."""
         text = config.get("text_config", config)
         heads = text["num_attention_heads"]
         return cls(
@@ -68,17 +68,17 @@ class Shape:
 
     @property
     def layer(self) -> int:
-        """Weights of one layer: attention, MLP and two norms (biases, a thousandth, are left out)."""
+        """Weights of one layer: attention, MLP and two norms (biases, about a thousandth, are ignored)."""
         return sum(rows * columns for rows, columns in self._matrices().values()) + 2 * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Of the language model."""
+        """Weights of the language model."""
         return self._trunk + (0 if self.tied else self.vocabulary * self.hidden)
 
     @property
     def scorer(self) -> int:
-        """Weights of the same model with a head of one score in place of the output layer: a reward model, a critic."""
+        """Weights of a reward model or critic of this shape: a head with one score replaces the output layer."""
         return self._trunk + self.hidden
 
     @property
@@ -91,7 +91,7 @@ class Shape:
         return max(self.vocabulary, self.intermediate) * self.hidden
 
     def adapter(self, rank: int, targets: Any) -> int:
-        """Weights of low-rank adapters of `targets`: names of layers, or all."""
+        """Return the weights of low-rank adapters of `targets`, which are names of layers or "all-linear"."""
         sides = {name: sum(size) for name, size in self._matrices().items()}
         chosen = [sides.get(name, 0) for name in targets] if not isinstance(targets, str) else sides.values()
         return self.layers * rank * sum(chosen)
@@ -103,25 +103,25 @@ class Shape:
         return {name: (self.hidden, size) for name, size in (attention | mlp).items()}
 
     def kept(self) -> int:
-        """Bytes of bfloat16 that backward needs of a token in one layer."""
+        """Return the bfloat16 bytes that backward needs per token in one layer."""
         attention = 3 * self.heads * self.head + 4 * self.kv_heads * self.head
         return 2 * (6 * self.hidden + attention + 4 * self.intermediate)
 
     def cached(self) -> int:
-        """Keys and values of a token, over all layers."""
+        """Return the number of key and value elements cached per token, over all layers."""
         return 2 * self.layers * self.kv_heads * self.head
 
 
 def bytes_of_weight(dtype: str) -> int:
-    """Of a weight that is not trained, by `model.dtype` or `reward.dtype`."""
+    """Return the bytes of a weight that is not trained, for a `model.dtype` or `reward.dtype`."""
     return 4 if dtype == "fp32" else 2
 
 
 def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
-    """The shape of the model that `path`, the value of `key`.path, names; of an adapter, that of its base.
+    """Return the shape of the model in `path`, the value of `key`.path; for an adapter, the shape of its base.
 
-    Its `config.json` says so where it is here, and else the list of published models.
-    None where it is not here and not listed, or is of another kind.
+    It is read from a local `config.json`, or otherwise from the list of published models. None if the model is not here
+    and not listed, or is of another kind.
     """
     folder = _folder(config, key, path)
     if folder and any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -143,13 +143,13 @@ def _read(folder: Path) -> Shape | None:
 
 
 def published(path: str) -> dict[str, Any] | None:
-    """What `config.json` says of the sizes of the hub model `path`; None of a model that is not listed."""
+    """Return the sizes in the `config.json` of the hub model `path`; None if the model is not listed."""
     sizes = _SIZES.get(path)
     return dict(zip(_NAMES, sizes, strict=True)) if sizes else None
 
 
 def builtin_folder(path: str) -> Path:
-    """The folder of a `builtin:NAME`, whether it is there or not."""
+    """Return the folder of a `builtin:NAME`, even if it does not exist."""
     return Path(__file__).parent / "shipped" / path.partition(":")[2]
 
 

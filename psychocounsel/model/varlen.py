@@ -1,8 +1,11 @@
-"""Attention over a row cut into sequences: a prompt and one completion at a time, each of its own length.
+"""Attention over a row cut into sequences, each of a prompt and one completion, at their own lengths.
 
-No mask, no padding, and no product of tokens that do not see each other. On GPU all sequences are one call of the varlen
-flash-attention kernel, or each is one call of PyTorch's attention where that kernel takes no such heads; on CPU each is one
-call of PyTorch's fused causal attention, or of ours where that is faster.
+There is no mask, no padding, and no product of tokens that do not see each other. On GPU, one call of the varlen
+flash-attention kernel computes all sequences; for heads that the kernel does not support, PyTorch's attention is called
+for
+each sequence. On CPU, each sequence is one call of PyTorch's fused causal attention, or of `blockwise_attention` where
+that
+is faster.
 """
 
 from typing import Any
@@ -29,10 +32,13 @@ def varlen_attention(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """[B, T, heads, D] from [B, heads, T, D], as transformers' attention functions; without `layout` a row is a sequence."""
+    """Return the attention [B, T, heads, D] from [B, heads, T, D], as transformers' attention functions do.
+
+    Without `layout`, a row is one sequence.
+    """
     layout = layout or Layout([query.shape[2]], [0])
     if query.is_cuda:
-        query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotated ones in fp32
+        query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotated queries and keys in fp32
         on_gpu = _by_one_kernel if _suits_flash(query) else by_sequence
         return on_gpu(query, key, value, layout, scaling, sliding_window), None
     if torch.is_autocast_enabled("cpu"):
@@ -44,7 +50,7 @@ def varlen_attention(
 
 
 class _Sequences(torch.autograd.Function):
-    """Fused causal attention, one sequence after the other; keeps its arguments and its output, and no copies of parts."""
+    """Fused causal attention, one sequence after the other; it keeps its arguments and output, but no copies of parts."""
 
     @staticmethod
     def forward(
@@ -74,7 +80,7 @@ class _Sequences(torch.autograd.Function):
         to_query, to_key, to_value = (torch.empty_like(part) for part in (query, key, value))
         for span, normaliser in zip(layout.sequences, ctx.normalisers, strict=True):
             whole = _cut(grad, span)
-            if not span.is_whole:  # the prompt's output is the first completion's, which its gradient goes to
+            if not span.is_whole:  # the prompt's output belongs to the first completion, which gets its gradient
                 whole[:, :, : span.prompt] = 0
             parts = [whole, *_parts(query, key, value, span), _cut(output, span), normaliser, 0.0]
             slopes = _backward(*parts, **_seen(span, window, query), scale=scale)
@@ -88,21 +94,21 @@ class _Sequences(torch.autograd.Function):
 
 
 def _parts(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span) -> list[torch.Tensor]:
-    """A sequence's queries, keys and values, with as many heads of these as of queries."""
+    """Return a sequence's queries, keys and values, with keys and values repeated for all query heads."""
     repeats = query.shape[1] // key.shape[1]
     parts = [_cut(part, span) for part in (query, key, value)]
     return [parts[0], *(part.repeat_interleave(repeats, 1) if repeats > 1 else part for part in parts[1:])]
 
 
 def _cut(rows: torch.Tensor, span: Span) -> torch.Tensor:
-    """A sequence's part of [B, heads, T, D]: a view where it is in one piece, else a copy."""
+    """Return a sequence's part of [B, heads, T, D]: a view if it is contiguous in the row, otherwise a copy."""
     if span.is_whole:
         return rows[:, :, span.begin : span.stop]
     return torch.cat([rows[:, :, span.begin : span.end], rows[:, :, span.start : span.stop]], 2)
 
 
 def _put(rows: torch.Tensor, part: torch.Tensor, span: Span) -> None:
-    """Write what is a sequence's own into [B, heads, T, D]: the prompt, too, where the completion follows it at once."""
+    """Write a sequence's own part into [B, heads, T, D]; it includes the prompt if the completion directly follows it."""
     if span.is_whole:
         rows[:, :, span.begin : span.stop] = part
     else:
@@ -110,7 +116,7 @@ def _put(rows: torch.Tensor, part: torch.Tensor, span: Span) -> None:
 
 
 def _seen(span: Span, window: int | None, like: torch.Tensor) -> dict[str, Any]:
-    """What the kernel is told of who sees whom; a mask has dtype and device of `like`."""
+    """Return the kernel's arguments for visible tokens; a mask has dtype and device of `like`."""
     if window is None or span.length <= window:
         return {"is_causal": True}
     seen = torch.ones(span.length, span.length, dtype=torch.bool, device=like.device).tril_().triu_(1 - window)
@@ -119,7 +125,7 @@ def _seen(span: Span, window: int | None, like: torch.Tensor) -> dict[str, Any]:
 
 
 def _suits_flash(query: torch.Tensor) -> bool:
-    """Whether PyTorch's flash attention takes such heads, forward and backward, on this GPU (Ampere or newer)."""
+    """Return True if PyTorch's flash attention supports these heads on this GPU (Ampere or newer), forward and backward."""
     size, halves = query.shape[-1], query.dtype in (torch.bfloat16, torch.float16)
     return halves and size % 8 == 0 and size <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
@@ -132,12 +138,14 @@ def by_sequence(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """[B, T, heads, D]: one sequence after the other, in any dtype and on any device."""
+    """Return the attention [B, T, heads, D], one sequence after the other, for any dtype and device."""
     pieces = []
     for span in layout.sequences:
         parts = _parts(query, key, value, span)
         piece = torch.nn.functional.scaled_dot_product_attention(*parts, **_seen(span, window, query), scale=scaling)
-        pieces.append(piece if span.is_whole else piece[:, :, span.prompt :])  # the first completion's has the prompt
+        pieces.append(
+            piece if span.is_whole else piece[:, :, span.prompt :]
+        )  # the first completion's piece includes the prompt
     return torch.cat(pieces, 2).transpose(1, 2)
 
 
@@ -149,7 +157,7 @@ def _by_one_kernel(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """Queries once, keys and values of a prompt once for itself and once for each completion."""
+    """Return the attention by one kernel call: queries once, a prompt's keys and values for itself and each completion."""
     from torch.nn.attention.varlen import varlen_attn
 
     seen, query_starts, key_starts = layout.on(query.device)

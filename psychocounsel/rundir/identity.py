@@ -1,4 +1,4 @@
-"""What makes two runs the same, and what the directory of a single run is called (of a sweep: `run_names.py`)."""
+"""Identity of runs: the settings that define a run, and names of single runs' directories (for sweeps: `run_names.py`)."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 
-# What may differ when a run directory is used again; everything else defines the run.
+# Keys that may change when a run directory is used again; all other keys define the run.
 _MAY_DIFFER = (
     "cluster",
     "tracker",
@@ -29,7 +29,7 @@ _MAY_DIFFER = (
     "after",
     "dry_run",
     "code_path",
-    # Of commands that work in steps, whose steps say themselves what they were made from.
+    # Keys of commands that work in steps; each step records its own settings.
     "steps",
     "budget",
     "shards",
@@ -41,7 +41,7 @@ _MAY_DIFFER_KEYS = (
     "eval.every",
     *(f"checkpoint.{name}" for name in ("every", "minutes", "background", "keep_last", "patience")),
 )
-# How servers are reached, of replies, rewards and counterfactuals, and where models wait.
+# Keys that may change on resume: server addresses, time-outs and prices, and where idle models are kept.
 _MAY_DIFFER_WITHIN = re.compile(
     r"(reward|compare\[\d+\])(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|compare\[\d+\]\.judge\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price|currency)"
@@ -50,30 +50,32 @@ _MAY_DIFFER_WITHIN = re.compile(
     r"|(judge|client|annotator|writers|contestants)(\.\w+(\[\d+\])?)*"
     r"\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price)"
 )
-_MAY_RESHARD = re.compile(r"zero\.\w+")  # with the processes, which `cluster` holds: checkpoints fit any
+_MAY_RESHARD = re.compile(r"zero\.\w+")  # checkpoints load at any stage and number of processes
 _MAY_GROW = ("max_steps", "epochs")
-# Which of these decide all the same what a run has made at its end: its figures, its best model, and which steps were done.
+# Keys that may change but still decide the result of a finished run: its figures, its best model and its finished
+# steps.
 _DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "steps", "remove", *_MAY_GROW)
-# What a run fills in where its command leaves it open: commits of the hub, and a measured size.
+# Keys that a run fills in if its command leaves them open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")
-# What is noted in a recipe of `settled` once a job has begun.
+# Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")
 
 
 def identity(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """The flat keys that define a run: two configurations with equal identity give the same training.
+    """Return the flat keys that define a run: configurations with equal identity give the same training.
 
-    A key that a job settles when it begins (`settled`) holds how, as JSON, and not the value that comes of it.
+    A key whose value a job determines when it begins (`settled`) holds the recipe as JSON, not the resulting value.
     """
     return {key: value for key, value in _flat(config).items() if _defines(key)}
 
 
 def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> dict[str, Any]:
-    """The identity of a run among those of a sweep: with its length, and with the keys (or groups) that are swept.
+    """Return the identity of a run among the runs of a sweep: with its length and the swept keys (or groups).
 
-    A swept key that the checked configuration does not have became others, as `model.path=http://...` of an evaluation did: then
-    addresses count as well.
+    If the checked configuration lacks a swept key because checking replaced it by others, as for
+    `model.path=http://...` of an
+    evaluation, addresses are included, too.
     """
     keys = tuple(swept)
     flat = _flat(config)
@@ -86,9 +88,9 @@ def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> 
 
 
 def deciding(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """The identity of a run with all else that decides what it has made when it has finished.
+    """Return the identity of a run and all other values that decide its result once it has finished.
 
-    Where it runs, how it is saved and watched, and how servers are reached does not.
+    Settings of where it runs, how it is saved and watched, and how servers are reached are excluded.
     """
     return {
         key: value
@@ -98,22 +100,25 @@ def deciding(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
 
 
 def is_of(key: str, other: str) -> bool:
-    """Whether a flat key is `other` or lies in it."""
+    """Return True if a flat key is `other` or lies within it."""
     return key == other or key.startswith((f"{other}.", f"{other}["))
 
 
 def defines(key: str) -> bool:
-    """Whether another value of this key, or group, makes another run; of a length, among the runs of a sweep."""
+    """Return True if another value of this key or group makes another run of a sweep; the length does, too."""
     return _defines(key) or key in _MAY_GROW
 
 
 def differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """The flat keys in which a run of `new` would not be the one of `old`, which may have filled in what `new` leaves open."""
+    """Return the flat keys in which a run of `new` differs from the run of `old`.
+
+    Values that the old run filled in, and that `new` leaves open, do not count.
+    """
     return sorted(_differing(new, old))
 
 
 def is_same(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether nothing is `differing`; told sooner."""
+    """Return True if no key is `differing`; faster than `differing`."""
     return next(_differing(new, old), None) is None
 
 
@@ -124,7 +129,7 @@ def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _flat(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """Every value by its dotted key, in the order of keys; a list without mappings is one value."""
+    """Return every value by its dotted key, in the order of keys; a list without mappings is one value."""
     flat: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:
@@ -155,7 +160,7 @@ def _defines(key: str) -> bool:
 
 
 def fingerprint(config: DictConfig, **more: Any) -> str:
-    """sha256 of a run's identity, its length and `more` (data and weight fingerprints)."""
+    """Return the sha256 of a run's identity, its length and `more` (hashes of data and weights)."""
     content = {**identity(config), **{key: config[key] for key in _MAY_GROW if key in config}, **more}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -180,20 +185,23 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
 
 
 def _check_length(config: DictConfig, existing: DictConfig, run_dir: Path) -> None:
-    """Refuse a shorter run. How many steps an epoch has is known to the worker alone, which refuses less than are done."""
+    """Refuse a run shorter than before.
+
+    Only the worker knows the steps of an epoch; it refuses a length below the finished steps.
+    """
     for key in _MAY_GROW:
         before, now = existing[key], config[key]
         if before is not None and now is not None and now < before:
             raise UserError(f"{run_dir} was started with {key}={before}: {key} may grow but not shrink to {now}")
     if existing.max_steps is None and config.max_steps is not None:
         raise UserError(
-            f"{run_dir} was started with epochs={existing.epochs:g}: its length may grow but not shrink, and is given in epochs; "
-            f"in the place of max_steps={config.max_steps} give epochs={existing.epochs:g} or more, or use another run_dir"
+            f"{run_dir} was started with epochs={existing.epochs:g}: its length is given in epochs and may grow but not shrink; "
+            f"instead of max_steps={config.max_steps} give epochs={existing.epochs:g} or more, or use another run_dir"
         )
 
 
 def slug(text: str, limit: int = 80) -> str:
-    """`text` as a file name of [A-Za-z0-9._-] (Hydra cannot parse `=` or `,` in a path); a hash marks what was cut."""
+    """Return `text` as a file name of [A-Za-z0-9._-], with a hash if it is cut; Hydra cannot parse `=` or `,` in a path."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
     if len(clean) > limit:
         clean = clean[: limit - 9] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -201,6 +209,6 @@ def slug(text: str, limit: int = 80) -> str:
 
 
 def new_directory(output: str, *names: str) -> Path:
-    """A new name under `output`: `names` and the time."""
+    """Return a new path under `output`: `names` and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
     return Path(os.path.abspath(os.path.expanduser(output))) / slug("-".join([*names, stamp]))

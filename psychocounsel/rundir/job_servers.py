@@ -1,4 +1,4 @@
-"""Servers beside training: `servers/N.json` holds the address of each that is ready, `servers/key` the secret they share."""
+"""Servers started with training: `servers/N.json` holds the address of each ready server, `servers/key` their shared secret."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from psychocounsel.storage.files import read_json, shared_secret, write_json
 
 
 def addresses(run_dir: Path) -> list[str]:
-    """The servers of this job that are ready now."""
+    """Return the addresses of this job's servers that are ready."""
     found = [read_json(file) or {} for file in RunDir(run_dir).ready_servers()]
     return [each["address"] for each in found if each.get("job") == _job()]
 
@@ -20,7 +20,7 @@ def note_ready(run_dir: Path, number: int, address: str) -> None:
 
 
 def secret(run_dir: Path) -> str:
-    """The key that the run and its servers share, made by the first who asks."""
+    """Return the secret that the run and its servers share; the first caller creates it."""
     return shared_secret(RunDir(run_dir).server_key)
 
 

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line a step, whatever happened in between."""
+"""`metrics.jsonl`: one line per step, even after kills and resumes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ _TAIL_BYTES = 1 << 15
 
 
 class MetricsLog:
-    """Appends lines; opening it at a step cuts off the lines after that step, which will be made again."""
+    """Appends lines; opening the log at a step removes the lines after that step, which will be written again."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
@@ -29,7 +29,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file up to the first that is damaged: mostly the last, which a kill cut short."""
+    """Return the lines of a metrics file up to the first damaged line, usually the last, which a kill cut short."""
     lines: list[dict[str, Any]] = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -42,7 +42,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def last_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The last lines of a run's metrics, oldest first: some dozens, read in a moment however long the file is."""
+    """Return the last lines of a run's metrics, oldest first: some dozens, read quickly even from a long file."""
     path, lines = RunDir(run_dir).metrics, []
     if not path.exists():
         return []
@@ -52,5 +52,5 @@ def last_metrics(run_dir: Path) -> list[dict[str, Any]]:
             try:
                 lines.append(json.loads(text))
             except ValueError:
-                continue  # cut short, at either end
+                continue  # cut short at either end
     return [line for line in lines if isinstance(line, dict)]

@@ -1,6 +1,6 @@
-"""The names of all files that runs and sweeps consist of. No other module of the package spells one of them.
+"""Names of all files in runs and sweeps. No other module of the package spells these names.
 
-Making such an object touches no disk. Paths inside the files are relative, so that a folder may be moved.
+Creating such an object does not touch the disk. Paths inside the files are relative, so that a folder may be moved.
 """
 
 import re
@@ -20,15 +20,15 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # What defines the run; written before it starts.
+        # Files that define the run, written before it starts.
         self.config = path / "config.yaml"  # the checked configuration; workers read it and never compose
-        self.job = path / "job.json"  # module, index in the sweep, and the runs that it comes after
-        self.overrides = path / "overrides.txt"  # the overrides of its command, a line each
+        self.job = path / "job.json"  # module, index in the sweep, and the runs that must finish first
+        self.overrides = path / "overrides.txt"  # the overrides of its command, one per line
         self.code = path / "code.txt"  # version and, in a git checkout, commit and diff
-        # What the run says of itself.
+        # Files in which the run reports.
         self.state = path / "state.json"  # attempt, phase, step, total, heartbeat
         self.environment = path / "environment.json"  # nodes, versions, GPUs, fingerprints of data and weights
-        self.metrics = path / "metrics.jsonl"  # one line a step
+        self.metrics = path / "metrics.jsonl"  # one line per step
         self.summary = path / "summary.json"  # status (finished, stopped, failed) and final figures
         self.scores = path / "scores.jsonl"  # of an evaluation: the scores of each pair
         self.reliability = path / "reliability.json"  # of an evaluation: bins of calibration, risk at each coverage
@@ -37,42 +37,42 @@ class RunDir:
         self.latest_attempt = self.logs / "latest"  # a link
         self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite
         self.counterfactuals = path / "counterfactuals.jsonl"  # of an evaluation: changed replies and their scores
-        self.counterfactual_answers = path / "counterfactual_answers"  # of a language model: the journal
-        self.ranker_answers = path / "ranker_answers"  # of language models that rank pairs: the journal
+        self.counterfactual_answers = path / "counterfactual_answers"  # journal of a language model's answers
+        self.ranker_answers = path / "ranker_answers"  # journal of language models that rank pairs
         self.profile = path / "profile"  # traces
         self.tensorboard = path / "tensorboard"
         self.wandb = path / "wandb"
-        # What controls it.
+        # Files that control the run.
         self.owner = path / "owner.json"  # the lock of the process that works here
-        self.stop = path / "stop"  # whoever makes this file asks the run to stop
-        # What it makes.
+        self.stop = path / "stop"  # creating this file asks the run to stop
+        # Results of the run.
         self.checkpoints = path / "checkpoints"
         self.latest_checkpoint = self.checkpoints / "latest"  # a file with the folder's name
         self.rounds = path / "rounds"  # replies of algorithms with rollouts
         self.before = self.rounds / "before.parquet"  # replies to held-out prompts before training
         self.model = path / "model"  # the best model so far
-        self.export = path / "export"  # what `psychocounsel.export` writes unless told otherwise
-        # Servers on nodes of their own, beside training.
+        self.export = path / "export"  # default folder of `psychocounsel.export`
+        # Servers on separate nodes, running during training.
         self.servers = path / "servers"
-        self.server_key = self.servers / "key"  # the secret that they and the run share
+        self.server_key = self.servers / "key"  # the secret that the servers and the run share
 
     def attempt(self, number: int) -> AttemptDir:
         return AttemptDir(self.logs / f"{number:02d}")
 
     def attempt_numbers(self) -> list[int]:
-        """The attempts so far, oldest first."""
+        """Return the numbers of the attempts so far, oldest first."""
         return sorted(int(path.name) for path in self.logs.glob("[0-9]*") if path.name.isdigit())
 
     def checkpoint(self, step: int) -> CheckpointDir:
         return CheckpointDir(self.checkpoints / f"step-{step:06d}")
 
     def checkpoint_dirs(self) -> list[CheckpointDir]:
-        """The checkpoints, whole or not, oldest first."""
+        """Return the checkpoints, complete or not, oldest first."""
         named = (path for path in self.checkpoints.glob("step-*") if re.fullmatch(CHECKPOINT_NAME, path.name))
         return sorted((CheckpointDir(path) for path in named if path.is_dir()), key=lambda each: each.step)
 
     def checkpoint_leftovers(self) -> list[Path]:
-        """What killed writers of checkpoints left: drafts, and checkpoints that were moved aside."""
+        """Return the remains of killed writers: drafts, and checkpoints that were moved aside."""
         hidden = self.checkpoints.glob(".step-*")
         return [path for path in hidden if re.fullmatch(rf"\.{CHECKPOINT_NAME}\.(tmp|old)", path.name)]
 
@@ -86,31 +86,31 @@ class RunDir:
         return self.profile / f"rank-{rank}.json"
 
     def server(self, number: int) -> Path:
-        """The address of a server that is ready."""
+        """Return the file with the address of a ready server."""
         return self.servers / f"{number}.json"
 
     def ready_servers(self) -> list[Path]:
         return sorted(self.servers.glob("*.json"))
 
     def server_log(self, number: int) -> Path:
-        """What a server prints that runs on the machine of the run."""
+        """Return the file with the output of a server on the run's machine."""
         return self.logs / f"server-{number}.out"
 
     def offline_wandb_runs(self) -> list[Path]:
-        """What wandb kept on disk because there was no network."""
+        """Return the folders of wandb runs stored offline because there was no network."""
         return sorted(path for path in self.wandb.glob("offline-run-*") if path.is_dir())
 
 
 class StepsDir(RunDir):
-    """The files of a command that works in steps: a run directory with a journal and a record for each step."""
+    """The files of a command that works in steps: a run directory with a journal and a record of each step."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.answers = path / "answers"  # the journal: every bought answer
-        self.steps = path / "steps"  # a record for each step that is done
+        self.answers = path / "answers"  # the journal of all paid answers
+        self.steps = path / "steps"  # a record of each finished step
 
     def step(self, name: str) -> Path:
-        """The record of a step: what it was made from, and its figures."""
+        """Return the record of a step: its settings, inputs and figures."""
         return self.steps / f"{name}.json"
 
 
@@ -119,12 +119,14 @@ class AnnotationDir(StepsDir):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.speeches = path / "speeches.parquet"  # what is asked about, a row a speech
-        self.dropped_speeches = path / "dropped_speeches.parquet"  # which rows of the sources fell, and why; no texts
+        self.speeches = path / "speeches.parquet"  # client speeches, one per row
+        self.dropped_speeches = (
+            path / "dropped_speeches.parquet"
+        )  # dropped rows of the sources, and the reasons; no texts
         self.identifier_sample = path / "identifier_sample.md"  # speeches to check by hand for identifiers
-        self.replies = path / "replies.parquet"  # every reply, or why there is none
+        self.replies = path / "replies.parquet"  # every reply, or the reason for a missing one
         self.votes = path / "votes.parquet"  # every rating that an annotator gave, with reasons
-        self.dataset = path / "dataset"  # what training reads: train.parquet, test.parquet and the card
+        self.dataset = path / "dataset"  # the result for training: train.parquet, test.parquet and the card
         self.card = self.dataset / "README.md"
         self.removed = path / "removed.txt"  # tombstones: hashes of the ids of removed speeches
         self.shards = path / "shards"  # run directories of the jobs that share the work
@@ -133,14 +135,14 @@ class AnnotationDir(StepsDir):
         return ShardDir(self.shards / f"{index:03d}", self)
 
     def cleaning(self, index: int) -> "AnnotationDir":
-        """The directory of a job that cleans a share of the rows of large sources."""
+        """Return the directory of a job that cleans a share of the rows of large sources."""
         found = AnnotationDir(self.shards / f"cleaning-{index:03d}")
         found.speeches = found.path / "cleaned.parquet"
         return found
 
 
 class ShardDir(AnnotationDir):
-    """`OUT/shards/003`: replies and votes of a share of the speeches; speeches and answers are those of the whole."""
+    """`OUT/shards/003`: replies and votes of a share of the speeches; speeches and answers belong to the whole directory."""
 
     def __init__(self, path: Path, whole: AnnotationDir) -> None:
         super().__init__(path)
@@ -152,40 +154,40 @@ class ShardDir(AnnotationDir):
 
 
 class EvaluationDir(StepsDir):
-    """The files of an evaluation that asks language models: `evaluate evaluation=winrate` and the like."""
+    """The files of an evaluation that asks language models, such as `evaluate evaluation=winrate`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.speeches = path / "speeches.parquet"  # the clients' speeches that contestants reply to
-        self.replies = path / "replies.parquet"  # every reply of every contestant, or why there is none
-        self.verdicts = path / "verdicts.parquet"  # what judges said of each pair of replies, in both orders
+        self.replies = path / "replies.parquet"  # every reply of every contestant, or the reason for a missing one
+        self.verdicts = path / "verdicts.parquet"  # the judges' verdicts on each pair of replies, in both orders
         self.exams = path / "exams.parquet"  # evaluation=external: every contestant's answer to every item
-        self.ratings = path / "ratings.parquet"  # evaluation=external: what judges said of replies by criteria
-        self.safety_answers = path / "safety_answers.parquet"  # evaluation=safety: what judges said of each reply
+        self.ratings = path / "ratings.parquet"  # evaluation=external: the judges' ratings of replies by criteria
+        self.safety_answers = path / "safety_answers.parquet"  # evaluation=safety: the judges' answers on each reply
         self.session_turns = path / "session_turns.parquet"  # evaluation=session: each turn of client and counsellor
-        self.session_answers = path / "session_answers.parquet"  # evaluation=session: what judges said of each reply
-        self.flow_answers = path / "flow_answers.parquet"  # evaluation=session: what judges said of whole sessions
-        self.adjudicate = path / "adjudicate.csv"  # evaluation=gate: cases that people are to judge, blind
-        self.adjudication_key = path / "adjudication_key.parquet"  # whose case each is, and what the judge said
-        self.ability = path / "ability.json"  # evaluation=external: what lm-eval measured, document by document
+        self.session_answers = path / "session_answers.parquet"  # evaluation=session: the judges' answers on each reply
+        self.flow_answers = path / "flow_answers.parquet"  # evaluation=session: the judges' answers on whole sessions
+        self.adjudicate = path / "adjudicate.csv"  # evaluation=gate: cases for people to judge, blind
+        self.adjudication_key = path / "adjudication_key.parquet"  # the source of each case, and the judge's verdict
+        self.ability = path / "ability.json"  # evaluation=external: lm-eval's results, document by document
         self.figures = path / "figures.json"  # every figure with its interval, for `report`
         self.shards = path / "shards"  # run directories of the jobs that share the work
 
     def shard(self, index: int) -> "EvaluationDir":
-        """`RUN/shards/003`: tables of a share of the speeches; the answers are those of the whole."""
+        """Return `RUN/shards/003`: tables of a share of the speeches; the answers belong to the whole evaluation."""
         found = EvaluationDir(self.shards / f"{index:03d}")
         found.answers = self.answers
         return found
 
     def part(self, name: str) -> "EvaluationDir":
-        """`RUN/parts/safety`: an evaluation that the gate runs; the answers are those of the gate."""
+        """Return `RUN/parts/safety`: an evaluation that the gate runs; the answers belong to the gate."""
         found = EvaluationDir(self.path / "parts" / name)
         found.answers = self.answers
         return found
 
 
 class ModelDir:
-    """A trained model: `RUN/model`, or an export. Its other files are those of Hugging Face."""
+    """A trained model: `RUN/model` or an export. Its other files have Hugging Face's names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -193,28 +195,28 @@ class ModelDir:
 
 
 class SweepDir:
-    """The files of a sweep's folder; beside them lies a folder for each run."""
+    """The files of a sweep's folder, which also contains a folder for each run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.table = path / "sweep.jsonl"  # index, overrides and folder of each run
-        self.multirun = path / "multirun.yaml"  # which Hydra writes
+        self.multirun = path / "multirun.yaml"  # written by Hydra
         self.best = path / "best"  # of a search, or a study's stage that chooses: a link to the best run
-        self.best_record = path / "best.json"  # the metric, and what was chosen from what
+        self.best_record = path / "best.json"  # the metric, the choice and its candidates
 
     def journal(self, mark: str) -> Path:
-        """What a search has tried, in the form of optuna's journals; `mark` tells it from others of the same folder."""
+        """Return a search's record of trials, in the format of optuna's journals; `mark` separates searches in one folder."""
         return self.path / f"search-{mark}.journal"
 
 
 class StudyDir:
-    """The files of a study: a folder for each stage, which is that of a sweep, and the study's tables."""
+    """The files of a study: a sweep folder for each stage, and the study's tables."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.study = path / "study.yaml"  # the study as it was launched, values filled in
-        self.cells = path / "cells.json"  # the run directories that the study has now, stage by stage
-        self.forced = path / "forced.json"  # how often each stage was made anew by force=[STAGE]
+        self.study = path / "study.yaml"  # the study as launched, with all values filled in
+        self.cells = path / "cells.json"  # the current run directories of the study, by stage
+        self.forced = path / "forced.json"  # how often force=[STAGE] has repeated each stage
         self.owner = path / "owner.json"  # the lock of the process that launches it
         self.table = path / "table"  # the run directory of the job that writes the tables
 
@@ -222,19 +224,19 @@ class StudyDir:
         return StageDir(self.path / name)
 
     def written_table(self, name: str, ending: str) -> Path:
-        """A table of results: `table.csv`, `table.md`, `table.tex`, or of another name."""
+        """Return the file of a table of results: `table.csv`, `table.md`, `table.tex`, or with another name."""
         return self.path / f"{name}.{ending}"
 
 
 class StageDir(SweepDir):
-    """`STUDY/STAGE`: a sweep's folder, also where the stage is one run."""
+    """`STUDY/STAGE`: a sweep's folder, even if the stage has only one run."""
 
     def selection(self, fingerprint: str) -> "SelectionDir":
-        """Where the best of these cells is chosen: each choice has a folder and a link of its own, which no other changes."""
+        """Return the directory in which the best of these cells is chosen; each choice has its own folder and link."""
         return SelectionDir(self.path / f"select-{fingerprint[:8]}")
 
     def cell(self, name: str) -> Path:
-        """The run directory of a cell."""
+        """Return the run directory of a cell."""
         return self.path / name
 
 
@@ -243,31 +245,31 @@ class SelectionDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.best = path.with_name(path.name.replace("select", "best", 1))  # a link, which later stages name
-        self.record = path / "best.json"  # the metric, and what was chosen from what
+        self.best = path.with_name(path.name.replace("select", "best", 1))  # a link that later stages refer to
+        self.record = path / "best.json"  # the metric, the choice and its candidates
 
 
 def is_selection(folder: Path) -> bool:
     return re.fullmatch(r"select-[0-9a-f]{8}", folder.name) is not None
 
 
-ONLY_CELL = "run"  # the run directory where nothing is swept
+ONLY_CELL = "run"  # the run directory's name if nothing is swept
 
 
 def cell_record(run_dir: Path) -> Path:
-    """`study.json` in a run directory: the stage, and the fingerprint of the cell that it is for."""
+    """Return `study.json` in a run directory: the stage and the fingerprint of the cell."""
     return run_dir / "study.json"
 
 
 def outputs_of(parent: Path) -> list[Path]:
-    """The folders that a run makes: its own, and the link `best-...` if the run chooses a stage's best cell. By names alone."""
+    """Return the outputs of a run by name: its folder, and the link `best-...` if the run chooses a stage's best cell."""
     return [parent, SelectionDir(parent).best] if is_selection(parent) else [parent]
 
 
 def telling_name(path: Path) -> str:
-    """What tells a run's folder or model from others: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model.
+    """Return the part of a path that names a run or model: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model.
 
-    A folder that says a seed alone, as of a sweep over seeds, has its parent's name before it: `dpo_seed-1`.
+    A folder that names only a seed, as in a sweep over seeds, gets its parent's name as a prefix: `dpo_seed-1`.
     """
     parts = [*path.parts]
     while len(parts) > 2 and (parts[-1] in ("model", "best", ONLY_CELL) or re.fullmatch("best-[0-9a-f]{8}", parts[-1])):
@@ -276,13 +278,13 @@ def telling_name(path: Path) -> str:
 
 
 class SubmissionHome:
-    """What is submitted to a queue is kept in the sweep's folder, or in that of a run that is of no sweep."""
+    """The files of submissions to a queue, in the sweep's folder, or in the folder of a run outside a sweep."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.submissions = path / "submissions"
         self.code = path / "code"  # copies of the code, named by their content
-        self.lock = path / "submitting.json"  # of the command that submits from here
+        self.lock = path / "submitting.json"  # lock of the command that submits from here
 
     def submission(self, number: int | str) -> SubmissionDir:
         return SubmissionDir(self.submissions / f"{number:0>4}")
@@ -291,10 +293,10 @@ class SubmissionHome:
         return [int(path.name) for path in self.submissions.glob("[0-9]*")]
 
     def submission_dirs(self) -> list[SubmissionDir]:
-        """Oldest first."""
+        """Return the submissions, oldest first."""
         return [SubmissionDir(path) for path in sorted(self.submissions.glob("[0-9]*"))]
 
 
 def run_of_model(path: Path) -> Path | None:
-    """The run whose `model/` is `path`; None for another folder. By its name alone."""
+    """Return the run whose `model/` is `path`, by name alone; None for any other folder."""
     return path.parent if path == RunDir(path.parent).model else None

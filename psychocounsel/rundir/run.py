@@ -1,4 +1,4 @@
-"""A run as its worker sees it: directory, configuration, rank, log, state."""
+"""A run as its worker sees it: directory, configuration, rank, log and state."""
 
 import os
 import platform
@@ -35,7 +35,7 @@ class Run:
     @classmethod
     @contextmanager
     def open(cls, run_dir: Path, config: DictConfig) -> Iterator["Run"]:
-        """Own the directory (rank 0) and write to `logs/<attempt>/rank-<rank>.log`.
+        """Take ownership of the directory (rank 0) and log to `logs/<attempt>/rank-<rank>.log`, within this context.
 
         Raises:
             UserError: if a live process owns the directory.
@@ -66,27 +66,29 @@ class Run:
         return self.rank == 0
 
     def say(self, text: str) -> None:
-        """Tell the user (rank 0) and the log."""
+        """Print `text` for the user (rank 0) and in the log."""
         print(text, file=self.log)
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
 
     def give_up(self, text: str, step: int) -> None:
-        """Say why the run stops after `step` steps, where the disk may have no room for a word."""
+        """Print why the run stops after `step` steps, even if the disk is full."""
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
         with suppress(OSError):
-            os.write(self.log.fileno(), f"{text}\n".encode())  # past the buffer, which would be flushed again
+            os.write(
+                self.log.fileno(), f"{text}\n".encode()
+            )  # bypasses the buffer, which would otherwise be flushed again
         with suppress(OSError):
             self.write_state("stopped", step, None)
 
     def write_state(self, phase: str, step: int, total: int | None) -> None:
-        """Say in `state.json` what the run does, for `jobs` and `report`."""
+        """Write the run's phase and step to `state.json`, for `jobs` and `report`."""
         if self.is_main:
             write_state(self.dir, self.attempt, phase, step, total)
 
     def begin_environment(self) -> None:
-        """Note in `environment.json` this attempt's node and versions; the rest of an earlier attempt's stays."""
+        """Write this attempt's node and versions to `environment.json`; other facts of an earlier attempt are kept."""
         if self.is_main:
             earlier: dict[str, Any] = {}
             with suppress(DamagedFile):  # nothing depends on it
@@ -94,7 +96,7 @@ class Run:
             write_json(self.files.environment, {**earlier, **self._versions(), "nodes": [platform.node()]})
 
     def write_environment(self, nodes: list[str], gpus: list[str], threads: int, **fingerprints: Any) -> None:
-        """Write `environment.json`: what this attempt ran on and with. `gpus`: their names on this node."""
+        """Write the machines and versions of this attempt to `environment.json`. `gpus`: their names on this node."""
         about = {"nodes": nodes, "gpus": gpus, "threads": threads, **fingerprints}
         write_json(self.files.environment, {**self._versions(), **about})
 
@@ -105,5 +107,5 @@ class Run:
 
 
 def read_environment(run_dir: Path) -> dict[str, Any]:
-    """`environment.json`, or {} where no attempt has come so far."""
+    """Return `environment.json`, or {} if no attempt has written it yet."""
     return read_mapping(RunDir(run_dir).environment)

@@ -1,4 +1,4 @@
-"""What defines a run: `config.yaml` and `job.json`, written before it starts and read by its workers."""
+"""Definition of a run: `config.yaml` and `job.json`, written before it starts and read by its workers."""
 
 import re
 from pathlib import Path
@@ -12,24 +12,24 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import DamagedFile, read_mapping, write_atomically, write_json
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
 
 
 class _PlainLoader(_Loader):  # type: ignore[misc, valid-type]
-    """Takes the same texts for numbers as OmegaConf, and none for a date."""
+    """Loads the same texts as numbers as OmegaConf does, and no text as a date."""
 
     yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Writes what OmegaConf's own dumper writes, in a fifth of the time where PyYAML has the C library."""
+    """Writes the same text as OmegaConf's own dumper, in a fifth of the time if PyYAML has the C library."""
 
 
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` is, or will be, the directory of a run."""
+    """Return True if `folder` is, or will be, the directory of a run."""
     return RunDir(folder).job.exists()
 
 
@@ -38,10 +38,10 @@ def has_config(run_dir: Path) -> bool:
 
 
 def read_config(run_dir: Path) -> DictConfig:
-    """The configuration of a run.
+    """Return the configuration of a run.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: if the file cannot be read.
     """
     path = RunDir(run_dir).config
     try:
@@ -56,9 +56,9 @@ def read_config(run_dir: Path) -> DictConfig:
 
 
 def read_plain(run_dir: Path) -> dict[str, Any] | None:
-    """The configuration of a run as plain mappings and lists, in a tenth of the time of `read_config`.
+    """Return the configuration of a run as plain mappings and lists, in a tenth of the time of `read_config`.
 
-    None where there is none, or it cannot be read.
+    The result is None if the file is missing or cannot be read.
     """
     try:
         content = yaml.load(RunDir(run_dir).config.read_text(), _PlainLoader)
@@ -68,10 +68,10 @@ def read_plain(run_dir: Path) -> dict[str, Any] | None:
 
 
 def read_section(run_dir: Path, key: str) -> Any:
-    """What stands at a top-level key of `config.yaml`, without the time it takes to read all of it; None if nothing.
+    """Return the value of a top-level key of `config.yaml` without parsing the whole file; None if the key is missing.
 
     Raises:
-        DamagedFile: if that is not YAML.
+        DamagedFile: if the value is not YAML.
     """
     try:
         text = RunDir(run_dir).config.read_text(errors="replace")
@@ -91,12 +91,12 @@ def write_config(run_dir: Path, config: DictConfig) -> None:
 
 
 def write_job(run_dir: Path, module: str, index: int, after: list[str]) -> None:
-    """Write `job.json`: the module that works in the run directory, its index in the sweep, what it comes after."""
+    """Write `job.json`: the module that works in the run directory, its index in the sweep, and the runs it waits for."""
     write_json(RunDir(run_dir).job, {"module": module, "index": index, "after": after})
 
 
 def module_of(run_dir: Path) -> str:
-    """The module that works in a run directory; "" before it is written."""
+    """Return the module that works in a run directory; "" before it is written."""
     return str(read_mapping(RunDir(run_dir).job).get("module", ""))
 
 
@@ -104,12 +104,12 @@ def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
     """Return `job.json` and the configuration of a run directory.
 
     Raises:
-        UserError: if it is not one.
+        UserError: if the folder is not a run directory.
     """
     job = read_mapping(RunDir(run_dir).job)
     if not RunDir(run_dir).job.exists() or not has_config(run_dir):
         files = RunDir(run_dir)
         raise UserError(f"{run_dir}: is not a run directory (it has no {files.job.name} and {files.config.name})")
     if "module" not in job:
-        raise DamagedFile(f"{RunDir(run_dir).job}: names no module; restore it, or give the run's command again")
+        raise DamagedFile(f"{RunDir(run_dir).job}: names no module; restore it, or repeat the run's command")
     return job, read_config(run_dir)

@@ -1,4 +1,4 @@
-"""What the runs of a sweep are called: `beta-0.3_seed-2`, the swept keys by their shortest unambiguous names."""
+"""Names of a sweep's runs: `beta-0.3_seed-2`, made from the swept keys by their shortest unambiguous names."""
 
 import hashlib
 import re
@@ -17,10 +17,11 @@ _STRUCTURED = re.compile(r"[\[\]{},:]")
 
 @dataclass(frozen=True)
 class Naming:
-    """What one job of several may be called.
+    """The parts of a job's name.
 
-    `swept`: its overrides in which the jobs differ; `fixed`: its others; `shown`: those swept, with paths shortened; `mark`:
-    what tells it from a job of the same name.
+    `swept`: its overrides in which the jobs differ. `fixed`: its other overrides. `shown`: the swept overrides with
+    shortened
+    paths. `mark`: a hash that distinguishes jobs of the same name.
     """
 
     swept: tuple[str, ...]
@@ -37,13 +38,13 @@ class Naming:
         return self.joined([])
 
     def joined(self, fixed: Sequence[str]) -> str:
-        """The name with some of the fixed overrides before the swept ones."""
+        """Return the name with some of the fixed overrides before the swept ones."""
         name = cell_name([*fixed, *self.shown])
         return slug(f"{name}-{self.mark}") if self.mark else name
 
 
 def namings(jobs: Sequence[Sequence[str]]) -> list[Naming]:
-    """How each job of one command is named, from the overrides of all of them."""
+    """Return the naming of each job of one command, from the overrides of all jobs."""
     counts = Counter(text for job in jobs for text in set(job))
     parts = [_parted(job, {text for text in job if counts[text] < len(jobs)}) for job in jobs]
     short = _short_values([swept for swept, _ in parts])
@@ -55,9 +56,9 @@ def namings(jobs: Sequence[Sequence[str]]) -> list[Naming]:
 
 
 def cell_name(overrides: Sequence[str]) -> str:
-    """A folder's name: `algo.beta=0.3 seed=2` becomes `beta-0.3_seed-2`; without overrides `run`.
+    """Return a folder's name: `algo.beta=0.3 seed=2` gives `beta-0.3_seed-2`; no overrides give `run`.
 
-    A key stands by its last part, or whole where two keys end alike.
+    A key is shortened to its last part, unless two keys have the same last part.
     """
     keys = list(map(key_of, overrides))
     last = [key.rpartition(".")[2] for key in keys]
@@ -67,18 +68,18 @@ def cell_name(overrides: Sequence[str]) -> str:
 
 
 def key_of(override: str) -> str:
-    """The dotted key of an override, or of a group."""
+    """Return the dotted key of an override, or of a group."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
 
 
 def _parted(job: Sequence[str], telling: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Swept and fixed overrides; what is said to Hydra is none."""
+    """Return the swept and the fixed overrides, without Hydra's own."""
     own = [text for text in job if not key_of(text).startswith("hydra.")]
     return tuple(text for text in own if text in telling), tuple(text for text in own if text not in telling)
 
 
 def _value(override: str) -> str:
-    """The value as a name shows it: 1e-06 as 1e-6, without quotes."""
+    """Return the value as shown in a name: 1e-06 as 1e-6, without quotes."""
     text = override.partition("=")[2].strip("'\"")
     if found := _SCIENTIFIC.fullmatch(text):
         return f"{found[1]}e{found[2]}{found[3]}"
@@ -86,7 +87,7 @@ def _value(override: str) -> str:
 
 
 def _short_values(jobs: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Each override with a path shortened to the last part that tells, where no other value of its key has the same."""
+    """Return each override with a shortened path: its last meaningful part, if no other value of the key has the same."""
     texts: dict[str, dict[str, str]] = {}
     for text in (text for job in jobs for text in job):
         head, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""What was submitted to a queue: `submissions/NNNN/` in a sweep's folder, or in a run's own."""
+"""Records of submissions to a queue: `submissions/NNNN/` in a sweep's folder, or in a run's own."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ from psychocounsel.storage.files import DamagedFile, read_json, read_mapping, wr
 from psychocounsel.storage.locks import Lock, holder
 
 _POLL_SECONDS = 0.5
-_held: set[Path] = set()  # the locks that this process has
+_held: set[Path] = set()  # the locks that this process holds
 
 
 @dataclass
 class Record:
-    """One submitted script: the jobs of its segments, and the runs of each array index (of one job without an array)."""
+    """One submitted script: the jobs of its segments, and the runs of each array index (without an array, of its one job)."""
 
     jobs: list[str]
     tasks: list[list[Path]]
-    code: list[str]  # the copies of the code that the jobs run, relative to the folder of the submissions
+    code: list[str]  # copies of the code that the jobs run, relative to the folder of the submissions
     files: SubmissionDir
 
     @property
@@ -35,18 +35,18 @@ class Record:
         return f"{self.jobs[-1]}_{index}" if self.is_array else self.jobs[-1]
 
     def job_log(self, task: str) -> Path:
-        """What the batch script of a task, as `12` or `12_3`, printed."""
+        """Return the output of the batch script of a task, such as `12` or `12_3`."""
         return self.files.job_log(task)
 
 
 def new_submission(home: Path) -> SubmissionDir:
-    """Make the folder of the next submission."""
+    """Create the folder of the next submission."""
     files = SubmissionHome(home)
     number = max(files.submission_numbers(), default=0)
     while True:
         number += 1
         submission = files.submission(number)
-        with contextlib.suppress(FileExistsError):  # another command's
+        with contextlib.suppress(FileExistsError):  # another command made it first
             files.submissions.mkdir(parents=True, exist_ok=True)
             submission.path.mkdir()
             return submission
@@ -55,15 +55,15 @@ def new_submission(home: Path) -> SubmissionDir:
 def write(
     submission: SubmissionDir, home: Path, jobs: Sequence[str], tasks: Sequence[Sequence[Path]], code: Sequence[Path]
 ) -> None:
-    """Note the jobs that SLURM has given ids to, none before; runs and code relative to `home`, which may be moved."""
+    """Record the jobs that SLURM has given ids to; runs and code are relative to `home`, which may be moved."""
     relative = [[str(run.relative_to(home)) for run in runs] for runs in tasks]
-    paths = [os.path.relpath(path, home) for path in code]  # a study's lies above its stages
+    paths = [os.path.relpath(path, home) for path in code]  # a study's code lies above its stages
     content = {"jobs": [*jobs], "submitted": time.time(), "code": paths, "tasks": relative}
     write_json(submission.record, content)
 
 
 def read(home: Path) -> list[Record]:
-    """All submissions below `home`, oldest first; what never reached SLURM is none."""
+    """Return all submissions below `home`, oldest first, without those that never reached SLURM."""
     found = []
     for submission in SubmissionHome(home).submission_dirs():
         content: Any = read_json(submission.record)
@@ -73,30 +73,30 @@ def read(home: Path) -> list[Record]:
             tasks = [[home / run for run in runs] for runs in content["tasks"]]
             record = Record(content["jobs"], tasks, content["code"], submission)
         except (KeyError, TypeError) as error:
-            raise DamagedFile(f"{submission.record}: lacks its jobs or runs; restore it") from error
+            raise DamagedFile(f"{submission.record}: has no jobs or no runs; restore it") from error
         found += [record] if record.jobs else []
     return found
 
 
 def unsubmitted(home: Path) -> list[SubmissionDir]:
-    """This user's submissions without a job, where they can be changed: being made, or lost by a command that was killed."""
+    """Return this user's submissions without a job: in progress, or left by a killed command. None if `home` is read-only."""
     found = [each for each in SubmissionHome(home).submission_dirs() if not read_mapping(each.record).get("jobs")]
     return [each for each in found if each.path.stat().st_uid == os.geteuid() and os.access(home, os.W_OK)]
 
 
 def adopt(submission: SubmissionDir, jobs: Sequence[str]) -> None:
-    """Note the jobs of a script whose command was killed before it could."""
+    """Record the jobs of a script whose command was killed before it could."""
     write_json(submission.record, {**read_mapping(submission.record), "jobs": [*jobs]})
 
 
 def remove(submission: SubmissionDir) -> None:
-    """Remove what never reached the queue. A job that reaches it late finds no runs to work on, and ends at once."""
+    """Remove a submission that never reached the queue. A job that reaches it late finds no runs and ends at once."""
     shutil.rmtree(submission.path, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def submitting(home: Path) -> Iterator[None]:
-    """Hold the right to submit from `home` while the block runs; wait for a live process that has it."""
+    """Hold the right to submit from `home` while the block runs; wait for a live process that holds it."""
     lock = Lock(path := _lock_of(home))
     if path in _held:
         yield
@@ -105,7 +105,7 @@ def submitting(home: Path) -> Iterator[None]:
     while not lock.take():
         if not told and (other := holder(path)):
             words = f"waiting: process {other['pid']} on {other['host']} is submitting from {path.parent}"
-            print(f"{words} (Ctrl-C leaves everything as it is)", file=sys.stderr, flush=True)
+            print(f"{words} (Ctrl-C changes nothing)", file=sys.stderr, flush=True)
             told = True
         time.sleep(_POLL_SECONDS)
     _held.add(path)
@@ -117,18 +117,18 @@ def submitting(home: Path) -> Iterator[None]:
 
 
 def is_being_submitted(home: Path) -> bool:
-    """Whether another live process submits from `home` now."""
+    """Return True if another live process submits from `home` now."""
     path = _lock_of(home)
     return path not in _held and holder(path) is not None
 
 
 def _lock_of(home: Path) -> Path:
-    """Stages of a study share the study's lock, because one command submits them all."""
+    """Return the lock of `home`. Stages of a study share the study's lock, because one command submits them all."""
     return SubmissionHome(home.parent if StudyDir(home.parent).study.exists() else home).lock
 
 
 def home_of(folder: Path) -> Path:
-    """The folder that keeps the submissions of a sweep (its own), or of a run (its sweep's, or its own)."""
+    """Return the folder of the submissions of a sweep (its own), or of a run (its sweep's, or its own)."""
     if SweepDir(folder).table.exists():
         return folder
     return folder.parent if SweepDir(folder.parent).table.exists() else folder

@@ -1,4 +1,4 @@
-"""`summary.json` and `state.json`: how a run ended, or how far it is."""
+"""`summary.json` and `state.json`: the end of a run, or its progress."""
 
 import re
 import time
@@ -9,10 +9,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import read_mapping, write_json
 
 FINISHED = "finished"
-REFUSED, UNDECIDED = (
-    "refused",
-    "undecided",
-)  # of an audit or a gate: it has ended with this verdict, by exit code 3 or 4
+REFUSED, UNDECIDED = "refused", "undecided"  # verdicts that end an audit or a gate, with exit code 3 or 4
 OF_GATES = (REFUSED, UNDECIDED)
 
 _SMALLER = re.compile(
@@ -25,36 +22,36 @@ _LARGER = re.compile(
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Whether the run reached its end, and was not made longer since."""
+    """Return True if the run reached its end and has not been made longer since."""
     return read_summary(run_dir).get("status") == FINISHED
 
 
 def gate_verdict(run_dir: Path) -> str:
-    """`refused` or `undecided`: the verdict with which an audit or a gate has ended; "" of all other runs.
+    """Return the verdict of an ended audit or gate, `refused` or `undecided`; "" for all other runs.
 
-    Such a run has figures, and nothing of it has failed. It isn't finished: what comes after it waits for a gate that passed.
+    Such a run has figures and did not fail. It is not finished, because later stages wait for a gate that passed.
     """
     status = read_summary(run_dir).get("status")
     return str(status) if status in OF_GATES else ""
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """`summary.json`, or {} where there is none yet."""
+    """Return `summary.json`, or {} if it does not exist yet."""
     return read_mapping(RunDir(run_dir).summary)
 
 
 def write_summary(run_dir: Path, status: str, **content: Any) -> None:
-    """Write `summary.json`: the status (finished, stopped, failed), `metrics`, and what else a reader wants to know."""
+    """Write `summary.json`: the status (finished, stopped, failed), `metrics`, and further facts."""
     write_json(RunDir(run_dir).summary, {"status": status, **content})
 
 
 def remove_summary(run_dir: Path) -> None:
-    """The run goes on: what was said of its end is no longer true."""
+    """Remove the summary of a run that resumes, because it is no longer true."""
     RunDir(run_dir).summary.unlink(missing_ok=True)
 
 
 def objective(run_dir: Path, metric: str) -> float | None:
-    """The value of `metric`, by which the run is judged, or None: at the best evaluation, if it is a training."""
+    """Return the run's value of `metric`, or None; for a training, the value at the best evaluation."""
     metrics = read_summary(run_dir).get("metrics") or {}
     if not isinstance(metrics, dict):
         return None
@@ -68,12 +65,12 @@ def objective_interval(run_dir: Path, metric: str) -> str:
 
 
 def smaller_is_better(metric: str, mode: str) -> bool:
-    """Whether the smallest value of a metric is the best; `mode` is min, max, or auto: by its name."""
+    """Return True if the smallest value of a metric is the best; `mode` is min, max, or auto (by the metric's name)."""
     return (known_mode(metric) if mode == "auto" else mode) == "min"
 
 
 def known_mode(metric: str) -> str | None:
-    """Whether the smallest (min) or the largest (max) value of a metric is the best, by its name; None of an unknown one."""
+    """Return "min" or "max" for the best value of a metric, by its name; None for an unknown name."""
     name = metric.rpartition("/")[2]
     if "loss" in name or _SMALLER.fullmatch(name):
         return "min"
@@ -81,11 +78,11 @@ def known_mode(metric: str) -> str | None:
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:
-    """`state.json`, or {} before the first process has begun."""
+    """Return `state.json`, or {} before the first process has begun."""
     return read_mapping(RunDir(run_dir).state)
 
 
 def write_state(run_dir: Path, attempt: int, phase: str, step: int, total: int | None) -> None:
-    """Write `state.json`, with the time as its heartbeat (seconds since 1970)."""
+    """Write `state.json`, with the time as its heartbeat [seconds since 1970]."""
     state = {"attempt": attempt, "phase": phase, "step": step, "total": total, "heartbeat": time.time()}
     write_json(RunDir(run_dir).state, state, durable=False)

@@ -1,4 +1,4 @@
-"""Which folder of a sweep a job works in: that of the same run, known by its configuration, or a new one."""
+"""Folder of a job within a sweep: the folder of the same run, recognised by its configuration, or a new one."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SCALAR = (str, int, float, bool)
 
 
 class SweepFolder:
-    """The folder of a sweep, or of a study's stage; the configurations of its runs are read once."""
+    """The folder of a sweep or of a study's stage; the configurations of its runs are read once."""
 
     def __init__(self, path: Path) -> None:
         runs = sorted(path.iterdir()) if path.is_dir() else []
@@ -25,11 +25,15 @@ class SweepFolder:
         self._known: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
 
     def choose(self, naming: Naming, config: DictConfig, is_it: Callable[[Path], bool] | None = None) -> Path:
-        """The folder for a job with the checked `config`.
+        """Return the folder for a job with the checked `config`.
 
-        An existing run that is the same has its folder, whatever it is called. `is_it` says which is; by default the
-        configuration does: equal identity, length and swept keys. A new run is called `naming.name`. If another run has this
-        name, the fixed overrides in which the two differ join it; if there are none, or that name is taken, too, a number does.
+        If the same run exists already, its folder is returned, whatever its name. `is_it` recognises the same run; by
+        default the
+        configuration does, if identity, length and swept keys are equal. A new run is named `naming.name`. If another
+        run has this
+        name, the fixed overrides in which the two differ are added. If there are none, or that name is taken, too, a
+        number is
+        added.
         """
         new = defining(config, naming.swept_keys)
         if is_it is not None:
@@ -37,13 +41,13 @@ class SweepFolder:
         else:
             same = [name for name, old in self._defining(naming).items() if is_same(new, old)]
             if self.configs.get(naming.name, new) is None:
-                same.append(naming.name)  # damaged: who reads it says so
+                same.append(naming.name)  # damaged; its reader reports it
         if same:
             return self.path / (naming.name if naming.name in same else same[0])
         return self.path / self._free(naming, new)
 
     def _defining(self, naming: Naming) -> dict[str, dict[str, Any]]:
-        """What defines each run that is here, among runs in which the same keys are swept."""
+        """Return the defining values of each existing run, among runs in which the same keys are swept."""
         keys = tuple(naming.swept_keys)
         if keys not in self._known:
             self._known[keys] = {name: defining(config, keys) for name, config in self.configs.items() if config}
@@ -66,32 +70,32 @@ class SweepFolder:
         return name
 
     def _nearest(self, new: dict[str, Any], default: str) -> str:
-        """The run that differs in the fewest keys; `default` where there is none."""
+        """Return the run that differs in the fewest keys; `default` if there is none."""
         known = self._defining(Naming(()))
         return min(known, key=lambda name: len(differing(new, known[name])), default=default)
 
     def _telling(self, name: str, naming: Naming, new: dict[str, Any]) -> Iterator[str]:
-        """The fixed overrides in which a job with the values `new` differs from the run of this name."""
+        """Yield the fixed overrides in which a job with the values `new` differs from the run of this name."""
         keys = differing(new, self._defining(naming).get(name, {}))
         before = _overrides(self.path / name)
         for text in naming.fixed:
             key = key_of(text)
-            of_all_groups = not any(is_of(each, key) for each in new)  # as experiment=NAME
+            of_all_groups = not any(is_of(each, key) for each in new)  # such as experiment=NAME
             if text not in before and defines(key) and (of_all_groups or any(is_of(each, key) for each in keys)):
                 yield text
         typed = {key_of(text) for text in (*naming.fixed, *naming.swept)}
-        for key in map(key_of, before):  # what was typed then, and is left out now
+        for key in map(key_of, before):  # typed for the old run, and left out now
             if key in keys and key not in typed and isinstance(new.get(key), _SCALAR):
                 yield f"{key}={new[key]}"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one job of a sweep belongs: `SweepFolder.choose` with all but the configuration."""
+    """The place of one job in a sweep: the arguments of `SweepFolder.choose` except the configuration."""
 
     folder: SweepFolder
     naming: Naming
-    is_it: Callable[[Path], bool] | None = None  # which run is this job, where its configuration alone does not tell
+    is_it: Callable[[Path], bool] | None = None  # recognises the job's run if its configuration alone does not
 
     def choose(self, config: DictConfig) -> Path:
         return self.folder.choose(self.naming, config, self.is_it)

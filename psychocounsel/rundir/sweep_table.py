@@ -14,7 +14,7 @@ from psychocounsel.storage.files import write_atomically
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run as its sweep lists it; `overrides` as on the command line. The jobs that a study adds have no index."""
+    """A run as listed in its sweep; `overrides` as on the command line. Jobs that a study adds have no index."""
 
     index: int | None
     run_dir: Path
@@ -26,10 +26,10 @@ def is_sweep(folder: Path) -> bool:
 
 
 def runs_of(folder: Path) -> list[ListedRun]:
-    """The runs of a sweep, or the one run.
+    """Return the runs of a sweep, or the one run.
 
     Raises:
-        UserError: if the folder is neither.
+        UserError: if the folder is neither a sweep nor a run.
     """
     if is_sweep(folder):
         return [
@@ -43,7 +43,7 @@ def runs_of(folder: Path) -> list[ListedRun]:
 
 
 def add_to_table(sweep: Path, runs: Iterable[tuple[Path, list[str]]]) -> None:
-    """List runs (folder and overrides) in `sweep.jsonl`; those of earlier commands keep their lines."""
+    """Add runs (folder and overrides) to `sweep.jsonl`; runs of earlier commands keep their lines."""
     rows = {row["run_dir"]: row for row in _read_table(sweep)}
     for run_dir, overrides in runs:
         folder = str(run_dir.relative_to(sweep))
@@ -53,7 +53,7 @@ def add_to_table(sweep: Path, runs: Iterable[tuple[Path, list[str]]]) -> None:
 
 
 def remove_from_table(sweep: Path, runs: Iterable[Path]) -> None:
-    """Take runs out of `sweep.jsonl`; the others keep their indices."""
+    """Remove runs from `sweep.jsonl`; the others keep their indices."""
     gone = {str(run.relative_to(sweep)) for run in runs}
     _write_table(sweep, [row for row in _read_table(sweep) if row["run_dir"] not in gone])
 
@@ -63,7 +63,7 @@ def _write_table(sweep: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def is_unused(sweep: Path) -> bool:
-    """Whether the folder holds nothing but what Hydra writes before anything is checked."""
+    """Return True if the folder holds only the file that Hydra writes before anything is checked."""
     return sweep.is_dir() and list(sweep.iterdir()) == [SweepDir(sweep).multirun]
 
 
@@ -78,7 +78,7 @@ def _read_table(sweep: Path) -> list[dict[str, Any]]:
             row["index"], row["run_dir"], " ".join(row["overrides"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
-                f"{table} line {number}: is damaged; mend it, or remove it and give the command again"
+                f"{table} line {number}: is damaged; repair it, or remove it and repeat the command"
             ) from error
         rows.append(row)
     return rows

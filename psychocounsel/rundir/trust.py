@@ -1,7 +1,8 @@
-"""Whose directories this process takes code and weights from: those of its own user that nobody else can write to.
+"""Trust in directories: code and weights are loaded only from this user's directories that nobody else can write to.
 
-A run's configuration names modules that are imported and commands that are run; checkpoints and models become weights. Whoever
-can write them decides what this process does.
+A run's configuration names modules that are imported and commands that are run, and checkpoints and models become
+weights.
+Anyone who can write these files therefore controls this process.
 """
 
 import os
@@ -13,17 +14,18 @@ from pathlib import Path
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 
-TRUST_VARIABLE = "PSYCHOCOUNSEL_TRUST"  # folders, parted by colons, that are trusted with all that is in them
+TRUST_VARIABLE = "PSYCHOCOUNSEL_TRUST"  # trusted folders with all their content, separated by colons
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
     """Refuse a run directory whose configuration, checkpoints or model another user could have written.
 
-    Without `whole` only what decides which code is imported is looked at: the folder, `config.yaml` and `job.json`.
+    If not `whole`, only the files that decide which code is imported are checked: the folder, `config.yaml` and
+    `job.json`.
 
     Raises:
-        UserError: naming the first such file, and what to type.
+        UserError: naming the first such file and the remedy.
     """
     files = RunDir(run_dir)
     trees = (files.checkpoints, files.model) if whole else ()
@@ -33,22 +35,22 @@ def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
 
 
 def refuse_untrusted_model(run_dir: Path) -> None:
-    """Refuse the model of a run if another user could have written it. Raises as refuse_untrusted_run."""
+    """Refuse the model of a run if another user could have written it. Raises the errors of refuse_untrusted_run."""
     _refuse(run_dir, [run_dir, *_below(RunDir(run_dir).model)])
 
 
 def refuse_untrusted_code(folder: Path) -> None:
-    """Refuse a folder of code if another user could have written it. Raises as refuse_untrusted_run."""
+    """Refuse a folder of code if another user could have written it. Raises the errors of refuse_untrusted_run."""
     _refuse(folder, [folder.parent, *_below(folder)])
 
 
 def _refuse(folder: Path, paths: list[Path]) -> None:
-    if _is_trusted(folder) or not folder.is_dir():  # who reads it says what is wrong with a file
+    if _is_trusted(folder) or not folder.is_dir():  # the reader of a missing folder reports it
         return
     for path in paths:
         try:
             found = path.stat()
-        except (FileNotFoundError, NotADirectoryError):  # who reads it says so
+        except (FileNotFoundError, NotADirectoryError):  # its reader reports it
             continue
         why = f"code and weights would be loaded from {folder}"
         say = f"{TRUST_VARIABLE}={folder} before the command, if you trust them"
@@ -65,7 +67,7 @@ def _is_trusted(folder: Path) -> bool:
 
 
 def _below(tree: Path) -> Iterator[Path]:
-    """`tree` itself and all that is in it, drafts (`.NAME.tmp`) aside: nothing is loaded from them."""
+    """Yield `tree` and all files in it, except drafts (`.NAME.tmp`), because nothing is loaded from them."""
     yield tree
     for folder, folders, files in os.walk(tree):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -110,11 +110,11 @@ def test_what_killed_writers_left_goes(cache: Path, capsys: pytest.CaptureFixtur
     [
         ([], "required: command"),
         (["prune"], "one of the arguments --older-than --all is required"),
-        (["prune", "--older-than", "30"], "'30' is no age: give hours, days or weeks as 12h, 30d or 2w"),
+        (["prune", "--older-than", "30"], "'30' is not an age: give hours, days or weeks, such as 12h, 30d or 2w"),
         (["prune", "--al"], "required"),
         (["prune", "--all", "--older-than", "1d"], "not allowed with"),
         (["list", "--kind", "hub"], "choose from"),
-        (["list", "--cache", "nowhere"], "--cache nowhere: there is no such folder"),
+        (["list", "--cache", "nowhere"], "--cache nowhere: this folder does not exist"),
         (["list", "--dry-run"], "unrecognized arguments: --dry-run"),
     ],
 )

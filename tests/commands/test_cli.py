@@ -188,7 +188,7 @@ def test_watchdog_ends_a_hang_with_stacks_in_the_log(small_model: Path, tmp_path
     assert "no progress for" in result.stderr
     assert "killer.py" in (tmp_path / "run" / "logs" / "01" / "rank-0.log").read_text()
     again = cli("train", *arguments, cwd=tmp_path)
-    assert "going on from step 1 of 3" in again.stderr
+    assert "resuming from step 1 of 3" in again.stderr
 
 
 _started: list[subprocess.Popen[str]] = []
@@ -297,7 +297,7 @@ def test_a_longer_run_that_is_killed_goes_on(small_model: Path, tmp_path: Path) 
     kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 3, attempt: 2}"
     cli("train", *base, "max_steps=4", kill, cwd=tmp_path, check_code=137)
     again = cli("train", *base, "max_steps=4", cwd=tmp_path)
-    assert "going on from step 2 of 4" in again.stderr, "the checkpoint of step 3 was being written beside training"
+    assert "resuming from step 2 of 4" in again.stderr, "the checkpoint of step 3 was being written beside training"
     assert [line["step"] for line in metrics_of(tmp_path / "run")] == [0, 1, 2, 3, 4]
 
 

@@ -44,7 +44,7 @@ def test_killed_export_leaves_the_old_one(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     if call == 1:
         assert content(run / "export") == old
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no complete checkpoint"):
         export([str(run), "step=9"])  # any next export puts the old one back
     assert content(run / "export") == old
     export([str(run)])
@@ -55,7 +55,8 @@ def test_killed_export_leaves_the_old_one(
 def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) -> None:
     result = cli("export", str(policy_run), "step=7", cwd=tmp_path, check_code=USER_ERROR)
     assert result.stderr.splitlines()[-1] == (
-        f"error: step=7: {policy_run} has no whole checkpoint of it; it has 1, 2, 3, 4 (checkpoint.keep_last keeps more)"
+        f"error: step=7: {policy_run} has no complete checkpoint of this step, only of: 1, 2, 3, 4 "
+        "(checkpoint.keep_last keeps more)"
     )
     assert "Traceback" not in result.stderr and not result.stdout
     (tmp_path / "file").touch()
@@ -77,7 +78,7 @@ def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) ->
         (["RUN", "public=true"], "add push=ORG/NAME"),
         (["RUN", "push=mine"], "push=mine: give ORG/NAME"),
         (["RUN", "push=https://huggingface.co/me/mine"], "give ORG/NAME"),
-        (["RUN", "merge=true"], "there is no adapter to merge; leave out merge=true"),
+        (["RUN", "merge=true"], "has no adapter to merge, because all weights were trained; leave out merge=true"),
         (["RUN", "to=RUN"], "would replace a part of a run"),
         (["RUN", "to=RUN/model"], "would replace a part of a run"),
         (["RUN", "to=RUN/export/../model"], "would replace a part of a run"),
@@ -130,12 +131,14 @@ def test_weights_that_no_longer_fit_their_base_are_refused(policy_run: Path, ada
     shutil.copytree(policy_run.parent / "base", tmp_path / "other")
     wider = len(AutoTokenizer.from_pretrained(TINY)) + 1
     small_lm(seed=1, vocab_size=wider, tie_word_embeddings=True).save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match=r"/other: changed since .* its adapter does not fit it"):
+    with pytest.raises(UserError, match=r"/other: changed since .* so the adapter no longer fits"):
         export([with_base(adapter_run, tmp_path / "other"), "merge=true"])
     shutil.rmtree(tmp_path / "other")
     shutil.copytree(policy_run.parent / "base", tmp_path / "other")
     small_lm(intermediate_size=32, vocab_size=wider, tie_word_embeddings=True).save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match=r"do not fit .*/other \(size mismatch .* was it changed since") as refusal:
+    with pytest.raises(
+        UserError, match=r"do not fit .*/other \(size mismatch .* did this model change since"
+    ) as refusal:
         export([with_base(policy_run, tmp_path / "other"), "step=1"])
     assert "\n" not in str(refusal.value)
     with pytest.raises(UserError, match="gone: its tokenizer cannot be loaded"):

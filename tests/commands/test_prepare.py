@@ -109,7 +109,7 @@ def test_a_newer_commit_is_for_new_runs(hub: Hub, tmp_path: Path) -> None:
     assert revisions(tmp_path / "first") == before
     cli("train", *longer, "run_dir=second", cwd=tmp_path, **offline)
     assert revisions(tmp_path / "second") == after
-    assert "going on from step 1 of 2" in longer_first.stderr
+    assert "resuming from step 1 of 2" in longer_first.stderr
     data = [read_json(tmp_path / name / "environment.json")["data"] for name in ("first", "second")]
     assert data[0] != data[1]
 

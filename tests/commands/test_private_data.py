@@ -108,5 +108,5 @@ def test_weights_of_confidential_data_go_to_no_hub_that_is_not_allowed(
     config = (later / "config.yaml").read_text().replace("confidential: true", "confidential: false")
     model = next(line for line in config.splitlines() if line.startswith("  path: ") and "small-model" in line)
     (later / "config.yaml").write_text(config.replace(model, f"  path: {folder / 'run' / 'model'}"))
-    with pytest.raises(UserError, match=rf"push=me/mine: {folder}/run learned from confidential data"):
+    with pytest.raises(UserError, match=rf"push=me/mine: {folder}/run was trained on confidential data"):
         export_run(later, Export(to=str(folder / "out"), push="me/mine"))

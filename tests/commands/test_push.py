@@ -100,7 +100,7 @@ def test_adapter_on_a_base_that_nobody_else_has_is_not_pushed(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     line = refused_push(adapter_run, f"to={tmp_path / 'out'}", "push=me/mine")
-    assert "names its base by a path on this machine" in line and "add merge=true" in line
+    assert "refers to its base by a path on this machine" in line and "add merge=true" in line
     assert not online.log
     shutil.copytree(adapter_run, run := tmp_path / "run")
     settings = json.loads((run / "model" / "adapter_config.json").read_text())

@@ -114,7 +114,7 @@ def test_probe_refuses_a_model_whose_logits_we_would_get_wrong() -> None:
             return output
 
         patch.setattr(policy.lm, "forward", capped)
-        with pytest.raises(UserError, match="capped: packed and separate sequences .* differ"):
+        with pytest.raises(UserError, match="capped: packed rows and separate sequences .* differ"):
             check_packing(policy, policy, torch.float32, torch.device("cpu"), "capped")
 
 
@@ -122,7 +122,7 @@ def test_probe_refuses_a_model_whose_logits_we_would_get_wrong() -> None:
     ("kind", "asked", "device", "message"),
     [
         ("gemma2", "varlen", "cpu", "caps its attention scores"),
-        ("llama", "flex", "cpu", "no backward pass without a GPU"),
+        ("llama", "flex", "cpu", "needs a GPU for its backward pass"),
     ],
 )
 def test_a_way_that_cannot_serve_the_model_is_refused(kind: str, asked: str, device: str, message: str) -> None:
@@ -135,7 +135,9 @@ def test_a_model_that_drops_attention_trains_as_it_would_alone() -> None:
     lm.config.attention_dropout = 0.1
     assert [Policy(lm, "m", device=device).attention.way for device in ("cpu", "cuda")] == ["dense", "dense"]
     for way in ("varlen", "flex"):
-        with pytest.raises(UserError, match=f"model.attention={way}: m has attention_dropout, which only dense does"):
+        with pytest.raises(
+            UserError, match=f"model.attention={way}: m has attention_dropout, which only dense supports"
+        ):
             Policy(lm, "m", attention=way, device="cuda")
 
 

@@ -1,4 +1,4 @@
-"""What ranks look up of their machine: the driver of its GPUs, and the interface that gloo uses."""
+"""Tests of a rank's view of its machine: the driver of its GPUs, and gloo's network interface."""
 
 import os
 import subprocess
@@ -19,10 +19,10 @@ NAMES = ["lo", "docker0", "eth0", "eth1", "ib0"]
         ("13.0", (13, 0), True, ""),
         ("13.2", (13, 0), True, ""),
         ("12.6", (13, 1), True, ""),
-        ("13.0", (12, 8), True, "the NVIDIA driver here serves CUDA 12.8 at most: use a node with a newer driver"),
-        ("13.0", None, False, "there is no NVIDIA driver here"),
+        ("13.0", (12, 8), True, "this NVIDIA driver supports CUDA 12.8 at most: use a node with a newer driver"),
+        ("13.0", None, False, "no NVIDIA driver was found"),
         ("13.0", (13, 0), False, "sees no GPU"),
-        (None, (13, 0), False, "a build without CUDA"),
+        (None, (13, 0), False, "is built without CUDA"),
         (None, None, True, ""),
     ],
 )

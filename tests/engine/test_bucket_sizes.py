@@ -1,4 +1,4 @@
-"""What DeepSpeed allocates is what the estimate of memory counts (`cluster/memory/zero_memory.py`), in one process on CPU."""
+"""DeepSpeed's buckets have the sizes in the estimate of memory (`cluster/memory/zero_memory.py`), in one process on CPU."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _BUCKET = 1 << 20
 
 
 def _optimizer(stage: int) -> Any:
-    """DeepSpeed's optimizer of a small model in bfloat16, after a step."""
+    """Return DeepSpeed's optimizer of a small model in bfloat16, after one step."""
     overrides = [f"zero='{stage}'", f"zero.bucket_elements={_BUCKET}"]
     stepper = make_stepper(small_lm("llama", dtype=torch.bfloat16), DPO(lr=1e-3), 4096, torch.bfloat16, *overrides)
     stepper.main.train(True)
@@ -27,12 +27,12 @@ def _optimizer(stage: int) -> Any:
 @pytest.mark.parametrize("stage", [2, 3])
 def test_the_buffer_has_the_counted_bytes(stage: int) -> None:
     optimizer = _optimizer(stage)
-    if stage == 2:  # it is let go after backward
+    if stage == 2:  # it is released after backward
         optimizer.ready_for_gradients, optimizer.overlap_comm = False, True  # as on a GPU
         optimizer.setup_buckets()
     buffers = [bucket.buffer for bucket in optimizer.ipg_buckets.values()]
     held = sum(each.nbytes for some in buffers for each in ([some] if stage == 3 else some))
-    assert held == sum(bucket_memory(0, 0, 0, stage, 1, _BUCKET)), "of no weights: the buffer alone"
+    assert held == sum(bucket_memory(0, 0, 0, stage, 1, _BUCKET)), "for no weights, only the buffer counts"
     assert optimizer.gradient_accumulation_dtype == optimizer.communication_data_type == torch.float32
 
 

@@ -1,4 +1,4 @@
-"""Any split of the work gives the same training: processes, micro-batches, ZeRO stages."""
+"""Every split of the work into processes, micro-batches and ZeRO stages gives the same training."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ BASE = [
     "algo.warmup=0",
     "algo.max_grad_norm=0.5",
     "algo.weight_decay=0.1",
-    "algo.adam_eps=1e-5",  # the usual 1e-8 makes whole updates of the rounding noise in gradients that are nearly zero
+    "algo.adam_eps=1e-5",  # the usual 1e-8 would turn rounding noise of near-zero gradients into whole updates
 ]
 
 
@@ -67,7 +67,7 @@ def test_split_changes_nothing(overrides: list[str], reference: Path, small_mode
 
 
 def test_gradients_that_travel_in_bf16_are_rounded_and_no_more(small_model: Path, tmp_path: Path) -> None:
-    """The norm of the first step's gradients: sums of bfloat16, of which each value is off by up to 1 in 256."""
+    """The norm of the first step's gradients may differ by bfloat16 rounding, up to 1 in 256 for each value."""
     sharded = ("cluster.processes=2", "zero=2", "max_steps=1", "model.dtype=bf16", "algo.max_grad_norm=null")
     norms = [
         metrics_of(train(tmp_path / dtype, small_model, *sharded, f"zero.reduce_dtype={dtype}"))[1]["grad_norm"]
@@ -76,7 +76,7 @@ def test_gradients_that_travel_in_bf16_are_rounded_and_no_more(small_model: Path
     assert 0 < abs(norms[1] / norms[0] - 1) < 1e-3
 
 
-USUAL = [(2, 3, 600)]  # the others are proofs
+USUAL = [(2, 3, 600)]  # the other settings are slow proofs
 MATRIX = [(stage, count, budget) for stage in range(4) for count in (1, 2, 3) for budget in (600, 8192)]
 
 

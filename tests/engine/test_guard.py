@@ -1,4 +1,4 @@
-"""Limits of `guard`, the win rate and the samples: alone, and through a run that is killed and goes on."""
+"""Tests of the limits of `guard`, the win rate and the samples: separately, and in a run that is killed and resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def test_limits_are_reported_and_the_best_model_kept_them(unbroken: tuple[Path, 
     assert "guard/kl" not in lines[0] and all(line["guard/unfinished"] == 0 for line in lines[1:])
     assert [line["guard/kl"] for line in lines[1:]] == [float(line["eval/kl"] > 0.5) for line in lines[1:]]
     over = [line["step"] for line in lines[1:] if line["guard/kl"]]
-    assert over, "this learning rate is large"
+    assert over, "this large learning rate exceeds a limit"
     assert said.count("guard: after step") == len(over)
     assert all(f"guard: after step {step} the divergence in nats is" in said for step in over)
     best = read_json(run / "summary.json")["metrics"]["best"]
@@ -180,4 +180,4 @@ def test_without_the_replies_before_training_it_says_so(small_model: Path, tmp_p
     touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"
     train(tmp_path / "run", small_model, touch, code=75)
     (tmp_path / "run" / "rounds" / "before.parquet").unlink()
-    assert "which eval/win_rate compares with" in train(tmp_path / "run", small_model, code=USER_ERROR)
+    assert "but eval/win_rate needs it" in train(tmp_path / "run", small_model, code=USER_ERROR)

@@ -1,4 +1,4 @@
-"""`eval.replies`: algorithms without rollouts reply to held-out prompts at evaluations, and train as they do without."""
+"""With `eval.replies`, algorithms without rollouts reply to held-out prompts at evaluations; training is unchanged."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_the_run_learns_as_without_replies(with_replies: Path, small_model: Path
 
 def test_every_evaluation_has_the_figures_of_replies(with_replies: Path) -> None:
     before = read_groups(RunDir(with_replies).before)
-    assert len({group.prompt_ids.tobytes() for group in before}) == len(before) == 6, "each held-out prompt once"
+    assert len({group.prompt_ids.tobytes() for group in before}) == len(before) == 6, "each held-out prompt occurs once"
     first, *later = [line for line in read_metrics(RunDir(with_replies).metrics) if "eval/reward" in line]
     expected = reply_metrics(before, None, "eval")
     assert {name: first[name] for name in expected} == expected

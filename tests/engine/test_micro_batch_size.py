@@ -1,4 +1,4 @@
-"""`micro_batch_tokens=auto` measures little, changes nothing, weighs memory, and keeps to what it found."""
+"""`micro_batch_tokens=auto` measures quickly, changes no weights, weighs time against memory, and keeps its choice."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, cli, make_stepper, metrics_of, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")
-FREE = TokenMemory(1e9, 1.0)  # a token needs nothing
+FREE = TokenMemory(1e9, 1.0)  # a token needs almost no memory
 
 
 def test_no_more_than_a_global_batch_and_no_less_than_the_longest_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_no_more_than_a_global_batch_and_no_less_than_the_longest_row(monkeypatc
     monkeypatch.setattr(stepper.world, "device", torch.device("cuda"))
     monkeypatch.setattr(micro_batch, "usable_bytes", lambda world: 1e12)
     found = chosen_tokens(stepper, groups, FREE, 16, 10)
-    assert sum(longest[:16]) - 256 < found <= sum(longest[:16]), "a GPU's memory is there to be used"
+    assert sum(longest[:16]) - 256 < found <= sum(longest[:16]), "on a GPU the largest size is taken"
 
 
 def test_on_gpu_tokens_are_proportional_to_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_on_gpu_tokens_are_proportional_to_memory(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_lot_of_memory_is_not_spent_on_a_small_gain() -> None:
-    """2,048 tokens instead of 1,280 are 10 to 15 % faster: too little for 8.1 GB instead of 5.8."""
+    """2,048 tokens instead of 1,280 are 10 to 15 % faster, too little for 8.1 GB instead of 5.8."""
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(64, longest=160)
     large, small = TokenMemory(2.0e9, 3.0e6), TokenMemory(2.0e9, 0.05e6)
     assert (large.bytes_of(1280) / 1e9, large.bytes_of(2048) / 1e9) == pytest.approx((5.8, 8.1), abs=0.1)
@@ -59,7 +59,7 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_measuring_costs_less_than_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most two short passes and a longer one, with no more tokens than a step, however long the rows are."""
+    """Two short passes and a longer one have fewer tokens than a step, for rows of any length."""
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(16, longest=900)
     passes: list[int] = []
     rehearse = Stepper.rehearse
@@ -161,7 +161,7 @@ def test_auto_is_frozen_in_the_run(overrides: list[str], small_model: Path, tmp_
     assert re.search(r"micro_batch_tokens=auto: .* \(measured in \d+ s\)", said)
     found = OmegaConf.load(tmp_path / "auto" / "config.yaml").micro_batch_tokens
     assert isinstance(found, int) and ("algo=ppo" not in overrides or found >= 400), (
-        "two replies as long as they may be"
+        "two replies of the greatest length"
     )
     again = cli("train", *common, f"run_dir={tmp_path}/auto", "micro_batch_tokens=auto", cwd=ROOT, **cache)
     assert "already finished" in again.stdout

@@ -1,4 +1,4 @@
-"""One optimizer step: which groups count, and the two questions an algorithm is asked about an engine."""
+"""Tests of one optimizer step: the groups that count, and the two questions to an algorithm about each engine."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ class Picky(DPO):
         return self.gradients
 
     def moves_weights(self, engine: str, ctx: Context) -> bool:
-        assert "rewards/margin" in ctx.peaks, "it is asked with the step's metrics at hand"
+        assert "rewards/margin" in ctx.peaks, "the step's metrics are known before the question"
         return self.moves
 
 
@@ -64,7 +64,9 @@ def test_a_step(gradients: bool, moves: bool) -> None:
     assert state.line.get("skipped_steps", 0) == state.skipped == (not moves)
     assert state.line.get("groups") == (None if gradients else 0)
     if gradients:
-        assert state.line["tokens"] == sum(group.tokens for group in GROUPS[:2]), "of the groups that the loss sees"
+        assert state.line["tokens"] == sum(group.tokens for group in GROUPS[:2]), "only groups in the loss count"
         assert state.line["loss"] > 0 and state.line["grad_norm"] > 0 and state.peaks["loss"] == state.line["loss"]
     averages = [each["exp_avg"].abs().sum() for each in stepper.main.deepspeed.optimizer.state.values()]
-    assert bool(averages and max(averages) > 0) == gradients, "a gradient that moves nothing enters Adam's averages"
+    assert bool(averages and max(averages) > 0) == gradients, (
+        "a gradient enters Adam's averages even at a learning rate of 0"
+    )

@@ -1,4 +1,4 @@
-"""`checkpoint.patience`: a run that does not become better ends, says why, and counts as finished."""
+"""Tests of `checkpoint.patience`: a run without improvement ends, gives the reason, and counts as finished."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ def test_evaluations_in_a_row_without_a_better_one_are_counted() -> None:
         state.step = step
         state.note({"eval/loss": loss}, "eval/loss", "auto")
         found.append((state.unimproved, state.out_of_patience(checkpoint)))
-    reason = "checkpoint.patience=2: eval/loss did not become better after step 3"
+    reason = "checkpoint.patience=2: eval/loss has not improved since step 3"
     assert found == [(0, ""), (0, ""), (1, ""), (0, ""), (1, ""), (2, reason)]
     assert state.out_of_patience(OmegaConf.create({"patience": None, "metric": "eval/loss"})) == ""
-    state.note({"eval/loss": 0.1}, "eval/loss", "auto", eligible=False)  # beyond a limit of guard
+    state.note({"eval/loss": 0.1}, "eval/loss", "auto", eligible=False)  # exceeds a limit of guard
     assert state.unimproved == 3
 
 
@@ -29,7 +29,7 @@ def test_a_run_that_learns_nothing_ends_early_and_is_finished(tmp_path: Path) ->
     done = cli("train", *given, cwd=tmp_path)
     summary = read_summary(tmp_path / "run")
     assert (summary["status"], summary["steps"], summary["total_steps"]) == ("finished", 3, 9)
-    assert summary["out_of_patience"].startswith("checkpoint.patience=2: eval/loss did not become better after step 1")
-    assert "ended_early" not in summary, "a search would take it for pruned"
+    assert summary["out_of_patience"].startswith("checkpoint.patience=2: eval/loss has not improved since step 1")
+    assert "ended_early" not in summary, "otherwise a search would count the run as pruned"
     assert summary["out_of_patience"] in done.stderr and len(metrics_of(tmp_path / "run")) == 4
     assert "already finished" in cli("train", *given, cwd=tmp_path).stdout

@@ -1,4 +1,4 @@
-"""A run that is killed or stopped, and started again by the same command, is the unbroken run, bit for bit."""
+"""A run that is killed or stopped, and resumed by the same command, equals the uninterrupted run, bit for bit."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def command(run_dir: Path, model: Path, setting: tuple[str, ...], *more: str) ->
 
 
 class Unbroken(dict[tuple[str, ...], Path]):
-    """Finished runs by their settings. Each is trained when a test first asks for it."""
+    """Finished runs by their settings; each is trained when a test first asks for it."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.model = folder, model
@@ -75,7 +75,7 @@ def kill_and_resume(run_dir: Path, model: Path, setting: tuple[str, ...], event:
     killed = cli(*command(run_dir, model, setting, death), cwd=ROOT, check_code=137)
     assert "failed (rank 0, exit code 137)" in killed.stderr
     again = cli(*command(run_dir, model, setting), cwd=ROOT)
-    assert f"going on from step {4 if event == 'checkpoint_renamed' else 2}" in again.stderr
+    assert f"resuming from step {4 if event == 'checkpoint_renamed' else 2}" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) ->
     again = cli("train", *short, cwd=ROOT)
     assert "already finished" in again.stdout
     longer = cli("train", *short, "max_steps=3", cwd=ROOT)
-    assert "going on from step 2 of 3" in longer.stderr
+    assert "resuming from step 2 of 3" in longer.stderr
     assert [line["step"] for line in metrics_of(run_dir)] == [0, 1, 2, 3]
     shrunk = cli("train", *short, "max_steps=1", cwd=ROOT, check_code=2)
     assert "may grow but not shrink" in shrunk.stderr
@@ -159,7 +159,7 @@ def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: Unbroken
     victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:100])
     again = cli(*kept, cwd=ROOT)
-    assert "going on from step 2" in again.stderr
+    assert "resuming from step 2" in again.stderr
     assert_bitwise_equal(run_dir, unbroken[SMALL])
 
 
@@ -178,19 +178,19 @@ def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
     assert read_json(run_dir / "state.json")["phase"] == "stopped"
     assert not [path for path in run_dir.rglob("*") if path.name.endswith((".tmp", ".old"))]
     again = cli(*command(run_dir, small_model, setting), cwd=ROOT)
-    assert "going on from step 2" in again.stderr
+    assert "resuming from step 2" in again.stderr
     assert_bitwise_equal(run_dir, unbroken[setting])
 
 
 @pytest.mark.slow
 def test_other_processes_and_another_stage_go_on(unbroken: Unbroken, small_model: Path, tmp_path: Path) -> None:
-    """And save every step, since the minutes are over by then."""
+    """The resumed run saves every step, because `checkpoint.minutes` have always passed."""
     run_dir = tmp_path / "run"
     touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"
     cli(*command(run_dir, small_model, SMALL, touch), cwd=ROOT, check_code=75)
     more = ("checkpoint.every=0", "checkpoint.minutes=1e-6", "checkpoint.keep_last=9")
     again = cli(*command(run_dir, small_model, SHARDED, *more), cwd=ROOT)
-    assert "going on from step 3" in again.stderr
+    assert "resuming from step 3" in again.stderr
     got, expected = metrics_of(run_dir), metrics_of(unbroken[SMALL])
     assert got[:4] == expected[:4]
     assert got[4]["loss"] == pytest.approx(expected[4]["loss"], rel=1e-6)

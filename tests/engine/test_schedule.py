@@ -1,4 +1,4 @@
-"""The order of the data: every row once an epoch, the same for the same seed, whatever was done before."""
+"""Tests of the data order: every row once per epoch, and the same order for the same seed after any history."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_max_steps_alone_decides_the_length() -> None:
     order = DataOrder(10, 4, None, 7, 1)
     assert order.steps == 7
     stream = [index for step in range(7) for index in order.indices(step)]
-    assert len(stream) == 28, "every step is whole, over the borders of epochs"
+    assert len(stream) == 28, "every step is full, across borders of epochs"
     assert all(sorted(stream[start : start + 10]) == list(range(10)) for start in (0, 10))
     assert RoundOrder(10, 4, 4, 2, None, 9, 1).steps == 9
     assert RoundOrder(10, 4, 4, 2, None, 9, 1).rounds == 5

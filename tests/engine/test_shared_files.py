@@ -1,4 +1,4 @@
-"""Ranks that see different files, as nodes of a shared file system do for a while, do what rank 0 sees."""
+"""Ranks that temporarily see different files, as on a shared file system, follow rank 0's view."""
 
 import shutil
 import threading
@@ -22,7 +22,7 @@ from tests.support.ranks import in_ranks
 
 
 def load_in_two_views(here: World, run: Path, stale: Path) -> list[Any]:
-    """The loop that each rank goes on with, where the last checkpoint's manifest is unknown to rank 1."""
+    """Return the loop that each rank resumes with, if rank 1 does not see the last checkpoint's manifest."""
     stepper, checkpoints = build(Setting(1, 2), here, run)
     for step in (1, 2):
         learn(stepper)

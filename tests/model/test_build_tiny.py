@@ -1,4 +1,4 @@
-"""How the shipped models are made: from what, and by overrides that a run takes."""
+"""The shipped models are built from the training clients alone, by overrides that a run accepts."""
 
 import json
 from collections import defaultdict

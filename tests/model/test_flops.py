@@ -1,4 +1,4 @@
-"""Operations counted by formula equal those that PyTorch counts, and pairs those of the mask."""
+"""Operations counted by formula equal PyTorch's count, and counted pairs equal those of the mask."""
 
 import math
 
@@ -15,7 +15,7 @@ from tests.support.harness import random_groups, small_lm
 
 
 def linear_flops(left: torch.Size, right: torch.Size, *_: object, out_shape: torch.Size) -> int:
-    """Of oneDNN's product, which PyTorch's counter does not know."""
+    """Return the operations of oneDNN's product, which PyTorch's counter does not know."""
     return 2 * math.prod(left) * right[0]
 
 

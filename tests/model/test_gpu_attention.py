@@ -1,4 +1,4 @@
-"""What is known on CPU of attention on GPU: which way is chosen, what is compiled how often, what stands in for the kernel."""
+"""CPU tests of attention on GPU: the chosen implementation, the number of compilations, and the kernel's substitute."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ from tests.support.harness import random_groups, small_lm
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The graphs that FlexAttention was traced into, one a compilation; computed as they are, not compiled."""
+    """Return the graphs into which FlexAttention was traced, one per compilation; they run uncompiled."""
     graphs = list[object]()
 
     def keep(graph: torch.fx.GraphModule, inputs: object) -> object:
@@ -51,7 +51,7 @@ def test_at_the_limit_of_compilations_a_line_ends_the_run(
     batch = build_batch([random_groups(24, 3)], multiple=128)
     Policy(small_lm(), "m", attention="flex", device="cuda")(batch)
     with pytest.raises(
-        UserError, match="model.attention=flex: its kernel was compiled in 1 forms.*use model.attention="
+        UserError, match="model.attention=flex: torch has compiled 1 forms of its kernel.*use model.attention="
     ):
         Policy(small_lm(num_attention_heads=6), "m", attention="flex", device="cuda")(batch)
     assert len(compilations) == 1
@@ -100,7 +100,7 @@ def test_flex_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_sequences_one_by_one_are_those_of_a_mask(window: int | None) -> None:
-    """What a GPU does in fp32, or with heads that the kernel does not take: forward and backward."""
+    """A GPU does this in fp32, or with heads that the kernel does not support, forward and backward."""
     batch = build_batch([random_groups(3, 3, seed=2)])
     layout, width = batch.layout, batch.input_ids.shape[1]
     assert isinstance(layout, Layout)

@@ -1,4 +1,4 @@
-"""Weights that are loaded to a device one after another are those that are loaded to host memory."""
+"""Weights loaded to a device one after another equal weights loaded to host memory."""
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -8,7 +8,7 @@ from psychocounsel.model.reward_head import load_reward_lm, load_trained_reward_
 from psychocounsel.settings.config import compose
 from tests.reward.test_servers import REWARD
 
-_NAMED = "cpu:0"  # another name than "cpu", so that loading takes the way of a GPU
+_NAMED = "cpu:0"  # differs from "cpu", so that loading takes the path of a GPU
 
 
 def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -25,7 +25,7 @@ def test_a_policy() -> None:
     here, there = (load_causal_lm(_model(), torch.bfloat16, None, device) for device in ("cpu", _NAMED))
     assert _same(here, there) and {value.dtype for value in there.parameters()} == {torch.bfloat16}
     assert all(value.requires_grad for value in there.parameters())
-    assert not any(hasattr(module, "_hf_hook") for module in there.modules()), "nothing moves what goes in and out"
+    assert not any(hasattr(module, "_hf_hook") for module in there.modules()), "no hook moves inputs and outputs"
 
 
 def test_a_reward_model_with_a_new_head_and_a_trained_one() -> None:

@@ -1,4 +1,4 @@
-"""Log-probabilities in pieces equal the plain formula, with its gradients, in memory that does not grow."""
+"""Log-probabilities computed in blocks equal the plain formula, with gradients, in memory independent of the vocabulary."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def plain(
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
-@pytest.mark.parametrize("kept", [0, 20, 1000])  # columns of the vocabulary
+@pytest.mark.parametrize("kept", [0, 20, 1000])  # number of kept columns of the vocabulary
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("temperature", "cap"), [(1.0, None), (0.7, None), (1.0, 2.0), (1.3, 2.0)])
 def test_pieces_equal_the_formula(

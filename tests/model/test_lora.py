@@ -1,4 +1,4 @@
-"""Low-rank adapters: the base stays as it is, the adapter is what is saved, and merged it computes the same."""
+"""Low-rank adapters: the base is unchanged, only the adapter is saved, and the merged model computes the same."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_only_the_adapter_is_trained_and_it_starts_as_nothing() -> None:
 def test_gradients_of_the_adapter_equal_those_of_the_chain_rule() -> None:
     """With W' = W + (alpha/r) B A: dB = (alpha/r) dW' A^T and dA = (alpha/r) B^T dW', dW' by plain training of W'."""
     groups = random_groups(5)
-    stepper = trained(adapted_stepper(), groups)  # B is no longer zero
+    stepper = trained(adapted_stepper(), groups)  # a step makes B non-zero
     merged = small_lm()
     weights = dict(merged_parameters(stepper.main.module.lm))
     merged.load_state_dict({**merged.state_dict(), **weights})
@@ -118,7 +118,7 @@ def test_adapter_and_merged_model_are_saved_and_equal(sharding: list[str], tmp_p
 
 @pytest.mark.slow
 def test_quantised_base_trains_an_adapter_that_merges_into_full_weights(tmp_path: Path) -> None:
-    """QLoRA: the frozen weights are in four bits, the run starts near the full model's loss, and the adapter learns."""
+    """In QLoRA, frozen weights have four bits, the first loss is near the full model's, and the adapter learns."""
     settings = ["algo=simpo", *SETTINGS, "max_steps=6", "algo.lr=3e-3"]
     cli("train", *settings, "model.quantise=nf4", "run_dir=quantised", cwd=tmp_path)
     cli("train", *settings, "run_dir=full", cwd=tmp_path)

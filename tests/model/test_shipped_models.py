@@ -1,4 +1,4 @@
-"""What ships: small files that are alike but for their weights, and which of them is better by how much."""
+"""The shipped models are small files that differ only in their weights, and each training improves them measurably."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_the_two_policies_and_the_two_reward_models_differ() -> None:
         assert first.keys() == second.keys()
         assert sum(not torch.equal(each, second[name]) for name, each in first.items()) > 0.5 * len(
             first
-        )  # norms hardly move
+        )  # norms hardly change
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_they_are_found_by_name_with_the_settings_of_small_models(overrides: lis
 
 @pytest.mark.proof
 def test_both_reward_models_prefer_the_replies_of_the_policy_after_dpo() -> None:
-    """On held-out clients, which no shipped model has seen."""
+    """The comparison uses held-out clients, which no shipped model has seen."""
     mine, theirs = (written(f"builtin:{name}") for name in ("tiny_dpo", "tiny"))
     for path in REWARDS:
         scorer = LocalScorer.load(path)
@@ -76,7 +76,7 @@ def test_both_reward_models_prefer_the_replies_of_the_policy_after_dpo() -> None
 
 
 def written(path: str) -> list[Group]:
-    """Two replies of a policy to each held-out prompt of the sample, of 96 tokens at most."""
+    """Return two replies of a policy to each held-out prompt of the sample, of at most 96 tokens."""
     config: Any = check(compose(["algo=online_dpo", "reward=tiny", f"model.path={path}"]))
     tokenizer, chat = load_chat_format(config.model)
     prompts = build_dataset(config, chat, "prompts", lambda _: None).held_out

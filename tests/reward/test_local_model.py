@@ -187,7 +187,7 @@ def spoil(folder: Path, change: Any) -> None:
     ("change", "message"),
     [
         (lambda weights: weights.pop("score.weight"), "has no reward head"),
-        (lambda weights: weights.update({"score.weight": torch.zeros(2, 192)}), "other shapes"),
+        (lambda weights: weights.update({"score.weight": torch.zeros(2, 192)}), "the shapes of its weights or head"),
         (lambda weights: weights.update({"v_head.weight": weights.pop("score.weight")}), "has no reward head"),
         (lambda weights: weights.pop("model.norm.weight"), "lacks 1 of its weights"),
     ],

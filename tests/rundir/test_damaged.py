@@ -1,4 +1,4 @@
-"""Damaged files of run directories, a full disk, and Ctrl-C at the very beginning."""
+"""Tests of damaged run files, of a full disk, and of Ctrl-C during the start."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_status_marks_damaged_runs_and_shows_the_others(tmp_path: Path) -> None:
 
 
 def on_small_disk(size: str, tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Train with `run_dir` on a disk of `size`; returns what came of it and what is left on the disk."""
+    """Train with `run_dir` on a disk of `size`; return the finished process and the content of the disk."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("a file system of the test's own cannot be mounted here")
     disk, listing = tmp_path / "disk", tmp_path / "left.txt"
@@ -76,7 +76,7 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "psychocounsel.train"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
-    while "_yaml" not in Path(f"/proc/{process.pid}/maps").read_text():  # one of the first libraries that are imported
+    while "_yaml" not in Path(f"/proc/{process.pid}/maps").read_text():  # one of the first imported libraries
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

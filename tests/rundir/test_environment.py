@@ -1,4 +1,4 @@
-"""`environment.json`: every attempt says its versions; a training's fingerprints outlive an attempt that ends early."""
+"""Tests of `environment.json`: each attempt writes its versions, and a failed attempt keeps the training's fingerprints."""
 
 from pathlib import Path
 

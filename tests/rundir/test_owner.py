@@ -1,4 +1,4 @@
-"""One live process owns a run directory, however many start at once."""
+"""One live process owns a run directory, even if many start at once."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_of_many_starting_together_one_wins(stale: bool, tmp_path: Path) -> None
     for process in processes:
         process.join()
     assert outcomes == ["owned"] + ["refused"] * 7
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert not list(tmp_path.iterdir()), "no files remain"
 
 
 def test_owner_on_another_host_counts_while_its_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""An owner that was killed, and one that lives: for a job, which nobody watches, and for a person."""
+"""Tests of killed and live owners of a run directory, for an unattended job and for a person."""
 
 import json
 import os
@@ -30,7 +30,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_process_that_was_killed_and_not_yet_reaped_is_dead(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _DIES, str(tmp_path / "owner.json")]
     zombie = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # the process has ended, but nobody has reaped it
     assert Path(f"/proc/{zombie.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     assert json.loads((tmp_path / "owner.json").read_text())["pid"] == zombie.pid
     refuse_if_owned(tmp_path)
@@ -41,7 +41,7 @@ def test_a_process_that_was_killed_and_not_yet_reaped_is_dead(tmp_path: Path) ->
 
 @pytest.fixture
 def in_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PBS_JOBID", "7.queue")  # a queue without commands that the package would ask
+    monkeypatch.setenv("PBS_JOBID", "7.queue")  # a queue whose commands the package does not call
     monkeypatch.setattr(owner, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(owner, "PATIENCE_SECONDS", 0.3)
 

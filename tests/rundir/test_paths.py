@@ -1,4 +1,4 @@
-"""The names of run files stand once: no other module of the package spells one of them."""
+"""Names of run files are spelled once: no other module of the package spells them."""
 
 import ast
 from pathlib import Path
@@ -9,26 +9,26 @@ from psychocounsel.rundir.paths import AttemptDir, CheckpointDir, ModelDir, Roun
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.storage.files import PACKAGE
 
-# The same word for something else: a marker of the library `datasets`.
+# The same word with another meaning: a marker of the library `datasets`.
 _OTHERS = {("data/sources.py", "state.json")}
 
 
 def names() -> set[str]:
-    """Of files, with their suffix; and of folders."""
+    """Return the names of files with a suffix, and of some folders."""
     kinds = (RunDir, AttemptDir, CheckpointDir, ModelDir, RoundDir, SubmissionDir, SweepDir)
     paths = [value for kind in kinds for value in vars(kind(Path("x"))).values() if value != Path("x")]
     return {path.name for path in paths} | {"submissions", "code"}
 
 
 def prefixes() -> tuple[str, ...]:
-    """Of the files that are numbered."""
+    """Return the prefixes of numbered files."""
     run = RunDir(Path("x"))
     numbered = [run.checkpoint(0).path, run.attempt(0).output(0), run.round(0).shard(0), run.server_log(0)]
     return tuple(path.name.split("-")[0] + "-" for path in numbered)
 
 
 def spelled(file: Path) -> list[str]:
-    """Names of run files in `file`: as a whole string with a suffix, joined to a path, or in a formatted string."""
+    """Return names of run files in `file`: as a whole string with a suffix, joined to a path, or in a formatted string."""
     tree, found = ast.parse(file.read_text()), list[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -1,4 +1,4 @@
-"""A disk that is read-only: one line that says so, and nothing is left anywhere."""
+"""Tests of a read-only disk: the command prints one line and leaves no files."""
 
 import os
 import sys

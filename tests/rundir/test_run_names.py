@@ -1,4 +1,4 @@
-"""What runs of a sweep are called, and that a run is known by its configuration, whatever its folder is called."""
+"""Tests of the names of a sweep's runs, and of recognising a run by its configuration under any folder name."""
 
 import time
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def test_jobs_that_a_name_cannot_tell_apart_have_different_names_all_the_same() 
         names = [naming.name for naming in namings(jobs)]
         assert len(set(names)) == len(jobs) and all(len(name) <= 80 for name in names)
     same = namings([["seed=1", "a=1"], ["seed=1", "a=1"], ["seed=2", "a=1"]])
-    assert [naming.name for naming in same] == ["seed-1", "seed-1", "seed-2"], "who makes them refuses equal jobs"
+    assert [naming.name for naming in same] == ["seed-1", "seed-1", "seed-2"], "equal jobs are refused elsewhere"
 
 
 def test_keys_that_end_alike_stand_whole() -> None:
@@ -66,7 +66,7 @@ def config_of(*overrides: str) -> DictConfig:
 
 
 def keep(sweep: Path, name: str, *overrides: str) -> Path:
-    """A run directory as an earlier command has left it."""
+    """Return a run directory as an earlier command has left it."""
     run = sweep / name
     run.mkdir(parents=True)
     write_config(run, config_of(*overrides))
@@ -75,7 +75,7 @@ def keep(sweep: Path, name: str, *overrides: str) -> Path:
 
 
 def chosen(sweep: Path, *jobs: Sequence[str]) -> list[str]:
-    """The folders that the jobs of one command get."""
+    """Return the folders that the jobs of one command get."""
     folder = SweepFolder(sweep)
     found = [folder.choose(naming, config_of(*job)) for job, naming in zip(jobs, namings(jobs), strict=True)]
     assert all(path.parent == sweep for path in found)
@@ -83,11 +83,11 @@ def chosen(sweep: Path, *jobs: Sequence[str]) -> list[str]:
 
 
 def test_runs_are_known_by_their_configuration_whatever_they_are_called(tmp_path: Path) -> None:
-    keep(tmp_path, "debug-fast_algo.beta-0.3_seed-2", "algo.beta=0.3", "seed=2")  # as earlier versions named it
+    keep(tmp_path, "debug-fast_algo.beta-0.3_seed-2", "algo.beta=0.3", "seed=2")  # the name that earlier versions gave
     keep(tmp_path, "mine", "algo.beta=0.3", "seed=3")
     jobs = [["algo.beta=0.3", f"seed={seed}"] for seed in (1, 2, 3)]
     assert chosen(tmp_path, *jobs) == ["seed-1", "debug-fast_algo.beta-0.3_seed-2", "mine"]
-    other = ["cluster.threads=1", "eval.every=3", "tracker=none", "zero=2"]  # which leave a run what it is
+    other = ["cluster.threads=1", "eval.every=3", "tracker=none", "zero=2"]  # keys that do not define a run
     assert chosen(tmp_path, *([*job, *other] for job in jobs)) == ["seed-1", "debug-fast_algo.beta-0.3_seed-2", "mine"]
 
 
@@ -116,7 +116,7 @@ def test_a_default_in_the_place_of_what_was_typed_before_joins_by_its_value(tmp_
 def test_where_no_key_tells_two_runs_apart_a_number_does(tmp_path: Path) -> None:
     run = keep(tmp_path, "seed-1", "seed=1")
     config = OmegaConf.load(run / "config.yaml")
-    config.model.path = "/another/model"  # as of a job whose models come from elsewhere, by the same words
+    config.model.path = "/another/model"  # a job whose models lie elsewhere, with the same overrides
     OmegaConf.save(config, run / "config.yaml")
     assert chosen(tmp_path, ["seed=1"], ["seed=2"]) == ["seed-1_2", "seed-2"]
     keep(tmp_path, "seed-1_2", "seed=1", "algo.beta=3")
@@ -137,7 +137,7 @@ def test_what_is_swept_tells_runs_apart_even_where_it_does_not_define_them(tmp_p
     assert chosen(tmp_path, *reversed(jobs)) == ["processes-2", "processes-1"]
     zeros = [[f"zero={stage}", "cluster.processes=2"] for stage in (0, 2)]
     assert chosen(tmp_path, *zeros) == ["processes-1", "zero-2"], (
-        "processes are not swept here, and leave a run the same"
+        "processes are not swept here, and do not define a run"
     )
 
 
@@ -171,7 +171,7 @@ def test_what_a_run_has_filled_in_leaves_it_the_same() -> None:
 
 def test_a_damaged_configuration_is_not_taken_for_another_run(tmp_path: Path) -> None:
     (keep(tmp_path, "seed-1", "seed=1") / "config.yaml").write_text("a: [1")
-    assert chosen(tmp_path, ["seed=1"], ["seed=2"]) == ["seed-1", "seed-2"], "and reading it refuses it"
+    assert chosen(tmp_path, ["seed=1"], ["seed=2"]) == ["seed-1", "seed-2"], "reading it gives the error"
 
 
 def test_plain_reading_gives_what_omegaconf_reads(tmp_path: Path) -> None:

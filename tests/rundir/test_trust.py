@@ -1,4 +1,4 @@
-"""Code and weights come from no directory that another user could have written, unless that is said."""
+"""Code and weights of a directory that another user could have written are refused, unless it is trusted explicitly."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ STRANGER = 12345
 
 @pytest.fixture(scope="module")
 def made_by_a_group(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step where the umask lets a group write everything, as clusters with shared groups have it."""
+    """Return a run of one step made with a umask that lets a group write everything, as on clusters with shared groups."""
     run = tmp_path_factory.mktemp("group") / "run"
     given = [f"model.path={small_model}", "max_steps=1", "global_batch_size=4", "data.limit=8", "eval.every=0"]
     command = [sys.executable, "-m", "psychocounsel.train", *given, "eval.limit=2", f"run_dir={run}"]
@@ -45,7 +45,7 @@ def made_by_a_group(small_model: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def run(made_by_a_group: Path, tmp_path: Path) -> Path:
-    """A copy that has not finished."""
+    """Return a copy of the run without its summary, so that it is not finished."""
     copy = tmp_path / "run"
     shutil.copytree(made_by_a_group, copy)
     (copy / "summary.json").unlink()
@@ -53,7 +53,7 @@ def run(made_by_a_group: Path, tmp_path: Path) -> Path:
 
 
 def test_what_a_run_loads_is_for_its_user_alone_to_write_whatever_the_umask(made_by_a_group: Path) -> None:
-    assert (made_by_a_group.parent / "made-under-it").stat().st_mode & 0o020, "or the umask was another one"
+    assert (made_by_a_group.parent / "made-under-it").stat().st_mode & 0o020, "otherwise the umask was different"
     refuse_untrusted_run(made_by_a_group)
     assert not [path for path in made_by_a_group.rglob("*") if path.lstat().st_mode & 0o022 and not path.is_symlink()]
 

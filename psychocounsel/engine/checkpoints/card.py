@@ -1,4 +1,4 @@
-"""The card of a trained model: what it was made of, under which licence, and how it did."""
+"""Model card of a trained model: its origin, licences and evaluation."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from psychocounsel.settings import config as configs
 
 
 def model_card(config: DictConfig, about: dict[str, Any]) -> str:
-    """Text of `model/README.md`; `about` holds the step and the held-out figures of the weights."""
+    """Return the text of `model/README.md`; `about` holds the step and the held-out figures of the weights."""
     algorithm = config.algo._target_.rsplit(".", 1)[-1]
     licences = [("base model", model_licence(config.model)), *_data_licences(config.data)]
     front = _front_matter(config, algorithm, [licence for _, licence in licences])
@@ -51,7 +51,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
 
 
 def model_licence(model: DictConfig) -> str | None:
-    """What the config says, else the model's own card: in its folder, or in the hub's cache."""
+    """Return the licence in the config, or otherwise the one in the model's own card (in its folder or the hub's cache)."""
     if model.license:
         return identifier(model.license)
     path = Path(resolve_path(model.path))
@@ -65,13 +65,13 @@ def model_licence(model: DictConfig) -> str | None:
 
 
 def _licence_of(card: Path) -> str | None:
-    """The licence in the front matter of a card; its name where the licence is "other"."""
+    """Return the licence in a card's front matter; for the licence "other", its name. None if there is none."""
     before, _, rest = card.read_text(encoding="utf-8-sig", errors="replace").partition("---\n")
     if before.strip():
         return None
     try:
         front = yaml.safe_load(rest.partition("\n---")[0])
-    except (yaml.YAMLError, ValueError):  # the latter for a date that is none
+    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
         return None
     if not isinstance(front, dict):
         return None
@@ -90,7 +90,7 @@ def _sources(config: DictConfig) -> list[str]:
 
 
 def _public(path: str) -> str:
-    """Hub ids as they are; of a local path the last part, because folders of a machine tell others nothing."""
+    """Return hub ids unchanged, and only the last part of a local path, because folders of a machine mean nothing to others."""
     return Path(path).name if path.startswith(("/", ".", "~")) else path
 
 
@@ -113,7 +113,7 @@ def _front_matter(config: DictConfig, algorithm: str, licences: list[str | None]
 
 
 def _shown(config: DictConfig) -> DictConfig:
-    """What made the model: its training's settings without those of machine and folders."""
+    """Return the settings that determined the model, without those of the machine and its folders."""
     keys = ("seed", "epochs", "max_steps", "global_batch_size", "max_length", "max_prompt_length")
     algo = {name: _public(value) if isinstance(value, str) else value for name, value in config.algo.items()}
     return OmegaConf.create({**{key: config[key] for key in keys}, "algo": algo, "lora": config.model.lora})

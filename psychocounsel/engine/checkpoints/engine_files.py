@@ -1,4 +1,4 @@
-"""An engine in a checkpoint: for each rank a file of weights and one of optimizer state, and a description as JSON."""
+"""An engine in a checkpoint: per rank one file of weights and one of optimizer state, and a description in JSON."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ from psychocounsel.storage.tensor_file import TensorEntry, read_range, read_tens
 
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-Slice = tuple[str, int, int, int | None]  # parameter, first and last element, steps that AdamW has counted
+Slice = tuple[str, int, int, int | None]  # parameter, first element, end of the range, AdamW's step count
 
 
 @dataclass
 class Shard:
-    """What one rank writes of an engine: flat tensors by their name in the file, and which ranges they are."""
+    """One rank's part of an engine: flat tensors by their name in the file, and the ranges of the parameters that they hold."""
 
     slices: list[Slice] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -32,17 +32,17 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of all tensors [bytes]."""
         return sum(value.nbytes for value in (*self.weights.values(), *self.optimizer.values()))
 
     def copied(self, copy: Callable[[str, torch.Tensor], torch.Tensor]) -> "Shard":
-        """The same with other tensors."""
+        """Return the shard with each tensor replaced by `copy(name, tensor)`."""
         weights = {name: copy(name, value) for name, value in self.weights.items()}
         return Shard(self.slices, weights, {name: copy(name, value) for name, value in self.optimizer.items()})
 
 
 def shard_of(partition: Partition, rank: int, ranks: int) -> Shard:
-    """This rank's part, in tensors that the next step will change."""
+    """Return this rank's part of the engine, in tensors that the next step will change."""
     shard = Shard()
     for held in partition.share(rank, ranks):
         steps = partition.steps(held)
@@ -54,7 +54,10 @@ def shard_of(partition: Partition, rank: int, ranks: int) -> Shard:
 
 
 def describe(partition: Partition, slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
-    """The content of `engine.json`: the ZeRO stage, each parameter's shape, dtype and step count, and each rank's `slices`."""
+    """Return the content of `engine.json`.
+
+    It holds the ZeRO stage, each parameter's shape, dtype and step count, and the ranges that each rank has written.
+    """
     steps = {name: count for part in slices for name, _, _, count in part}
     parameters = {
         name: {"shape": partition.shape(name), "dtype": _NAMES[each.dtype], "steps": steps[name]}
@@ -67,10 +70,10 @@ def describe(partition: Partition, slices: Sequence[Sequence[Slice]]) -> dict[st
 def write_shard(
     shard: Shard, shapes: dict[str, list[int]], target: CheckpointDir, engine: str, rank: int
 ) -> dict[str, FileMark]:
-    """Write this rank's two files and sync them; returns their marks by relative path.
+    """Write this rank's two files and sync them to disk; return their marks (sizes and hashes) by relative path.
 
     Raises:
-        OSError: if they cannot be written.
+        OSError: if the files cannot be written.
     """
     marks = {}
     for path, tensors in (
@@ -95,10 +98,10 @@ def _content(value: torch.Tensor) -> memoryview:
 
 
 class EngineFiles:
-    """Reads an engine of the checkpoint in `folder`, whose files must be intact, whatever ranks have written it.
+    """Reads an engine from the checkpoint in `folder`, whose files must be intact, for any number of writing ranks.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: if the description of the engine cannot be read.
     """
 
     def __init__(self, folder: Path, engine: str) -> None:
@@ -119,14 +122,14 @@ class EngineFiles:
 
     def _unreadable(self, error: Exception) -> NoReturn:
         raise UserError(
-            f"{self.folder.path}: {self.engine} is no checkpoint that can be read; delete this folder, or restore it"
+            f"{self.folder.path}: {self.engine} cannot be read from this checkpoint; restore or delete this folder"
         ) from error
 
     def read(self, kind: str, name: str, start: int, stop: int) -> torch.Tensor:
-        """Elements `start` to `stop` of a parameter's "weights", "exp_avg" or "exp_avg_sq", flat.
+        """Return the elements `start` to `stop` of a parameter's "weights", "exp_avg" or "exp_avg_sq", flat.
 
         Raises:
-            UserError: if they are not there.
+            UserError: if some of these elements are missing.
         """
         parts, place = [], start
         try:
@@ -152,14 +155,14 @@ class EngineFiles:
         return torch.from_numpy(read_range(path, entry, start, stop)).view(_DTYPES[entry.dtype])
 
     def restore(self, partition: Partition) -> None:
-        """Put the whole state into an engine of any stage and number of processes. All ranks together.
+        """Load the whole state into an engine of any ZeRO stage and number of processes. All ranks call it together.
 
         Raises:
-            UserError: if it is that of another model.
+            UserError: if the checkpoint belongs to another model.
         """
         for name in sorted(partition.parameters.keys() ^ self.parameters.keys()) or partition.parameters:
             if name not in self.parameters or self.parameters[name]["shape"] != partition.shape(name):
-                raise UserError(f"{self.folder.path}: is of another model ({name}); use another run_dir")
+                raise UserError(f"{self.folder.path}: belongs to another model (parameter {name}); use another run_dir")
         steps = {name: each["steps"] for name, each in self.parameters.items()}
         partition.set_steps(steps)
         with torch.no_grad():
@@ -173,17 +176,17 @@ class EngineFiles:
         return self.read(kind, held.name, held.start, held.stop)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each trained parameter, whole, as the model had it: rounded to the model's dtype."""
+        """Yield each trained parameter, whole and rounded to the model's dtype."""
         for name, about in self.parameters.items():
             yield name, self.read("weights", name, 0, prod(about["shape"])).view(about["shape"]).to(about["dtype"])
 
 
 def read_weights(folder: Path, engine: str) -> dict[str, torch.Tensor]:
-    """The trained parameters of an engine in the checkpoint in `folder`, or in what `jobs archive` kept of it.
+    """Return the trained parameters of an engine in the checkpoint in `folder`, which `jobs archive` may have reduced.
 
     Raises:
-        UserError: if a file is not as it was written.
+        UserError: if a file is damaged.
     """
     if wrong := damage(folder, weights_marks(folder, engine)):
-        raise UserError(f"{folder}: is damaged: {wrong}; restore it, or take another checkpoint")
+        raise UserError(f"{folder}: is damaged: {wrong}; restore it, or use another checkpoint")
     return dict(EngineFiles(folder, engine).weights())

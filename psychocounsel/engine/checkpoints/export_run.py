@@ -1,4 +1,4 @@
-"""What `psychocounsel.export` does once its arguments are read. Imports no torch before the caches' folders are set."""
+"""Work of `psychocounsel.export` after its arguments are read. It imports torch only after the cache folders are set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,12 @@ from psychocounsel.storage.modes import mask_of, restricted
 
 @dataclass(frozen=True)
 class Export:
-    """What is asked for: the weights of `step` (None: the best), adapters merged, where to, and a repository to push to."""
+    """Request for an export.
+
+    `step`: the checkpoint to export (None: the best model). `merge`: merge a LoRA adapter into its base. `to`: the
+    folder.
+    `push`, `public`: the hub repository to upload to, and its visibility.
+    """
 
     step: int | None = None
     merge: bool = False
@@ -31,11 +36,12 @@ class Export:
 
 
 def export_run(run: Path, asked: Export) -> None:
-    """Write a run's weights to a folder, RUN/export unless told otherwise, and push them.
+    """Write a run's weights to `asked.to` (default: RUN/export), and upload them to the hub if `asked.push` is set.
 
     Raises:
-        UserError: if there are no such weights, another user could have written them, the folder is not to be replaced, or
-            the hub refuses.
+        UserError: if these weights do not exist, another user could have written them, the folder must not be replaced,
+            or
+            the hub refuses the upload.
     """
     refuse_untrusted_run(run)
     _, config = read_run(run)
@@ -43,13 +49,13 @@ def export_run(run: Path, asked: Export) -> None:
         _export(run, config, asked)
     except ConfigAttributeError as error:
         raise UserError(
-            f"the run was made by another version of psychocounsel (no key {error.full_key}); "
-            f"its {RunDir(run).code.name} says which"
+            f"another version of psychocounsel wrote this run (it has no key {error.full_key}); "
+            f"its {RunDir(run).code.name} names the version"
         ) from error
 
 
 def _export(run: Path, config: DictConfig, asked: Export) -> None:
-    add_code_path(config.code_path)  # to an algorithm of the user's own
+    add_code_path(config.code_path)  # the user's own algorithm may be there
     set_cache_directories(config.paths.cache)
     if asked.push is not None:
         _check_push(run, asked.push)
@@ -68,13 +74,13 @@ def _export(run: Path, config: DictConfig, asked: Export) -> None:
 
 
 def _mask(run: Path, config: DictConfig, place: Path) -> int:
-    """An export is as private as the data, as far as they are still there, and as what is copied."""
+    """Return a umask that makes the export as private as the data, if they still exist, and as the copied files."""
     files = RunDir(run)
     return private_mask(config, place) | mask_of([files.model, ModelDir(files.model).about, files.checkpoints], place)
 
 
 def _check_push(run: Path, repository: str) -> None:
-    """Weights remember texts: those that learned from confidential ones go to allowed hosts alone.
+    """Raise if confidential data would leave the allowed hosts, because trained weights can reveal texts.
 
     Raises:
         UserError: naming the host.
@@ -85,13 +91,13 @@ def _check_push(run: Path, repository: str) -> None:
         data = read_config(each).data
         if data.confidential and host_of(constants.ENDPOINT) not in {host.lower() for host in data.allowed_hosts}:
             raise UserError(
-                f"push={repository}: {each} learned from confidential data, and {host_of(constants.ENDPOINT)} is not in its "
+                f"push={repository}: {each} was trained on confidential data, and {host_of(constants.ENDPOINT)} is not in its "
                 "data.allowed_hosts; leave push out, or train with that host allowed"
             )
 
 
 def _lineage(run: Path) -> Iterator[Path]:
-    """The run, the run whose weights it started from, and so on, as long as their directories exist."""
+    """Yield the run, the run that its weights came from, and so on, as long as their directories exist."""
     current: Path | None = run
     seen: set[Path] = set()
     while current is not None and current.resolve() not in seen and is_run(current):
@@ -102,7 +108,7 @@ def _lineage(run: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(place: Path, folder: Path, run: Path) -> None:
-    """Only an earlier export may be replaced: no run, no run's model, and nothing else."""
+    """Raise unless `place` is new, empty or an earlier export: a run, its model and all other files are never replaced."""
     owner = run_of_model(place)
     if place == run.resolve() or (owner is not None and is_run(owner)):
         raise UserError(f"to={folder}: would replace a part of a run; give another folder")

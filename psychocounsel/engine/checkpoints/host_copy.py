@@ -1,16 +1,16 @@
-"""Copies of tensors in host memory, in buffers that every save uses again."""
+"""Copies of tensors in host memory, in buffers that every checkpoint uses again."""
 
 import torch
 
 
 class HostCopy:
-    """Buffers by name, in pinned memory for what lies on a GPU. The next copy of a name overwrites the one before."""
+    """Named buffers in host memory, pinned for tensors on a GPU. A new copy overwrites the last one of the same name."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Begin to copy `value`; the copy is there after `wait`."""
+        """Start to copy `value` into its buffer; the content is complete after `wait`."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
@@ -18,6 +18,6 @@ class HostCopy:
         return buffer.copy_(value, non_blocking=value.is_cuda)
 
     def wait(self) -> None:
-        """Return when all copies are there."""
+        """Return when all copies are complete."""
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()

@@ -24,12 +24,12 @@ from psychocounsel.storage.files import (
     write_json,
 )
 
-CARD = "README.md"  # where the hub looks for it
+CARD = "README.md"  # the hub expects this name
 
 
 @dataclass(frozen=True)
 class Companions:
-    """What lies beside the weights in a model's folder: the tokenizer, a card (README.md), and step and metrics."""
+    """The other files of a model folder: tokenizer, card (README.md), and step and metrics of the weights."""
 
     tokenizer: Any
     chat: ChatFormat
@@ -39,11 +39,10 @@ class Companions:
 
 
 def export_model(folder: Path, engine: Engine, world: World, companions: Companions) -> None:
-    """Write the trained model to `folder` in the dtype it computes in, replacing what is there once all is written.
+    """Write the trained model to `folder` in the dtype it computes in; the old folder is replaced once all is written.
 
-    A LoRA run writes the adapter alone, unless `model.lora.merge`. All ranks must call it.
-
-    Under ZeRO-3 one parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
+    A LoRA run writes only the adapter, unless `model.lora.merge`. All ranks must call this function. Under ZeRO-3 one
+    parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
     """
     wrapper = engine.module
     weights: dict[str, torch.Tensor] = {}
@@ -57,7 +56,7 @@ def export_model(folder: Path, engine: Engine, world: World, companions: Compani
 
 
 def saves_adapter(wrapper: PackedModel, model: DictConfig) -> bool:
-    """Whether what is written is the adapter alone."""
+    """Return True if only the adapter is written."""
     return wrapper.adapter is not None and not model.lora.merge
 
 
@@ -68,7 +67,10 @@ def write_model(
     dtype: torch.dtype,
     companions: Companions,
 ) -> None:
-    """Write `weights` in `dtype`, by their names in a plain model or an adapter, with all that loads them."""
+    """Write `weights` in `dtype`, with everything needed to load them.
+
+    `weights` has the names of a plain model or of an adapter.
+    """
     lm, adapter, model = wrapper.lm, wrapper.adapter, companions.model
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -81,19 +83,24 @@ def write_model(
     companions.tokenizer.save_pretrained(draft)
     write_atomically(draft / CARD, companions.card)
     write_json(ModelDir(draft).about, companions.about)
-    for file in draft.glob("*.safetensors"):  # written for their owner alone, unlike the other files
+    for file in draft.glob(
+        "*.safetensors"
+    ):  # safetensors makes them readable for their owner only, unlike the other files
         file.chmod((draft / CARD).stat().st_mode)
     replace_directory(draft, folder)
 
 
 def kept_model(folder: Path) -> dict[str, Any]:
-    """Step and metrics of the model in `folder`, after putting back one that a kill left half replaced; {} if none."""
+    """Return the step and metrics of the model in `folder`; {} if there is none.
+
+    A folder that a kill left half replaced is repaired first.
+    """
     recover_directory(folder)
     return read_json(ModelDir(folder).about) or {}
 
 
 def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype, more: dict[str, Any]) -> None:
-    """Save with the settings of a model in use, not of one in training, and `more`."""
+    """Save the model with settings for inference, not for training, and with `more`."""
     lm.save_pretrained(folder, state_dict=weights)
     settings = copy.deepcopy(lm.config)
     settings.update({"use_cache": True, "dtype": dtype, **more})
@@ -101,7 +108,7 @@ def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.
 
 
 def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
-    """Let generation stop at the model's own end tokens and at those that the chat template closes a turn with."""
+    """Make generation stop at the model's own end tokens and at those that close a turn in the chat template."""
     if not lm.can_generate():  # a reward model
         return
     own = lm.generation_config.eos_token_id
@@ -112,7 +119,7 @@ def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
 
 
 def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Add the names that share a parameter with another (a tied output layer), as save_pretrained expects them."""
+    """Add names that share a parameter with another one (a tied output layer), because save_pretrained expects them."""
     first_name: dict[int, str] = {}
     for name, parameter in lm.named_parameters(remove_duplicate=False):
         plain = plain_name(name)

@@ -1,8 +1,9 @@
-"""The state of a DeepSpeed engine as ranges of its parameters, the same at every ZeRO stage and number of processes.
+"""State of a DeepSpeed engine as ranges of its parameters, the same for every ZeRO stage and number of processes.
 
-DeepSpeed keeps float32 weights and AdamW's moments per parameter (stage 0), per flat group cut among ranks wherever the cut
-falls (stages 1 and 2), or per parameter cut among ranks (stage 3). A range of one parameter, in flattened order, is what all
-of them can give and take.
+DeepSpeed stores float32 weights and AdamW's moments in three layouts: per parameter (stage 0), in flat groups that are
+cut among the ranks at any element (stages 1 and 2), or per parameter, each cut among the ranks (stage 3). A range of
+one
+flattened parameter can be read from and written to all of them.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Held:
     """Elements `start` to `stop` of the parameter `name`, as this rank's optimizer holds them.
 
-    They lie in the optimizer's own tensor `owner`, flat from element `offset` on.
+    They are in the optimizer's own tensor `owner`, flat, from element `offset` on.
     """
 
     name: str
@@ -31,12 +32,12 @@ class Held:
     offset: int
 
     def part(self, whole: torch.Tensor) -> torch.Tensor:
-        """A view of this slice's elements in `whole`, which has the layout of `owner`."""
+        """Return a view of this range's elements in `whole`, which has the layout of `owner`."""
         return whole.detach().view(-1).narrow(0, self.offset, self.stop - self.start)
 
 
 class Partition:
-    """What this rank holds of the state of `engine` (DeepSpeed's), whose trained parameters are those of `module`."""
+    """This rank's part of the state of DeepSpeed's `engine`, whose trained parameters are those of `module`."""
 
     def __init__(self, engine: Any, module: torch.nn.Module) -> None:
         self.stage = int(engine.zero_optimization_stage())
@@ -56,7 +57,7 @@ class Partition:
 
     def _of_groups(self) -> Iterator[Held]:
         zero = self.wrapper
-        if hasattr(zero, "fp32_groups_flat_partition"):  # DeepSpeed has an optimizer of its own for stage 1 in bfloat16
+        if hasattr(zero, "fp32_groups_flat_partition"):  # DeepSpeed has a separate optimizer for stage 1 in bfloat16
             groups, owners = zero.bf16_groups, zero.fp32_groups_flat_partition
             places = [list(accumulate([each.numel() for each in members], initial=0))[:-1] for members in groups]
         else:
@@ -75,14 +76,17 @@ class Partition:
         for owner, members in zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True):
             offset = 0
             for parameter in members:
-                size = parameter.partition_numel()  # the last rank's is padded
+                size = parameter.partition_numel()  # the last rank's part is padded
                 start, stop = rank * size, min((rank + 1) * size, parameter.ds_numel)
                 if start < stop:
                     yield Held(self._names[id(parameter)], start, stop, owner, offset)
                 offset += size
 
     def share(self, rank: int, ranks: int) -> list[Held]:
-        """What this rank writes: each element is one rank's. At stage 0, where all hold everything, an equal share."""
+        """Return the ranges that this rank writes, so that each element is written once.
+
+        At stage 0, where each rank holds everything, every rank writes an equal share.
+        """
         if self.stage:
             return self.held
         total = sum(each.stop for each in self.held)
@@ -98,19 +102,19 @@ class Partition:
     # -- the optimizer's state
 
     def steps(self, held: Held) -> int | None:
-        """How many steps AdamW has counted for it; None before the first, when there are no moments."""
+        """Return the number of steps that AdamW has counted for the range; None before the first, when there are no moments."""
         state = self.optimizer.state.get(held.owner)
         return int(state["step"]) if state else None
 
     def moment(self, held: Held, kind: str) -> torch.Tensor:
-        """The range's part of `exp_avg` or `exp_avg_sq`; a view."""
+        """Return a view of the range's part of `exp_avg` or `exp_avg_sq`."""
         return held.part(self.optimizer.state[held.owner][kind])
 
     def set_steps(self, steps: dict[str, int | None]) -> None:
-        """Make the state that AdamW would have after as many steps of each parameter by name, moments zero.
+        """Create AdamW's state for the given number of steps of each parameter, by name, with all moments zero.
 
         Raises:
-            UserError: if parameters that share one state here had different numbers of steps.
+            UserError: if parameters that share one state in this layout had different numbers of steps.
         """
         found: dict[torch.Tensor, set[int]] = {}
         for each in self.held:
@@ -120,8 +124,8 @@ class Partition:
         for owner, counts in found.items():
             if len(counts) > 1:
                 raise UserError(
-                    f"the checkpoint has parameters that learned for {min(counts)} and for {max(counts)} steps, which "
-                    f"zero={self.stage} cannot keep apart: go on with the zero= that it was written with"
+                    f"some parameters of the checkpoint were trained for {min(counts)} steps and some for {max(counts)}, which "
+                    f"zero={self.stage} cannot store separately: resume with the zero= of the checkpoint"
                 )
             self.optimizer.state.pop(owner, None)
             if counts:
@@ -129,11 +133,11 @@ class Partition:
 
     @torch.no_grad()
     def weights_changed(self) -> None:
-        """Let the model have the float32 weights that were put into the optimizer. All ranks together."""
+        """Update the model's weights from the float32 weights in the optimizer. All ranks call it together."""
         zero = self.wrapper
         if self.stage in (1, 2):
             zero.update_lp_params()
-        elif self.stage == 3:  # as DeepSpeed does after it has loaded a checkpoint of its own
+        elif self.stage == 3:  # the same steps as after DeepSpeed loads its own checkpoint
             zero.checkpoint_event_prologue()
             for index in range(len(zero.fp16_groups)):
                 zero._reassign_or_swap_out_partitioned_parameters(index)

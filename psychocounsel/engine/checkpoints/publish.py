@@ -1,4 +1,4 @@
-"""A run's weights as a folder for others, and on the hub: the best model, or those of a checkpoint."""
+"""Export of a run's weights, the best model or a checkpoint, to a folder and to the hub."""
 
 import os
 import shutil
@@ -22,23 +22,23 @@ from psychocounsel.rundir.run import read_environment
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically
 
-# What an earlier push may have left in a repository, and whoever loads the new one would take for a part of it.
+# Files of an earlier push, which a loader would mistake for parts of the new model.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 
 
 def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path) -> dict[str, Any]:
-    """Write the run's best model, or that of the checkpoint of `step`, to `folder`; returns its step and figures.
+    """Write the run's best model, or that of the checkpoint of `step`, to `folder`; return its step and figures.
 
-    `merge` makes one model of a LoRA adapter and its base.
+    `merge`: merge a LoRA adapter into its base, so that the result is one model.
 
     Raises:
-        UserError: if there are no such weights.
+        UserError: if these weights do not exist.
     """
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging imports DeepSpeed; it need not look for a GPU
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging imports DeepSpeed, which need not look for a GPU
     recover_directory(folder)
     has_adapter = bool(config.model.lora.rank) and not config.model.lora.merge
     if merge and not config.model.lora.rank:
-        raise UserError(f"{run}: trained all weights, there is no adapter to merge; leave out merge=true")
+        raise UserError(f"{run}: has no adapter to merge, because all weights were trained; leave out merge=true")
     if step is None and not (merge and has_adapter):
         return _copy_best(run, config, folder)
     config.model.lora.merge = config.model.lora.merge or merge
@@ -61,7 +61,7 @@ def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
-    """Copy `model/`; once more if the run, still training, put a better one in its place meanwhile."""
+    """Copy `model/`; repeat if the run, still training, replaced it by a better model meanwhile."""
     while True:
         about, model = _about(run), RunDir(run).model
         before = model.stat().st_ino
@@ -80,7 +80,7 @@ def _about(run: Path) -> dict[str, Any]:
     about = read_json(ModelDir(RunDir(run).model).about)
     if about is None:
         raise UserError(
-            f"{run}: has no model yet: the first evaluation after a step writes it; step=N takes a checkpoint"
+            f"{run}: has no model yet: the first evaluation during training writes it; step=N exports a checkpoint"
         )
     return dict(about)
 
@@ -95,14 +95,14 @@ def _checkpoint_weights(run: Path, step: int, engine: str) -> dict[str, torch.Te
     if not is_complete(folder):
         steps = ", ".join(str(CheckpointDir(path).step) for path in complete_checkpoints(run)) or "none"
         raise UserError(
-            f"step={step}: {run} has no whole checkpoint of it; it has {steps} (checkpoint.keep_last keeps more)"
+            f"step={step}: {run} has no complete checkpoint of this step, only of: {steps} (checkpoint.keep_last keeps more)"
         )
     weights = read_weights(folder, engine)
-    return {name: value for name, value in weights.items() if name.startswith("lm.")}  # a value head is none of it
+    return {name: value for name, value in weights.items() if name.startswith("lm.")}  # a value head is not exported
 
 
 def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The adapter's weights under the names that the wrapped model gives them."""
+    """Return the adapter's weights under their names in the wrapped model."""
     from safetensors.torch import load_file
 
     weights = load_file(folder / "adapter_model.safetensors")
@@ -123,21 +123,25 @@ def _rebuild(
     tokenizer, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
     hello = [{"role": "user", "content": "Hello."}]
     prompts = chat.encode_prompts([chat.render(hello)])
-    chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # notes the token that ends a reply
+    chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # registers the token that ends a reply
     on_gpu = bool(read_environment(run).get("gpus"))
     dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
     wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
     trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
     if wrapper.adapter is not None:
         _check_base(run, config.model, config.paths.cache)
-        weights = {name: weights[name] for name in trained.keys() & weights.keys()}  # a quantised base left its scales
+        weights = {
+            name: weights[name] for name in trained.keys() & weights.keys()
+        }  # leaves out the scales of a quantised base
     try:
         result = wrapper.load_state_dict(weights, strict=False)
         wrong = [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]
-    except RuntimeError as error:  # other shapes
+    except RuntimeError as error:  # different shapes
         wrong = [str(error).splitlines()[-1].strip()]
     if wrong:
-        raise UserError(f"the weights do not fit {config.model.path} ({wrong[0]}): was it changed since?")
+        raise UserError(
+            f"the weights do not fit {config.model.path} ({wrong[0]}): did this model change since the run began?"
+        )
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
     companions = Companions(tokenizer, chat, config.model, model_card(config, about), about)
@@ -145,18 +149,17 @@ def _rebuild(
 
 
 def _check_base(run: Path, model: DictConfig, cache: str) -> None:
-    """An adapter is worth nothing on other weights than those it was trained on."""
+    """Raise if the base model changed since training, because an adapter fits only the weights it was trained on."""
     trained_on = read_environment(run).get("weights")
     if trained_on and trained_on != weights_id(model, cache):
-        raise UserError(f"{model.path}: changed since {run} began, and its adapter does not fit it: restore it")
+        raise UserError(f"{model.path}: changed since {run} began, so the adapter no longer fits: restore the model")
 
 
 def push(folder: Path, repository: str, public: bool) -> str:
-    """Upload `folder` to the hub repository, private unless `public`; returns its address.
+    """Upload `folder` to the hub repository, private unless `public`; return its address.
 
     Raises:
-        UserError: without a token that may write there, or if the repository is public and that was not asked for, or
-            the other way round.
+        UserError: without a token that may write there, or if the repository exists with the other visibility.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
@@ -164,7 +167,7 @@ def push(folder: Path, repository: str, public: bool) -> str:
     adapter = read_json(folder / "adapter_config.json") or {}
     if str(adapter.get("base_model_name_or_path", "")).startswith("/"):
         raise UserError(
-            f"push={repository}: this adapter names its base by a path on this machine, so nobody else could load it; "
+            f"push={repository}: this adapter refers to its base by a path on this machine, so nobody else could load it; "
             "add merge=true"
         )
     api = HfApi()
@@ -181,17 +184,17 @@ def push(folder: Path, repository: str, public: bool) -> str:
 def _check_visibility(repository: str, public: bool, is_private: bool) -> None:
     if not public and not is_private:
         raise UserError(
-            f"push={repository}: exists and is public; add public=true if that is meant, or use another name"
+            f"push={repository}: exists and is public; add public=true if you want that, or use another name"
         )
     if public and is_private:
         raise UserError(
-            f"push={repository}: exists and is private, and all that was ever pushed to it would be shown; "
+            f"push={repository}: exists and is private, and making it public would show its whole history; "
             "make it public on its page, leave out public=true, or use another name"
         )
 
 
 def _reason(error: BaseException) -> str:
-    """One line for the many ways in which the hub refuses, or is out of reach."""
+    """Return one line that explains why the hub refused the upload or could not be reached."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -1,4 +1,7 @@
-"""Checkpoints: `step-N/{policy,critic}/`, `loop.json`, a manifest with hashes; written beside training, whole by one rename."""
+"""Checkpoints: `step-N/{policy,critic}/`, `loop.json` and a manifest of hashes, written while training continues.
+
+A checkpoint is written to a draft folder, which one rename makes complete.
+"""
 
 import shutil
 import time
@@ -34,15 +37,17 @@ from psychocounsel.storage.files import (
 )
 from psychocounsel.storage.hashes import FileMark, write_marked
 
-_SOON = 1 << 28  # bytes that a disk takes in a second or so: a step later they are waited for, so that it is known when
+_SOON = (
+    1 << 28
+)  # bytes that a disk takes in about a second: smaller checkpoints are completed at a fixed time, one step later
 T = TypeVar("T")
 
 
 @dataclass
 class _Pending:
-    """A checkpoint that is being written: `writing` gives the marks of this rank's files once they are on disk.
+    """A checkpoint that is being written; `writing` returns the marks of this rank's files once they are on disk.
 
-    `loop` is the state of the loop as text, which tells a checkpoint of this step from another one.
+    `loop` is the state of the loop as text, which distinguishes this checkpoint from another one of the same step.
     """
 
     target: CheckpointDir
@@ -54,7 +59,7 @@ class _Pending:
 class Checkpoints:
     """Writes and reads the checkpoints of a run. All ranks call each method together.
 
-    `announce` is told `checkpoint_written` and `checkpoint_renamed`, with the checkpoint's step.
+    `announce` is called with `checkpoint_written` and `checkpoint_renamed`, and with the checkpoint's step.
     """
 
     def __init__(
@@ -66,23 +71,23 @@ class Checkpoints:
         self._copies = {name: HostCopy() for name in engines}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: _Pending | None = None
-        self._last = ""  # `_Pending.loop` of the newest whole checkpoint of this process
+        self._last = ""  # `_Pending.loop` of the newest complete checkpoint of this process
         self._saved = time.monotonic()
 
     def overdue(self) -> bool:
-        """Whether the last checkpoint, or the start, is `checkpoint.minutes` ago by rank 0's clock."""
+        """Return True if the last checkpoint, or the start, was at least `checkpoint.minutes` ago by rank 0's clock."""
         minutes = self.settings.minutes
         return minutes is not None and self.world.any(
             self.world.rank == 0 and time.monotonic() - self._saved >= 60 * minutes
         )
 
     def save(self, step: int, loop: dict[str, Any]) -> None:
-        """Take the state of the engines and begin to write it, with that of the loop; `settle` ends it.
+        """Start to write the state of the engines and of the loop; `settle` completes the checkpoint.
 
-        What this process has already written of the same state stays, and nothing is written.
+        If this process has already saved the same state, nothing is written.
 
         Raises:
-            Unwritable: as `settle`, of this checkpoint or the one before.
+            Unwritable: as in `settle`, for this checkpoint or the previous one.
         """
         self.settle()
         self._saved = time.monotonic()
@@ -108,10 +113,10 @@ class Checkpoints:
             self.settle()
 
     def settle(self, wait: bool = True) -> None:
-        """Make the checkpoint that is being written whole; without `wait` only if all ranks have written, or will soon.
+        """Complete the checkpoint that is being written; if not `wait`, only if all ranks have written or soon will have.
 
         Raises:
-            Unwritable: if a file could not be written; nothing of it is left then.
+            Unwritable: if a file could not be written; the incomplete checkpoint is then removed.
         """
         pending = self._pending
         if pending is None:
@@ -129,14 +134,14 @@ class Checkpoints:
         self.world.barrier()
 
     def load(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint that is whole and undamaged into the engines, whatever processes and ZeRO stage wrote it.
+        """Load the newest complete and undamaged checkpoint into the engines; return the state of the loop, or None without one.
 
-        Rank 0 decides which one that is: a shared file system may show other ranks less, or what was there before.
-
-        Returns the state of the loop, or None if there is none.
+        The processes and the ZeRO stage that wrote it may differ from today's. Rank 0 chooses the checkpoint, because a
+        shared
+        file system may show other ranks fewer or older folders.
 
         Raises:
-            UserError: if all are damaged, hold no optimizer state, or are of another model.
+            UserError: if all checkpoints are damaged, have no optimizer state, or belong to another model.
         """
         is_main = self.world.rank == 0
         if is_main:
@@ -154,7 +159,10 @@ class Checkpoints:
     # -- small parts
 
     def _write(self, shards: dict[str, Shard], notes: dict[str, Any], draft: CheckpointDir) -> dict[str, FileMark]:
-        """In a thread, of tensors that nobody changes: this rank's files, and JSON by relative path; synced to disk."""
+        """Write this rank's files, and the JSON `notes` by relative path, and sync them to disk.
+
+        It runs in a thread, on tensors that nothing changes meanwhile.
+        """
         marks = {
             name: write_marked(draft.path / name, [json_text(content).encode()]) for name, content in notes.items()
         }
@@ -166,7 +174,7 @@ class Checkpoints:
         return marks
 
     def _together(self, target: CheckpointDir, work: Callable[[], T] | None) -> list[T | None]:
-        """What `work` gives on each rank; if it cannot write on one of them, nothing is left and all raise."""
+        """Return `work`'s result on each rank; if one rank cannot write, remove the draft and raise on all ranks."""
         done, wrong = None, None
         try:
             done = work() if work else None
@@ -177,8 +185,8 @@ class Checkpoints:
             if self.world.rank == 0:
                 shutil.rmtree(target.draft.path, ignore_errors=True)
             raise Unwritable(
-                f"{target.path}: the checkpoint cannot be written ({wrong}); make room, and the same command goes on from "
-                "the one before"
+                f"{target.path}: the checkpoint cannot be written ({wrong}); make room, then the same command resumes from "
+                "the previous one"
             )
         return [each for each, _ in found]
 
@@ -192,17 +200,20 @@ class Checkpoints:
         write_atomically(self.files.latest_checkpoint, target.path.name + "\n")
         whole = [path for path in complete_checkpoints(self.files.path) if CheckpointDir(path).step <= target.step]
         found = [each.path for each in self.files.checkpoint_dirs()] + self.files.checkpoint_leftovers()
-        for path in found:  # a later one was passed over: it is damaged
+        for path in found:  # damaged checkpoints of later steps, which were skipped, are removed, too
             if path not in whole[-self.settings.keep_last :]:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _put_back(self) -> None:
-        """Recover checkpoints from a kill while another of the same step took their place."""
+        """Recover checkpoints that were being replaced by one of the same step when the run was killed."""
         for path in self.files.checkpoint_leftovers():
             recover_directory(path.with_name(path.name[1:].partition(".")[0]))
 
     def _newest_intact(self) -> CheckpointDir | None:
-        """The ranks share the work of reading every byte. Only whole folders were ever renamed, so all else is damage."""
+        """Return the newest intact checkpoint; the ranks share the work of reading every byte.
+
+        Only complete folders are ever renamed, so an incomplete one is damaged.
+        """
         folders = self.files.checkpoint_dirs() if self.world.rank == 0 else []
         known = [(each.step, file_marks(each.path) if is_complete(each.path) else {}) for each in folders]
         damaged = []
@@ -213,17 +224,17 @@ class Checkpoints:
             if marks and wrong is None:
                 return folder
             damaged.append(folder.path.name)
-            self.run.say(f"checkpoint {folder.path.name} is passed over: {wrong or _incomplete(folder)}")
+            self.run.say(f"checkpoint {folder.path.name} is skipped: {wrong or _incomplete(folder)}")
         if damaged:
             raise UserError(
-                f"{self.files.checkpoints}: {' and '.join(damaged)} changed after being written, and no other is left: "
-                "restore the files, or delete this folder to begin anew"
+                f"{self.files.checkpoints}: {' and '.join(damaged)} changed after being written, and there is no other: "
+                "restore the files, or delete this folder to restart"
             )
         return None
 
 
 def _incomplete(folder: CheckpointDir) -> str:
-    """What is wrong with a checkpoint that is not whole."""
+    """Return the fault of a checkpoint that is not complete."""
     if not file_marks(folder.path):
-        return f"{folder.manifest.name} is missing, damaged or of another version of the program"
-    return "files are missing, too many, or of another size"
+        return f"{folder.manifest.name} is missing, damaged, or written by another version of the program"
+    return "files are missing, added or of another size"

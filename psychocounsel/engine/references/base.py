@@ -1,4 +1,4 @@
-"""The reference: the policy that an algorithm compares the trained one with."""
+"""Base class of references; the reference is the model that an algorithm compares the policy with."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from psychocounsel.data.group import Array, Group
 
 
 class Reference(ABC):
-    """Log-probabilities under the reference. All ranks call each method together, with the same groups."""
+    """Gives log-probabilities under the reference. All ranks call each method together, with the same groups."""
 
     def open(self, weights: str) -> None:  # noqa: B027
-        """Get ready to collect a dataset, before the first step; `weights` tells the policy's weights from others."""
+        """Prepare to collect a dataset before the first step; `weights` is the hash of the policy's weights."""
 
     @abstractmethod
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
-        """float32[len] per completion of each group."""
+        """Return float32[len] for each completion of each group."""
 
     def close(self) -> None:  # noqa: B027
-        """The dataset is collected, and the policy begins to change."""
+        """End the collection of a dataset; after this, the policy may change."""

@@ -1,4 +1,4 @@
-"""Reference log-probabilities of offline data: from the cache, or computed into it by all ranks together."""
+"""Reference log-probabilities of offline data, taken from the cache or computed into it by all ranks together."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,13 +31,13 @@ _DECIDING = (
     "data/layout.py",
     "engine/step.py",
     "engine/zero.py",
-)  # code that the values come from
+)  # code that computes the values
 
 
 def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, device: torch.device) -> dict[str, Any]:
-    """All that reference log-probabilities depend on but the tokens.
+    """Return everything that reference log-probabilities depend on, except the tokens.
 
-    Not the adapter, which is off; but with one a model is loaded in another dtype at ZeRO-0.
+    The adapter is excluded because it is off. But an adapter changes the dtype of the loaded weights at ZeRO-0.
     """
     dtype, quantise = model_dtype(config.model, device), config.model.quantise
     libraries = ["torch", "transformers", *(["bitsandbytes"] if quantise else [])]
@@ -57,10 +57,11 @@ def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, d
 
 
 class CachedReference(Reference):
-    """The reference of a dataset: values from a cache on disk, or computed into it by `source` before the first step.
+    """The reference of a dataset: values from a cache on disk, or computed by `source` before the first step and cached.
 
-    Rank 0 holds the cache and says what to compute; all ranks compute it together, and call `alive` before each batch and
-    while another job computes what is needed here.
+    Rank 0 holds the cache and chooses the groups to compute; all ranks compute them together. All ranks call `alive`
+    before
+    each batch and while another job computes values that this run needs.
     """
 
     def __init__(self, run: Run, stepper: Stepper, source: Reference, alive: Callable[[], None]) -> None:
@@ -79,14 +80,14 @@ class CachedReference(Reference):
             self.store = ReferenceStore(self.config.paths.cache, identity, of, self.run.say)
 
     def close(self) -> None:
-        """Tell the user how many replies there were, and how many the cache had. Later values do not enter the cache."""
+        """Print the number of replies and how many of them the cache had; later values are not cached."""
         self.is_open = False
         if self.replies:
             cached = self.replies - self.computed
             self.run.say(f"reference log-probabilities: {cached} replies from the cache, {self.computed} computed")
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
-        """float32[len] per completion of each group.
+        """Return float32[len] for each completion of each group.
 
         Raises:
             UserError: after `close`, if the policy itself was the reference.
@@ -95,7 +96,7 @@ class CachedReference(Reference):
             if self.stepper.main.module.adapter is None:
                 kind = type(self.stepper.algorithm).__name__
                 raise UserError(
-                    f"{kind}: the policy changes and is its reference no more; ask for it in `collect` alone"
+                    f"{kind}: the policy has changed and no longer equals the reference; ask for the reference only in `collect`"
                 )
             return self.source.logprobs(groups)
         keys = [[row_key(group.prompt_ids, reply.ids) for reply in group.completions] for group in groups]
@@ -115,7 +116,7 @@ class CachedReference(Reference):
         return [[known[key] for key in some] for some in keys]
 
     def _orders(self, filling: Filling | None) -> Iterator[Order]:
-        """The same batches on every rank, as rank 0 decides."""
+        """Yield the batches that rank 0 chooses, the same on every rank."""
         told = False
         while True:
             self.alive()
@@ -126,14 +127,12 @@ class CachedReference(Reference):
                 yield order
                 continue
             if not told:
-                self.run.say(
-                    "another process computes reference log-probabilities that are needed here: waiting for it"
-                )
+                self.run.say("waiting for another process that computes reference log-probabilities of this run")
             told = True
             time.sleep(_POLL_SECONDS)
 
     def _share(self, filling: Filling | None, units: Sequence[Unit]) -> dict[bytes, Array]:
-        """What rank 0 knows, on every rank."""
+        """Return rank 0's values on every rank."""
         names = [key for unit in units for key in unit.keys]
         ends = np.cumsum([len(ids) for unit in units for ids in unit.replies], dtype=np.int64)
         flat = np.concatenate([filling.known[name] for name in names]) if filling and names else None

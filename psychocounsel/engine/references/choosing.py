@@ -1,4 +1,4 @@
-"""Which reference a run has."""
+"""Choice of a run's reference."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,12 @@ from psychocounsel.rundir.run import Run
 def choose_reference(
     run: Run, stepper: Stepper, tokenizer: Any, alive: Callable[[], None], rounds: bool
 ) -> Reference | None:
-    """The reference for the groups of rounds, or of a dataset; None for an algorithm without one.
+    """Return the reference for the groups of rounds, or of a dataset; None for an algorithm without a reference.
 
-    A dataset is compared before the first step, so its values come from a cache. Groups of rounds are compared while the
-    policy changes: with the policy at the round's start, with its adapters off, or with a frozen copy.
-
-    `alive` is called on all ranks together, often; it may raise Stopped.
+    A dataset is compared before the first step, so its values come from a cache. Groups of rounds are compared while
+    the
+    policy changes: with the policy at the round's start, with the policy without its adapters, or with a frozen copy.
+    `alive` is called often, on all ranks together; it may raise Stopped.
 
     Raises:
         UserError: if the copy cannot be loaded.
@@ -36,7 +36,7 @@ def choose_reference(
 
 
 def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
-    """The policy before training, to be asked at any time: the policy with its adapters off, or a frozen copy.
+    """Return the policy before training, usable at any time: the policy with its adapters off, or a frozen copy.
 
     Raises:
         UserError: if the copy cannot be loaded.

@@ -1,4 +1,4 @@
-"""Which reference log-probabilities to compute next, while other processes may compute some of the same."""
+"""Order of computing missing reference log-probabilities, shared with other processes that may need the same ones."""
 
 import time
 from collections.abc import Sequence
@@ -9,10 +9,12 @@ import numpy as np
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.engine.references.store import Array, ReferenceStore, bucket_of
 
-FLUSH_SECONDS = 10.0  # a killed process loses so much work
-RETRY_SECONDS = 5.0  # before a lock that a live process held is looked at again: on NFS a look costs a file
+FLUSH_SECONDS = 10.0  # the most work that a killed process loses
+RETRY_SECONDS = (
+    5.0  # wait before checking again a lock that a live process held, because on NFS each check writes a file
+)
 
-Order = list[tuple[int, list[int]]]  # unit numbers, and which of their completions
+Order = list[tuple[int, list[int]]]  # unit numbers, each with positions of its completions
 
 
 @dataclass
@@ -29,7 +31,10 @@ class Unit:
 
 
 def make_units(groups: Sequence[Group], keys: Sequence[Sequence[bytes]], budget: int) -> list[Unit]:
-    """All distinct completions of `groups`, `keys` being theirs, by bucket; a unit of several has at most `budget` tokens."""
+    """Return all distinct completions of `groups` as units, sorted by bucket; a unit of several has at most `budget` tokens.
+
+    `keys` are the row keys of the completions.
+    """
     prompts: dict[bytes, tuple[Array, dict[bytes, Array]]] = {}
     for group, names in zip(groups, keys, strict=True):
         _, replies = prompts.setdefault(group.prompt_ids.tobytes(), (group.prompt_ids, {}))
@@ -48,29 +53,29 @@ def make_units(groups: Sequence[Group], keys: Sequence[Sequence[bytes]], budget:
 
 
 class Filling:
-    """Hands out the rows of `units` that neither the store nor `add` has given yet.
+    """Hands out the rows of `units` that neither the store nor `add` has provided yet.
 
-    In a fixed order, so that a process which is killed and started again computes the same batches as one that is not.
+    The order is fixed, so that a killed and restarted process computes the same batches as an uninterrupted one.
     """
 
     def __init__(self, store: ReferenceStore, units: Sequence[Unit]) -> None:
         self.store, self.units = store, units
         self.known: dict[bytes, Array] = {}
         self.computed = 0
-        self._seen: set[str] = set()  # files that were read
+        self._seen: set[str] = set()  # names of files already read
         self._buckets = {key: unit.bucket for unit in units for key in unit.keys}
         self._missing: dict[int, list[int]] = {}  # unit numbers by bucket
         for number, unit in enumerate(units):
             self._missing.setdefault(unit.bucket, []).append(number)
         self._held: set[int] = set()
         self._tried: dict[int, float] = {}
-        self._fresh: dict[bytes, Array] = {}  # computed, not yet on disk
+        self._fresh: dict[bytes, Array] = {}  # computed but not yet on disk
         self._fresh_buckets: set[int] = set()
         self._flushed = time.monotonic()
         self._refresh()
 
     def next(self, size: int) -> Order | None:
-        """At most `size` units to compute now; [] while others compute the rest; None when all is known."""
+        """Return at most `size` units to compute now; [] while other processes compute the rest; None when all are known."""
         ready = self._claim(size)
         if not ready or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flush()
@@ -79,7 +84,7 @@ class Filling:
         return [] if self._missing else None
 
     def add(self, order: Order, values: Sequence[Sequence[Array]]) -> None:
-        """The rows of `order`, float32[len] each. What is not finite is not for others."""
+        """Record the computed rows of `order`, float32[len] each. Rows with non-finite values are not shared with others."""
         for (number, positions), rows in zip(order, values, strict=True):
             unit = self.units[number]
             for position, row in zip(positions, rows, strict=True):
@@ -91,7 +96,7 @@ class Filling:
         self._drop_known({self.units[number].bucket for number, _ in order})
 
     def close(self) -> None:
-        """Keep what was computed and let others compute the rest."""
+        """Save the computed rows, and release the locks so that others can compute the rest."""
         self._flush()
         self._release(set(self._held))
 
@@ -102,10 +107,10 @@ class Filling:
                 break
             recently = time.monotonic() - self._tried.get(bucket, -RETRY_SECONDS) < RETRY_SECONDS
             if bucket not in self._missing or bucket in self._held or (bucket in locked and recently):
-                continue  # known by now, ours, or another's
+                continue  # already known, already ours, or locked by another process
             if self.store.lock(bucket):
                 self._held.add(bucket)
-                self._refresh()  # the one who had it may have computed it
+                self._refresh()  # the last holder of the lock may have computed the rows
             self._tried[bucket] = time.monotonic()
         if not self._ready():
             self._refresh()

@@ -1,4 +1,4 @@
-"""References that compute log-probabilities whenever they are asked."""
+"""References that compute log-probabilities on request."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +11,7 @@ from psychocounsel.model.packed import PackedModel
 
 
 class RoundStart(Reference):
-    """The policy as it is now. A round asks before its first step, so this is the policy with which the round begins."""
+    """The policy as it is now. A round asks before its first step, so this is the policy at the round's start."""
 
     def __init__(self, stepper: Stepper, batch: int) -> None:
         self.stepper, self.batch = stepper, batch
@@ -22,7 +22,7 @@ class RoundStart(Reference):
 
 
 class AdaptersOff(Reference):
-    """The policy with its adapters off: the policy before training, at any time. It has no weights of its own.
+    """The policy with its adapters off, which equals the policy before training at any time and needs no weights of its own.
 
     A policy without adapters is its own reference only before its first step.
     """
@@ -37,7 +37,7 @@ class AdaptersOff(Reference):
 
 
 class FrozenCopy(Reference):
-    """The policy before training, as a frozen model beside the trained one; on the GPU within `resident` alone."""
+    """A frozen copy of the policy before training, in addition to the trained one; it is on the GPU only within `resident`."""
 
     def __init__(self, stepper: Stepper, batch: int, model: PackedModel, resident: AbstractContextManager[Any]) -> None:
         self.stepper, self.batch, self.model, self.resident = stepper, batch, model, resident

@@ -1,8 +1,12 @@
 """Reference log-probabilities on disk, shared by all processes and jobs with the same reference.
 
-One folder per reference: all that the values depend on but the tokens. One row per completion, keyed by its tokens and its
-prompt's. Rows lie in BUCKETS buckets by prompt; who computes rows of a bucket holds its lock. Files are added whole and
-never changed. Locks lie beside them: creating one makes NFS look at the folder anew.
+Each reference has one folder, named by the hash of everything that the values depend on except the tokens. Each
+completion
+has one row, keyed by the tokens of the completion and of its prompt. Rows are divided into BUCKETS buckets by prompt,
+and
+the process that computes rows of a bucket holds its lock. Files are added whole and never changed. Locks are files in
+the
+same folder, because creating one makes NFS list the folder afresh.
 """
 
 import contextlib
@@ -27,19 +31,19 @@ BUCKETS = 64
 _ABOUT = "about.json"
 _SUFFIX = ".logprobs"
 _FOLDER = re.compile(r"[0-9a-f]{32}")
-_SHARD = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}\.logprobs")  # the buckets it has rows of, as bits; a name of its own
+_SHARD = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}\.logprobs")  # a bit mask of its buckets, and a unique name
 _LOCK = re.compile(r"bucket-(\d\d)\.lock")
 
 Array = np.ndarray
 
 
 def row_key(prompt_ids: Array, ids: Array) -> bytes:
-    """32 bytes that tell a completion of a prompt from all others; the length says where the prompt ends."""
+    """Return the key of a completion of a prompt [32 bytes]; the prompt's length in it marks where the prompt ends."""
     return hashlib.sha256(len(prompt_ids).to_bytes(4, "little") + prompt_ids.tobytes() + ids.tobytes()).digest()
 
 
 def bucket_of(prompt_ids: Array) -> int:
-    """Completions of one prompt share a bucket, so that they can share a forward pass."""
+    """Return the bucket of a prompt; completions of one prompt share it, so that they can share a forward pass."""
     return hashlib.sha256(prompt_ids.tobytes()).digest()[0] % BUCKETS
 
 
@@ -50,8 +54,9 @@ def _home(cache: str | Path) -> Path:
 class ReferenceStore:
     """The files of one reference under the folder `cache`; `of` is its name for people.
 
-    `identity` (what JSON can hold) is all that the values depend on but the tokens. A cache that cannot be written is said
-    once, and then done without.
+    `identity` (JSON values) is everything that the values depend on except the tokens. If the cache cannot be written,
+    one
+    message is printed and the run continues without it.
     """
 
     def __init__(self, cache: str, identity: dict[str, Any], of: str, say: Callable[[str], None]) -> None:
@@ -62,10 +67,10 @@ class ReferenceStore:
         self._locks: dict[int, Lock] = {}
         self._writable = True
         with contextlib.suppress(OSError):
-            os.utime(self.folder / _ABOUT)  # when it was last used
+            os.utime(self.folder / _ABOUT)  # records the last use
 
     def read_new(self, buckets: Iterable[int], seen: set[str]) -> Iterator[tuple[bytes, Array]]:
-        """Key and float32[len] of the rows in files, not among the names `seen`, that may have some of `buckets`.
+        """Yield key and float32[len] of each row in the files that are not in `seen` and may have rows of `buckets`.
 
         The names of these files are added to `seen`.
         """
@@ -77,7 +82,7 @@ class ReferenceStore:
                 yield from self._read(self.folder / name)
 
     def add(self, rows: Mapping[bytes, Array], buckets: Iterable[int]) -> None:
-        """Keep rows of `buckets`, durably."""
+        """Store rows of `buckets` on disk."""
         values = [*rows.values()]
         arrays = {
             "keys": np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32),
@@ -88,11 +93,11 @@ class ReferenceStore:
         self._write(lambda: write_blob(path, {"reference": self.folder.name, "rows": len(rows)}, arrays))
 
     def locked(self) -> set[int]:
-        """Buckets with a lock, whether or not its process lives."""
+        """Return the buckets that have a lock, held by a live process or not."""
         return {int(match[1]) for match in map(_LOCK.fullmatch, self._names()) if match}
 
     def lock(self, bucket: int) -> bool:
-        """Take a bucket; False if another live process has it."""
+        """Lock a bucket; return False if another live process holds it."""
         lock = Lock(self.folder / f"bucket-{bucket:02d}.lock")
         taken = self._write(lock.take)
         if taken:
@@ -117,16 +122,16 @@ class ReferenceStore:
                 raise Foreign
         except Foreign:
             if path not in self._told:
-                self._say(f"{path}: is none of this cache's files; not used, left alone")
+                self._say(f"{path}: does not belong to this cache; ignored")
             self._told.add(path)
         except Damaged:
-            self._say(f"{path}: is damaged; removed, and its rows are computed again")
+            self._say(f"{path}: is damaged; removed, its rows will be recomputed")
             with contextlib.suppress(OSError):
                 path.unlink()
         except FileNotFoundError:
-            pass  # pruned since we saw its name
+            pass  # deleted by `cache prune` after its name was listed
         except PermissionError:
-            pass  # of another user's private data
+            pass  # another user's private data
         except OSError as error:
             self._say(f"{path}: cannot be read ({error.strerror})")
         else:
@@ -134,17 +139,19 @@ class ReferenceStore:
             yield from zip(map(bytes, arrays["keys"]), rows, strict=True)
 
     def _write(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns, None if the cache cannot be written."""
+        """Return the result of `work`, or None if the cache cannot be written."""
         if not self._writable:
             return None
         try:
-            make_shared(self.folder)  # again and again: it may be pruned at any time
+            make_shared(self.folder)  # each time, because `cache prune` may delete the folder at any time
             if not (self.folder / _ABOUT).exists():
                 write_json(self.folder / _ABOUT, self._about, mode=file_mode())
             return work()
         except OSError as error:
             self._writable = False
-            self._say(f"{self.folder}: cannot be written ({error.strerror}); reference log-probabilities are not kept")
+            self._say(
+                f"{self.folder}: cannot be written ({error.strerror}); reference log-probabilities are not cached"
+            )
             return None
 
 
@@ -156,7 +163,7 @@ def _mask(buckets: Iterable[int]) -> int:
 
 
 def folders(cache: Path) -> list[Path]:
-    """One for each reference."""
+    """Return the folders of all references."""
     found = sorted(_home(cache).glob("*"))
     return [
         folder for folder in found if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
@@ -164,7 +171,7 @@ def folders(cache: Path) -> list[Path]:
 
 
 def entries(cache: Path) -> Iterator[Entry]:
-    """What is kept of each reference."""
+    """Yield the cache entry of each reference."""
     for folder in folders(cache):
         entry = _entry(folder)
         if entry.files or entry.locks:

@@ -1,4 +1,4 @@
-"""The policy's replies to held-out prompts, and how they compare with its replies before training."""
+"""The policy's replies to held-out prompts, compared with its replies before training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +19,13 @@ from psychocounsel.rollout.base import Rollout, Shard, at_once, open_rollout, sa
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
-_ROUND = 1 << 20  # in the place of a round's number in seeds
+_ROUND = 1 << 20  # stands for the round's number in seeds
 
 
 class HeldOutReplies:
-    """Writes a reply to each of `prompts` at an evaluation, scores it, and compares it with `reference`, if there is one.
+    """Writes and scores a reply to each of `prompts` at an evaluation, and compares it with `reference`, if there is one.
 
-    The reference is the policy before training. `alive` is called on all ranks together, often; it may raise Stopped.
+    The reference is the policy before training. `alive` is called often, on all ranks together; it may raise Stopped.
     """
 
     def __init__(
@@ -44,24 +44,24 @@ class HeldOutReplies:
         self.reference, self.world, self.alive = reference, world, alive
 
     def metrics(self, step: int) -> dict[str, float]:
-        """`eval/...` of the replies after `step` steps. All ranks together.
+        """Return the `eval/...` metrics of the replies after `step` steps. All ranks call it together.
 
         Raises:
-            UserError: if the replies before training are gone, with which these compare.
+            UserError: if the file of the replies before training, which these are compared with, is missing.
         """
         replies = self.write(step)
         reference = self.reference.logprobs(replies) if self.reference else None
         return held_out_metrics(self.run, self.world, step, replies, reference)
 
     def write(self, step: int) -> list[Group]:
-        """A scored reply to each prompt by the weights after `step` steps, always drawn with the same seed."""
+        """Return a scored reply to each prompt by the weights after `step` steps; the seed is the same at each evaluation."""
         with self.resting:
             parts = self.world.gather(self._written(step))
         count, ranks = len(self.prompts), self.world.size
         return [parts[index % ranks][index // ranks] for index in range(count)]
 
     def _written(self, step: int) -> Sequence[Group]:
-        """This rank's scored replies."""
+        """Return this rank's scored replies."""
         self.rollout.sync(step)
         self.resting.leave_weights()
         shards, written = self._shards(), list[Group]()
@@ -73,7 +73,7 @@ class HeldOutReplies:
         return self.scoring(written)
 
     def _shards(self) -> list[Shard]:
-        """This rank's prompts, as many shards as the other ranks have."""
+        """Return this rank's prompts, in as many shards as every other rank has."""
         config, rank, ranks = self.run.config, self.world.rank, self.world.size
         size, mine = config.rollout.shard_prompts, self.prompts[rank::ranks]
         starts = range(0, len(self.prompts), size * ranks)
@@ -89,10 +89,10 @@ def open_held_out(
     alive: Callable[[], None],
     resting: Resting,
 ) -> HeldOutReplies:
-    """What replies to `prompts` at evaluations of a run without rounds, with its rollout, reward and reference.
+    """Return the writer of replies to `prompts` at evaluations of a run without rounds, with rollout, reward and reference.
 
     Raises:
-        UserError: if one of them cannot be loaded.
+        UserError: if one of these cannot be loaded.
     """
     config: Any = run.config
     world, settings = stepper.world, configs.build(config, "rollout")
@@ -106,13 +106,13 @@ def open_held_out(
 def held_out_metrics(
     run: Run, world: World, step: int, groups: list[Group], reference: list[list[Array]] | None
 ) -> dict[str, float]:
-    """`eval/...` of the scored replies in `groups` after `step` steps: the figures of `reply_metrics`, and the win rate.
+    """Return the `eval/...` metrics of the scored replies in `groups` after `step` steps: `reply_metrics` and the win rate.
 
-    Each has its 95 % interval, `_low` and `_high`. The win rate is against the replies of step 0, which stay in
-    RUN/rounds/before.parquet for runs that resume; rank 0 reads them.
+    Each metric has its 95 % interval, `_low` and `_high`. The win rate compares with the replies of step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads
+    it.
 
     Raises:
-        UserError: if that file is gone.
+        UserError: if that file is missing.
     """
     file = run.files.before
     if not step and run.is_main:
@@ -129,7 +129,7 @@ def held_out_metrics(
 
 def _before(file: Path) -> list[Group]:
     if not file.exists():
-        raise UserError(f"{file}: is gone, which eval/win_rate compares with: restore it, or use another run_dir")
+        raise UserError(f"{file}: is missing, but eval/win_rate needs it: restore it, or use another run_dir")
     return read_groups(file)
 
 

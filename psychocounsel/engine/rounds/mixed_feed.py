@@ -1,4 +1,4 @@
-"""Global batches of both: groups of the round, and beside them pairs of the dataset."""
+"""Global batches of two kinds: groups of the round, and pairs of the dataset."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from psychocounsel.engine.schedule import DataOrder
 
 
 class MixedFeed:
-    """Each step's batch is the round's groups followed by pairs of the dataset. All else is as in `rounds`."""
+    """Feeds each step the round's groups followed by pairs of the dataset. Everything else delegates to `rounds`."""
 
     holds_rows = False
 
@@ -28,9 +28,9 @@ class MixedFeed:
 
 
 def mixed(rounds: Feed, data: Dataset, pairs: Collector) -> Feed:
-    """`rounds`, with as many of `data.pairs` in each step as the algorithm wants; `pairs` collects these.
+    """Return `rounds` with as many of `data.pairs` in each step as the algorithm wants; `pairs` collects these pairs.
 
-    Epochs over the pairs are shuffled anew.
+    Each epoch over the pairs has a shuffle of its own.
     """
     config = pairs.run.config
     count = pairs.algorithm.offline_groups(config.global_batch_size)

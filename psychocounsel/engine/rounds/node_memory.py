@@ -1,4 +1,4 @@
-"""Tensors that all ranks have alike, once in the host memory of each machine."""
+"""Tensors that are equal on all ranks, stored once in the host memory of each machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ _ALIGNMENT = 64  # bytes
 
 
 def node_copies(values: Sequence[torch.Tensor], world: World) -> list[torch.Tensor]:
-    """Copies of `values` on CPU, which the ranks of a machine share: its first rank writes them. All ranks together.
+    """Return copies of `values` on CPU that the ranks of a machine share; the machine's first rank writes them.
 
-    For transfers to a GPU they are pinned. The file in shared memory has no name any more when this returns.
+    All ranks call it together. For transfers to a GPU the copies are pinned. When the function returns, the file in
+    shared
+    memory is already unlinked.
 
     Raises:
         UserError: if a machine's shared memory is too small, or the ranks of a machine do not share it.
@@ -51,7 +53,7 @@ def node_copies(values: Sequence[torch.Tensor], world: World) -> list[torch.Tens
 
 
 def _places(values: Sequence[torch.Tensor]) -> tuple[list[int], int]:
-    """Where each value begins, and the bytes of all."""
+    """Return the first byte of each value, and the bytes of all values."""
     starts, total = [], 0
     for value in values:
         starts.append(total)
@@ -60,7 +62,10 @@ def _places(values: Sequence[torch.Tensor]) -> tuple[list[int], int]:
 
 
 def _reserve(size: int) -> str | OSError:
-    """A new file of so many bytes, or why there is none: memory that is promised and not there would end the process later."""
+    """Return the name of a new file of `size` bytes, or the error if there is no room.
+
+    Reserving prevents a later crash, because the system otherwise promises memory that it does not have.
+    """
     descriptor, name = tempfile.mkstemp(prefix="psychocounsel-frozen-", dir=_SHARED if _SHARED.is_dir() else None)
     try:
         os.posix_fallocate(descriptor, 0, size)
@@ -73,7 +78,7 @@ def _reserve(size: int) -> str | OSError:
 
 
 def _refuse(found: Sequence[str | OSError], world: World, size: int) -> None:
-    """End all ranks alike if one of them failed."""
+    """Raise on all ranks if one of them failed."""
     failed = [each for some in world.gather(found) for each in some if isinstance(each, OSError)]
     if failed:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Frozen models that are on the GPU only while they are asked: in between their weights wait in host memory."""
+"""Frozen models that are on the GPU only while they are used; otherwise their weights are in host memory."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,15 +13,16 @@ from psychocounsel.engine.rounds.node_memory import node_copies
 
 
 class Resident:
-    """Inside of `with`, and not outside, the weights of `models` are on `device`.
+    """Context in which the weights of `models` are on `device`; outside it they are in host memory.
 
-    They never change, so the copy in host memory is made once, for all ranks of a machine, and nothing is copied back.
-    Buffers, which are small, stay. All ranks of `world` make it together.
+    The weights never change, so all ranks of a machine share one host copy, and nothing is copied back. Buffers are
+    small
+    and stay on the device. All ranks of `world` create it together.
     """
 
     def __init__(self, models: Iterable[nn.Module], world: World) -> None:
         self.device = world.device
-        weights = [parameter for model in models for parameter in model.parameters()]  # tied ones are named once
+        weights = [parameter for model in models for parameter in model.parameters()]  # tied weights are listed once
         copies = node_copies([parameter.data for parameter in weights], world) if weights else []
         self._waiting = list(zip(weights, copies, strict=True))
         self._leave()
@@ -39,9 +40,9 @@ class Resident:
         for parameter, waiting in self._waiting:
             parameter.data = waiting
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # an engine beside training has a pool of its own
+            torch.cuda.empty_cache()  # frees the memory for an inference engine with a pool of its own
 
 
 def resident(models: Iterable[nn.Module], world: World, offload: bool) -> AbstractContextManager[Any]:
-    """What to ask `models` within. Only a GPU has less memory than its host: elsewhere they stay where they are."""
+    """Return the context to use `models` in; on CPU they stay where they are, because host memory is all there is."""
     return Resident(models, world) if offload and world.device.type == "cuda" else nullcontext()

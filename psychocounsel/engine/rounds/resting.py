@@ -1,4 +1,4 @@
-"""Trained engines that rest while replies are written and scored: what only training reads waits in host memory."""
+"""Offloading of training state to host memory while replies are written and scored."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ from psychocounsel.settings import config as configs
 
 
 class Resting:
-    """Inside of `with`, optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
+    """Context in which optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
 
-    So are the weights of a critic. Those of the main model stay, as replies are written with them, unless they are `copied` by
-    an engine: then they leave at `leave_weights`. DeepSpeed's own way (`offload_states`) asserts its FusedAdam at stage 3.
-    Here storages are emptied and filled again, so that every tensor that shares one, whoever holds it, is as before. With
-    `moves` false nothing happens.
+    A critic's weights are moved, too. The main model's weights stay on the GPU, because replies are written with them;
+    only if
+    an engine has `copied` them are they moved, by `leave_weights`. DeepSpeed's own function (`offload_states`) is not
+    used
+    because it requires its FusedAdam at stage 3. Instead, storages are emptied and refilled, so that all tensors that
+    share one
+    are unchanged afterwards. If not `moves`, nothing is moved.
     """
 
     def __init__(self, stepper: Stepper, moves: bool, copied: bool = False) -> None:
         self.stepper, self.device, self.moves, self.copied = stepper, stepper.world.device, moves, copied
         self._waiting: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
-        self._room: dict[tuple[int, int], torch.Tensor] = {}  # host memory, by place and bytes: pinning takes long
+        self._room: dict[
+            tuple[int, int], torch.Tensor
+        ] = {}  # host memory by place and bytes, reused because pinning is slow
 
     def __enter__(self) -> None:
         self._leave(with_main=False)
 
     def leave_weights(self) -> None:
-        """Inside of `with`, after an engine has copied them: the main model's weights go, too."""
+        """Move the main model's weights, too, within the context and after an inference engine has copied them."""
         if self.copied:
             self._leave(with_main=True)
 
@@ -53,7 +58,7 @@ class Resting:
         for storage, _ in self._waiting[gone:]:
             storage.resize_(0)
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # an engine of vLLM has a pool of its own
+            torch.cuda.empty_cache()  # frees the memory for vLLM's pool
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -61,7 +66,7 @@ class Resting:
         self.end()
 
     def end(self) -> None:
-        """Bring back what is away, also before the end of `with`: a checkpoint needs it."""
+        """Bring everything back to the GPU, at the end of the context or earlier, when a checkpoint needs it."""
         if not self._waiting:
             return
         for storage, waiting in self._waiting:
@@ -71,7 +76,7 @@ class Resting:
         _synchronise(self.device)
 
     def _storages(self, with_main: bool) -> list[torch.UntypedStorage]:
-        """What is there and leaves, each once."""
+        """Return the storages on the GPU that will be moved, each once."""
         kept = [] if with_main else map(_storage_of, _weights(self.stepper.main))
         needed = {storage.data_ptr() for storage in kept}
         found: dict[int, torch.UntypedStorage] = {}
@@ -84,7 +89,7 @@ class Resting:
 
 
 def _weights(engine: Engine) -> Iterator[torch.Tensor]:
-    """The weights that forward passes read; at stage 3 this rank's part of them."""
+    """Yield the weights that forward passes read; at stage 3, this rank's part of them."""
     for parameter in engine.module.parameters():
         yield parameter.data
         if (part := getattr(parameter, "ds_tensor", None)) is not None:
@@ -92,7 +97,7 @@ def _weights(engine: Engine) -> Iterator[torch.Tensor]:
 
 
 def _of_training(engine: Engine) -> Iterator[torch.Tensor]:
-    """The tensors that the optimizer and DeepSpeed's wrapper of it hold."""
+    """Yield the tensors in the optimizer and in DeepSpeed's wrapper of it."""
     wrapper = engine.deepspeed.optimizer
     optimizer = getattr(wrapper, "optimizer", wrapper)
     yield from _tensors(vars(wrapper).values())
@@ -115,7 +120,7 @@ def _storage_of(tensor: torch.Tensor) -> torch.UntypedStorage:
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
-    """uint8[bytes] that shares the storage."""
+    """Return a tensor uint8[bytes] that shares the storage."""
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, 0, (storage.nbytes(),))
 
 
@@ -125,7 +130,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
-    """What to write and score replies within. Only a GPU has less memory than its host: on CPU nothing moves."""
+    """Return the context for writing and scoring replies; on CPU it moves nothing, because host memory is all there is."""
     if "rollout" not in config:
         return Resting(stepper, False)
     kind = configs.target_class(config, "rollout")

@@ -1,7 +1,9 @@
-"""Rounds: the policy writes replies, a reward model scores them, the algorithm collects what to train on.
+"""Rounds: the policy writes replies, a reward scores them, and the algorithm collects the training groups.
 
-A round is cut into shards, `RUN/rounds/0003/shard-07.parquet`, each seeded by its number and kept once it is whole; what was
-collected of them is in `groups.parquet` beside them. So a run that is killed anywhere makes nothing again that was done.
+A round is cut into shards, `RUN/rounds/0003/shard-07.parquet`. Each shard is seeded by its number and stored once it is
+complete. The collected groups are in `groups.parquet` in the same folder. A run that is killed at any point therefore
+repeats no
+finished work.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from psychocounsel.storage.files import await_file, read_json, write_atomically,
 
 
 class RoundFeed:
-    """The groups of each round, made when its first step asks for them, or read where they were made before."""
+    """Feeds the groups of each round, made when the round's first step asks for them, or read from disk if already made."""
 
     holds_rows = False
 
@@ -42,7 +44,7 @@ class RoundFeed:
         self._metrics: dict[str, float] = {}
 
     def start(self, weights: str) -> None:
-        pass  # a round is collected when its first step comes
+        pass  # a round is collected at its first step
 
     def groups(self, step: int) -> list[Group]:
         number = self.order.round_of(step)
@@ -104,14 +106,14 @@ def open_rounds(
     alive: Callable[[], None],
     resting: Resting,
 ) -> RoundFeed:
-    """The feed of an algorithm with rollouts, with its rollout and its scorer.
+    """Return the feed of an algorithm with rollouts, with its rollout and its reward.
 
     Raises:
-        UserError: if one of them cannot be loaded.
+        UserError: if one of these cannot be loaded.
     """
     config: Any = run.config
     algorithm, plan = collector.algorithm, collector.algorithm.round
-    assert plan is not None, "checked with the configuration"
+    assert plan is not None, "the check of the configuration requires it"
     engine, world = collector.stepper.main, collector.world
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)

@@ -1,4 +1,4 @@
-"""Rewards of replies."""
+"""Scoring of replies by the reward."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from psychocounsel.settings import config as configs
 
 
 class Scoring:
-    """Gives replies the rewards of `scorer`, whose models are on the GPU for that time alone with `offload`."""
+    """Scores replies by `scorer`; with `offload`, the scorer's models are on the GPU only while scoring."""
 
     def __init__(self, scorer: Scorer, world: World, offload: bool) -> None:
         self.scorer, self.resident = scorer, resident(scorer.models, world, offload)
 
     def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
-        """The same groups, each completion with its `reward` and, of several reward models, `reward_parts`."""
+        """Return the same groups with the `reward` of each completion, and `reward_parts` if there are several reward models."""
         replies = [(group, completion) for group in groups for completion in group.completions]
         conversations = [
             [*(group.messages or []), {"role": "assistant", "content": completion.text}]
@@ -33,7 +33,7 @@ class Scoring:
 
 
 def open_scoring(config: DictConfig, world: World) -> Scoring:
-    """The scoring of a run with replies.
+    """Return the scoring of a run with replies.
 
     Raises:
         UserError: if the reward model cannot be loaded.

@@ -23,9 +23,9 @@ from psychocounsel.storage.files import await_file, read_json, write_json
 
 
 class Shards:
-    """`samples` replies to each prompt of a round. A rollout that writes ahead writes the next rounds during this one.
+    """Writes `samples` replies to each prompt of a round; some rollouts already write the next rounds meanwhile.
 
-    `alive` is called on all ranks together, often; it may raise Stopped.
+    `alive` is called often, on all ranks together; it may raise Stopped.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Shards:
         self.announce, self.alive, self.resting = announce, alive, resting
         self.config: Any = run.config
         self.ahead: WrittenAhead | None = None
-        self.seconds: dict[str, float] = {}  # what the last round took
-        self.staleness = 0.0  # of its replies: steps since the weights that wrote them, on average
+        self.seconds: dict[str, float] = {}  # of the last round, by phase
+        self.staleness = 0.0  # mean age of its replies: steps since the weights that wrote them
 
     def make(self, number: int, step: int) -> list[Group]:
-        """The scored replies of a round that begins at `step`; what is on disk stays, the rest is written now."""
+        """Return the scored replies of a round that begins at `step`; only replies that are not on disk are written."""
         self.wait_for_ahead()
         with self.resting:
             files = self._written(number, step)
@@ -61,7 +61,7 @@ class Shards:
         return replies
 
     def _written(self, number: int, step: int) -> list[Path]:
-        """The files of a round, once all replies are written and scored."""
+        """Return the files of a round, after all replies are written and scored."""
         started = time.perf_counter()
         self.rollout.sync(step)
         self.resting.leave_weights()
@@ -81,14 +81,14 @@ class Shards:
         return files
 
     def wait_for_ahead(self) -> None:
-        """Let the rollout end what it writes of the next round, before its weights change or it is asked for more."""
+        """Wait until the rollout has written the next round, because its weights will change or it will be asked for more."""
         if self.ahead is not None:
             self.ahead.join()
 
     # -- small parts
 
     def _begin_ahead(self, number: int) -> None:
-        """Begin to write the rounds after this one that may be written by its weights."""
+        """Start to write the following rounds that may be written with this round's weights."""
         coming = range(number + 1, min(number + 1 + self.rollout.rounds_ahead, self.order.rounds))
         for each in coming:
             self._plan(each)
@@ -96,16 +96,16 @@ class Shards:
             self.ahead = WrittenAhead([self._batches(each) for each in coming], self.rollout)
 
     def _check_versions(self, number: int, step: int, replies: list[Group]) -> None:
-        """No reply may be by weights of more than so many rounds before as are written ahead."""
+        """Raise if a reply's weights are older than the rollout's number of rounds ahead allows."""
         oldest = max(0, (number - self.rollout.rounds_ahead) * self.order.steps_per_round)
         versions = [reply.policy_version or 0 for group in replies for reply in group.completions]
         if min(versions, default=oldest) < oldest:
             folder = self.run.files.round(number).path
-            raise UserError(f"{folder}: has replies by weights of step {min(versions)}, older than {oldest}; remove it")
+            raise UserError(f"{folder}: has replies by weights of step {min(versions)}, older than {oldest}; delete it")
         self.staleness = step - sum(versions) / max(1, len(versions))
 
     def _plan(self, number: int) -> None:
-        """Say what the round is made of; what lies there of another plan goes."""
+        """Write the round's plan; files of another plan in the same folder are deleted."""
         files = self.run.files.round(number)
         plan = {
             "prompts": [self.data.train[index].id for index in self.order.indices(number)],
@@ -120,13 +120,13 @@ class Shards:
 
     @property
     def _shard_prompts(self) -> int:
-        """`rollout.shard_prompts`, or fewer, so that a round has a shard for each rank, if the replies stay the same."""
+        """`rollout.shard_prompts`, or fewer, so that each rank has a shard, provided that the replies stay the same."""
         setting: int = self.config.rollout.shard_prompts
         each = math.ceil(self.order.prompts / self.world.size)
         return min(setting, each) if self.rollout.draws_by_prompt else setting
 
     def _cut(self, number: int) -> list[tuple[Path, Shard]]:
-        """File, prompts and settings of each shard of a round."""
+        """Return file, prompts and sampling settings of each shard of a round."""
         files, size = self.run.files.round(number), self._shard_prompts
         prompts = [self.data.train[index] for index in self.order.indices(number)]
         cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
@@ -136,7 +136,10 @@ class Shards:
         ]
 
     def _sampling(self, number: int, first: int, count: int) -> Sampling:
-        """How replies to `count` prompts from place `first` of a round are drawn: as in shards of `rollout.shard_prompts`."""
+        """Return the sampling settings for `count` prompts from place `first` of a round on.
+
+        Smaller shards get the same seeds as shards of `rollout.shard_prompts` prompts.
+        """
         setting = self.config.rollout.shard_prompts
         whole = [
             sampling_of(self.config, self.samples, number, place // setting) for place in range(first, first + count)
@@ -148,9 +151,9 @@ class Shards:
         return replace(whole[0], seeds=seeds)
 
     def _batches(self, number: int) -> list[Batch]:
-        """This rank's shards of a round that are not on disk, as many together as the rollout writes at once.
+        """Return this rank's shards of a round that are not on disk, in batches of as many as the rollout writes at once.
 
-        Every rank has as many batches; some may be empty.
+        Every rank has the same number of batches; some may be empty.
         """
         shards, ranks = self._cut(number), self.world.size
         size = ranks * at_once(self.rollout, self._shard_prompts, self.samples)
@@ -158,7 +161,7 @@ class Shards:
         return [[each for each in part[self.world.rank :: ranks] if not each[0].exists()] for part in parts]
 
     def _write(self, number: int) -> list[Path]:
-        """Write the replies of all shards that are not there."""
+        """Write the replies of all missing shards; return the files of all shards."""
         shards = self._cut(number)
         nothing: Shard = ([], shards[0][1][1])
         for batch in self._batches(number):
@@ -171,7 +174,7 @@ class Shards:
         return [file for file, _ in shards]
 
     def _score_file(self, files: Sequence[Path]) -> None:
-        """Score the replies in the file, if there is one and they are not."""
+        """Score the replies in each of `files` that are not scored yet."""
         for file in files:
             groups = read_groups(file)
             if any(completion.reward is None for group in groups for completion in group.completions):

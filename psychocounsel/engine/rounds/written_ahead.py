@@ -1,4 +1,4 @@
-"""Rounds that are written ahead: in a thread, while earlier ones are scored and trained on."""
+"""Rounds written ahead, in a thread, while earlier rounds are scored and trained on."""
 
 import threading
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 from psychocounsel.data.group import Group, write_groups
 from psychocounsel.rollout.base import Rollout, Shard, together
 
-Batch = list[tuple[Path, Shard]]  # the shards that one call writes, and their files
+Batch = list[tuple[Path, Shard]]  # the shards written by one call, with their files
 
 
 class WrittenAhead:
-    """Writes the batches of the next `rounds`, by the weights that the servers have now. The rest is left to a later round."""
+    """Writes the batches of the next `rounds` with the servers' current weights; unfinished ones are left to a later call."""
 
     def __init__(self, rounds: Sequence[Sequence[Batch]], rollout: Rollout) -> None:
         self.failure: BaseException | None = None
@@ -37,10 +37,10 @@ class WrittenAhead:
             self._next_is_there.set()
 
     def join(self) -> None:
-        """Wait until the next round is written and what is under way after it is done.
+        """Wait until the next round is written, and until the batch in progress is done.
 
         Raises:
-            What ended it, other than a server that was lost.
+            BaseException: the error that ended the thread, unless it was a lost server.
         """
         self._next_is_there.wait()
         self._ends.set()

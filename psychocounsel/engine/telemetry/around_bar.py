@@ -1,4 +1,4 @@
-"""Text printed while a progress bar is on the terminal: the bar is cleared before each line and drawn again below it."""
+"""Text printed above a progress bar: the bar is cleared before each line and drawn again below it."""
 
 import logging
 import sys
@@ -26,10 +26,10 @@ class LinesAboveBar:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is shown before its line is complete, because a bar would be drawn over it."""
+        """Do nothing: an incomplete line is not shown, because the bar would be drawn over it."""
 
     def close_line(self) -> None:
-        """End a line that was begun, once the bar is closed."""
+        """Complete an unfinished line, after the bar is closed."""
         if self._begun:
             self.write("\n")
 
@@ -39,9 +39,9 @@ class LinesAboveBar:
 
 @contextmanager
 def lines_above_bars() -> Iterator[None]:
-    """While it lasts, `print`, `sys.stderr` and log handlers write whole lines above the bars of the terminal.
+    """Context in which `print`, `sys.stderr` and log handlers write whole lines above the bars of the terminal.
 
-    Standard output is left alone if it is no terminal. A second one inside the first does nothing.
+    Standard output is unchanged if it is not a terminal. A context inside another one does nothing.
     """
     out, err = sys.stdout, sys.stderr
     if isinstance(err, LinesAboveBar):

@@ -1,4 +1,4 @@
-"""What a run ends with: its summary, and a few lines for the user."""
+"""End of a run: its `summary.json`, and a few lines for the user."""
 
 import shlex
 from collections.abc import Iterator
@@ -30,19 +30,19 @@ _ROWS = (
 
 @dataclass(frozen=True)
 class Ending:
-    """How far a run came: its status (finished, stopped, failed), and evaluations before training, best and last."""
+    """End of a run: its status (finished, stopped, failed), its step, and the evaluations before training, best and last."""
 
     status: str
     step: int
     total: int
     metrics: dict[str, Any]
     seconds: float
-    early: str = ""  # why it ended before its last step
+    early: str = ""  # reason for an end before the last step
     startup: dict[str, Any] = field(default_factory=dict)  # `Phases.summary`
 
 
 def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
-    """Write `summary.json`, and say how the run went. On rank 0."""
+    """Write `summary.json` and print how the run ended. Only rank 0 calls it."""
     write_summary(
         run.dir,
         outcome.status,
@@ -60,12 +60,15 @@ def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
 
 
 def _early(reason: str) -> dict[str, str]:
-    """Why the run ended early: a search counts what a callback ended as pruned, and what ran out of patience as complete."""
+    """Return the reason of an early end by its key.
+
+    A search counts a run that a callback ended as pruned, and one that ran out of patience as complete.
+    """
     return {"out_of_patience" if reason.startswith(OUT_OF_PATIENCE) else "ended_early": reason} if reason else {}
 
 
 def _lines(run: Run, outcome: Ending) -> list[str]:
-    """How the run went, where its results are and what to try next."""
+    """Return the lines about the run's results, the location of its files and the next command."""
     config = run.config
     target = configs.target_class(config, "algo")
     algorithm = target.__name__
@@ -82,7 +85,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
         lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, run, shown, model))
     elif outcome.status == "stopped":
-        lines.append(f"to go on            the same command with run_dir={shown}")
+        lines.append(f"to resume           the same command with run_dir={shown}")
     return lines
 
 
@@ -104,14 +107,14 @@ def _loader(config: DictConfig, main: str) -> str:
 
 
 def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
-    """A command for what is often done next; a sweep keeps what was typed for this run."""
+    """Return a command that often comes next; a sweep keeps the overrides of this run."""
     if algorithm == "DPO":
         return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
     return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {shown}"
 
 
 def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
-    """The overrides of the run's command, quoted for a shell, without those that a sweep gives itself."""
+    """Return the overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
     file = run.files.overrides
     given = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     own = (*swept, "run_dir", "sweep_dir", "dry_run")

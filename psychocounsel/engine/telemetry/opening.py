@@ -1,17 +1,17 @@
-"""What a run says before its first step: how much there is to learn from, and how much to be measured by."""
+"""Opening lines of a run: the size of its training and held-out data."""
 
 from collections.abc import Iterator
 
 from psychocounsel.data.dataset import Dataset
 
-FEW_PROMPTS = 30  # held-out prompts: below this, intervals of a bootstrap are too narrow to trust
+FEW_PROMPTS = 30  # held-out prompts: with fewer, bootstrap intervals are too narrow
 _UNITS = {"pairs": "pair", "completions": "row", "labelled": "row", "prompts": "prompt"}
 
 
 def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[str]:
-    """`718 train / 174 held-out pairs (71 prompts), 23 steps of 32`, and a warning where few prompts are held out.
+    """Yield `718 train / 174 held-out pairs (71 prompts), 23 steps of 32`, and a warning if few prompts are held out.
 
-    `unit` is what the algorithm needs of the data (`Needs.data`), `batch` the groups of a step.
+    `unit` is the kind of data that the algorithm needs (`Needs.data`), `batch` the groups of a step.
     """
     prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
     word = _UNITS[unit]
@@ -22,8 +22,8 @@ def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[
     )
     if data.held_out and prompts < FEW_PROMPTS:
         yield (
-            f"warning: only {_counted(prompts, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures rest on "
-            "chance, as does the choice of the best model; give more rows, data.dev_fraction or data.eval_path"
+            f"warning: only {_counted(prompts, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures are mostly "
+            "noise, and so is the choice of the best model; give more rows, data.dev_fraction or data.eval_path"
         )
 
 

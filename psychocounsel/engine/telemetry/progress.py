@@ -1,4 +1,4 @@
-"""What a user sees while waiting."""
+"""Progress shown to the user during training."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ _SHOWN = {
 
 
 class Progress:
-    """A bar on a terminal, below all other lines; a line every tenth of the way where output goes to a file, and in `log`."""
+    """A progress bar on a terminal; in `log` and in redirected output, a line after each tenth of the steps."""
 
     def __init__(self, is_main: bool, log: IO[str] | None = None) -> None:
         self.is_main, self.live, self.log = is_main, is_main and sys.stderr.isatty(), log
@@ -56,7 +56,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """End the bar's line. Called again, it does nothing."""
+        """Close the bar. A second call does nothing."""
         if self.steps is not None:
             self.steps.close()
             self.steps = None
@@ -64,9 +64,9 @@ class Progress:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' remarks off the terminal; what a user must know, we say.
+    """Silence warnings and log messages of libraries; psychocounsel prints the messages that users need.
 
-    Transformers is also kept from importing scikit-learn (0.7 s) and scipy.optimize (0.15 s): only assisted
+    Transformers is also kept from importing scikit-learn (0.7 s) and scipy.optimize (0.15 s), because only assisted
     generation and losses of object detection use them.
     """
     warnings.filterwarnings("ignore")

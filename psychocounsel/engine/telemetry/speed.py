@@ -1,4 +1,4 @@
-"""How fast training goes, measured against how fast its devices multiply matrices."""
+"""Speed of training, compared with the speed at which its devices multiply matrices."""
 
 import resource
 import time
@@ -14,14 +14,15 @@ from psychocounsel.model.flops import TrainingFlops
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 4
-_SECONDS = 0.05  # enough of them on CPU: short runs on one thread would else spend a tenth of their time here
+_SECONDS = 0.05  # enough time on CPU: otherwise short runs on one thread would spend a tenth of their time here
 
 
 class Speed:
-    """Tokens per second, and MFU: the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices).
+    """Tokens per second and MFU: the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices).
 
-    The peak is what a large matrix product reaches on these devices in the dtype of training, measured when training
-    starts: on GPU that is less than the vendor's figure, so that this MFU is a little higher than one of that.
+    The peak is the measured speed of a large matrix product on these devices in the dtype of training. On GPU it is
+    below
+    the vendor's figure, so this MFU is a little higher than one computed with the vendor's figure.
     """
 
     def __init__(self, engine: Engine, world: World) -> None:
@@ -29,7 +30,7 @@ class Speed:
         (self.peak,) = world.sum([_peak_flops(world.device, engine.dtype)])
 
     def of(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
-        """The metrics of a step on `groups`, of all ranks, that took `seconds`; memory is of this process."""
+        """Return the metrics of a step on the groups of all ranks that took `seconds`; the memory is this process's."""
         tokens = sum(group.tokens for group in groups)
         return {
             "tokens": tokens,
@@ -41,10 +42,10 @@ class Speed:
 
 
 def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product: the best of a few."""
+    """Return the operations per second of a large matrix product: the best of a few."""
     size = _SIZE[device.type]
     matrix = torch.ones(size, size, device=device, dtype=dtype)
-    seconds = [_seconds(matrix)]  # on GPU the first one loads what the others use
+    seconds = [_seconds(matrix)]  # on GPU the first product loads the kernels that the others use
     while len(seconds) <= _REPEATS and (matrix.is_cuda or sum(seconds) < _SECONDS):
         seconds.append(_seconds(matrix))
     return 2 * size**3 / min(seconds)
@@ -59,13 +60,13 @@ def _seconds(matrix: torch.Tensor) -> float:
 
 
 def peak_memory_gb() -> float:
-    """Peak memory of this process so far: of the GPU if it uses one, else resident in RAM; in 10^9 bytes."""
+    """Return the peak memory of this process so far [10^9 bytes]: of its GPU if it uses one, otherwise resident in RAM."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def gpu_names(device: torch.device) -> list[str]:
-    """The names of this node's GPUs, where training uses them."""
+    """Return the names of this node's GPUs if training uses them."""
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     return [torch.cuda.get_device_name(index) for index in range(count)]

@@ -1,4 +1,4 @@
-"""What a run tells of each step: `metrics.jsonl`, and the tracker."""
+"""Records of each step: `metrics.jsonl` and the tracker."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from psychocounsel.settings import config as configs
 
 
 class StepLog:
-    """Rank 0 writes; other ranks may call everything and do nothing.
+    """Writes the line of each step on rank 0; on other ranks all methods do nothing.
 
-    `sample` gives the replies that are to be shown with a step, as Markdown, or None.
+    `sample` returns example replies to show with a step, as Markdown, or None.
     """
 
     def __init__(self, run: Run, sample: Callable[[int], str | None]) -> None:
@@ -20,7 +20,7 @@ class StepLog:
         self.log: MetricsLog | None = None
 
     def open(self, written: int) -> None:
-        """Begin after step `written`; the tracker is told all of the earlier steps again."""
+        """Continue after step `written`; all earlier steps are sent to the tracker again."""
         if self.run.is_main:
             self.tracker.start(self.run.dir, self.run.config)
             self.log = MetricsLog(self.run.files.metrics, written)
@@ -28,13 +28,13 @@ class StepLog:
                 self._track(line)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Record a step's line."""
+        """Record the line of a step."""
         if self.log is not None:
             self.log.write(line)
             self._track(line)
 
     def sync(self) -> None:
-        """Make what is written survive a crash of the machine."""
+        """Sync the written lines to disk, so that they survive a crash of the machine."""
         if self.log is not None:
             self.log.sync()
 

@@ -1,4 +1,4 @@
-"""`tracker=none|wandb|tensorboard`: where metrics go besides `metrics.jsonl`."""
+"""`tracker=none|wandb|tensorboard`: receiver of metrics in addition to `metrics.jsonl`."""
 
 import hashlib
 import html
@@ -23,7 +23,10 @@ def _require(package: str) -> None:
 
 @dataclass
 class NoTracker:
-    """`texts`: whether it is given speeches and replies; without it numbers and settings alone."""
+    """Base class of trackers, which itself records nothing.
+
+    `texts`: also send speeches and replies to the tracker; otherwise it gets only numbers and settings.
+    """
 
     texts: bool = False
 
@@ -33,25 +36,28 @@ class NoTracker:
             raise UserError("tracker.texts=true: tracker=none shows nothing; use tracker=wandb or tensorboard")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """The servers that texts are sent to, as (key, address). `data.confidential` checks each against `data.allowed_hosts`."""
+        """Return the servers that texts are sent to, as (key, address).
+
+        `data.confidential` checks each address against `data.allowed_hosts`.
+        """
         return []
 
     def start(self, run_dir: Path, config: DictConfig) -> None:
-        """Begin, or go on; the loop then logs all earlier steps again, since a kill loses what was not yet written."""
+        """Start or resume tracking; the loop then logs all earlier steps again, because a kill loses unwritten ones."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Record one step's numbers."""
+        """Record the numbers of one step."""
 
     def text(self, step: int, name: str, markdown: str) -> None:
-        """Record a text of a step, before its numbers."""
+        """Record a text of a step; called before the step's numbers are recorded."""
 
     def finish(self) -> None:
-        """Flush everything."""
+        """Write all pending records."""
 
 
 @dataclass
 class Wandb(NoTracker):
-    """Weights & Biases; offline (to be synced later) where no key is set. The run id follows from the run directory."""
+    """Weights & Biases; offline, for a later sync, if no key is set. The run id is derived from the run directory."""
 
     project: str = "psychocounsel"
     entity: str | None = None
@@ -62,7 +68,7 @@ class Wandb(NoTracker):
         _require("wandb")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """The server, if it gets texts; also of runs that are kept to be synced later."""
+        """Return the server if it receives texts; also for offline runs, because they may be synced later."""
         return [(f"{key}.texts", server_address())] if self.texts else []
 
     def start(self, run_dir: Path, config: DictConfig) -> None:
@@ -70,7 +76,7 @@ class Wandb(NoTracker):
 
         key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
         settings = _settings(config)
-        # Of itself wandb would send what is printed, and the changes in a git checkout, where data may lie.
+        # By default wandb would send printed text, and changes in a git checkout, which may contain data.
         private = {"console": "off", "disable_git": True, "disable_code": True, "save_code": False}
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
         self.run = wandb.init(
@@ -100,7 +106,7 @@ class Wandb(NoTracker):
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """The configuration as a tracker may have it."""
+    """Return the configuration as a tracker may see it: without a confidential system prompt."""
     settings: Any = OmegaConf.to_container(config)
     if OmegaConf.select(config, "data.confidential"):
         settings["data"].pop("system_prompt")
@@ -108,24 +114,24 @@ def _settings(config: DictConfig) -> dict[str, Any]:
 
 
 def _name(run_dir: Path, config: DictConfig) -> str:
-    """What tells the run from others: of the only one of its sweep, or stage, the sweep's name."""
+    """Return the name of the run for the tracker: the sweep's or stage's name if the run is the only one in it."""
     is_alone = config.sweep_dir and run_dir.name == ONLY_CELL
     return Path(config.sweep_dir).name if is_alone else run_dir.name
 
 
 def server_address() -> str:
-    """The server of Weights & Biases, as environment and settings name it."""
+    """Return the address of the Weights & Biases server, from the environment and its settings."""
     import wandb
 
     settings = wandb.Settings(silent=True, settings_system=str(Path("~/.config/wandb/settings").expanduser()))
-    settings.update_from_system_settings()  # as wandb itself does when it starts
+    settings.update_from_system_settings()  # in the same order as wandb reads them when it starts
     settings.update_from_env_vars(dict(os.environ))
     return str(settings.base_url)
 
 
 @dataclass
 class TensorBoard(NoTracker):
-    """Event files in RUN/tensorboard: `tensorboard --logdir RUN_OR_SWEEP`."""
+    """Event files in RUN/tensorboard; show them with `tensorboard --logdir RUN_OR_SWEEP`."""
 
     def check(self) -> None:
         _require("tensorboard")
@@ -134,7 +140,7 @@ class TensorBoard(NoTracker):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        # Every step is written again: purge_step hides what earlier attempts wrote.
+        # Every step is written again, so purge_step hides the events of earlier attempts.
         self.writer: Any = SummaryWriter(str(RunDir(run_dir).tensorboard), purge_step=0)
         settings = _settings(config)
         lines = OmegaConf.to_yaml(OmegaConf.create(settings)).splitlines()

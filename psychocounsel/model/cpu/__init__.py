@@ -1,17 +1,16 @@
 """Faster float32 training on CPU. Code outside this folder imports only the names below, from here.
 
 A reader of the GPU path need not open this folder: on a GPU, and in other dtypes, each function does what PyTorch does.
-
 On any device, called once:
     adopt(lm): replace a transformers model's linear layers, embeddings, norms and MLPs, in place.
     Linear: the class that `adopt` gives linear layers; `OutputLayer` extends it.
     product(left, right, bias), outer_product(left, right): matrix products without a gradient of their own.
-    reordered(lm): a block in which products of a few rows are faster, for decoding; weights must not change in it.
-
+    reordered(lm): a context with faster products of a few rows, for decoding; weights must not change in it.
 On CPU alone:
-    PRODUCT_ROWS: rows of a matrix product are padded to a multiple of this many.
-    suits_blocks(query), blockwise_attention(query, ...): attention over packed sequences, and whether it is the fastest.
-    prepare_process(dtype), return_freed_memory(): how the process treats freed memory and compiled products.
+    PRODUCT_ROWS: rows of a matrix product are padded to a multiple of this number.
+    suits_blocks(query), blockwise_attention(query, ...): attention over packed sequences, and a check if it is the
+    fastest.
+    prepare_process(dtype), return_freed_memory(): settings for freed memory and compiled products.
     lane_count(...), replica(model), Lanes: several micro-batches at once in one process.
 """
 

@@ -1,7 +1,7 @@
-"""Causal attention in float32 on CPU by blocks of queries, with one product for all that share a head of keys.
+"""Causal attention in float32 on CPU by blocks of queries, with one matrix product for all query heads that share a key head.
 
-PyTorch's fused kernel multiplies small tiles by MKL, and a prompt's queries again for each of its completions: on one thread
-it took 1.1 to 1.9 times as long. On more it is the faster one, as each thread has heads of its own.
+PyTorch's fused kernel multiplies small tiles by MKL, and repeats a prompt's queries for each of its completions. On one
+thread it took 1.1 to 1.9 times as long. On more threads it is faster, because each thread computes heads of its own.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,11 @@ from psychocounsel.data.layout import Layout, Span
 from psychocounsel.model.cpu.linear import PRODUCT_ROWS, product
 
 _SMALLEST_HEAD = 32
-_LARGE = (
-    50_000  # tokens x head size x queries to a key, from which oneDNN head by head is faster than MKL for all heads
-)
+_LARGE = 50_000  # tokens x head size x queries per key; above it, oneDNN per head is faster than MKL for all heads
 
 
 def suits_blocks(query: torch.Tensor) -> bool:
-    """Whether `Blockwise` is the fastest here for [B, heads, T, D]."""
+    """Return True if `Blockwise` is the fastest attention for a query [B, heads, T, D]."""
     plain = query.dtype == torch.float32 and query.device.type == "cpu" and len(query) == 1
     return plain and query.shape[-1] >= _SMALLEST_HEAD and torch.get_num_threads() == 1
 
@@ -29,19 +27,22 @@ def suits_blocks(query: torch.Tensor) -> bool:
 def blockwise_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float | None, window: int | None
 ) -> torch.Tensor:
-    """[1, heads, T, D]: causal attention of each sequence in `layout`, where `suits_blocks(query)`.
+    """Return the causal attention [1, heads, T, D] of each sequence in `layout`; it requires `suits_blocks(query)`.
 
-    `query` is [1, heads, T, D], `key` and `value` are [1, kv_heads, T, D]. `scale` defaults to D**-0.5; a token sees at most
-    the last `window` tokens, itself among them (None: all).
+    `query` is [1, heads, T, D], `key` and `value` are [1, kv_heads, T, D]. `scale` defaults to D**-0.5. A token sees at
+    most
+    the last `window` tokens, including itself (None: all).
     """
     output: torch.Tensor = Blockwise.apply(query, key, value, layout, scale, window)
     return output
 
 
 class Blockwise(torch.autograd.Function):
-    """[1, heads, T, D] from queries of that shape and keys and values [1, kv_heads, T, D]; keeps nothing but these.
+    """Attention [1, heads, T, D] from queries [1, heads, T, D] and keys and values [1, kv_heads, T, D].
 
-    Each token sees at most `window` tokens, itself among them. Backward computes the probabilities again.
+    Each token sees at most `window` tokens, including itself. Only the inputs are kept for backward, which recomputes
+    the
+    probabilities.
     """
 
     @staticmethod
@@ -76,7 +77,8 @@ class Blockwise(torch.autograd.Function):
         for span in layout.sequences:
             sequence = _Sequence(span, query, key)
             keys, values = sequence.seen(key) * scale, sequence.seen(value)
-            # Transposed: products of few rows and many columns are half as fast again as those the other way round.
+            # Transposed, because products of few rows and many columns are 1.5 times as fast as those of many rows and
+            # few columns.
             to_keys, to_values = torch.zeros_like(keys.mT), torch.zeros_like(values.mT)
             for block in sequence.blocks(window):
                 queries, slopes = block.take(query, len(keys)), block.take(grad, len(keys))
@@ -95,7 +97,10 @@ class Blockwise(torch.autograd.Function):
 
 
 class _Sequence:
-    """How a sequence is computed: its own queries, from the prompt's end on where the prompt is elsewhere, over all keys."""
+    """Computation of one sequence: its own queries over all its keys.
+
+    A completion stored apart from its prompt has only queries after the prompt.
+    """
 
     def __init__(self, span: Span, query: torch.Tensor, key: torch.Tensor) -> None:
         kv_heads, size = key.shape[1], query.shape[1] * query.shape[3]
@@ -103,14 +108,14 @@ class _Sequence:
         self.one_by_one = span.length * size // kv_heads >= _LARGE and torch.backends.mkldnn.is_available()
         self.multiple = PRODUCT_ROWS if self.one_by_one else 1  # oneDNN compiles a product for each new shape
         self.heads = [slice(head, head + 1) for head in range(kv_heads)] if self.one_by_one else [slice(None)]
-        self.rows = 128 if self.one_by_one else 64  # of a block: its scores are to stay in a core's cache
+        self.rows = 128 if self.one_by_one else 64  # rows of a block, whose scores should fit into a core's cache
 
     def multiply(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """[heads, M, N]: left @ right.T, from [heads, M, K] and [heads, N, K]."""
+        """Return left @ right.T, [heads, M, N], from [heads, M, K] and [heads, N, K]."""
         return product(left[0], right[0])[None] if self.one_by_one else torch.bmm(left, right.mT)
 
     def seen(self, row: torch.Tensor) -> torch.Tensor:
-        """[kv_heads, L, D]: the sequence's part of [1, kv_heads, T, D], and zeros up to a multiple."""
+        """Return the sequence's part [kv_heads, L, D] of [1, kv_heads, T, D], padded with zeros to a multiple."""
         span = self.span
         if span.is_whole:
             part = row[0, :, span.begin : span.stop]
@@ -119,7 +124,7 @@ class _Sequence:
         return pad(part, (0, 0, 0, -span.length % self.multiple)).contiguous()
 
     def add(self, row: torch.Tensor, part: torch.Tensor) -> None:
-        """Add [kv_heads, D, L] to where `seen` had it from."""
+        """Add [kv_heads, D, L] to the places that `seen` reads from."""
         span, part = self.span, part.mT
         row[0, :, span.begin : span.end] += part[:, : span.prompt]
         row[0, :, span.start : span.stop] += part[:, span.prompt : span.length]
@@ -137,30 +142,30 @@ class _Sequence:
 
 @dataclass(frozen=True)
 class _Block:
-    """`count` queries from `start` in the row on, the first of them token `first` of its sequence; with zeros, `rows`."""
+    """A block of `count` queries from `start` in the row; the first is token `first` of its sequence. Padded, it has `rows`."""
 
     start: int
     count: int
     rows: int
     first: int
-    keys: slice  # those that any of the queries sees
+    keys: slice  # keys that at least one of the queries sees
     window: int | None
 
     def part(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:
-        """[kv_heads, shared, count, D]: the block's view of [1, heads, T, D]."""
+        """Return the block's view [kv_heads, shared, count, D] of [1, heads, T, D]."""
         return row[0, :, self.start : self.start + self.count].unflatten(0, (kv_heads, -1))
 
     def take(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:
-        """[kv_heads, shared x rows, D]: the block's part of [1, heads, T, D]."""
+        """Return the block's part [kv_heads, shared x rows, D] of [1, heads, T, D], padded."""
         part = self.part(row, kv_heads)
         return pad(part, (0, 0, 0, self.rows - self.count)).flatten(1, 2).contiguous()
 
     def put(self, part: torch.Tensor, result: torch.Tensor) -> None:
-        """Write what `take` would have taken into what `part` has."""
+        """Write `result`, in the layout of `take`, into `part`, a view by `part()`."""
         part.copy_(result.unflatten(1, (-1, self.rows))[:, :, : self.count])
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
-        """[heads, shared x rows, keys]: the probabilities of scores of that shape, which are changed."""
+        """Return the probabilities [heads, shared x rows, keys] of scores of the same shape, which are overwritten."""
         real = scores.unflatten(1, (-1, self.rows))[:, :, : self.count]
         ahead = self.first - self.keys.start
         real[..., ahead:].masked_fill_(_triangle(self.count, real.shape[-1] - ahead), -torch.inf)

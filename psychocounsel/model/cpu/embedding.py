@@ -1,4 +1,4 @@
-"""Embeddings whose gradient is added to `.grad` in place: see model/gradients.py for why."""
+"""Embeddings that add their gradient to `.grad` in place; model/gradients.py gives the reason."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from psychocounsel.model.gradients import gradient_of
 
 
 class Embedding(nn.Embedding):
-    """`Embedding.adopt` makes a module's plain embeddings into these, in place."""
+    """An embedding that can add to `.grad`; `Embedding.adopt` converts a module's plain embeddings, in place."""
 
     adds_in_place = False
 
@@ -38,7 +38,7 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, None, None]:
         (indices,) = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1]).to(ctx.weight.dtype)
-        if ctx.padding is not None:  # its vector does not learn
+        if ctx.padding is not None:  # the padding vector is not trained
             rows = rows.masked_fill((indices.reshape(-1, 1) == ctx.padding), 0.0)
         gradient_of(ctx.weight).index_add_(0, indices.reshape(-1), rows)
         return None, None, None

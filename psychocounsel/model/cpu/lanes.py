@@ -1,6 +1,6 @@
-"""Two micro-batches at once in one process on CPU: each of two lanes has half of the threads and gradients of its own.
+"""Two micro-batches at once in one process on CPU: each lane has half of the threads and gradients of its own.
 
-Half of a small model's operations are too small, or too bound to memory, to be faster with more threads.
+About half of a small model's operations are too small, or too limited by memory, to be faster with more threads.
 """
 
 import copy
@@ -12,16 +12,16 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-_MOST_PARAMETERS = 250_000_000  # the gradients of a lane, 1 GB; larger models gain little
+_MOST_PARAMETERS = 250_000_000  # a second lane's gradients take 1 GB then; larger models gain little
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def lane_count(config: DictConfig, model: nn.Module, drops: bool, processes: int, device: torch.device) -> int:
-    """How many micro-batches a process computes at once: 2 if a copy of `model` gives reproducible results, else 1.
+    """Return the number of micro-batches that a process computes at once: 2 if a copy gives reproducible results, otherwise 1.
 
-    `drops`: whether the model has dropout, which would draw in no fixed order in two lanes.
+    `drops`: True if the model has dropout, because the order of random draws would differ between runs with two lanes.
     """
     if not config.engine.two_lanes:
         return 1
@@ -32,7 +32,7 @@ def lane_count(config: DictConfig, model: nn.Module, drops: bool, processes: int
 
 
 def replica(model: Model) -> Model:
-    """A copy of `model` that shares its weights in memory and has gradients of its own."""
+    """Return a copy of `model` that shares its weights in memory and has gradients of its own."""
     shared: dict[int, nn.Parameter] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()
@@ -41,7 +41,7 @@ def replica(model: Model) -> Model:
 
 
 class Lanes:
-    """Runs work in every lane at once, the first in the calling thread."""
+    """Runs work in all lanes at once, the first lane in the calling thread."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -49,16 +49,16 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count - 1, "lane", self._enter) if count > 1 else None
 
     def _enter(self) -> None:
-        torch.set_num_threads(self._threads)  # of the operations that the calling thread starts
+        torch.set_num_threads(self._threads)  # applies to operations started by the calling thread
 
     def run(self, work: Callable[[int], T]) -> list[T]:
-        """What `work` returns for each lane's number; if it raises, the others end first."""
+        """Return the result of `work` for each lane's number; an exception is raised after all lanes have ended."""
         if self._pool is None:
             return [work(0)]
         threads, with_grad = torch.get_num_threads(), torch.is_grad_enabled()
 
         def other(lane: int) -> T:
-            with torch.set_grad_enabled(with_grad):  # which every thread has for itself
+            with torch.set_grad_enabled(with_grad):  # a setting of each thread
                 return work(lane)
 
         others = [self._pool.submit(other, lane) for lane in range(1, self.count)]

@@ -1,4 +1,4 @@
-"""Norms and MLPs of Llama's kind that keep less for backward, in float32 on CPU; elsewhere they compute as they did."""
+"""Llama-style norms and MLPs that keep less for backward, in float32 on CPU; elsewhere they compute as before."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ _SILU = {"SiLU", "SiLUActivation"}
 
 
 def adopt(module: nn.Module) -> None:
-    """Make a transformers model's linear layers, embeddings, norms and MLPs into those of this package, in place."""
+    """Replace a transformers model's linear layers, embeddings, norms and MLPs by those of this package, in place."""
     Linear.adopt(module)
     Embedding.adopt(module)
     for layer in module.modules():
         kind = type(layer).__name__
         if "forward" in vars(layer):
-            continue  # it has a kernel of another library
+            continue  # another library's kernel is installed
         if kind in _NORMS:
             layer.__class__ = RMSNorm
         elif kind in _MLPS and type(layer.act_fn).__name__ in _SILU and type(layer.down_proj) is Linear:
@@ -56,7 +56,7 @@ class GatedMLP(nn.Module):
 
 
 class GatedLinear(Linear):
-    """The last layer of a gated MLP, which takes what it is the product of: of three [..., K] two are kept."""
+    """The last layer of a gated MLP; it multiplies gate and up itself, so that two instead of three [..., K] are kept."""
 
     def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if self.reordered is not None or not suits(gate, self.weight):

@@ -1,6 +1,6 @@
-"""Linear layers whose float32 products on CPU are oneDNN's.
+"""Linear layers whose float32 products on CPU are computed by oneDNN.
 
-PyTorch has them computed by MKL, which took 1.2 to 2.2 times as long on two of AMD's processors; Intel's were not measured.
+PyTorch uses MKL, which took 1.2 to 2.2 times as long on two AMD processors; Intel processors were not measured.
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-PRODUCT_ROWS = 32  # oneDNN compiles a product for every new number of rows: on CPU there are only multiples of this
+PRODUCT_ROWS = (
+    32  # oneDNN compiles a product for each new number of rows, so on CPU rows are padded to a multiple of this
+)
 
 
 class Linear(nn.Linear):
-    """A linear layer with another product; `Linear.adopt` makes a module's plain ones into these, in place."""
+    """A linear layer with oneDNN products on CPU; `Linear.adopt` converts a module's plain linear layers, in place."""
 
-    reordered: torch.Tensor | None = None  # the weight as `reordered` keeps it
+    reordered: torch.Tensor | None = None  # the weight in oneDNN's order, within `reordered`
 
     @classmethod
     def adopt(cls, module: nn.Module) -> None:
@@ -34,19 +36,21 @@ class Linear(nn.Linear):
 
 
 def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """[..., N]: left @ right.T + bias, from [..., K] and [N, K] of any strides; has no gradient of its own."""
+    """Return left @ right.T + bias, [..., N], from [..., K] and [N, K] of any strides; it has no gradient of its own."""
     if not _are_float32(left, right):
         return nn.functional.linear(left, right, bias)
     if not (right.is_contiguous() or right.t().is_contiguous()):
-        right = right.contiguous()  # with gaps between rows oneDNN computes a hundred times as long
+        right = right.contiguous()  # with gaps between rows, oneDNN takes a hundred times as long
     return _onednn(left, right, bias)
 
 
 @contextmanager
 def reordered(module: nn.Module) -> Iterator[None]:
-    """Keep the weights of a module's `Linear` layers in oneDNN's own order as well, while none of them changes.
+    """Keep a second copy of the weights of a module's `Linear` layers in oneDNN's own order, within this context.
 
-    Products of a few rows are then up to twice as fast; there is no gradient. It costs a copy of these weights, on CPU alone.
+    Products of a few rows are then up to twice as fast. They have no gradient, and the weights must not change. On
+    devices other
+    than the CPU nothing is copied.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, Linear) and suits(layer.weight, layer.weight)]
     try:
@@ -64,14 +68,14 @@ def _onednn(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) 
 
 
 def outer_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """[M, K]: left.T @ right, from [N, M] and [N, K]; has no gradient of its own."""
+    """Return left.T @ right, [M, K], from [N, M] and [N, K]; it has no gradient of its own."""
     if not _are_float32(left, right):
         return left.t() @ right
     return product(left.t(), right.t())
 
 
 def suits(input: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a layer of this weight is to be computed for this input as modules of this package do on CPU."""
+    """Return True if this package's CPU modules should compute a layer of this weight for this input."""
     return _are_float32(input, weight) and not torch.is_autocast_enabled("cpu")
 
 

@@ -1,4 +1,4 @@
-"""What Triton needs of a machine, whoever uses it: it builds a small C module for each kernel."""
+"""Requirements of Triton, which compiles a small C module for each GPU kernel."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from psychocounsel.errors import UserError
 
 
 def lacking() -> str:
-    """What Triton would not find on this machine; empty if it finds all."""
+    """Return the name of a program or file that Triton needs and this machine lacks; "" if nothing is missing."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "a C compiler (gcc)"
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
@@ -18,13 +18,13 @@ def lacking() -> str:
 
 
 def require_compiler(setting: str, instead: str) -> None:
-    """Refuse `setting`, whose kernels Triton builds, where it cannot; `instead` is what does without.
+    """Refuse `setting`, whose kernels Triton compiles, if this machine lacks a compiler; `instead` is the alternative to offer.
 
     Raises:
-        UserError: naming what to install.
+        UserError: naming the package to install.
     """
     if missing := lacking():
         raise UserError(
-            f"{setting}: its GPU kernels are built here at first use, and {missing} is missing: install it, "
+            f"{setting}: its GPU kernels are compiled here at first use, but {missing} is missing: install it, "
             f"load a module that has it, or use {instead}"
         )

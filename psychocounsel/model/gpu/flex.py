@@ -1,6 +1,7 @@
-"""FlexAttention over packed batches: a mask in blocks, of which the empty ones cost nothing.
+"""FlexAttention over packed batches: a mask in blocks, whose empty blocks cost nothing.
 
-Its kernels are compiled at first use, and again for what differs between calls. Widths of rows do not: they are dynamic.
+Its kernels are compiled at first use, and again for each new form of call. Row widths are dynamic and cause no
+compilation.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,8 @@ import torch
 from psychocounsel.errors import UserError
 
 FLEX = "psychocounsel_flex"
-BACKEND = "inductor"  # of torch.compile
-MOST_FORMS = 32  # compilations: with gradients and without, by kind of layer, model, head and dtype
+BACKEND = "inductor"  # backend of torch.compile
+MOST_FORMS = 32  # limit of compilations: with and without gradients, per kind of layer, model, head and dtype
 
 
 def flex_attention(
@@ -26,10 +27,12 @@ def flex_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """[B, T, heads, D] from [B, heads, T, D], as transformers' attention functions; `attention_mask` is a BlockMask.
+    """Return the attention [B, T, heads, D] from [B, heads, T, D], as transformers' attention functions do.
+
+    `attention_mask` is a BlockMask.
 
     Raises:
-        UserError: instead of the full matrix of scores, which torch would compute after too many compilations.
+        UserError: after too many compilations, because torch would then compute the full matrix of scores.
     """
     from torch._dynamo.exc import FailOnRecompileLimitHit
 
@@ -44,8 +47,8 @@ def flex_attention(
         )
     except FailOnRecompileLimitHit as error:
         raise UserError(
-            f"model.attention=flex: its kernel was compiled in {MOST_FORMS} forms, and torch compiles no more; use "
-            "model.attention=varlen, or dense where the model caps its scores"
+            f"model.attention=flex: torch has compiled {MOST_FORMS} forms of its kernel and stops at this limit; use "
+            "model.attention=varlen, or dense if the model caps its scores"
         ) from error
     return output.transpose(1, 2).contiguous(), None
 
@@ -54,7 +57,7 @@ def flex_attention(
 def _compiled(backend: str) -> Callable[..., torch.Tensor]:
     from torch.nn.attention import flex_attention as flex
 
-    # Only a whole graph is refused at the limit; a part of one would be computed uncompiled.
+    # With fullgraph torch raises at the limit; otherwise it would compute uncompiled.
     compiled: Callable[..., torch.Tensor] = torch.compile(
         flex.flex_attention, dynamic=True, fullgraph=True, recompile_limit=MOST_FORMS, backend=backend
     )
@@ -62,7 +65,7 @@ def _compiled(backend: str) -> Callable[..., torch.Tensor]:
 
 
 def block_mask(batch: Any, window: int | None) -> Any:
-    """A BlockMask over [B, T] tokens: causal, within a group, a completion's own and its prompt's, `window` tokens far."""
+    """Return a BlockMask over [B, T] tokens: causal, within a group, only own completion and prompt, `window` tokens back."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     rows, width = batch.input_ids.shape
@@ -70,7 +73,7 @@ def block_mask(batch: Any, window: int | None) -> Any:
 
 
 def visible(batch: Any, window: int | None) -> Any:
-    """The function of (row, head, query, key) indices that says whether the query sees the key."""
+    """Return the function of (row, head, query, key) indices that is True if the query sees the key."""
     group, completion, position = batch.group_index, batch.completion_index, batch.position_ids
 
     def sees(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,6 @@ def use_liger(lm: Any, name: str) -> None:
     kind = lm.config.model_type
     if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:
         raise UserError(
-            f"model.kernels=liger: Liger has no kernels for {kind}, which {name} is; use model.kernels=plain"
+            f"model.kernels=liger: Liger has no kernels for {kind}, the architecture of {name}; use model.kernels=plain"
         )
     apply_liger_kernel(lm, _PARTS | _LOSSES)

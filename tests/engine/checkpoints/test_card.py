@@ -1,4 +1,4 @@
-"""The card's licence is the strictest of what a model was made of, in words that the hub takes."""
+"""The card's licence is the strictest licence of the model's sources, in terms that the hub accepts."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from psychocounsel.settings.config import check, compose
 from tests.support.harness import TINY
 from tests.support.hub_server import pairs
 
-# What the hub takes for `license` beside `other`: the part of its list (huggingface_hub issue 4218) that cards here name.
+# Values of `license` that the hub accepts in addition to `other`, as far as cards here use them (huggingface_hub issue
+# 4218).
 HUB = {
     *("apache-2.0", "mit", "openrail", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"),
     *("cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "odc-by", "unlicense"),
@@ -27,7 +28,7 @@ HUB = {
     ("licences", "expected"),
     [
         (["mit"], "mit"),
-        (["mit", "apache-2.0"], "apache-2.0"),  # either would do, and it does not depend on the order
+        (["mit", "apache-2.0"], "apache-2.0"),  # equally strict; the order does not matter
         (["apache-2.0", "mit"], "apache-2.0"),
         (["apache-2.0", "cc-by-nc-4.0"], "cc-by-nc-4.0"),
         (["llama3.1", "cc-by-nc-4.0"], "cc-by-nc-4.0"),
@@ -67,7 +68,7 @@ def model(path: Path | str, **more: Any) -> DictConfig:
         ("---\nlicense: [mit, llama3]\n---\n", "llama3-and-mit"),
         ("---\nlicense: []\n---\n", None),
         ("---\nlicense:\n---\n", None),
-        ("---\nlicense: mit\ndate: 2024-13-45\n---\n", None),  # YAML's dates are checked
+        ("---\nlicense: mit\ndate: 2024-13-45\n---\n", None),  # YAML checks dates
         ("---\nlicense: [mit\n---\n", None),
         ("---\n- mit\n---\n", None),
         ("---\n", None),
@@ -78,7 +79,7 @@ def model(path: Path | str, **more: Any) -> DictConfig:
 def test_licence_of_a_local_model_is_that_of_its_own_card(text: str, expected: str | None, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(text.encode())
     assert model_licence(model(tmp_path)) == expected
-    assert model_licence(model(tmp_path, license="Apache-2.0")) == "apache-2.0", "what the user says comes first"
+    assert model_licence(model(tmp_path, license="Apache-2.0")) == "apache-2.0", "the user's setting has priority"
 
 
 def test_licence_of_what_is_not_there_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +131,7 @@ def test_hub_ids_are_named_and_folders_are_not(tmp_path: Path) -> None:
     text = model_card(config, {"step": 7})
     assert str(tmp_path) not in text and "ann" not in text.split() and "on Psychotherapy-LLM/" in text
     for line in ("psychocounsel: cc-by-nc-4.0", "train.jsonl: gemma", "train.jsonl: my-own"):
-        assert f"- data {line}\n" in text, "two files of one name are two licences"
+        assert f"- data {line}\n" in text, "two files with the same name have two licences"
     front = front_matter(text)
     assert front["base_model"] == "meta-llama/Llama-3.1-8B-Instruct" and front["library_name"] == "peft"
     assert front["datasets"] == ["Psychotherapy-LLM/PsychoCounsel-Preference"]

@@ -1,4 +1,4 @@
-"""No checkpoint that was once whole is lost: to damage, to a kill amid a rewrite, to a long round or to a mistake of the user."""
+"""A complete checkpoint is never lost: not by damage, a kill during a rewrite, a long round or a user's mistake."""
 
 import shutil
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_damage_to_the_only_checkpoint_is_refused(tmp_path: Path) -> None:
         damage(copy / "checkpoints" / "step-000001")
         before = content(copy)
         with pytest.raises(
-            UserError, match="step-000001 changed .* and no other is left: restore the files, or delete"
+            UserError, match="step-000001 changed .* and there is no other: restore the files, or delete"
         ):
             load(copy)
         assert content(copy) == before
@@ -56,8 +56,8 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     loop, said = load(run)
     assert loop is not None and loop["step"] == 1
     assert said == [
-        "checkpoint step-000003 is passed over: files are missing, too many, or of another size",
-        "checkpoint step-000002 is passed over: manifest.json is missing, damaged or of another version of the program",
+        "checkpoint step-000003 is skipped: files are missing, added or of another size",
+        "checkpoint step-000002 is skipped: manifest.json is missing, damaged, or written by another version of the program",
     ]
 
 
@@ -82,7 +82,7 @@ def test_the_same_state_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_a_kill_amid_a_rewrite_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before each renaming or deletion of a folder in turn, until none is left to be killed at."""
+    """The process is killed before each renaming or deletion of a folder in turn."""
     rounds = []
     for number in range(1, 20):
         run = saved(tmp_path / str(number), 1)
@@ -108,7 +108,7 @@ def test_a_kill_amid_a_rewrite_leaves_a_checkpoint(tmp_path: Path, monkeypatch: 
 
 
 def die_before(number: int, patch: pytest.MonkeyPatch) -> None:
-    """The `number`-th renaming or deletion of a folder does not happen, nor does anything after it."""
+    """Kill the process before its `number`-th renaming or deletion of a folder."""
     left = [number]
 
     def counted(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +148,7 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     assert loop is not None and loop["step"] == 1_000_000
 
 
-# -- when a checkpoint becomes whole
+# -- completion of a checkpoint
 
 SHORT = ["data.limit=40", "eval.limit=2", "max_steps=3", "global_batch_size=4", "eval.every=0", "cluster.threads=1"]
 

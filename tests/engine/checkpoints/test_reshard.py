@@ -25,7 +25,7 @@ def loss_of(stepper: Stepper) -> float:
 
 
 def write(here: World, setting: Setting, folder: Path) -> float:
-    """Train for two steps and save; returns the loss then."""
+    """Train for two steps and save; return the loss after them."""
     stepper, checkpoints = build(setting, here, folder)
     learn(stepper, 2)
     checkpoints.save(2, {})
@@ -34,7 +34,7 @@ def write(here: World, setting: Setting, folder: Path) -> float:
 
 
 def rewrite(here: World, jobs: list[tuple[Setting, Path, Path]]) -> list[float]:
-    """Load what lies in a folder and save it in another, cut as the setting says; returns the losses."""
+    """Load the checkpoint of one folder and save it in another, split as the setting says; return the losses."""
     found = []
     for setting, source, target in jobs:
         stepper, checkpoints = build(setting, here, source)
@@ -57,7 +57,7 @@ def run(work: Any, processes: int, jobs: list[Any]) -> list[float]:
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor | int | None]:
-    """Everything that a checkpoint holds of the engine, by parameter."""
+    """Return everything that a checkpoint holds of the engine, by parameter."""
     last = latest_checkpoint(folder)
     assert last is not None
     files, found = EngineFiles(last, "policy"), dict[str, Any]()
@@ -79,7 +79,7 @@ def assert_same_state(one: Path, other: Path) -> None:
 
 
 def check_pairs(pairs: list[tuple[Setting, Setting]], tmp_path: Path) -> None:
-    """The second of each pair loads what the first has written: the same state to the bit, and the same first loss."""
+    """Check that the second setting of each pair loads the first one's checkpoint, with equal bits and the same first loss."""
     losses: dict[Setting, float] = {}
     for count in (1, 2):
         sources = list(dict.fromkeys(one for one, _ in pairs if one.processes == count))

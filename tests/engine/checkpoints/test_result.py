@@ -1,4 +1,4 @@
-"""What a run leaves: a model that plain transformers loads and that ends its replies; learning from real text."""
+"""Result of a run: plain transformers loads the model, its replies end, and it learns from real text."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def test_shipped_model_is_small_and_answers() -> None:
 
 
 def replies_end(model: object, tokenizer: object) -> int:
-    """How many of four sampled replies stop by themselves within 300 tokens."""
+    """Return the number of four sampled replies that stop by themselves within 300 tokens."""
     messages = [{"role": "user", "content": "I keep arguing with my sister and I hate how it feels afterwards."}]
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)  # type: ignore[attr-defined]
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def test_trained_model_loads_and_keeps_every_end_token(tmp_path: Path) -> None:
 
 
 def test_end_of_turn_token_of_the_template_joins_the_end_tokens(tmp_path: Path) -> None:
-    """A base model whose own end token is not what its chat template closes a turn with."""
+    """The base model's end token differs from the token that closes a turn in its chat template."""
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     tokenizer.chat_template = (
@@ -96,7 +96,7 @@ def test_dpo_on_real_text_with_a_wide_spread_of_lengths(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_dpo_learns_preferences_that_looks_give_away(tmp_path: Path) -> None:
-    """The first version of the sample, whose labels a small model can learn: held-out prompts are judged better."""
+    """Uses the first version of the sample, whose labels a small model can learn; held-out accuracy must rise."""
     size = [f"data.path={FIRST_SAMPLE}", "data.min_gap=1", "data.dev_fraction=0.2", "data.limit=320", "eval.limit=100"]
     cli("train", *size, "algo.warmup=0", "eval.every=0", "run_dir=run", cwd=tmp_path)
     lines = metrics_of(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""What is written beside training is what a pause would have written; damage and full disks are noticed; no pickle runs."""
+"""Files written in the background equal files written in a pause; damage and full disks are noticed; no pickle is run."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("in_process_training", "own_environment")
 
 
 def saved(folder: Path, *steps: int) -> Path:
-    """A run directory with checkpoints of these steps."""
+    """Return a run directory with checkpoints of these steps."""
     stepper, checkpoints = build(Setting(0), world(), folder, "checkpoint.keep_last=9")
     for step in steps:
         learn(stepper)
@@ -36,7 +36,7 @@ def saved(folder: Path, *steps: int) -> Path:
 
 
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The state of the loop that a run would go on with, and what it tells the user."""
+    """Return the loop state that a run would resume with, and the messages to the user."""
     _, checkpoints = build(Setting(0), world(), folder)
     return checkpoints.load(), checkpoints.run.said
 
@@ -47,7 +47,7 @@ def flip(file: Path, place: int = -3) -> None:
     file.write_bytes(whole)
 
 
-# -- written beside training
+# -- writing in the background
 
 
 @pytest.mark.parametrize("stage", [0, 2])
@@ -58,11 +58,11 @@ def test_a_checkpoint_holds_the_state_of_when_it_was_taken(stage: int, tmp_path:
             Setting(stage), world(), tmp_path / background, f"checkpoint.background={background}"
         )
         told = checkpoints.announce = Told()
-        for step in (1, 2):  # the copy of the first is made anew for the second
+        for step in (1, 2):  # the second save overwrites the host copy of the first
             learn(stepper)
             checkpoints.save(step, {"best": {}})
             assert told.events == [("written", each) for each in range(1, step + (background == "false"))]
-            learn(stepper)  # what lies in the engine is another state from here on
+            learn(stepper)  # the engine's state differs from the saved one from here on
             checkpoints.settle()
             assert told.events[-1] == ("written", step)
         found[background] = content(tmp_path / background)
@@ -71,7 +71,7 @@ def test_a_checkpoint_holds_the_state_of_when_it_was_taken(stage: int, tmp_path:
 
 
 class Told:
-    """Notes the checkpoints that are announced."""
+    """Records the announced checkpoints."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
@@ -82,7 +82,7 @@ class Told:
 
 
 def test_one_that_takes_long_is_made_whole_once_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not waited for at the next step, but at the next save: its thread is held up here."""
+    """Its thread is blocked here, so it is completed at the next save, not at the next step."""
     from threading import Event
 
     from psychocounsel.engine.checkpoints import saving
@@ -117,7 +117,7 @@ def test_minutes_are_counted_from_the_last_one(tmp_path: Path) -> None:
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """No file of this process may have more bytes."""
+    """Limit the size of all files of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -127,7 +127,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 def write_on(checkpoints: Checkpoints, step: int, size: int) -> None:
-    """Save a checkpoint while files may have `size` bytes; 0 holds from the manifest on, once the tensors are written."""
+    """Save a checkpoint while files are limited to `size` bytes; a size of 0 applies after the tensors are written."""
     if not size:
         checkpoints.save(step, {})
         assert checkpoints._pending is not None
@@ -164,10 +164,10 @@ def test_a_run_goes_on_from_the_newest_that_is_undamaged(tmp_path: Path) -> None
         flip(copy / "checkpoints" / "step-000002" / name)
         loop, said = load(copy)
         assert loop is not None and loop["step"] == 1
-        assert said == [f"checkpoint step-000002 is passed over: {name} is not what was written"]
+        assert said == [f"checkpoint step-000002 is skipped: {name} differs from what was written"]
     flip(copy / "checkpoints" / "step-000001" / FILES[0], 5000)
     with pytest.raises(
-        UserError, match="step-000002 and step-000001 changed after being written, and no other is left"
+        UserError, match="step-000002 and step-000001 changed after being written, and there is no other"
     ):
         load(copy)
     assert load(run) == ({"step": 2, "processes": 1}, [])
@@ -199,14 +199,14 @@ def test_export_and_archive_refuse_damage(policy_run: Path, tmp_path: Path) -> N
     for number, name in enumerate((FILES[0], FILES[2])):
         run = copy_of(policy_run, tmp_path / f"run-{number}", "model")
         flip(run / "checkpoints" / "step-000003" / name)
-        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} is not what was written"):
+        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} differs from what was written"):
             export([str(run), "step=3", f"to={tmp_path / 'out'}"])
-        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} is not what was written"):
+        with pytest.raises(UserError, match=f"step-000003: is damaged: {name} differs from what was written"):
             archive(run, tmp_path / "kept")
         assert not list(tmp_path.glob("*kept*")) and not (tmp_path / "out").exists()
     sound = copy_of(policy_run, tmp_path / "sound", "model")
     flip(sound / "checkpoints" / "step-000003" / FILES[1])
-    archive(sound, tmp_path / "kept")  # without optimizer state, the damaged part
+    archive(sound, tmp_path / "kept")  # the damaged part, optimizer state, is left out
     assert len(complete_checkpoints(tmp_path / "kept")) == 4
 
 
@@ -214,7 +214,7 @@ def test_export_and_archive_refuse_damage(policy_run: Path, tmp_path: Path) -> N
 
 
 class Bomb:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -225,7 +225,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", [*FILES, "policy/mp_rank_00_model_states.pt", "policy/weights.pt", "manifest.json"])
 def test_no_pickle_runs(name: str, policy_run: Path, tmp_path: Path) -> None:
-    """Whoever plants one can make a manifest as well."""
+    """An attacker who plants a pickle can also write a matching manifest."""
     run = copy_of(policy_run, tmp_path / "run", "model")
     for folder in complete_checkpoints(run)[:-1]:
         shutil.rmtree(folder)
@@ -245,6 +245,6 @@ def test_no_pickle_runs(name: str, policy_run: Path, tmp_path: Path) -> None:
             attempt()
     assert not (tmp_path / "ran").exists()
     if name in (FILES[0], FILES[2]):
-        with pytest.raises(UserError, match="policy is no checkpoint that can be read"):
+        with pytest.raises(UserError, match="policy cannot be read from this checkpoint"):
             read_weights(folder, "policy")
     assert weights_marks(folder) or name == "manifest.json"

@@ -1,4 +1,4 @@
-"""Reference log-probabilities in a cache: equal to computed ones, computed once, and nothing wrong is ever served."""
+"""Cached reference log-probabilities equal computed ones, are computed once, and wrong values are never used."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ IDENTITY = {"weights": "sha256:1", "dtype": "torch.float32"}
 
 
 def some_groups(count: int, seed: int = 0) -> list[Group]:
-    """Pairs of which several have a prompt, and some a reply, in common."""
+    """Return pairs, some with the same prompt and some with a common reply."""
     rng = np.random.default_rng(seed)
     prompts = [rng.integers(0, 99, rng.integers(2, 9), dtype=np.int32) for _ in range(max(1, count // 2))]
     groups = []
@@ -37,7 +37,7 @@ def keys_of(groups: list[Group]) -> list[list[bytes]]:
 
 
 def computed(prompt_ids: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """What takes the place of a model: float32[len] that depend on every token."""
+    """Return float32[len] that depend on every token, in place of a model's log-probabilities."""
     seed = np.frombuffer(row_key(prompt_ids, ids), np.uint32)
     return np.random.default_rng(seed).normal(-3, 1, len(ids)).astype(np.float32)
 
@@ -50,7 +50,7 @@ def fill(
     size: int = 4,
     identity: dict = IDENTITY,
 ) -> tuple[dict[bytes, np.ndarray], list[bytes]]:
-    """All rows of `groups`, and the keys of those that were computed here."""
+    """Return all rows of `groups`, and the keys of the rows that were computed here."""
     units = make_units(groups, keys_of(groups), 60)
     store = cache if isinstance(cache, ReferenceStore) else ReferenceStore(str(cache), identity, "test", said)
     filling = Filling(store, units)
@@ -86,7 +86,7 @@ def test_what_is_kept_is_what_was_computed_and_each_row_once(tmp_path: Path) -> 
     groups = some_groups(40)
     known, mine = fill(tmp_path, groups)
     assert_right(known, groups)
-    assert len(mine) == len(set(mine)) == len(expected(groups)) < 80, "a reply of two pairs is one row"
+    assert len(mine) == len(set(mine)) == len(expected(groups)) < 80, "a reply in two pairs is one row"
     again, none = fill(tmp_path, groups)
     assert_right(again, groups)
     assert none == []
@@ -98,7 +98,7 @@ def test_what_is_kept_is_what_was_computed_and_each_row_once(tmp_path: Path) -> 
 
 
 def test_one_store_serves_part_after_part(tmp_path: Path) -> None:
-    """As a run does, which collects its training rows, and then those held out."""
+    """A run fills the store in parts: first its training rows, then its held-out rows."""
     parts = [some_groups(30), some_groups(30, seed=1)]
     for expect_work in (True, False):
         store = ReferenceStore(str(tmp_path), IDENTITY, "test", print)
@@ -110,7 +110,7 @@ def test_one_store_serves_part_after_part(tmp_path: Path) -> None:
     said: list[str] = []
     store = ReferenceStore(str(tmp_path), IDENTITY, "test", said.append)
     assert [fill(store, groups[:5] + some_groups(2, seed=7))[1] == [] for groups in parts] == [False, True]
-    assert len(said) == 1, "a foreign file is said once"
+    assert len(said) == 1, "a foreign file is reported once"
 
 
 def test_a_prompt_is_computed_once_for_all_its_replies_as_far_as_the_budget_allows() -> None:
@@ -123,7 +123,7 @@ def test_a_prompt_is_computed_once_for_all_its_replies_as_far_as_the_budget_allo
     assert [len(unit.replies) for unit in units] == [3, 3]
     assert max(unit.group(range(3)).tokens for unit in units) <= 40
     (alone, *_) = make_units(groups, keys_of(groups), 12)
-    assert len(alone.replies) == 1, "one that does not fit is computed all the same"
+    assert len(alone.replies) == 1, "a reply above the budget is still computed"
 
 
 def test_the_boundary_of_prompt_and_reply_is_part_of_the_key() -> None:
@@ -131,7 +131,7 @@ def test_the_boundary_of_prompt_and_reply_is_part_of_the_key() -> None:
     assert len({row_key(ids[:cut], ids[cut:]) for cut in range(1, 6)}) == 5
 
 
-# -- many at once
+# -- several processes at once
 
 
 def run(number: int, cache: Path, groups: list[Group], gate: object, results: object) -> None:
@@ -153,8 +153,8 @@ def test_eight_processes_starting_together_compute_each_row_once(tmp_path: Path)
     for process in processes:
         process.join()
     mine = [key for _, some in outcomes for key in some]
-    assert sorted(mine) == sorted(expected(everything)), "each row by one process"
-    assert sum(bool(some) for _, some in outcomes) > 1, "they share the work"
+    assert sorted(mine) == sorted(expected(everything)), "each row is computed by one process"
+    assert sum(bool(some) for _, some in outcomes) > 1, "the processes share the work"
     for known, part in zip(
         sorted((k for k, _ in outcomes), key=len), sorted(parts, key=lambda p: len(expected(p))), strict=True
     ):
@@ -206,7 +206,7 @@ def test_a_killed_writer_leaves_no_poison_and_its_rows_are_computed_by_the_next(
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert any(name.endswith(".lock") for name in names(tmp_path)), "it died with locks in hand"
+    assert any(name.endswith(".lock") for name in names(tmp_path)), "the process died holding locks"
     known, mine = fill(tmp_path, groups, pytest.fail)
     assert_right(known, groups)
     rows = expected(groups).keys() - expected(groups[:4]).keys()

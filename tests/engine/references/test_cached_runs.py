@@ -1,4 +1,4 @@
-"""Runs with a reference cache: as without one, computed once, shared by whom it may be shared, and they can be stopped."""
+"""Runs with a reference cache equal runs without one, compute values once, share them where allowed, and can be stopped."""
 
 import re
 import subprocess
@@ -25,7 +25,12 @@ from psychocounsel.storage.locks import Lock
 from tests.support.harness import ROOT, TINY, cli, make_stepper, metrics_of, random_groups, small_lm
 
 SAID = re.compile(r"reference log-probabilities: (\d+) replies from the cache, (\d+) computed")
-SHORT = ["debug=fast", "data.limit=40", "global_batch_size=16", "eval.limit=20"]  # so many that parts share buckets
+SHORT = [
+    "debug=fast",
+    "data.limit=40",
+    "global_batch_size=16",
+    "eval.limit=20",
+]  # enough rows that both splits share buckets
 SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
 
 
@@ -54,7 +59,7 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
     stepper.main.train(False)
     groups = random_groups(30)
     for group, other in zip(groups[:10], groups[10:20], strict=True):
-        group.prompt_ids = other.prompt_ids  # prompts with two pairs
+        group.prompt_ids = other.prompt_ids  # some prompts have two pairs
         group.completions[0] = other.completions[0]
     asked: list[Group] = []
 
@@ -69,13 +74,13 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
     for row, expected in zip(values, one_by_one(stepper, groups), strict=True):
         for got, wanted in zip(row, expected, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
-    assert sum(len(group.completions) for group in asked) == 50, "ten replies stand in two pairs"
-    assert len(asked) == 20, "and all replies to a prompt in one group"
+    assert sum(len(group.completions) for group in asked) == 50, "ten replies are in two pairs"
+    assert len(asked) == 20, "all replies to a prompt are in one group"
     warm = cached_reference(tmp_path, stepper, lambda some: pytest.fail("computed again"), said)
     again = warm.logprobs(groups)
     warm.close()
     assert all(np.array_equal(a, b) for x, y in zip(values, again, strict=True) for a, b in zip(x, y, strict=True))
-    with pytest.raises(UserError, match="DPO: the policy changes"):
+    with pytest.raises(UserError, match="DPO: the policy has changed"):
         warm.logprobs(groups)
     assert said == [
         "reference log-probabilities: 0 replies from the cache, 50 computed",
@@ -85,7 +90,7 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_process_training")
 def test_an_untrained_policy_is_evaluated_without_a_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So margins are exactly zero before the first step, however the reference was computed."""
+    """Margins are therefore exactly zero before the first step, for any way of computing the reference."""
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(6)
     computed = stepper.accumulate(groups, train=False)[0]
     assert computed["rewards/margin"].sum != 0
@@ -136,7 +141,7 @@ def test_references_that_compute_the_same_share_a_folder() -> None:
 
 
 def train(run_dir: Path, model: Path, cache: Path, *overrides: str) -> tuple[list[dict[str, Any]], tuple[int, int]]:
-    """Metrics of a short run, and how many replies it took from the cache and computed."""
+    """Return the metrics of a short run, and the numbers of replies from the cache and computed."""
     result = cli(
         "train",
         *SHORT,
@@ -221,13 +226,13 @@ def test_a_run_that_waits_for_another_job_lives_and_can_be_stopped(small_model: 
     )
     try:
         assert process.stderr is not None
-        assert any("another process computes reference log-probabilities" in line for line in process.stderr)
+        assert any("another process that computes reference log-probabilities" in line for line in process.stderr)
         beats = [read_json(run_dir / "state.json")["heartbeat"]]
         deadline = time.monotonic() + 30
         while len(set(beats)) < 3 and time.monotonic() < deadline:
             time.sleep(0.2)
             beats.append(read_json(run_dir / "state.json")["heartbeat"])
-        assert len(set(beats)) >= 3 and process.poll() is None, "it waits, and its heart beats"
+        assert len(set(beats)) >= 3 and process.poll() is None, "the process waits and writes heartbeats"
         (run_dir / "stop").touch()
         assert process.wait(timeout=60) == 75
     finally:

@@ -1,4 +1,4 @@
-"""Which of the four references a run has, and that each says what its policy says."""
+"""Each run has the right one of four references, and each reference gives its policy's log-probabilities."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def flat(values: list[list[np.ndarray]]) -> np.ndarray:
 
 
 def changed(stepper: Stepper, groups: list[Group]) -> np.ndarray:
-    """What the policy says once its weights are others."""
+    """Return the policy's log-probabilities after its weights have changed."""
     with torch.no_grad():
         for parameter in stepper.main.module.parameters():
             if parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""Cached values belong to the code that computed them: an edit of that code, and of no other, makes a new cache entry."""
+"""Cached values belong to the code that computed them: only an edit of that code makes a new cache entry."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.harness import TINY
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the package's source files, whose hash both caches take from now on."""
+    """Return a copy of the package's source files; both caches hash this copy from now on."""
     copy = tmp_path / "psychocounsel"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "shipped", "sample"))
     monkeypatch.setattr(cached, "PACKAGE", copy)

@@ -1,4 +1,4 @@
-"""Online SimPO, and batches that mix replies of the policy with pairs of the dataset."""
+"""Tests of online SimPO, and of batches that mix the policy's replies with pairs of the dataset."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ from tests.support.harness import ROOT, cli, metrics_of, random_groups
 def test_online_simpo_has_simpos_loss_on_the_best_and_the_worst() -> None:
     class Alone(Context):
         def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-            assert model == "policy", "there is no reference"
+            assert model == "policy", "SimPO has no reference"
             return [[reply.logprobs for reply in group.completions] for group in groups]  # type: ignore[misc]
 
     groups, ctx = rollouts(tables(0)["rollout"]), Alone({})
@@ -52,7 +52,7 @@ def test_online_simpo_has_simpos_loss_on_the_best_and_the_worst() -> None:
 
 
 class Rounds:
-    """A feed with as many groups a step as it is told."""
+    """A feed with a given number of groups per step."""
 
     steps = 12
     metrics = evaluate = sample = lengths = None
@@ -76,7 +76,7 @@ def test_each_batch_has_its_share_of_the_datas_pairs() -> None:
     seen = [[id(group) in mine for group in feed.groups(step)] for step in range(feed.steps)]
     assert seen == [[False] * 3 + [True] * 2] * 11 + [[True] * 2]
     used = Counter(index for step in range(12) for index in order.indices(step))
-    assert sorted(used) == list(range(7)) and set(used.values()) <= {3, 4}, "epoch by epoch"
+    assert sorted(used) == list(range(7)) and set(used.values()) <= {3, 4}, "pairs are used epoch by epoch"
 
 
 @pytest.mark.parametrize(("fraction", "batch", "pairs"), [(0.25, 4, 1), (0.5, 64, 32), (0.1, 32, 3), (0.0, 4, 0)])
@@ -109,7 +109,7 @@ def test_what_cannot_be_mixed_is_refused(arguments: list[str], message: str) -> 
 
 BASE = ["reward=tiny", "data.limit=200", "eval.limit=4", "max_steps=6", "global_batch_size=4", "algo.samples=2"]
 BASE += ["rollout.max_tokens=12", "eval.every=0", "checkpoint.every=2", "algo.lr=1e-3", "cluster.threads=1"]
-BASE += ["algo.offline_fraction=0.5", "algo.prompts_per_round=4", "algo.min_margin=1e6"]  # no pair of a round is kept
+BASE += ["algo.offline_fraction=0.5", "algo.prompts_per_round=4", "algo.min_margin=1e6"]  # drops all pairs of a round
 
 
 def train(run: Path, model: Path, *more: str, code: int = 0) -> str:
@@ -126,10 +126,12 @@ def test_the_datas_pairs_are_learned_from_where_a_round_has_none(unbroken: tuple
     run, said = unbroken
     lines = metrics_of(run)
     assert all(line["grad_norm"] > 0 for line in lines[1:]) and [line.get("groups") for line in lines] == [None] * 7
-    assert lines[1]["loss"] == pytest.approx(np.log(2), abs=1e-5), "their reference is the policy before training"
+    assert lines[1]["loss"] == pytest.approx(np.log(2), abs=1e-5), "the pairs' reference is the policy before training"
     assert lines[2]["loss"] != pytest.approx(np.log(2), abs=1e-5)
     assert [line["step"] for line in lines if line.get("rollout/too_close") == 1] == [1, 3, 5]
-    assert len(read_json(run / "rounds" / "0000" / "plan.json")["prompts"]) == 4, "two for each of its two steps"
+    assert len(read_json(run / "rounds" / "0000" / "plan.json")["prompts"]) == 4, (
+        "two prompts for each of the two steps"
+    )
     assert re.search(r"reference log-probabilities: 0 replies from the cache, \d+ computed", said)
 
 

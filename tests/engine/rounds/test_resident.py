@@ -1,4 +1,4 @@
-"""Frozen models that wait in host memory while nobody asks them."""
+"""Tests of frozen models that are in host memory while they are not used."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_models_on_cpu_stay_where_they_are() -> None:
 
 
 def _shares(world: World) -> tuple[list[bool], bool, list[str]]:
-    """Whether each rank's copies are the model's weights, and whether rank 1 sees what rank 0 writes into them."""
+    """Return if each rank's copies equal the model's weights, and if rank 1 sees rank 0's writes to them."""
     weights = [parameter.data for parameter in small_lm().parameters()]
     weights.append(torch.arange(5, dtype=torch.bfloat16))
     copies = node_copies(weights, world)
@@ -75,7 +75,7 @@ def test_too_little_shared_memory_is_said() -> None:
 
 @pytest.mark.slow
 def test_a_run_asks_models_only_while_they_are_there(small_model: Path, tmp_path: Path) -> None:
-    """With weights that are gone in between, several reward models and the reference say what they always say."""
+    """Several reward models and the reference give the same values, although their weights are away in between."""
     members = "reward.members=[builtin:tiny_reward,{name: tiny}]"
     common = ("train", *BASE, f"model.path={small_model}", "reward=ensemble", members)
     away = "+callbacks.away={_target_: tests.support.killer.TakeAway}"

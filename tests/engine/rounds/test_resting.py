@@ -1,4 +1,4 @@
-"""Trained engines that rest: what leaves, what stays, and that training goes on as if nothing had left."""
+"""Offloaded training state: the moved and the remaining tensors, and a training that continues unchanged."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype,
             with resting:
                 for _, value in stepper.main.whole_parameters():
                     assert value.isfinite().all(), (
-                        "the weights are there: replies are written with them, or they are copied"
+                        "the weights remain, because replies are written with them or they are yet to be copied"
                     )
                 resting.leave_weights()
         found.append([value.clone() for _, value in stepper.main.whole_parameters()])
@@ -61,9 +61,9 @@ def test_optimizer_state_and_master_weights_leave(stage: int, dtype: torch.dtype
     with resting:
         assert not any(moment.untyped_storage().nbytes() for moment in moments)
         away = sum(len(waiting) for _, waiting in resting._waiting)
-        assert away >= resting_states(weights, stage, 1, False, False), "as the estimate of memory counts"
+        assert away >= resting_states(weights, stage, 1, False, False), "at least the amount in the estimate of memory"
         resting.end()
-        assert all(moment.untyped_storage().nbytes() for moment in moments), "a checkpoint may be written now"
+        assert all(moment.untyped_storage().nbytes() for moment in moments), "the state is back for a checkpoint"
     assert not resting._waiting
 
 
@@ -74,11 +74,11 @@ def test_weights_leave_once_an_engine_has_copied_them(stage: int, dtype: torch.d
     parts = [getattr(each, "ds_tensor", each) for each in stepper.main.module.parameters()]
     weights = sum(value.numel() for _, value in stepper.main.whole_parameters())
     with (resting := Resting(stepper, True, copied=True)):
-        assert all(part.untyped_storage().nbytes() for part in parts), "they are yet to be copied"
+        assert all(part.untyped_storage().nbytes() for part in parts), "the engine has yet to copy them"
         resting.leave_weights()
         assert not any(part.untyped_storage().nbytes() for part in parts)
         away = sum(len(waiting) for _, waiting in resting._waiting)
-        assert away >= resting_states(weights, stage, 1, False, True), "as the estimate of memory counts"
+        assert away >= resting_states(weights, stage, 1, False, True), "at least the amount in the estimate of memory"
     assert all(part.untyped_storage().nbytes() for part in parts)
 
 
@@ -98,7 +98,7 @@ def test_engines_stay_where_nothing_is_gained() -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_engines_rest_ends_with_the_same_weights(small_model: Path, tmp_path: Path) -> None:
-    """PPO with a critic, also where a stop in the middle of a round saves a checkpoint."""
+    """The run is PPO with a critic; it is also stopped in the middle of a round and saves a checkpoint there."""
     common = ("train", *BASE, "algo=ppo", "reward=tiny", f"model.path={small_model}")
     rest = "+callbacks.rest={_target_: tests.support.killer.RestEngines}"
     cli(*common, f"run_dir={tmp_path / 'whole'}", cwd=ROOT)

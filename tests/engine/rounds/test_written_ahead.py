@@ -1,4 +1,4 @@
-"""Rounds written ahead of training: by which weights, how old they may be, and what happens to them when those change."""
+"""Tests of rounds written ahead: the weights used, their greatest age, and the effect of changed weights."""
 
 import threading
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ def prompt(number: int) -> Group:
 
 
 class Slow(Rollout):
-    """Writes its version; from the second batch on it waits for `go`."""
+    """A rollout that writes its version as the reply, and waits for `go` from the second batch on."""
 
     def __init__(self, fails: bool = False) -> None:
         self.go, self.fails, self.asked = threading.Event(), fails, list[list[str]]()
 
     def sync(self, version: int) -> None:
-        """It has one version."""
+        """Keep the version that the object was created with."""
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         reply = Completion(np.array([1, 2], np.int32), "well")
@@ -56,7 +56,7 @@ class Slow(Rollout):
 
 
 def rounds(folder: Path) -> list[list[Batch]]:
-    """Three rounds of a batch of two shards."""
+    """Return three rounds, each with one batch of two shards."""
     return [
         [[(folder / f"{number}-{shard}", ([prompt(2 * number + shard)], sampling(shard))) for shard in range(2)]]
         for number in range(3)
@@ -93,7 +93,7 @@ def test_shards_that_are_written_together_keep_their_seeds() -> None:
 def test_no_reply_is_older_than_rounds_are_written_ahead(
     ahead: int, versions: list[int], small_model: Path, tmp_path: Path
 ) -> None:
-    """The phrases are there at once, so that rounds are written as early as they may be."""
+    """Replies are written at once here, so rounds are written as early as possible."""
     write_own(
         tmp_path / "my", "rollout", "phrases", _CODE.replace("\n    def reply(", _AHEAD.format(ahead=ahead)), _SETTINGS
     )
@@ -121,7 +121,7 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
 def test_a_small_round_has_a_shard_for_each_rank_if_each_prompt_has_its_own_seed(
     by_prompt: bool, ranks: int, shards: int, small_model: Path, tmp_path: Path
 ) -> None:
-    """A reply here is the seed of its prompt, which is the same for any number of ranks."""
+    """Each reply here is its prompt's seed, which is the same for any number of ranks."""
     seeded = _CODE.replace("\n    def reply(", f"\n    draws_by_prompt = {by_prompt}\n\n    def reply(").replace(
         "completions=[self.reply(n) for n in range(sampling.n)]) for group in groups",
         "completions=[self.reply(sampling.seed_of(p) % 7 + n) for n in range(sampling.n)]) for p, group in enumerate(groups)",

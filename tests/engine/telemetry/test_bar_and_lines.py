@@ -1,4 +1,4 @@
-"""A progress bar on a terminal is never cut by a message, and no message by a bar."""
+"""Messages never cut a progress bar on a terminal, and the bar never cuts a message."""
 
 import fcntl
 import logging
@@ -42,7 +42,7 @@ def on_a_terminal(command: list[str], cwd: Path, **environment: str) -> str:
 
 
 def seen(written: str) -> list[str]:
-    """Return the lines that stay on the screen: a carriage return goes back to the line's start, and text overwrites it."""
+    """Return the lines that remain on the screen: text after a carriage return overwrites the line."""
     screen = []
     for line in written.replace("\r\n", "\n").split("\n"):
         cells: list[str] = []
@@ -54,7 +54,7 @@ def seen(written: str) -> list[str]:
 
 
 def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
-    """With evaluations, a callback that prints and logs at each step, and an end by patience."""
+    """The run has evaluations, a callback that prints and logs at each step, and an end by patience."""
     (tmp_path / "talkative.py").write_text(
         "import logging, sys\n"
         "class Talkative:\n"
@@ -78,11 +78,11 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
             assert line.startswith("training:") and not re.search(r"note|warning|ready|finished", line), line
     for note in notes:
         assert note.startswith("note: ") and "training" not in note and "it/s" not in note, note
-    assert any("did not become better" in line for line in lines)
+    assert any("has not improved" in line for line in lines)
 
 
 class Terminal:
-    """A stream that says it is a terminal and keeps what was written to it."""
+    """A stream that claims to be a terminal and records what is written to it."""
 
     def __init__(self) -> None:
         self.text = ""

@@ -1,4 +1,4 @@
-"""The first and last lines of a run: counts and a warning at its start, and a next command that keeps what was typed."""
+"""The first lines of a run have counts and a warning; its last line has a next command that keeps the typed overrides."""
 
 from pathlib import Path
 

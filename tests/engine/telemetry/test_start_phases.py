@@ -1,4 +1,4 @@
-"""The time until the first step, by phase: printed by rank 0, in the log and in `summary.json`."""
+"""Tests of the time until the first step by phase: printed by rank 0, in the log and in `summary.json`."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def test_a_long_phase_is_announced_and_a_short_one_is_not(
         with phases("model"):
             time.sleep(0.3)
         assert phases.seconds["model"] >= 0.3 and capsys.readouterr().err == shown
-        assert phases.summary() == {}, "it has not become ready"
+        assert phases.summary() == {}, "the run was never ready"
         phases.ready()
         phases.ready()
         with phases("evaluation"):

@@ -1,4 +1,4 @@
-"""Trackers, by reading what they wrote."""
+"""Tests of trackers, by reading their files."""
 
 import json
 import struct
@@ -55,7 +55,7 @@ def test_tensorboard_has_every_step_once(small_model: Path, tmp_path: Path) -> N
 
 
 def wandb_records(file: Path) -> list:
-    """The records of a W&B file: a header of 7 bytes, then LevelDB's log format (crc, length, kind; blocks of 32 KiB)."""
+    """Return the records of a W&B file: a header of 7 bytes, then LevelDB's log format (crc, length, kind; blocks of 32 KiB)."""
     from wandb.proto import wandb_internal_pb2
 
     data, position, records, parts = file.read_bytes(), 7, [], b""
@@ -67,7 +67,7 @@ def wandb_records(file: Path) -> list:
         length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # whole, or last part
+        if kind in (1, 4):  # a whole record, or its last part
             record = wandb_internal_pb2.Record()
             record.ParseFromString(parts)
             records.append(record)
@@ -80,7 +80,7 @@ def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path
     interrupted_run(small_model, "tracker=wandb", "tracker.project=counsel", "-m", f"sweep_dir={tmp_path}/betas")
     (run_dir,) = (path for path in (tmp_path / "betas").iterdir() if path.is_dir())
     attempts = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(attempts) == 2, "one file an attempt"
+    assert len(attempts) == 2, "one file per attempt"
     runs, history = [], {}
     for file in attempts:
         for record in wandb_records(file):
@@ -110,7 +110,7 @@ def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
 
 
 class Printing:
-    """A run that tracks, as far as StepLog needs one."""
+    """A stand-in for a run, with the parts that StepLog needs."""
 
     is_main = True
 

@@ -1,4 +1,4 @@
-"""Attention by blocks of queries against the formula over whole matrices, in float64, and against PyTorch's kernel."""
+"""Attention by blocks of queries equals the formula over whole matrices in float64, and PyTorch's kernel."""
 
 from functools import cache
 
@@ -9,13 +9,13 @@ from psychocounsel.data.layout import Layout
 from psychocounsel.model import varlen
 from psychocounsel.model.cpu import blockwise
 
-# Two prompts with two completions each, of which one prompt is longer than a block, and padding.
+# Two prompts with two completions each, one prompt longer than a block, and padding.
 LAYOUT = Layout([35, 200, 141, 150, 33, 60, 13], [0, 0, 0, 3, 3, 3, 6])
 
 
 @cache
 def visible(window: int | None) -> torch.Tensor:
-    """bool[T, T]: whether a token of `LAYOUT` sees another one, from the definition."""
+    """Return bool[T, T] from the definition: True if a token of `LAYOUT` sees another one."""
     piece = [number for number, size in enumerate(LAYOUT.sizes) for _ in range(size)]
     position = []
     for number, (size, prompt) in enumerate(zip(LAYOUT.sizes, LAYOUT.prompts, strict=True)):
@@ -89,7 +89,7 @@ def test_one_thread_computes_by_blocks_and_all_ways_are_equal(monkeypatch: pytes
             found.append([output, query.grad, key.grad, value.grad])
     finally:
         torch.set_num_threads(threads)
-    assert used == [1], "PyTorch's kernel is the faster one with more threads"
+    assert used == [1], "PyTorch's kernel is faster with more threads"
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
@@ -119,7 +119,7 @@ def test_what_is_left_to_the_kernel(query: torch.Tensor) -> None:
     "layout", [Layout([32, 96], [0, 0]), Layout([20, 107], [0, 0])], ids=["full", "to be filled up"]
 )
 def test_matrices_have_no_gaps_between_rows(heads: int, kv_heads: int, layout: Layout) -> None:
-    """oneDNN has only its reference for those, a hundred times as slow."""
+    """For matrices with gaps, oneDNN has only its reference code, which is a hundred times as slow."""
     query, key = (torch.randn(1, sum(layout.sizes), count, 512).transpose(1, 2) for count in (heads, kv_heads))
     (span,) = layout.sequences
     sequence = blockwise._Sequence(span, query, key)

@@ -1,4 +1,4 @@
-"""Gradients that layers of vocabulary size add themselves equal autograd's, and nothing of that size is made for them."""
+"""In-place gradients of layers of vocabulary size equal autograd's, without temporary matrices of that size."""
 
 from typing import Any
 
@@ -22,7 +22,9 @@ def policy(tied: bool) -> Policy:
 
 def train_on(model: Policy, micro_batches: int) -> None:
     for seed in range(micro_batches):
-        groups = random_groups(4, seed=seed, vocabulary=16)  # few tokens: most stand in several rows, 7 too
+        groups = random_groups(
+            4, seed=seed, vocabulary=16
+        )  # few tokens, so that most occur in several rows, and token 7, too
         model(build_batch([groups], 1.0, 8)).sum().backward()
 
 
@@ -59,7 +61,7 @@ def test_backward_makes_nothing_of_the_size_of_the_vocabulary() -> None:
         model = policy(tied=True)
         if adds:
             add_in_place(model)
-        train_on(model, 1)  # the gradients themselves
+        train_on(model, 1)  # leaves the gradients in place
         batch = build_batch([random_groups(1, seed=1)], 1.0, 8)
         loss = model(batch).sum()
         with _Sizes() as seen:

@@ -1,4 +1,4 @@
-"""Two micro-batches at once in one process: reproducible, on the same weights, and only where that is possible."""
+"""Two micro-batches at once in one process: reproducible, on the same weights, and only where this is possible."""
 
 import threading
 from typing import Any
@@ -37,13 +37,13 @@ def train(lanes: int, dtype: torch.dtype = torch.float32, steps: int = 3) -> tup
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_training_in_two_lanes_is_training_in_one(dtype: torch.dtype, two_threads: None) -> None:
-    """Some steps on: each lane has the weights as the optimizer has made them."""
+    """After some steps, each lane has the optimizer's updated weights."""
     _, expected = train(1, dtype)
     stepper, lines = train(2, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for line, wanted in zip(lines, expected, strict=True):
         assert line == pytest.approx(wanted, rel=tolerance, abs=tolerance)
-    assert lines[0]["loss"] != pytest.approx(lines[2]["loss"], rel=0.01), "it learns"
+    assert lines[0]["loss"] != pytest.approx(lines[2]["loss"], rel=0.01), "the loss changes"
     groups = random_groups(5, seed=9)
     stepper.main.train(False)
     apart = [piece for row in stepper.per_token(groups) for piece in row]
@@ -67,7 +67,7 @@ def test_both_lanes_work_at_once_and_on_all_groups(two_threads: None) -> None:
     parts = [[members for members, _ in stepper.micro_batches(groups, lane)] for lane in (0, 1)]
     assert sorted(index for lane in parts for members in lane for index in members) == list(range(9))
     assert len(parts[0]) == len(parts[1]) > 1
-    meeting = threading.Barrier(2, timeout=30)  # broken unless both are there
+    meeting = threading.Barrier(2, timeout=30)  # raises unless both lanes arrive
     assert sorted(Lanes(2).run(lambda lane: meeting.wait() >= 0 and lane)) == [0, 1]
 
 
@@ -83,7 +83,7 @@ def test_an_error_in_a_lane_is_raised_once_the_other_has_ended(two_threads: None
 
         with pytest.raises(ValueError, match=f"lane {failing}"):
             lanes.run(work)
-        assert torch.get_num_threads() == 2, "all threads are the caller's again"
+        assert torch.get_num_threads() == 2, "the caller has all threads again"
     assert ended == [1, 0]
 
 

@@ -1,4 +1,4 @@
-"""Norms and MLPs that keep less for backward give transformers' own results and gradients, and leave others alone."""
+"""Norms and MLPs that keep less for backward give transformers' results and gradients, and do not touch other layers."""
 
 import copy
 from typing import Any
@@ -39,7 +39,7 @@ def _mlp(kind: Any, **more: Any) -> nn.Sequential:
 
 
 def _results(layer: nn.Module, input: torch.Tensor) -> list[torch.Tensor]:
-    """The output, the input's gradient and those of the weights."""
+    """Return the output, the input's gradient and the gradients of the weights."""
     input = input.clone().requires_grad_()
     output = layer(input)
     output.float().square().sum().backward()
@@ -63,7 +63,7 @@ def _assert_same(layer: nn.Module, kind: type, dtype: torch.dtype = torch.float3
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm])
 def test_norms_are_those_of_transformers(kind: Any, dtype: torch.dtype) -> None:
-    """In bfloat16, which is not computed here in another way, to the last bit."""
+    """In bfloat16 the result is equal to the last bit, because bfloat16 is not computed differently here."""
     _assert_same(_norm(kind), RMSNorm, dtype)
 
 
@@ -110,7 +110,7 @@ def test_others_stay_what_they_are() -> None:
 
 
 def test_less_is_kept_for_backward() -> None:
-    """Of an MLP's four intermediate values two, of a norm's two inner ones none."""
+    """Of an MLP's four intermediate values two are kept, and none of a norm's two."""
     kept = {}
     for name, change in (("plain", lambda layer: None), ("ours", adopt)):
         layer = nn.Sequential(_norm(LlamaRMSNorm)[0], _mlp(LlamaMLP)[0])
@@ -133,7 +133,7 @@ def test_less_is_kept_for_backward() -> None:
 
 
 def test_layers_with_a_kernel_of_another_library_keep_it() -> None:
-    """Such a kernel stands in the layer itself, and calls the MLP's last layer with one argument."""
+    """Such a kernel replaces the layer's own `forward`, and calls the MLP's last layer with one argument."""
     layers = nn.Sequential(LlamaMLP(_MLPS[LlamaMLP]), LlamaRMSNorm(12))
     for layer in layers:
         layer.forward = type(layer).forward.__get__(layer)

@@ -1,4 +1,4 @@
-"""Linear layers with oneDNN's product give PyTorch's own results and gradients, and stand aside where they do not apply."""
+"""Linear layers with oneDNN products give PyTorch's results and gradients, and use PyTorch where they do not apply."""
 
 import copy
 from typing import Any
@@ -70,7 +70,7 @@ def test_weights_of_any_strides() -> None:
 
 
 def test_micro_batches_of_many_lengths_have_products_of_few_shapes() -> None:
-    """Each new shape is compiled, and kept."""
+    """Shapes are few, because oneDNN compiles and keeps a product for each."""
     shapes = set()
 
     class Watch(TorchDispatchMode):

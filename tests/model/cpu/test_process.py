@@ -1,4 +1,4 @@
-"""Freed memory stays in a process that trains on CPU, until it is given back."""
+"""Freed memory stays in a process that trains on CPU until `return_freed_memory`."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ print(resident())
 def test_freed_memory_is_used_again_and_can_be_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True)
     usual, kept, before, after = map(int, done.stdout.split())
-    assert usual > 1000, "new pages each time"
+    assert usual > 1000, "each time new pages"
     assert kept < 50
     assert after < before - 60, "megabytes"
 
@@ -60,7 +60,7 @@ print(resident() - before)
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 def test_few_compiled_products_are_kept() -> None:
-    # Training in this process, by an earlier test, has set the variable for everything it starts.
+    # An earlier test that trains in this process sets the variable for all child processes.
     plain = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
     every, few = (
         int(
