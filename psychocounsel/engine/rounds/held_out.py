@@ -108,8 +108,8 @@ def held_out_metrics(
 ) -> dict[str, float]:
     """Return the `eval/...` metrics of the scored replies in `groups` after `step` steps: `reply_metrics` and the win rate.
 
-    Each metric has its 95 % interval, `_low` and `_high`. The win rate compares with the replies of step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads
-    it.
+    Each metric has its 95 % interval, `_low` and `_high`. The win rate compares with the replies of
+    step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads it.
 
     Raises:
         UserError: if that file is missing.
