@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from psychocounsel.data.group import Array, Group
-from psychocounsel.metrics.stats import mean_intervals
+from psychocounsel.metrics.stats import FEWEST, mean_intervals
 
 _GRAM = 4
 _SHARES = ("unfinished",)  # of replies
@@ -21,7 +21,7 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
 def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
     """`<prefix>/<name>_low` and `_high` of each figure of `reply_metrics`: its 95 % interval over prompts.
 
-    One prompt alone has no spread, and no interval.
+    One prompt alone has no interval, and fewer than `FEWEST` prompts give one to shares alone.
     """
     figures = reply_figures(groups, reference)
     prompts: dict[bytes, int] = {}
@@ -36,6 +36,7 @@ def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None
         f"{prefix}/{name}_{end}": float(value)
         for name, pair in zip(figures, rows, strict=True)
         for end, value in zip(("low", "high"), pair, strict=True)
+        if name in _SHARES or len(prompts) >= FEWEST
     }
 
 

@@ -18,7 +18,8 @@ def pair_metrics(
 ) -> dict[str, float]:
     """`accuracy`, `auc`, `ece`, `brier` of n pairs' rewards, each with `_low` and `_high`, its 95 % interval.
 
-    The intervals are by bootstrap over `clusters`, the prompt of each pair.
+    The intervals are by bootstrap over `clusters`, the prompt of each pair; an accuracy or AUC of 0 or 1 has the exact
+    binomial interval.
 
     Raises:
         ValueError: if a margin is NaN, which would have no bin and count as wrong.
@@ -28,7 +29,8 @@ def pair_metrics(
         raise ValueError(f"the margin is NaN for {unknown} of {len(margins)} pairs")
     results: dict[str, float] = {}
     for name, metric in _METRICS.items():
-        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples)  # type: ignore[misc]
+        trials = len({*clusters}) if name in _SHARES else 0
+        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples, trials=trials)  # type: ignore[misc]
         results |= {name: metric(margins), f"{name}_low": low, f"{name}_high": high}
     return results
 
@@ -73,3 +75,4 @@ def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 _METRICS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
+_SHARES = ("accuracy", "auc")

@@ -18,6 +18,7 @@ def win_rate(
     `mine` and `theirs` hold the rewards of one or more replies to each of n prompts. A prompt's rate is the share of all
     pairs of one reply each in which mine has the larger reward, ties half; the win rate is the mean over prompts. The
     interval is by bootstrap over `prompts`, which name the prompt of each entry: entries of one prompt are drawn together.
+    If all prompts are won, or all lost, it is the exact binomial interval.
 
     Raises:
         ValueError: if the two differ in their prompts, an entry has no replies, or a reward is NaN.
@@ -25,7 +26,7 @@ def win_rate(
     if not len(mine) == len(theirs) == len(prompts):
         raise ValueError(f"rewards for {len(mine)} and {len(theirs)} prompts, of {len(prompts)}")
     rates = np.array([_rate(*map(np.asarray, pair)) for pair in zip(mine, theirs, strict=True)])
-    low, high = bootstrap(lambda rows: float(rates[rows].mean()), prompts, samples)
+    low, high = bootstrap(lambda rows: float(rates[rows].mean()), prompts, samples, trials=len({*prompts}))
     return {"win_rate": float(rates.mean()), "win_rate_low": low, "win_rate_high": high}
 
 

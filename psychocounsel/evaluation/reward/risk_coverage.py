@@ -46,11 +46,14 @@ def risk_coverage_curve(margins: np.ndarray) -> list[dict[str, float]]:
 def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples: int = 1000) -> dict[str, float]:
     """`aurc` and `accuracy_at_50`, `_80`, `_90` (per cent of pairs), each with `_low` and `_high`, by bootstrap of clusters."""
     metrics: dict[str, Callable[[np.ndarray], float]] = {"aurc": aurc}
+    surest, trials = np.argsort(-np.abs(margins), kind="stable"), {"aurc": 0}
     for coverage in COVERAGES:
-        metrics[f"accuracy_at_{round(100 * coverage)}"] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
+        name = f"accuracy_at_{round(100 * coverage)}"
+        trials[name] = len({clusters[row] for row in surest[: _kept(len(margins), coverage)]})
+        metrics[name] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
     figures = dict[str, float]()
     for name, metric in metrics.items():
-        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples)  # type: ignore[misc]
+        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples, trials=trials[name])  # type: ignore[misc]
         figures |= {name: metric(margins), f"{name}_low": low, f"{name}_high": high}
     return figures
 
