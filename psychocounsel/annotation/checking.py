@@ -39,6 +39,8 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
         build(config, "speeches").check()
     asking = [group for step, group in ASKED.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
+    if "replies" in due:
+        _warn_of_shipped_writers(config)
     require_keys(config, asking)
     refuse_internet(config, asking)
 
@@ -84,6 +86,17 @@ def nothing_due(config: DictConfig) -> bool:
 
 def _can_make(speeches: Planned) -> bool:
     return bool(speeches.sources)
+
+
+def _warn_of_shipped_writers(config: DictConfig) -> None:
+    """Print a warning if a shipped model replies to speeches other than the shipped ones."""
+    foreign = [each.title for each in build(config, "speeches").all_sources() if each.path != "builtin:sample"]
+    shipped = [model.name for model in build(config, "writers").models() if model.model.startswith("builtin:")]
+    if foreign and shipped:
+        print(
+            f"warning: the writer {shipped[0]} is a shipped model of 3 million parameters, and its replies to {foreign[0]} "
+            "will make no sense; choose another by writers=NAME (docs/annotate.md)"
+        )
 
 
 def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:

@@ -12,7 +12,7 @@ from psychocounsel.cluster.slurm.copied_code.code_store import copies_used
 from psychocounsel.cluster.standing.status import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import RunDir, SubmissionHome
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.sweep_table import runs_of
@@ -74,7 +74,7 @@ def archive(folder: Path, destination: Path) -> None:
             for path in checkpoints:
                 _keep_weights(path, draft / path.relative_to(folder))
             for copy in {copy for run in runs_of(folder) for copy in copies_used(home_of(run.run_dir))}:
-                shutil.copytree(copy, draft / "code" / copy.name, symlinks=True)
+                shutil.copytree(copy, SubmissionHome(draft).code / copy.name, symlinks=True)
         written = sum(path.lstat().st_size for path in draft.rglob("*") if not path.is_dir())
         os.replace(draft, destination)
     finally:

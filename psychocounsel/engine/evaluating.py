@@ -13,7 +13,7 @@ from psychocounsel.engine.feed import Feed
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.step import Scores, Tally, metrics_of
 from psychocounsel.metrics.limits import Exceeded, exceeded, set_limits
-from psychocounsel.metrics.stats import ratio_intervals
+from psychocounsel.metrics.stats import FEWEST, ratio_intervals
 from psychocounsel.rundir.run import Run
 
 
@@ -78,12 +78,14 @@ class Evaluator:
 def intervals_of(tally: Tally, groups: Sequence[Group]) -> dict[str, float]:
     """`<name>_low` and `<name>_high` of each metric of `tally` whose summands are known: its 95 % interval.
 
-    The bootstrap draws whole sets of groups that share a prompt or a reply. One set alone has no spread, and no interval.
+    The bootstrap draws whole sets of groups that share a prompt or a reply. One set alone has no interval, and fewer than
+    `FEWEST` sets give one to shares alone.
     """
     clusters = components_of_groups(groups)
     known = {name: term for name, term in tally.items() if len(term.by_group) == len(groups)}
     weighted = [name for name, term in tally.items() if term.weight]
-    if not known or len({*clusters.tolist()}) < 2:
+    count = len({*clusters.tolist()})
+    if not known or count < 2:
         return {}
     sums, counts = np.array([term.by_group for term in known.values()], np.float64).transpose(2, 1, 0)
     shares = np.array([name.endswith("accuracy") for name in known])
@@ -92,6 +94,8 @@ def intervals_of(tally: Tally, groups: Sequence[Group]) -> dict[str, float]:
     ends = dict(zip([*known, "loss"], rows.tolist(), strict=True))
     left_out = weighted if len(weighted) == 1 else []  # the loss of one term does not name it twice
     left_out = [*left_out, *([] if {*weighted} <= known.keys() else ["loss"])]
+    if count < FEWEST:
+        left_out += [name for name, share in zip([*known, "loss"], [*shares, False], strict=True) if not share]
     return {
         f"{name}_{end}": value
         for name, pair in ends.items()

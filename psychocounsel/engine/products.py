@@ -1,23 +1,27 @@
 """Files that a run produces and resumes from: checkpoints, `model/`, `summary.json`, and the rows of a failed batch."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
+from psychocounsel.data.group import Group
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.checkpoints.card import model_card
 from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model
 from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.loop_state import LoopState
-from psychocounsel.engine.step import NonFiniteBatch, Stepper, save_rows
+from psychocounsel.engine.step import NonFiniteBatch, Stepper
 from psychocounsel.engine.telemetry.final_report import Ending, report_end
 from psychocounsel.engine.telemetry.phases import Phases
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import is_finished
+from psychocounsel.storage.files import write_atomically
 
 
 class Products:
@@ -126,3 +130,18 @@ def kept_of_run(run: Run, world: World) -> tuple[bool, dict[str, Any]]:
         (is_finished(run.dir), kept_model(run.files.model)) if world.rank == 0 else None
     )
     return found
+
+
+def save_rows(path: Path, groups: Sequence[Group]) -> Path:
+    """Write the rows of a failed batch, readable by their owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "id": group.id,
+            "prompt": group.prompt_text,
+            "completions": [completion.text for completion in group.completions],
+        }
+        for group in groups
+    ]
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows), mode=0o600)
+    return path

@@ -1,12 +1,10 @@
 """Forward, loss and backward of one global batch, the same for every split into micro-batches and ranks."""
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +20,6 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import Lanes
 from psychocounsel.model.packed import PackedModel
-from psychocounsel.storage.files import write_atomically
 
 
 class NonFiniteBatch(Exception):
@@ -299,18 +296,3 @@ def _sums_by_group(terms: dict[str, Term], batch: Batch) -> Iterator[dict[str, f
     for number in range(len(batch.groups)):
         rows = {len(batch.groups): slice(number, number + 1), int(ends[-1]): slice(ends[number], ends[number + 1])}
         yield {name: float(values[rows[len(values)]].sum()) for name, values in known.items() if len(values) in rows}
-
-
-def save_rows(path: Path, groups: Sequence[Group]) -> Path:
-    """Write the rows of a failed batch to `path`, readable by the owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "id": group.id,
-            "prompt": group.prompt_text,
-            "completions": [completion.text for completion in group.completions],
-        }
-        for group in groups
-    ]
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows), mode=0o600)
-    return path

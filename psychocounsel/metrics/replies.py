@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from psychocounsel.data.group import Array, Group
-from psychocounsel.metrics.stats import mean_intervals
+from psychocounsel.metrics.stats import FEWEST, mean_intervals
 
 _GRAM = 4
 _SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
@@ -21,7 +21,7 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
 def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
     """Return the 95 % interval over prompts of each figure of `reply_metrics`, as `<prefix>/<name>_low` and `_high`.
 
-    A single prompt has no spread, so it gets no intervals.
+    A single prompt has no spread, so it gets no intervals. With fewer than `FEWEST` prompts only shares get one.
     """
     figures = reply_figures(groups, reference)
     prompts: dict[bytes, int] = {}
@@ -36,6 +36,7 @@ def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None
         f"{prefix}/{name}_{end}": float(value)
         for name, pair in zip(figures, rows, strict=True)
         for end, value in zip(("low", "high"), pair, strict=True)
+        if name in _SHARES or len(prompts) >= FEWEST
     }
 
 

@@ -19,7 +19,7 @@ def pair_metrics(
 ) -> dict[str, float]:
     """Return `accuracy`, `auc`, `ece` and `brier` of n pairs, each with its 95 % interval (`_low`, `_high`).
 
-    The intervals come from a bootstrap over `clusters`.
+    The intervals come from a bootstrap over `clusters`. An accuracy or AUC of 0 or 1 has the exact binomial interval.
 
     Args:
         chosen: n rewards of the chosen replies.
@@ -35,7 +35,8 @@ def pair_metrics(
         raise ValueError(f"the margin is NaN for {unknown} of {len(margins)} pairs")
     results: dict[str, float] = {}
     for name, metric in _METRICS.items():
-        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples)  # type: ignore[misc]
+        trials = len({*clusters}) if name in _SHARES else 0
+        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples, trials=trials)  # type: ignore[misc]
         results |= {name: metric(margins), f"{name}_low": low, f"{name}_high": high}
     return results
 
@@ -98,3 +99,4 @@ def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 _METRICS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
+_SHARES = ("accuracy", "auc")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+FEWEST = 5  # clusters, below which an interval of an unbounded figure would be far too narrow
+
 
 def bootstrap(
     statistic: Callable[[np.ndarray], float],
@@ -11,6 +13,7 @@ def bootstrap(
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    trials: int = 0,
 ) -> tuple[float, float]:
     """Return the percentile interval of `statistic(rows)` over resampled clusters (Efron and Tibshirani 1993, ch. 13).
 
@@ -22,6 +25,8 @@ def bootstrap(
         samples: number of resamples.
         level: coverage of the interval.
         seed: seed of the resampling.
+        trials: for a share, the number of clusters that decide it; if all resamples are 0, or all 1, the interval is
+            `exact_interval` of this number of trials.
     """
     members: dict[Hashable, list[int]] = {}
     for row, cluster in enumerate(clusters):
@@ -32,8 +37,19 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(rows), (samples, len(rows)))
     values = np.array([statistic(np.concatenate([rows[index] for index in draw])) for draw in draws])
+    if trials and (values == values[0]).all() and values[0] in (0.0, 1.0):
+        return exact_interval(bool(values[0]), trials, level)
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def exact_interval(won: bool, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact binomial interval (Clopper and Pearson 1934) of a share whose `trials` were all won, or all lost.
+
+    A bootstrap would promise certainty there, because all its resamples are equal.
+    """
+    edge = ((1 - level) / 2) ** (1 / trials)
+    return (edge, 1.0) if won else (0.0, 1 - edge)
 
 
 def mean_intervals(
@@ -71,9 +87,8 @@ def mean_intervals(
         drawn = rng.multinomial(count, np.full(count, 1 / count), min(100, samples - start))
         means.append((drawn @ sums) / (drawn @ sizes)[:, None])
     found = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    edge = ((1 - level) / 2) ** (1 / count)
-    found[(sums == sizes[:, None]).all(0) & shares] = edge, 1
-    found[(sums == 0).all(0) & shares] = 0, 1 - edge
+    found[(sums == sizes[:, None]).all(0) & shares] = exact_interval(True, count, level)
+    found[(sums == 0).all(0) & shares] = exact_interval(False, count, level)
     return found
 
 
@@ -111,8 +126,7 @@ def ratio_intervals(
     ratios = (drawn @ totals) / np.maximum(drawn @ sizes, 1)
     ratios = np.column_stack([ratios, ratios @ weights])
     found = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    edge = ((1 - level) / 2) ** (1 / count)
     of_shares = found[:-1]
-    of_shares[(totals == sizes).all(0) & shares] = edge, 1
-    of_shares[(totals == 0).all(0) & shares] = 0, 1 - edge
+    of_shares[(totals == sizes).all(0) & shares] = exact_interval(True, count, level)
+    of_shares[(totals == 0).all(0) & shares] = exact_interval(False, count, level)
     return np.asarray(found)

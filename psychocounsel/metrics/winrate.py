@@ -16,7 +16,8 @@ def win_rate(
     """Return `win_rate` of the policy `mine` against `theirs`, with its 95 % interval (`win_rate_low`, `win_rate_high`).
 
     A prompt's rate is the share of pairs (one reply of each policy) in which mine has the larger reward; a tie counts
-    half. The win rate is the mean over prompts. The interval comes from a bootstrap over prompts.
+    half. The win rate is the mean over prompts. The interval comes from a bootstrap over prompts; if all
+    prompts are won, or all lost, it is the exact binomial interval.
 
     Args:
         mine: rewards of one or more replies to each of n prompts.
@@ -30,7 +31,7 @@ def win_rate(
     if not len(mine) == len(theirs) == len(prompts):
         raise ValueError(f"rewards for {len(mine)} and {len(theirs)} prompts, of {len(prompts)}")
     rates = np.array([_rate(*map(np.asarray, pair)) for pair in zip(mine, theirs, strict=True)])
-    low, high = bootstrap(lambda rows: float(rates[rows].mean()), prompts, samples)
+    low, high = bootstrap(lambda rows: float(rates[rows].mean()), prompts, samples, trials=len({*prompts}))
     return {"win_rate": float(rates.mean()), "win_rate_low": low, "win_rate_high": high}
 
 

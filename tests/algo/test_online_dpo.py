@@ -28,6 +28,7 @@ BASE = [
     "global_batch_size=4",
     "algo.prompts_per_round=8",
     "algo.samples=3",
+    "reward=tiny",
     "rollout.max_tokens=12",
     "rollout.shard_prompts=3",
     "eval.every=2",

@@ -262,7 +262,7 @@ def test_a_dry_run_shows_every_part_and_what_would_fit() -> None:
     assert shape is not None
     assert advice(shape, config, 8, 90.0)[0] == "rollout.offload_idle=true"
     assert advice(shape, config, 8, 75.0)[0] == "zero.stage=3"
-    config = _published("algo=online_simpo", "rollout.batch_size=4096", "zero='3'")
+    config = _published("algo=online_simpo", "reward=tiny", "rollout.batch_size=4096", "zero='3'")
     assert advice(shape, config, 8, 60.0)[0] == "rollout.batch_size=16"
 
 

@@ -40,7 +40,9 @@ def test_what_needs_less_is_shown_with_less(tmp_path: Path) -> None:
     for less in ("engine.two_lanes=false", "model.gradient_checkpointing=true", "model.lora.rank=16"):
         assert gigabytes(smollm(tmp_path, "micro_batch_tokens=2048", less)) < whole, less
     assert gigabytes(smollm(tmp_path, "micro_batch_tokens=auto")) < whole, "at least max_length tokens"
-    assert "reference 0.5" in smollm(tmp_path, "algo=grpo") and "critic" in smollm(tmp_path, "algo=ppo")
+    assert "reference 0.5" in smollm(tmp_path, "algo=grpo", "reward=tiny") and "critic" in smollm(
+        tmp_path, "algo=ppo", "reward=tiny"
+    )
 
 
 def test_processes_share_what_zero_shares(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ def test_sums_of_groups_are_those_of_the_batch_and_do_not_depend_on_its_split(al
         ends.append(found)
     assert ends[0] == pytest.approx(ends[1], rel=1e-4, abs=1e-5)
     assert intervals_of(tally, [groups[0]] * 6) == {}, "one prompt alone has no spread"
+    shares = {name for name in found if name.startswith("rewards/accuracy")}
+    four = [*groups[:3], *[groups[3]] * 3]
+    assert intervals_of(tally, four).keys() == shares, "four prompts are too few for an unbounded figure"
 
 
 def test_no_best_figure_stands_without_its_interval(tmp_path: Path) -> None:
@@ -43,7 +46,7 @@ def test_no_best_figure_stands_without_its_interval(tmp_path: Path) -> None:
         "max_steps=1",
         "global_batch_size=2",
         "data.limit=4",
-        "eval.limit=4",
+        "eval.limit=24",
         "checkpoint.every=0",
         "eval.replies=true",
     ]

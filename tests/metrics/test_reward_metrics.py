@@ -127,7 +127,7 @@ def test_pair_metrics_are_of_the_differences_with_an_interval_each() -> None:
         assert (results[f"{name}_low"], results[f"{name}_high"]) == interval
         assert interval[0] < interval[1] and (metric is ece or interval[0] < results[name] < interval[1])
     single = pair_metrics([2.0], [1.0], ["a"], samples=20)
-    assert single["auc_low"] == single["auc"] == single["auc_high"] == 1
+    assert (single["auc_low"], single["auc"], single["auc_high"]) == pytest.approx((0.025, 1, 1)), "one pair of one"
     with pytest.raises(ValueError, match="NaN for 1 of 2 pairs"):
         pair_metrics([1.0, math.nan], [0.0, 0.0], ["a", "b"])
 
@@ -198,3 +198,10 @@ def test_no_clusters_give_nan_and_a_statistic_of_nan_is_left_out() -> None:
     interval = bootstrap(mean_if_first, range(20), samples=500)
     known = [value for value in seen if not math.isnan(value)]
     assert 0 < len(known) < len(seen) == 500 and interval == pytest.approx(tuple(np.quantile(known, [0.025, 0.975])))
+
+
+def test_an_accuracy_of_one_hundred_per_cent_is_not_certain() -> None:
+    """Four prompts: 0.025^(1/4) = 0.39764."""
+    found = pair_metrics([1.0, 2.0, 3.0, 4.0], [0.0] * 4, [0, 1, 2, 3])
+    assert (found["accuracy"], found["accuracy_high"], found["auc_high"]) == (1, 1, 1)
+    assert [found["accuracy_low"], found["auc_low"]] == pytest.approx([0.39764] * 2, abs=1e-5)

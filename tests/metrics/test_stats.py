@@ -27,3 +27,14 @@ def test_a_share_of_all_or_none_is_not_certain() -> None:
     found = mean_intervals(values, clusters, shares=True)
     np.testing.assert_allclose(found, [[each.low, each.high] for each in expected], atol=1e-9)
     assert mean_intervals(values, clusters).tolist() == [[1, 1], [0, 0]], "differences may be certain"
+
+
+def test_the_edge_of_four_clusters_is_worked_out_by_hand() -> None:
+    """0.025^(1/4) = 0.39764: four wins of four do not exclude a share of 40 %."""
+    clusters = [0, 0, 1, 2, 3, 3]
+    won, lost = bootstrap(lambda rows: 1.0, clusters, trials=4), bootstrap(lambda rows: 0.0, clusters, trials=4)
+    assert won == pytest.approx((0.39764, 1), abs=1e-5) and lost == pytest.approx((0, 0.60236), abs=1e-5)
+    assert bootstrap(lambda rows: 1.0, clusters) == (1, 1), "a figure that is no share"
+    mixed = np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    given = bootstrap(lambda rows: mixed[rows].mean(), clusters, trials=4)
+    assert given == bootstrap(lambda rows: mixed[rows].mean(), clusters), "resamples that differ have their own spread"

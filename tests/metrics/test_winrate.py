@@ -47,3 +47,9 @@ def test_entries_of_one_prompt_are_drawn_together() -> None:
 def test_what_cannot_be_compared_is_an_error(mine: list, theirs: list) -> None:
     with pytest.raises(ValueError, match="rewards for|lacks replies"):
         win_rate(mine, theirs, range(len(mine)))
+
+
+def test_four_prompts_won_are_no_certainty() -> None:
+    """0.025^(1/4) = 0.39764; two entries of one prompt are one trial."""
+    assert win_rate([[1.0]] * 5, [[0.0]] * 5, [0, 0, 1, 2, 3])["win_rate_low"] == pytest.approx(0.39764, abs=1e-5)
+    assert win_rate([[0.0]] * 4, [[1.0]] * 4, range(4))["win_rate_high"] == pytest.approx(0.60236, abs=1e-5)

@@ -286,7 +286,7 @@ def test_a_search_chooses_among_trials_that_finished_and_were_not_pruned(tmp_pat
     ("override", "best", "said"),
     [
         ("data=psychocounsel data.eval_split=test", "eval/accuracy", "is a figure of data.eval_split=test"),
-        ("eval.replies=true", "eval/length", "is its smallest or its largest value the best?"),
+        ("eval.replies=true reward=tiny", "eval/length", "is its smallest or its largest value the best?"),
     ],
 )
 def test_a_choice_by_test_data_or_without_a_direction_is_refused(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import AnnotationDir, RunDir
+from psychocounsel.rundir.summary import is_finished
 
 
 def made_nothing(run_dir: Path) -> bool:
@@ -14,9 +15,9 @@ def made_nothing(run_dir: Path) -> bool:
 
 
 def made_no_step(run_dir: Path) -> bool:
-    """True if the run made nothing, or evaluated and saved the model that it began with and no other."""
+    """True if the run made nothing, or evaluated and saved the model that it began with and no other; not if it is finished."""
     files = RunDir(run_dir)
-    if any(map(_holds_something, _of_work(run_dir))):
+    if is_finished(run_dir) or any(map(_holds_something, _of_work(run_dir))):
         return False
     lines = read_metrics(files.metrics)
     is_whole = not files.metrics.exists() or len(lines) == len(files.metrics.read_bytes().splitlines())

@@ -90,13 +90,15 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
 
 
 def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
-    """A line for each figure of the best evaluation, with its interval, or a dash if nothing is known of its spread."""
+    """A line for each figure of the best evaluation, with its interval, or a dash if its spread is unknown."""
     for name, title, factor, unit in _ROWS:
         if name not in best:
             continue
         values = (f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last))
         ends = [f"{best[f'{name}_{end}'] * factor:.3g}" for end in ("low", "high") if f"{name}_{end}" in best]
-        interval = f"{' to '.join(ends)}{unit}" if ends else "-"
+        interval = (
+            f"{' to '.join(ends)}{unit}" if len({*ends}) == 2 else "-"
+        )  # of equal values it would promise certainty
         yield f"{title:<20}" + "".join(f"{value:>10}" for value in values) + f"   {interval}"
 
 

@@ -9,7 +9,7 @@ from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
 Figures = dict[str, Any]
 
 _CUES = 5  # single cues to show
-_TITLE, _SHARE = 36, 28  # column widths [characters]
+_TITLE, _SHARE = 36, 30  # column widths [characters]
 _CONDITIONS = {"own": "own", "swapped": "another client's", "removed": "without it"}
 
 

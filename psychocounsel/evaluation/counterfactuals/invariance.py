@@ -44,7 +44,12 @@ def counterfactual_figures(
     moved = (changed - original) / unit if unit else None
 
     def looks(rows: list[int]) -> Figures:
-        found: Figures = {"count": len(rows), "change": None, "shift": None, **_mean("flips", flips, rows, clusters)}
+        found: Figures = {
+            "count": len(rows),
+            "change": None,
+            "shift": None,
+            **_mean("flips", flips, rows, clusters, share=True),
+        }
         return found if moved is None else found | _mean("change", np.abs(moved), rows, clusters) | _shift(moved, rows)
 
     kinds = {name: rows for name, rows in by_kind.items() if made[rows[0]].kind.prefers_original}
@@ -52,7 +57,8 @@ def counterfactual_figures(
         "median_gap": unit,
         "left_out": len(made) - len(scored),
         "sensitivity": {
-            name: {"count": len(rows), **_mean("value", gains, rows, clusters)} for name, rows in by_principle.items()
+            name: {"count": len(rows), **_mean("value", gains, rows, clusters, share=True)}
+            for name, rows in by_principle.items()
         },
         "kinds": {name: {"count": len(rows), "sensitivity": float(gains[rows].mean())} for name, rows in kinds.items()},
         "invariance": {name: looks(rows) for name, rows in by_kind.items() if name not in kinds},
@@ -67,8 +73,9 @@ def _flips(each: Counterfactual, changed: float, scores: np.ndarray) -> float:
     return float(abs(np.sign(margin) - np.sign(chosen - rejected)) / 2)
 
 
-def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str]) -> Figures:
-    low, high = bootstrap(lambda drawn: float(values[rows][drawn].mean()), [clusters[row] for row in rows])
+def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str], share: bool = False) -> Figures:
+    some, own = values[rows], [clusters[row] for row in rows]
+    low, high = bootstrap(lambda drawn: float(some[drawn].mean()), own, trials=len({*own}) if share else 0)
     return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
 
 

@@ -56,4 +56,5 @@ def say_figures(figures: dict[str, float], longer: float, say: Callable[[str], N
 
 
 def _interval(figures: dict[str, float], name: str) -> str:
-    return f"{figures[f'{name}_low']:.3f} to {figures[f'{name}_high']:.3f}"
+    low, high = figures[f"{name}_low"], figures[f"{name}_high"]
+    return f"{low:.3f} to {high:.3f}" if low < high else "-"

@@ -49,11 +49,14 @@ def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples:
     The intervals have the endings `_low` and `_high`.
     """
     metrics: dict[str, Callable[[np.ndarray], float]] = {"aurc": aurc}
+    surest, trials = np.argsort(-np.abs(margins), kind="stable"), {"aurc": 0}
     for coverage in COVERAGES:
-        metrics[f"accuracy_at_{round(100 * coverage)}"] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
+        name = f"accuracy_at_{round(100 * coverage)}"
+        trials[name] = len({clusters[row] for row in surest[: _kept(len(margins), coverage)]})
+        metrics[name] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
     figures = dict[str, float]()
     for name, metric in metrics.items():
-        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples)  # type: ignore[misc]
+        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples, trials=trials[name])  # type: ignore[misc]
         figures |= {name: metric(margins), f"{name}_low": low, f"{name}_high": high}
     return figures
 

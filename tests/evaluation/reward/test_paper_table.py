@@ -49,7 +49,13 @@ def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_pa
             "{use: ensemble, members: [builtin:tiny_reward, ./theirs]}",
         ]
         given = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', ROWS)}", "part=all", "counterfactuals.limit=0"]
-        given += ["evaluation.baselines=false", "reward.dtype=fp32", f"compare=[{','.join(compare)}]", "run_dir=out"]
+        given += [
+            "evaluation.baselines=false",
+            "reward.dtype=fp32",
+            "reward=tiny",
+            f"compare=[{','.join(compare)}]",
+            "run_dir=out",
+        ]
         result = cli("evaluate", *given, cwd=tmp_path)
     first, raw = rewards(str(REWARD)), rewards(str(second))
     both = (rewards(str(REWARD), normalise=True) + rewards(str(second), normalise=True)) / 2

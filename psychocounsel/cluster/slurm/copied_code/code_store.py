@@ -90,7 +90,8 @@ def _uses(home: Path, copy: Path) -> bool:
     """True if a submission from `home`, or from a stage of the study that it is, names the copy or is being made."""
     if submissions.is_being_submitted(home):
         return True
-    records = [*home.glob("submissions/*/submission.json"), *home.glob("*/submissions/*/submission.json")]
+    holders = [home, *(path for path in home.glob("*") if path.is_dir())]
+    records = [each.record for holder in holders for each in SubmissionHome(holder).submission_dirs()]
     return any(copy.name in Path(path).parts for each in records for path in read_mapping(each).get("code", ()))
 
 
