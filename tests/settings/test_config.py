@@ -88,7 +88,7 @@ WRONG = [
     (["data.mix=[{path: pyproject.toml}]"], "give either rows or weight"),
     (["data.mix=[{path: tests, rows: 1},{path: tests, weight: 1}]"], "not both kinds"),
     (["data.mix=[{path: tests, rows: 0}]"], "data.mix\\[0\\].rows=0: must be at least 1"),
-    (["+callbacks.a={_target_: nowhere.X}"], "there is no such module"),
+    (["+callbacks.a={_target_: nowhere.X}"], "no such module"),
     (["+callbacks.a=3"], "needs a _target_"),
     (["algo._target_=psychocounsel.algo.dpo.Nope"], "cannot be imported"),
     (["+nonsense=1"], "unknown key nonsense"),

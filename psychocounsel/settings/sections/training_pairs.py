@@ -43,6 +43,6 @@ def _check_swapped(config: DictConfig, algorithm: Any) -> None:
     mixes = algorithm.offline_groups(config.global_batch_size) > 0
     if config.data.swapped and algorithm.needs.data != "pairs" and not mixes:
         raise UserError(
-            f"data.swapped={config.data.swapped:g}: adds pairs, but algo={type(algorithm).__name__} does not learn from pairs of the "
+            f"data.swapped={config.data.swapped:g}: adds pairs, but algo={type(algorithm).__name__} does not use pairs "
             "of the data: use algo=reward, dpo, simpo or orpo, online_dpo with algo.offline_fraction, or leave data.swapped out"
         )

@@ -93,7 +93,7 @@ def submit(script: Path, *arguments: str) -> str:
 
 def _advice(message: str) -> str:
     if re.search(r"QOS\w*(Submit|Jobs?)|MaxSubmit|AssocMaxSubmit|submit limit", message, re.IGNORECASE):
-        return ". The site limits the number of submitted jobs: cluster.runs_per_job=N puts N runs into one job, one after another"
+        return ". The site limits submitted jobs: cluster.runs_per_job=N puts N runs into one job, one after another"
     return ""
 
 
