@@ -114,7 +114,7 @@ def test_what_killed_writers_left_goes(cache: Path, capsys: pytest.CaptureFixtur
         (["prune", "--al"], "required"),
         (["prune", "--all", "--older-than", "1d"], "not allowed with"),
         (["list", "--kind", "hub"], "choose from"),
-        (["list", "--cache", "nowhere"], "--cache nowhere: no such folder"),
+        (["list", "--cache", "nowhere"], "--cache nowhere: there is no such folder"),
         (["list", "--dry-run"], "unrecognized arguments: --dry-run"),
     ],
 )

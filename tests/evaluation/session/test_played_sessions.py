@@ -202,7 +202,7 @@ def test_a_model_that_plays_clients_must_be_chosen(tmp_path: Path) -> None:
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=m", "client.prompt=x", check_code=USER_ERROR
     )
-    assert "client.prompt: a client is played by the cards of its persona; leave it null" in said
+    assert "client.prompt: the prompt of a client is its persona's card; leave it null" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -258,7 +258,7 @@ def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_
         assert f"{option}: has no effect, because evaluation.transcripts names finished conversations" in said
     third = ("judge=openai", "judge.model=m")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", *third, check_code=USER_ERROR)
-    assert "belongs to others" in said and "crisis_to_third_parties=true" in said
+    assert "belongs to a third party" in said and "crisis_to_third_parties=true" in said
     (tmp_path / "talks" / "bad.txt").write_text("user: Hi.\n\nuser: Hi.\n")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", "judge=checks", check_code=USER_ERROR)
     assert "bad.txt, line 3: two turns of the client" in said
