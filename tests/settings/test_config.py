@@ -93,9 +93,9 @@ WRONG = [
     (["algo._target_=psychocounsel.algo.dpo.Nope"], "cannot be imported"),
     (["+nonsense=1"], "unknown key nonsense"),
     (["+algo.betta=1"], "unknown key algo.betta: did you mean algo.beta?"),
-    (["+algo.temperature=0.8"], "^algo.temperature=0.8: is now rollout.temperature$"),
-    (["+rollout.samples=3"], "^rollout.samples=3: is now rollout.shown_prompts$"),
-    (["algo=ppo", "+rollout.samples=0"], "^rollout.samples=0: is now rollout.shown_prompts$"),
+    (["+algo.temperature=0.8"], "^algo.temperature=0.8: was renamed to rollout.temperature$"),
+    (["+rollout.samples=3"], "^rollout.samples=3: was renamed to rollout.shown_prompts$"),
+    (["algo=ppo", "+rollout.samples=0"], "^rollout.samples=0: was renamed to rollout.shown_prompts$"),
     (["algo=ppo", "rollout.temperature=0"], "rollout.temperature=0.0: must be greater than 0"),
 ]
 
