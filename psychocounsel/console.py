@@ -1,4 +1,4 @@
-"""`psychocounsel COMMAND ...`: the commands by one name, with --version and completion for bash and zsh.
+"""`psychocounsel COMMAND ...`: all commands under one name, with --version, and completion for bash and zsh.
 
 psychocounsel train algo=ppo                     the same as python -m psychocounsel.train algo=ppo
 eval "$(psychocounsel completion bash)"          TAB completes commands, config groups, their choices and keys
@@ -20,7 +20,7 @@ COMMANDS = [
 
 
 def main() -> None:
-    """Run the command that the first argument names; exits with its code."""
+    """Run the command named by the first argument; exits with its code."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("--version", "-V"):
         print(f"psychocounsel {__version__}")
@@ -40,15 +40,15 @@ def main() -> None:
     else:
         from psychocounsel.settings.schema import suggestion
 
-        print(f"error: {name}: is no command; {suggestion(name, COMMANDS)}", file=sys.stderr)
+        print(f"error: {name}: is not a command; {suggestion(name, COMMANDS)}", file=sys.stderr)
         sys.exit(USER_ERROR)
 
 
 def _help() -> str:
-    """Each command with the first line of what its module says of itself; nothing is imported for it."""
+    """Return each command with the first line of its module's docstring, without importing it."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {_about(name)}" for name in COMMANDS]
-    return "\n".join(["psychocounsel COMMAND ...        COMMAND --help tells more", "", *lines, "", "  --version"])
+    return "\n".join(["psychocounsel COMMAND ...        COMMAND --help shows more", "", *lines, "", "  --version"])
 
 
 def _about(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The errors a user can meet, how they are told, and the exit codes of every command."""
+"""Errors for the user, their output, and the exit codes of every command."""
 
 import errno
 import sys
@@ -11,23 +11,23 @@ DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER = 0, 2, 3, 4, 75
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The exit code of several runs: the highest of theirs, but 4 (undecided) only where no other run failed or was refused."""
+    """Return the exit code of several runs: the highest, but 4 (undecided) only if no other run failed or was refused."""
     return max(codes, key=lambda code: (code != DONE, code != GATE_UNDECIDED, code))
 
 
 class UserError(Exception):
-    """Something the user typed or supplied is wrong; the message says what to type instead. Exit code 2."""
+    """Mistake in the user's input; the message says what to type instead. Exit code 2."""
 
 
 class GoOnLater(Exception):
-    """Something outside of the run stands in its way for now; the message says what. Exit code 75."""
+    """Temporary obstacle outside of the run; the message names it. Exit code 75."""
 
 
 _hidden = [False]
 
 
 def hide_words(hidden: bool) -> None:
-    """Whether this process keeps words of libraries and servers to itself: they might quote a text (`data.confidential`)."""
+    """Let this process hide messages of libraries and servers, because they might quote a text (`data.confidential`)."""
     _hidden[0] = hidden
     if hidden:
         sys.excepthook = lambda kind, error, trace: print_failure(error)
@@ -35,12 +35,12 @@ def hide_words(hidden: bool) -> None:
 
 
 def words(text: str) -> str:
-    """What a library or a server says, as a message may show it."""
+    """Return a message of a library or server, in the form that may be shown."""
     return "not shown: data.confidential=true" if _hidden[0] else text
 
 
 def print_failure(error: BaseException, file: IO[str] | None = None) -> None:
-    """Print the traceback of `error` to `file` (default: standard error); of hidden words the places in code alone."""
+    """Print the traceback of `error` to `file` (default: standard error); with hidden messages only the places in the code."""
     file = file or sys.stderr
     if not _hidden[0]:
         traceback.print_exception(error, file=file)
@@ -57,15 +57,15 @@ def print_failure(error: BaseException, file: IO[str] | None = None) -> None:
 
 
 class NonFinite(Exception):
-    """A loss or gradient is NaN or infinite; the batch has been saved. Exit code 1."""
+    """Non-finite loss or gradient; the batch has been saved. Exit code 1."""
 
 
 class Stopped(Exception):
-    """A stop request was honoured and the state is on disk. Exit code 75: the same command goes on."""
+    """Stop request that was followed; the state is on disk. Exit code 75: the same command resumes."""
 
 
 class Unwritable(Exception):
-    """The disk takes no more of a run's files; none is half there. Exit code 75: the same command goes on."""
+    """Full disk while writing a run's files; no file is incomplete. Exit code 75: the same command resumes."""
 
 
 class Guarded(Exception):
@@ -73,7 +73,7 @@ class Guarded(Exception):
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, says that a disk or a quota is full: also as safetensors and others word it."""
+    """Return True if an error or its cause reports a full disk or quota, also in the words of safetensors and others."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             return True

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.evaluate`: how good reward models and counsellors are; `evaluation=` names the measurement."""
+"""`python -m psychocounsel.evaluate`: measures reward models and counsellors; `evaluation=` chooses the measurement."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """What a worker process does in the run directory; returns its exit code."""
+    """Run the evaluation in the run directory as a worker process; return the exit code."""
     from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
     from psychocounsel.remote.hub import set_cache_directories
     from psychocounsel.settings.targets import build

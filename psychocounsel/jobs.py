@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.jobs COMMAND DIR`: looks after the runs of a sweep or a study, or one run."""
+"""`python -m psychocounsel.jobs COMMAND DIR`: shows, cancels and resubmits the runs of a sweep, a study, or one run."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.settings.command_line import Parser, run
 
-_WATCH_SECONDS = 30.0  # between questions to the cluster: a controller serves a whole site
+_WATCH_SECONDS = 30.0  # interval of queries to the cluster, whose controller serves a whole site
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{given[0]}: only resubmit takes KEY=VALUE")
     folder = Path(options.folder or os.environ.get("PSYCHOCOUNSEL_OUTPUT", "runs")).expanduser().absolute()
     if not folder.is_dir():
-        raise UserError(f"{options.folder or folder}: there is no such folder")
+        raise UserError(f"{options.folder or folder}: no such folder")
     from psychocounsel.cluster import archive, forgotten_runs, logs, resubmission
     from psychocounsel.studies.standing import known_jobs, study_status
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _attach(folder: Path, index: int | None) -> None:
-    """Become a shell beside the processes of a run."""
+    """Replace this process by a shell on a node of a run."""
     from psychocounsel.cluster.kinds import by_cluster
     from psychocounsel.cluster.logs import run_of
 
@@ -101,38 +101,40 @@ def _is_override(text: str) -> bool:
 
 def _parser() -> Parser:
     common = Parser(add_help=False)
-    common.add_argument("folder", metavar="DIR", help="a sweep's folder, a run's, a study's, or a stage's of one")
+    common.add_argument("folder", metavar="DIR", help="folder of a run, a sweep, a study, or a study's stage")
     parser = Parser(prog="python -m psychocounsel.jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, help: str) -> Any:
         return commands.add_parser(name, parents=[common], help=help, description=help)
 
-    watch = f"again every {_WATCH_SECONDS:.0f} s, until nothing runs or waits"
-    status = command("status", "a line for each run")
+    watch = f"repeat every {_WATCH_SECONDS:.0f} s, until nothing runs or waits"
+    status = command("status", "show a line for each run")
     status.add_argument("--watch", action="store_true", help=watch)
-    status.add_argument("--plot", action="store_true", help="small charts of loss and reward below it")
+    status.add_argument("--plot", action="store_true", help="add small charts of loss and reward")
     listed = commands.add_parser(
-        "list", help="every study, sweep and run below a folder", description="as `status`, of a folder"
+        "list",
+        help="list every study, sweep and run below a folder",
+        description="show the studies, sweeps and runs below a folder",
     )
     listed.add_argument(
-        "folder", metavar="DIR", nargs="?", help="default: where runs are written (PSYCHOCOUNSEL_OUTPUT, or runs)"
+        "folder", metavar="DIR", nargs="?", help="default: the parent folder of runs (PSYCHOCOUNSEL_OUTPUT, or runs)"
     )
-    attach = command("attach", "open a shell on the first node of a running run, beside its processes")
-    attach.add_argument("index", nargs="?", type=int, help="which run of a sweep")
-    logs = command("logs", "what a run prints")
-    logs.add_argument("index", nargs="?", type=int, help="which run of a sweep")
-    following = "go on as it grows, over attempts, until the run ends"
+    attach = command("attach", "open a shell on the first node of a running run")
+    attach.add_argument("index", nargs="?", type=int, help="index of the run in a sweep")
+    logs = command("logs", "show the output of a run")
+    logs.add_argument("index", nargs="?", type=int, help="index of the run in a sweep")
+    following = "follow the output across attempts, until the run ends"
     logs.add_argument("-f", "--follow", action="store_true", help=following)
     logs.add_argument("--rank", type=int, default=0)
-    logs.add_argument("--attempt", type=int, help="default: the latest")
-    again = "failed, stopped and missing runs again: [cluster.time=48h ...] [code=same|current]"
-    ends = "end runs that wait or run; they can go on later"
-    forgets = "remove runs that made nothing, so that their folders can be given other settings"
+    logs.add_argument("--attempt", type=int, help="number of the attempt (default: the latest)")
+    again = "resubmit failed, stopped and missing runs: [cluster.time=48h ...] [code=same|current]"
+    ends = "cancel runs that wait or run; they can be resumed later"
+    forgets = "remove runs without results, so that their folders can get other settings"
     for name, help in (("cancel", ends), ("resubmit", again), ("forget", forgets)):
         command(name, help).add_argument("indices", nargs="*", type=int, metavar="INDEX", help="default: all of them")
-    command("sync", "upload what wandb kept on disk where there was no network")
-    archive = command("archive", "copy everything but optimizer state")
+    command("sync", "upload wandb runs that were stored offline")
+    archive = command("archive", "copy runs without optimizer state")
     archive.add_argument("destination", metavar="DEST", help="a new folder")
     return parser
 

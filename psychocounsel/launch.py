@@ -1,19 +1,19 @@
-"""`python -m psychocounsel.launch study=NAME`: the stages of a whole experiment, from data to its table, by one command.
+"""`python -m psychocounsel.launch study=NAME`: all stages of an experiment, from data to its tables, by one command.
 
   python -m psychocounsel.launch study=quickstart                     locally, in studies/quickstart
   python -m psychocounsel.launch study=mine.yaml study_dir=DIR VALUE=X STAGE.KEY=VALUE cluster=slurm
 
-study=NAME|FILE.yaml     a study that ships, or a file of your own (docs/studies.md)
-study_dir=DIR            its folder; the same command again skips what has finished, and goes on
+study=NAME|FILE.yaml     a shipped study, or your own file (docs/studies.md)
+study_dir=DIR            its folder; the same command again skips finished runs and resumes the others
 VALUE=X                  a value of the study: model=qwen3_8b seeds=[4,5]
 STAGE.KEY=VALUE          an override of one stage: dpo.algo.lr=1e-6
-cluster=  paths.  tracker=   go to every stage
-only=[STAGE]             these stages alone            start_at=STAGE    this stage and what follows it
-force=[STAGE]            anew, in new folders, and what follows them
-parallel=N               so many runs at a time, here  dry_run=true      the graph, jobs, GPU-hours, calls and cost
---config-dir DIR         configurations and code of your own
+cluster=  paths.  tracker=   are passed to every stage
+only=[STAGE]             only these stages            start_at=STAGE    this stage and those that follow it
+force=[STAGE]            repeats stages in new folders, and those that follow them
+parallel=N               N runs at a time, on this machine   dry_run=true      the graph, jobs, GPU-hours, calls and cost
+--config-dir DIR         your own configurations and code
 
-Studies that ship:
+Shipped studies:
 """
 
 from typing import TYPE_CHECKING
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """What the worker process of a study's own job does: it chooses a stage's best run, or writes the tables."""
+    """Run a study's own job in a worker process: choose a stage's best run, or write the tables."""
     from psychocounsel.studies.own_work import work
 
     return work(run)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns its exit code. All mistakes in a study are printed, a line each."""
+    """Run the command and return its exit code. All mistakes in a study are printed, one per line."""
     import sys
 
     from psychocounsel.errors import DONE, USER_ERROR

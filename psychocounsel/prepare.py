@@ -1,6 +1,6 @@
-"""`python -m psychocounsel.prepare`: fetch on a login node what jobs need, and check their data as they will.
+"""`python -m psychocounsel.prepare`: on a login node, fetch the models and data of jobs and check the data.
 
-With `--config-name evaluate` for an evaluation's jobs, with `--config-name annotate` for an annotation's, else for those of a
+Use `--config-name evaluate` for the jobs of an evaluation, `--config-name annotate` for those of an annotation; the default is
 training.
 """
 

@@ -1,4 +1,4 @@
-"""The Hydra application behind every composed command: compose, check, make jobs, submit; errors in one line."""
+"""Hydra application of every composed command: compose, check, make jobs, submit; errors are printed in one line."""
 
 import argparse
 import contextlib
@@ -54,15 +54,15 @@ def main(
     act: Act = submit,
     ended: Ended = lambda jobs: None,
 ) -> None:
-    """Run `module` as a Hydra application: hand its jobs to `act`, all at once, and exit with their code.
+    """Run `module` as a Hydra application: pass all its jobs to `act` in one call, and exit with their code.
 
-    `ended` is called with the jobs when `act` has returned.
+    `ended` is called with the jobs after `act` has returned.
     """
     _exit_with(config_name, lambda: _run(module, config_name, act, ended))
 
 
 def main_here(config_name: str, work: Callable[[DictConfig], int]) -> None:
-    """Run a Hydra application without jobs: `work` gets its checked configuration, in this process, and gives its exit code."""
+    """Run a Hydra application without jobs: `work` gets the checked configuration in this process and returns the exit code."""
     _exit_with(config_name, lambda: _run_here(config_name, work))
 
 
@@ -70,12 +70,12 @@ def _exit_with(config_name: str, run: Callable[[], int]) -> None:
     let_nobody_else_write()
     imported()
     wants_traceback = os.environ.pop("HYDRA_FULL_ERROR", None) == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we say it in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we print one line
     given = sys.argv[1:]
     try:
         sys.exit(run())
     except KeyboardInterrupt:
-        print("stopped before anything had begun", file=sys.stderr)
+        print("stopped before anything started", file=sys.stderr)
         sys.exit(CONTINUE_LATER)
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)
@@ -105,7 +105,7 @@ def _run(module: str, config_name: str, act: Act, ended: Ended) -> int:
 
     def checked_act(jobs: list[Job], config: DictConfig) -> Submission:
         if act is submit and configs.command_of(config) != config_name:
-            raise UserError(f"--config-name: names a configuration that is none of {module}")
+            raise UserError(f"--config-name: names a configuration that does not belong to {module}")
         refuse_unused([job.unused for job in jobs])
         submission = act(jobs, config)
         ended(jobs)
@@ -119,7 +119,7 @@ def _run(module: str, config_name: str, act: Act, ended: Ended) -> int:
             job = compose_job(module, composed, list(HydraConfig.get().overrides.task))
             exit_codes.append(checked_act([job], job.config).exit_code)
         except (Exception, KeyboardInterrupt) as error:
-            failures.append(error)  # Hydra would print lines of its own for what leaves this function
+            failures.append(error)  # for an exception that leaves this function, Hydra would print its own lines
 
     try:
         run()
@@ -144,7 +144,9 @@ def _run_here(config_name: str, work: Callable[[DictConfig], int]) -> int:
         try:
             config = _checked(composed)
             if configs.command_of(config) != config_name:
-                raise UserError(f"--config-name: names a configuration that is none of psychocounsel.{config_name}")
+                raise UserError(
+                    f"--config-name: names a configuration that does not belong to psychocounsel.{config_name}"
+                )
             refuse_unused([typed_unused(config, list(HydraConfig.get().overrides.task), load_choice)])
             checked.append(config)
         except (Exception, KeyboardInterrupt) as error:
@@ -153,11 +155,11 @@ def _run_here(config_name: str, work: Callable[[DictConfig], int]) -> int:
     compose()
     if failures:
         raise failures[0]
-    return max(map(work, checked), default=DONE)  # none: Hydra has shown the configuration
+    return max(map(work, checked), default=DONE)  # empty if Hydra has printed the configuration instead
 
 
 def _helped(config_name: str) -> bool:
-    """Print the page of help, if it is asked for."""
+    """Print the help page and return True if the command line asks for it."""
     if not asks_for_help(sys.argv[1:]):
         return False
     folders = [*map(Path, _config_dirs(sys.argv[1:])), shipped("conf")]
@@ -166,10 +168,10 @@ def _helped(config_name: str) -> bool:
 
 
 def _read_arguments(config_name: str) -> list[list[str]]:
-    """Bring the command line into the form that Hydra reads; returns the paired rows of a named sweep.
+    """Rewrite the command line in Hydra's form; return the paired rows of a named sweep.
 
     Raises:
-        UserError: for what it could not read, or would read as something else.
+        UserError: for arguments that Hydra could not read or would misread.
     """
     options, overrides = parted(sys.argv[1:])
     _use_config_dirs(options)
@@ -196,11 +198,11 @@ def compose_job(
     """Check a composed configuration and make its job.
 
     Raises:
-        UserError: if the configuration cannot work, or its run directory belongs to another one.
+        UserError: if the configuration cannot work, or its run directory belongs to another run.
     """
     checked = _checked(composed)
     if checked.sweep_dir and place is None:
-        raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir")
+        raise UserError(f"sweep_dir={checked.sweep_dir}: is the folder of a sweep; add -m, or give run_dir instead")
     job = make_job(module, checked, list(overrides), index, place)
     job.unused = typed_unused(checked, job.overrides, load_choice)
     return job
@@ -216,13 +218,13 @@ def _checked(composed: DictConfig) -> DictConfig:
 
 
 def load_choice(group: str, name: str) -> DictConfig:
-    """What the file of a choice holds, without its defaults: `experiment/NAME.yaml`."""
+    """Return the content of a choice's file, without its defaults, for instance `experiment/NAME.yaml`."""
     result = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{name}")  # type: ignore[attr-defined]
     return result.config if result is not None else OmegaConf.create()
 
 
 def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
-    """Return `conf/data/<name>.yaml` from Hydra's search path, the user's directories included; `key` is who asks."""
+    """Return `conf/data/<name>.yaml` from Hydra's search path, including the user's directories; `key` is named in errors."""
     loader = GlobalHydra.instance().config_loader()
     repository = loader.repository  # type: ignore[attr-defined]
     result = repository.load_config(f"data/{name}")
@@ -230,26 +232,24 @@ def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
         available = loader.get_group_options("data")
         raise UserError(f"{key}: no data config named {name}; {suggestion(name, available)}")
     node = result.config
-    data: DictConfig = OmegaConf.create(
-        {"data": node.get("data", node)}
-    ).data  # values that depend on data.path find it
+    data: DictConfig = OmegaConf.create({"data": node.get("data", node)}).data  # so that values can refer to data.path
     return data
 
 
 def load_preset(group: str, name: str) -> DictConfig:
-    """Return a group as `<group>=<name>` would compose it, the user's directories included."""
+    """Return a group as `<group>=<name>` would compose it, including the user's directories."""
     loader = GlobalHydra.instance().config_loader()
     available = loader.get_group_options(group)
     if name not in available:
         raise UserError(f"{group}.members: no {group} config named {name}; {suggestion(name, available)}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # composed alone, a file's defaults would have to say _self_
+        warnings.simplefilter("ignore")  # Hydra warns that a file composed alone has no _self_ in its defaults
         section: DictConfig = compose_alone(loader, f"{group}/{name}")[group]
         return section
 
 
 def resolve_entries(composed: DictConfig, preset: Preset = load_preset) -> None:
-    """Turn names of rewards, contestants, models and judges into settings: the worker never composes.
+    """Resolve names of rewards, contestants, models and judges to settings, because the worker does not compose.
 
     Raises:
         UserError: for an entry of another form.

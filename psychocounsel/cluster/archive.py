@@ -1,4 +1,4 @@
-"""What goes elsewhere when runs are done: `jobs sync` and `jobs archive`."""
+"""Upload and archive of finished runs: `jobs sync` and `jobs archive`."""
 
 import os
 import shutil
@@ -23,36 +23,36 @@ from psychocounsel.storage.modes import mask_of, restricted
 
 
 def sync(folder: Path) -> None:
-    """Upload the wandb runs that were kept on disk.
+    """Upload the wandb runs that were stored offline.
 
     Raises:
-        UserError: if there are none, or wandb is not installed or fails.
+        UserError: if no offline runs exist, or wandb is not installed or fails.
     """
     runs = [run.run_dir for run in runs_of(folder) if RunDir(run.run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
     for run in runs:
-        check_confidential(read_config(run))  # the server may be another one than when the run began
+        check_confidential(read_config(run))  # the server may have changed since the run started
     if not kept:
-        raise UserError(f"{folder}: holds no offline runs of wandb (tracker=wandb with WANDB_MODE=offline makes them)")
+        raise UserError(f"{folder}: contains no offline runs of wandb (made by tracker=wandb with WANDB_MODE=offline)")
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, kept)])
     if done.returncode:
-        raise UserError(f"wandb sync ended with exit code {done.returncode}: what it says above tells why")
+        raise UserError(f"wandb sync ended with exit code {done.returncode}: see its output above")
     print(f"uploaded {len(kept)} runs")
 
 
 def archive(folder: Path, destination: Path) -> None:
-    """Copy everything but optimizer state to a new folder; of checkpoints the weights and `loop.json`; and the code of the jobs.
+    """Copy runs to a new folder without optimizer state: of checkpoints only the weights and `loop.json`, and the jobs' code.
 
     Raises:
-        UserError: if a run still lives, another user could have written one, the destination exists, the disk is too small,
+        UserError: if a run is live, another user could have written it, the destination exists, the disk is too small,
             or weights are damaged.
     """
     if live := [row for row in rows(folder) if row.is_live]:
-        raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive when all have ended")
+        raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive after all runs have ended")
     if destination.exists():
         raise UserError(f"{destination}: exists; give a new folder")
     if destination.is_relative_to(folder):
-        raise UserError(f"{destination}: lies in what is to be archived")
+        raise UserError(f"{destination}: lies inside the archived folder; give a folder outside of it")
     for run in runs_of(folder):
         refuse_untrusted_run(run.run_dir)
     places = [RunDir(run.run_dir).checkpoints for run in runs_of(folder)]
@@ -90,10 +90,10 @@ def _is_copied(path: Path, checkpoint_folders: Sequence[Path]) -> bool:
 
 
 def _keep_weights(checkpoint: Path, target: Path) -> None:
-    """Copy what a checkpoint holds but optimizer state, and see that it is what was written.
+    """Copy a checkpoint without optimizer state, and verify its checksums.
 
     Raises:
-        UserError: if it is not.
+        UserError: if the checkpoint is damaged.
     """
     marks = weights_marks(checkpoint)
     for name in marks:

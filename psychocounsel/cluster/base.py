@@ -1,11 +1,11 @@
-"""The contract of the group `cluster`: what a place where jobs run has to offer.
+"""Contract of the group `cluster`: the methods that a place for running jobs must offer.
 
-A kind of cluster is one Python file with a dataclass that derives from `Cluster`, and one YAML file that names it as its
-`_target_`; the dataclass's fields are the keys of `cluster.*`. Both may lie in a folder of the user's own (`--config-dir`).
+A kind of cluster is a Python file with a dataclass that derives from `Cluster`, and a YAML file that names it as its
+`_target_`; the dataclass's fields are the keys of `cluster.*`. Both may be in the user's own folder (`--config-dir`).
 
 Each process of a job is `python -m psychocounsel.worker RUN_DIR`, with the environment that `worker_environment` describes.
-It saves on SIGTERM, and its exit code says how it ended: 0 finished, 2 wrong input, 3 a limit of `guard` stopped it, 75 the
-same command goes on; anything else is a crash.
+It saves on SIGTERM. Its exit code is 0 if it finished, 2 for wrong input, 3 if a limit of `guard` stopped it, and 75 if the
+same command can resume; any other code is a crash.
 """
 
 from abc import ABC, abstractmethod
@@ -23,16 +23,16 @@ from psychocounsel.rundir.owner import refuse_if_owned
 
 @dataclass(frozen=True)
 class Standing:
-    """How the cluster says that a submitted run stands."""
+    """State of a submitted run as reported by the cluster."""
 
-    task: str  # what its own commands call it
+    task: str  # name of the job in the cluster's own commands
     phase: str  # waiting, running, ended, or forgotten
-    reason: str = ""  # why it waits, or was cancelled
-    nodes: str = ""  # where it runs
-    elapsed: float = 0.0  # seconds since it began
-    ending: str = ""  # how it ended, in a word or two: cancelled, timed out, completed
-    was_ended: bool = False  # by the cluster, so that the run itself could not say why
-    log: Path | None = None  # what the job printed around the run's own processes
+    reason: str = ""  # reason of waiting or of a cancellation
+    nodes: str = ""  # names of the nodes
+    elapsed: float = 0.0  # seconds since the start
+    ending: str = ""  # end of the run in a word or two: cancelled, timed out, completed
+    was_ended: bool = False  # True if the cluster ended the job, so that the run could not record the reason
+    log: Path | None = None  # output of the job outside the run's own processes
 
     @property
     def is_live(self) -> bool:
@@ -41,7 +41,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the jobs of a run used. Memory in bytes: the most that one process had, and what the jobs asked for on a node."""
+    """Resources used by a run's jobs. Memory in bytes: the peak of one process, and the requested memory per node."""
 
     cpu_seconds: float = 0.0
     allocated_cpu_seconds: float = 0.0
@@ -51,20 +51,20 @@ class Usage:
 
 
 class Cluster(ABC):
-    """Where jobs run. Nothing here imports torch."""
+    """A place where jobs run. Nothing here imports torch."""
 
-    # -- asked when a configuration is checked
+    # -- used when a configuration is checked
 
     @abstractmethod
     def gpus(self) -> int:
-        """GPUs that one run trains on, over all its nodes."""
+        """Return the number of GPUs that one run trains on, over all its nodes."""
 
     @abstractmethod
     def process_count(self) -> int:
-        """Processes of one run: one per GPU where there are GPUs."""
+        """Return the number of processes of one run: one per GPU if there are GPUs."""
 
     def first_node(self, processes: int) -> tuple[int, int]:
-        """How many of a run's `processes` are on the node of rank 0, and how many GPUs are; default: all are on one node."""
+        """Return the numbers of a run's `processes` and GPUs on the node of rank 0; default: all are on one node."""
         return processes, self.gpus()
 
     def check(self) -> None:  # noqa: B027 (a kind may have nothing to refuse)
@@ -75,16 +75,16 @@ class Cluster(ABC):
         """
 
     def unused(self) -> dict[str, str]:
-        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused."""
+        """Return fields without effect under these settings, with reasons: typing one of them is refused."""
         return {}
 
-    # -- asked by commands that start jobs
+    # -- used by commands that start jobs
 
     def describe(self, jobs: list[Job]) -> str:
-        """What `dry_run=true` prints.
+        """Return the output of `dry_run=true`.
 
         Raises:
-            UserError: where submitting would fail.
+            UserError: if submitting would fail.
         """
         self.select(jobs)
         return "\n".join(
@@ -92,12 +92,12 @@ class Cluster(ABC):
         )
 
     def place(self, job: Job) -> str:
-        """With how many processes and where a job runs, for people."""
+        """Describe a job's number of processes and its place, for people."""
         processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
         return f"{processes} in {job.run_dir}"
 
     def select(self, jobs: list[Job]) -> None:
-        """Set `skip` of each job that is not to be started, to the reason.
+        """Set `skip` of each job that must not be started, to the reason.
 
         Raises:
             UserError: if a live process owns a job's directory, or a job cannot be started now.
@@ -110,7 +110,7 @@ class Cluster(ABC):
             job.skip = "finished" if job.finished else ""
 
     def check_rows(self, jobs: list[Job]) -> list[str]:
-        """Lines about the rows of jobs that are to be started, read in a process of its own and kept for the jobs.
+        """Check the rows of the jobs to be started in a separate process, store them for the jobs, and return lines about them.
 
         Raises:
             UserError: for rows that a job cannot use.
@@ -119,19 +119,19 @@ class Cluster(ABC):
 
     @abstractmethod
     def submit(self, jobs: list[Job]) -> Submission:
-        """Start the jobs without `skip`; their run directories are written. Wait for them, or leave.
+        """Start the jobs without `skip`, whose run directories are written. Return after they end, or at once if they are queued.
 
         Raises:
             UserError: if they cannot be started; then nothing is left behind.
         """
 
-    # -- asked by `psychocounsel.launch`
+    # -- used by `psychocounsel.launch`
 
     def submit_study(self, groups: list[list[Job]]) -> Submission:
-        """Start the jobs of a study, each when those that it comes `after` have ended well, and leave.
+        """Start the jobs of a study, each after the jobs in its `after` have succeeded, and return.
 
-        `groups` are in an order in which each job stands behind those that it needs. Jobs with `finished` are not started; what
-        waits or runs is left as it is, and what ended unfinished goes on. The run directories are yet to be written.
+        `groups` are ordered so that each job comes after the jobs that it needs. Jobs with `finished` are not started,
+        waiting and running ones are left alone, and unfinished ones resume. The run directories are not written yet.
 
         Raises:
             UserError: if they cannot be started; then nothing is left behind.
@@ -141,13 +141,13 @@ class Cluster(ABC):
         )
 
     def light(self) -> dict[str, Any]:
-        """The keys of `cluster.*` with other values for a job of seconds that only reads and writes small files."""
+        """Return the keys of `cluster.*` to override for a job of a few seconds that only reads and writes small files."""
         return {}
 
-    # -- asked by `psychocounsel.jobs`
+    # -- used by `psychocounsel.jobs`
 
     def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:
-        """How runs of one folder stand; without an entry, their own files tell.
+        """Return the states of runs of one folder; for a run without an entry, its own files tell the state.
 
         Raises:
             UserError: if the cluster does not answer.
@@ -155,27 +155,27 @@ class Cluster(ABC):
         return {}
 
     def usage(self, runs: Sequence[Path]) -> dict[Path, Usage]:
-        """What the jobs of ended runs used, as far as the cluster keeps account of it."""
+        """Return the resources used by the jobs of ended runs, if the cluster keeps accounts."""
         return {}
 
     def shell(self, run: Path) -> list[str]:
-        """The command that opens a shell beside the processes of a live run. Default: there is no such thing.
+        """Return the command that opens a shell on the node of a live run. Default: not supported.
 
         Raises:
             UserError: if the run is not running, or the cluster offers no shell.
         """
-        raise UserError(f"{run}: its cluster offers no shell beside a run")
+        raise UserError(f"{run}: its cluster offers no shell on a run's node")
 
     def cancel(self, runs: Sequence[Path]) -> None:
-        """End runs that wait or run; they can go on later.
+        """Cancel runs that wait or run; they can be resumed later.
 
         Raises:
-            UserError: if they cannot be ended.
+            UserError: if they cannot be cancelled.
         """
         raise UserError(f"cluster={type(self).__name__}: cannot cancel runs")
 
     def resubmit(self, jobs: list[Job], code: str) -> None:
-        """Submit jobs again that ended unfinished. `code`: with the `same` code as before, or the `current` one.
+        """Submit unfinished jobs again, with the `same` code as before or the `current` code.
 
         Raises:
             UserError: if they cannot be submitted; then nothing is left behind.

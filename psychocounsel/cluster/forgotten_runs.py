@@ -1,4 +1,4 @@
-"""`jobs forget`: removes runs that have made nothing, so that their directories can be given other settings."""
+"""`jobs forget`: removes runs without results, so that their directories can get other settings."""
 
 import shutil
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from psychocounsel.rundir.sweep_table import is_sweep, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 
 _FILES, _HOME = RunDir(Path()), SubmissionHome(Path())
-_OWN = {  # what a run directory may hold that has made nothing
+_OWN = {  # files that a run directory without results may contain
     path.name
     for path in (
         *(_FILES.config, _FILES.job, _FILES.overrides, _FILES.code, _FILES.state, _FILES.environment, _FILES.summary),
@@ -27,16 +27,16 @@ _OWN = {  # what a run directory may hold that has made nothing
 
 
 def forget(folder: Path, indices: Sequence[int]) -> None:
-    """Remove the directories of runs of `folder`, and their lines in the sweep's table; without `indices` of a single run.
+    """Remove the directories of runs in `folder`, and their lines in the sweep's table; without `indices`, of its only run.
 
     Raises:
-        UserError: if one waits or runs, or holds a result.
+        UserError: if a run waits, runs, or has a result.
     """
     found = rows(folder)
     if not indices and is_sweep(folder):
-        raise UserError(f"jobs forget {folder}: holds {len(found)} runs; name those to forget by their index")
+        raise UserError(f"jobs forget {folder}: contains {len(found)} runs; name the runs to forget by their indices")
     if unknown := set(indices) - {row.index for row in found}:
-        raise UserError(f"there is no index {min(unknown)}: `python -m psychocounsel.jobs status {folder}` shows them")
+        raise UserError(f"no index {min(unknown)}: `python -m psychocounsel.jobs status {folder}` shows them")
     chosen = [row for row in found if not indices or row.index in indices]
     for row in chosen:
         _refuse(row, folder)
@@ -51,23 +51,23 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
 
 
 def _copies_of(run_dir: Path) -> Path:
-    """The folder with the copy of the code that the run was submitted with, if it was."""
+    """Return the folder with the copy of the code that the run was submitted with, if it was submitted."""
     paths = read_section(run_dir, "paths") or {}
     return store_of(home_of(run_dir), Path(paths.get("output") or run_dir))
 
 
 def _refuse(row: Row, folder: Path) -> None:
-    """Refuse what is not to be removed. A sweep's table may be somebody else's, and name any folder."""
+    """Refuse a run that must not be removed. The sweep's table may be someone else's file and name any folder."""
     path = row.run_dir.resolve()
     if not is_run(path) or not path.is_relative_to(folder.resolve()):
-        raise UserError(f"{row.run_dir}: is no run in {folder}; nothing was removed")
+        raise UserError(f"{row.run_dir}: is not a run in {folder}; nothing was removed")
     refuse_untrusted_run(row.run_dir)
     if row.is_live:
         raise UserError(f"{row.run_dir}: is {row.state}; `python -m psychocounsel.jobs cancel` ends it first")
     if not made_nothing(row.run_dir):
         raise UserError(
-            f"{row.run_dir}: holds results (it came to step {row.step}); only runs that made nothing are forgotten. Use another "
+            f"{row.run_dir}: has results (it reached step {row.step}); only runs without results can be forgotten. Use another "
             "run_dir, or remove the folder yourself"
         )
     if foreign := sorted(each.name for each in path.iterdir() if each.name not in _OWN):
-        raise UserError(f"{row.run_dir}: holds {foreign[0]}, which no run writes; move it away, and nothing is lost")
+        raise UserError(f"{row.run_dir}: contains {foreign[0]}, which no run writes; move it away first")

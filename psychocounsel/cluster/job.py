@@ -1,4 +1,4 @@
-"""A job is one run directory and the module that works in it."""
+"""Job: one run directory and the module that runs in it."""
 
 import subprocess
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ _CODE = [
     "../launch/*.yaml",
     "../slurm/*.j2",
     "../slurm/*.def",
-]  # git looks into folders below, too
+]  # git matches files in subfolders too
 
 
 @dataclass
 class Job:
-    """What a cluster needs to know to run `module` on `config` in `run_dir`."""
+    """Everything a cluster needs to run `module` on `config` in `run_dir`."""
 
     module: str
     config: DictConfig
@@ -46,73 +46,73 @@ class Job:
     overrides: list[str] = field(default_factory=list)
     processes: int = 1
     after: list[str] = field(default_factory=list)
-    after_any: bool = False  # it begins when all of `after` have ended, however they did
-    finished: bool = False  # the run directory already holds this run, done
-    skip: str = ""  # why the cluster is not to start it
-    corrected: str = ""  # keys of the run that was recorded here and made nothing, with their old and new values
-    unused: dict[str, str] = field(default_factory=dict)  # overrides that this run has no use for, with the reasons
+    after_any: bool = False  # start when all of `after` have ended, even if they failed
+    finished: bool = False  # the run directory contains this run, finished
+    skip: str = ""  # reason for not starting the job
+    corrected: str = ""  # keys of an earlier run here without results, with old and new values
+    unused: dict[str, str] = field(default_factory=dict)  # overrides without effect in this run, with reasons
 
     @property
     def files(self) -> RunDir:
-        """The names of the files in `run_dir`."""
+        """Paths of the files in `run_dir`."""
         return RunDir(self.run_dir)
 
     @property
     def metric(self) -> str:
-        """What the run is judged by."""
+        """Name of the run's main figure."""
         if "speeches" in self.config:
             return "pairs"
         if "audit" in self.config:
             return "blind_accuracy"
         if "evaluation" in self.config:
             return str(configs.build(self.config, "evaluation").metric)
-        if "study" in self.config:  # a study's own: it chooses the best cell of a stage, or writes tables
+        if "study" in self.config:  # the study's own metric, which chooses the best cell of a stage, or "" for tables
             return str(self.config.study.metric or "")
         return str(self.config.checkpoint.metric)
 
     @property
     def loads_a_model(self) -> bool:
-        """Whether its processes need torch."""
+        """True if its processes need torch."""
         return not {"algo", "reward", "contestants"}.isdisjoint(self.config)
 
     @property
     def makes_tables(self) -> bool:
-        """Whether it is an annotation."""
+        """True for an annotation."""
         return "speeches" in self.config
 
     @property
     def works_in_steps(self) -> bool:
-        """Whether its steps say themselves what they were made from, so that its directory may be given other settings."""
+        """True if its steps record their own inputs, so that its directory may get other settings."""
         return "steps" in self.config
 
     @property
     def when_stopped(self) -> str:
-        """What a stop request does to it, for the terminal."""
+        """Message for the terminal about the effect of a stop request."""
         if self.works_in_steps:
             return "stopping: every answer so far is kept"
         return "stopping at the next step" if "algo" in self.config else "stopping"
 
     @property
     def objective(self) -> float | None:
-        """The best value of `metric`, or None before the run has ended."""
+        """Best value of `metric`, or None before the run has ended."""
         return objective(self.run_dir, self.metric)
 
 
 @dataclass
 class Submission:
-    """How the jobs ended, as far as the cluster waited: the worst exit code, and each job's objective or None."""
+    """Result of the jobs, as far as the cluster waited for them: the worst exit code, and each job's objective or None."""
 
     exit_code: int
     objectives: list[float | None]
 
 
 def make_job(module: str, config: DictConfig, overrides: list[str], index: int = 0, place: Place | None = None) -> Job:
-    """Choose the run directory and hold it against what is there; nothing is written yet.
+    """Choose the run directory and compare the configuration with the run in it; nothing is written yet.
 
-    `place` is that of a job of a sweep, or of a study; without it `run_dir` names the directory, or it is a new one.
+    `place` is the place in a sweep or study; without it, the directory is `run_dir`, or a new one.
 
     Raises:
-        UserError: if the directory belongs to another configuration or user, or cannot be one.
+        UserError: if the directory belongs to another configuration or user, or is not usable.
     """
     run_dir = place.choose(config) if place else _directory(module, config)
     config.run_dir, config.sweep_dir = str(run_dir), str(place.folder.path) if place else None
@@ -128,7 +128,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and set(run_dir.iterdir()) - {cell_record(run_dir)}:
         key = "out" if "speeches" in config else "run_dir"
-        raise UserError(f"{key}={run_dir}: holds files but no run; give a new or empty folder")
+        raise UserError(f"{key}={run_dir}: contains files but no run; give a new or empty folder")
     name_journal(config)
     after = list(config.after)
     job = Job(module, config, run_dir, index, overrides, after=after, corrected=corrected)
@@ -146,7 +146,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
 
 
 def _keep(config: DictConfig, before: DictConfig) -> None:
-    """Take over what the run filled in when it began: commits, a measured size, settings that fitted, found values."""
+    """Keep the values that the run found at its first start: commits, the measured micro-batch size, settings for `auto`."""
     hub_sources.keep_revisions(config, before)
     if config.get("micro_batch_tokens") == "auto":
         config.micro_batch_tokens = before.micro_batch_tokens
@@ -155,7 +155,7 @@ def _keep(config: DictConfig, before: DictConfig) -> None:
 
 
 def _directory(module: str, config: DictConfig) -> Path:
-    """Where a run works that is of no sweep."""
+    """Return the directory of a run outside of sweeps."""
     if config.run_dir:
         return Path(config.run_dir)
     if "algo" in config:
@@ -165,7 +165,7 @@ def _directory(module: str, config: DictConfig) -> Path:
 
 
 def _subject(config: DictConfig) -> str:
-    """What a command looks at, for the name of its directory."""
+    """Return the name of the model or data that a command works on, for the name of its directory."""
     if "contestants" in config:
         return f"{config.evaluation.name}-{config.contestants.settings[0]}"
     if "reward" in config and "audit" not in config:
@@ -174,13 +174,13 @@ def _subject(config: DictConfig) -> str:
 
 
 def pin(job: Job) -> None:
-    """Let a new run use the commits that `prepare` fetched, and say so in its configuration; others keep their own."""
+    """Pin a new run to the commits that `prepare` fetched and record them; existing runs keep their own."""
     if not has_config(job.run_dir):
         hub_sources.pin(job.config)
 
 
 def is_done(job: Job) -> bool:
-    """True if the run directory holds a finished run of this length."""
+    """Return True if the run directory contains a finished run of this length."""
     if not is_finished(job.run_dir):
         return False
     if job.makes_tables:
@@ -194,15 +194,20 @@ def is_done(job: Job) -> bool:
 
 
 def write_run_directory(job: Job) -> None:
-    """Write what a worker reads, and what a reader of the run wants to know."""
+    """Write the files that the worker reads, and those for people who read the run."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
-    remove_summary(job.run_dir)  # of a shorter run that now goes on
+    remove_summary(job.run_dir)  # written by a shorter run that is now extended
     if job.corrected:
         remove_step_zero(job.run_dir)
     for_readers = {job.files.overrides: "".join(f"{line}\n" for line in job.overrides)}
     if not job.files.code.exists():
         for_readers[job.files.code] = _code_state()
-    for file, content in for_readers.items():  # no job needs them after a crash, and a sweep waits for every fsync
+    for (
+        file,
+        content,
+    ) in (
+        for_readers.items()
+    ):  # not durable: jobs do not need these after a crash, and a sweep would wait for every fsync
         write_atomically(file, content, durable=False)
     write_config(job.run_dir, job.config)
     write_job(job.run_dir, job.module, job.index, job.after)
@@ -210,7 +215,7 @@ def write_run_directory(job: Job) -> None:
 
 @cache
 def _code_state() -> str:
-    """The version, and in a git checkout the commit and the difference to it: of code alone, data may lie beside it."""
+    """Return the version, and in a git checkout the commit and the diff of the code (data may be in the same checkout)."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]
@@ -222,5 +227,5 @@ def _code_state() -> str:
         if git("ls-files", "--error-unmatch", "errors.py"):
             state += f"commit {git('rev-parse', 'HEAD')}{git('diff', 'HEAD', '--', *_CODE)}"
     except (OSError, subprocess.TimeoutExpired):
-        pass  # no git here: the version has to do
+        pass  # without git, the version must do
     return state

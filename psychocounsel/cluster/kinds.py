@@ -1,4 +1,4 @@
-"""Which kind of cluster runs are on, by their own configurations."""
+"""The kinds of cluster of given runs, read from the runs' configurations."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,11 +11,11 @@ from psychocounsel.settings.code_path import add_code_path
 
 
 def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
-    """Each kind of cluster, with the settings of its first run, and its runs; a run without configuration is of none.
+    """Return each kind of cluster, with the settings of its first run, and its runs; a run without configuration is skipped.
 
     Raises:
-        UserError: if a kind of the user's own cannot be imported from the folders where it lay, or a run directory of
-            another user names one: asking about a run must not execute a stranger's code.
+        UserError: if the user's own kind cannot be imported from its original folders, or a run directory of
+            another user names one, because a query about a run must not execute a stranger's code.
     """
     groups: dict[str, list[Path]] = {}
     for run in runs:

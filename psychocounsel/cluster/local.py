@@ -1,4 +1,4 @@
-"""`cluster=local`: the jobs run here, one after another, each in processes of its own."""
+"""`cluster=local`: the jobs run on this machine, one after another, each in its own processes."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ class Local(Cluster):
     threads: int | None = option(None, at_least=1)
 
     def gpus(self) -> int:
-        """GPUs that a job may use: those the driver shows, limited by CUDA_VISIBLE_DEVICES, or those of an allocation."""
+        """Return a job's number of GPUs: those of the allocation, or the driver's, limited by CUDA_VISIBLE_DEVICES."""
         if self.device == "cpu":
             return 0
         if allocation := around():
@@ -49,17 +49,17 @@ class Local(Cluster):
         return min(found, len(list(listed)))
 
     def check(self) -> None:
-        """Refuse what this machine does not have.
+        """Refuse settings that this machine cannot satisfy.
 
         Raises:
-            UserError: if GPUs are asked for that are not here.
+            UserError: if more GPUs are requested than this machine has.
         """
         gpus = self.gpus()
         if self.device == "cuda" and not gpus:
-            raise UserError("cluster.device=cuda: there is no GPU here; use cluster.device=cpu")
+            raise UserError("cluster.device=cuda: this machine has no GPU; use cluster.device=cpu")
         if gpus and self.processes and self.processes > gpus:
             raise UserError(
-                f"cluster.processes={self.processes}: there are {gpus} GPUs here, and each takes one process"
+                f"cluster.processes={self.processes}: this machine has {gpus} GPUs, and each takes one process"
             )
         if allocation := around():
             allocation.nodes_for(self.process_count())
@@ -74,18 +74,18 @@ class Local(Cluster):
         return super().first_node(processes)
 
     def select(self, jobs: list[Job]) -> None:
-        """Set `skip` of each job that is not to be started.
+        """Set `skip` of each job that must not be started.
 
         Raises:
-            UserError: if a live process owns a job's directory, or what it is to come after is not finished.
+            UserError: if a live process owns a job's directory, or a run in `after` is not finished.
         """
         for parent in (Path(parent) for job in jobs if not job.after_any for parent in job.after):
             if not all(is_finished(run.run_dir) for run in runs_of(parent)):
-                raise UserError(f"after={parent}: has not finished, and cluster=local waits for nothing: run it first")
+                raise UserError(f"after={parent}: has not finished, and cluster=local does not wait: run it first")
         super().select(jobs)
 
     def describe(self, jobs: list[Job]) -> str:
-        """The jobs, and what their models need: on the GPUs here; without GPUs on CPU, and on eight GPUs elsewhere."""
+        """Return lines about the jobs and their memory: on this machine's GPUs, or on CPU and on eight GPUs elsewhere."""
         if jobs[0].config.dry_run == "script":
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
         trained = [job for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")]
@@ -102,11 +102,11 @@ class Local(Cluster):
         return f"{processes} on {'GPU' if self.gpus() else 'CPU'}{where} in {job.run_dir}"
 
     def check_rows(self, jobs: list[Job]) -> list[str]:
-        """None of a single run: its own process reads them before it loads a model."""
+        """Check rows of several jobs. A single run's own process checks its rows before it loads a model."""
         return check_rows(jobs, PRELOAD, self._threads(jobs[0])) if len(jobs) > 1 else []
 
     def submit(self, jobs: list[Job]) -> Submission:
-        """Run the jobs one after another; a failed one does not stop the next, a stop request does."""
+        """Run the jobs one after another. A failed job does not stop the next one; a stop request does."""
         codes: list[int] = []
         for number, job in enumerate(jobs, 1):
             if len(jobs) > 1:
@@ -131,7 +131,7 @@ class Local(Cluster):
 
     def resubmit(self, jobs: list[Job], code: str) -> None:
         raise UserError(
-            f"{jobs[0].run_dir}: ran with cluster=local, which has no queue: give its command again to go on "
+            f"{jobs[0].run_dir}: ran with cluster=local, which has no queue: give its command again to resume "
             f"(its overrides are in {jobs[0].files.overrides.name})"
         )
 
@@ -152,28 +152,32 @@ class Local(Cluster):
             else:
                 preload = PRELOAD if job.loads_a_model else ANNOTATION if job.makes_tables else WITHOUT_TORCH
                 code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, job.when_stopped, preload)
-        if code == CONTINUE_LATER and read_state(job.run_dir).get("phase") != "stopped":  # else the run has said it
+        if (
+            code == CONTINUE_LATER and read_state(job.run_dir).get("phase") != "stopped"
+        ):  # otherwise the run has printed it
             key = "out" if job.makes_tables else "run_dir"
             print(
-                f"stopped before its first step; to go on: the same command with {key}={job.run_dir}", file=sys.stderr
+                f"stopped before its first step; to resume: the same command with {key}={job.run_dir}", file=sys.stderr
             )
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)
-        if code not in (DONE, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) and rank:  # rank 0 has said it on the terminal
+        if (
+            code not in (DONE, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) and rank
+        ):  # rank 0 has printed it on the terminal
             lines = attempt.output(rank).read_text(errors="replace").splitlines(True)
             print("".join(lines[-20:]), file=sys.stderr)
         return code
 
     def _threads(self, job: Job) -> str:
-        """CPU threads of each process."""
+        """Return the number of CPU threads of each process, as a text."""
         allocation = around()
         cores = allocation.cpus * len(allocation.nodes) if allocation else len(os.sched_getaffinity(0))
         return str(self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes))
 
 
 def _made(job: Job) -> str:
-    """What a finished run is looked at for."""
+    """Return the name of a finished run's main file."""
     if job.makes_tables:
         return f"{AnnotationDir(job.run_dir).dataset.name}/"
     if "evaluation" in job.config:
@@ -182,23 +186,23 @@ def _made(job: Job) -> str:
 
 
 def _remove_unbegun(job: Job) -> None:
-    """A run that was refused before its first step leaves nothing: why, stands on the terminal."""
+    """Remove the directory of a run that was refused before its first step; the terminal shows the reason."""
     if made_nothing(job.run_dir):
         shutil.rmtree(job.run_dir)
         if job.run_dir.parent != Path.cwd():
             with contextlib.suppress(OSError):
-                job.run_dir.parent.rmdir()  # goes only if it is empty
+                job.run_dir.parent.rmdir()  # succeeds only if the folder is empty
 
 
 def _word(job: Job, code: int | None) -> str:
-    """How a run of a sweep ended; of an audit or a gate that did not pass, its verdict."""
+    """Return a sweep's word for the end of a run; for an audit or gate that did not pass, its verdict."""
     verdict = gate_verdict(job.run_dir) if code in (GATE_NO, GATE_UNDECIDED) else ""
     return verdict or _WORDS.get(code, f"failed {code}")
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
     metrics = [job.metric for job in jobs]
-    several = len(set(metrics)) > 1  # as of evaluation=winrate,health
+    several = len(set(metrics)) > 1  # for instance evaluation=winrate,health
     width = max(map(len, metrics)) + 2 if several else 0
     title, names = ("figure", f"{'of':<{width}}") if several else (metrics[0], "")
     print(f"\n{'result':<10}{title:>14}  {names}{'95 % interval':<24}overrides")

@@ -1,4 +1,4 @@
-"""The processes of one job on this machine: started, passed stop requests, waited for, ended when one of them fails."""
+"""Processes of one job on this machine: start them, forward stop requests, wait, and end all if one fails."""
 
 import multiprocessing
 import os
@@ -16,18 +16,18 @@ from psychocounsel.cluster.signals import passed_on
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.rundir.paths import AttemptDir
 
-_GRACE_SECONDS = 20.0  # how long the other ranks may take to end in good order once one has failed
-_GRACE_AFTER_KILL = 3.0  # likewise, where it was killed: the others can only fail
-PRELOAD = ("psychocounsel.engine.preload", "psychocounsel.cluster.application")  # what ranks import
+_GRACE_SECONDS = 20.0  # time for the other ranks to end in order after one has failed
+_GRACE_AFTER_KILL = 3.0  # the same after a kill, when the others can only fail
+PRELOAD = ("psychocounsel.engine.preload", "psychocounsel.cluster.application")  # modules that ranks import
 WITHOUT_TORCH = (
     "psychocounsel.evaluation.audit.auditing",
     "psychocounsel.cluster.application",
-)  # those that load no model
+)  # modules of ranks that load no model
 ANNOTATION = (
     *(f"psychocounsel.annotation.{step}.step" for step in ("speeches", "replies", "scores", "pairs")),
     *("psychocounsel.annotation.working", "psychocounsel.cluster.application"),
-)  # those of an annotation
-_forked_with: list[dict[str, str]] = []  # the environment of the process that ranks are forked from, if there is one
+)  # modules of an annotation
+_forked_with: list[dict[str, str]] = []  # environment of the process that ranks are forked from, if it exists
 
 
 def run_ranks(
@@ -39,10 +39,10 @@ def run_ranks(
     when_stopped: str,
     preload: Sequence[str] = PRELOAD,
 ) -> tuple[int, int]:
-    """Run `count` processes, whose environment is this process's with `environment` and their rank.
+    """Run `count` processes, with this process's environment, `environment` and their rank.
 
-    Rank 0 writes to the terminal and the others to files of `attempt`. Signals are passed on as stop requests, and the first
-    prints `when_stopped`. Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
+    Rank 0 writes to the terminal, the others to files of `attempt`. Signals are forwarded as stop requests, and the first
+    one prints `when_stopped`. Returns the exit code and number of the rank that failed first (0, 0 if none failed).
     """
     context, ranks = _context(environment, gpus, preload), list[BaseProcess]()
 
@@ -60,12 +60,12 @@ def run_ranks(
                 with _set(ranked):
                     process.start()
                 ranks.append(process)
-            if requests:  # some ranks were not there yet
+            if requests:  # some ranks had not started yet
                 _send(ranks, signal.SIGTERM)
             code, rank = _wait(ranks)
     except _NothingBegan:
         return CONTINUE_LATER, 0
-    asked_early = requests and code == 128 + signal.SIGTERM  # it died of the request, which it could not hear yet
+    asked_early = requests and code == 128 + signal.SIGTERM  # the request killed it before it could handle signals
     return (CONTINUE_LATER, 0) if asked_early else (code, rank)
 
 
@@ -76,9 +76,9 @@ class _NothingBegan(Exception):
 def forked(
     work: Callable[..., None], given: tuple[Any, ...], environment: dict[str, str], preload: Sequence[str] = PRELOAD
 ) -> tuple[BaseProcess, Connection]:
-    """A process that does `work(pipe, environment, *given)` on CPU, and the pipe's other end; it imports as ranks do.
+    """Return a process that runs `work(pipe, environment, *given)` on CPU with a rank's imports, and the pipe's other end.
 
-    `preload` is what the process imports that it is forked from, if this is the first of them.
+    `preload` names the modules imported by the process that this one is forked from, if it does not exist yet.
     """
     context = _context(environment, False, preload)
     ours, theirs = context.Pipe(duplex=False)
@@ -90,10 +90,10 @@ def forked(
 
 
 def _context(environment: dict[str, str], gpus: bool, preload: Sequence[str] = PRELOAD) -> Any:
-    """How processes begin: forked from one that has imported what a rank needs, so that only the first waits for that.
+    """Return the way to start processes: forked from one process that has imported all modules, so that only the first waits.
 
-    A fresh interpreter, where a rank uses a GPU (which forked processes cannot), or where the libraries in that process
-    have read other variables.
+    A fresh interpreter is used if a rank needs a GPU (forked processes cannot use it), or if that process's libraries have
+    read other environment variables.
     """
     read = {name: value for name, value in environment.items() if not name.startswith("PSYCHOCOUNSEL_")}
     if gpus or (_forked_with and _forked_with != [read]):
@@ -106,7 +106,7 @@ def _context(environment: dict[str, str], gpus: bool, preload: Sequence[str] = P
 
 @contextmanager
 def _set(environment: dict[str, str]) -> Iterator[None]:
-    """Give a process that is started now its environment before its libraries read it; Ctrl-C waits as long."""
+    """Set the environment that a starting process's libraries will read; Ctrl-C is delayed until then."""
     before = dict(os.environ)
     os.environ.update(environment)
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -137,7 +137,7 @@ def _wait(ranks: list[BaseProcess]) -> tuple[int, int]:
 
 
 def _first_failure(ranks: list[BaseProcess]) -> tuple[int, int]:
-    """Exit code and number of a failed rank: one that a signal ended before those that failed for lack of it."""
+    """Return exit code and number of the failed rank that caused the end: a rank killed by a signal comes before the others."""
     codes = [(rank.exitcode, number) for number, rank in enumerate(ranks) if rank.exitcode]
     code, number = min(codes, default=(0, 0))
     return (128 - code if code < 0 else code), number

@@ -1,4 +1,4 @@
-"""`jobs logs`: what a rank of a run prints, as it prints it."""
+"""`jobs logs`: prints the output of a rank, live with `follow`."""
 
 import sys
 import time
@@ -11,14 +11,14 @@ from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.sweep_table import runs_of
 
 _SECONDS = 0.5
-_ASK_SECONDS = 30.0  # how often the cluster is asked whether the run still lives
+_ASK_SECONDS = 30.0  # interval in which the cluster is asked if the run is live
 
 
 def show(folder: Path, index: int | None, rank: int, number: int | None, follow: bool) -> None:
-    """Print a rank's output; with `follow` what comes, from one attempt to the next, until the run ends.
+    """Print a rank's output; with `follow` also new output, across attempts, until the run ends.
 
     Raises:
-        UserError: if there is no such run, attempt or rank, or nothing has begun.
+        UserError: if the run, attempt or rank does not exist, or nothing has started.
     """
     run = run_of(folder, index)
     if not follow:
@@ -49,17 +49,17 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
 
 
 def run_of(folder: Path, index: int | None) -> Path:
-    """The run of this index, or the only one.
+    """Return the run of this index, or the only run.
 
     Raises:
-        UserError: if there is no such run, or there are several and no index is given.
+        UserError: if the index does not exist, or several runs exist and no index is given.
     """
     listed = runs_of(folder)
     if index is None and len(listed) > 1:
-        raise UserError(f"{folder} holds {len(listed)} runs: give an index from 0 to {len(listed) - 1}")
+        raise UserError(f"{folder} contains {len(listed)} runs: give an index from 0 to {len(listed) - 1}")
     found = {run.index: run.run_dir for run in listed}
     if index is not None and index not in found:
-        raise UserError(f"there is no index {index}: they go from 0 to {len(listed) - 1}")
+        raise UserError(f"no index {index}: indices go from 0 to {len(listed) - 1}")
     return found[index if index is not None else listed[0].index]
 
 
@@ -67,13 +67,13 @@ def _file(run: Path, number: int, rank: int) -> Path:
     attempt = RunDir(run).attempt(number)
     file = _printed(attempt, rank)
     if not attempt.path.is_dir():
-        raise UserError(f"{run}: nothing has begun yet" if number < 2 else f"{run}: there was no attempt {number}")
+        raise UserError(f"{run}: nothing has started yet" if number < 2 else f"{run}: no attempt {number}")
     if not file.exists():
-        raise UserError(f"{file}: there is no such file; there are {', '.join(attempt.output_names()) or 'none yet'}")
+        raise UserError(f"{file}: no such file; available: {', '.join(attempt.output_names()) or 'none yet'}")
     return file
 
 
 def _printed(attempt: AttemptDir, rank: int) -> Path:
-    """What a rank printed; of a run on this machine, whose rank 0 prints on the terminal, its log."""
+    """Return the file with a rank's output; for rank 0 of a local run, which prints on the terminal, its log."""
     output, log = attempt.output(rank), attempt.log(rank)
     return log if log.exists() and not output.exists() else output

@@ -1,4 +1,4 @@
-"""What `psychocounsel.prepare` does: fetches models and data from the hub, and checks them as a job will."""
+"""Work of `psychocounsel.prepare`: fetches models and data from the hub, and checks them like a job."""
 
 import contextlib
 import os
@@ -21,10 +21,10 @@ from psychocounsel.storage.files import readable_size
 
 
 def prepare(jobs: list[Job], config: DictConfig) -> Submission:
-    """Fetch the models and datasets of all jobs, pin new runs to them, and run the checks that come before a model.
+    """Fetch the models and datasets of all jobs, pin new runs to their commits, and run the checks that precede model loading.
 
     Raises:
-        UserError: if something cannot be fetched, or used.
+        UserError: if something cannot be fetched or used.
     """
     hub.set_cache_directories(config.paths.cache)
     if not sys.stderr.isatty():
@@ -35,7 +35,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     else:
         _say("nothing to fetch: model and data ship with the package or are local")
     if not config.dry_run:
-        hub.go_offline()  # as the jobs will be
+        hub.go_offline()  # like the jobs
         _check(jobs)
         _say("ready: jobs can run with HF_HUB_OFFLINE=1")
     return Submission(DONE, [None] * len(jobs))
@@ -52,7 +52,7 @@ def _fetch(sources: list[HubSource], jobs: list[Job], config: DictConfig) -> Non
     _say(f"to download: {readable_size(needed)}; free in {hub.cache_folder()}: {readable_size(free)}")
     if needed > free:
         raise UserError(
-            f"{readable_size(needed)} do not fit into {hub.cache_folder()}, where {readable_size(free)} are free: "
+            f"{readable_size(needed)} does not fit into {hub.cache_folder()}, where {readable_size(free)} are free: "
             "give paths.cache=FOLDER (or HF_HOME, where that is set) on a larger disk"
         )
     if config.dry_run:
@@ -63,16 +63,16 @@ def _fetch(sources: list[HubSource], jobs: list[Job], config: DictConfig) -> Non
         hub.fetch(found)
         if found.source.revision is None and not any(job.makes_tables for job in jobs):
             hub_sources.record(config.paths.cache, found.source, found.commit)
-            _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; a run that exists keeps its own")
+            _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; existing runs keep their own")
 
 
 def _stop(*_: object) -> None:
-    """End at once: huggingface_hub would wait until its threads have fetched their files. Halves of files go."""
-    print("stopped: files that are whole are kept, and the same command goes on", file=sys.stderr, flush=True)
+    """Exit at once, because huggingface_hub would wait for its threads' downloads. Partial files are removed."""
+    print("stopped: complete files are kept, and the same command resumes", file=sys.stderr, flush=True)
     here = threading.get_ident()
-    # From now on its threads begin no other file.
+    # From here on its threads start no other file.
     sys.addaudithook(lambda event, _: time.sleep(3600) if event == "open" and threading.get_ident() != here else None)
-    time.sleep(0.1)  # for one that is being opened
+    time.sleep(0.1)  # waits for a file that is being opened
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if (file := link.readlink()).suffix == ".incomplete":
@@ -81,7 +81,7 @@ def _stop(*_: object) -> None:
 
 
 def _check(jobs: list[Job]) -> None:
-    """What a worker does before it loads a model; datasets keeps what it makes of files."""
+    """Check the jobs as a worker does before it loads a model; `datasets` keeps its converted files."""
     hide_words(any(is_confidential(job.config) for job in jobs))
     for job in jobs:
         pin(job)

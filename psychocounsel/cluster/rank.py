@@ -1,4 +1,4 @@
-"""One rank of a job: it reads the run's configuration and never composes."""
+"""One rank of a job: it reads the run's configuration and does not compose one."""
 
 import contextlib
 import importlib
@@ -15,14 +15,14 @@ from psychocounsel.storage.modes import let_nobody_else_write
 
 
 def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> None:
-    """One rank that the launcher on this machine has started by `multiprocessing`; it does not return.
+    """Run one rank that the local launcher started by `multiprocessing`; does not return.
 
-    `environment` is set first; standard output and errors go to the file `output` if there is one.
+    `environment` is set first. Standard output and errors go to the file `output`, if given.
     """
     stop_before_the_start()
     with contextlib.suppress(OSError):
-        os.setsid()  # Ctrl-C reaches the ranks once, as the request that the launcher passes on
-    multiprocessing.set_start_method(None, force=True)  # for libraries, what it is in any other program
+        os.setsid()  # Ctrl-C reaches the ranks only once, as the launcher's forwarded request
+    multiprocessing.set_start_method(None, force=True)  # restores the default for libraries
     os.environ.update(environment)
     if output:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -33,7 +33,7 @@ def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> N
 
 
 def main(run_dir: Path) -> None:
-    """Run the job's module and leave without interpreter shutdown, whose destructors can abort a finished job."""
+    """Run the job's module and exit without interpreter shutdown, whose destructors can abort a finished job."""
     let_nobody_else_write()
     code = 1
     try:
@@ -46,7 +46,7 @@ def main(run_dir: Path) -> None:
         if is_disk_full(error):
             code = CONTINUE_LATER
             remove_unfinished(run_dir)
-            print(f"stopped: no space left for {run_dir}; free some, and the same command goes on", file=sys.stderr)
+            print(f"stopped: no space left for {run_dir}; free some, and the same command resumes", file=sys.stderr)
         else:
             print_failure(error)
     finally:
@@ -65,7 +65,7 @@ def _work(run_dir: Path) -> int:
     from psychocounsel.search.settling import settled_work
 
     _check_code()
-    refuse_untrusted_run(run_dir, whole=os.environ.get("RANK", "0") == "0")  # of many ranks one walks the checkpoints
+    refuse_untrusted_run(run_dir, whole=os.environ.get("RANK", "0") == "0")  # only rank 0 checks all checkpoints
     job, config = read_run(run_dir)
     protect(config, run_dir)
     with Run.open(run_dir, config) as run:
@@ -75,22 +75,22 @@ def _work(run_dir: Path) -> int:
 
 
 def _check_code() -> None:
-    """Refuse to run other code than the copy that was made when the job was submitted."""
+    """Refuse to run other code than the copy made at submission."""
     expected, found = os.environ.get("PSYCHOCOUNSEL_CODE"), PACKAGE.parent
     if expected and found.resolve() != Path(expected).resolve():
         raise UserError(
-            f"this job is to run the code in {expected}, and Python found that in {found}: unset PYTHONPATH"
+            f"this job must run the code in {expected}, but Python found the code in {found}: unset PYTHONPATH"
         )
 
 
 def stop_before_the_start() -> None:
-    """A stop request while loading: there is nothing to save yet."""
+    """Exit on a stop request while loading, because there is nothing to save yet."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda *_: os._exit(CONTINUE_LATER))
 
 
 def _end_with_launcher() -> None:
-    """Ask for a stop when the launcher dies, so that a killed launcher leaves no rank behind."""
+    """Request a stop when the launcher dies, so that a killed launcher leaves no rank behind."""
     launcher = multiprocessing.parent_process()
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""`jobs cancel` and `jobs resubmit`: ending runs, and submitting again those that did not finish."""
+"""`jobs cancel` and `jobs resubmit`: cancel runs, and submit unfinished runs again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from psychocounsel.storage.files import write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
-    """Ask their clusters to end the runs that wait or run.
+    """Ask the clusters to cancel the runs that wait or run.
 
     Raises:
         UserError: if a cluster refuses.
@@ -36,7 +36,7 @@ def cancel(folder: Path, indices: Sequence[int]) -> None:
 
 
 def end(found: Sequence[Row]) -> None:
-    """Ask the clusters to end those of the runs that wait or run. Raises as `cancel`."""
+    """Ask the clusters to cancel those of the runs that wait or run. Raises like `cancel`."""
     live = [row.run_dir for row in found if row.is_live]
     for cluster, runs in by_cluster(live):
         cluster.cancel(runs)
@@ -44,15 +44,15 @@ def end(found: Sequence[Row]) -> None:
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
-    """Submit again what neither finished nor waits nor runs; each run goes on from its checkpoint.
+    """Submit again every run that is neither finished, waiting nor running; each resumes from its checkpoint.
 
     Raises:
-        UserError: for an index that is live or unknown, or a key that is neither cluster.* nor code, or a run that another
+        UserError: for an index that is live or unknown, a key that is neither cluster.* nor code, or a run that another
             user could have written.
     """
     chosen = _chosen(rows(folder), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):
-        raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it needs no resubmission")
+        raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it cannot be resubmitted")
     todo = [row for row in chosen if not row.is_live and row.state != "finished"]
     if not todo:
         print("every run is finished, waits or runs")
@@ -73,7 +73,7 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
 
 @contextmanager
 def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
-    """Write the configurations, and remove what was said of the runs' end; all is as it was if the block fails."""
+    """Write the configurations and remove the records of the runs' ends; all changes are undone if the block fails."""
     files = [file for job in jobs for file in (job.files.config, job.files.summary)]
     before = {file: file.read_text() for file in files if file.exists()}
     try:
@@ -89,7 +89,7 @@ def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
 
 def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
     if unknown := set(indices) - {row.index for row in found if row.index is not None}:
-        raise UserError(f"there is no index {min(unknown)}: they go from 0 to {len(found) - 1}")
+        raise UserError(f"no index {min(unknown)}: indices go from 0 to {len(found) - 1}")
     return [row for row in found if not indices or row.index in indices]
 
 
@@ -119,7 +119,7 @@ def _apply(config: DictConfig, text: str) -> None:
         raise UserError(f"{text}: cannot be read") from error
     key = override.key_or_group
     if not key.startswith("cluster."):
-        raise UserError(f"{key}: a run goes on as it began; only cluster.* and code= may be given here")
+        raise UserError(f"{key}: a resubmitted run keeps its settings; only cluster.* and code= may be given here")
     if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_entry(config, key):
         raise UserError(configs.unknown_key(key, flat_keys(config.cluster, "cluster.")))
     OmegaConf.update(config, key, override.value(), force_add=True)
@@ -129,7 +129,7 @@ _MISSING: Any = object()
 
 
 def _is_entry(config: DictConfig, key: str) -> bool:
-    """Whether `key` names an entry of a dictionary, as cluster.environment.NAME does: its keys are the user's."""
+    """Return True if `key` names an entry of a dictionary with the user's own keys, for instance cluster.environment.NAME."""
     group, _, name = key.removeprefix("cluster.").partition(".")
     fields = configs.target_class(config, "cluster").__dataclass_fields__
     return bool(name) and group in fields and str(fields[group].type).startswith("dict")

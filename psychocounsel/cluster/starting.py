@@ -1,4 +1,4 @@
-"""`submit` is the one way to start jobs, anywhere."""
+"""Start of jobs: `submit` is the only way, on every cluster."""
 
 import contextlib
 import shutil
@@ -27,10 +27,10 @@ from psychocounsel.storage.weight_files import check_model_folder
 
 
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
-    """Check every job's directory, write them, and hand all to the cluster that `config.cluster` names.
+    """Check every job's directory, write the directories, and submit all jobs to the cluster that `config.cluster` names.
 
     Raises:
-        UserError: if one cannot be started; directories that were made for this are gone then.
+        UserError: if a job cannot be started; newly made directories are removed then.
     """
     cluster = check_jobs(jobs, config)
     if config.dry_run:
@@ -51,13 +51,13 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
 
 
 def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
-    """The cluster that is to run the jobs, once their directories and the files of their models have been looked at.
+    """Return the jobs' cluster after checking their directories and the files of their models.
 
     Raises:
-        UserError: if one cannot be started.
+        UserError: if a job cannot be started.
     """
     if len({job.config.cluster._target_ for job in jobs}) > 1:
-        raise UserError("a sweep has one cluster: give cluster=slurm and cluster=local in commands of their own")
+        raise UserError("a sweep has one cluster: give cluster=slurm and cluster=local in separate commands")
     for job in jobs:
         pin(job)
         job.finished = is_done(job)
@@ -71,7 +71,7 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
 
 
 def _announce_corrections(jobs: list[Job]) -> None:
-    """Print a line for each run that made nothing and now has other settings.
+    """Print a line for each run without a step whose settings are corrected.
 
     Raises:
         UserError: if its job waits or runs, or a process works in its directory.
@@ -88,17 +88,17 @@ def _announce_corrections(jobs: list[Job]) -> None:
                         f"`python -m psychocounsel.jobs cancel {job.run_dir}` ends it, and then it can be corrected"
                     )
     for job in corrected:
-        print(f"{job.run_dir}: has made no step so far, and is corrected: {job.corrected}", flush=True)
+        print(f"{job.run_dir}: has made no step yet and is corrected: {job.corrected}", flush=True)
 
 
 def _not_installed(jobs: list[Job]) -> list[str]:
-    """What writing replies needs and is not installed here."""
+    """Return lines about packages for rollouts that are not installed here."""
     rollouts = [configs.build(job.config, "rollout") for job in _to_start(jobs) if "rollout" in job.config]
     return sorted({f"not installed here: {lacking}" for rollout in rollouts if (lacking := rollout.lacking())})
 
 
 def _to_ask(jobs: list[Job]) -> list[str]:
-    """What annotations and evaluations would ask of language models."""
+    """Return lines about the requests of annotations and evaluations to language models."""
     lines = list[str]()
     for job in _to_start(jobs):
         if job.makes_tables:
@@ -116,7 +116,7 @@ def _to_start(jobs: list[Job]) -> list[Job]:
 
 @contextmanager
 def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
-    """Run directories that are new, and in which nothing has run, go if the block fails."""
+    """Remove new run directories in which nothing has run if the block fails."""
     new = [job for job in jobs if not job.skip and not has_config(job.run_dir)]
     sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
     table = SweepDir(sweep).table if sweep else None
@@ -135,5 +135,5 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
                 shutil.rmtree(sweep)
         for path in parents:
             with contextlib.suppress(OSError):
-                path.rmdir()  # goes only if it is empty
+                path.rmdir()  # succeeds only if the folder is empty
         raise

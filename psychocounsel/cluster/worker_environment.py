@@ -1,4 +1,4 @@
-"""What the processes of a job find in their environment."""
+"""Environment variables of a job's processes."""
 
 import os
 
@@ -7,17 +7,17 @@ from psychocounsel.remote.hub import cache_directories
 
 
 def worker_environment(job: Job, attempt: int, rendezvous: str, threads: str, gpu: bool) -> dict[str, str]:
-    """The variables that all processes of a job share.
+    """Return the variables shared by all processes of a job.
 
-    Each one needs three more: RANK (0 to WORLD_SIZE - 1), LOCAL_RANK (the same on its node) and WORLD_SIZE.
-    `rendezvous` is where they meet: `file:///FILE` on one machine, else `tcp://HOST:PORT` on the node of rank 0.
+    Each process needs three more: RANK (0 to WORLD_SIZE - 1), LOCAL_RANK (the same on its node) and WORLD_SIZE.
+    `rendezvous` is `file:///FILE` on one machine, otherwise `tcp://HOST:PORT` on the node of rank 0.
     """
     code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return {
         **cache_directories(job.config.paths.cache),
         "PYTHONPATH": code_path,
         "OMP_NUM_THREADS": threads,
-        # Threads that wait sleep: spinning, they would slow whatever else runs on these cores.
+        # Waiting threads sleep, because spinning threads would slow other work on the same cores.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
         "PSYCHOCOUNSEL_RENDEZVOUS": rendezvous,

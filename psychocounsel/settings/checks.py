@@ -1,4 +1,4 @@
-"""Checks of a whole configuration, before any job starts and without torch."""
+"""Checks of a whole configuration, run before any job starts and without torch."""
 
 import importlib.util
 import os
@@ -26,25 +26,27 @@ def require_paths(config: DictConfig) -> None:
 
 
 def check_length(config: DictConfig) -> None:
-    """Refuse a run with two lengths, or none."""
+    """Refuse a run with two lengths or without a length."""
     if config.max_steps is not None and config.epochs is not None:
         raise UserError(
-            f"max_steps={config.max_steps} and epochs={config.epochs:g}: each is the length of the run; leave one out, or "
+            f"max_steps={config.max_steps} and epochs={config.epochs:g}: each sets the length of the run; leave one out, or "
             "give epochs=null where an experiment sets it"
         )
     if config.max_steps is None and config.epochs is None:
-        raise UserError("epochs=null and max_steps=null: give one of them, the length of the run")
+        raise UserError("epochs=null and max_steps=null: give one of them to set the length of the run")
 
 
 def check_combinations(config: DictConfig, cluster: Any) -> None:
-    """Refuse what cannot work together, or is not there.
+    """Refuse settings that contradict each other, and missing hardware or packages.
 
     Raises:
         UserError: naming the key and what to type instead.
     """
     if config.zero.offload_optimizer or config.zero.offload_parameters:
         if not cluster.gpus():
-            raise UserError("zero.offload_*=true moves state from GPU to CPU, and there is no GPU here: use zero=0..3")
+            raise UserError(
+                "zero.offload_*=true moves state from GPU to CPU, but this machine has no GPU: use zero=0..3"
+            )
         if config.zero.offload_parameters and config.zero.stage not in (3, "auto"):
             raise UserError(f"zero.offload_parameters=true needs zero.stage=3, not {config.zero.stage}")
         if config.zero.stage == 0:
@@ -69,7 +71,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
 
 def _check_liger(has_gpus: bool) -> None:
     if not has_gpus:
-        raise UserError("model.kernels=liger: Liger's kernels run on GPUs alone, and there is none here; use plain")
+        raise UserError("model.kernels=liger: Liger's kernels need a GPU, and this machine has none; use plain")
     if importlib.util.find_spec("liger_kernel") is None:
         raise UserError(
             "model.kernels=liger: the package liger-kernel is missing: pip install -c constraints.txt -e '.[liger]', or use "
@@ -88,7 +90,7 @@ def check_needs(algorithm: Any) -> None:
             f"algo={name}: needs.data={needs.data!r} must be 'pairs', 'completions', 'labelled' or 'prompts'"
         )
     if len(needs.models & {"policy", "reward_model"}) != 1 or needs.models == {"reward_model", "reference"}:
-        raise UserError(f"algo={name}: needs.models must hold policy, or reward_model alone")
+        raise UserError(f"algo={name}: needs.models must contain policy, or only reward_model")
     if needs.rollouts != (algorithm.round is not None):
         raise UserError(
             f"algo={name}: needs.rollouts={needs.rollouts} contradicts its round, which is {algorithm.round}; an algorithm "
@@ -106,7 +108,7 @@ def _check_callbacks(config: DictConfig) -> None:
         except (ImportError, ValueError):
             found = None
         if found is None:
-            raise UserError(f"callbacks.{name}._target_={target}: there is no such module")
+            raise UserError(f"callbacks.{name}._target_={target}: no such module")
 
 
 def _check_adapter(config: DictConfig) -> None:
@@ -118,10 +120,12 @@ def _check_adapter(config: DictConfig) -> None:
         raise UserError(f"model.lora.targets={targets}: give all-linear, or a list of layer names as [q_proj,v_proj]")
     if not lora.rank and (lora.alpha != 32 or lora.dropout or targets != "all-linear"):
         raise UserError(
-            "model.lora.alpha, dropout and targets shape an adapter, and there is none: give model.lora.rank as well"
+            "model.lora.alpha, dropout and targets shape an adapter, but no adapter is trained: give model.lora.rank as well"
         )
     if lora.merge and not lora.rank:
-        raise UserError("model.lora.merge=true merges an adapter, and there is none: give model.lora.rank as well")
+        raise UserError(
+            "model.lora.merge=true merges an adapter, but no adapter is trained: give model.lora.rank as well"
+        )
     if not quantise:
         return
     if not lora.rank:
@@ -181,7 +185,7 @@ def check_data(config: DictConfig) -> None:
 
 
 def _is_one_part(path: str) -> bool:
-    """Whether what `path` names has no splits."""
+    """Return True if the data source at `path` has no splits."""
     return path == "builtin:sample" or Path(path).expanduser().is_file()
 
 
@@ -192,7 +196,7 @@ def check_reward_paths(config: DictConfig) -> None:
 
 
 def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
-    """`section` stands at `group`; only a reward model may be an adapter, because it is not trained on."""
+    """Check the path of the model at key `group`. Only a reward model may be an adapter, because it is not trained."""
     if section.path and is_made_before(config, section.path):
         return
     check_local_path(section.path, f"{group}.path", folder=True)
@@ -201,7 +205,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
     if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
         run = run_of_model(Path(section.path)) or section.path
         raise UserError(
-            f"model.path={section.path}: is a LoRA adapter; train on from the merged model that "
+            f"model.path={section.path}: is a LoRA adapter; train the merged model instead, which "
             f"`python -m psychocounsel.export {run} merge=true` writes"
         )
     if section.chat_template:
@@ -209,30 +213,30 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
 
 
 def is_made_before(config: DictConfig, path: str) -> bool:
-    """Whether what is not there yet lies in a run that `after` waits for, or is the best run that it chooses."""
+    """Return True if `path` does not exist yet, but a run in `after` will make it or it is the best run of a stage."""
     return not Path(path).expanduser().exists() and is_of_earlier_run(config, path)
 
 
 def is_of_earlier_run(config: DictConfig, path: str) -> bool:
-    """Whether a path lies in what a run makes that `after` names."""
-    named = config.get("after") if OmegaConf.is_list(config.get("after")) else []  # not checked yet
+    """Return True if `path` lies in the output of a run named in `after`."""
+    named = config.get("after") if OmegaConf.is_list(config.get("after")) else []  # `after` is not checked yet
     place, *parents = (Path(os.path.abspath(os.path.expanduser(str(each)))) for each in (path, *named))
     return any(place.is_relative_to(made) for parent in parents for made in outputs_of(parent))
 
 
 def check_shipped(value: str, key: str) -> None:
-    """Raises UserError for a `builtin:` name of nothing that ships with the package."""
+    """Raise UserError if `value` is a `builtin:` name that the package does not contain."""
     models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
     names = ["builtin:sample"] if key.startswith(("data.", "audit.")) else models
     if value not in names:
-        raise UserError(f"{key}={value}: does not ship with the package; there is {', '.join(names)}")
+        raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")
 
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
 
 def check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
-    """A value that looks like a local path must exist; `org/name` that does not exist here is taken for a hub id."""
+    """Check that a local path exists; a missing path of the form `org/name` is taken for a hub id."""
     if not value:
         return
     if value.startswith("builtin:"):
@@ -242,13 +246,13 @@ def check_local_path(value: str | None, key: str, folder: bool = False, must_exi
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
         raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
     if folder and path.is_file():
-        raise UserError(f"{key}={value}: is a file; give the folder that holds config.json")
+        raise UserError(f"{key}={value}: is a file; give the folder that contains config.json")
     if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise UserError(f"{key}={value}: the folder holds no config.json, so it is not a model")
+        raise UserError(f"{key}={value}: the folder contains no config.json, so it is not a model")
 
 
 def make_paths_absolute(config: DictConfig) -> None:
-    """Jobs may start in another directory: what exists here is recorded by its absolute path."""
+    """Make paths absolute if they exist here, because jobs may start in another directory."""
     models = [section for _, section in reward_sections(config)] + ([config.model] if "model" in config else [])
     data = [config.data] if "data" in config else []
     for node, key in [
@@ -258,7 +262,7 @@ def make_paths_absolute(config: DictConfig) -> None:
         *((entry, "path") for entry in (config.audit.against if "audit" in config else [])),
     ]:
         value = node[key]
-        if value and is_of_earlier_run(config, value):  # by its name: the best run of a stage is a link
+        if value and is_of_earlier_run(config, value):  # keeps its name, because the best run of a stage is a link
             node[key] = os.path.abspath(os.path.expanduser(value))
         elif value and not value.startswith("builtin:") and Path(value).expanduser().exists():
             node[key] = str(Path(value).expanduser().resolve())

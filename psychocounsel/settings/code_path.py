@@ -1,9 +1,9 @@
-"""Where the user's own code lies: algorithms, rewards, clusters, callbacks outside the package."""
+"""Import path of the user's own code: algorithms, rewards, clusters and callbacks outside the package."""
 
 import sys
 from collections.abc import Iterable
 
 
 def add_code_path(folders: Iterable[str]) -> None:
-    """Let Python find modules in `folders` (`code_path` of a configuration), after all that is installed."""
+    """Add `folders` (`code_path` of a configuration) to the import path, after all installed packages."""
     sys.path.extend(folder for folder in folders if folder not in sys.path)

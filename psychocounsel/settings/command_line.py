@@ -1,4 +1,4 @@
-"""What the commands that compose nothing share: their parser, and errors in one line."""
+"""Parser and error lines of the commands that do not compose a configuration."""
 
 import argparse
 import sys
@@ -12,17 +12,17 @@ _INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses abbreviated options; what is wrong becomes a UserError."""
+    """Argument parser that refuses abbreviated options and turns errors into UserError."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)  # of subcommands, too
+        super().__init__(**options, allow_abbrev=False)  # also passed on to subcommands
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help tells more")
+        raise UserError(f"{message}; see --help")
 
 
 def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
-    """Call `main` with this process's arguments and exit with its code; the user's errors, and `more`, in one line."""
+    """Call `main` with this process's arguments and exit with its code. The user's errors, and `more`, become one line."""
     let_nobody_else_write()
     expected: tuple[type[Exception], ...] = (UserError, OSError, *more)
     try:

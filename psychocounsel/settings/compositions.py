@@ -1,4 +1,4 @@
-"""Composing many configurations, and merging them into their schema: what they have in common is done once."""
+"""Fast composition of many configurations: work that they share is done once."""
 
 import contextlib
 import pickle
@@ -22,23 +22,23 @@ from omegaconf.errors import OmegaConfBaseException
 _Values = dict[tuple[Any, ...], Any]
 _last: dict[
     int, tuple[DictConfig, _Values, bytes]
-] = {}  # by id of a schema: itself, what was merged into it, the result
+] = {}  # by id of a schema: the schema, the values merged into it, and the result
 
 
 def spare_work() -> None:
-    """Let Hydra and OmegaConf leave out what they do again and again; what they compose stays the same.
+    """Patch Hydra and OmegaConf so that they skip repeated work. Their results stay the same.
 
-    All compositions read one `ConfigStore`. Hydra copies its search path whenever it composes or lists a group, and with it
-    the store, which takes 6 ms. The store needs no copy, since it hands out copies of its nodes.
+    All compositions read one `ConfigStore`. Hydra copies its search path, and with it the store, whenever it composes or lists a
+    group (6 ms). The store needs no copy, because it returns copies of its nodes.
 
-    Hydra makes a map of all choices for each file, to resolve the interpolations in its defaults list. Only files with
-    such an interpolation get it here. OmegaConf parses an interpolation whenever it reads it, and Hydra a version
-    whenever it asks for its own: each text is parsed once here.
+    Hydra builds a map of all choices for each file, to resolve interpolations in its defaults list. Here only files with such an
+    interpolation get the map. OmegaConf parses an interpolation at each read, and Hydra parses a version string whenever it asks
+    for its own. Here each text is parsed once.
     """
     ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
     setattr(defaults_list, "_create_interpolation_map", _choices_if_read)  # noqa: B010
     setattr(hydra.version, "_get_version", lru_cache(hydra.version._get_version))  # noqa: B010
-    for module in (omegaconf.base, omegaconf._utils):  # their trees are only read; what is refused is not kept
+    for module in (omegaconf.base, omegaconf._utils):  # their parse trees are only read; refused texts are not cached
         setattr(module, "parse", lru_cache(maxsize=4096)(module.parse))  # noqa: B010
 
 
@@ -46,7 +46,7 @@ _choices_of = defaults_list._create_interpolation_map
 
 
 def _choices_if_read(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig:
-    """The choices that an interpolation in `defaults` may name; an empty map if there is none."""
+    """Return the choices that an interpolation in `defaults` may name (empty if it contains no interpolation)."""
     entries = [each for each in defaults if not each.is_self() and not each.is_override()]
     if any(each.is_interpolation() for each in entries):
         return _choices_of(overrides, defaults, self_added)
@@ -54,10 +54,10 @@ def _choices_if_read(overrides: Any, defaults: list[Any], self_added: bool) -> D
 
 
 def compose_alone(loader: Any, name: str) -> DictConfig:
-    """What `hydra.compose(name)` returns of Hydra's `loader`, without composing its own group `hydra` only to drop it.
+    """Return the result of `hydra.compose(name)` for Hydra's `loader`, without composing the group `hydra` only to drop it.
 
     Raises:
-        HydraException: if the file, or one that it names, is not there or does not fit.
+        HydraException: if the file, or a file that it names, is missing or does not fit.
     """
     try:
         _, files = loader._parse_overrides_and_create_caching_repo(name, [])
@@ -72,9 +72,9 @@ def compose_alone(loader: Any, name: str) -> DictConfig:
 
 
 class Compositions:
-    """What Hydra composes of overrides, without its own group `hydra`: files once, then values as it applies them itself.
+    """Cache of composed configurations: files are composed once, then values are applied as Hydra applies them.
 
-    `load(choices)` composes files by Hydra's `loader`. It is asked once for each set of overrides that choose files.
+    `load(choices)` composes files by Hydra's `loader`. It is called once for each set of overrides that choose files.
     """
 
     def __init__(self, loader: Any, load: Callable[[list[str]], DictConfig]) -> None:
@@ -83,10 +83,10 @@ class Compositions:
         self.parsed: dict[str, tuple[Any, bool]] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of `overrides`, as the command line has them.
+        """Return the configuration for `overrides`, written as on the command line.
 
         Raises:
-            HydraException: for an override that cannot be parsed, chooses no file, or sets a key that is not there.
+            HydraException: for an override that cannot be parsed, or that names a missing file or key.
         """
         parsed = {text: self._parse(text) for text in overrides}
         choices = tuple(text for text in overrides if not parsed[text][1])
@@ -95,13 +95,13 @@ class Compositions:
             plain = OmegaConf.create({key: loaded._get_node(key) for key in loaded if key != "hydra"})
             OmegaConf.set_struct(plain, True)
             self.composed[choices] = pickle.dumps(plain)
-        config: DictConfig = pickle.loads(self.composed[choices])  # four times as fast as a deep copy
+        config: DictConfig = pickle.loads(self.composed[choices])  # pickle is four times as fast as a deep copy
         values = [parsed[text][0] for text in overrides if parsed[text][1]]
         type(self.loader)._apply_overrides_to_config(values, config)
         return config
 
     def _parse(self, text: str) -> tuple[Any, bool]:
-        """An override, and whether it only sets a value."""
+        """Return a parsed override, and True if it only sets a value."""
         if text not in self.parsed:
             (each,) = OverridesParser.create(self.loader).parse_overrides([text])
             self.loader.validate_sweep_overrides_legal([each], RunMode.RUN, from_shell=False)
@@ -111,10 +111,10 @@ class Compositions:
 
 
 def merged(schema: DictConfig, plain: DictConfig) -> DictConfig:
-    """What `OmegaConf.merge` makes of `schema` and `plain`. A schema is not to change afterwards.
+    """Return `OmegaConf.merge(schema, plain)`. The schema must not change afterwards.
 
     Raises:
-        OmegaConfBaseException: as `OmegaConf.merge` says.
+        OmegaConfBaseException: as `OmegaConf.merge` raises it.
     """
     values = _values(OmegaConf.to_container(plain))
     changed = _changed(schema, values)
@@ -122,20 +122,22 @@ def merged(schema: DictConfig, plain: DictConfig) -> DictConfig:
         return changed
     config = OmegaConf.merge(schema, plain)
     assert isinstance(config, DictConfig)
-    with contextlib.suppress(pickle.PicklingError, AttributeError):  # a class that its module does not have by name
+    with contextlib.suppress(
+        pickle.PicklingError, AttributeError
+    ):  # fails for a class that its module does not contain by name
         _last[id(schema)] = schema, values, pickle.dumps(config)
     return config
 
 
 def resolve(node: Container) -> None:
-    """Put values in the place of all interpolations, as `OmegaConf.resolve` does, which reads every other value as well.
+    """Resolve all interpolations in place, like `OmegaConf.resolve`, but without reading the other values.
 
     Raises:
         OmegaConfBaseException: for an interpolation that cannot be resolved.
     """
     content = node._content if isinstance(node, DictConfig | ListConfig) else None
     if not isinstance(content, dict | list):
-        return  # null, or missing
+        return  # null or missing
     for key, inner in content.items() if isinstance(content, dict) else enumerate(content):
         value = inner._value()
         if isinstance(value, str) and "${" in value:
@@ -145,7 +147,7 @@ def resolve(node: Container) -> None:
 
 
 def _changed(schema: DictConfig, values: _Values) -> DictConfig | None:
-    """The last result for the schema with other values; None if more than values differs, or one is refused."""
+    """Return the last result for the schema with changed values; None if more than values differs, or a value is refused."""
     _, before, result = _last.get(id(schema), (schema, {}, b""))
     if before.keys() != values.keys():
         return None
@@ -159,13 +161,13 @@ def _changed(schema: DictConfig, values: _Values) -> DictConfig | None:
                 for part in path[:-1]:
                     node = node._get_node(part)
                 node[path[-1]] = value
-    except OmegaConfBaseException:  # merging says it better
+    except OmegaConfBaseException:  # merging raises the clearer error
         return None
     return config
 
 
 def _values(node: Any, path: tuple[Any, ...] = ()) -> _Values:
-    """Every value of nested mappings by its path; a list is one value, as is a mapping without keys."""
+    """Return every value of nested mappings by its path. A list counts as one value, as does a mapping without keys."""
     if not isinstance(node, dict) or not node:
         return {path: node}
     return {place: value for key, inner in node.items() for place, value in _values(inner, (*path, key)).items()}

@@ -1,4 +1,4 @@
-"""`data.confidential=true`: which hosts would see texts of the data, and a refusal of those that are not allowed to."""
+"""Check of `data.confidential=true`: no host outside `data.allowed_hosts` may receive texts of the data."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,23 +12,23 @@ from psychocounsel.settings.targets import build, build_section
 
 
 def check_confidential(config: DictConfig) -> None:
-    """Refuse to send texts to hosts that are not in `data.allowed_hosts`, where the data are confidential.
+    """Refuse settings that would send confidential texts to hosts outside `data.allowed_hosts`.
 
-    Of an annotation the keys are `speeches.confidential` and `speeches.allowed_hosts`.
+    For `annotate` the keys are `speeches.confidential` and `speeches.allowed_hosts`.
 
     Raises:
-        UserError: naming the key and the host, also of a proxy on the way.
+        UserError: naming the key and the host, which may be a proxy.
     """
     group = "speeches" if "speeches" in config else "data"
     texts = config[group]
     for host in texts.allowed_hosts:
         if host.lower() != host_of(host) or not host:
             raise UserError(
-                f"{group}.allowed_hosts: {host} is no name of a host; give it alone, as reward.clinic.example"
+                f"{group}.allowed_hosts: {host} is not a host name; give only the name, for instance reward.clinic.example"
             )
     if texts.allowed_hosts and not texts.confidential:
         raise UserError(
-            f"{group}.allowed_hosts limits confidential data alone: add {group}.confidential=true, or leave it out"
+            f"{group}.allowed_hosts has an effect only with confidential data: add {group}.confidential=true, or leave it out"
         )
     if not texts.confidential:
         return
@@ -44,7 +44,7 @@ def check_confidential(config: DictConfig) -> None:
 
 
 def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "data") -> None:
-    """Refuse a receiver of texts that is not among the hosts in `allowed`, which stand in `group`.
+    """Refuse an address whose host is not in `allowed`, the hosts listed under `group`.
 
     Raises:
         UserError: naming `key` and the host.
@@ -59,7 +59,7 @@ def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "da
 
 
 def _on_the_way(address: str) -> Iterator[tuple[str, str]]:
-    """The host of an address, and that of the proxy of the environment by which it is reached."""
+    """Yield the host of an address, and the host of the proxy that the environment sets for it."""
     yield host_of(address), ""
     if proxy := proxy_of(address):
         variable, url = proxy

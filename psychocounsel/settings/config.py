@@ -1,4 +1,4 @@
-"""Composing, checking and comparing configurations, without torch. Every refusal is one line that says what to type."""
+"""Composing, checking and comparing configurations, without torch. Every error is one line that says what to type."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ spare_work()
 
 
 def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
-    """Compose `conf/<name>.yaml` with `overrides`. A process reads the files of a set of choices once."""
+    """Compose `conf/<name>.yaml` with `overrides`. A process reads the files of each set of choices once."""
     return _compositions(name).compose([quote_choice(override) for override in overrides])
 
 
@@ -73,7 +73,7 @@ def _compositions(name: str) -> Compositions:
 
 
 def command_of(config: DictConfig) -> str:
-    """The command that a configuration is for: train, evaluate, audit, annotate or chat."""
+    """Return the command of a configuration: train, evaluate, audit, annotate or chat."""
     if "speeches" in config:
         return "annotate"
     if is_chat(config):
@@ -82,7 +82,7 @@ def command_of(config: DictConfig) -> str:
 
 
 def check(composed: DictConfig) -> DictConfig:
-    """Return the composed configuration of a command with types and interpolations resolved.
+    """Return a command's composed configuration with types checked and interpolations resolved.
 
     Raises:
         UserError: for an unknown key, a wrong type or range, or a combination that cannot work.
@@ -120,7 +120,7 @@ def check(composed: DictConfig) -> DictConfig:
 
 
 def _check_jobs(config: DictConfig) -> None:
-    """What commands have that make jobs: a cluster, and data or speeches."""
+    """Check the groups of commands that start jobs: a cluster, and data or speeches."""
     cluster = build(config, "cluster")
     cluster.check()
     if "speeches" in config:
@@ -131,10 +131,10 @@ def _check_jobs(config: DictConfig) -> None:
 
 
 def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
-    """A checked configuration with other values at dotted keys, which are held against types and limits.
+    """Return a copy of a checked configuration with new values at dotted keys, checked for types and limits.
 
     Raises:
-        UserError: for a key that there is not, or a value that it cannot have.
+        UserError: for an unknown key, or a value that the key cannot have.
     """
     plain = OmegaConf.create(OmegaConf.to_container(config))
     assert isinstance(plain, DictConfig)
@@ -173,7 +173,7 @@ def _check_what_reads_pairs(config: DictConfig, cluster: Any) -> None:
 
 
 def _leave_out_unused(plain: DictConfig) -> None:
-    """Drop the groups of reward and rollout where neither the algorithm nor its evaluation has a use for them."""
+    """Drop the groups reward and rollout if neither the algorithm nor its evaluation uses them."""
     needs = target_class(plain, "algo").needs
     evaluated = str(OmegaConf.select(plain, "eval.replies")).lower() in ("true", "yes", "on", "1", "y")
     with open_dict(plain):
@@ -183,10 +183,10 @@ def _leave_out_unused(plain: DictConfig) -> None:
 
 
 def _typed(plain: DictConfig, fields: type) -> DictConfig:
-    """`plain` with the types of the dataclass `fields`, and of those that its groups name, held against their limits."""
+    """Return `plain` with the types of the dataclass `fields` and of the dataclasses named by its groups, limits checked."""
     groups = [group for group in _TARGETS if group in plain]
     if OmegaConf.select(plain, "data._target_"):
-        groups.append("data")  # rows are read by a source of the user's own
+        groups.append("data")  # the user's own data source reads the rows
     targets = {group: target_class(plain, group) for group in groups}
     names = tuple(plain[group]["_target_"] for group in targets)
     schema = _schema(fields, tuple(targets.items()), names)
@@ -208,13 +208,13 @@ def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[st
             schema[group]["_target_"] = name
             schema[group]._set_flag("struct", True)
             for item in dataclasses.fields(target):
-                if OmegaConf.get_type(schema[group], item.name) is dict:  # its keys are the user's
+                if OmegaConf.get_type(schema[group], item.name) is dict:  # the user chooses its keys
                     schema[group]._get_node(item.name)._set_flag("struct", False)
     return schema
 
 
 def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> None:
-    """Refuse one value in the place of several settings, which OmegaConf refuses without naming the key."""
+    """Refuse a single value for a section with several settings; OmegaConf's own error does not name the key."""
     for key in map(str, schema):
         section, given = schema._get_node(key), plain._get_node(key, validate_access=False)
         if (
@@ -228,7 +228,7 @@ def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> 
             inner = list(map(str, section))
             if dataclasses.is_dataclass(OmegaConf.get_type(section)):
                 raise UserError(
-                    f"{prefix}{key}: holds several settings; give one of them, as {prefix}{key}.{inner[0]}=VALUE"
+                    f"{prefix}{key}: contains several settings; give one of them, for instance {prefix}{key}.{inner[0]}=VALUE"
                 )
         else:
             _check_sections(section, given, f"{prefix}{key}.")
@@ -258,7 +258,7 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
 
 
 def _name_by_path(config: DictConfig) -> None:
-    """A preset for what ships, or for any path, is named by the path that was given in its place."""
+    """Name a preset for shipped files, or for any path, after the path that the user gave."""
     generics = {"model": ("local", "tiny"), "reward": ("local", "tiny", "tiny_2"), "data": ("local", "sample")}
     sections = [(config[group], group) for group in ("model", "data") if group in config]
     sections += [(section, "reward") for _, section in reward_sections(config)]
@@ -272,7 +272,7 @@ def _name_by_path(config: DictConfig) -> None:
 def resolve_mix(composed: DictConfig, load_group: Any) -> None:
     """Fill each `data.mix` entry given by `name` from `conf/data/<name>.yaml`, through `load_group(name)`.
 
-    The worker never composes, so names become paths here.
+    Names become paths here, because the worker does not compose.
     """
     mix = OmegaConf.select(composed, "data.mix") or []
     if (not OmegaConf.is_list(mix) and mix) or not all(OmegaConf.is_dict(entry) for entry in mix):

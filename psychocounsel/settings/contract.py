@@ -1,4 +1,4 @@
-"""What a class from a user's own folder must have before a run uses it: methods by name, checked without torch."""
+"""Contracts of a user's own classes: required methods are checked by name before a run, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psychocounsel.errors import UserError
 
 
 class Contract(ABC):  # noqa: B024
-    """A base class with abstract methods. Creating an object of a subclass that lacks one raises a UserError of one line."""
+    """Base class with abstract methods. Instantiating a subclass that lacks one raises a one-line UserError."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if lacking := missing_methods(cls):
@@ -24,27 +24,27 @@ class GroupSettings(Contract):
     config_group: ClassVar[str] = ""
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Where texts of the data go from here: a key, and the address of a server; `key` is where the settings stand.
+        """Return the servers that receive texts of the data, as (key, address) pairs; `key` is the key of these settings.
 
-        Asked where `data.confidential` limits these. Default: texts stay in the processes of the run.
+        Called if `data.confidential` limits the receivers. Default: texts stay in the processes of the run.
         """
         return []
 
 
 def missing_methods(cls: type) -> str:
-    """`open, score (as psychocounsel.reward.base.Scorer says)`, or nothing where all are there."""
+    """Return the names of missing methods with their contract, or "" if none is missing: "open, score (as ...Scorer says)"."""
     names = sorted(getattr(cls, "__abstractmethods__", ()))
     owners = {f"{each.__module__}.{each.__qualname__}" for each in cls.__mro__ if set(names) & set(vars(each))}
     return f"{', '.join(names)} (see {' and '.join(sorted(owners))})" if names else ""
 
 
 def check_target(group: str, name: str, target: Any, base: str, also: str) -> None:
-    """Hold the class `name`, which `<group>._target_` names, against the contract of its group, whose base class is `base`.
+    """Check that the class `name`, given by `<group>._target_`, meets the contract of its group with the base class `base`.
 
-    A class of the group `also` will do as well.
+    A class of the group `also` is accepted too.
 
     Raises:
-        UserError: if it is of another kind, lacks a method, or has a field in place of one.
+        UserError: if it has another base, lacks a method, or has a field with a method's name.
     """
     said = f"{group}._target_={name}"
     if not (isinstance(target, type) and issubclass(target, GroupSettings) and target.config_group in (group, also)):
@@ -57,10 +57,10 @@ def check_target(group: str, name: str, target: Any, base: str, also: str) -> No
 
 
 def refuse_another_kind(found: Any, base: type, said: str) -> None:
-    """Hold what a method of a user's class gave against the class that it must be of; `said` names the method.
+    """Check that a method of a user's class returned an object of the required class; `said` names the method.
 
     Raises:
-        UserError: if it does not derive from `base`.
+        UserError: if the object's class does not derive from `base`.
     """
     if not isinstance(found, base):
         raise UserError(

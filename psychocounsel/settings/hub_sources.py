@@ -1,4 +1,4 @@
-"""Which repositories of the Hugging Face hub a configuration names, and which commits it is pinned to."""
+"""Repositories of the Hugging Face hub that a configuration names, and the commits that it is pinned to."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,28 +21,28 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the hub as a configuration names it; `revision` None is the newest commit."""
+    """Hub repository named by a configuration; `revision` None means the newest commit."""
 
     kind: str  # model or dataset
     id: str
     revision: str | None
-    key: str = field(compare=False)  # of the configuration, for messages
-    weights: bool = True  # False: a model that a server runs, of which its tokenizer and configuration are needed
+    key: str = field(compare=False)  # key in the configuration, for messages
+    weights: bool = True  # False: a server runs the model, so only its tokenizer and configuration are needed
 
 
 def sources(configs: Iterable[DictConfig]) -> list[HubSource]:
-    """The distinct repositories that `configs` name, in order."""
+    """Return the distinct repositories that `configs` name, in order."""
     found = [[*(source for source, _ in named(config)), *_of_annotation(config)] for config in configs]
     return list(dict.fromkeys(source for each in found for source in each))
 
 
 def _of_annotation(config: DictConfig) -> Iterator[HubSource]:
-    """What an annotation loads: models in its process, which alone have a `revision`, and speeches. It is not pinned."""
+    """Yield the repositories that an annotation loads: speeches, and models in its process (only these have a `revision`)."""
     asked = [(key, section) for key, _, section in model_sections(config)]
     for key, section in (*asked, *ranker_models(config)):
         if "revision" in section and section.get("model") and not _is_here(section.model):
             yield HubSource("model", section.model, section.revision, f"{key}.model")
-        reward = section.get("reward")  # of a judge
+        reward = section.get("reward")  # a judge's reward model
         if OmegaConf.is_dict(reward) and reward.get("path") and not _is_here(reward.path):
             loaded = path_is(reward) == "loaded"
             yield HubSource("model", reward.path, reward.get("revision"), f"{key}.reward.path", weights=loaded)
@@ -54,12 +54,12 @@ def _of_annotation(config: DictConfig) -> Iterator[HubSource]:
 
 
 def _is_here(path: str) -> bool:
-    """Whether it ships with the package or is a file or folder."""
+    """Return True if `path` ships with the package or is a local file or folder."""
     return path.startswith(("builtin:", "/")) or Path(path).exists()
 
 
 def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
-    """Each source of a checked configuration with the key of its revision; what ships or is local is none."""
+    """Yield each hub repository of a checked configuration with the key of its revision; shipped and local files are skipped."""
     if "data" not in config:
         return
     mix = [
@@ -77,14 +77,14 @@ def named(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
 
 
 def keep_revisions(config: DictConfig, existing: DictConfig) -> None:
-    """Use the commits that a run began with, where `config` asks for none and names the same repositories."""
+    """Keep the commits that a run started with, unless `config` names a commit or another repository."""
     for source, revision in named(config):
         if source.revision is None and OmegaConf.select(existing, source.key) == source.id:
             OmegaConf.update(config, revision, OmegaConf.select(existing, revision))
 
 
 def pin(config: DictConfig) -> None:
-    """Use the commits that were prepared, where `config` asks for none."""
+    """Pin the commits that `prepare` fetched, unless `config` names a commit."""
     for source, revision in named(config):
         record = read_json(_prepared(config.paths.cache, source))
         if source.revision is None and record:
@@ -92,7 +92,7 @@ def pin(config: DictConfig) -> None:
 
 
 def record(cache: str, source: HubSource, commit: str) -> None:
-    """Let new runs use this commit. One file a source, so that two commands at once do not undo each other's."""
+    """Store this commit for new runs, in one file per repository, so that two commands at once do not overwrite each other."""
     path = _prepared(cache, source)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"kind": source.kind, "id": source.id, "commit": commit})
@@ -103,4 +103,4 @@ def _prepared(cache: str, source: HubSource) -> Path:
 
 
 def folder_name(source: HubSource) -> str:
-    return f"{source.kind}s--{source.id.replace('/', '--')}"  # as huggingface_hub names it
+    return f"{source.kind}s--{source.id.replace('/', '--')}"  # huggingface_hub's naming

@@ -1,4 +1,4 @@
-"""Keys that there are not, or no more, and values of several lines: what to type instead."""
+"""Errors for unknown keys, renamed keys, and values of several lines, with the advice what to type instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import shipped
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Old key: new key. The old one is refused, unless a dataclass of the user's own has it.
+# Old key: new key. The old key is refused, unless a user's own dataclass has it.
 RENAMED = {
     "algo.temperature": "rollout.temperature",
     "rollout.samples": "rollout.shown_prompts",
@@ -25,21 +25,21 @@ RENAMED = {
 
 
 def renamed(key: str, value: object = None) -> str | None:
-    """One line that names the new key; None for a key that was not renamed."""
+    """Return one line that names the new key, or None if the key was not renamed."""
     written = key if value is None else f"{key}={value}"
-    return f"{written}: is now {RENAMED[key]}" if key in RENAMED else None
+    return f"{written}: was renamed to {RENAMED[key]}" if key in RENAMED else None
 
 
 def unknown_key(key: str, valid: Sequence[str]) -> str:
-    """One line that names the choices of its group that have the key, or the nearest of the `valid` keys."""
+    """Return one line that names the choices of the group that have the key, or the nearest of the `valid` keys."""
     group, _, name = key.partition(".")
     if choices := sorted(file.stem for file in (shipped("conf") / group).glob("*.yaml") if name in _keys_of(file)):
-        return f"unknown key {key}: {group}={'|'.join(choices)} has it, and what is chosen has not"
+        return f"unknown key {key}: {group}={'|'.join(choices)} has it, but the chosen one does not"
     return f"unknown key {key}: {suggestion(key, list(valid))}"
 
 
 def _keys_of(file: Path) -> set[str]:
-    """The keys of a choice's file and of those that it begins with in the same folder."""
+    """Return the keys of a choice's file and of its defaults in the same folder."""
     content = yaml.safe_load(file.read_text()) or {}
     bases = [each for each in content.get("defaults", []) if isinstance(each, str) and "/" not in each]
     inherited = (_keys_of(file.with_name(f"{each}.yaml")) for each in bases if each != "_self_")
@@ -47,7 +47,7 @@ def _keys_of(file: Path) -> set[str]:
 
 
 def refuse_renamed(plain: DictConfig, target_class: Callable[[DictConfig, str], Any]) -> None:
-    """Refuse old keys of a composed configuration; `target_class` gives the dataclass of a group.
+    """Refuse renamed keys in a composed configuration; `target_class` returns the dataclass of a group.
 
     Raises:
         UserError: naming the new key.
@@ -59,7 +59,7 @@ def refuse_renamed(plain: DictConfig, target_class: Callable[[DictConfig, str], 
 
 
 def refuse_unknown(group: str, values: dict[str, Any], target: Any) -> None:
-    """Refuse values that the dataclass `target` of a group has no field for, as an older run directory may have.
+    """Refuse values without a field in the group's dataclass `target`, for instance from an older run directory.
 
     Raises:
         UserError: naming the key and what to type instead.
@@ -72,7 +72,7 @@ def refuse_unknown(group: str, values: dict[str, Any], target: Any) -> None:
 
 
 def missing_key(error: Any) -> str | None:
-    """The mandatory key that an error of OmegaConf says is not set, if it says so: also where another value is made of it."""
+    """Return the mandatory key that OmegaConf's error reports as not set, also if another value refers to it; otherwise None."""
     said = str(error)
     if found := re.search(r"Missing mandatory value: (\S+)", said):
         return found[1]
@@ -80,12 +80,12 @@ def missing_key(error: Any) -> str | None:
     return f"{str(error.full_key).rpartition('.')[0]}.{made_of[1]}" if made_of else None
 
 
-# Settings whose texts become lines of batch scripts, or of lists of files.
+# Settings whose texts become lines of batch scripts or of file lists.
 SINGLE_LINES = ("cluster", "paths", "run_dir", "sweep_dir", "after", "code_path")
 
 
 def refuse_control_characters(value: object, key: str) -> None:
-    """Refuse a text that holds a newline or another control character; a mapping or list is searched for such texts.
+    """Refuse a text with a newline or another control character; mappings and lists are searched too.
 
     Raises:
         UserError: naming the key.
@@ -93,13 +93,13 @@ def refuse_control_characters(value: object, key: str) -> None:
     if isinstance(value, str):
         if _CONTROL.search(value):
             raise UserError(
-                f"{key}: holds a newline or another control character: write it on one line, or as a list of lines"
+                f"{key}: contains a newline or another control character: write it on one line, or as a list of lines"
             )
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             shown = _CONTROL.sub("?", str(name))
             if shown != str(name):
-                raise UserError(f"{key}.{shown}: the name holds a newline or another control character")
+                raise UserError(f"{key}.{shown}: the name contains a newline or another control character")
             refuse_control_characters(inner, f"{key}.{name}")
     elif isinstance(value, Sequence):
         for index, inner in enumerate(value):
@@ -107,7 +107,7 @@ def refuse_control_characters(value: object, key: str) -> None:
 
 
 def refuse_lines_in_overrides(arguments: Sequence[str]) -> None:
-    """Refuse command-line arguments of several lines, which are kept a line each.
+    """Refuse command-line arguments with newlines, because run directories store one argument per line.
 
     Raises:
         UserError: naming the key.
@@ -116,6 +116,6 @@ def refuse_lines_in_overrides(arguments: Sequence[str]) -> None:
         if _CONTROL.search(argument):
             key = _CONTROL.sub("?", argument.partition("=")[0])
             raise UserError(
-                f"{key}: holds a newline or another control character: write it on one line (a text of several lines can "
-                "stand in a YAML file of --config-dir)"
+                f"{key}: contains a newline or another control character: write it on one line (a text of several lines can "
+                "be put in a YAML file of --config-dir)"
             )

@@ -1,4 +1,4 @@
-"""The Hydra launcher behind `-m`: all combinations are composed and checked before the first one starts."""
+"""Hydra launcher for `-m`: all combinations are composed and checked before the first job starts."""
 
 import contextlib
 import shutil
@@ -30,7 +30,7 @@ from psychocounsel.settings.sweep import Row, with_rows
 
 
 class LaunchedJob(Protocol):
-    """What the launcher reads of a job."""
+    """The fields of a job that the launcher reads."""
 
     config: DictConfig
     run_dir: Path
@@ -38,7 +38,7 @@ class LaunchedJob(Protocol):
 
 
 class SweepResult(Protocol):
-    """How the jobs of a sweep ended: the worst exit code, and each job's objective or None."""
+    """Result of a sweep: the worst exit code, and each job's objective (None if unknown)."""
 
     exit_code: int
     objectives: list[float | None]
@@ -51,15 +51,15 @@ def register(
     exit_codes: list[int],
     *sweepers: type,
 ) -> None:
-    """Make the launcher known to Hydra, which instantiates plugins of the package `hydra_plugins` only.
+    """Register the launcher with Hydra, which instantiates plugins only from the package `hydra_plugins`.
 
-    `make_job` turns (composed configuration, overrides, index, place in the sweep) into a checked job; `act` gets all jobs
-    and the configuration of the first. Every combination of a sweep runs with each of `rows`, overrides that go
-    together. The exit code of a sweep is added to `exit_codes`. `sweepers` are made known, too.
+    `make_job` turns (composed configuration, overrides, index, place in the sweep) into a checked job. `act` gets all jobs
+    and the configuration of the first one. Every combination of a sweep runs with each of `rows` (overrides that belong
+    together). The sweep's exit code is appended to `exit_codes`. `sweepers` are registered too.
     """
     JobLauncher.make_job, JobLauncher.act = staticmethod(make_job), staticmethod(act)
     JobLauncher.rows, JobLauncher.exit_codes = rows, exit_codes
-    plugins = Plugins.instance()  # its first call looks for installed plugins
+    plugins = Plugins.instance()  # its first call searches for installed plugins
     try:
         import_module("hydra_plugins")
     except ImportError:  # no other plugin is installed
@@ -75,10 +75,10 @@ _mode_of_configs = Hydra.get_mode
 
 
 def take_mode_from(arguments: Sequence[str]) -> None:
-    """Let `-m` alone decide between a run and a sweep, unless a user's own configuration may set `hydra.mode`.
+    """Let only `-m` decide between a run and a sweep, unless a user's own configuration may set `hydra.mode`.
 
-    Hydra would else compose everything once more only to read it, and no shipped file sets it: that is half the time in which
-    a command line is refused.
+    Otherwise Hydra composes everything once more only to read the mode, which no shipped file sets. This halves the time in which
+    an error on the command line is reported.
     """
     options = {text for text in arguments if text.startswith("-")} - {"-m", "--multirun"}
     own = options or any("hydra" in text for text in arguments)
@@ -86,33 +86,31 @@ def take_mode_from(arguments: Sequence[str]) -> None:
 
 
 def _undecided(hydra: Hydra, config_name: str | None, overrides: list[str]) -> None:
-    """The mode that Hydra chooses if no configuration sets `hydra.mode`."""
+    """Return the mode that Hydra chooses if no configuration sets `hydra.mode`."""
 
 
 def _sweeper() -> type:
-    """Hydra's own, which would compose every combination once more only to see that it can be."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # which looking for plugins makes anew
+    """Return Hydra's sweeper without its check of every combination, which would compose each of them once more."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # the search for plugins imports this again
 
     class JobSweeper(BasicSweeper):
         __module__, __qualname__ = "hydra_plugins.psychocounsel", "JobSweeper"
 
         def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-            pass  # the launcher composes and checks all before it starts one
+            pass  # the launcher composes and checks all combinations before it starts one
 
     return JobSweeper
 
 
 class JobLauncher(Launcher):
-    """Makes one job of each combination and hands them all over in one call."""
+    """Launcher that makes one job of each combination and submits all jobs in one call."""
 
     __module__ = "hydra_plugins.psychocounsel"
     make_job: ClassVar[Any]
     act: ClassVar[Any]
     exit_codes: ClassVar[list[int]]
     rows: ClassVar[list[Row]]
-    sweeps: ClassVar[
-        list[tuple[Path, list[Path]]]
-    ] = []  # folders that were asked for, and the parents that were not there
+    sweeps: ClassVar[list[tuple[Path, list[Path]]]] = []  # requested folders, and their parents that did not exist
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.master = config
@@ -129,20 +127,20 @@ class JobLauncher(Launcher):
         return self.start(self.make_all(list(zip(indices, combinations, places, strict=True))))
 
     def make_all(self, numbered: Sequence[tuple[Any, ...]]) -> list[LaunchedJob]:
-        """Compose and check many: of each its index, overrides and place, and what is to be done to the composed configuration.
+        """Compose and check many jobs, each given by its index, overrides, place, and a function that changes its configuration.
 
         Raises:
-            UserError: for the first that cannot work.
+            UserError: for the first job that cannot work.
         """
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
         return in_parallel(lambda each: self.make(*each), numbered)
 
     def start(self, jobs: list[LaunchedJob]) -> list[JobReturn]:
-        """Hand over checked jobs, all at once.
+        """Submit checked jobs, all at once.
 
         Raises:
-            UserError: if two of them would work in the same folder.
+            UserError: if two jobs would use the same folder.
         """
         _refuse_shared_directories(jobs)
         submission = self.act(jobs, jobs[0].config)
@@ -159,7 +157,7 @@ class JobLauncher(Launcher):
             return self.make_job(composed, overrides, index, place)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             message = one_line(error, overrides)
-            advice = "; sweep in two commands what differs in its keys" if "unknown key" in message else ""
+            advice = "; use two commands for choices with different keys" if "unknown key" in message else ""
             raise UserError(f"combination {' '.join(overrides)}: {message}{advice}") from error
 
     def _compose(self, overrides: list[str]) -> DictConfig:
@@ -175,19 +173,19 @@ def _refuse_shared_directories(jobs: list[LaunchedJob]) -> None:
         if other is not job:
             raise UserError(
                 f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share {job.run_dir}: "
-                "sweep keys that tell runs apart"
+                "sweep keys that distinguish the runs"
             )
 
 
 def remove_unused() -> None:
-    """Hydra writes multirun.yaml before anything is checked; a sweep that did not start leaves no folder."""
+    """Remove the empty folder of a sweep that did not start; Hydra writes multirun.yaml before the checks."""
     while JobLauncher.sweeps:
         sweep, new_parents = JobLauncher.sweeps.pop()
         if is_unused(sweep):
             shutil.rmtree(sweep)
             with contextlib.suppress(OSError):
                 for parent in new_parents:
-                    parent.rmdir()  # goes only if it is empty
+                    parent.rmdir()  # succeeds only if the folder is empty
 
 
 def _result(overrides: list[str], objective: Any) -> JobReturn:

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors, said in one line that tells what to type."""
+"""Errors of Hydra and OmegaConf in one line that says what to type."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from psychocounsel.storage.files import shipped
 
 
 def one_line(error: Exception, arguments: Sequence[str], config_name: str = "train") -> str:
-    """The one line that a user needs of `error`, which the command-line `arguments` caused."""
+    """Return one line that explains `error`, which the command-line `arguments` caused."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in _said(error, arguments, config_name))
 
 
@@ -35,7 +35,7 @@ def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
             found = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.M)
             return _unknown_choice(match.group(1), found)
         if match := re.search(r"primary config '([^']+)'", text):
-            return f"--config-name {match.group(1)}: no such configuration; it is train, evaluate, audit or annotate"
+            return f"--config-name {match.group(1)}: no such configuration; choose train, evaluate, audit or annotate"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     return _of_hydra(error, arguments, config_name)
@@ -47,13 +47,13 @@ def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> s
         inner = re.search(r"full_key: (\S+)", text)
         return _unknown_override(inner.group(1) if inner else match.group(1), arguments, config_name)
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match.group(1)}: several values are a sweep, add -m; one list is written [value1,value2]"
+        return f"{match.group(1)}: add -m for a sweep over several values, or write one list as [value1,value2]"
     if match := re.search(r"An item is already at '([^']+)'", text):
-        return f"+{match.group(1)}: is there already; write {match.group(1)}=VALUE"
+        return f"+{match.group(1)}: exists already; write {match.group(1)}=VALUE"
     if isinstance(error, InterpolationResolutionError) and (given := [text for text in arguments if "${" in text]):
         return f"{given[0]}: {text.splitlines()[0]}"
     if match := re.search(r"Error merging override \+*(.*)", text):
-        return f"{match.group(1)}: has another form than what stands there"
+        return f"{match.group(1)}: does not have the form of the value that it replaces"
     if (match := re.search(r"full_key: (\S+)", text)) and match.group(1) not in text.splitlines()[0]:
         return f"{match.group(1)}: {text.splitlines()[0]}"
     lines = [line.strip() for line in (text or str(error.__cause__)).splitlines() if line.strip()]
@@ -62,7 +62,7 @@ def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> s
 
 
 def _bad_yaml(error: yaml.YAMLError) -> str:
-    """Which file cannot be read, and where."""
+    """Return the file that is not valid YAML, and the line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}: is not YAML ({error.problem} in line {mark.line + 1})"
@@ -77,7 +77,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
     try:
         valid = flat_keys(configs.compose(choices, name=config_name))
-    except Exception:  # the choices themselves are a sweep, or a user's own
+    except Exception:  # the choices are swept, or the user's own
         valid = flat_keys(configs.compose([], name=config_name))
     inner = [name for name in valid if name.startswith(f"{key}.")]
     if inner:
@@ -85,7 +85,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
     message = unknown_key(key, valid)
-    return message if " has it" in message else f"{message} (a key that the YAML leaves out is added with +{key}=VALUE)"
+    return message if " has it" in message else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"
 
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:

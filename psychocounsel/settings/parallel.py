@@ -1,4 +1,4 @@
-"""The same work on many items, on all cores of the machine that submits."""
+"""The same work on many items, on all cores of the submitting machine."""
 
 import gc
 import os
@@ -9,16 +9,16 @@ from psychocounsel.errors import UserError
 
 T = TypeVar("T")
 
-_MANY = 40  # items from which on it pays to start processes
-_RARELY = 200_000  # objects between two searches for garbage in a process that lives for seconds
-_forked: list[Callable[[Any], Any]] = []  # what forked processes inherit: little of it can be pickled
+_MANY = 40  # number of items above which starting processes pays
+_RARELY = 200_000  # objects between two garbage collections, in processes that live for seconds
+_forked: list[Callable[[Any], Any]] = []  # inherited by forked processes, because little of it can be pickled
 
 
 def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-    """`work` of every item, in order; of many, in processes forked from this one.
+    """Return `work(item)` of every item, in order; many items are distributed over forked processes.
 
     Raises:
-        UserError, OSError: as `work` says, of the first item for which it does.
+        UserError, OSError: raised by `work` for the first failing item.
     """
     if len(items) < _MANY:
         return list(map(work, items))
@@ -28,7 +28,7 @@ def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     _forked[:] = [lambda number: work(items[number])]
     cores = min(16, len(os.sched_getaffinity(0)))
     gc.collect()
-    gc.freeze()  # looking through what will live anyway took a fifth of the time
+    gc.freeze()  # the collector spent a fifth of the time on objects that stay alive anyway
     try:
         with ProcessPoolExecutor(cores, get_context("fork"), gc.set_threshold, (_RARELY,)) as pool:
             try:

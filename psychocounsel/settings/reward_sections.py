@@ -1,6 +1,6 @@
-"""The reward models of a configuration, from what the user writes to the settings of each; no torch.
+"""Reward models of a configuration: turns the user's entries into the settings of each model, without torch.
 
-They are `reward`, the entries of `compare`, and the members of an ensemble in either.
+The entries are `reward`, `compare`, and the members of an ensemble in either.
 """
 
 import os
@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build_section, class_of
 
-Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
+Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
 
-# `use: llm`: no file of conf/reward, because a model that ranks pairs can stand in `compare` alone.
+# `use: llm` has no file in conf/reward, because a model that ranks pairs is only allowed in `compare`.
 _RANKER = {
     "_target_": "psychocounsel.evaluation.reward.ranker.Ranker",
     **{"name": "llm", "judge": None, "rubric": "builtin:en", "examples": False, "retries": 2},
@@ -26,7 +26,7 @@ _RANKER = {
 
 
 def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """Each single reward model of a configuration with its key: `reward`, `compare[0]`, `reward.members[0]` and so on."""
+    """Yield each single reward model of a configuration with its key: `reward`, `compare[0]`, `reward.members[0]` and so on."""
     for key, section in scorer_sections(config):
         if not _is_several(section):
             yield key, section
@@ -36,7 +36,7 @@ def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 
 def scorer_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """What is opened as one scorer, with its key: `reward`, then `compare[0]` and so on; an ensemble is one."""
+    """Yield each scorer with its key: `reward`, then `compare[0]` and so on; an ensemble is one scorer."""
     if "reward" in config:
         yield "reward", config.reward
     for index, section in enumerate(config.get("compare") or []):
@@ -44,19 +44,19 @@ def scorer_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 
 def ranker_models(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """The settings of each language model that ranks pairs, with its key, as `compare[0].judge`."""
+    """Yield the settings of each language model that ranks pairs, with its key, for instance `compare[0].judge`."""
     for key, section in scorer_sections(config):
         if section.get("_target_") == _RANKER["_target_"]:
             yield f"{key}.judge", section.judge
 
 
 def path_is(section: DictConfig) -> str:
-    """What `path` of a reward's section names, as RewardSettings says: loaded, served or nothing."""
+    """Return the role of `path` in a reward's section, as in RewardSettings: a model that is loaded, a served one, or nothing."""
     return str(class_of(section, "reward").path_is)
 
 
 def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
-    """Key and folder of each model of a checked configuration that lies here, and whether its weights are loaded."""
+    """Yield key, folder, and True if the weights are loaded, for each local model of a checked configuration."""
     sections = [("model", config.model, True)] if "model" in config else []
     sections += [(key, section, path_is(section) == "loaded") for key, section in reward_sections(config)]
     for key, section, weights in sections:
@@ -66,7 +66,7 @@ def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
 
 
 def path_is_model(key: str, section: DictConfig) -> bool:
-    """Whether the `path` of a section names a model."""
+    """Return True if the `path` of a section names a model."""
     return key == "model" or path_is(section) != "nothing"
 
 
@@ -75,14 +75,14 @@ def _is_several(section: Any) -> bool:
 
 
 def resolve_rewards(composed: DictConfig, preset: Preset) -> None:
-    """Turn what the user writes in `compare` and as members of ensembles into settings; the worker never composes.
+    """Turn the user's entries in `compare` and in ensembles into settings, because the worker does not compose.
 
-    An entry of `compare` is a path, a name in `conf/reward/`, or a mapping of keys that says by `use` which file there it
-    begins with (`local`). {use: llm, judge: ...} is a language model that ranks; `judge` is a name in `conf/judge/`, or a mapping
-    that begins with one. A member is a path, or a mapping whose `name` is that of a file in `conf/reward/`. `preset` loads one.
+    An entry of `compare` is a path, a name in `conf/reward/`, or a mapping; its key `use` names the file with the defaults
+    (default: `local`). {use: llm, judge: ...} is a language model that ranks; `judge` is a name in `conf/judge/`, or a mapping
+    with `use`. A member is a path, or a mapping whose `name` is a file in `conf/reward/`. `preset` loads a file.
 
     Raises:
-        UserError: for an entry or a member of another form.
+        UserError: for an entry or member of another form.
     """
     compared = composed.get("compare")
     if compared is not None and not OmegaConf.is_list(compared):
@@ -105,20 +105,22 @@ def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
             f"{key}: is a path, a name in conf/reward/, or a mapping, for instance {{path: RUN/model, dtype: bf16}}"
         )
     if "_target_" in entry:
-        return entry  # resolved before, or a reward of the user's own
+        return entry  # resolved already, or the user's own reward
     use = str(entry.get("use") or "local")
     if use != "llm":
         return _filled(key, _own(entry), _loaded(key, "reward", use, preset))
     section = _filled(key, _own(entry), OmegaConf.create(_RANKER))
     if section.judge is None:
-        raise UserError(f"{key}.judge is not set: give a name in conf/judge/, or a mapping that begins with one")
+        raise UserError(
+            f"{key}.judge is not set: give a name in conf/judge/, or a mapping as {{use: openai, model: NAME}}"
+        )
     with open_dict(section):
         section.judge = _judge(f"{key}.judge", section.judge, preset)
     return section
 
 
 def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
-    """The settings of the language model that ranks."""
+    """Return the settings of the language model that ranks."""
     given = OmegaConf.create({"use": entry}) if isinstance(entry, str) else entry
     if not OmegaConf.is_dict(given) or not ("use" in given or "_target_" in given):
         raise UserError(f"{key}: is a name in conf/judge/, or a mapping with one, as {{use: openai, model: NAME}}")
@@ -126,12 +128,12 @@ def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
         return given
     base = _loaded(key, "judge", str(given.use), preset)
     if "members" in base:
-        raise UserError(f"{key}: {given.use} has several members; give each an entry of compare of its own")
+        raise UserError(f"{key}: {given.use} has several members; write a separate entry of compare for each")
     return _filled(key, _own(given), base)
 
 
 def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
-    """A file of a group, for what stands at `key`."""
+    """Load the file of a group's choice for the entry at `key`."""
     try:
         return preset(group, name)
     except UserError as error:
@@ -139,7 +141,7 @@ def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
 
 
 def _own(entry: DictConfig) -> DictConfig:
-    """What is given beside the file to begin with."""
+    """Return the keys of an entry that override its file."""
     return OmegaConf.create({str(name): entry._get_node(name) for name in entry if name != "use"})
 
 
@@ -163,14 +165,14 @@ def _resolved(key: str, member: Any, ensemble: DictConfig, preset: Preset) -> Di
     if _is_several(base):
         raise UserError(f"{key}: an ensemble cannot be a member of another")
     if "_target_" in given:
-        return given  # resolved before, or a reward of the user's own
+        return given  # resolved already, or the user's own reward
     if "normalise" in base:
         base.normalise = ensemble.normalise
     return _filled(key, given, base)
 
 
 def _filled(key: str, given: DictConfig, base: DictConfig) -> DictConfig:
-    """The settings `base` with those that are given in their place."""
+    """Return the settings `base` updated by the given ones."""
     if unknown := sorted({*map(str, given)} - {*map(str, base)}):
         raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
     merged = OmegaConf.merge(base, given)
@@ -179,7 +181,7 @@ def _filled(key: str, given: DictConfig, base: DictConfig) -> DictConfig:
 
 
 def check_entries(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
-    """Give entries of `compare` and members the types of their dataclasses, by `typed`, and hold them against their limits.
+    """Check the entries of `compare` and ensemble members against their dataclasses and limits, by `typed`.
 
     Raises:
         UserError: naming the entry or member, and its key.
@@ -191,7 +193,7 @@ def check_entries(config: DictConfig, typed: Callable[[DictConfig], DictConfig])
 
 
 def _check_list(holder: DictConfig, name: str, key: str, typed: Callable[[DictConfig], DictConfig]) -> None:
-    """Replace every section in the list `name` of `holder`, which stands at `key`."""
+    """Replace every section in the list `name` of `holder`; `key` is the list's key."""
     for index, section in enumerate(holder.get(name) or []):
         if not OmegaConf.is_dict(section) or "_target_" not in section:
             raise UserError(f"{key}[{index}]={section}: is not resolved to settings")
@@ -203,7 +205,7 @@ def _check_list(holder: DictConfig, name: str, key: str, typed: Callable[[DictCo
 
 
 def name_rewards(config: DictConfig) -> None:
-    """Give each compared reward model, and each member of an ensemble, a name of its own: figures are called by it."""
+    """Give each compared reward model and each ensemble member a unique name, under which figures are reported."""
     sections = [section for _, section in scorer_sections(config)]
     _part_names(sections)
     for section in sections:
@@ -220,7 +222,7 @@ def _part_names(sections: Any) -> None:
 
 
 def check_rewards(config: DictConfig) -> None:
-    """Let each reward check its own settings.
+    """Let each reward model check its own settings.
 
     Raises:
         UserError: naming the key.

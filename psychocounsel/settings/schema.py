@@ -1,7 +1,7 @@
-"""What a configuration may contain: one dataclass per group, with types, ranges and choices.
+"""Schema of configurations: one dataclass per group, with types, ranges and choices.
 
-Groups whose YAML names a `_target_` (`algo`, `cluster`, `tracker`) are checked against the dataclass they name, so their
-schema lives in the file that does the work. This module imports no torch: it runs on login nodes.
+Groups whose YAML names a `_target_` (`algo`, `cluster`, `tracker`) are checked against that dataclass, so the schema
+is defined next to the code that uses it. This module does not import torch, because it runs on login nodes.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from psychocounsel.errors import UserError
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A dataclass field with limits: `above`, `at_least`, `below`, `at_most` (numbers) or `choices` (a tuple).
+    """Return a dataclass field with limits: `above`, `at_least`, `below`, `at_most` (numbers) or `choices` (a tuple).
 
-    `word` is one that may stand in place of a number.
+    `word` is a word that is allowed instead of a number.
     """
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=limits)
@@ -98,8 +98,8 @@ class ZeroConfig:
     offload_optimizer: bool = False
     offload_parameters: bool = False
     bucket_elements: int = option(500_000_000, at_least=1)
-    reduce_dtype: str = option("fp32", choices=("fp32", "bf16"))  # in which gradients of ranks are summed
-    persistence_elements: int = option(100_000, at_least=0)  # stage 3: smaller parameters stay whole on every rank
+    reduce_dtype: str = option("fp32", choices=("fp32", "bf16"))  # format in which ranks sum gradients
+    persistence_elements: int = option(100_000, at_least=0)  # stage 3: smaller parameters are kept whole on every rank
 
 
 @dataclass
@@ -132,7 +132,7 @@ class CheckpointConfig:
     background: bool = True
     keep_last: int = option(1, at_least=1)
     metric: str = "eval/loss"
-    mode: str = option("auto", choices=("auto", "min", "max"))  # auto: min for a loss, max for the rest
+    mode: str = option("auto", choices=("auto", "min", "max"))  # auto: min for a loss, otherwise max
     patience: int | None = option(None, at_least=1)
 
 
@@ -145,10 +145,10 @@ class EngineConfig:
 
 @dataclass
 class TrainConfig:
-    """The keys of `psychocounsel.train`; `algo`, `cluster`, `tracker`, and where the algorithm needs them `reward` and
+    """The keys of `psychocounsel.train`. `algo`, `cluster`, `tracker`, and if the algorithm needs them `reward` and
     `rollout`, are added from their `_target_`."""
 
-    seed: int = option(1, at_least=0, at_most=2**32 - 1)  # what every library takes
+    seed: int = option(1, at_least=0, at_most=2**32 - 1)  # the range that every library accepts
     epochs: float | None = option(1.0, above=0)
     max_steps: int | None = option(None, at_least=1)
     global_batch_size: int = option(32, at_least=1)
@@ -170,12 +170,12 @@ class TrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     callbacks: dict[str, Any] = option({})
     code_path: list[str] = option([])
-    settled: dict[str, Any] = option({})  # keys whose values the job finds when it begins: see psychocounsel/search
+    settled: dict[str, Any] = option({})  # keys whose values the job finds at its start: see psychocounsel/search
 
 
 @dataclass
 class NoKeys:
-    """Of a configuration that has groups only."""
+    """Schema of a configuration that contains only groups."""
 
 
 @dataclass
@@ -191,7 +191,7 @@ class CounterfactualConfig:
 
 @dataclass
 class PairsConfig:
-    """The keys of commands that look at pairs and train nothing; `reward` and `cluster` are added from their `_target_`."""
+    """The keys of commands that read pairs and train nothing; `reward` and `cluster` are added from their `_target_`."""
 
     part: str = option("held_out", choices=("held_out", "all"))
     limit: int | None = option(None, at_least=1)
@@ -206,7 +206,7 @@ class PairsConfig:
 
 
 def flat_keys(node: Any, prefix: str = "") -> list[str]:
-    """Every dotted key of a configuration, inner nodes included."""
+    """Return every dotted key of a configuration, including inner nodes."""
     keys = []
     for key in map(str, node) if isinstance(node, DictConfig) else ():
         keys.append(f"{prefix}{key}")
@@ -217,7 +217,7 @@ def flat_keys(node: Any, prefix: str = "") -> list[str]:
 def suggestion(
     wrong: str, valid: list[str], otherwise: str = "`--help` lists the groups, `--cfg job` every key"
 ) -> str:
-    """'did you mean X?' for the valid name nearest to `wrong`, or `otherwise`; the last part of a dotted key counts most."""
+    """Return 'did you mean X?' for the nearest valid name, or `otherwise`; the last part of a dotted key counts most."""
     tails: dict[str, str] = {key.rsplit(".", 1)[-1]: key for key in reversed(valid)}
     close = difflib.get_close_matches(wrong, valid, 1, 0.75)
     if not close:
@@ -230,13 +230,13 @@ def suggestion(
 
 
 def check_limits(section: Any, values: Any, prefix: str = "") -> None:
-    """Hold every value against its field's limits, recursively.
+    """Check every value against its field's limits, recursively.
 
     Raises:
-        UserError: naming the key, its value and what is allowed.
+        UserError: naming the key, its value and the allowed values.
     """
     if isinstance(values, DictConfig):
-        values = OmegaConf.to_container(values, resolve=True)  # plain values are read ten times as fast
+        values = OmegaConf.to_container(values, resolve=True)  # reading plain values is ten times as fast
     for item in dataclasses.fields(section):
         key, missing = f"{prefix}{item.name}", values[item.name] == MISSING
         value: Any = None if missing else values[item.name]
@@ -259,7 +259,7 @@ _MAY_BE_EMPTY = ("system_prompt", "mail_type")
 
 
 def _not_finite(value: Any, key: str) -> str | None:
-    """The first number in a list or mapping that is infinite or none, with its key; None if there is no such number."""
+    """Return the key and value of the first infinite or NaN number in a list or mapping, or None."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{key}={value}"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""`sweep=NAME`: a sweep kept in `conf/sweep/NAME.yaml`, as lists of values that are crossed or go together."""
+"""Named sweeps: `sweep=NAME` reads `conf/sweep/NAME.yaml`, lists of values that are crossed or paired."""
 
 import re
 from collections.abc import Sequence
@@ -13,30 +13,30 @@ from omegaconf.errors import OmegaConfBaseException
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
 
-Row = list[str]  # overrides that go together
+Row = list[str]  # overrides that belong together
 
 
 def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[list[str], list[Row]]:
-    """Replace `sweep=NAME` in a command line by -m and its crossed values; returns that, and the paired rows.
+    """Replace `sweep=NAME` in a command line by -m and the crossed values; return the new arguments and the paired rows.
 
-    `cross` lists are written as Hydra sweeps them (KEY=A,B); of a key that the command line gives itself, its values count.
-    `pair` lists have one length, and their values go together; the launcher runs every combination with each row.
+    `cross` lists are written in Hydra's syntax (KEY=A,B); the command line overrides a key's values.
+    `pair` lists have equal lengths and are combined element by element; the launcher runs every combination with each row.
 
     Raises:
-        UserError: if there is no such sweep, or its file is not of this form.
+        UserError: if the sweep does not exist, or its file has another form.
     """
     names = [text.partition("=")[2] for text in arguments if text.startswith("sweep=")]
     rest = [text for text in arguments if not text.startswith("sweep=")]
     if not names:
         return rest, [[]]
     if len(names) > 1 or "," in names[0]:
-        raise UserError("sweep= names one file of conf/sweep; run the others by commands of their own")
+        raise UserError("sweep= names one file of conf/sweep; run the others by separate commands")
     path, content = _load(names[0], conf_folders)
     given = {_key(text): text for text in rest}
     cross, pair = content.get("cross", {}), content.get("pair", {})
     if taken := sorted(given.keys() & set(map(_key, pair))):
         raise UserError(f"{taken[0]}: sweep={names[0]} sets it in rows with other keys ({path}); leave it out")
-    # Runs are named by their overrides, so a key keeps its place wherever its values come from.
+    # Runs are named by their overrides, so a key keeps its position wherever its values come from.
     crossed = [given.get(_key(key), f"{key}={','.join(map(written, values))}") for key, values in cross.items()]
     lists = [[f"{key}={written(value)}" for value in values] for key, values in pair.items()]
     flag = [] if "-m" in rest or "--multirun" in rest else ["-m"]
@@ -45,12 +45,12 @@ def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[
 
 
 def with_rows(combinations: Sequence[Sequence[str]], rows: Sequence[Row]) -> list[Row]:
-    """Every combination of overrides with every row of paired ones."""
+    """Return every combination of overrides joined with every row of paired ones."""
     return [[*combination, *row] for combination, row in product(combinations, rows)]
 
 
 def _key(override: str) -> str:
-    """The key of an override, or of a list, that may be one to add (+KEY)."""
+    """Return the key of an override, or of a list, without the + that adds a key."""
     return override.lstrip("+~").partition("=")[0]
 
 
@@ -62,24 +62,24 @@ def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]
     path = files[name]
     content: Any = read_yaml(path)
     if not isinstance(content, dict) or not content or set(content) - {"cross", "pair"}:
-        raise UserError(f"{path}: holds cross: and pair:, each with KEY: [VALUES]")
+        raise UserError(f"{path}: must contain cross: and pair:, each with KEY: [VALUES]")
     for part, lists in content.items():
         if (
             not isinstance(lists, dict)
             or not lists
             or not all(isinstance(each, list) and each for each in lists.values())
         ):
-            raise UserError(f"{path}: {part}: holds KEY: [VALUES], and every key needs a list of values")
+            raise UserError(f"{path}: {part}: must contain KEY: [VALUES], a list of values for every key")
     if len({len(values) for values in content.get("pair", {}).values()}) > 1:
         counts = ", ".join(f"{key} has {len(values)}" for key, values in content["pair"].items())
-        raise UserError(f"{path}: the lists of pair go together and need one length: {counts}")
+        raise UserError(f"{path}: the lists of pair must have equal lengths: {counts}")
     if both := set(map(_key, content.get("cross", {}))) & set(map(_key, content.get("pair", {}))):
-        raise UserError(f"{path}: {sorted(both)[0]} stands in cross and in pair")
+        raise UserError(f"{path}: {sorted(both)[0]} is in both cross and pair")
     return path, content
 
 
 def read_yaml(path: Path) -> Any:
-    """What the file holds, read as the other configurations are: 1e-6 is a number, and no key stands twice."""
+    """Return the content of a YAML file, read like the other configurations: 1e-6 is a number, and duplicate keys are refused."""
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
     except yaml.MarkedYAMLError as error:
@@ -90,7 +90,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def written(value: Any) -> str:
-    """A value in the grammar of Hydra's command line."""
+    """Return a value in the syntax of Hydra's command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -100,14 +100,14 @@ def written(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{written(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, str) and not _is_plain(value):
-        # Backslashes are taken as they are, but before a quote.
+        # Backslashes are literal, except before a quote.
         escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
         return f"'{escaped}'"
     return str(value)
 
 
 def _is_plain(text: str) -> bool:
-    """Whether Hydra reads the text as itself: not as a number, a truth value, null, or with a meaning of its own."""
+    """Return True if Hydra reads the text as itself, not as a number, a truth value, null or syntax."""
     try:
         float(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""Studies: the stages of a whole experiment, from a file to jobs, their order and their results."""
+"""Studies: the stages of an experiment, read from a file and turned into ordered jobs and result tables."""

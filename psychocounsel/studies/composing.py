@@ -1,4 +1,4 @@
-"""One cell's configuration: composed and checked as its command would, in this process, without torch."""
+"""Configuration of one cell: composed and checked in this process as its command would, without torch."""
 
 import os
 import pickle
@@ -36,10 +36,10 @@ from psychocounsel.storage.files import shipped
 from psychocounsel.studies.references import value_of
 
 _OURS = {
-    "run_dir": "cells lie in the study's folder, study_dir=DIR",
-    "sweep_dir": "cells lie in the study's folder, study_dir=DIR",
-    "out": "cells lie in the study's folder, study_dir=DIR",
-    "after": "a stage names what it needs by needs: [STAGE]",
+    "run_dir": "cells are in the study's folder, study_dir=DIR",
+    "sweep_dir": "cells are in the study's folder, study_dir=DIR",
+    "out": "cells are in the study's folder, study_dir=DIR",
+    "after": "a stage names its dependencies by needs: [STAGE]",
     "dry_run": "give dry_run=true to launch",
 }
 
@@ -49,9 +49,9 @@ class Combination:
     """One combination of a sweep, or one trial of a search.
 
     Attributes:
-        swept: of its overrides the swept keys with their values; those of a search are placeholders until the trial has begun.
-        named: what its folder is named by; None: by `swept`.
-        open_trial: gives the composed configuration of a trial the recipes of its values.
+        swept: swept keys of its overrides with their values; for a search, placeholders until the trial starts.
+        named: keys and values that name its folder; None: `swept`.
+        open_trial: puts the recipes of a trial's values into its composed configuration.
     """
 
     overrides: list[str]
@@ -63,7 +63,7 @@ class Combination:
 class Composer:
     """Composes and checks configurations of all commands; each set of files is read once.
 
-    `folders` are those of --config-dir, whose configurations and code are the user's own.
+    `folders` are those of --config-dir, with the user's own configurations and code.
     """
 
     def __init__(self, loader: Any, folders: Sequence[Path]) -> None:
@@ -75,13 +75,13 @@ class Composer:
         self.presets: dict[tuple[str, str], bytes] = {}
 
     def combinations(self, overrides: Sequence[str], listed: Collection[str] = ()) -> list[Combination]:
-        """The combinations of a sweep, as `-m` makes them; of overrides without one, a single one.
+        """Return the combinations of a sweep, as `-m` makes them; a single one for overrides without a sweep.
 
-        `listed` are keys that count as swept though they may have one value.
+        `listed` are keys that count as swept even with one value.
 
         Raises:
-            UserError: for overrides that Hydra would misread, and what is no sweep of values.
-            OverrideParseException: for what is no override.
+            UserError: for overrides that Hydra would misread, and for a sweep that is not a list of values.
+            OverrideParseException: for a text that is not an override.
         """
         arguments, rows = take_sweep(overrides, self.folders)
         texts = [text for text in arguments if text != "-m"]
@@ -101,10 +101,10 @@ class Composer:
         ]
 
     def trials(self, options: dict[str, Any], overrides: Sequence[str], after: Sequence[Path]) -> list[Combination]:
-        """The trials of a search, once both ends of every interval have been checked; `options` are those of hydra.sweeper.
+        """Return the trials of a search after checking both ends of every interval; `options` are those of hydra.sweeper.
 
         Raises:
-            UserError, HydraException, OmegaConfBaseException: for what cannot be searched.
+            UserError, HydraException, OmegaConfBaseException: for keys that cannot be searched.
         """
         require_optuna()
         search = read_search(overrides, options, self.loader)
@@ -125,10 +125,10 @@ class Composer:
         after: Sequence[Path],
         open_trial: Callable[[DictConfig], None] | None = None,
     ) -> tuple[DictConfig, list[str]]:
-        """The checked configuration of a command, and the overrides that it was composed of.
+        """Return the checked configuration of a command, and the overrides that it was composed of.
 
         Raises:
-            UserError, HydraException, OmegaConfBaseException: for what cannot work.
+            UserError, HydraException, OmegaConfBaseException: for settings that cannot work.
         """
         typed = list(overrides)
         for text in typed:
@@ -150,7 +150,7 @@ class Composer:
         return configs.check(composed), typed
 
     def _preset(self, group: str, name: str) -> DictConfig:
-        """A choice of a group, composed once for all cells."""
+        """Return a choice of a group, composed once for all cells."""
         if (group, name) not in self.presets:
             self.presets[group, name] = pickle.dumps(load_preset(group, name))
         preset: DictConfig = pickle.loads(self.presets[group, name])
@@ -172,19 +172,19 @@ def _values(text: str, override: Override) -> Iterator[str]:
 
 
 def _refuse_twice(key: str, texts: Sequence[str]) -> None:
-    """Refuse a value that a sweep has twice, however it is written (0.1, 1e-1)."""
+    """Refuse a value that a sweep contains twice, also in different notation (0.1, 1e-1)."""
     values = [value_of(text) for text in texts]
     for place, value in enumerate(values):
         if value in values[:place]:
-            raise UserError(f"{key}: the sweep has the value {value} twice; give each value once")
+            raise UserError(f"{key}: the sweep contains the value {value} twice; give each value once")
 
 
 @contextmanager
 def composer(folders: Sequence[Path]) -> Iterator[Composer]:
-    """A Composer, while Hydra is set up for it.
+    """Yield a Composer while Hydra is set up for it.
 
     Raises:
-        UserError: for a folder that there is not.
+        UserError: for a folder that does not exist.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -200,7 +200,7 @@ def composer(folders: Sequence[Path]) -> Iterator[Composer]:
 
 @cache
 def _set_up(folders: tuple[Path, ...]) -> tuple[Hydra, Composer]:
-    """Hydra with the folders of its configurations, and what composes by it: a process reads each file once."""
+    """Return Hydra with the given configuration folders, and its Composer, cached because a process reads each file once."""
     version.setbase("1.3")
     search = create_config_search_path(search_path_dir=str(shipped("conf").resolve()))
     for folder in folders:

@@ -1,4 +1,4 @@
-"""What makes two cells the same: a finished run directory with a cell's fingerprint is that cell, whatever its name."""
+"""Fingerprints of cells: a finished run directory with a cell's fingerprint is that cell, whatever its name."""
 
 import hashlib
 import json
@@ -12,15 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.rundir.identity import deciding
 from psychocounsel.storage.hashes import content_id
 
-_ELSEWHERE = ("out", "settled")  # where a cell lies, on which nothing depends, and what is counted by itself
-_FOLDER_KEYS = ("path", "eval_path", "model")  # which name folders of data or of a model
-_STUDY = "STUDY"  # in the place of the study's folder, which may be moved
+_ELSEWHERE = ("out", "settled")  # the cell's location, which does not matter, and values that are hashed separately
+_FOLDER_KEYS = ("path", "eval_path", "model")  # names of data or model folders
+_STUDY = "STUDY"  # replaces the path of the study's folder, which may be moved
 
 
 def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Iterable[str], times: int = 0) -> str:
-    """The fingerprint of a cell: of all that decides what it will have made, of local files that it names, and of cells it needs.
+    """Return a hash of everything that decides a cell's result: settings, local files, and the cells that it needs.
 
-    `times` is how often its stage was made anew by force. Where a stage chooses a value later, how it is chosen counts.
+    `times` counts the forced repetitions of its stage. For a value chosen by a later stage, the rule of the choice is hashed.
     """
     recipes = config.get("settled")
     settled: Any = OmegaConf.to_container(recipes) if recipes else {}
@@ -36,23 +36,23 @@ def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Itera
 
 
 def table_fingerprint(layout: Sequence[Any], cells: Sequence[str]) -> str:
-    """The fingerprint of tables of this layout, of the cells that have these fingerprints."""
+    """Return the fingerprint of tables with this layout over cells with these fingerprints."""
     return _hash(["table", layout, sorted(cells)])
 
 
 def selection_fingerprint(metric: str, mode: str, cells: Sequence[str]) -> str:
-    """The fingerprint of a choice between cells that have these fingerprints."""
+    """Return the fingerprint of a choice between cells with these fingerprints."""
     return _hash(["selection", metric, mode, sorted(cells)])
 
 
 def _contents(values: Mapping[str, Any], study: Path, cache: str) -> dict[str, str]:
-    """What stands in the local files and folders that keys name, by key; runs of the study have fingerprints of their own."""
+    """Return hashes of the local files and folders that keys name, by key; runs of the study have their own fingerprints."""
     found = {}
     for key, value in values.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and text.startswith("/") and not Path(text).is_relative_to(study):
                 path = Path(text)
-                if os.path.isfile(text):  # False for a long text as well
+                if os.path.isfile(text):  # also False for a long text
                     found[f"{key}={text}"] = content_id(path.parent, [path], cache)
                 elif os.path.isdir(text) and key.rpartition(".")[2] in _FOLDER_KEYS:
                     files = sorted(each for each in path.rglob("*") if each.is_file())
@@ -61,7 +61,7 @@ def _contents(values: Mapping[str, Any], study: Path, cache: str) -> dict[str, s
 
 
 def _without(value: Any, study: str) -> Any:
-    """`value` with the study's folder replaced in all texts."""
+    """Return `value` with the study's folder replaced in all texts."""
     if isinstance(value, str):
         return value.replace(study, _STUDY)
     if isinstance(value, list | tuple):

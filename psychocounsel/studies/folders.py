@@ -1,4 +1,4 @@
-"""Which folder a cell has: the one with its fingerprint, or a new one, named by what tells it from the others."""
+"""Folders of cells: the existing one with the cell's fingerprint, or a new one named by the keys that distinguish it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,23 +10,23 @@ from psychocounsel.storage.files import read_mapping, write_json
 
 
 class StageFolders:
-    """The folders of one stage as they are on disk, and those that a plan gives out."""
+    """Folders of one stage: those on disk, and those that a plan assigns."""
 
     def __init__(self, stage: StageDir, study: Path) -> None:
         self.stage, self.study = stage, str(study)
         self.by_fingerprint: dict[str, Path] = {}
-        self.taken: dict[str, str] = {}  # name: fingerprint, "" where nobody knows
+        self.taken: dict[str, str] = {}  # name: fingerprint ("" if unknown)
         for folder in sorted(stage.path.glob("*")) if stage.path.is_dir() else []:
             if folder.is_dir() and not folder.is_symlink() and not is_selection(folder):
                 fingerprint = recorded_fingerprint(folder)
-                if has_config(folder) or fingerprint == "":  # else nothing has begun in it
+                if has_config(folder) or fingerprint == "":  # otherwise nothing has started in it
                     self.taken[folder.name] = fingerprint
                     self.by_fingerprint.setdefault(fingerprint, folder)
 
     def choose(self, fingerprint: str, base: str, swept: Mapping[str, str], overrides: Sequence[str]) -> Path:
-        """The folder of a cell. `base` is the name that its cell of `for_each` gives it, `overrides` are all of its stage.
+        """Return a cell's folder. `base` is the name from its cell of `for_each`; `overrides` are all overrides of its stage.
 
-        A name that another cell has is joined by the overrides that differ from those of that cell, or by a number.
+        If another cell has the name, the overrides that differ from that cell's, or a number, are appended.
         """
         if fingerprint and fingerprint in self.by_fingerprint:
             return self.by_fingerprint[fingerprint]
@@ -45,7 +45,7 @@ class StageFolders:
         return folder
 
     def _differing(self, other: Path, swept: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
-        """Fixed overrides that the run in `other` does not have, apart from paths within the study."""
+        """Return fixed overrides that the run in `other` does not have, without paths inside the study."""
         file = RunDir(other).overrides
         theirs = set(file.read_text().splitlines()) if file.exists() else set(overrides)
         found = {}
@@ -62,11 +62,11 @@ def _joined(base: str, telling: Mapping[str, str]) -> str:
 
 
 def write_record(run_dir: Path, stage: str, fingerprint: str) -> None:
-    """Say in `study.json` which cell the run directory is for, before anything runs in it."""
+    """Record in `study.json` the cell of the run directory, before anything runs in it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(cell_record(run_dir), {"stage": stage, "fingerprint": fingerprint})
 
 
 def recorded_fingerprint(run_dir: Path) -> str:
-    """The fingerprint of the cell that a run directory is for; "" of none."""
+    """Return the recorded fingerprint of a run directory's cell, or ""."""
     return str(read_mapping(cell_record(run_dir)).get("fingerprint", ""))

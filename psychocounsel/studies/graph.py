@@ -1,4 +1,4 @@
-"""The order of a study's stages: what needs what, circles, and which stages a command asks for."""
+"""Graph of a study's stages: their order, cycles, and the stages that a command requests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,12 +9,12 @@ Graph = Mapping[str, Sequence[str]]  # stage -> the stages that it needs
 
 
 def in_order(graph: Graph) -> list[str]:
-    """The stages, each behind those that it needs, unless they need each other; otherwise as the file has them."""
+    """Return the stages, each after those that it needs (except in cycles), otherwise in the order of the file."""
     return _visited(graph)[0]
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Stages that need each other, as [a, b, a]."""
+    """Return cycles of stages that need each other, as [a, b, a]."""
     return _visited(graph)[1]
 
 
@@ -37,7 +37,7 @@ def _visited(graph: Graph) -> tuple[list[str], list[list[str]]]:
 
 
 def following(graph: Graph, begin: Iterable[str]) -> set[str]:
-    """The stages `begin` and all that need them, directly or not."""
+    """Return the stages `begin` and all stages that need them, directly or indirectly."""
     found = set(begin)
     for stage in in_order(graph):
         if found & set(graph[stage]):
@@ -46,10 +46,10 @@ def following(graph: Graph, begin: Iterable[str]) -> set[str]:
 
 
 def asked_stages(graph: Graph, only: Sequence[str], start_at: str | None) -> set[str]:
-    """The stages that a command asks for: those of `only`, of `start_at` and what follows it, or all.
+    """Return the requested stages: those of `only`, or `start_at` and all that follow it, or all.
 
     Raises:
-        UserError: for a stage that there is not.
+        UserError: for a stage that does not exist.
     """
     refuse_unknown("only", only, graph)
     asked = set(only) if only else set(graph)
@@ -60,7 +60,7 @@ def asked_stages(graph: Graph, only: Sequence[str], start_at: str | None) -> set
 
 
 def refuse_unknown(key: str, stages: Iterable[str], graph: Graph) -> None:
-    """Raises UserError for a stage that there is not, which `key` names."""
+    """Raise UserError if `key` names a stage that does not exist."""
     for stage in stages:
         if stage not in graph:
             said = near(stage, [*graph])

@@ -1,4 +1,4 @@
-"""What `launch` does once its command line is read: plan the study, show it, or run what has not finished."""
+"""Work of `launch` after its command line is read: plan the study, then show it or run its unfinished jobs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,17 +24,17 @@ from psychocounsel.studies.typed import Launch
 
 
 def launch(command: Launch) -> int:
-    """Plan a study and run it, or show it with dry_run=true; returns the exit code.
+    """Plan a study and run it, or show it with dry_run=true; return the exit code.
 
     Raises:
-        UserError: for mistakes in the study, all at once; where another process launches it; where it cannot be submitted.
+        UserError: with all mistakes in the study; if another process launches it; if it cannot be submitted.
     """
     files = StudyDir(command.folder)
     if command.dry_run:
         plan, _ = _planned(command, files)
         print(outline(plan, _cluster(plan)))
         if owner := holder(files.owner):
-            print(f"a launcher is at work here: process {owner['pid']} on {owner['host']}")
+            print(f"a launcher is running here: process {owner['pid']} on {owner['host']}")
         return DONE
     _refuse_others(files)
     with _folder(files.path), _owned(files):  # nobody else changes the folder between the plan and the runs
@@ -56,7 +56,7 @@ def launch(command: Launch) -> int:
 
 
 def _planned(command: Launch, files: StudyDir) -> tuple[StudyPlan, ForcedStages]:
-    """The plan for the study's folder as it is now, and what is forced with this command."""
+    """Return the plan for the current state of the study's folder, and the stages forced by this command."""
     forced = ForcedStages.read(files).with_forced(command.force, files)
     asked = StudyRequest(
         command.only, command.start_at, command.common, command.force, forced.times, command.config_folders
@@ -65,17 +65,17 @@ def _planned(command: Launch, files: StudyDir) -> tuple[StudyPlan, ForcedStages]
 
 
 def _cluster(plan: StudyPlan) -> Cluster:
-    """The one cluster of all jobs."""
+    """Return the cluster shared by all jobs."""
     jobs = [job for group in plan.groups() for job in group]
     targets = {job.config.cluster._target_ for job in jobs}
     if len(targets) > 1:
-        raise UserError("a study has one cluster: give cluster=slurm after launch, which goes to every stage")
+        raise UserError("a study has one cluster: give cluster=slurm to launch, which passes it to every stage")
     cluster: Cluster = configs.build(jobs[0].config, "cluster")
     return cluster
 
 
 def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
-    """Read the rows of all jobs whose data and model are there already, before the first one starts."""
+    """Check the rows of all jobs whose data and model exist, before the first job starts."""
     jobs = [cell.job for each in plan.stages if each.is_asked for cell in each.cells if not cell.job.finished]
     for job in jobs:
         pin(job)
@@ -85,12 +85,12 @@ def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
             cluster.check_rows(alike) if alike and isinstance(cluster, Local) else check_rows(alike) if alike else []
         )
         for line in lines:
-            if "is yet to be made" not in line:
+            if "does not exist yet" not in line:
                 print(line, flush=True)
 
 
 def _submit(plan: StudyPlan, cluster: Cluster) -> int:
-    """Hand all jobs to a cluster that starts them when their turn comes."""
+    """Submit all jobs to a cluster that starts each one after its dependencies."""
     for each in plan.stages:
         unfinished = [cell for cell in each.cells if each.is_asked and not cell.job.finished]
         for cell in unfinished:
@@ -104,19 +104,19 @@ def _refuse_others(files: StudyDir) -> None:
     if owner := holder(files.owner):
         raise UserError(
             f"{files.path}: this study is being run by process {owner['pid']} on {owner['host']}: wait for it, or stop it; the "
-            "same command then goes on"
+            "same command then resumes"
         )
 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Make the study's folder. If the block fails, folders that are new and empty go again."""
+    """Make the study's folder. If the block fails, new empty folders are removed."""
     new = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # one that holds something stays, and so do its parents
+        with suppress(OSError):  # a folder with content stays, and so do its parents
             for each in new:
                 each.rmdir()
         raise
@@ -124,7 +124,7 @@ def _folder(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _owned(files: StudyDir) -> Iterator[None]:
-    """Hold the study while the block runs; of a dead launcher it is taken over."""
+    """Own the study during the block; ownership by a dead launcher is taken over."""
     lock = Lock(files.owner)
     while not lock.take():
         _refuse_others(files)

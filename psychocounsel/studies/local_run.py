@@ -1,4 +1,4 @@
-"""A study on this machine: its jobs one after another, or several at a time; a failure stops only what needs it."""
+"""A study on this machine: jobs run one after another or in parallel; a failure stops only the jobs that need the failed one."""
 
 import signal
 import sys
@@ -34,9 +34,9 @@ _FAILED = 1
 
 
 class StudyProgress:
-    """How the jobs of a study stand: which may begin, and which cannot because one that they need has failed.
+    """State of a study's jobs: those that may start, and those blocked because a job that they need has failed.
 
-    `codes` has the exit code of each job that has ended, by its place in `jobs`.
+    `codes` contains the exit code of each ended job, by its index in `jobs`.
     """
 
     def __init__(self, plan: StudyPlan) -> None:
@@ -49,7 +49,7 @@ class StudyProgress:
         self.count = len(self.jobs) - len(self.codes)
 
     def next(self) -> int | None:
-        """The first job that may begin now, or None."""
+        """Return the index of the first job that may start now, or None."""
         for place, job in enumerate(self.jobs):
             if place in self.codes or place in self.begun or place in self.left_out:
                 continue
@@ -70,11 +70,11 @@ class StudyProgress:
         self.codes[place] = code
 
     def title(self, job: Job) -> str:
-        """The stage and the folder of a job."""
+        """Return the stage and the folder of a job."""
         return str(job.run_dir.relative_to(self.plan.files.path))
 
     def failed(self) -> set[Path]:
-        """The run directories of jobs that failed: they neither finished nor stopped to go on later, and no gate ended them."""
+        """Run directories of failed jobs: neither finished, nor stopped with a possible resume, nor ended by a gate."""
         ended = {self.jobs[place].run_dir for place, code in self.codes.items() if code not in (DONE, CONTINUE_LATER)}
         return {run_dir for run_dir in ended if not gate_verdict(run_dir)}
 
@@ -83,14 +83,14 @@ class StudyProgress:
 
 
 def run_here(plan: StudyPlan, cluster: Local, parallel: int, check: Callable[[], None]) -> tuple[int, set[Path]]:
-    """Run what has not finished, up to `parallel` jobs at a time; `check` is called before the first.
+    """Run unfinished jobs, up to `parallel` at a time; `check` is called before the first one.
 
-    Returns the exit code, that of the job that writes the tables included, and the run directories of jobs that failed.
+    Return the exit code, including that of the table job, and the run directories of failed jobs.
 
-    A stop request (Ctrl-C, SIGTERM) lets running jobs save and ends with 75: the same command goes on.
+    On a stop request (Ctrl-C, SIGTERM) running jobs save and the exit code is 75; the same command resumes.
 
     Raises:
-        UserError: if `check` finds a mistake, or there are fewer GPUs than jobs at a time.
+        UserError: if `check` finds a mistake, or there are fewer GPUs than parallel jobs.
     """
     progress, table = StudyProgress(plan), DONE
     with _interruptible():
@@ -104,7 +104,7 @@ def run_here(plan: StudyPlan, cluster: Local, parallel: int, check: Callable[[],
             if plan.table is not None and not plan.table.finished and progress.next() is None:
                 table = run_job(plan, plan.table)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on", file=sys.stderr, flush=True)
+            print("stopped; the same command resumes", file=sys.stderr, flush=True)
             return CONTINUE_LATER, progress.failed()
     return worst([progress.exit_code(), table]), progress.failed()
 
@@ -150,7 +150,7 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
 
 
 def run_job(plan: StudyPlan, job: Job) -> int:
-    """Run a job to its end, and return its exit code; what is wrong with it is said on the terminal."""
+    """Run a job to its end and return its exit code; errors are printed on the terminal."""
     try:
         if job is not plan.table and job.module != MODULE and is_finished(job.run_dir):
             return DONE
@@ -167,31 +167,31 @@ def run_job(plan: StudyPlan, job: Job) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return CONTINUE_LATER if is_disk_full(error) else USER_ERROR
-    except Exception as error:  # of one job: the others can go on
+    except Exception as error:  # an error of one job; the others can continue
         print_failure(error)
         return _FAILED
 
 
 def _work_here(job: Job) -> int:
-    """A job of the study's own, in this process: it takes a moment and reads figures alone."""
+    """Run a job of the study itself in this process, because it is short and only reads figures."""
     write_run_directory(job)
     with Run.open(job.run_dir, job.config) as run:
         return work(run)
 
 
 def _wait_for_owner(run_dir: Path) -> None:
-    """Wait for processes that a killed launcher has left: they save and end by themselves."""
+    """Wait for processes that a killed launcher has left; they save and end by themselves."""
     end, said = time.monotonic() + PATIENCE_SECONDS, False
     while (owner := live_owner(run_dir)) and time.monotonic() < end:
         if not said:
-            print(f"waiting for process {owner['pid']}, which still works in {run_dir}", file=sys.stderr, flush=True)
+            print(f"waiting for process {owner['pid']}, which still runs in {run_dir}", file=sys.stderr, flush=True)
             said = True
         time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 between two jobs are what Ctrl-C is."""
+    """Treat SIGTERM and SIGUSR1 between two jobs like Ctrl-C."""
     numbers = (signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:

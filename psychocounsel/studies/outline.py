@@ -1,4 +1,4 @@
-"""A study for people: its graph with what would run, for dry_run=true, and at the end what has become of each stage."""
+"""A study for people: its graph of jobs for dry_run=true, and a summary of each stage at the end."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +19,7 @@ from psychocounsel.studies.study_plan import PlannedStage, StudyCell, StudyPlan
 
 
 def outline(plan: StudyPlan, cluster: Cluster) -> str:
-    """What `dry_run=true` prints: a line a stage with the stages that it needs, its jobs, and what they cost."""
+    """Return the output of `dry_run=true`: a line per stage with the stages that it needs, its jobs, and their cost."""
     lines = [f"study {plan.study.name}: {plan.study.about}".rstrip(": "), f"in {plan.files.path}", ""]
     drawn = dict(zip([each.name for each in plan.stages], _drawn(plan), strict=True))
     width = max(len(text) for text in drawn.values())
@@ -28,7 +28,7 @@ def outline(plan: StudyPlan, cluster: Cluster) -> str:
         lines.append(f"{drawn[each.name]:<{width}}  {_jobs(each)}{_best(each)}")
         hours += sum(map(gpu_hours, _to_run(each)))
     if plan.table is not None:
-        lines.append(f"{'table':<{width}}  when all has ended")
+        lines.append(f"{'table':<{width}}  after all stages")
     to_run = [job for each in plan.stages for job in _to_run(each)]
     lines += ["", f"{len(to_run)} {'job' if len(to_run) == 1 else 'jobs'} to run on cluster={_name(cluster)}"]
     if hours:
@@ -37,7 +37,7 @@ def outline(plan: StudyPlan, cluster: Cluster) -> str:
 
 
 def _drawn(plan: StudyPlan) -> Iterator[str]:
-    """Each stage with its name further right, the more stages stand between it and a first one; then what it needs."""
+    """Yield each stage, indented by its distance from a first stage, followed by the stages that it needs."""
     depth: dict[str, int] = {}
     for each in plan.stages:
         needs = named_stages(each.stage)
@@ -51,12 +51,12 @@ def _drawn(plan: StudyPlan) -> Iterator[str]:
 
 
 def _jobs(planned: PlannedStage) -> str:
-    """As `train, 4 jobs: 2 finished, 1 goes on, 1 new`."""
+    """Describe a stage's jobs, for instance `train, 4 jobs: 2 finished, 1 to resume, 1 new`."""
     if not planned.is_asked:
         return f"{planned.stage.command}, left out"
     finished = sum(cell.job.finished for cell in planned.cells)
     begun = sum(not cell.job.finished and is_run(cell.run_dir) for cell in planned.cells)
-    counts = {"finished": finished, "to go on": begun, "new": len(planned.cells) - finished - begun}
+    counts = {"finished": finished, "to resume": begun, "new": len(planned.cells) - finished - begun}
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return f"{planned.stage.command}, {len(planned.cells)} {'job' if len(planned.cells) == 1 else 'jobs'}: {said}"
 
@@ -73,7 +73,7 @@ def _to_run(planned: PlannedStage) -> list[Job]:
 
 
 def gpu_hours(job: Job) -> float:
-    """GPU-hours that a job may take at most, by its cluster's limits; 0 where there are none."""
+    """Return the GPU-hours that a job may take at most by its cluster's limits; 0 without limits."""
     request = configs.build(job.config, "cluster")
     if not hasattr(request, "gpus_per_node") or not hasattr(request, "seconds"):
         return 0.0
@@ -87,7 +87,7 @@ def _name(cluster: Cluster) -> str:
 
 
 def _asking(plan: StudyPlan) -> list[str]:
-    """What the stages would ask of language models, where that is known before earlier stages have run."""
+    """Return lines about the stages' requests to language models, if these are known before earlier stages have run."""
     lines = list[str]()
     for each in plan.stages:
         cells = [cell for cell in each.cells if each.is_asked and not cell.job.finished]
@@ -98,11 +98,11 @@ def _asking(plan: StudyPlan) -> list[str]:
 
 
 def _said(cell: StudyCell) -> tuple[str, ...]:
-    """The lines of a cell, without the name of the run that it evaluates: cells of one stage mostly ask the same."""
+    """Return the lines of a cell without the name of the evaluated run, because a stage's cells mostly have equal requests."""
     try:
         lines = _forecast(cell.job)
     except (UserError, OSError) as error:
-        return (f"what it asks is known when earlier stages have run ({error})",)
+        return (f"its requests are known after earlier stages have run ({error})",)
     if cell.parent is None:
         return tuple(lines)
     own = f"{telling_name(cell.parent.run_dir)}: "
@@ -120,7 +120,7 @@ def _forecast(job: Job) -> list[str]:
 
 
 def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
-    """The table at the end: of each stage its cells, how they ended, its metric and its gate; then the files with results."""
+    """Return the final table: each stage's cells, their ends, metric and gate; then the files with results."""
     rows: list[tuple[str, ...]] = [("stage", "cells", "done", "failed", "left", "metric", "gate")]
     rows += [_row(each, failed) for each in plan.stages if each.is_asked]
     if not any(row[-1] for row in rows[1:]):
@@ -130,7 +130,7 @@ def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
         "",
         *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]
-    report = f"look at it: python -m psychocounsel.report {short(plan.files.path)}"
+    report = f"report: python -m psychocounsel.report {short(plan.files.path)}"
     return "\n".join([*lines, *_held_back(plan), *_files(plan), report])
 
 
@@ -145,16 +145,16 @@ def _row(planned: PlannedStage, failed: Collection[Path]) -> tuple[str, ...]:
 
 
 def _held_back(plan: StudyPlan) -> Iterator[str]:
-    """Stages that have not begun, because a gate that they need did not pass."""
+    """Yield a line for each stage that has not started because a gate that it needs did not pass."""
     gates = {str(cell.run_dir): each.name for each in plan.stages for cell in each.cells if gate_verdict(cell.run_dir)}
     for each in plan.stages:
         needed = dict.fromkeys(gates[path] for cell in each.cells for path in cell.job.after if path in gates)
         if needed and each.is_asked:
-            yield f"{each.name} has not begun, because {' and '.join(needed)} did not pass; the same command asks again"
+            yield f"{each.name} has not started, because {' and '.join(needed)} did not pass; the same command checks again"
 
 
 def _metric(planned: PlannedStage, done: Sequence[Path]) -> str:
-    """What the best cell has; else the mean over cells."""
+    """Return the metric of the best cell; without a selection, the mean over cells."""
     if planned.selection is not None:
         chosen = read_mapping(SelectionDir(planned.selection.run_dir).record).get("chosen")
         if not chosen:
@@ -171,7 +171,7 @@ def _metric(planned: PlannedStage, done: Sequence[Path]) -> str:
 
 
 def _files(plan: StudyPlan) -> list[str]:
-    """The tables, by their paths."""
+    """Return the paths of the tables."""
     if plan.table is None:
         return []
     written = read_summary(plan.table.run_dir).get("files") or []

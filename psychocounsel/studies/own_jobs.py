@@ -1,4 +1,4 @@
-"""The jobs that a study adds to those of its stages: one chooses the best cell of a stage, one writes the tables."""
+"""Jobs that a study adds to those of its stages: one chooses a stage's best cell, one writes the tables."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -20,10 +20,10 @@ MODULE = "psychocounsel.launch"
 
 
 def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
-    """The job that chooses the best of a stage's cells, and its fingerprint.
+    """Return the job that chooses the best of a stage's cells, and its fingerprint.
 
     Raises:
-        UserError: if it would choose by test data, or it is unknown which value is the best.
+        UserError: if it would choose by test data, or the metric's direction is unknown.
     """
     _refuse_test(planned)
     metric, mode = str(planned.stage.best), _mode(planned)
@@ -34,16 +34,16 @@ def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
     job = Job(MODULE, _config(planned.cells[0].job.config, about, place.path), place.path)
     job.overrides = [f"best of {planned.name} by {metric}"]
     job.after = [str(cell.run_dir) for cell in planned.cells]
-    job.after_any = all(is_trial(cell.swept) for cell in planned.cells)  # a search goes without trials that fail
+    job.after_any = all(is_trial(cell.swept) for cell in planned.cells)  # a search continues without failed trials
     job.finished = read_mapping(place.record).get("fingerprint") == fingerprint and place.best.is_dir()
     job.skip = "finished" if job.finished else ""
     return job, fingerprint
 
 
 def table_job(plan: StudyPlan) -> Job | None:
-    """The job that writes the study's tables when all others have ended; None of a study without cells.
+    """Return the job that writes the study's tables after all others; None for a study without cells.
 
-    It is finished where nothing else is to run, and the tables are there, of the same runs in the same layout.
+    It counts as finished if no other job will run and tables of the same runs and layout exist.
     """
     jobs = [job for each in plan.stages for job in each.jobs()]
     if not jobs:
@@ -67,10 +67,10 @@ def table_job(plan: StudyPlan) -> Job | None:
 
 
 def _mode(planned: PlannedStage) -> str:
-    """Whether the smallest or the largest value is the best: as training says of its own metric, else by the metric's name.
+    """Return min or max: training's own rule for its metric, otherwise the rule for the metric's name.
 
     Raises:
-        UserError: if neither tells.
+        UserError: if neither gives the direction.
     """
     stage, checkpoint = planned.stage, planned.cells[0].job.config.get("checkpoint")
     if stage.mode != "auto":
@@ -86,22 +86,22 @@ def _mode(planned: PlannedStage) -> str:
 
 
 def _refuse_test(planned: PlannedStage) -> None:
-    """Refuse a choice by test data, whatever the metric is called.
+    """Refuse a choice by test data, under any name of the metric.
 
     Raises:
-        UserError: naming the key that gives the split.
+        UserError: naming the key that sets the split.
     """
     for cell in planned.cells:
         split = OmegaConf.select(cell.job.config, "data.eval_split")
         if planned.stage.command in ("train", "evaluate") and "test" in str(split or ""):
             raise UserError(
-                f"best: {planned.stage.best}: is a figure of data.eval_split={split}, and test data are looked at once; "
-                "choose by dev data"
+                f"best: {planned.stage.best}: is a figure of data.eval_split={split}, and test data may be used only once; "
+                "choose by held-out data"
             )
 
 
 def _config(of: DictConfig, about: dict[str, Any], run_dir: Path) -> DictConfig:
-    """What the worker and the cluster read of a job of ours; `of` is the configuration of a cell."""
+    """Return the configuration of a study's own job for worker and cluster; `of` is the configuration of a cell."""
     cluster = deepcopy(OmegaConf.to_container(of.cluster))
     assert isinstance(cluster, dict)
     cluster |= configs.build(of, "cluster").light()

@@ -1,4 +1,4 @@
-"""What the jobs do that a study adds to those of its stages; no torch."""
+"""Work of the jobs that a study adds to its stages, without torch."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """Choose the best cell of a stage, or write the study's tables; returns the exit code."""
+    """Choose the best cell of a stage, or write the study's tables; return the exit code."""
     return select(run) if run.config.study.kind == "selection" else _write_tables(run)
 
 
@@ -30,7 +30,7 @@ def _write_tables(run: "Run") -> int:
 
 
 def _finished_runs(files: StudyDir) -> list[str]:
-    """The runs of the study's cells that have finished, as `cells.json` names them."""
+    """Return the finished runs of the study's cells, as named in `cells.json`."""
     stages = read_mapping(files.cells).get("stages", {})
     runs = [str(cell["run_dir"]) for each in stages.values() for cell in each["cells"]]
     return sorted(run for run in runs if is_finished(files.path / run))

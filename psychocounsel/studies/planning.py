@@ -1,4 +1,4 @@
-"""From a study to a plan: every stage composed and checked, all mistakes found at once, nothing written."""
+"""Plan of a study: every stage is composed and checked, all mistakes are collected, nothing is written."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ _EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueEr
 
 @dataclass
 class _Ghost:
-    """Stands for a cell that could not be made, so that mistakes of later stages are found as well."""
+    """Placeholder for a cell that could not be made, so that mistakes of later stages are found too."""
 
     name: str
     swept: dict[str, str]
@@ -62,7 +62,7 @@ class _Mistake:
 
 
 def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
-    """Compose and check every stage of a study whose folder is `folder`.
+    """Compose and check every stage of a study with the folder `folder`.
 
     Raises:
         StudyErrors: with all mistakes, each with its stage.
@@ -95,12 +95,12 @@ class _Planning:
         self.study, self.files, self.asked, self.chosen = study, files, asked, chosen
         self.planned: list[PlannedStage] = []
         self.made: dict[str, MadeStage] = {}
-        self.fingerprints: dict[Path, str] = {}  # of cells and selections, by their run directories
+        self.fingerprints: dict[Path, str] = {}  # of cells and selections, by run directory
         self.mistakes: list[_Mistake] = []
-        self.hidden: set[str] = set()  # stages of which a mistake hides some cells
+        self.hidden: set[str] = set()  # stages with cells that a mistake hides
 
     def add(self, stage: StudyStage) -> None:
-        """Plan a stage; those that it needs were planned before."""
+        """Plan a stage, after the stages that it needs."""
         folder = self.files.stage(stage.name)
         planned = PlannedStage(stage, is_asked=stage.name in self.chosen)
         ghosts = list[_Ghost]()
@@ -122,11 +122,11 @@ class _Planning:
         self.planned.append(planned)
 
     def _known(self, stage: StudyStage) -> None:
-        """Ghosts in the place of stages that there are not, or that a circle puts behind this one."""
+        """Add placeholders for needed stages that do not exist, or that a cycle puts after this one."""
         for name in named_stages(stage):
             if name not in self.study.stages:
                 said = near(name, [*self.study.stages])
-                error = UserError(f"needs {name}, and there is no such stage; {said}".rstrip("; "))
+                error = UserError(f"needs {name}, which is not a stage; {said}".rstrip("; "))
                 self.mistakes.append(_Mistake(stage.name, error, [], stage.command))
         for name in {*named_stages(stage)} - {*self.made}:
             folder = self.files.stage(name)
@@ -167,11 +167,11 @@ class _Planning:
         if options is None:
             return self.composer.combinations(filled.overrides, listed_keys(stage, self.study.values))
         if stage.command != "train":
-            raise UserError(f"{SWEEPER}: only stages that train can search")
+            raise UserError(f"{SWEEPER}: only stages with train can search")
         return self.composer.trials(options, others, filled.after)
 
     def _needed(self, stage: StudyStage, each: tuple[MadeStage, MadeCell] | None) -> Iterator[Path]:
-        """What a cell comes after besides what its overrides name."""
+        """Yield the run directories that a cell needs, in addition to those named in its overrides."""
         if each is not None:
             yield each[1].run_dir
         for name in stage.needs:
@@ -199,7 +199,7 @@ class _Planning:
         run_dir = folders.choose(fingerprint, base, combination.named or combination.swept, own)
         if other := next((cell for cell in planned.cells if cell.run_dir == run_dir), None):
             raise UserError(
-                f"is the same run as that of {' '.join(other.job.overrides)}: leave one out, or sweep a key that tells them apart"
+                f"is the same run as that of {' '.join(other.job.overrides)}: leave one out, or sweep a distinguishing key"
             )
         self.fingerprints[run_dir] = fingerprint
         job = self._job(planned, config, overrides, run_dir)
@@ -209,7 +209,7 @@ class _Planning:
         return StudyCell(stage.name, name, combination.swept, parent, job, fingerprint)
 
     def _job(self, planned: PlannedStage, config: DictConfig, overrides: list[str], run_dir: Path) -> Job:
-        """The job of a cell; one that is not to run any more is held against nothing."""
+        """Return the job of a cell; the configuration of a finished run is not compared."""
         module, index = f"psychocounsel.{planned.stage.command}", len(planned.cells)
         config.run_dir, config.sweep_dir = str(run_dir), str(run_dir.parent)
         if is_finished(run_dir) or not planned.is_asked:
@@ -223,7 +223,7 @@ class _Planning:
 
     @contextmanager
     def _noted(self, stage: StudyStage, combination: Combination | None = None) -> Iterator[None]:
-        """Note a mistake instead of ending: the others are to be found, too. One that follows from another is not said."""
+        """Record a mistake and continue, so that all mistakes are found. A consequence of another mistake is not recorded."""
         try:
             yield
         except FollowUp:
@@ -235,12 +235,12 @@ class _Planning:
             self.mistakes.append(_Mistake(stage.name, error, overrides, stage.command))
 
     def lines(self) -> list[str]:
-        """The mistakes, a line each; what all cells of a stage have in common is said once."""
+        """Return one line per mistake; the part common to all cells of a stage is printed once."""
         found = [f"stage {each.stage}: {one_line(each.error, each.overrides, each.command)}" for each in self.mistakes]
         return list(dict.fromkeys(found))
 
     def lines_of_unfinished(self, plan: StudyPlan) -> list[str]:
-        """Mistakes of `only` and `start_at`: stages that are left out, have not finished, and are needed."""
+        """Return mistakes of `only` and `start_at`: needed stages that are left out and not finished."""
         left_out = {
             job.run_dir: each.name
             for each in plan.stages
@@ -261,14 +261,14 @@ class _Planning:
 
 
 def _refuse_unknown_best(planned: PlannedStage) -> None:
-    """Refuse a figure of `best` that some cell will not have; the choice would fail when all have ended."""
+    """Refuse a `best` figure that some cell will not report, because the choice would fail at the end."""
     metric = planned.stage.best
     for cell in planned.cells if metric is not None else []:
         refuse_unknown_figure(f"best: {metric}", str(metric), cell.job.config)
 
 
 def merged(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """`overrides` with those of `typed`, which replace the same keys where they stand."""
+    """Return `overrides` with those of `typed`; a typed one replaces the same key in its position."""
     given = {key_of(text): text for text in typed}
     keys = [key_of(text) for text in overrides]
     kept = [given.get(key, text) for key, text in zip(keys, overrides, strict=True)]
@@ -280,7 +280,7 @@ def _group(override: str) -> str:
 
 
 def _base_name(stage: StudyStage, each: tuple[MadeStage, MadeCell] | None) -> str:
-    """The part of a cell's name that the cell of `for_each` gives it."""
+    """Return the part of a cell's name that comes from its cell of `for_each`."""
     if each is None:
         return ""
     made, cell = each

@@ -1,6 +1,6 @@
-"""`${study.VALUE}`, `${stage.NAME.model}`, `${each.model}`: what a study's overrides name, replaced before Hydra reads them.
+"""References in a study's overrides: `${study.VALUE}`, `${stage.NAME.model}`, `${each.model}`, replaced before Hydra reads them.
 
-`${...}` of another kind is Hydra's, and stays.
+Other `${...}` are Hydra's, and stay.
 """
 
 import re
@@ -26,7 +26,7 @@ _FIELDS = ("model", "dir", "dataset", "best.model", "best.dir", "best.KEY", "all
 
 
 class MadeCell(Protocol):
-    """What references read of a cell."""
+    """Fields of a cell that references can read."""
 
     name: str
     swept: dict[str, str]
@@ -36,17 +36,17 @@ class MadeCell(Protocol):
 
 
 class FollowUp(UserError):
-    """A mistake that may come of one of another stage, which is said there."""
+    """Mistake that may follow from one of another stage, which is reported there."""
 
 
-UNPLANNED = "0" * 64  # the fingerprint of a choice that a mistake hides
+UNPLANNED = "0" * 64  # fingerprint of a choice that a mistake hides
 
 
 @dataclass(frozen=True)
 class MadeStage:
-    """What references read of an earlier stage: its command, its cells, and its folder.
+    """Fields of an earlier stage that references can read: its command, cells and folder.
 
-    `is_known` is False where a mistake hides which cells it has.
+    `is_known` is False if a mistake hides some of its cells.
     """
 
     command: str
@@ -54,7 +54,7 @@ class MadeStage:
     folder: StageDir
     has_best: bool
     is_known: bool = True
-    choice: str = UNPLANNED  # the fingerprint of the choice of its best cell
+    choice: str = UNPLANNED  # fingerprint of the choice of its best cell
 
     @property
     def selection(self) -> SelectionDir:
@@ -63,10 +63,10 @@ class MadeStage:
 
 @dataclass
 class Filled:
-    """Overrides without references.
+    """Overrides with all references replaced.
 
-    `after`: the run directories that they name. `settled`: keys whose values a stage chooses later, with the run that has
-    them then and the key there; an override holds a value of the sweep in its place.
+    `after`: the run directories that they name. `settled`: keys whose values a stage chooses later, with the run that
+    will have them and the key there; until then the override contains one value of the sweep.
     """
 
     overrides: list[str]
@@ -75,7 +75,7 @@ class Filled:
 
 
 def named_stages(stage: StudyStage) -> list[str]:
-    """The stages that a stage's overrides name, and those of `for_each` and `needs`."""
+    """Return the stages named in a stage's overrides, `for_each` and `needs`."""
     named = [
         match[2].partition(".")[0]
         for text in stage.overrides
@@ -86,9 +86,9 @@ def named_stages(stage: StudyStage) -> list[str]:
 
 
 def with_values(stage: StudyStage, values: Mapping[str, Any]) -> list[str]:
-    """The stage's overrides with `${study.VALUE}` replaced: a list becomes a sweep, KEY=A,B.
+    """Return the stage's overrides with `${study.VALUE}` replaced; a list becomes a sweep, KEY=A,B.
 
-    A value that is not that of a key stands for overrides itself: `${study.size}`, of size: max_steps=2 data.limit=8.
+    A reference that is not the value of a key is replaced by overrides: `${study.size}`, with size: max_steps=2 data.limit=8.
 
     Raises:
         UserError: for a value that the study does not have.
@@ -109,13 +109,13 @@ def with_values(stage: StudyStage, values: Mapping[str, Any]) -> list[str]:
 
 
 def values_of_overrides(stages: Iterable[StudyStage]) -> set[str]:
-    """The values that stand for overrides in some stage: their text is theirs as it is, MODEL=A B=C."""
+    """Return the values that are used as overrides in some stage; their text is taken literally, MODEL=A B=C."""
     whole = (_REFERENCE.fullmatch(text) for stage in stages for text in stage.overrides)
     return {match[2] for match in whole if match and match[1] == "study"}
 
 
 def listed_keys(stage: StudyStage, values: Mapping[str, Any]) -> set[str]:
-    """The keys to which a list of the study gives their values: they are swept, also where the list has one value."""
+    """Return the keys whose values come from a list of the study; they count as swept even with one value."""
     found = ((text, match) for text in stage.overrides for match in _REFERENCE.finditer(text) if match[1] == "study")
     return {key_of(text) for text, match in found if isinstance(values.get(match[2]), list) and "=" in text}
 
@@ -137,16 +137,16 @@ def _substituted(text: str, values: Mapping[str, Any]) -> str:
 def _value(name: str, values: Mapping[str, Any]) -> Any:
     if name not in values:
         raise UserError(
-            f"${{study.{name}}}: the study has no such value; {near(name, [*values])}(it has {', '.join(values) or 'none'})"
+            f"${{study.{name}}}: no such value in the study; {near(name, [*values])}(it has {', '.join(values) or 'none'})"
         )
     return values[name]
 
 
 def fill(overrides: Sequence[str], stages: Mapping[str, MadeStage], each: tuple[MadeStage, MadeCell] | None) -> Filled:
-    """Overrides of one cell with `${stage...}` and `${each...}` replaced; `each` is the cell of `for_each`, with its stage.
+    """Replace `${stage...}` and `${each...}` in the overrides of one cell; `each` is the cell of `for_each`, with its stage.
 
     Raises:
-        UserError: for a stage or an output that there is not.
+        UserError: for a stage or an output that does not exist.
     """
     filled = Filled([])
     for text in overrides:
@@ -164,9 +164,7 @@ def _filled(text: str, stages: Mapping[str, MadeStage], each: tuple[MadeStage, M
             return _of_each(match[0], match[2], each, filled, alone)
         name, _, output = match[2].partition(".")
         if name not in stages:
-            raise UserError(
-                f"{match[0]}: there is no stage {name}; {near(name, [*stages])}(there is {', '.join(stages)})"
-            )
+            raise UserError(f"{match[0]}: no stage {name}; {near(name, [*stages])}(stages: {', '.join(stages)})")
         if output.startswith(f"{_BEST}.") and output.partition(".")[2] not in ("model", "dir", "dataset"):
             return _settled(match[0], key.lstrip("+"), output.partition(".")[2], stages[name], filled, alone)
         return _of_stage(match[0], name, output, stages[name], filled, alone)
@@ -176,7 +174,7 @@ def _filled(text: str, stages: Mapping[str, MadeStage], each: tuple[MadeStage, M
 
 def _of_each(said: str, output: str, each: tuple[MadeStage, MadeCell] | None, filled: Filled, alone: bool) -> str:
     if each is None:
-        raise UserError(f"{said}: is of stages with for_each: STAGE")
+        raise UserError(f"{said}: is allowed only in stages with for_each: STAGE")
     if output not in _EACH_FIELDS:
         raise UserError(f"{said}: a cell has {', '.join(_EACH_FIELDS)}")
     stage, cell = each
@@ -192,14 +190,14 @@ def _of_stage(said: str, name: str, output: str, stage: MadeStage, filled: Fille
         raise UserError(f"{said}: a stage has {', '.join(_FIELDS)}")
     if kind == _BEST:
         if not stage.has_best:
-            raise UserError(f"{said}: stage {name} chooses none; give it best: METRIC")
+            raise UserError(f"{said}: stage {name} chooses no best cell; give it best: METRIC")
         filled.after.append(stage.selection.path)
         return _path(_output(said, stage.command, stage.selection.best, rest), alone)
     filled.after += [cell.run_dir for cell in stage.cells]
     paths = [_output(said, stage.command, cell.run_dir, rest) for cell in stage.cells]
     if kind == _ALL:
         if not alone:
-            raise UserError(f"{said}: is a list, and the whole value of a key")
+            raise UserError(f"{said}: is a list and must be the whole value of a key")
         return written(list(map(str, paths)))
     if len(paths) != 1:
         raise _refusal(stage)(
@@ -210,7 +208,7 @@ def _of_stage(said: str, name: str, output: str, stage: MadeStage, filled: Fille
 
 
 def _output(said: str, command: str, run_dir: Path, output: str) -> Path:
-    """The path of what a run makes."""
+    """Return the path of an output of a run."""
     made = {"train": ("dir", "model"), "annotate": ("dir", "dataset")}.get(command, ("dir",))
     if output not in made:
         raise UserError(f"{said}: {command} makes no {output}; it has {', '.join(made)}")
@@ -220,11 +218,11 @@ def _output(said: str, command: str, run_dir: Path, output: str) -> Path:
 
 
 def _settled(said: str, key: str, chosen: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
-    """A value of the sweep in the place of that which the stage will choose."""
+    """Return one value of the sweep, as placeholder for the value that the stage will choose."""
     if not stage.has_best:
-        raise UserError(f"{said}: its stage chooses none; give it best: METRIC")
+        raise UserError(f"{said}: its stage chooses no best cell; give it best: METRIC")
     if not alone:
-        raise UserError(f"{said}: is the whole value of a key, as KEY={said}")
+        raise UserError(f"{said}: must be the whole value of a key, as KEY={said}")
     values = {cell.swept[chosen] for cell in stage.cells if chosen in cell.swept}
     if not values:
         swept = sorted({name for cell in stage.cells for name in cell.swept})
@@ -235,20 +233,20 @@ def _settled(said: str, key: str, chosen: str, stage: MadeStage, filled: Filled,
 
 
 def _refusal(stage: MadeStage) -> type[UserError]:
-    """The error of what does not fit the cells of a stage."""
+    """Return the error class for a reference that does not fit the cells of a stage."""
     return UserError if stage.is_known else FollowUp
 
 
 def _path(path: Path, alone: bool) -> str:
-    """A path as the value of an override; inside of a longer one as it is."""
+    """Return a path quoted as the value of an override, or unquoted inside a longer value."""
     return written(str(path)) if alone else str(path)
 
 
 def value_of(text: str) -> Any:
-    """The value of KEY=VALUE as YAML would hold it: a sweep A,B is a list.
+    """Return the value of KEY=VALUE as YAML would contain it: a sweep A,B becomes a list.
 
     Raises:
-        UserError: for what is no override.
+        UserError: for a text that is not an override.
     """
     try:
         override = OverridesParser.create().parse_override(text)

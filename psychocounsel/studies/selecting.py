@@ -1,4 +1,4 @@
-"""Chooses the best cell of a stage: the setting with the best mean over its seeds, and of that the best run."""
+"""Choice of a stage's best cell: the best run of the setting with the best mean over its seeds."""
 
 import json
 import math
@@ -28,13 +28,13 @@ from psychocounsel.storage.files import fsync_directory, write_json
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
-_SEED = "seed"  # the key that tells runs of one setting apart
+_SEED = "seed"  # the key that distinguishes runs of one setting
 _TRIAL = "trial"  # the number of a search's trial, among its swept keys
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished cell: its folder, the swept keys with their values, and its value of the metric."""
+    """A finished cell: its folder, its swept keys with values, and its value of the metric."""
 
     folder: str
     swept: Mapping[str, str]
@@ -46,9 +46,9 @@ class Candidate:
 
 
 def choose(candidates: list[Candidate], mode: str) -> tuple[Candidate, list[dict[str, Any]]]:
-    """The best run of the best setting, and all settings with their runs and means, the best first.
+    """Return the best run of the best setting, and all settings with their runs and means, best first.
 
-    Of equal ones the earlier counts. `mode` is min or max.
+    The earlier of equal ones wins. `mode` is min or max.
     """
     sign = 1 if mode == "min" else -1
     settings: dict[str, list[Candidate]] = {}
@@ -67,17 +67,17 @@ def choose(candidates: list[Candidate], mode: str) -> tuple[Candidate, list[dict
 
 
 def select(run: "Run") -> int:
-    """What the job does in `STAGE/select-...`: set the link `STAGE/best-...`, write `best.json`, and show both in the stage.
+    """Run the job in `STAGE/select-...`: set the link `STAGE/best-...`, write `best.json`, and show both in the stage.
 
-    Of a search those trials have a say that finished and were not pruned, as in a search without a study.
+    In a search, only finished trials that were not pruned count, as in a search without a study.
 
     Raises:
-        UserError: for a cell that has no such metric, or for a search without such a trial.
+        UserError: for a cell without such a metric, or a search without such a trial.
     """
     stage, about = StageDir(run.dir.parent), run.config.study
     cells = [cell for cell in about.cells if not is_trial(cell.swept) or _counts(stage.cell(cell.folder), about.metric)]
     if not cells:
-        raise UserError(f"{stage.path}: no trial of the search has finished with a finite {about.metric}")
+        raise UserError(f"{stage.path}: no finished trial of the search has a finite {about.metric}")
     candidates = [_candidate(stage, cell.folder, cell.swept, about.metric) for cell in cells]
     best, rows = choose(candidates, about.mode)
     chosen = {"run": best.folder, "setting": best.setting, "value": best.value}
@@ -96,7 +96,7 @@ def select(run: "Run") -> int:
 
 
 def is_trial(swept: Mapping[str, str]) -> bool:
-    """Whether a cell with these swept keys is a trial of a search."""
+    """Return True if a cell with these swept keys is a trial of a search."""
     return _TRIAL in swept
 
 
@@ -107,7 +107,7 @@ def _counts(trial: Path, metric: str) -> bool:
 
 
 def found_values(run_dir: Path, swept: Mapping[str, str]) -> dict[str, str]:
-    """The swept keys of a run with its values: of a search's trial those that it was given, in the place of placeholders."""
+    """Return the swept keys of a run with their values; a search's trial has its actual values instead of placeholders."""
     if not is_trial(swept) or not has_config(run_dir):
         return dict(swept)
     config = read_config(run_dir)
@@ -118,13 +118,13 @@ def _candidate(stage: StageDir, folder: str, swept: Mapping[str, str], metric: s
     value = objective(stage.cell(folder), metric)
     if value is None or not math.isfinite(value):
         raise UserError(
-            f"{stage.cell(folder)}: has no finite figure {metric}, by which the study chooses the best of its stage"
+            f"{stage.cell(folder)}: has no finite figure {metric}, which the study needs to choose the best run of its stage"
         )
     return Candidate(folder, found_values(stage.cell(folder), swept), value)
 
 
 def _link(link: Path, target: str) -> None:
-    """Let `link` name its neighbour `target`, in one step."""
+    """Point `link` to its neighbour `target`, atomically."""
     draft = link.with_name(f".{link.name}.{uuid.uuid4().hex}.tmp")
     os.symlink(target, draft)
     os.replace(draft, link)

@@ -1,4 +1,4 @@
-"""Processes that run jobs side by side. Each is forked once, so that what its ranks import is read once."""
+"""Processes that run jobs in parallel. Each is forked once, so that the ranks' modules are imported once."""
 
 import ctypes
 import multiprocessing
@@ -15,15 +15,15 @@ from psychocounsel.cluster.signals import passed_on
 from psychocounsel.errors import CONTINUE_LATER, UserError, print_failure
 
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl
-_SHOWN_LINES = 12  # of what a failed job has printed
+_SHOWN_LINES = 12  # printed lines of a failed job
 _CRASHED = 1
 
 
 class Slots:
-    """`count` processes, each of which does `run(place)` for one job at a time; together they use this machine's cores and GPUs.
+    """Pool of `count` processes, each running `run(place)` for one job at a time; they share this machine's cores and GPUs.
 
-    Made before this process has started any of its own; one that was killed is made anew. What jobs print is kept, and shown of
-    those that fail.
+    Create it before this process starts others; killed processes are replaced. The output of jobs is stored, and
+    shown for failed ones.
 
     Raises:
         UserError: if there are fewer GPUs than slots.
@@ -31,7 +31,7 @@ class Slots:
 
     def __init__(self, count: int, gpus: int, run: Callable[[int], int]) -> None:
         if gpus and count > gpus:
-            raise UserError(f"parallel={count}: there are {gpus} GPUs here, and each run takes one or more")
+            raise UserError(f"parallel={count}: this machine has {gpus} GPUs, and each run takes one or more")
         self.make = lambda number: _Slot(number, count, gpus, run)
         self.slots = [self.make(number) for number in range(count)]
         self.stack = ExitStack()
@@ -51,7 +51,7 @@ class Slots:
         return bool(self.requests)
 
     def is_free(self) -> bool:
-        """Whether a process has no job; one that was killed is replaced first."""
+        """Return True if a process has no job; a killed process is replaced first."""
         for number, slot in enumerate(self.slots):
             if slot.place is None and not slot.process.is_alive():
                 slot.pipe.close()
@@ -62,15 +62,15 @@ class Slots:
         return any(slot.place is not None for slot in self.slots)
 
     def start(self, place: int) -> None:
-        """Let a free process run a job."""
+        """Start a job in a free process."""
         slot = next(slot for slot in self.slots if slot.place is None)
         slot.place = place
         slot.begins_at = slot.output.seek(0, os.SEEK_END)
-        with suppress(OSError):  # it was killed just now: `ended` finds that
+        with suppress(OSError):  # just killed; `ended` will notice it
             slot.pipe.send(place)
 
     def ended(self) -> Iterator[tuple[int, int, str]]:
-        """Place and exit code of each job that has ended, and the last lines that it printed; waits a moment for one."""
+        """Yield index, exit code and last printed lines of each ended job; waits a moment for one."""
         working = {slot.pipe: slot for slot in self.slots if slot.place is not None}
         for pipe in wait([*working], timeout=0.5):
             assert isinstance(pipe, Connection)
@@ -88,7 +88,7 @@ class Slots:
         for slot in self.slots:
             if slot.place is not None and slot.process.pid:
                 with suppress(ProcessLookupError):
-                    os.kill(slot.process.pid, signal.SIGTERM)  # the second time it kills the ranks
+                    os.kill(slot.process.pid, signal.SIGTERM)  # the second signal kills the ranks
 
 
 class _Slot:
@@ -105,21 +105,21 @@ class _Slot:
         theirs.close()
 
     def said(self) -> str:
-        """The last lines since the job began."""
+        """Return the last lines printed since the job started."""
         self.output.seek(self.begins_at)
         lines = self.output.read().decode(errors="replace").splitlines()[-_SHOWN_LINES:]
         return "".join(f"\n    {line}" for line in lines)
 
 
 def _code_of(exitcode: int | None) -> int:
-    """The exit code of the job whose process ended with it: a stop request, else a failure, as a shell has it of signals."""
+    """Return the exit code of a job whose process died: a stop request, otherwise a shell's code for the signal."""
     if exitcode in (CONTINUE_LATER, -signal.SIGTERM):
         return CONTINUE_LATER
     return 128 - exitcode if exitcode is not None and exitcode < 0 else _CRASHED
 
 
 def _environment(number: int, count: int, gpus: int) -> dict[str, str]:
-    """The share of cores and GPUs of one slot."""
+    """Return the share of cores and GPUs of one slot, as environment variables."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
     if not gpus:
         return {"OMP_NUM_THREADS": threads}
@@ -135,9 +135,9 @@ def _serve(
     run: Callable[[int], int],
     parent: int,
 ) -> None:
-    """Run the jobs that are named through `pipe`, until it is closed or the launcher has died."""
+    """Run the jobs named through `pipe` until it is closed or the launcher has died."""
     with suppress(OSError):
-        os.setsid()  # Ctrl-C reaches the launcher alone, which passes it on
+        os.setsid()  # Ctrl-C reaches only the launcher, which forwards it
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(CONTINUE_LATER)

@@ -1,4 +1,4 @@
-"""`launch/NAME.yaml`: the file of a study, read into a Study. docs/studies.md describes its form."""
+"""File of a study, `launch/NAME.yaml`, read into a Study. docs/studies.md describes its form."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,20 @@ from psychocounsel.storage.files import shipped
 COMMANDS = ("train", "annotate", "audit", "evaluate")
 _KEYS = ("about", "values", "stages", "table")
 _STAGE_KEYS = ("run", "best", "for_each", "needs")
-# Names of files in the study's folder, and of what stands for other things in references.
+# Names that are reserved for files in the study's folder and for references.
 _TAKEN = ("table", "study", "stage", "each", "best", "select", "code", "submissions")
 _OF_LAUNCH = ("study_dir", "only", "start_at", "force", "parallel", "dry_run", "cluster", "paths", "tracker")
 
 
 @dataclass(frozen=True)
 class StudyStage:
-    """A stage as the file gives it.
+    """A stage of the file.
 
     Attributes:
         overrides: as typed after the command, with references like ${stage.sft.model}, and sweeps as with -m.
-        best: the metric by which the best cell is chosen; `mode` says whether the smallest or the largest value is the best.
-        for_each: stages; this one runs once for each of their cells.
-        needs: stages that come before it, besides those that its overrides name.
+        best: metric that chooses the best cell; `mode` is min or max.
+        for_each: stages; this stage runs once for each of their cells.
+        needs: further stages that must finish first, in addition to those named in the overrides.
     """
 
     name: str
@@ -41,7 +41,7 @@ class StudyStage:
     needs: tuple[str, ...] = ()
 
     def content(self) -> dict[str, Any]:
-        """The same as a file has it."""
+        """Return the stage in the form of the file."""
         best = self.best if self.mode == "auto" else {"metric": self.best, "mode": self.mode}
         listed = {"best": best, "for_each": [*self.for_each], "needs": [*self.needs]}
         return {"run": [self.command, *self.overrides], **{key: value for key, value in listed.items() if value}}
@@ -49,7 +49,7 @@ class StudyStage:
 
 @dataclass(frozen=True)
 class Study:
-    """A study: `values` are what the command line may set, `table` is the layout of its tables."""
+    """A study: `values` can be set on the command line; `table` is the layout of its tables."""
 
     name: str
     about: str
@@ -58,11 +58,11 @@ class Study:
     table: dict[str, Any] = field(default_factory=dict)
 
     def with_stage(self, stage: StudyStage) -> "Study":
-        """The same with another stage of this name."""
+        """Return a copy with another stage of this name."""
         return replace(self, stages={**self.stages, stage.name: stage})
 
     def text(self) -> str:
-        """The study as YAML that `read_study` reads."""
+        """Return the study as YAML for `read_study`."""
         stages = {name: stage.content() for name, stage in self.stages.items()}
         content = {"about": self.about, "values": self.values, "stages": stages}
         if self.table:
@@ -72,10 +72,10 @@ class Study:
 
 
 def find_study(name: str) -> Path:
-    """The file that `study=NAME` means: one that ships, or a path.
+    """Return the file for `study=NAME`: a shipped one, or a path.
 
     Raises:
-        UserError: if there is none.
+        UserError: if it does not exist.
     """
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
@@ -94,47 +94,49 @@ def find_study(name: str) -> Path:
 
 
 def shipped_studies() -> dict[str, Path]:
-    """The files of `launch/` by their names."""
+    """Return the files of `launch/` by name."""
     return {file.stem: file for file in sorted(shipped("launch").glob("*.yaml"))}
 
 
 def summaries() -> str:
-    """A line for each study that ships: its name, and what it is about."""
+    """Return a line for each shipped study: its name and its `about`."""
     studies = {name: read_study(file) for name, file in shipped_studies().items()}
     width = max(map(len, studies), default=0)
     return "".join(f"    {name:<{width}}  {study.about}\n" for name, study in studies.items()) or "    none\n"
 
 
 def read_study(path: Path, name: str | None = None) -> Study:
-    """The study in a file; its `name` is the file's unless given.
+    """Return the study in a file; `name` defaults to the file's name.
 
     Raises:
-        UserError: if it is not of the form of a study; names the file and the place.
+        UserError: if the file does not have the form of a study; names the file and the place.
     """
     content = read_yaml(path)
     if not isinstance(content, Mapping) or not content.get("stages"):
-        raise UserError(f"{path}: is no study: it needs stages: NAME: COMMAND KEY=VALUE ...")
+        raise UserError(f"{path}: is not a study: it needs stages: NAME: COMMAND KEY=VALUE ...")
     _refuse_unknown(f"{path}", content, _KEYS)
     values, stages, table = content.get("values") or {}, content["stages"], content.get("table") or {}
     for key, part in (("values", values), ("stages", stages), ("table", table)):
         if not isinstance(part, Mapping):
-            raise UserError(f"{path}: {key}: holds NAME: VALUE")
+            raise UserError(f"{path}: {key}: must contain NAME: VALUE")
     for value in values:
         if value in (*stages, *_OF_LAUNCH, *_TAKEN):
-            raise UserError(f"{path}: values.{value}: this name means something else on the command line; take another")
+            raise UserError(
+                f"{path}: values.{value}: this name has another meaning on the command line; choose a different one"
+            )
     read = {str(each): _stage(f"{path}: stages.{each}", str(each), given) for each, given in stages.items()}
     return Study(name or path.stem, str(content.get("about") or ""), dict(values), read, dict(table))
 
 
 def _stage(place: str, name: str, given: Any) -> StudyStage:
     if not name.isidentifier() or name in (*_TAKEN, *_OF_LAUNCH):
-        raise UserError(f"{place}: a stage needs a name of letters, digits and _, and none of {', '.join(_TAKEN)}")
+        raise UserError(f"{place}: a stage needs a name of letters, digits and _, except {', '.join(_TAKEN)}")
     fields = given if isinstance(given, Mapping) else {"run": given}
     _refuse_unknown(place, fields, _STAGE_KEYS)
     words = _words(place, fields.get("run"))
     if words[0] not in COMMANDS:
         raise UserError(
-            f"{place}: {words[0]} is no command of a study; {near(words[0], COMMANDS)}(one of {', '.join(COMMANDS)})"
+            f"{place}: {words[0]} is not a command of a study; {near(words[0], COMMANDS)}(one of {', '.join(COMMANDS)})"
         )
     best, mode = _best(place, fields.get("best"))
     lists = {key: _names(f"{place}.{key}", fields.get(key)) for key in ("for_each", "needs")}
@@ -142,7 +144,7 @@ def _stage(place: str, name: str, given: Any) -> StudyStage:
 
 
 def _best(place: str, given: Any) -> tuple[str | None, str]:
-    """The metric and the mode of `best: METRIC`, or of `best: {metric: METRIC, mode: min}`."""
+    """Return the metric and the mode of `best: METRIC`, or of `best: {metric: METRIC, mode: min}`."""
     fields = given if isinstance(given, Mapping) else {"metric": given}
     _refuse_unknown(f"{place}.best", fields, ("metric", "mode"))
     metric, mode = fields.get("metric"), fields.get("mode", "auto")
@@ -150,13 +152,13 @@ def _best(place: str, given: Any) -> tuple[str | None, str]:
         raise UserError(f"{place}.best: is the name of a metric, as eval/accuracy, or {{metric: NAME, mode: min|max}}")
     if metric is not None and metric.startswith("test"):
         raise UserError(
-            f"{place}.best: {metric} is a figure of the test data, which are to be looked at once; choose by dev data"
+            f"{place}.best: {metric} is a figure of the test data, which may be used only once; choose by held-out data"
         )
     return metric, mode
 
 
 def _words(place: str, run: Any) -> list[str]:
-    """The command and its overrides: a line as in a shell, or a list."""
+    """Return the command and its overrides, from a line in shell syntax or a list."""
     if isinstance(run, str):
         try:
             words = shlex.split(run)
@@ -182,6 +184,6 @@ def _refuse_unknown(place: str, content: Mapping[Any, Any], known: tuple[str, ..
 
 
 def near(wrong: str, known: Sequence[str]) -> str:
-    """'did you mean X? ', or nothing."""
+    """Return 'did you mean X? ' or ""."""
     said = suggestion(wrong, list(known))
     return f"{said} " if said.startswith("did you") else ""

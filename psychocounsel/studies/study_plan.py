@@ -1,12 +1,12 @@
-"""What a study becomes before anything starts: stages of cells, each a checked job with a run directory and a fingerprint.
+"""Plan of a study before anything starts: stages of cells; each cell is a checked job with a run directory and a fingerprint.
 
-    plan.stages                   in an order in which every stage stands behind those that it needs
-    plan.stages[0].cells          one for each combination of its sweep, and of the cells of `for_each`
+    plan.stages                   ordered so that every stage comes after those that it needs
+    plan.stages[0].cells          one for each combination of its sweep with the cells of `for_each`
     plan.stages[0].cells[0].job   module, checked config, run directory, and `after`: the run directories that it needs
-    plan.stages[0].selection      the job that chooses the best cell, where the stage has `best`
-    plan.groups()                 all jobs, as a cluster with a queue gets them
+    plan.stages[0].selection      the job that chooses the best cell, if the stage has `best`
+    plan.groups()                 all jobs, in the form that a cluster with a queue takes
 
-Nothing here is written to disk. `cells.json` in the study's folder lists the same cells for those who read results.
+The plan itself is not written to disk. `cells.json` in the study's folder lists the same cells for readers of results.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from psychocounsel.studies.study_file import Study, StudyStage
 
 
 class StudyErrors(UserError):
-    """All mistakes of a study, a line each."""
+    """All mistakes of a study, one per line."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("; ".join(lines))
@@ -30,12 +30,12 @@ class StudyErrors(UserError):
 
 @dataclass
 class StudyRequest:
-    """What a command asks for besides the study itself.
+    """Request of a command in addition to the study.
 
     Attributes:
-        overrides: of every stage (cluster=slurm), where its command has the key.
-        force: stages that are made anew.
-        times: how often each stage was made anew, this command included.
+        overrides: overrides of every stage whose command has the key (cluster=slurm).
+        force: stages that are repeated.
+        times: number of repetitions of each stage, including this command's.
         folders: those of --config-dir.
     """
 
@@ -52,10 +52,10 @@ class StudyCell:
     """One run of a stage.
 
     Attributes:
-        name: what its sweep calls it; its folder may have a longer name, where this one was taken.
-        swept: the swept keys with their values, as they were typed: {"algo.beta": "0.3", "seed": "2"}.
-        parent: the cell of `for_each` that it belongs to.
-        fingerprint: sha256 of all that decides its result, the cells that it needs included.
+        name: name from its sweep; its folder may have a longer name, if this one was taken.
+        swept: the swept keys with their values as typed: {"algo.beta": "0.3", "seed": "2"}.
+        parent: its cell of `for_each`.
+        fingerprint: sha256 of everything that decides its result, including the cells that it needs.
     """
 
     stage: str
@@ -72,7 +72,7 @@ class StudyCell:
 
 @dataclass
 class PlannedStage:
-    """A stage with its cells; `selection` chooses the best. `is_asked` is False where `only` or `start_at` leave it out."""
+    """A stage with its cells; `selection` chooses the best. `is_asked` is False if `only` or `start_at` leave it out."""
 
     stage: StudyStage
     cells: list[StudyCell] = field(default_factory=list)
@@ -84,7 +84,7 @@ class PlannedStage:
         return self.stage.name
 
     def jobs(self) -> list[Job]:
-        """The jobs of its cells, then the selection."""
+        """Jobs of its cells, then the selection."""
         return [*(cell.job for cell in self.cells), *([self.selection] if self.selection else [])]
 
 
@@ -92,7 +92,7 @@ class PlannedStage:
 class StudyPlan:
     """A study that was checked as a whole.
 
-    `table` writes the study's tables when all has ended, however it did.
+    `table` writes the study's tables after all other jobs have ended, even if some failed.
     """
 
     study: Study
@@ -101,18 +101,18 @@ class StudyPlan:
     table: Job | None = None
 
     def groups(self) -> list[list[Job]]:
-        """The jobs in an order in which each stands behind those that it needs: of a stage, of its selection, and the table.
+        """Write the records of all jobs and return the jobs, each after those that it needs: cells, selections, then the table.
 
-        Finished jobs are there, too, with `finished` and `skip` set, because others name them in `after`. Stages that were not
-        asked for are left out: all that is needed of them has finished. `study.json` and the sweep's table are written;
-        `config.yaml` and `job.json` are not, because a job that waits or runs keeps its own.
+        Finished jobs are included, with `finished` and `skip` set, because others name them in `after`. Stages that were not
+        requested are left out, because their needed runs have finished. `study.json` and the sweep's table are written;
+        `config.yaml` and `job.json` are not, because a waiting or running job keeps its own.
         """
         asked = [each for each in self.stages if each.is_asked]
         groups = [group for each in asked for group in ([c.job for c in each.cells], _one(each.selection)) if group]
         return [*groups, *([[self.table]] if self.table else [])]
 
     def listing(self) -> dict[str, Any]:
-        """What `cells.json` holds: of each stage its command, its cells and what chooses the best of them.
+        """Return the content of `cells.json`: for each stage its command, its cells, and the job that chooses the best.
 
         {"stages": {STAGE: {"command": "train", "best": METRIC, "select": FOLDER, "cells": [CELL, ...]}}}, where CELL is
         {"name": NAME, "run_dir": "STAGE/FOLDER", "swept": {KEY: VALUE}, "fingerprint": ..., "parent": "STAGE/FOLDER" or null}
@@ -134,7 +134,7 @@ class StudyPlan:
         return {"command": planned.stage.command, "best": planned.stage.best, "select": select, "cells": cells}
 
     def relative(self, run_dir: Path) -> str:
-        """A run directory as the study's files name it: relative, so that the folder may be moved."""
+        """Return a run directory relative to the study, so that the folder may be moved."""
         return str(run_dir.relative_to(self.files.path))
 
 

@@ -1,4 +1,4 @@
-"""What is typed after `launch`: which study, its values, overrides of stages, and how it is run."""
+"""Command line of `launch`: the study, its values, overrides of stages, and options of the run."""
 
 import os
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from psychocounsel.studies.references import value_of, values_of_overrides
 from psychocounsel.studies.study_file import Study, find_study, near, read_study, shipped_studies
 
 _KEYS = ("study", "study_dir", "only", "start_at", "force", "parallel", "dry_run")
-_OF_ALL_STAGES = ("cluster", "paths", "tracker")  # groups whose keys go to every stage
+_OF_ALL_STAGES = ("cluster", "paths", "tracker")  # groups whose keys are passed to every stage
 
 
 @dataclass
 class Launch:
-    """A command: the study with what was typed filled in, its folder, and which stages are to run how."""
+    """A command: the study with the typed values, its folder, and the stages and options of the run."""
 
     study: Study
     folder: Path
@@ -34,10 +34,10 @@ class Launch:
 
 
 def read_arguments(arguments: Sequence[str]) -> Launch:
-    """The command that is typed after `launch`.
+    """Return the command for the arguments of `launch`.
 
     Raises:
-        UserError: for a study or a key that there is not, with what to type instead.
+        UserError: for an unknown study or key, with what to type instead.
     """
     options, overrides = parted(arguments)
     refuse_lines_in_overrides(overrides)
@@ -78,18 +78,18 @@ def read_arguments(arguments: Sequence[str]) -> Launch:
 
 
 def _overrides(text: str) -> Any:
-    """A value that stands for overrides is taken as it is typed; in quotes of Hydra's own, or as null, as Hydra reads it."""
+    """Return a value that is used as overrides: literally, or as Hydra reads it if it is quoted or null."""
     value = text.partition("=")[2]
     return value_of(text) if value == "null" or value[:1] in ("'", '"') else value
 
 
 def _refuse(text: str, study: Study) -> NoReturn:
-    """Refuse a key that is neither of the command, nor of a stage, nor a value of the study."""
+    """Refuse a key that is neither the command's, nor a stage's, nor a value of the study."""
     key = key_of(text)
     rest = key.partition(".")[2]
     known = [*_KEYS, *study.values, *(f"{stage}.{rest or key}" for stage in study.stages)]
     has = ", ".join([*study.values, *(f"{stage}.KEY" for stage in study.stages), *_KEYS, "cluster", "paths", "tracker"])
-    raise UserError(f"{text}: is no key of study={study.name}; {near(key, known)}(it has {has})")
+    raise UserError(f"{text}: is not a key of study={study.name}; {near(key, known)}(it has {has})")
 
 
 def _config_folders(options: Sequence[str]) -> list[Path]:
@@ -99,7 +99,7 @@ def _config_folders(options: Sequence[str]) -> list[Path]:
         if name in ("--config-dir", "-cd"):
             folders.append(Path(os.path.abspath(os.path.expanduser(value or options[place + 1]))))
         elif name.startswith("-"):
-            raise UserError(f"{name}: launch has no such option; --help tells more")
+            raise UserError(f"{name}: launch has no such option; see --help")
     return folders
 
 
@@ -121,14 +121,14 @@ def _names(key: str, text: str) -> list[str]:
 def _count(key: str, text: str) -> int:
     value = value_of(text)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{text}: give a number of runs at a time, 1 or more")
+        raise UserError(f"{text}: give the number of parallel runs, 1 or more")
     return value
 
 
 def _truth(key: str, text: str) -> bool:
     value = value_of(text)
     if not isinstance(value, bool):
-        raise UserError(f"{text}: is true or false")
+        raise UserError(f"{text}: must be true or false")
     return value
 
 

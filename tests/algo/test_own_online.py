@@ -98,7 +98,7 @@ def test_what_an_online_algorithm_needs_follows_from_its_bases() -> None:
 def test_a_forgotten_decorator_is_named(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (my / "bare.py").write_text(ORDERS.format(bases="OnlinePairs, ORPO").replace("@dataclass", ""))
     monkeypatch.syspath_prepend(my)
-    with pytest.raises(UserError, match="bare.OnlineORPO: is no dataclass; write @dataclass above the class"):
+    with pytest.raises(UserError, match="bare.OnlineORPO: is not a dataclass; write @dataclass above the class"):
         check(compose(["algo=online_dpo", "algo._target_=bare.OnlineORPO"]))
 
 

@@ -137,7 +137,7 @@ def test_a_transcript_is_private_new_and_follows_the_conversation(
         assert Path("talk.md").read_text() == f"## you\n\n{ONE}\n\n## served\n\nserved says 0\n"
         assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(UserError, match=r"transcript=talk\.jsonl: is there already, and nothing is overwritten"):
+        with pytest.raises(UserError, match=r"transcript=talk\.jsonl: exists already and is not overwritten"):
             converse(monkeypatch, ONE, *options)
         with pytest.raises(UserError, match=r"/save talk\.md: is there already"):
             converse(monkeypatch, f"{ONE}\n/save talk.md\n", options[0])

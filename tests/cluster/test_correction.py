@@ -21,7 +21,7 @@ def test_a_run_without_a_step_is_corrected_and_keeps_its_logs(tmp_path: Path) ->
     broken.unlink()
     (run / "code.txt").write_text("of older code\n")
     done = cli("train", *given, "max_length=600")
-    assert f"{run}: has made no step so far, and is corrected: max_length was 700, now 600" in done.stdout.splitlines()
+    assert f"{run}: has made no step yet and is corrected: max_length was 700, now 600" in done.stdout.splitlines()
     assert sorted(path.name for path in (run / "logs").iterdir() if path.name.isdigit()) == ["01", "02"]
     assert (
         json.loads((run / "state.json").read_text())["step"] == 2

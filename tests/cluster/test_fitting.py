@@ -145,7 +145,7 @@ def test_auto_keeps_what_is_typed_beside_it() -> None:
     values = choose(_shape(config), config, 8, 80.0)
     assert values == {"zero.stage": 2, "zero.offload_optimizer": True, "zero.offload_parameters": False}
     config = _config("model=local", "model.path=nobody/nothing", "zero=auto")
-    with pytest.raises(UserError, match="zero=auto: the size of model.path=nobody/nothing is not known; type zero=0"):
+    with pytest.raises(UserError, match="zero=auto: the size of model.path=nobody/nothing is unknown; give zero=0"):
         choose(trained_shape(config), config, 8, 80.0)
 
 
@@ -190,7 +190,7 @@ def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:
 def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
     given = ["zero=auto", "debug=fast", f"run_dir={tmp_path}/run", "cluster.processes=2", "cluster.device=cpu"]
     said = cli("train", *given, cwd=tmp_path)
-    assert "auto: zero.stage=0 for CPU, and stays so in this run" in said.stdout + said.stderr
+    assert "auto: zero.stage=0 for CPU, fixed for this run" in said.stdout + said.stderr
     assert read_config(tmp_path / "run").zero.stage == 0
     assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
     assert cli("train", "zero.stage=4", cwd=tmp_path, check_code=USER_ERROR).stderr

@@ -104,6 +104,6 @@ def test_a_table_of_somebody_else_cannot_have_other_folders_removed(tmp_path: Pa
     lines = [{"index": n, "overrides": [], "run_dir": name} for n, name in enumerate(("../plain", "../run", "link"))]
     (sweep / "sweep.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     for index in range(3):
-        with pytest.raises(UserError, match="is no run in .*; nothing was removed"):
+        with pytest.raises(UserError, match="is not a run in .*; nothing was removed"):
             forget(sweep, [index])
     assert plain.is_dir() and run.is_dir()

@@ -133,7 +133,7 @@ def test_a_users_own_cluster_trains_is_watched_cancelled_and_resubmitted(
     pid = (run / "pid").read_text()
     assert "running" in shown.splitlines()[1] and f"pid-{pid}" in shown.splitlines()[1] and "2/4" in shown
     refused = cli("jobs", "resubmit", str(run), "0", check_code=USER_ERROR, cwd=elsewhere).stderr
-    assert refused == "error: index 0 is running: it needs no resubmission\n"
+    assert refused == "error: index 0 is running: it cannot be resubmitted\n"
 
     assert cli("jobs", "cancel", str(run), cwd=elsewhere).stdout == "cancelled 1 runs\n"
     (run / "go").touch()

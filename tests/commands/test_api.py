@@ -169,7 +169,9 @@ def test_an_interrupted_run_saves_and_a_stopped_one_says_so(settings: list[str],
 
     stopped = api.train(longer, stop)
     assert (stopped.status, stopped.exit_code) == ("stopped", 75)
-    assert stopped.message.endswith(f"stopped and saved; the same configuration with run_dir={tmp_path}/run goes on")
+    assert stopped.message.endswith(
+        f"stopped and saved; resume with the same configuration and run_dir={tmp_path}/run goes on"
+    )
     assert [line["step"] for line in stopped.metrics()] == list(range(len(stopped.metrics())))
     assert before < len(stopped.metrics()) < 31, "it went on from where it was interrupted"
 

@@ -69,7 +69,7 @@ def test_in_a_sweep_a_sure_refusal_outweighs_an_open_verdict(home: Path) -> None
     limits = "audit.max_blind=0.6,0.8,0.95"
     given = ["audit", "-m", "data.path=pairs.jsonl", *QUICK, limits, "sweep_dir=sweep"]
     *_, first, second, third, _, look = cli(*given, cwd=home, check_code=GATE_NO).stdout.splitlines()
-    assert look == "look at it: python -m psychocounsel.report sweep"
+    assert look == "report: python -m psychocounsel.report sweep"
     table = [first, second, third]
     assert [line.split()[0] for line in table] == ["refused", "undecided", "done"]
     assert worst([DONE, GATE_UNDECIDED]) == GATE_UNDECIDED
@@ -161,7 +161,10 @@ def test_too_few_clients_are_refused_and_leave_nothing(home: Path, tmp_path: Pat
 @pytest.mark.parametrize(("command", "name"), [("audit", "evaluate"), ("evaluate", "audit"), ("audit", "train")])
 def test_the_configuration_of_another_command_is_refused(command: str, name: str, tmp_path: Path) -> None:
     result = cli(command, "--config-name", name, cwd=tmp_path, check_code=USER_ERROR)
-    assert result.stderr == f"error: --config-name: names a configuration that is none of psychocounsel.{command}\n"
+    assert (
+        result.stderr
+        == f"error: --config-name: names a configuration that does not belong to psychocounsel.{command}\n"
+    )
     assert not list(tmp_path.iterdir())
 
 

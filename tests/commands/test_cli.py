@@ -42,9 +42,9 @@ def refusal(*arguments: str, cwd: Path) -> str:
     ("arguments", "message"),
     [
         (["algo.betta=1"], "unknown key algo.betta: did you mean algo.beta?"),
-        (["algo=ppo", "algo.temperature=0.8"], "error: algo.temperature=0.8: is now rollout.temperature"),
-        (["algo=ppo", "rollout.samples=2"], "error: rollout.samples=2: is now rollout.shown_prompts"),
-        (["-m", "algo=ppo", "+algo.temperature=0.5,1"], "algo.temperature=0.5: is now rollout.temperature"),
+        (["algo=ppo", "algo.temperature=0.8"], "error: algo.temperature=0.8: was renamed to rollout.temperature"),
+        (["algo=ppo", "rollout.samples=2"], "error: rollout.samples=2: was renamed to rollout.shown_prompts"),
+        (["-m", "algo=ppo", "+algo.temperature=0.5,1"], "algo.temperature=0.5: was renamed to rollout.temperature"),
         (["global_batchsize=1"], "did you mean global_batch_size?"),
         (
             ["algo=dpoo"],

@@ -247,7 +247,7 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
         (["algo.beta=3"], "unknown key algo.beta"),
         (["reward=local"], "reward.path is not set"),
         (["reward.path=nowhere/at/all"], "reward.path=nowhere/at/all: no such file or folder"),
-        (["cluster.device=cuda"], "there is no GPU here; use cluster.device=cpu"),
+        (["cluster.device=cuda"], "this machine has no GPU; use cluster.device=cpu"),
         (["device=cpu"], "unknown key device: did you mean cluster.device?"),
         (["part=train"], "part=train: must be one of held_out, all"),
         (["limit=0"], "limit=0: must be at least 1"),
@@ -279,8 +279,8 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
     rows = write_jsonl(tmp_path / "pairs.jsonl", pairs(20))
     refusals = [
         (TINY, [f"data.path={rows}"], "is a language model, not a reward model"),
-        (run / "model", [f"data.path={single}"], "there are no pairs to evaluate"),
-        (run / "model", [f"data.path={rows}", "data.dev_fraction=0"], "there are no pairs to evaluate"),
+        (run / "model", [f"data.path={single}"], "no pairs to evaluate"),
+        (run / "model", [f"data.path={rows}", "data.dev_fraction=0"], "no pairs to evaluate"),
         (run / "model", [f"data.path={rows}", "data.min_gap=1"], "lacks ratings"),
         (run / "model", [f"data.path={rows}", "reward.max_length=8"], "conversation 0: has .* tokens"),
     ]

@@ -132,7 +132,7 @@ def test_what_cannot_be_had_is_one_line(hub: Hub, tmp_path: Path) -> None:
     assert "model.path=acme/none: the hub has no such model" in refusal("model.path=acme/none")
     assert "the hub has no such model" in refusal("model.path=acme/none", HF_TOKEN="hf_good")
     assert "has no revision v9" in refusal("model.path=acme/tiny-chat", "model.revision=v9")
-    assert "10,000.0 TB do not fit into" in refusal("model.path=acme/tiny-chat")
+    assert "10,000.0 TB does not fit into" in refusal("model.path=acme/tiny-chat")
     assert "HF_HUB_OFFLINE is set" in refusal("model.path=acme/tiny-chat", HF_HUB_OFFLINE="1")
     assert "prepare must run where there is a network" in refusal(
         "model.path=acme/tiny-chat", HF_ENDPOINT="http://127.0.0.1:9"

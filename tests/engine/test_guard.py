@@ -58,11 +58,11 @@ def test_what_exceeds_a_limit_is_never_the_best() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["algo=dpo", "guard.repetition=0.2"], "guard.repetition=0.2: guards look at replies"),
+        (["algo=dpo", "guard.repetition=0.2"], "guard.repetition=0.2: guards measure replies"),
         (["algo=sft", "guard.stop=true"], "guard.stop=True"),
-        (["algo=rloo", "guard.stop=true"], "there is none: give guard.repetition"),
+        (["algo=rloo", "guard.stop=true"], "needs a limit: give guard.repetition"),
         (["algo=rloo", "guard.kl=5", "algo.reference=round"], "algo.reference=initial"),
-        (["algo=rloo", "guard.repetition=0.2", "data.dev_fraction=0"], "data.dev_fraction=0 holds nothing out"),
+        (["algo=rloo", "guard.repetition=0.2", "data.dev_fraction=0"], "data.dev_fraction=0 leaves none"),
         (["algo=rloo", "guard.repetition=1.2"], "must be at most 1"),
         (["algo=rloo", "guard.length_ratio=0.5"], "must be at least 1"),
         (["algo=rloo", "+guard.repetitions=0.5"], "did you mean guard.repetition?"),

@@ -76,8 +76,8 @@ def test_a_guard_looks_at_these_replies(small_model: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["algo=reward"], "writes no replies"),
-        (["data.dev_fraction=0"], "holds nothing out"),
+        (["algo=reward"], "generates no replies"),
+        (["data.dev_fraction=0"], "leaves none"),
         (["rollout.temperature=0.5"], "trains at temperature 1"),
         (["guard.kl=4", "eval.replies=false"], "add eval.replies=true"),
         (["reward.path=no/such/folder/here"], "reward.path"),

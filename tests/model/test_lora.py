@@ -180,8 +180,8 @@ def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
         (["model.quantise=nf4"], "quantised weights cannot be trained"),
         (["model.quantise=nf4", "model.lora.rank=4", "zero=3"], "quantised weights are not partitioned"),
         (["model.quantise=nf4", "model.lora.rank=4", "model.lora.merge=true"], "psychocounsel.export RUN merge=true"),
-        (["model.lora.merge=true"], "there is none: give model.lora.rank"),
-        (["model.lora.alpha=64"], "there is none: give model.lora.rank"),
+        (["model.lora.merge=true"], "no adapter is trained: give model.lora.rank"),
+        (["model.lora.alpha=64"], "no adapter is trained: give model.lora.rank"),
         (["model.lora.targets=[1,2]", "model.lora.rank=4"], "list of layer names"),
     ],
 )

@@ -100,7 +100,7 @@ def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Pat
     met, figure, differences = compare(tmp_path, ("1", "3"), "cpu")
     assert met and set(differences) == {"1", "3"}, figure
     assert difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
-    with pytest.raises(RuntimeError, match="zero=2_offload: .*there is no GPU here"):
+    with pytest.raises(RuntimeError, match="zero=2_offload: .*this machine has no GPU"):
         compare(tmp_path / "offload", ("2_offload",), "cpu")
 
 

@@ -105,5 +105,5 @@ def test_the_memory_estimate_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shape = trained_shape(unknown)
     assert shape is not None
     assert (estimate(shape, unknown, 4).unknown, estimate(shape, unknown, 4).writing) == (["rollout Unsized"], {})
-    assert "without rollout Unsized, whose size is not known" in memory_line(unknown, 4, None)
+    assert "without rollout Unsized, whose size is unknown" in memory_line(unknown, 4, None)
     assert (estimate(shape, known, 4).unknown, estimate(shape, known, 4).writing) == ([], {"engine of phrases": 6e9})

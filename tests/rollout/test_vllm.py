@@ -227,7 +227,7 @@ def test_a_round_is_written_ahead_by_the_weights_of_the_round_before(address: st
     refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.max_staleness=2", check_code=2)
     assert "algo.importance_cap" in refused.stderr
     renamed = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
-    assert renamed.stderr == "error: rollout.overlap=true: is now rollout.max_staleness\n"
+    assert renamed.stderr == "error: rollout.overlap=true: was renamed to rollout.max_staleness\n"
 
 
 def test_heads_that_vllm_has_no_attention_for_are_named_before_training(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def test_an_interval_of_what_is_no_number_is_refused() -> None:
         ("algo.beta=interval(-1,1)", "algo.beta=-1"),
         ("algo.beta=interval(0.1,1) algo.los_type=sigmoid,ipo", "algo.los_type"),
         ("algo.label_smoothing=interval(0.1,0.6)", "algo.label_smoothing=0.6"),
-        ("algo=dpo,simpo", "selects config files"),
-        ("algo.beta=interval(0.1,1) settled.algo={}", "studies and searches fill it in"),
+        ("algo=dpo,simpo", "chooses files"),
+        ("algo.beta=interval(0.1,1) settled.algo={}", "studies and searches set it"),
     ],
 )
 def test_a_wrong_end_is_refused_by_the_command_and_leaves_nothing(

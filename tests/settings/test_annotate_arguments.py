@@ -75,7 +75,7 @@ def test_refusals(here: Path) -> None:
     with pytest.raises(UserError, match=r"out=run: is a directory of psychocounsel\.train"):
         arguments("out=run")
     for text in ("run_dir=x", "sweep_dir=x"):
-        with pytest.raises(UserError, match=f"{text}: the directory of annotate is out=x"):
+        with pytest.raises(UserError, match=f"{text}: name the directory of annotate by out=x"):
             arguments(text)
     with pytest.raises(UserError, match="one dataset a command"):
         annotate_arguments(["-m"], [], CHOICES)

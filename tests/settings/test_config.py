@@ -88,14 +88,14 @@ WRONG = [
     (["data.mix=[{path: pyproject.toml}]"], "give either rows or weight"),
     (["data.mix=[{path: tests, rows: 1},{path: tests, weight: 1}]"], "not both kinds"),
     (["data.mix=[{path: tests, rows: 0}]"], "data.mix\\[0\\].rows=0: must be at least 1"),
-    (["+callbacks.a={_target_: nowhere.X}"], "there is no such module"),
+    (["+callbacks.a={_target_: nowhere.X}"], "no such module"),
     (["+callbacks.a=3"], "needs a _target_"),
     (["algo._target_=psychocounsel.algo.dpo.Nope"], "cannot be imported"),
     (["+nonsense=1"], "unknown key nonsense"),
     (["+algo.betta=1"], "unknown key algo.betta: did you mean algo.beta?"),
-    (["+algo.temperature=0.8"], "^algo.temperature=0.8: is now rollout.temperature$"),
-    (["+rollout.samples=3"], "^rollout.samples=3: is now rollout.shown_prompts$"),
-    (["algo=ppo", "+rollout.samples=0"], "^rollout.samples=0: is now rollout.shown_prompts$"),
+    (["+algo.temperature=0.8"], "^algo.temperature=0.8: was renamed to rollout.temperature$"),
+    (["+rollout.samples=3"], "^rollout.samples=3: was renamed to rollout.shown_prompts$"),
+    (["algo=ppo", "+rollout.samples=0"], "^rollout.samples=0: was renamed to rollout.shown_prompts$"),
     (["algo=ppo", "rollout.temperature=0"], "rollout.temperature=0.0: must be greater than 0"),
 ]
 

@@ -139,7 +139,7 @@ def test_keys_to_add_are_the_same_keys(tmp_path: Path) -> None:
     keep(tmp_path, "adding", {"cross": {"+model.template_args.mood": ["calm", "brisk"]}})
     assert expand(["sweep=adding", "+model.template_args.mood=dry"], tmp_path) == [["+model.template_args.mood=dry"]]
     keep(tmp_path, "both", {"cross": {"+a": [1]}, "pair": {"a": [1]}})
-    with pytest.raises(UserError, match="a stands in cross and in pair"):
+    with pytest.raises(UserError, match="a is in both cross and pair"):
         expand(["sweep=both"], tmp_path)
 
 
@@ -210,7 +210,7 @@ BROKEN = [
     ("cross: {a: 1,2}", "every key needs a list"),
     ("cross: {a: {b: 1}}", "every key needs a list"),
     ("pair: {a: [1, 2], b: [1, 2, 3]}", "go together and need one length: a has 2, b has 3"),
-    ("cross: {a: [1]}\npair: {a: [1]}", "a stands in cross and in pair"),
+    ("cross: {a: [1]}\npair: {a: [1]}", "a is in both cross and pair"),
     ("cross: {a: [1}", "is not YAML \\(.* in line 1\\)"),
     ("cross:\n  a: [1]\n  a: [2]", "is not YAML \\(found duplicate key a in line 3\\)"),
     ("cross: {a: ['${']}", "cannot be read"),

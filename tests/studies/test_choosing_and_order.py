@@ -54,14 +54,14 @@ def test_the_best_setting_is_that_of_the_best_mean_and_its_best_run_is_chosen() 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("about: x", "is no study: it needs stages"),
-        ("stages: {a: trian algo=sft}", "trian is no command of a study; did you mean train?"),
+        ("about: x", "is not a study: it needs stages"),
+        ("stages: {a: trian algo=sft}", "trian is not a command of a study; did you mean train?"),
         ("stages: {a: {run: train, bets: x}}", "has no key bets; did you mean best?"),
         ("stages: {best: train}", "a stage needs a name of letters"),
         ("stages: {a: {run: train, best: test/accuracy}}", "test/accuracy is a figure of the test data"),
         ("values: {force: 1}\nstages: {a: train}", "values.force: this name means something else"),
         ('stages: {a: "train \'x"}', "cannot be read as a command line"),
-        ("stages: [train]", "stages: holds NAME: VALUE"),
+        ("stages: [train]", "stages: must contain NAME: VALUE"),
         ("stages: {a: train\n", "is not YAML"),
     ],
 )
@@ -77,10 +77,10 @@ def test_mistakes_in_the_form_of_a_file(content: str, said: str, tmp_path: Path)
         (["study=chian.yaml"], "study=chian.yaml: no such file"),
         (["study=nothing_like_it"], "study=nothing_like_it: no such study"),
         ([], "study is not set: give study=NAME"),
-        (["seds=[1]"], "seds=[1]: is no key of study=chain; did you mean seeds?"),
-        (["dpp.algo.beta=1"], "dpp.algo.beta=1: is no key of study=chain; did you mean dpo.algo.beta?"),
+        (["seds=[1]"], "seds=[1]: is not a key of study=chain; did you mean seeds?"),
+        (["dpp.algo.beta=1"], "dpp.algo.beta=1: is not a key of study=chain; did you mean dpo.algo.beta?"),
         (["parallel=0"], "parallel=0: give a number"),
-        (["dry_run=perhaps"], "dry_run=perhaps: is true or false"),
+        (["dry_run=perhaps"], "dry_run=perhaps: must be true or false"),
         (["-m"], "-m: launch has no such option"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_verdict_stands_in_all_tables_and_holds_back_what_needs_it(tmp_path: P
     assert said["stage"] == ["cells", "done", "failed", "left", "metric", "gate"]
     assert said["audited"] == ["1", "1", "0", "0", "blind_accuracy", "0.7", "1", verdict]
     assert said["behind"] == ["1", "0", "0", "1"]
-    assert "behind has not begun, because audited did not pass; the same command asks again" in lines
+    assert "behind has not started, because audited did not pass; the same command checks again" in lines
 
     write_json(plan.files.cells, plan.listing())
     shown = table(read_runs(plan.files), {"rows": ["audited"], "columns": {"blind": "blind_accuracy"}}, "Gates")

@@ -49,7 +49,7 @@ def test_a_dry_run_beside_a_launcher_says_so(tmp_path: Path, capsys: pytest.Capt
     assert lock.take()
     try:
         assert launch(tmp_path, "dry_run=true") == DONE
-        assert "a launcher is at work here: process" in capsys.readouterr().out
+        assert "a launcher is running here: process" in capsys.readouterr().out
         with pytest.raises(UserError, match="this study is being run by process"):
             launch(tmp_path)
     finally:

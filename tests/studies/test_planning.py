@@ -131,7 +131,7 @@ def test_all_mistakes_of_all_stages_at_once(tmp_path: Path) -> None:
         "stage audited: ${stage.sft.dataset}: train makes no dataset; it has dir, model",
         "stage many: ${stage.dpo.model}: stage dpo has 2 cells",
         "stage idle: rollout.top_p=0.5: has no effect",
-        "stage value: ${study.sedes}: the study has no such value; did you mean seeds?",
+        "stage value: ${study.sedes}: no such value in the study; did you mean seeds?",
         "stage here: run_dir=x: cells lie in the study's folder",
     ):
         assert any(line.startswith(said) for line in lines), (said, lines)
@@ -318,13 +318,13 @@ def test_what_decides_the_figures_of_a_finished_run_makes_another(change: str, t
 
 @pytest.mark.parametrize(
     ("seeds", "said"),
-    [("[1,2,1]", "seed: the sweep has the value 1 twice"), ("[1,1]", "seed: the sweep has the value")],
+    [("[1,2,1]", "seed: the sweep contains the value 1 twice"), ("[1,1]", "seed: the sweep has the value")],
 )
 def test_a_value_that_a_sweep_has_twice_is_refused_in_a_line(seeds: str, said: str, tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, CHAIN, f"seeds={seeds}")
     assert line.startswith(f"stage dpo: {said}") and line.endswith("give each value once")
     (line,) = mistakes(tmp_path, CHAIN, "dpo.algo.beta=0.1,1e-1")
-    assert line.startswith("stage dpo: algo.beta: the sweep has the value 0.1 twice")
+    assert line.startswith("stage dpo: algo.beta: the sweep contains the value 0.1 twice")
 
 
 def test_a_misspelt_figure_of_a_table_is_refused_where_the_names_are_known(tmp_path: Path) -> None:

@@ -247,18 +247,18 @@ def test_the_papers_figures_stand_beside_ours(made: MadeStudy) -> None:
     ("layout", "said"),
     [
         ({"kind": "chart", "rows": ["dpo"]}, "table.t.kind=chart: is one of runs, cuts, curves, nodes"),
-        ({"rows": ["dop"]}, "table.t.rows: there is no stage dop; did you mean dpo?"),
+        ({"rows": ["dop"]}, "table.t.rows: no such stage dop; did you mean dpo?"),
         ({"rows": ["dpo"], "colums": {}}, "table.t: has no key colums; did you mean columns?"),
         ({"rows": []}, "table.t.rows: names stages"),
         ({"rows": ["dpo"], "columns": {"a": 3}}, "table.t.columns.a: is a metric"),
-        ({"rows": ["dpo"], "columns": {"a": "b"}, "paper": "win_rates"}, "table.t.columns: lack length limit"),
+        ({"rows": ["dpo"], "columns": {"a": "b"}, "paper": "win_rates"}, "table.t.columns: length limit"),
         ({"kind": "cuts", "rows": ["dpo"], "metric": "loss", "at": {"kl": [1]}}, "table.t.metric: is a figure of eval"),
         (
             {"kind": "cuts", "rows": ["dpo"], "metric": "eval/x", "at": {"time": [1]}},
-            "table.t.at: holds steps, prompts",
+            "table.t.at: must contain steps, prompts",
         ),
         ({"kind": "cuts", "rows": ["dpo"], "metric": "eval/x", "at": {"kl": 1}}, "table.t.at.kl: is a list of numbers"),
-        ({"kind": "curves", "rows": ["dpo"]}, "table.t.columns: holds HEADING: METRIC"),
+        ({"kind": "curves", "rows": ["dpo"]}, "table.t.columns: must contain HEADING: METRIC"),
     ],
 )
 def test_a_wrong_layout_is_told_in_a_line(made: MadeStudy, layout: dict[str, Any], said: str) -> None:

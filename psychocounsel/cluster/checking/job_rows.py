@@ -1,4 +1,4 @@
-"""The rows of jobs as they will see them: tokenised, counted, and kept in the cache that the jobs read."""
+"""Rows of jobs as training will see them: tokenised, counted, and stored in the cache that the jobs read."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +18,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Counted:
-    """What jobs with the same rows have in common. `steps`: the fewest and the most of these jobs."""
+    """Counts shared by jobs with the same rows. `steps`: the smallest and largest number of steps of these jobs."""
 
     names: str
     groups: int
     held_out: int
-    prompts: int  # of the held-out groups
+    prompts: int  # prompts of the held-out groups
     steps: tuple[int, int] | None = None
 
     def line(self) -> str:
@@ -35,12 +35,12 @@ class Counted:
 
 
 def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
-    """Tokenise, check and count the rows of `jobs`; jobs whose rows are tokenised alike share one pass. Imports torch.
+    """Tokenise, check and count the rows of `jobs`; jobs with equal tokenisation share one pass. Imports torch.
 
-    Annotations have none: they read their sources in a step.
+    Annotations are skipped, because they read their sources in a step.
 
     Raises:
-        UserError: for rows that a job cannot use; of several jobs it names the overrides.
+        UserError: for unusable rows; with several jobs it names the overrides.
     """
     from psychocounsel.engine.telemetry.progress import quiet_libraries
 
@@ -57,7 +57,7 @@ def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
 
 
 def rows_key(job: Job) -> str:
-    """What the rows depend on."""
+    """Return a key of everything that the rows depend on."""
     config: Any = OmegaConf.to_container(job.config)
     if "algo" not in config:
         return json.dumps([config["data"], config["part"]], sort_keys=True)
@@ -100,11 +100,11 @@ def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
     for config in {rows_key(job): job.config for job in jobs}.values():
         train, held_out = load_split(config.data, say)
         used = [*train, *held_out] if config.part == "all" else held_out
-        needs_pairs = "contestants" not in config  # who replies reads the prompts alone
+        needs_pairs = "contestants" not in config  # contestants reply to prompts and need no pairs
         if not used or (needs_pairs and any(len(example.replies) < 2 for example in used)):
             command = configs.command_of(config)
             raise UserError(
-                f"there are no pairs to {command}: data need chosen and rejected, and part=held_out a held-out part"
+                f"no pairs to {command}: data need columns chosen and rejected, and part=held_out needs held-out rows"
             )
         prompts = len({normalised(example.prompt) for example in held_out})
         yield Counted(f"data={config.data.name}", len(train), len(held_out), prompts)

@@ -1,4 +1,4 @@
-"""Rows checked in a process of its own, before jobs start: what submits loads no tokenizer and no torch."""
+"""Check of rows in a separate process before jobs start, so that the submitting process loads no tokenizer and no torch."""
 
 import os
 import sys
@@ -17,20 +17,20 @@ from psychocounsel.remote import hub
 
 _NEEDED = ["psychocounsel.model.load", "psychocounsel.data.dataset", "psychocounsel.engine.schedule"]
 _EXIT_SECONDS = 5.0
-_TOKENISED = ("model.path", "data.path", "data.eval_path", "data.mix")  # keys of what rows are made from
+_TOKENISED = ("model.path", "data.path", "data.eval_path", "data.mix")  # keys of the sources of rows
 
 
 def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: str = "") -> list[str]:
-    """Lines that say what training and held-out rows the jobs have, and how many steps.
+    """Return lines about the jobs' training rows, held-out rows and numbers of steps.
 
-    Each distinct tokenisation is made once, and stays in `paths.cache` for the jobs. `preload` is what the process imports
-    that others are forked from, each with so many `threads`.
+    Each distinct tokenisation is made once and stays in `paths.cache` for the jobs. `preload` names the modules imported by
+    the process that all others are forked from; each process uses `threads` threads.
 
     Raises:
         UserError: for rows that a job cannot use.
     """
     lines, ready = list[str](), list[Job]()
-    jobs = [job for job in jobs if not job.makes_tables]  # which read their sources in a step
+    jobs = [job for job in jobs if not job.makes_tables]  # annotations read their sources in a step
     for job in jobs:
         if missing := _not_here(job):
             lines.append(f"rows unchecked: {missing}")
@@ -42,13 +42,13 @@ def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: s
 
 
 def _not_here(job: Job) -> str:
-    """What the rows are made from and the cache has nothing of; empty if all is here."""
+    """Return the missing source of the rows, or "" if all sources are here."""
     model = job.config.get("model")
     if model is not None and Path(model.path).is_absolute() and not Path(model.path).exists():
-        return f"model.path={model.path} is yet to be made"
+        return f"model.path={model.path} does not exist yet"
     for path in paths_of(job.config.data):
         if path and Path(path).is_absolute() and not Path(path).exists():
-            return f"{path} is yet to be made"
+            return f"{path} does not exist yet"
     for source, folder in hub.folders(job.config):
         if folder is None and source.key.startswith(_TOKENISED):
             return (
@@ -59,7 +59,7 @@ def _not_here(job: Job) -> str:
 
 
 def _distinct(jobs: Sequence[Job]) -> list[Job]:
-    """One job for each tokenisation, algorithm and length."""
+    """Return one job for each tokenisation, algorithm and length."""
     found: dict[tuple[str, str, str], Job] = {}
     for job in jobs:
         length = [job.config.get(key) for key in ("epochs", "max_steps", "global_batch_size")]
@@ -74,9 +74,9 @@ def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str
         kind, content = pipe.recv()
     except EOFError:
         process.join()
-        return [f"rows unchecked: the process that read them was ended (exit code {process.exitcode})"]
+        return [f"rows unchecked: the process that read them was killed (exit code {process.exitcode})"]
     else:
-        process.join(_EXIT_SECONDS)  # a process that is killed leaves semaphores, of which Python warns the user
+        process.join(_EXIT_SECONDS)  # killing the process would leak semaphores, and Python would warn the user
     finally:
         process.kill()
         process.join()
@@ -88,7 +88,7 @@ def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str
 
 
 def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> None:
-    """What the child does: send its lines, or why there are none. Whatever libraries print is not for the user."""
+    """Work of the child process: send its lines, or the reason of a failure. Output of libraries is discarded."""
     os.environ.update(environment)
     lines: list[str] = []
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -108,7 +108,7 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
     except UserError as error:
         answer = "refused", str(error)
     except ImportError as error:
-        answer = "counted", f"rows unchecked: what reads them is not installed here ({str(error).splitlines()[0]})"
+        answer = "counted", f"rows unchecked: a package is missing here ({str(error).splitlines()[0]})"
     except BaseException:
         import traceback
 

@@ -1,4 +1,4 @@
-"""What jobs need of the hub and the cache does not hold."""
+"""Models and data that jobs need from the hub and that are not in the cache."""
 
 import sys
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from psychocounsel.settings import config as configs
 
 
 def unfetched(jobs: Sequence[Job], why: str = "") -> str:
-    """The first model or data that is not in its job's cache, with the command that fetches it; empty if there is none.
+    """Return the first model or data set missing in its job's cache, with the command that fetches it; "" if none is missing.
 
-    `why` follows the name of the cache.
+    `why` is appended to the name of the cache.
     """
     for job in jobs:
         if missing := next((source for source, folder in hub.folders(job.config) if folder is None), None):

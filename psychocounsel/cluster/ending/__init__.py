@@ -1,1 +1,1 @@
-"""How an attempt at a run ended: what its logs say, how far it came, and whether another one follows."""
+"""End of an attempt at a run: the error in its logs, its progress, and the decision about another attempt."""

@@ -1,4 +1,4 @@
-"""What is to follow an attempt at a run: nothing, another attempt, or giving the run up."""
+"""Decision after an attempt at a run: done, another attempt, or giving the run up."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from typing import Any
 
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
 
-NOT_ASKED = "no"  # where a signal stands that asked the run to stop
+NOT_ASKED = "no"  # value of `asked` if no signal asked the run to stop
 _MOST_IDLE_STOPS = 3
 
 
 @dataclass(frozen=True)
 class AttemptEnding:
-    """How an attempt ended.
+    """End of an attempt.
 
     Attributes:
-        code: its exit code.
-        step: the optimizer step that it reached.
-        asked: the signal that asked it to stop, or NOT_ASKED.
-        words: what its logs say of the end, in a line; "" if nothing.
-        by_srun: srun itself failed, so that the code is none of a process of ours.
+        code: exit code of the attempt.
+        step: last optimizer step.
+        asked: signal that asked it to stop, or NOT_ASKED.
+        words: line of its logs about the end, or "".
+        by_srun: True if srun itself failed, so that the code does not come from our processes.
         mark: see `progress_mark`.
     """
 
@@ -33,7 +33,7 @@ class AttemptEnding:
 
 @dataclass(frozen=True)
 class AttemptVerdict:
-    """`word`: finished, stopped, crashed or failed; `goes_on`: another attempt follows by itself; `reason`: a line."""
+    """Decision: `word` is finished, stopped, crashed or failed; `goes_on` if another attempt follows; `reason` is one line."""
 
     word: str
     goes_on: bool
@@ -43,21 +43,21 @@ class AttemptVerdict:
 def judge(
     ended: AttemptEnding, before: Sequence[Mapping[str, Any]], restarts: int, max_requeues: int
 ) -> AttemptVerdict:
-    """The verdict on an attempt.
+    """Decide about an attempt.
 
-    A crash is tried again once: two crashes without a step of progress in between are a failure. Wrong input always is. Three
-    stops in a row without any progress are one, too: the next attempt would not come further.
+    A crash is retried once: two crashes without a step of progress in between are a failure. Wrong input is always a
+    failure. Three stops in a row without progress are a failure too, because the next attempt would not get further.
 
     Args:
         before: the records of earlier attempts, oldest first.
-        restarts: how often the job was requeued so far.
+        restarts: number of requeues of the job so far.
     """
     if ended.code == DONE:
         return AttemptVerdict("finished", False, "finished")
     said = f": {ended.words}" if ended.words else ""
     at_once = {
         USER_ERROR: f"wrong input (exit code 2){said}",
-        GATE_NO: f"a gate said no at step {ended.step} (exit code 3)",
+        GATE_NO: f"a `guard` limit or gate stopped the run at step {ended.step} (exit code 3)",
         GATE_UNDECIDED: "a gate could not decide (exit code 4)",
     }
     if ended.code in at_once and not ended.by_srun:
@@ -82,13 +82,13 @@ def _crash(ended: AttemptEnding, said: str) -> str:
 
 
 def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: str, stopped: bool) -> str:
-    """Why no further attempt is made; "" if one is."""
+    """Return the reason for giving up, or "" if another attempt is made."""
     last = before[-1] if before else {}
     if not stopped:
         if last.get("verdict") != "crashed" or ended.step > last.get("step", 0):
             return ""
         first = str(last.get("reason", ""))
-        return f"{why}, as before: given up" if first == why else f"{why}; the attempt before {first}: given up"
+        return f"{why}, as before: given up" if first == why else f"{why}; the previous attempt {first}: given up"
     idle = [each for each in before[1 - _MOST_IDLE_STOPS :] if each.get("verdict") == "stopped"]
     if len(idle) < _MOST_IDLE_STOPS - 1 or any(each.get("mark") != ended.mark for each in idle) or not ended.mark:
         return ""

@@ -1,4 +1,4 @@
-"""Corrected settings of a run that has made no step: the same run directory takes them, and the run starts afresh."""
+"""Corrected settings for a run without a step: the same run directory takes them, and the run restarts."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ _MOST_SHOWN = 6  # keys
 
 
 def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Path) -> str:
-    """Return the keys in which `config` is not the recorded run `before`, with both values; "" if it is that run.
+    """Return the keys in which `config` differs from the recorded run `before`, with both values; "" if nothing differs.
 
-    A run of another module, or one that has made a step, cannot be corrected: then "" is returned as well. So it is for
-    a command that works in steps, because its steps may have other settings at any time.
+    A run of another module, or a run that has made a step, cannot be corrected; "" is returned too. The same holds for
+    commands that work in steps, because their settings may change at any time.
     """
     if "steps" in config or module_of(run_dir) != module or not made_no_step(run_dir):
         return ""
@@ -28,5 +28,5 @@ def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Pat
 
 
 def _is_shorter(new: float | None, old: float | None) -> bool:
-    """True for a length that a run with steps could not take."""
+    """Return True if the new length is one that a run with steps could not take."""
     return old is not None and new is not None and new < old

@@ -1,9 +1,9 @@
-"""Why a process ended, in the words of its log: the last line that names an error."""
+"""Reason of a process's end: the last line of its log that names an error."""
 
 import re
 from pathlib import Path
 
-_END_BYTES = 65536  # of a log, which may be long
+_END_BYTES = 65536  # read from the end of a log, which may be long
 _LONGEST = 240  # characters of a reason
 _RANK = re.compile(r"^\s*(?:\[?rank\s?\d+\]?:\s*)?", re.IGNORECASE)
 _ERROR = re.compile(
@@ -14,7 +14,7 @@ _ERROR = re.compile(
     )|No\ space\ left\ on\ device|Disk\ quota\ exceeded|command\ not\ found|Permission\ denied|oom[-_ ]kill|out\ of\ memory""",
     re.VERBOSE | re.IGNORECASE,
 )
-# Lines that follow from an error and do not say which.
+# Lines that follow an error and do not name it.
 _CONSEQUENCE = re.compile(
     r"task(?:s)? [\d,\- ]+: (?:Exited|Killed|Terminated|Aborted)|Terminating (?:StepId|job)|\*\*\* (?:STEP|JOB)|Force Terminated"
     r"|Job step aborted|ChildFailedError"
@@ -22,9 +22,9 @@ _CONSEQUENCE = re.compile(
 
 
 def last_error(*files: Path) -> str:
-    """The last line of the first of `files` that has one which names an error; else the last line of any; "" without a line.
+    """Return the last line that names an error in the first of `files` that has one; otherwise the last line of any file, or "".
 
-    Lines that only say that processes were ended count for nothing. A line is cut at 240 characters.
+    Lines that only report killed processes are ignored. The line is cut at 240 characters.
     """
     ends = [_end(file) for file in files]
     for lines in ends:

@@ -1,4 +1,4 @@
-"""`progress_mark` tells whether an attempt got further than the one before, by the files of the run alone."""
+"""Progress of a run from its files: `progress_mark` shows if an attempt got further than the previous one."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 
 
 def progress_mark(run_dir: Path, step: int, cache: str | Path | None) -> str:
-    """A text that changes with each optimizer step, shard of a round, bought answer and stored reference log-probability.
+    """Return a text that changes with each optimizer step, shard of a round, answer, and stored reference log-probability.
 
-    Reference log-probabilities lie below `cache`, where other runs add to them as well: two equal marks mean that nothing was
-    done, while two different ones may come of another run.
+    Reference log-probabilities are below `cache`, where other runs write too. Equal marks therefore prove that nothing was
+    done, while different marks may come from another run.
     """
     files, tables = RunDir(run_dir), StepsDir(run_dir)
     places = [
@@ -27,13 +27,13 @@ def progress_mark(run_dir: Path, step: int, cache: str | Path | None) -> str:
 
 
 def _count(folder: Path) -> tuple[int, int]:
-    """How many files lie below `folder`, and how many bytes they hold."""
+    """Return the number of files below `folder`, and their size in bytes."""
     number = size = 0
     for place, _, names in os.walk(folder):
         for name in names:
             try:
                 size += os.stat(os.path.join(place, name)).st_size
                 number += 1
-            except OSError:  # removed meanwhile
+            except OSError:  # removed in the meantime
                 continue
     return number, size

@@ -1,4 +1,4 @@
-"""Tests of a run directory: does it hold a result that could be lost, and has the run made a step?"""
+"""Checks of a run directory: results that could be lost, and steps made."""
 
 import shutil
 from pathlib import Path
@@ -9,13 +9,13 @@ from psychocounsel.rundir.summary import is_finished
 
 
 def made_nothing(run_dir: Path) -> bool:
-    """True if the run has neither steps, checkpoints, rounds, a model nor bought answers: logs and settings alone."""
+    """Return True if the run has no steps, checkpoints, rounds, model or answers, only logs and settings."""
     files = RunDir(run_dir)
     return not any(map(_holds_something, [*_of_work(run_dir), files.metrics, files.checkpoints, files.model]))
 
 
 def made_no_step(run_dir: Path) -> bool:
-    """True if the run made nothing, or evaluated and saved the model that it began with and no other; not if it is finished."""
+    """Return True if the run made nothing, or only evaluated and saved its initial model, and is not finished."""
     files = RunDir(run_dir)
     if is_finished(run_dir) or any(map(_holds_something, _of_work(run_dir))):
         return False
@@ -26,7 +26,7 @@ def made_no_step(run_dir: Path) -> bool:
 
 
 def remove_step_zero(run_dir: Path) -> None:
-    """Remove what a run that `made_no_step` wrote of the model that it began with. Logs stay."""
+    """Remove the files that a run of `made_no_step` wrote about its initial model. Logs stay."""
     files = RunDir(run_dir)
     for folder in (files.checkpoints, files.model):
         shutil.rmtree(folder, ignore_errors=True)
@@ -35,7 +35,7 @@ def remove_step_zero(run_dir: Path) -> None:
 
 
 def _of_work(run_dir: Path) -> list[Path]:
-    """What holds rounds, scores, audits and bought answers."""
+    """Return the files and folders with rounds, scores, audits and answers."""
     files, tables = RunDir(run_dir), AnnotationDir(run_dir)
     work = [files.rounds, files.scores, files.audit]
     work += [tables.speeches, tables.answers, tables.steps, tables.shards]

@@ -1,4 +1,4 @@
-"""What a GPU must hold for a run: an estimate without torch, what would make it fit, and the check when a run starts."""
+"""Memory of a run: an estimate without torch, settings that would fit, and the check when a run starts."""
 
 from psychocounsel.cluster.memory.cpu_memory import cpu_memory_line
 from psychocounsel.cluster.memory.fitting import advice, choose

@@ -1,4 +1,4 @@
-"""What a process on CPU must hold for a run: an estimate without torch, in one line."""
+"""Estimated memory of a process on CPU, in one line, without torch."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from psychocounsel.cluster.memory.fitting import choose, with_values
 from psychocounsel.cluster.memory.gpu_memory import activation_bytes, estimate, learned_weights, trained_shape
 from psychocounsel.model.shape import Shape
 
-_LIBRARIES = 0.5e9  # PyTorch, transformers and DeepSpeed in memory
-_LOGITS = 0.13e9  # 64 MB of logits that are kept (model/logprobs.py), and as much to compute others again
-_LANES_UP_TO = 250_000_000  # weights: model/cpu/lanes.py
-_COUNTED_HERE = ("states", "critic", "gathered weights and buckets")  # parts of a GPU that differ on CPU
+_LIBRARIES = 0.5e9  # memory of PyTorch, transformers and DeepSpeed
+_LOGITS = 0.13e9  # 64 MB of stored logits (model/logprobs.py), and the same amount to recompute others
+_LANES_UP_TO = 250_000_000  # number of weights: model/cpu/lanes.py
+_COUNTED_HERE = ("states", "critic", "gathered weights and buckets")  # parts of the GPU estimate that differ on CPU
 
 
 def cpu_memory_line(config: DictConfig, processes: int) -> str:
-    """Return what each of `processes` on CPU needs, its parts, and how much this machine has for each, in one line."""
+    """Return a line with the memory of each of `processes` on CPU, its parts, and the memory of this machine per process."""
     shape, name = trained_shape(config), config.model.name
     if shape is None:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
@@ -30,11 +30,11 @@ def cpu_memory_line(config: DictConfig, processes: int) -> str:
 
 
 def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, float]:
-    """Return the bytes of a process by what they are for; `config` has no "auto" but that of micro-batches."""
+    """Return the bytes of a process by purpose; in `config`, only micro_batch_tokens may be "auto"."""
     learning, stage, adapters = learned_weights(shape, config), config.zero.stage, config.model.lora.rank
     width = 2.0 if config.model.dtype == "bf16" else 4.0
     found = estimate(shape, config, processes)
-    master = 4.0 if stage and width == 2 else 0.0  # float32 copies of bfloat16 weights; stage 0 has no others
+    master = 4.0 if stage and width == 2 else 0.0  # float32 copies of bfloat16 weights, which stage 0 does not keep
     frozen = width * shape.parameters if adapters else 0.0
     trained = (4.0 if stage == 0 else width) * learning / (processes if stage == 3 else 1)
     parts = {
@@ -44,14 +44,14 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         "activations": activation_bytes(shape, config) * width / 2 + _LOGITS,
     }
     if critic := found.held.get("critic"):
-        parts["critic"] = critic * 16 / 18  # no copy in bfloat16
+        parts["critic"] = critic * 16 / 18  # a critic has no bfloat16 copy
         parts["activations"] *= 2
     others = {name: bytes_ for name, bytes_ in {**found.held, **found.asked}.items() if name not in _COUNTED_HERE}
     return {**parts, **{name: bytes_ * width / 2 for name, bytes_ in others.items()}, "libraries": _LIBRARIES}
 
 
 def _lanes(shape: Shape, config: DictConfig, processes: int) -> int:
-    """Return the number of micro-batches that a process computes at once: `model.cpu.lane_count` without torch."""
+    """Return the number of micro-batches that a process computes at once, like `model.cpu.lane_count` but without torch."""
     threads = config.cluster.get("threads") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     several = config.engine.two_lanes and processes == 1 and int(threads) >= 2
     plain = config.zero.stage == 0 and not config.model.lora.rank and not config.model.gradient_checkpointing

@@ -1,4 +1,4 @@
-"""Which settings fit: what `auto` stands for, and what to type where a run is too large."""
+"""Settings that fit the memory: the values chosen for `auto`, and advice if a run is too large."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from psychocounsel.model.shape import Shape
 from psychocounsel.settings import config as configs
 
 _GB = 1e9
-_SHARE = 0.9  # of a GPU, that a run without gradient checkpointing may need to be chosen: the estimate errs
+_SHARE = 0.9  # share of a GPU that a run without gradient checkpointing may fill, because the estimate is not exact
 _SMALL = 250e6  # weights of a model whose activations need little memory on CPU
-AUTOMATIC = {  # by the key that may be "auto": the keys that are then chosen with it
+AUTOMATIC = {  # for each key that may be "auto", the keys that are chosen with it
     "zero.stage": ("zero.stage", "zero.offload_optimizer", "zero.offload_parameters"),
     "model.gradient_checkpointing": ("model.gradient_checkpointing",),
 }
-# The stages that `auto` tries, with the one first that communicates least: stage, optimizer and parameters in host memory.
+# The stages that `auto` tries, least communication first: stage, optimizer and parameters in host memory.
 _LADDER = (
     (0, False, False),
     (1, False, False),
@@ -29,7 +29,7 @@ _LADDER = (
 
 
 def on_gpus_of(config: DictConfig, limit_gb: float) -> DictConfig:
-    """A copy of `config` for GPUs of this size, on which engines of vLLM take their share."""
+    """Return a copy of `config` for GPUs of this size, less the share of vLLM's engines."""
     copy = config.copy()
     with open_dict(copy.cluster):
         copy.cluster.gpu_memory_gb = limit_gb
@@ -37,23 +37,23 @@ def on_gpus_of(config: DictConfig, limit_gb: float) -> DictConfig:
 
 
 def fits(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> bool:
-    """Whether a run fits GPUs of `limit_gb` (1e9 bytes), by the estimate."""
+    """Return True if a run fits GPUs of `limit_gb` (1e9 bytes), by the estimate."""
     return estimate(shape, on_gpus_of(config, limit_gb), gpus).total <= limit_gb * _GB
 
 
 def is_open(config: DictConfig) -> list[str]:
-    """The keys of `config` that are still "auto"."""
+    """Return the keys of `config` that are still "auto"."""
     return [key for key in AUTOMATIC if OmegaConf.select(config, key) == "auto"]
 
 
 def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) -> dict[str, Any]:
-    """The values that `auto` stands for on `gpus` GPUs of `limit_gb`: the first that fit, or the last.
+    """Return values for all `auto` keys on `gpus` GPUs of `limit_gb`: the first that fit, otherwise the last.
 
-    First all stages without gradient checkpointing and with nothing in host memory, then all with it. Without GPUs the
-    stage is 0, and checkpointing is for large models. Typed values stay: with typed offloading only stages with it are tried.
+    All stages are tried without gradient checkpointing and offloading first, then with them. Without GPUs the stage is 0,
+    and only large models use checkpointing. Typed values are kept: typed offloading restricts the stages.
 
     Raises:
-        UserError: if `zero=auto` and the model's size is not known.
+        UserError: if `zero=auto` and the model's size is unknown.
     """
     keys = is_open(config)
     if not keys:
@@ -62,7 +62,7 @@ def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) 
         checkpoints = shape is None or shape.parameters > _SMALL
         return _open_values(keys, _values(0, False, False) | {"model.gradient_checkpointing": checkpoints})
     if shape is None and "zero.stage" in keys:
-        raise UserError(f"zero=auto: the size of model.path={config.model.path} is not known; type zero=0, 1, 2 or 3")
+        raise UserError(f"zero=auto: the size of model.path={config.model.path} is unknown; give zero=0, 1, 2 or 3")
     if shape is None:
         return {"model.gradient_checkpointing": True}
     tried = [_open_values(keys, values) for values in _tried(config, gpus, "zero.stage" in keys)]
@@ -74,7 +74,7 @@ def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) 
 
 
 def _tried(config: DictConfig, gpus: int, any_stage: bool) -> Iterator[dict[str, Any]]:
-    """What is tried, the first first."""
+    """Yield the combinations to try, in order."""
     stages = [each for each in _LADDER if _may_be(config, gpus, *each)] if any_stage else [_LADDER[0]]
     for checkpoints in (False, True):
         for stage, optimizer, parameters in stages:
@@ -88,7 +88,7 @@ def _open_values(keys: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_be(config: DictConfig, gpus: int, stage: int, optimizer: bool, parameters: bool) -> bool:
-    """Whether a stage may be chosen: one GPU has nothing to share out, several need less at stage 1 than at 0."""
+    """Return True if a stage may be chosen: one GPU partitions nothing, and on several, stage 1 needs less than stage 0."""
     typed = config.zero.offload_optimizer <= optimizer and config.zero.offload_parameters <= parameters
     if stage == 3 and config.model.quantise:
         return False
@@ -101,7 +101,7 @@ def _values(stage: int, optimizer: bool, parameters: bool) -> dict[str, Any]:
 
 
 def with_values(config: DictConfig, values: dict[str, Any]) -> DictConfig:
-    """A copy of `config` in which keys have these values."""
+    """Return a copy of `config` with these values."""
     copy = config.copy()
     for key, value in values.items():
         OmegaConf.update(copy, key, value)
@@ -109,7 +109,7 @@ def with_values(config: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 
 def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list[str]:
-    """The smallest changes with which a run fits, as overrides to type."""
+    """Return the smallest changes with which a run fits, as overrides to type."""
     checkpoints = {} if config.model.gradient_checkpointing else {"model.gradient_checkpointing": True}
     changes: list[dict[str, Any]] = [{}, checkpoints, {"zero.stage": 3, **checkpoints}]
     changes.append({"zero.stage": 3, "zero.offload_optimizer": True, **checkpoints})
@@ -128,7 +128,7 @@ def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list
 
 
 def _less_for_replies(config: DictConfig) -> list[dict[str, Any]]:
-    """What may be changed of how replies are written and scored, beside other changes."""
+    """Return changes to the generation and scoring of replies that save memory."""
     if "rollout" not in config:
         return [{}]
     idle: dict[str, Any] = {"rollout.offload_idle": True}

@@ -1,4 +1,4 @@
-"""What a GPU must hold for a run, from its configuration and its models' `config.json`: an estimate, without torch."""
+"""Estimated GPU memory of a run, from its configuration and its models' `config.json`, without torch."""
 
 from dataclasses import dataclass, field
 
@@ -10,18 +10,18 @@ from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
 
 _GB = 1e9
-_PIECE = 3 * (1 << 28)  # logits of a piece, their powers and gradient: model/logprobs.py
+_PIECE = 3 * (1 << 28)  # logits of one piece, their exponentials and gradient: model/logprobs.py
 RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on each GPU by what they are for: `held` all the time, and what is needed to train, or to write replies.
+    """Bytes on each GPU by purpose: `held` permanently, and `training` or `writing` (generation of replies) in turn.
 
-    `asked` are frozen models that come to the GPU only to be asked (`rollout.offload_idle`): the reference alone, or all
-    reward models. `resting` is the part of `held` that leaves it while replies are written and scored; of it, the policy's
-    weights leave once an engine has copied them, which is then `copying` bytes larger. `unknown` names what is there and not
-    counted, because its size is not known.
+    `asked` are frozen models that are on the GPU only while used (`rollout.offload_idle`): only the reference, or all
+    reward models. `resting` is the part of `held` that leaves the GPU while replies are generated and scored. The policy's
+    weights in it leave after an engine has copied them, which then is `copying` bytes larger. `unknown` names models that are
+    not counted, because their size is unknown.
     """
 
     held: dict[str, float]
@@ -34,7 +34,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> float:
-        """Training, writing and asking take turns."""
+        """Peak bytes: training, generation and scoring take turns."""
         held, training, writing, less = (
             sum(part.values()) for part in (self.held, self.training, self.writing, self.resting)
         )
@@ -45,7 +45,7 @@ class MemoryEstimate:
 
 
 def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
-    """What one of `gpus` GPUs holds during a run with a checked configuration that trains a model of `shape`."""
+    """Return the memory of one of `gpus` GPUs in a run with a checked configuration that trains a model of `shape`."""
     algorithm, rewards, writing = configs.build(config, "algo"), _rewards(config), _writing(shape, config)
     unknown = [name for name, bytes_ in (rewards | writing).items() if bytes_ is None]
     scores = algorithm.needs.main == "reward_model"
@@ -61,12 +61,14 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
         else:
             trained.append((critic, critic.scorer, critic.scorer))
             held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
-            training["activations"] += activation_bytes(critic, config)  # both go forward before one goes backward
+            training["activations"] += activation_bytes(
+                critic, config
+            )  # both forward passes precede the backward passes
     _add_buffers(held, training, trained, config, gpus)
     if "rollout" in config:
         held |= configs.build(config, "rollout").always(shape)
     frozen = _known(rewards)
-    if _has_reference(config, algorithm):  # whole on every GPU, at stage 3 as well
+    if _has_reference(config, algorithm):  # whole on every GPU, even at stage 3
         frozen = {"reference": bytes_of_weight(config.model.dtype) * shape.parameters, **frozen}
     if "rollout" in config and config.rollout.offload_idle:
         more = (_resting(trained, config, gpus), _copied(shape, config))
@@ -75,7 +77,7 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
 
 
 def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus: int) -> dict[str, float]:
-    """What leaves while replies are written: of a critic all, of the policy all but weights that replies are written with."""
+    """Return the bytes that leave during generation: all of a critic; of the policy all but the weights used for generation."""
     rollout = configs.target_class(config, "rollout")
     if not rollout.shares_gpus:
         return {}
@@ -89,7 +91,7 @@ def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus
 
 
 def _copied(shape: Shape, config: DictConfig) -> float:
-    """Bytes of the weights that an engine copies from the policy; with adapters it has its base already."""
+    """Return the bytes of weights that an engine copies from the policy (0 with adapters, because the engine has the base)."""
     if not configs.target_class(config, "rollout").copies_weights:
         return 0.0
     return bytes_of_weight(config.model.dtype) * shape.parameters / config.rollout.get("tensor_parallel", 1)
@@ -102,7 +104,7 @@ def _add_buffers(
     config: DictConfig,
     gpus: int,
 ) -> None:
-    """ZeRO's buffers of each engine, and what its step needs beyond a backward pass; engines go backward one by one."""
+    """Add ZeRO's buffers of each engine, and the extra memory of a step; engines run backward passes one after another."""
     zero, adapters = config.zero, bool(config.model.lora.rank)
     parts = [
         bucket_memory(learning, whole, learning if adapters else shape.largest, zero.stage, gpus, zero.bucket_elements)
@@ -123,7 +125,7 @@ def _known(parts: dict[str, float | None]) -> dict[str, float]:
 
 
 def trained_parameters(shape: Shape, config: DictConfig) -> float:
-    """How many weights of all models a run keeps optimizer state of; a critic of unknown shape counts none."""
+    """Return the number of weights with optimizer state, over all models; a critic of unknown shape counts zero."""
     algorithm = configs.build(config, "algo")
     critic = _critic(shape, config, algorithm) if algorithm.critic_kind == "own" else None
     return learned_weights(shape, config) + (critic.scorer if critic else 0)
@@ -143,7 +145,7 @@ def _tokens(config: DictConfig) -> int:
 
 
 def learned_weights(shape: Shape, config: DictConfig) -> float:
-    """How many weights of the main model are trained."""
+    """Return the number of trained weights of the main model."""
     lora, scores = config.model.lora, configs.target_class(config, "algo").needs.main == "reward_model"
     if lora.rank:
         return shape.adapter(lora.rank, lora.targets) + (shape.hidden if scores else 0)
@@ -176,17 +178,17 @@ def activation_bytes(shape: Shape, config: DictConfig) -> float:
 
 
 def _has_reference(config: DictConfig, algorithm: Algorithm) -> bool:
-    """Whether a frozen copy stands beside the policy.
+    """Return True if a frozen reference is kept next to the policy.
 
-    With adapters it is the policy without them. Offline its values are computed before the first step, by the policy;
-    a copy is then held for `eval.replies` alone.
+    With adapters, the reference is the policy without them. Offline algorithms compute its values before the first step;
+    then a copy is kept only for `eval.replies`.
     """
     kept = algorithm.reference_kind == "initial" if algorithm.needs.rollouts else config.eval.replies
     return bool(kept) and not config.model.lora.rank
 
 
 def _rewards(config: DictConfig) -> dict[str, float | None]:
-    """The bytes of what scores in the training processes, as the reward says."""
+    """Return the bytes of reward models in the training processes, as the reward reports them."""
     found: dict[str, float | None] = (
         configs.build(config, "reward").memory(config, "reward") if "reward" in config else {}
     )
@@ -194,15 +196,15 @@ def _rewards(config: DictConfig) -> dict[str, float | None]:
 
 
 def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
-    """What writing replies takes besides, as the rollout says."""
+    """Return the additional bytes for generation, as the rollout reports them."""
     if "rollout" not in config:
         return {}
     plan = configs.build(config, "algo").round
-    samples = plan.samples if plan else 1  # one to each held-out prompt
+    samples = plan.samples if plan else 1  # one reply to each held-out prompt
     found: dict[str, float | None] = configs.build(config, "rollout").memory(shape, config, samples)
     return found
 
 
 def trained_shape(config: DictConfig) -> Shape | None:
-    """The shape of the model that a run trains; None where nothing tells its size (`shape_of`)."""
+    """Return the shape of the trained model; None if its size is unknown (`shape_of`)."""
     return shape_of(config, "model", config.model.path)

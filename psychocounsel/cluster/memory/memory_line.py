@@ -1,4 +1,4 @@
-"""The estimate in words: for dry runs, for a refusal, and for the first line of a run."""
+"""The memory estimate in words: for dry runs, errors, and the first line of a run."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from psychocounsel.errors import UserError
 
 
 def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
-    """What a run of a checked configuration needs on each of `gpus` GPUs of `limit_gb` (None: not known), in one line."""
+    """Return the memory of a checked configuration on each of `gpus` GPUs of `limit_gb` (None: unknown), in one line."""
     shape, name = trained_shape(config), config.model.name
     if shape is None:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
@@ -28,10 +28,10 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     parts = [
         ("", held),
         ("to train: ", found.training),
-        ("to write replies: ", found.writing),
-        ("to ask: ", found.asked),
+        ("to generate replies: ", found.writing),
+        ("to use frozen models: ", found.asked),
     ]
-    parts.append(("less while replies are written: ", found.resting))
+    parts.append(("less while replies are generated: ", found.resting))
     listed = "; ".join(
         f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
         for when, members in parts
@@ -41,21 +41,21 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
     line = f"{name}: memory on each of {count}: about {found.total / 1e9:.0f} GB{of} ({listed}){said}"
     if found.unknown:
-        line += f", without {' and '.join(found.unknown)}, whose size is not known"
+        line += f", without {' and '.join(found.unknown)}, whose size is unknown"
     if limit_gb and not fits(shape, config, gpus, limit_gb):
         line += f"; MORE THAN cluster.gpu_memory_gb={limit_gb:g}. {what_fits(config, gpus, limit_gb)}"
     return line
 
 
 def zero_words(config: DictConfig) -> str:
-    """The values of `zero` that can be chosen, as overrides to type."""
+    """Return the chosen values of `zero`, as overrides to type."""
     zero = config.zero
     offloads = [f"zero.{name}=true" for name in ("offload_optimizer", "offload_parameters") if zero[name]]
     return " ".join([f"zero.stage={zero.stage}", *offloads])
 
 
 def chosen_words(config: DictConfig, keys: Sequence[str]) -> str:
-    """What was chosen for the `keys` that were `auto`, as overrides to type."""
+    """Return the values chosen for the `keys` that were `auto`, as overrides to type."""
     checkpointing = "model.gradient_checkpointing"
     words = [zero_words(config)] if "zero.stage" in keys else []
     if checkpointing in keys:
@@ -64,17 +64,17 @@ def chosen_words(config: DictConfig, keys: Sequence[str]) -> str:
 
 
 def what_fits(config: DictConfig, gpus: int, limit_gb: float) -> str:
-    """A sentence with the smallest change that makes a run fit."""
+    """Return a sentence with the smallest change that makes a run fit."""
     shape = trained_shape(config)
     fitting = advice(shape, config, gpus, limit_gb) if shape else []
-    return f"This would fit: {fitting[0]}" if fitting else "Nothing here makes it fit: use more GPUs"
+    return f"This would fit: {fitting[0]}" if fitting else "No setting makes it fit: use more GPUs"
 
 
 def refuse_too_large(config: DictConfig, gpus: int, limit_gb: float) -> None:
-    """Refuse a run that does not fit GPUs of `limit_gb`.
+    """Refuse a run that does not fit GPUs of `limit_gb`; models of unknown size are accepted.
 
     Raises:
-        UserError: with what it needs and what to type; nothing of a model whose size is not known.
+        UserError: with the needed memory and the settings to type.
     """
     shape = trained_shape(config)
     if shape is None or fits(shape, config, gpus, limit_gb):
@@ -82,5 +82,5 @@ def refuse_too_large(config: DictConfig, gpus: int, limit_gb: float) -> None:
     needed = estimate(shape, on_gpus_of(config, limit_gb), gpus).total / 1e9
     raise UserError(
         f"{config.model.name} with {zero_words(config)} needs about {needed:.0f} GB on each of {gpus} GPUs, which have "
-        f"{limit_gb:.0f}. {what_fits(config, gpus, limit_gb)} (engine.check_memory=false starts it all the same)"
+        f"{limit_gb:.0f}. {what_fits(config, gpus, limit_gb)} (engine.check_memory=false starts it anyway)"
     )

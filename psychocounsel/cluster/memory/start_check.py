@@ -1,4 +1,4 @@
-"""What a rank settles before it loads a model: `auto` in `zero` and elsewhere, whether the run fits, and its memory line."""
+"""Memory decisions of a rank before it loads a model: values for `auto`, the check that the run fits, and the memory line."""
 
 import os
 import time
@@ -19,14 +19,14 @@ _PATIENCE_SECONDS = 600.0
 
 
 def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
-    """Settle what is `auto`, refuse what does not fit, then do `work`, whose exit code is returned.
+    """Choose values for `auto`, refuse a run that does not fit, then call `work` and return its exit code.
 
-    Rank 0 chooses by its own GPU and writes `config.yaml` once; the other ranks wait for that. A resumed run has the
+    Rank 0 chooses by its own GPU and writes `config.yaml` once; the other ranks wait for it. A resumed run has the
     choice in its configuration.
 
     Raises:
-        UserError: if the run does not fit this GPU by the estimate, with what to type.
-        GoOnLater: if rank 0 does not choose.
+        UserError: if the run does not fit this GPU by the estimate, with the settings to type.
+        GoOnLater: if rank 0 does not choose in time.
     """
     if "zero" in run.config:
         limit_gb = _gpu_gigabytes()
@@ -41,23 +41,23 @@ def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
 
 
 def settle(run: Run, gpus: int, limit_gb: float) -> None:
-    """Put the values that `auto` stands for into the run's configuration, for good."""
+    """Write the values chosen for `auto` into the run's configuration, permanently."""
     keys = is_open(run.config)
     run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb))
     write_config(run.dir, run.config)
     where = f"{gpus} GPUs of {limit_gb:.0f} GB" if gpus else "CPU"
-    run.say(f"auto: {chosen_words(run.config, keys)} for {where}, and stays so in this run")
+    run.say(f"auto: {chosen_words(run.config, keys)} for {where}, fixed for this run")
 
 
 def keep_chosen(config: DictConfig, before: DictConfig) -> None:
-    """Let a run that goes on with `auto` have what was chosen when it began."""
+    """Keep the values that a resumed run chose for `auto` at its first start."""
     for key in is_open(config) if "zero" in config else ():
         for name in AUTOMATIC[key]:
             OmegaConf.update(config, name, OmegaConf.select(before, name))
 
 
 def _gpu_gigabytes() -> float:
-    """The memory of this rank's GPU; 0 on CPU."""
+    """Return the memory of this rank's GPU in GB; 0 on CPU."""
     if os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") != "cuda":
         return 0.0
     import torch
@@ -70,10 +70,10 @@ def _gpu_gigabytes() -> float:
 
 
 def _wait(run: Run) -> None:
-    """Until rank 0 has written its choice; if it fails, who has started the ranks ends this one."""
+    """Wait until rank 0 has written its choice. If rank 0 fails, the launcher ends this rank."""
     end = time.monotonic() + _PATIENCE_SECONDS
     while is_open(config := read_config(run.dir)):
         if time.monotonic() >= end:
-            raise GoOnLater(f"{run.dir}: rank 0 has not chosen what is auto in {_PATIENCE_SECONDS:.0f} s")
+            raise GoOnLater(f"{run.dir}: rank 0 has not chosen the values of auto within {_PATIENCE_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
     run.config = config

@@ -1,7 +1,7 @@
-"""Bytes on a GPU of what DeepSpeed's ZeRO keeps of a trained model, and of the buffers that it works with."""
+"""GPU memory of DeepSpeed's ZeRO in bytes: states of a trained model, and buffers."""
 
-_LIVE = 1_050_000_000  # weights that stage 3 gathers at once: stage3_max_live_parameters and a prefetch bucket
-_ENGINE_BUCKET = 500_000_000  # gradients that DeepSpeed's engine sums over ranks at once, at stages 0 and 1
+_LIVE = 1_050_000_000  # weights that stage 3 gathers at once: stage3_max_live_parameters plus a prefetch bucket
+_ENGINE_BUCKET = 500_000_000  # gradients that DeepSpeed's engine reduces at once, at stages 0 and 1
 
 
 def model_states(
@@ -12,11 +12,11 @@ def model_states(
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
 ) -> float:
-    """Bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
+    """Return bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
 
-    Stages 2 and 3 as DeepSpeed's own estimators count them (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
-    Stage 0 has weights, gradients and both moments in float32, and casts weights to bfloat16; at stage 1
-    DeepSpeed's bfloat16 optimizer keeps weights and float32 gradients whole.
+    Stages 2 and 3 follow DeepSpeed's own estimators (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
+    Stage 0 keeps weights, gradients and both moments in float32, and casts weights to bfloat16. At stage 1,
+    DeepSpeed's bfloat16 optimizer keeps whole weights and whole float32 gradients.
     """
     return sum(state_parts(parameters, largest, stage, gpus, offload_optimizer, offload_parameters).values())
 
@@ -29,14 +29,14 @@ def state_parts(
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
 ) -> dict[str, float]:
-    """Return `model_states` by part. Weights are those that forward passes read; master weights are optimizer state."""
+    """Return `model_states` by part. Weights are the copies used in forward passes; master weights count as optimizer state."""
     adam = 0.0 if offload_optimizer else 12.0 * parameters / gpus
     if stage == 0:
         return {"weights": 6.0 * parameters, "gradients": 4.0 * parameters, "optimizer": 8.0 * parameters}
     if stage == 1:
         return {"weights": 2.0 * parameters, "gradients": 4.0 * parameters, "optimizer": adam}
     gradients = 0.0 if offload_optimizer else 4.0 * parameters / gpus
-    copies = 0.0 if offload_optimizer else 2.0 * parameters / gpus  # gradients in bfloat16, or at stage 3 the weights
+    copies = 0.0 if offload_optimizer else 2.0 * parameters / gpus  # gradients in bfloat16; at stage 3 the weights
     if stage == 2:
         return {"weights": 2.0 * parameters, "gradients": gradients + copies, "optimizer": adam}
     if offload_optimizer:
@@ -45,9 +45,9 @@ def state_parts(
 
 
 def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: bool, weights: bool) -> float:
-    """Bytes of `model_states` that leave a GPU while replies are written (`rollout.offload_idle`); at least so many.
+    """Return a lower bound of the bytes of `model_states` that leave a GPU during generation (`rollout.offload_idle`).
 
-    Both moments and master weights, at stage 1 float32 gradients; with `weights` also what forward passes read.
+    These are both moments and master weights, at stage 1 float32 gradients; with `weights` also the forward weights.
     """
     if stage == 0:
         return parameters * (12.0 if weights else 8.0)
@@ -59,16 +59,16 @@ def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: 
 def bucket_memory(
     parameters: float, whole: float, largest: float, stage: int, gpus: int, bucket: int
 ) -> tuple[float, float]:
-    """Bytes per GPU of ZeRO's buffers: those that stay, and those of a backward pass.
+    """Return bytes per GPU of ZeRO's buffers: those that stay, and those of a backward pass.
 
-    `parameters` are trained and `whole` all weights of the model. `bucket` is the setting `zero.bucket_elements`, and a
-    buffer is as large as that however small the model. Gradients are sums over ranks in float32; a gradient that is larger
-    than the buffer goes alone.
+    `parameters` counts trained weights, `whole` all weights of the model. `bucket` is `zero.bucket_elements`; a buffer has
+    that size even for a small model. Gradients are reduced in float32; a gradient larger than the buffer is
+    reduced alone.
     """
     filled = min(parameters, max(bucket, largest))
-    if stage < 2:  # the gradient with which a bucket is full is in it, too
+    if stage < 2:  # the gradient that fills a bucket is included
         return 0.0, 4.0 * min(parameters, _ENGINE_BUCKET + largest) if gpus > 1 else 0.0
-    if stage == 2:  # two buffers in bfloat16 that take turns, a float32 copy of one, the gradient that comes next
+    if stage == 2:  # two alternating buffers in bfloat16, a float32 copy of one, and the next gradient
         return 0.0, 4.0 * bucket + 4.0 * filled + 2.0 * min(largest, parameters)
-    alone = 8.0 * largest if bucket < largest <= parameters else 0.0  # in float32, and cut for the ranks
+    alone = 8.0 * largest if bucket < largest <= parameters else 0.0  # in float32, and split for the ranks
     return 4.0 * bucket + 2.0 * min(_LIVE, whole), max(4.0 * min(bucket, parameters), alone)

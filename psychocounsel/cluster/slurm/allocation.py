@@ -1,4 +1,4 @@
-"""`cluster=local` inside `salloc`: the ranks of a job run on the nodes of that allocation, by srun."""
+"""`cluster=local` inside `salloc`: srun starts the ranks of a job on the nodes of the allocation."""
 
 import ctypes
 import os
@@ -18,13 +18,13 @@ from psychocounsel.cluster.slurm.queue.scheduler import call
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AttemptDir
 
-_INTERACTIVE = "4294967290"  # SLURM's number for the step in which salloc runs its shell at some sites
+_INTERACTIVE = "4294967290"  # SLURM's number for the step of salloc's shell at some sites
 _RANK = 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"'
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Nodes that SLURM has given to this shell, with CPUs and GPUs on each."""
+    """Nodes that SLURM has allocated to this shell, with the CPUs and GPUs of each."""
 
     job: str
     nodes: tuple[str, ...]
@@ -32,10 +32,10 @@ class Allocation:
     gpus: int
 
     def nodes_for(self, processes: int) -> int:
-        """How many nodes so many processes take.
+        """Return the number of nodes for this many processes.
 
         Raises:
-            UserError: if they cannot be spread evenly.
+            UserError: if the processes cannot be spread evenly.
         """
         nodes = min(len(self.nodes), processes)
         if processes % nodes:
@@ -46,18 +46,18 @@ class Allocation:
         return nodes
 
     def rendezvous(self) -> dict[str, str]:
-        """Where the ranks meet, as an environment variable: a random port, free where this process runs."""
+        """Return the rendezvous of the ranks as an environment variable: a random port that is free on this node."""
         found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", self.nodes[0]))
         return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{free_port()}"}
 
     def run(
         self, run_dir: Path, processes: int, environment: dict[str, str], attempt: AttemptDir, when_stopped: str
     ) -> tuple[int, int]:
-        """Run the ranks and show what rank 0 prints; all of it is in the files of `attempt`.
+        """Run the ranks and show the output of rank 0; the files of `attempt` contain all output.
 
-        The first stop request that is passed on prints `when_stopped`.
+        The first forwarded stop request prints `when_stopped`.
 
-        Returns the exit code of the rank that failed first, and its number (0, 0 if none did).
+        Returns the exit code and number of the rank that failed first (0, 0 if none failed).
         """
         nodes = self.nodes_for(processes)
         tasks = processes // nodes
@@ -78,18 +78,18 @@ class Allocation:
         said = attempt.srun_errors.read_text(errors="replace")
         rank, code = cause(failed_tasks(said), srun.returncode, bool(requests))
         if code and rank is None:
-            print(said, end="", file=sys.stderr)  # srun itself could not
+            print(said, end="", file=sys.stderr)  # srun itself failed
         return code, rank or 0
 
 
 @cache
 def around() -> Allocation | None:
-    """The allocation that this process was started in: by hand, or by a batch script over several nodes.
+    """Return the allocation of this process, made by hand or by a batch script over several nodes.
 
-    None in a step of one (`srun --pty bash`), and on the only node of one: there, processes are simply started.
+    None inside a step (`srun --pty bash`), or on the only node of an allocation: there, processes are started directly.
 
     Raises:
-        UserError: if SLURM does not say what it holds.
+        UserError: if SLURM does not tell the allocation's size.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", _INTERACTIVE)
     if not job or step != _INTERACTIVE:
@@ -103,20 +103,20 @@ def around() -> Allocation | None:
 
 
 def _gpus(shown: str, nodes: int) -> int:
-    """GPUs on each node, from what was asked for."""
+    """Return the GPUs on each node, from the request."""
     each = re.search(r"TresPerNode=\S*gpu(?::[a-z]\w*)?[:=](\d+)", shown)
     whole = re.search(r"(?:AllocTRES|TresPerJob)=\S*gres[/:]gpu(?::[a-z]\w*)?[:=](\d+)", shown)
     return int(each[1]) if each else int(whole[1]) // nodes if whole else 0
 
 
 def _end_with_this_process() -> None:
-    """In srun, before it begins: a session of its own, so that Ctrl-C comes from here alone, and no life without us."""
+    """Make srun a session of its own, so that only this process forwards Ctrl-C, and let it die with this process."""
     os.setsid()
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _show(file: Path, start: int) -> int:
-    """Print what `file` has after `start`; returns where it ends now."""
+    """Print the content of `file` after `start`; return the new end."""
     if not file.exists():
         return start
     with open(file, "rb") as handle:

@@ -1,4 +1,4 @@
-"""One call of sbatch: the runs of each array index, what it waits for, and sending it with a record of what was sent."""
+"""One call of sbatch: the runs of each array index, its dependency, and the record of its submission."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ from psychocounsel.storage.files import write_atomically
 
 @dataclass
 class ArrayRequest:
-    """What one sbatch call asks for: `tasks` are the runs of each array index; one task is a job without an array.
+    """Request of one sbatch call: `tasks` are the runs of each array index; one task is a job without an array.
 
-    `ids` are the jobs of its segments, as far as they are submitted.
+    `ids` are the jobs of its submitted segments.
     """
 
     cluster: SlurmRequest
@@ -37,13 +37,13 @@ class ArrayRequest:
 
 
 def home(jobs: Sequence[Job]) -> Path:
-    """Where submissions are kept: the sweep's folder, or that of the one run (or of the sweep that it is of)."""
+    """Return the folder of the submission records: the sweep's folder, or the single run's."""
     sweep = jobs[0].config.sweep_dir
     return Path(sweep) if sweep else submissions.home_of(jobs[0].run_dir)
 
 
 def arrays(jobs: Sequence[Job], largest_array: int) -> list[ArrayRequest]:
-    """Group jobs by what they ask for, and cut at the site's largest array."""
+    """Group jobs by their requests, and split groups at the site's largest array."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         asked = OmegaConf.to_container(job.config.cluster), list(job.after)
@@ -64,10 +64,10 @@ def cluster_of(job: Job) -> SlurmRequest:
 
 
 def send(array: ArrayRequest, place: Path, code: Sequence[Path]) -> None:
-    """Submit an array whose run directories are written. The record names its runs first, and its jobs once there are any.
+    """Submit an array whose run directories are written. Its record first names the runs, and after submission the jobs.
 
     Raises:
-        UserError: with SLURM's own words where it refuses.
+        UserError: with SLURM's message if it refuses.
     """
     array.files = submissions.new_submission(place)
     runs = [[job.run_dir for job in task] for task in array.tasks]
@@ -80,10 +80,10 @@ def send(array: ArrayRequest, place: Path, code: Sequence[Path]) -> None:
 
 
 def segment_options(array: ArrayRequest) -> list[str]:
-    """The options of sbatch for the next segment: it begins when the one before has ended, however it did.
+    """Return sbatch options of the next segment, which starts when the previous one has ended, even if it failed.
 
-    They take the place of the script's own dependency, so that what the first segment waits for stands there again: one that
-    SLURM cancelled, because what it needs failed, has ended as well.
+    They replace the script's own dependency and therefore repeat it, because a first segment that SLURM cancels after a
+    failed dependency has ended too.
     """
     if not array.ids:
         return []
@@ -101,7 +101,7 @@ def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
 
 
 def _inputs(array: ArrayRequest) -> list[str]:
-    """Local files and folders that the runs read: data, models and rewards."""
+    """Return local files and folders that the runs read: data, models and reward models."""
     configs_of = [job.config for task in array.tasks for job in task]
     found = [path for config in configs_of if "data" in config for path in paths_of(config.data) if path]
     found += [folder for config in configs_of for _, folder, _ in local_models(config)]
@@ -113,12 +113,12 @@ def job_name(place: Path) -> str:
 
 
 def code_home(place: Path) -> Path:
-    """The study's folder if `place` is that of a stage, because stages share a copy of the code; otherwise `place`."""
+    """Return the study's folder if `place` is that of a stage, because stages share a copy of the code; otherwise `place`."""
     return place.parent if StudyDir(place.parent).study.exists() else place
 
 
 def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
-    """Copy the code for jobs that are submitted from `place`. Raises as `code_store.take`."""
+    """Copy the code for jobs that are submitted from `place`. Raises like `code_store.take`."""
     config, limit = jobs[0].config, cluster_of(jobs[0]).snapshot_limit_mb
     study = code_home(place)
     store = code_store.store_of(study, Path(config.paths.output))
@@ -126,7 +126,7 @@ def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
 
 
 def targets(jobs: Sequence[Job]) -> set[str]:
-    """Every dotted name that a configuration asks to be imported."""
+    """Return every dotted name that a configuration imports."""
     return {
         str(OmegaConf.select(job.config, key))
         for job in jobs
@@ -137,9 +137,9 @@ def targets(jobs: Sequence[Job]) -> set[str]:
 
 @contextmanager
 def undone(todo: Sequence[ArrayRequest], place: Path) -> Iterator[None]:
-    """Cancel what was submitted and remove its folders if the block fails: all is submitted, or nothing.
+    """Cancel the submissions and remove their folders if the block fails, so that all or none are submitted.
 
-    A copy of the code that was made for submissions from `place` goes as well.
+    A copy of the code made for these submissions is removed too.
     """
     try:
         yield

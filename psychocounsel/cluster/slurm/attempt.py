@@ -1,9 +1,9 @@
-"""Called by the batch script before and after each attempt at a run: numbers it, and tells what is to follow.
+"""Commands of the batch script before and after each attempt at a run.
 
-`python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number and a free port of this node for its
-ranks to meet at, or nothing if there is nothing to do: with exit code 0 for a finished run, and that of the last attempt for one
-that was given up in this job.
-`... end RUN NUMBER CODE ASKED` prints `again`, or the exit code that the job is to end with. ASKED is the signal that
+`python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number and a free port of this node as the
+ranks' rendezvous. It prints nothing if there is nothing to do, with exit code 0 for a finished run and the last attempt's
+code for a run that was given up in this job.
+`... end RUN NUMBER CODE ASKED` prints `again`, or the exit code for the job. ASKED is the signal that
 asked the run to stop, or `no`.
 """
 
@@ -34,7 +34,7 @@ _FAILED_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\- ]+): (.+)")
 def begin(run_dir: Path) -> tuple[str, int]:
     """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN and 0.
 
-    If nothing is to be done: "", and the exit code of what was done before.
+    If there is nothing to do, return "" and the exit code of the previous attempt.
     """
     job = os.environ.get("SLURM_JOB_ID")
     earlier = attempts(run_dir)
@@ -43,8 +43,8 @@ def begin(run_dir: Path) -> tuple[str, int]:
     last = earlier[-1] if earlier else {}
     same_job = bool(last) and last.get("job") == job
     if same_job and last.get("verdict") == "failed":
-        return "", last["code"]  # another run of this job goes on
-    if same_job and job:  # SLURM has ended what it requeues: no process of this job lives that could own the directory
+        return "", last["code"]  # the job was requeued for another of its runs
+    if same_job and job:  # a requeued job has no live process that could own the directory
         forget_owner(run_dir, job)
     files = RunDir(run_dir)
     attempt = files.attempt(next_number(run_dir))
@@ -58,7 +58,7 @@ def begin(run_dir: Path) -> tuple[str, int]:
 
 
 def end(run_dir: Path, number: int, code: int, asked: str) -> str:
-    """Write down how an attempt ended; return `again`, or an exit code."""
+    """Record the end of an attempt; return `again` or an exit code."""
     attempt = RunDir(run_dir).attempt(number)
     said = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
     rank, code = cause(failed_tasks(said), code, asked != NOT_ASKED)
@@ -83,7 +83,7 @@ def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, asked: str
 
 
 def failed_tasks(text: str) -> list[tuple[int, int, str]]:
-    """Rank, exit code and srun's own line of each task that failed, in the order in which srun noticed."""
+    """Return rank, exit code and srun's line of each failed task, in the order in which srun noticed them."""
     found = []
     for match in _FAILED_TASK.finditer(text):
         words = match[3].split(" (core dumped)")[0].strip()
@@ -94,7 +94,7 @@ def failed_tasks(text: str) -> list[tuple[int, int, str]]:
 
 
 def _numbers(text: str) -> list[int]:
-    """0,2-4 -> 0, 2, 3, 4."""
+    """Parse a list of ranks: 0,2-4 -> 0, 2, 3, 4."""
     result: list[int] = []
     for part in text.replace(" ", "").split(","):
         low, _, high = part.partition("-")
@@ -103,10 +103,10 @@ def _numbers(text: str) -> list[int]:
 
 
 def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[int | None, int]:
-    """The rank that failed first, if one did, and the exit code of the attempt, of which srun has returned `code`.
+    """Return the rank that failed first (or None) and the attempt's exit code, given srun's `code`.
 
-    srun returns the highest code, and ends the other ranks when one fails: those stop in good order, with a code of their
-    own that says nothing.
+    srun returns the highest code, and ends the other ranks when one fails. These stop in order, with codes that do
+    not show the cause.
     """
     if code == DONE:
         return None, DONE
@@ -115,17 +115,17 @@ def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[i
     if causes and causes[0][1] == CONTINUE_LATER and not asked:  # it stopped by itself, and srun ended the others
         return None, CONTINUE_LATER
     own = [cause for cause in causes if cause[1] not in (CONTINUE_LATER, 143)]
-    if asked:  # a process that was asked before it could listen dies of the signal
+    if asked:  # the signal kills a process that does not handle it yet
         own = [cause for cause in own if cause[1] != 138]
         code = CONTINUE_LATER if code in (138, 143) else code
-    own.sort(key=lambda cause: cause[1] < 128)  # one that was killed before those that failed for lack of it
+    own.sort(key=lambda cause: cause[1] < 128)  # a killed rank comes before the ranks that failed because of it
     if own:
         return own[0][0], own[0][1]
     return None, CONTINUE_LATER if causes and asked else code
 
 
 def _last_words(attempt: AttemptDir, rank: int) -> str:
-    """The end of the failing rank's output, which also goes to a file of the attempt."""
+    """Return the end of the failing rank's output, which is also written to a file of the attempt."""
     file = attempt.output(rank)
     lines = file.read_text(errors="replace").splitlines()[-20:] if file.exists() else []
     text = "\n".join([f"rank {rank}, the end of {file}:", *(f"    {line}" for line in lines)])

@@ -1,4 +1,4 @@
-"""`cluster=slurm`: jobs go to SLURM's queue, as arrays, and go on there by themselves."""
+"""`cluster=slurm`: jobs go to SLURM's queue as arrays, and requeue themselves."""
 
 import shutil
 from collections.abc import Sequence
@@ -24,18 +24,18 @@ class Slurm(SlurmRequest, Cluster):
         found = {}
         if not self.gpus_per_node:
             for name in ("gpu_type", "gpu_request", "gpu_memory_gb"):
-                found[name] = "cluster.gpus_per_node=0 asks for no GPU"
+                found[name] = "cluster.gpus_per_node=0 requests no GPU"
         if not self.requeue:
-            found["max_requeues"] = "cluster.requeue=false requeues nothing"
+            found["max_requeues"] = "cluster.requeue=false disables requeueing"
         if not self.mail_user:
-            found["mail_type"] = "there is no cluster.mail_user to write to"
+            found["mail_type"] = "cluster.mail_user is not set"
         if not self.container.image:
             for name in ("command", "python", "binds", "arguments"):
-                found[f"container.{name}"] = "there is no cluster.container.image"
+                found[f"container.{name}"] = "cluster.container.image is not set"
         elif not self.container.is_pyxis:
-            found["python"] = "in a container it is cluster.container.python that runs"
+            found["python"] = "jobs in a container run cluster.container.python"
         if not self.server_nodes:
-            found["servers"] = "there are no cluster.server_nodes"
+            found["servers"] = "cluster.server_nodes=0 starts no servers"
         return found
 
     def describe(self, jobs: list[Job]) -> str:
@@ -45,7 +45,7 @@ class Slurm(SlurmRequest, Cluster):
         submitting.select(jobs)
 
     def check_rows(self, jobs: list[Job]) -> list[str]:
-        """Once SLURM is there and would take the jobs: reading rows takes longer."""
+        """Check rows after SLURM has answered and would accept the jobs, because reading rows takes longer."""
         submitting.refuse_unfetched(jobs)
         submitting.plan(jobs)
         return super().check_rows(jobs)
@@ -59,7 +59,7 @@ class Slurm(SlurmRequest, Cluster):
         return study_chain.submit_study(groups)
 
     def light(self) -> dict[str, Any]:
-        """One CPU and no GPU for some minutes; account, partition, modules and all else are as for other jobs."""
+        """Return settings for one CPU and no GPU for some minutes; all other keys stay as for other jobs."""
         one = {"nodes": 1, "gpus_per_node": 0, "gpu_type": None, "device": "cpu", "processes": 1, "cpus_per_process": 1}
         one |= {
             "threads": 1,
@@ -72,7 +72,7 @@ class Slurm(SlurmRequest, Cluster):
         return one | {"server_nodes": 0, "max_parallel": None, "runs_per_job": None, "runs_side_by_side": 1}
 
     def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:
-        """Nothing where there is no SLURM: on the machine to which a sweep was copied."""
+        """Return SLURM's states; empty on a machine without SLURM, to which a sweep was copied."""
         if not shutil.which("squeue"):
             return {}
         queued = queued_runs(*dict.fromkeys(map(home_of, runs)))

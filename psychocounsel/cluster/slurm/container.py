@@ -1,4 +1,4 @@
-"""The image in which the processes of a job run: by Apptainer or Singularity, or by Pyxis, NVIDIA's plugin for srun."""
+"""Container image for the processes of a job: run by Apptainer or Singularity, or by Pyxis, NVIDIA's plugin for srun."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,19 @@ _KEY = "cluster.container"
 class Container:
     image: str | None = None
     command: str = option("apptainer", choices=("apptainer", "singularity", "pyxis"))
-    python: str = "python3"  # in the image
-    binds: list[str] = option([])  # besides paths.*, the run directories, the code and local data and models
-    arguments: list[str] = option([])  # of apptainer exec; with pyxis of srun
+    python: str = "python3"  # interpreter inside the image
+    binds: list[str] = option(
+        []
+    )  # mounts in addition to paths.*, the run directories, the code and local data and models
+    arguments: list[str] = option([])  # of apptainer exec, or with pyxis of srun
 
     @property
     def is_pyxis(self) -> bool:
-        """True if srun starts the container: then the batch script itself runs outside of it."""
+        """True if srun starts the container; the batch script itself then runs outside of it."""
         return self.command == "pyxis"
 
     def check(self) -> None:
-        """Refuse an image that is missing, or of another kind than the command takes.
+        """Refuse an image that is missing, or of a kind that the command does not support.
 
         Raises:
             UserError: naming the key and what to type instead.
@@ -62,7 +64,9 @@ class Container:
             UserError: for a path that the list of mounts cannot hold.
         """
         if wrong := next((bind for bind in binds if "," in bind or ":" in bind), None):
-            raise UserError(f"{wrong}: has a comma or a colon, which part the mounts of Pyxis; use another folder")
+            raise UserError(
+                f"{wrong}: contains a comma or a colon, which separate the mounts of Pyxis; use another folder"
+            )
         mounts = [f"{bind}:{bind}" for bind in binds]
         mounts += [bind if ":" in bind else f"{bind}:{bind}" for bind in self.binds]
         words = [f"--container-image={self.image}", f"--container-mounts={','.join(mounts)}"]
@@ -70,5 +74,5 @@ class Container:
 
 
 def quoted(words: Iterable[str]) -> str:
-    """Return words as the shell reads them."""
+    """Return words quoted for the shell."""
     return " ".join(map(shlex.quote, words))

@@ -1,4 +1,4 @@
-"""`after=[RUN_OR_SWEEP,...]`: runs that begin when others have finished."""
+"""`after=[RUN_OR_SWEEP,...]`: runs that start after others have finished."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from psychocounsel.rundir.sweep_table import is_sweep
 
 
 def dependency(parents: Sequence[str], tasks: int) -> str:
-    """The value of sbatch's --dependency for a job, or an array of so many `tasks`; "" if nothing is to be waited for.
+    """Return sbatch's --dependency for a job, or for an array of `tasks` tasks; "" without a dependency.
 
-    An array after an array of the same length waits index by index (aftercorr), otherwise for all (afterok).
+    An array after an array of equal length waits index by index (aftercorr), otherwise for all tasks (afterok).
 
     Raises:
-        UserError: if a parent is no run or sweep, was never submitted, or has ended without finishing.
+        UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
     """
     found, alone = list[str](), dict[Path, list[Path]]()
     for parent in map(Path, parents):
@@ -42,7 +42,7 @@ def _after_sweep(sweep: Path, tasks: int) -> str:
 
 
 def _after_runs(place: Path, runs: Sequence[Path]) -> str:
-    """After runs that were submitted from `place`; an array of which every run is waited for is named as one job."""
+    """Return dependencies on runs submitted from `place`; an array is named as one job if all its runs are awaited."""
     queued, waiting = queued_runs(place), dict[Path, QueuedRun]()
     for run in runs:
         if run not in queued and not is_finished(run):
@@ -61,11 +61,11 @@ def _after_runs(place: Path, runs: Sequence[Path]) -> str:
 
 
 def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
-    """The runs that are not finished."""
+    """Return the unfinished runs."""
     waiting = {run: here for run, here in queued.items() if not is_finished(run)}
     if ended := [run for run, here in waiting.items() if not here.is_live]:
         raise UserError(
-            f"after={parent}: {ended[0].name} has ended without finishing; "
+            f"after={parent}: {ended[0].name} has ended unfinished; "
             f"`python -m psychocounsel.jobs resubmit {place}` first"
         )
     return waiting

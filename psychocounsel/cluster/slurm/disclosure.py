@@ -1,7 +1,7 @@
-"""Secrets stand in no batch script: it lies in the run directory, and SLURM shows it to others.
+"""Refusal of secrets in the batch script, because it is stored in the run directory, and SLURM shows it to others.
 
-A secret is known by the name that it is given to (`HF_TOKEN=...`, `--api-key ...`), or by its form (`hf_...`). What only says
-where it is (`$HF_TOKEN`, `$(cat FILE)`, `HF_TOKEN_PATH`) is none.
+A secret is recognised by the name that it is assigned to (`HF_TOKEN=...`, `--api-key ...`), or by its form (`hf_...`).
+References to a secret (`$HF_TOKEN`, `$(cat FILE)`, `HF_TOKEN_PATH`) are allowed.
 """
 
 import re
@@ -18,29 +18,29 @@ _NAME = re.compile(
 _WHERE_IT_IS = re.compile(r"_(?:path|file|dir)$", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VALUE = r"""("[^"]*"|'[^']*'|[^\s;&|]+)"""
-_ASSIGNED = re.compile(rf"(?<![\w$])([A-Za-z_]\w*)=(?={_VALUE})")  # also inside of a value: --env=HF_TOKEN=...
+_ASSIGNED = re.compile(rf"(?<![\w$])([A-Za-z_]\w*)=(?={_VALUE})")  # also inside a value: --env=HF_TOKEN=...
 _OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_VALUE}")
 _LOGIN = re.compile(r"\blogin\s+(?:--?\w+\s+)*[A-Za-z0-9_-]{20,}")
 
 
 def refuse_secret_names(names: Iterable[Any], key: str) -> None:
-    """Refuse variables that are named like secrets, or cannot be variables.
+    """Refuse names that look like secrets or are not valid variable names.
 
     Raises:
-        UserError: naming the first, and what to do instead.
+        UserError: naming the first one, and the alternative.
     """
     for name in map(str, names):
         if not _VARIABLE.fullmatch(name):
-            raise UserError(f"{key}: {name!r} is no name of a variable")
+            raise UserError(f"{key}: {name!r} is not the name of a variable")
         if _is_secret(name):
             raise UserError(_refusal(f"{key}.{name}", name))
 
 
 def refuse_secrets(text: str, key: str) -> None:
-    """Refuse a text that goes into the batch script and holds a secret, which is not quoted.
+    """Refuse a text of the batch script that contains a secret; the message does not quote it.
 
     Raises:
-        UserError: naming the key, and what to do instead.
+        UserError: naming the key, and the alternative.
     """
     for name, value in [*_ASSIGNED.findall(text), *_OPTION.findall(text)]:
         if _is_secret(name.replace("-", "_")) and not re.match(r"""["']?[$`]|["']{2}|-""", value):
@@ -50,7 +50,7 @@ def refuse_secrets(text: str, key: str) -> None:
 
 
 def texts(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    """Every text of nested settings with its key; the arguments of one command are one text."""
+    """Return every text of nested settings with its key; the arguments of one command are one text."""
     found = []
     for name, value in values.items():
         key = f"{prefix}.{name}"
@@ -72,6 +72,6 @@ def _is_secret(name: str) -> bool:
 def _refusal(key: str, what: str) -> str:
     variable = what if _VARIABLE.fullmatch(what) else "HF_TOKEN"
     return (
-        f"{key}: a secret ({what}) would stand in the batch script, which others can read: export it in the shell that submits, "
-        f"which jobs inherit, or let the job read it from a file of yours, by cluster.setup=['export {variable}=$(cat FILE)']"
+        f"{key}: a secret ({what}) would be in the batch script, which others can read: export it in the submitting shell, "
+        f"whose environment jobs inherit, or read it from your own file by cluster.setup=['export {variable}=$(cat FILE)']"
     )

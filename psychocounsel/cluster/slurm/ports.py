@@ -1,13 +1,13 @@
-"""Ports on which the processes of a job meet and serve."""
+"""Ports for the rendezvous and the servers of a job."""
 
 import secrets
 import socket
 
-_FIRST, _END = 10000, 32768  # below the ports that Linux gives to clients
+_FIRST, _END = 10000, 32768  # below the ports that Linux assigns to clients
 
 
 def free_port() -> int:
-    """A random port to which nothing on this node is bound: nobody can take it beforehand, and jobs do not share one."""
+    """Return a random port that is free on this node; random, so that nobody can take it beforehand and jobs do not share it."""
     while True:
         port = _FIRST + secrets.randbelow(_END - _FIRST)
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""What `cluster=slurm` asks of SLURM: the keys of the `cluster` group, with their checks."""
+"""Request of `cluster=slurm` to SLURM: the keys of the `cluster` group, with their checks."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,13 +9,13 @@ from psychocounsel.cluster.slurm.units import megabytes_of, seconds_of
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
-# What has an option of its own, or what submitting depends on: another value in cluster.sbatch would undo it.
+# Options that have their own key or that submission depends on; cluster.sbatch must not override them.
 _OURS = {
-    "array": "submission decides it",
+    "array": "submission sets it",
     "dependency": "use after=[RUN]",
-    "output": "logs lie in the run directory",
-    "error": "logs lie in the run directory",
-    "open-mode": "logs lie in the run directory",
+    "output": "logs are in the run directory",
+    "error": "logs are in the run directory",
+    "open-mode": "logs are in the run directory",
     "signal": "use cluster.stop_before_limit",
     "requeue": "use cluster.requeue",
     "no-requeue": "use cluster.requeue",
@@ -24,7 +24,7 @@ _OURS = {
     "cpus-per-task": "use cluster.cpus_per_process",
     "gres": "use cluster.gpus_per_node and cluster.gpu_type",
     "gpus-per-node": "use cluster.gpus_per_node and cluster.gpu_type",
-    "wrap": "the script is ours",
+    "wrap": "psychocounsel writes the script",
     "export": "use cluster.environment",
 }
 _NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude", "reservation", "exclusive")
@@ -32,10 +32,10 @@ _NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude
 
 @dataclass
 class Servers:
-    """What runs on the nodes that `cluster.server_nodes` sets apart."""
+    """Servers on the additional nodes of `cluster.server_nodes`."""
 
-    command: list[str] = option([])  # {port} stands for the port to listen on
-    health: str = "/health"  # answers with 200 when the server is ready
+    command: list[str] = option([])  # {port} is replaced by the port to listen on
+    health: str = "/health"  # URL path that answers with 200 when the server is ready
     start_minutes: float = option(20.0, above=0)
     per_node: int = option(1, at_least=1)  # they share the node's GPUs and CPUs evenly
 
@@ -83,7 +83,7 @@ class SlurmRequest:
     wait: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.container, dict):  # of a run's config.yaml, which has no types
+        if isinstance(self.container, dict):  # from a run's config.yaml, which has no types
             self.container = Container(**self.container)
         if isinstance(self.servers, dict):
             self.servers = Servers(**self.servers)
@@ -98,12 +98,12 @@ class SlurmRequest:
 
     @property
     def group(self) -> int:
-        """Runs of one job, one after another or side by side."""
+        """Number of runs of one job, one after another or side by side."""
         return self.runs_per_job or self.runs_side_by_side
 
     @property
     def processes_per_node(self) -> int:
-        """Of one run."""
+        """Number of processes of one run on each node."""
         return self.process_count() // self.nodes
 
     @property
@@ -115,7 +115,7 @@ class SlurmRequest:
         return self.processes_per_node * self.cpus_per_process // self.servers.per_node
 
     def gpus(self) -> int:
-        """GPUs that a run trains on, over all its nodes."""
+        """Return the number of GPUs that a run trains on, over all its nodes."""
         return 0 if self.device == "cpu" else self.nodes * self.gpus_per_node // self.runs_side_by_side
 
     def first_node(self, processes: int) -> tuple[int, int]:
@@ -125,7 +125,7 @@ class SlurmRequest:
         return self.processes or max(self.nodes, self.gpus())
 
     def check(self) -> None:
-        """Refuse what cannot work, before anything is written.
+        """Refuse settings that cannot work, before anything is written.
 
         Raises:
             UserError: naming the key and what to type instead.
@@ -133,13 +133,13 @@ class SlurmRequest:
         self._check_processes()
         if self.seconds <= self.stop_seconds:
             raise UserError(
-                f"cluster.time={self.time} leaves nothing before cluster.stop_before_limit={self.stop_before_limit}"
+                f"cluster.time={self.time} leaves no time before cluster.stop_before_limit={self.stop_before_limit}"
             )
         if self.memory is not None:
             megabytes_of(self.memory, "cluster.memory")
         if self.segments > 1 and self.requeue:
             raise UserError(
-                f"cluster.segments={self.segments} is for sites that requeue no jobs: add cluster.requeue=false"
+                f"cluster.segments={self.segments} is for sites that forbid requeueing: add cluster.requeue=false"
             )
         for key in (str(name).lstrip("-") for name in self.sbatch):
             if key in _OURS or key in _NAMED:
@@ -152,18 +152,18 @@ class SlurmRequest:
 
     def _check_servers(self) -> None:
         if self.server_nodes and not self.servers.command:
-            raise UserError("cluster.server_nodes: what is to run there? add cluster.servers.command=[PROGRAM,...]")
+            raise UserError("cluster.server_nodes needs a command: add cluster.servers.command=[PROGRAM,...]")
         if self.server_nodes and self.group > 1:
             raise UserError("cluster.server_nodes serve one run: use cluster.runs_per_job=1")
         each = self.servers.per_node
         if self.server_nodes and each > 1 and self.device != "cpu" and self.gpus_per_node < each:
             raise UserError(
-                f"cluster.servers.per_node={each} are more than cluster.gpus_per_node={self.gpus_per_node}: a server needs a GPU"
+                f"cluster.servers.per_node={each} is more than cluster.gpus_per_node={self.gpus_per_node}: a server needs a GPU"
             )
         if self.server_nodes and not self.cpus_per_server:
             raise UserError(
-                f"cluster.servers.per_node={each} servers need a CPU each, and the job has "
-                f"{self.processes_per_node * self.cpus_per_process} of a node: raise cluster.cpus_per_process"
+                f"cluster.servers.per_node={each} servers need a CPU each, but the job has "
+                f"{self.processes_per_node * self.cpus_per_process} on a node: raise cluster.cpus_per_process"
             )
 
     def _check_processes(self) -> None:
@@ -172,7 +172,7 @@ class SlurmRequest:
         beside = self.runs_side_by_side
         if beside > 1 and (self.nodes > 1 or self.server_nodes):
             raise UserError(
-                f"cluster.runs_side_by_side={beside} shares one node: use cluster.nodes=1 without server nodes"
+                f"cluster.runs_side_by_side={beside} share one node: use cluster.nodes=1 without server nodes"
             )
         if beside > 1 and self.gpus_per_node % beside:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The batch script of a submission, rendered from `slurm/job.sbatch.j2`."""
+"""Batch script of a submission, rendered from `slurm/job.sbatch.j2`."""
 
 import re
 import shlex
@@ -33,10 +33,10 @@ def render(
     binds: Sequence[str],
     dependency: str = "",
 ) -> str:
-    """The script for `tasks` array indices (1: no array), whose submission directory is `folder`.
+    """Return the script for `tasks` array indices (1: no array), whose submission directory is `folder`.
 
     Raises:
-        UserError: if a name or a path, which an older run directory may have, is not one line.
+        UserError: if a name or path, for instance of an older run directory, contains a newline.
     """
     lines = {"the run's name": name, "its folder": str(folder), "paths": [*binds, *map(str, code)], "after": dependency}
     for key, value in lines.items():
@@ -68,7 +68,7 @@ def _template() -> Template:
     templates = Environment(
         loader=FileSystemLoader(shipped("slurm")),
         undefined=StrictUndefined,
-        comment_start_string="{##",  # bash has ${#array[@]}
+        comment_start_string="{##",  # the default would match bash's ${#array[@]}
         comment_end_string="##}",
         trim_blocks=True,
         lstrip_blocks=True,
@@ -78,7 +78,7 @@ def _template() -> Template:
 
 
 def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, dependency: str = "") -> list[str]:
-    """The #SBATCH lines."""
+    """Return the #SBATCH lines."""
     log = "slurm-%A_%a.out" if tasks > 1 else "slurm-%j.out"
     output = f"{str(folder).replace('%', '%%')}/{log}"
     lines = [f"--job-name={_quoted(name)}", f"--output={_quoted(output)}", "--open-mode=append"]
@@ -112,7 +112,7 @@ def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, depen
 
 
 def _quoted(value: Any) -> str:
-    """A value as a directive holds it: in quotes where it has blanks, quotes or what begins a comment."""
+    """Return a value in a directive's syntax: quoted if it contains blanks, quotes or the start of a comment."""
     text = str(value)
     if not re.search(r"[\s\\\"'#]", text):
         return text
@@ -128,14 +128,14 @@ def _gpus(cluster: SlurmRequest) -> list[str]:
 
 
 def _srun(cluster: SlurmRequest) -> list[str]:
-    """The arguments of one run's srun."""
+    """Return the srun arguments of one run."""
     arguments = [
         f"--nodes={cluster.nodes}",
         f"--ntasks={cluster.process_count()}",
         f"--ntasks-per-node={cluster.processes_per_node}",
         f"--cpus-per-task={cluster.cpus_per_process}",
     ]
-    if cluster.runs_side_by_side > 1:  # each run its own part of the node
+    if cluster.runs_side_by_side > 1:  # each run gets its own part of the node
         arguments += ["--exact", f"--mem={_share(cluster)}"]
         arguments += (
             [f"--gres=gpu:{cluster.gpus_per_node // cluster.runs_side_by_side}"] if cluster.gpus_per_node else []
@@ -162,7 +162,7 @@ def _environment(cluster: SlurmRequest, code: Sequence[Path]) -> dict[str, str]:
 
 
 def _python(cluster: SlurmRequest, binds: Sequence[str]) -> str:
-    """The command that starts Python in the batch script, in a container of Apptainer if there is one."""
+    """Return the command that starts Python in the batch script, in a container of Apptainer if one is set."""
     container = cluster.container
     if not container.image or container.is_pyxis:
         return shlex.quote(cluster.python or sys.executable)

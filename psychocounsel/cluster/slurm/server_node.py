@@ -1,8 +1,8 @@
-"""Called by the batch script: servers beside training, on nodes of their own.
+"""Commands of the batch script for servers on their own nodes next to training.
 
-`python -m psychocounsel.cluster.slurm.server_node run RUN` starts `cluster.servers.command`, asks its health until it
-is ready, and keeps `RUN/servers/N.json` with its address as long as it lives. `... wait RUN COUNT` returns when
-so many are ready.
+`python -m psychocounsel.cluster.slurm.server_node run RUN` starts `cluster.servers.command`, waits until it is healthy,
+and keeps its address in `RUN/servers/N.json` while it lives. `... wait RUN COUNT` returns when
+COUNT servers are ready.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 10.0
 
 
 def run(run_dir: Path) -> int:
-    """Run one server until it ends or is told to; returns its exit code."""
+    """Run one server until it ends or is asked to stop; return its exit code."""
     refuse_untrusted_run(run_dir, whole=False)
     settings = read_config(run_dir).cluster.servers
     number = int(os.environ.get("SLURM_PROCID", 0))
@@ -67,7 +67,7 @@ def run(run_dir: Path) -> int:
 
 
 def _own_gpus(per_node: int) -> dict[str, str]:
-    """This server's part of the GPUs that SLURM gave to all servers of the node; nothing where there is one, or no GPU."""
+    """Return this server's share of the GPUs that SLURM gave to all servers of the node; empty for one server or without GPUs."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     each, place = len(visible) // per_node, int(os.environ.get("SLURM_LOCALID", 0))
     return {"CUDA_VISIBLE_DEVICES": ",".join(visible[place * each :][:each])} if each and per_node > 1 else {}
@@ -75,7 +75,7 @@ def _own_gpus(per_node: int) -> dict[str, str]:
 
 def _is_ready(server: "subprocess.Popen[bytes]", url: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy's 127.0.0.1 is another machine
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # for a proxy, 127.0.0.1 is another machine
     while server.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError, urllib.error.URLError), direct.open(url, timeout=5) as answer:
             if answer.status == 200:
@@ -94,7 +94,7 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
 
 
 def _host() -> str:
-    """This node's address, as SLURM knows it: names of nodes resolve nowhere at some sites."""
+    """Return this node's address from SLURM, because at some sites names of nodes do not resolve."""
     node = os.environ.get("SLURMD_NODENAME")
     if node and shutil.which("scontrol"):
         shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True).stdout
@@ -104,10 +104,10 @@ def _host() -> str:
 
 
 def wait(run_dir: Path, count: int) -> None:
-    """Return when `count` servers are ready.
+    """Wait until `count` servers are ready.
 
     Raises:
-        UserError: if they are not after `cluster.servers.start_minutes`.
+        UserError: if they are not ready after `cluster.servers.start_minutes`.
     """
     minutes = read_config(run_dir).cluster.servers.start_minutes
     deadline = time.monotonic() + 60 * minutes + _GRACE_SECONDS
@@ -115,7 +115,7 @@ def wait(run_dir: Path, count: int) -> None:
         if time.monotonic() > deadline:
             raise UserError(
                 f"only {len(addresses(run_dir))} of {count} servers were ready after cluster.servers.start_minutes={minutes}; "
-                "servers-*.out beside the batch script tell why"
+                "see servers-*.out next to the batch script"
             )
         time.sleep(_POLL_SECONDS)
 

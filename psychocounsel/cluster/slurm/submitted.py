@@ -1,4 +1,4 @@
-"""What was submitted to SLURM: ending it, and submitting it again."""
+"""Cancelling runs submitted to SLURM, and submitting them again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 
 
 def cancel(runs: Sequence[Path]) -> None:
-    """Ask SLURM to end runs of one folder, a study's included: every job of theirs that waits or runs, of any submission.
+    """Ask SLURM to cancel every waiting or running job of the runs of one folder or study, in all submissions.
 
     Raises:
         UserError: if SLURM refuses, or a run was never submitted.
@@ -28,7 +28,7 @@ def cancel(runs: Sequence[Path]) -> None:
 
 
 def shell(run: Path) -> list[str]:
-    """srun's command for a shell on the first node of a running run, beside its processes.
+    """Return srun's command for a shell on the first node of a running run.
 
     Raises:
         UserError: if it is not running.
@@ -41,10 +41,10 @@ def shell(run: Path) -> list[str]:
 
 
 def resubmit(jobs: list[Job], code: str) -> None:
-    """Submit jobs of one folder again, with the `same` copy of the code, or one of the `current` code.
+    """Submit jobs of one folder again, with the `same` copy of the code, or a copy of the `current` code.
 
     Raises:
-        UserError: if that copy is not known, or SLURM refuses.
+        UserError: if the copy is unknown, or SLURM refuses.
     """
     home = home_of(jobs[0].run_dir)
     submit_jobs(home, jobs, _code(home, jobs) if code == "same" else None)
@@ -52,15 +52,15 @@ def resubmit(jobs: list[Job], code: str) -> None:
 
 
 def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
-    """The copy of the code that the runs were submitted with.
+    """Return the copy of the code that the runs were submitted with.
 
     Raises:
-        UserError: if they were submitted with several, or it is gone, or another user could have written it.
+        UserError: if they were submitted with several copies, the copy is gone, or another user could have written it.
     """
     queued = queued_runs(home, ask=False)
     used = {tuple(queued[job.run_dir].record.code) for job in jobs if job.run_dir in queued}
     if len(used) > 1:
-        raise UserError("these runs were submitted with several states of the code: give indices, or code=current")
+        raise UserError("these runs were submitted with several versions of the code: give indices, or code=current")
     paths = [home / path for path in next(iter(used), ())]
     if not paths or not all(path.is_dir() for path in paths):
         raise UserError(

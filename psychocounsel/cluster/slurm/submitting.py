@@ -1,4 +1,4 @@
-"""Submitting to SLURM: one array for each distinct request, of what is not finished and not submitted already."""
+"""Submission to SLURM: one array for each distinct request, without finished and already submitted runs."""
 
 import itertools
 import sys
@@ -36,11 +36,11 @@ _POLL_SECONDS = 10.0
 
 
 def select(jobs: Sequence[Job]) -> None:
-    """Say of every job why it is not to be submitted: it is finished, or in the queue, or ended before.
+    """Set `skip` of every job that must not be submitted: finished, queued, or ended before.
 
     Raises:
-        UserError: if SLURM cannot be asked, a process outside of it works there, or speeches are to be removed from a data set
-            whose jobs are in the queue.
+        UserError: if SLURM does not answer, a process outside of it works in a run directory, or speeches are to be removed from
+            a dataset whose jobs are queued.
     """
     queued = queued_runs(home(jobs))
     for job in jobs:
@@ -57,7 +57,7 @@ def select(jobs: Sequence[Job]) -> None:
 
 
 def _refuse_removal_beside(job: Job, here: QueuedRun | None) -> None:
-    """Refuse to remove speeches of a data set on which jobs wait or run, those of its shards included.
+    """Refuse to remove speeches of a dataset with waiting or running jobs, including those of its shards.
 
     Raises:
         UserError: with the commands that cancel them.
@@ -69,15 +69,15 @@ def _refuse_removal_beside(job: Job, here: QueuedRun | None) -> None:
         commands = " and ".join(f"`python -m psychocounsel.jobs cancel {path}`" for path in at_work)
         raise UserError(
             f"remove={job.config.remove}: jobs on {job.run_dir} wait or run: wait for them, or give {commands} first, "
-            "then this again"
+            "then repeat this command"
         )
 
 
 def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
-    """Submit what is new and leave; with `cluster.wait` until all have ended.
+    """Submit new jobs and return; with `cluster.wait`, after all have ended.
 
     Raises:
-        UserError: with SLURM's own words where it refuses; then nothing is left behind.
+        UserError: with SLURM's message if it refuses; then nothing is left behind.
     """
     place = home(jobs)
     new = [job for job in jobs if not job.skip]
@@ -87,15 +87,15 @@ def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
     if cluster.wait:
         return wait(jobs, place)
     if new:
-        print(f"how it stands: python -m psychocounsel.jobs status {place}", file=sys.stderr)
+        print(f"status: python -m psychocounsel.jobs status {place}", file=sys.stderr)
     return Submission(DONE, [job.objective if job.finished else None for job in jobs])
 
 
 def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
-    """The arrays of `jobs` with their dependencies, checked against the site's limits; nothing is written.
+    """Return the arrays of `jobs` with their dependencies, checked against the site's limits; nothing is written.
 
     Raises:
-        UserError: if SLURM is not here, or a partition's time limit is exceeded.
+        UserError: if SLURM is not available, or a partition's time limit is exceeded.
     """
     many = len(jobs) > cluster_of(jobs[0]).group
     result = arrays(jobs, scheduler.max_array_size() if many else 1)
@@ -108,7 +108,7 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
 
 
 def refuse_unfetched(jobs: Sequence[Job]) -> None:
-    """Refuse jobs whose models or data are not in the cache: they have no network.
+    """Refuse jobs whose models or data are not in the cache, because jobs have no network.
 
     Raises:
         UserError: with the command that fetches them.
@@ -118,10 +118,10 @@ def refuse_unfetched(jobs: Sequence[Job]) -> None:
 
 
 def refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
-    """Refuse a time that a partition does not allow.
+    """Refuse a time limit that a partition does not allow.
 
     Raises:
-        UserError: naming the partition's limit. If SLURM is not here.
+        UserError: naming the partition's limit; or if SLURM is not available.
     """
     for partition, members in itertools.groupby(todo, lambda array: array.cluster.partition):
         limit = scheduler.time_limit(partition)
@@ -129,17 +129,17 @@ def refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
             if limit and array.cluster.seconds > limit[1]:
                 raise UserError(
                     f"cluster.time={array.cluster.time} is more than partition {limit[0]} allows "
-                    f"({readable_time(limit[1])}): give less, and cluster.requeue or cluster.segments go on after it"
+                    f"({readable_time(limit[1])}): give less; with cluster.requeue or cluster.segments the run resumes afterwards"
                 )
 
 
 def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = None) -> None:
-    """Submit jobs whose run directories are written, with a copy of today's code or with `code`.
+    """Submit jobs whose run directories are written, with a copy of the current code or with `code`.
 
-    Of what another command has submitted meanwhile `skip` is set.
+    `skip` is set for jobs that another command has submitted in the meantime.
 
     Raises:
-        UserError: with SLURM's own words where it refuses; then nothing is left behind.
+        UserError: with SLURM's message if it refuses; then nothing is left behind.
     """
     refuse_control_characters([str(job.run_dir) for job in jobs], "run_dir")  # lines of tasks.txt
     with submissions.submitting(place):
@@ -158,7 +158,7 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
 
 
 def _still_new(place: Path, jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that no other command has submitted since they were looked at."""
+    """Return the jobs that no other command has submitted since `select`."""
     queued = queued_runs(place)
     for job in jobs:
         note_live(job, queued.get(job.run_dir))
@@ -166,7 +166,7 @@ def _still_new(place: Path, jobs: Sequence[Job]) -> list[Job]:
 
 
 def note_live(job: Job, here: QueuedRun | None) -> None:
-    """Set `skip` of a job that is in the queue."""
+    """Set `skip` of a queued job."""
     if here and here.is_live:
         assert here.task is not None
         job.skip = f"submitted before as {here.task.name} ({here.task.state.lower()})"
@@ -190,9 +190,9 @@ def _counted(words: Iterator[str]) -> dict[str, int]:
 
 
 def wait(jobs: Sequence[Job], *places: Path) -> Submission:
-    """Until no job is in the queue any more; Ctrl-C leaves the jobs where they are."""
+    """Wait until no job is queued; Ctrl-C leaves the jobs running."""
     print(
-        "waiting for all jobs; Ctrl-C leaves them running, and the same command waits again",
+        "waiting for all jobs; Ctrl-C leaves them running; the same command waits again",
         file=sys.stderr,
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""Times and sizes as people write them for SLURM."""
+"""Times and sizes in the forms that people and SLURM write."""
 
 import re
 from typing import Any
@@ -10,16 +10,16 @@ _FORMS = "24h, 90m, 2d, 1-12:00:00 or 24:00:00"
 
 
 def seconds_of(value: Any, key: str) -> int:
-    """Seconds of a time limit: 24h, 90m, 1-12:00:00, 24:00:00.
+    """Return the seconds of a time limit: 24h, 90m, 1-12:00:00, 24:00:00.
 
     Raises:
-        UserError: for anything else. A plain integer too: YAML reads 24:00:00 without quotes as 86400, and sbatch would
-            read that as minutes.
+        UserError: for any other text, and for a plain integer: YAML reads 24:00:00 without quotes as 86400, which sbatch would
+            take for minutes.
     """
     text = str(value).strip()
     if isinstance(value, int) or text.isdigit():
         raise UserError(
-            f"{key}={text}: a number without a unit (YAML reads 24:00:00 as one, too); write {_FORMS}, in YAML in quotes"
+            f"{key}={text}: a number without a unit (YAML also reads 24:00:00 as a number); write {_FORMS}, in YAML in quotes"
         )
     if parts := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text):
         return _positive(round(float(parts[1]) * _SECONDS[parts[2]]), text, key)
@@ -32,18 +32,18 @@ def seconds_of(value: Any, key: str) -> int:
 
 def _positive(seconds: int, text: str, key: str) -> int:
     if seconds < 60:
-        raise UserError(f"{key}={text}: SLURM counts in minutes; give one at least")
+        raise UserError(f"{key}={text}: SLURM counts in minutes; give at least one")
     return seconds
 
 
 def slurm_time(seconds: int) -> str:
-    """D-HH:MM:SS, for sbatch."""
+    """Return D-HH:MM:SS, for sbatch."""
     days, rest = divmod(seconds, 86400)
     return f"{days}-{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
 
 
 def parse_slurm_time(text: str) -> float:
-    """Seconds of what squeue and scontrol print ([D-][HH:]MM:SS); inf for UNLIMITED."""
+    """Return the seconds of a time printed by squeue or scontrol ([D-][HH:]MM:SS); inf for UNLIMITED."""
     if text.upper() in ("UNLIMITED", "INFINITE", "N/A", "NONE", ""):
         return float("inf")
     days, _, clock = text.rpartition("-")
@@ -54,10 +54,10 @@ def parse_slurm_time(text: str) -> float:
 
 
 def megabytes_of(value: Any, key: str) -> int:
-    """Mebibytes of a memory size: 64G, 64000M, 1T; 0 is all of a node's.
+    """Return the mebibytes of a memory size: 64G, 64000M, 1T; 0 means all memory of a node.
 
     Raises:
-        UserError: for anything else.
+        UserError: for any other text.
     """
     text = str(value).strip()
     if text == "0":

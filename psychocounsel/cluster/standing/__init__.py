@@ -1,1 +1,1 @@
-"""How submitted runs stand: their own files, what the cluster says, and a table of both."""
+"""State of submitted runs: read from their own files and from the cluster, and shown as a table."""

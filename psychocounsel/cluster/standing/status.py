@@ -1,4 +1,4 @@
-"""What became of the runs of a folder, by their own files and by what their clusters say."""
+"""State of the runs in a folder, from their own files and from their clusters."""
 
 import time
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from psychocounsel.storage.files import DamagedFile
 
 @dataclass
 class Row:
-    """A run as `jobs status` shows it; `elapsed` and `remaining` in seconds."""
+    """A run's row in `jobs status`; `elapsed` and `remaining` in seconds."""
 
     index: int | None
     run_dir: Path
@@ -30,7 +30,7 @@ class Row:
     state: str = "not submitted"
     task: str = ""
     trains: bool = True
-    phase: str = ""  # of what does not train
+    phase: str = ""  # phase of a run that does not train
     step: int = 0
     total: int | None = None
     loss: float | None = None
@@ -47,16 +47,16 @@ class Row:
 
 
 def rows(folder: Path) -> list[Row]:
-    """How every run of `folder`, a sweep's or the run's own, stands.
+    """Return the state of every run in `folder`, which is a sweep's or a run's folder.
 
     Raises:
-        UserError: if it holds no runs, or a cluster does not answer.
+        UserError: if it contains no runs, or a cluster does not answer.
     """
     return rows_of(runs_of(folder))
 
 
 def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
-    """How these runs stand. Raises as `rows`."""
+    """Return the states of these runs. Raises like `rows`."""
     standings: dict[Path, Standing] = {}
     for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
         standings |= cluster.standings(runs)
@@ -64,7 +64,7 @@ def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
 
 
 def add_usage(found: Sequence[Row]) -> None:
-    """Note what the jobs of ended runs used, where their clusters keep account of it."""
+    """Add the resources used by the jobs of ended runs, if their clusters keep accounts."""
     ended = {row.run_dir: row for row in found if not row.is_live and row.state != "damaged" and row.attempts}
     for cluster, runs in by_cluster(ended):
         for run, usage in cluster.usage(runs).items():
@@ -73,7 +73,7 @@ def add_usage(found: Sequence[Row]) -> None:
 
 
 def _damage(run: ListedRun) -> str:
-    """What is wrong with the run's configuration; empty if nothing is."""
+    """Return the error of the run's configuration; "" if it is valid."""
     try:
         if read_section(run.run_dir, "cluster") is None and has_config(run.run_dir):
             return f"{RunDir(run.run_dir).config}: is not a run's configuration; restore it"
@@ -83,7 +83,7 @@ def _damage(run: ListedRun) -> str:
 
 
 def _marked(run: ListedRun, here: Standing | None) -> Row:
-    """The run's row; of a run with a damaged file, one that says so."""
+    """Return the run's row; for a damaged run, a row that says so."""
     try:
         reason = _damage(run)
         return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason) if reason else _row(run, here)
@@ -110,7 +110,7 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
         row.state, row.remaining, row.reason = "finished", None, ""
     elif here and here.is_live:
         _of_live(row, here, last)
-    elif summary.get("status") in OF_GATES:  # whatever the cluster calls an exit code of 3 or 4
+    elif summary.get("status") in OF_GATES:  # the cluster shows only the exit code 3 or 4
         row.state, row.remaining, row.reason = summary["status"], None, ""
     elif tried or (here and (here.was_ended or not state)):
         _of_ended(row, here, last)
@@ -124,7 +124,7 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
 
 
 def _with_settled(run: ListedRun) -> str:
-    """Its overrides, and in the place of those whose values it has found when it began, these."""
+    """Return the run's overrides; values found at its start replace the typed ones."""
     found = {
         key: each["value"] for key, each in (read_section(run.run_dir, "settled") or {}).items() if "value" in each
     }
@@ -134,7 +134,10 @@ def _with_settled(run: ListedRun) -> str:
 
 def _of_live(row: Row, here: Standing, last: dict[str, Any]) -> None:
     if here.phase == "waiting":
-        again = bool(last) and _job_of(here.task) in (last.get("job"), last.get("array"))  # else it was submitted anew
+        again = bool(last) and _job_of(here.task) in (
+            last.get("job"),
+            last.get("array"),
+        )  # otherwise it was submitted again
         row.state = "requeued" if again else "pending"
         row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", here.reason)))
         row.node, row.remaining = "", None
@@ -147,7 +150,7 @@ def _job_of(task: str) -> str:
 
 
 def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
-    """What the run itself wrote counts, and what the cluster and its logs say where the run could write nothing."""
+    """Fill the row of an ended run: its own record counts; without one, the cluster's state and its logs."""
     row.remaining = None
     if here and here.was_ended and last.get("verdict") != "failed":
         cancelled = here.ending == "cancelled"
@@ -161,16 +164,16 @@ def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
         said = last_error(*_logs(here), attempt.srun_errors, attempt.output(0))
         row.state = "lost"
         row.reason = (
-            f"ended without a word of its own; the last of its logs: {said}"
+            f"ended without a record; last error in its logs: {said}"
             if said
-            else "killed before it could say why"
+            else "killed before it could record the reason"
         )
     elif here and (here.ending or said_by_job(here)):
         row.state = "failed"
-        row.reason = "never began" + (f" ({here.ending})" if here.ending else "")
+        row.reason = "never started" + (f" ({here.ending})" if here.ending else "")
         row.reason += f": {said}" if (said := said_by_job(here)) else ""
-    else:  # SLURM keeps no record of an index that was cancelled before it began
-        row.state, row.reason = "cancelled", "never began, and is not in the queue any more"
+    else:  # SLURM keeps no record of an index that was cancelled before it started
+        row.state, row.reason = "cancelled", "never started and is not queued any more"
 
 
 def _logs(here: Standing | None) -> list[Path]:
@@ -178,12 +181,12 @@ def _logs(here: Standing | None) -> list[Path]:
 
 
 def said_by_job(here: Standing) -> str:
-    """The line of the job's own log that names an error."""
+    """Return the line of the job's own log that names an error."""
     return last_error(*_logs(here))
 
 
 def _read_metrics(row: Row) -> None:
-    """Loss of the last step, and the time that is left by the median of the last steps."""
+    """Read the loss of the last step, and estimate the remaining time by the median of the last steps."""
     trained = [line for line in last_metrics(row.run_dir) if {"step", "loss", "step_seconds"} <= line.keys()]
     if trained:
         row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]

@@ -1,4 +1,4 @@
-"""The table of `jobs status`: a line for each run, why runs wait or have ended, how many are in which state."""
+"""Table of `jobs status`: one line per run, the reasons of waiting and ended runs, and the number of runs in each state."""
 
 import os
 import time
@@ -9,30 +9,30 @@ from psychocounsel.cluster.base import Usage
 from psychocounsel.cluster.standing.status import Row
 from psychocounsel.storage.files import readable_time
 
-_USED = ("cpu", "memory", "GPU-hours")  # columns that are left out where no cluster keeps account
+_USED = ("cpu", "memory", "GPU-hours")  # columns that are omitted if no cluster keeps accounts
 _TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", *_USED, "job", "node", "overrides")
-_OF_TRAININGS = ("loss", "left")  # columns that are left out where no run trains
+_OF_TRAININGS = ("loss", "left")  # columns that are omitted if no run trains
 ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
 
 
 def table(found: Sequence[Row], folder: Path) -> str:
-    """One line a run, then how many are in which state, and what to type."""
+    """Return one line per run, the number of runs in each state, and the command to type next."""
     names = ["" if row.index is None else str(row.index) for row in found]
     lines = [*lines_of(found, names, telling(found)), "", *reasons(found, names), counted(found)]
     if any(row.state in ENDED for row in found):
-        lines.append(f"go on with them: python -m psychocounsel.jobs resubmit {short(folder)}")
+        lines.append(f"to resume them: python -m psychocounsel.jobs resubmit {short(folder)}")
     return "\n".join(lines)
 
 
 def telling(found: Sequence[Row]) -> list[str]:
-    """The overrides of each run that not all of them have."""
+    """Return the overrides of each run that not all runs share."""
     given = [row.overrides.split(" ") for row in found]
     common = set.intersection(*map(set, given)) if len(given) > 1 else set()
     return [" ".join(text for text in each if text not in common) for each in given]
 
 
 def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index") -> list[str]:
-    """The titles, and a line a run: its name, how it stands, and its overrides."""
+    """Return the header, and a line per run: name, state and overrides."""
     trains = any(row.trains for row in found)
     titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
     rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
@@ -42,13 +42,13 @@ def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of equally many texts, one below another."""
+    """Return lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """Why runs wait or have ended: a line for each state and reason, with the names of its runs, as `0-99, 120`."""
+    """Return a line for each state and reason of waiting or ended runs, with the runs' names, for instance `0-99, 120`."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, row in zip(names, found, strict=True):
         if row.reason:
@@ -57,7 +57,7 @@ def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
 
 
 def ranges(names: Sequence[str]) -> str:
-    """`0-2, 7` of 0, 1, 2, 7; names that are no numbers stand as they are."""
+    """Return `0-2, 7` for 0, 1, 2, 7; names that are not numbers are kept."""
     parts: list[list[str]] = []
     for name in names:
         if parts and name.isdigit() and parts[-1][-1].isdigit() and int(name) == int(parts[-1][-1]) + 1:
@@ -68,7 +68,7 @@ def ranges(names: Sequence[str]) -> str:
 
 
 def counted(found: Sequence[Row]) -> str:
-    """As "2 finished, 1 running"."""
+    """Return counts of states, for instance "2 finished, 1 running"."""
     counts: dict[str, int] = {}
     for row in found:
         counts[row.state] = counts.get(row.state, 0) + 1
@@ -92,7 +92,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _used(usage: Usage | None) -> tuple[str, str, str]:
-    """The share of the allocated CPU time that was used, the most memory of a process of what was asked for, and GPU-hours."""
+    """Return the used share of allocated CPU time, peak memory of a process out of the requested memory, and GPU-hours."""
     if usage is None:
         return "", "", ""
     share = f"{usage.cpu_seconds / usage.allocated_cpu_seconds:.0%}" if usage.allocated_cpu_seconds else ""
@@ -107,7 +107,7 @@ def short(folder: Path) -> str:
 
 
 def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
-    """Show again and again what `show` returns: a text, and whether anything runs or waits. Until nothing does."""
+    """Print the text of `show` repeatedly until nothing runs or waits; `show` returns the text, and True while something does."""
     while True:
         text, is_live = show()
         print(f"\033[2J\033[H{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)

@@ -1,4 +1,4 @@
-"""The groups of language models in a configuration: names of members become the settings of each model; no torch."""
+"""Groups of language models in a configuration: names of members become the settings of each model, without torch."""
 
 import os
 import re
@@ -13,17 +13,17 @@ from psychocounsel.settings.reward_sections import ranker_models
 from psychocounsel.settings.targets import build_section
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
-_ASKED_BY = {  # whose models have no prompt of their own
-    "annotator": "an annotator is asked by scores.rubric",
-    "judge": "a judge is asked by evaluation.rubric",
-    "client": "a client is played by the cards of its persona",
+_ASKED_BY = {  # Groups whose models have no prompt of their own, with the reason.
+    "annotator": "the prompt of an annotator is scores.rubric",
+    "judge": "the prompt of a judge is evaluation.rubric",
+    "client": "the prompt of a client is its persona's card",
     "contestants": "all contestants get replies.system_prompt",
 }
-Preset = Callable[[str, str], DictConfig]  # of a group, and a name in it
+Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
 
 def model_sections(config: DictConfig) -> Iterator[tuple[str, str, DictConfig]]:
-    """Key, group and settings of each single language model: `writers`, or `writers.members[0]` and so on."""
+    """Yield key, group and settings of each single language model: `writers`, or `writers.members[0]` and so on."""
     for group in MODEL_GROUPS:
         if group not in config:
             continue
@@ -35,10 +35,10 @@ def model_sections(config: DictConfig) -> Iterator[tuple[str, str, DictConfig]]:
 
 
 def resolve_models(composed: DictConfig, preset: Preset) -> None:
-    """Fill in the members of a pool or a panel: from `conf/<group>/<name>.yaml` for a name.
+    """Resolve the members of a pool or panel to settings, because the worker does not compose.
 
-    A member is such a name, or a mapping that says by `use` which file it begins with, as {use: openai, model: NAME}. The worker
-    never composes, so names become settings here.
+    A member is a name in `conf/<group>/`, or a mapping whose key `use` names the file with the defaults, for instance
+    {use: openai, model: NAME}.
 
     Raises:
         UserError: for a member of another form.
@@ -62,10 +62,10 @@ def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
     if not isinstance(given, DictConfig) or not ("use" in given or "_target_" in given):
         raise UserError(f"{key}: is a name in conf/{group}/, or a mapping with one, as {{use: NAME, temperature: 0.7}}")
     if "_target_" in given:
-        return given  # resolved before, or a model of the user's own
+        return given  # resolved already, or the user's own model
     base = preset(group, str(given.use))
     if "members" in base:
-        raise UserError(f"{key}: {given.use} has members itself; name these")
+        raise UserError(f"{key}: {given.use} has members itself; name its members")
     own = {name: given[name] for name in given if name != "use"}
     if unknown := sorted({*map(str, own)} - {*map(str, base)}):
         raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
@@ -75,7 +75,7 @@ def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
 
 
 def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConfig]) -> None:
-    """Give members the types of their dataclasses, by `typed`, and let every model check its settings.
+    """Check members against their dataclasses, by `typed`, and let every model check its settings.
 
     Raises:
         UserError: naming the model's key.
@@ -102,7 +102,7 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
 
 
 def _make_absolute(section: DictConfig) -> None:
-    """Name a model's files by absolute paths: a job may start in another directory."""
+    """Make the paths of a model's files absolute, because a job may start in another directory."""
     for name in ("prompt", "chat_template"):
         value = section.get(name)
         if value and value.endswith((".txt", ".jinja")) and Path(value).expanduser().is_file():
@@ -110,20 +110,20 @@ def _make_absolute(section: DictConfig) -> None:
 
 
 def require_keys(config: DictConfig, groups: Collection[str]) -> None:
-    """Refuse to start without the keys of the servers that models of `groups` are asked at.
+    """Refuse to start if the keys of the servers of `groups` are not in the environment.
 
     Raises:
-        UserError: naming the environment variable that is missing.
+        UserError: naming the missing environment variable.
     """
     for key, variable in key_variables(config):
         if re.split(r"[.\[]", key)[0] in groups and variable not in os.environ:
             raise UserError(
-                f"{key}={variable}: there is no such environment variable: export {variable}=KEY, then again"
+                f"{key}={variable}: this environment variable is not set: export {variable}=KEY and try again"
             )
 
 
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """The name of each environment variable that holds a key, with the key of the configuration that says so."""
+    """Yield the name of each environment variable that holds a key, with the configuration key that names it."""
     asked = [(key, section) for key, _, section in model_sections(config)]
     for key, section in (*asked, *ranker_models(config)):
         for place, each in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model

@@ -1,4 +1,4 @@
-"""`model` and `against` of an evaluation become the group `contestants`: settings of each model that replies; no torch."""
+"""Contestants of an evaluation: `model` and `against` become the group `contestants` (settings of each model), without torch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _FORMS = "a run, a folder, a hub id, a file of replies or an address; or a mappi
 
 
 def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
-    """Put `contestants` in the place of `model` and `against`. The worker never composes, so names become settings here.
+    """Replace `model` and `against` by `contestants`, resolved to settings because the worker does not compose.
 
-    Several paths of one entry are models that were trained alike with several seeds. `preset` loads a file of conf/writers.
+    Several paths of one entry are models trained with equal settings and different seeds. `preset` loads a file of conf/writers.
 
     Raises:
-        UserError: for an entry of another form, and two of one name.
+        UserError: for an entry of another form, or two entries with one name.
     """
     if "contestants" in composed or not _has_models(composed):
         return
@@ -56,7 +56,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
 
 
 def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
-    """Fill in the reward models of judges: from `conf/reward/<name>.yaml` for a name, or a mapping that says so by `use`.
+    """Resolve the reward models of judges: a name of `conf/reward/`, or a mapping with the key `use`.
 
     Raises:
         UserError: for a reward of another form.
@@ -84,21 +84,21 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
 
 
 def _has_models(composed: DictConfig) -> bool:
-    """Whether models reply: in a conversation, and in some evaluations."""
+    """Return True if models reply: in a conversation, and in some evaluations."""
     if "evaluation" in composed:
         return "contestants" in target_class(composed, "evaluation").sections
     return is_chat(composed)
 
 
 def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """Each contestant with its key: the model, then its opponents."""
+    """Yield each contestant with its key: the model, then its opponents."""
     yield "model", chat_model(composed) if is_chat(composed) else composed.model
     against = composed.against
     listed = list(against) if OmegaConf.is_list(against) else [] if against is None else [against]
     for number, each in enumerate(listed):
         entry = OmegaConf.create({"path": each}) if isinstance(each, str) else each
         if not OmegaConf.is_dict(entry):
-            raise UserError(f"against: {each} is no contestant; give {_FORMS}")
+            raise UserError(f"against: {each} is not a contestant; give {_FORMS}")
         yield ("against" if len(listed) == 1 else f"against[{number}]"), entry
 
 
@@ -110,14 +110,14 @@ def _member(
     if path is None and not use:
         raise UserError(f"{key} is not set: give {_FORMS}")
     if path is not None and not isinstance(path, str):
-        raise UserError(f"{key}={path}: is no path; give {_FORMS}")
+        raise UserError(f"{key}={path}: is not a path; give {_FORMS}")
     if path is not None and path.lower().endswith(_TABLES):
         if is_chat(composed):
-            raise UserError(f"{key}={path}: a file of replies answers nobody; give a model")
+            raise UserError(f"{key}={path}: a file of replies cannot answer; give a model")
         return _reply_file(key, path)
     base = preset("writers", str(use) if use else _usual(path))
     if "members" in base:
-        raise UserError(f"{key}: {use} has members itself; name these in against=[...]")
+        raise UserError(f"{key}: {use} has members itself; name its members in against=[...]")
     if path is not None:
         own |= _placed(key, path, base, own, composed)
     if unknown := sorted(set(own) - {*map(str, base)}):
@@ -130,7 +130,7 @@ def _member(
 
 
 def _usual(path: Any) -> str:
-    """The file of conf/writers for a path."""
+    """Return the file of conf/writers that fits a path."""
     return "local_vllm" if str(path).startswith(("http://", "https://")) else "transformers"
 
 
@@ -142,9 +142,9 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
     if "model" in own:
         raise UserError(f"{key}={path}: path names the model already; leave out model={own['model']}")
     if "addresses" in base:
-        raise UserError(f"{key}={path}: a server's model is named by model=NAME; path is its address")
+        raise UserError(f"{key}={path}: name a server's model by model=NAME; path is the server's address")
     folder = Path(path).expanduser()
-    if is_of_earlier_run(composed, path):  # which need not be there yet
+    if is_of_earlier_run(composed, path):  # it need not exist yet
         return {"model": os.path.abspath(folder)}
     if path.startswith("builtin:"):
         check_shipped(path, key)
@@ -155,7 +155,7 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
     if is_run(folder):
         folder = RunDir(folder).model
         if not folder.is_dir():
-            raise UserError(f"{key}={path}: the run has no model yet ({folder.name}/ comes when it ends)")
+            raise UserError(f"{key}={path}: the run has no model yet ({folder.name}/ is written when it ends)")
     return {"model": str(folder.resolve())}
 
 
@@ -168,7 +168,7 @@ def _reply_file(key: str, path: str) -> DictConfig:
 
 
 def _name(path: str) -> str:
-    """`beta` for runs/beta and runs/beta/model, `tiny` for builtin:tiny, `Qwen3-8B` for Qwen/Qwen3-8B."""
+    """Return a path's name: `beta` for runs/beta and runs/beta/model, `tiny` for builtin:tiny, `Qwen3-8B` for Qwen/Qwen3-8B."""
     if path.startswith("builtin:"):
         return path.removeprefix("builtin:")
     return telling_name(Path(os.path.abspath(os.path.expanduser(path))))

@@ -1,4 +1,4 @@
-"""`counterfactuals`: settings of its server go together, and nothing else goes without one."""
+"""Checks of `counterfactuals`: the settings of its server need each other."""
 
 from urllib.parse import urlsplit
 
@@ -9,37 +9,37 @@ from psychocounsel.settings.sections.server_access import check_key_variable
 
 
 def check_counterfactuals(config: DictConfig) -> None:
-    """Refuse half a server, where a command has such settings.
+    """Refuse incomplete settings of the server of counterfactuals.
 
     Raises:
-        UserError: naming the key that is missing, or the address that is none.
+        UserError: naming the missing key or the invalid address.
     """
     if "counterfactuals" not in config:
         return
     settings = config.counterfactuals
     check_key_variable(settings.key_variable, "counterfactuals.key_variable")
     for number, address in enumerate(settings.addresses, 1):
-        if set("@?#") & set(address):  # checked first, since such an address is not to be shown
+        if set("@?#") & set(address):  # checked first, because such an address must not be printed
             raise UserError(
-                f"counterfactuals.addresses: address {number} may hold a secret, as it has @, ? or #; its form is "
+                f"counterfactuals.addresses: address {number} may contain a secret, because it has @, ? or #; its form is "
                 "http://HOST:PORT/v1, and counterfactuals.key_variable names the variable that holds a key"
             )
         if not _is_address(address):
             raise UserError(
-                f"counterfactuals.addresses: {address} is no address of a server; it has the form http://HOST:PORT/v1"
+                f"counterfactuals.addresses: {address} is not the address of a server; its form is http://HOST:PORT/v1"
             )
     if settings.addresses and not settings.model:
         raise UserError("counterfactuals.addresses needs the name of the served model: add counterfactuals.model=NAME")
 
 
 def idle_counterfactuals(config: DictConfig) -> dict[str, str]:
-    """Keys that have no effect, each with the reason."""
+    """Return the keys that have no effect, each with the reason."""
     settings = config.counterfactuals
     of_server = ("model", "key_variable", "concurrency", "timeout_seconds", "retries")
     if not settings.limit:
-        return dict.fromkeys(("addresses", *of_server), "counterfactuals.limit=0 makes none")
+        return dict.fromkeys(("addresses", *of_server), "counterfactuals.limit=0 switches counterfactuals off")
     if not settings.addresses:
-        return dict.fromkeys(of_server, "there are no counterfactuals.addresses")
+        return dict.fromkeys(of_server, "counterfactuals.addresses is empty")
     return {}
 
 
@@ -47,5 +47,5 @@ def _is_address(address: str) -> bool:
     try:
         parts = urlsplit(address)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return False

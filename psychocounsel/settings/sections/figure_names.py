@@ -1,4 +1,4 @@
-"""Which figures a run will have, by their names in its summary, as far as that is known before it begins. No torch."""
+"""Names of the figures in a run's summary, as far as they are known before the run starts. No torch."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -14,13 +14,13 @@ from psychocounsel.settings.targets import build
 _EVALUATED = "eval/"
 _OF_REPLIES = ("reward", "length", "unfinished", "repetition", "win_rate", "win_rate_low", "win_rate_high")
 _OF_AUDITS = ("blind_accuracy", "blind_low", "blind_high", "*_accuracy", "*_reads")
-NOTHING_HELD_OUT = "data.dev_fraction=0 holds nothing out to measure it on: give it, or data.eval_path"
+NOTHING_HELD_OUT = "data.dev_fraction=0 leaves no held-out rows to measure it on: raise it, or give data.eval_path"
 
 
 def figures_of(config: DictConfig) -> list[str] | None:
-    """The names of a run's figures; * stands for what the data name. None where they are known only when it has ended.
+    """Return the names of a run's figures; * matches names that depend on the data. None if they are known only after the run.
 
-    `config` is a checked one of train, evaluate, audit or annotate.
+    `config` is a checked configuration of train, evaluate, audit or annotate.
     """
     if "algo" in config:
         return _of_training(config)
@@ -33,10 +33,10 @@ def figures_of(config: DictConfig) -> list[str] | None:
 
 
 def refuse_unknown_figure(said: str, name: str, config: DictConfig) -> None:
-    """Hold `name`, which `said` gives, against the figures that a run will have.
+    """Check that a run will have the figure `name`, which the setting `said` gives.
 
     Raises:
-        UserError: if it will have none of that name.
+        UserError: if the run will not have it.
     """
     known = figures_of(config)
     if known is None or any(fnmatchcase(name, each) for each in known):
@@ -49,10 +49,10 @@ def refuse_unknown_figure(said: str, name: str, config: DictConfig) -> None:
 
 
 def check_checkpoint_metric(config: DictConfig) -> None:
-    """Refuse a `checkpoint.metric` that no evaluation of this training gives; without held-out data there are none.
+    """Refuse a `checkpoint.metric` that no evaluation of this training reports; without held-out data there are none.
 
     Raises:
-        UserError: naming the nearest one; or if neither `checkpoint.mode` nor its name tells which value is the best.
+        UserError: naming the nearest metric; or if neither `checkpoint.mode` nor the name gives the direction.
     """
     if figures_of(config) == []:
         return
@@ -71,7 +71,7 @@ def _of_training(config: DictConfig) -> list[str] | None:
         return []
     algorithm = build(config, "algo")
     names = list[str]()
-    if "rollout" in config:  # replies are measured, whatever the loss
+    if "rollout" in config:  # replies are measured, independent of the loss
         names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
     if not algorithm.needs.rollouts:
         own = algorithm.figure_names() if _says_its_own(algorithm, ("loss", "evaluation")) else None
@@ -93,14 +93,14 @@ def _of_reference(algorithm: Any) -> list[str]:
 
 
 def _of_rewards(config: DictConfig) -> list[str]:
-    """The rewards of members; one of a user's own may have parts of any name."""
+    """Return the names of the members' rewards; a user's own member may have parts of any name."""
     own = not str(OmegaConf.select(config, "reward._target_")).startswith("psychocounsel.")
     members = config.reward.get("members") or [] if "reward" in config else []
     return ["reward_*"] if own else [f"reward_{member.name}" for member in members]
 
 
 def _says_its_own(made: Any, makers: tuple[str, ...]) -> bool:
-    """Whether no subclass has other figures than the class that names them, by one of the methods `makers` of its own."""
+    """Return True if no subclass overrides one of the methods `makers`, so that the class's list of figures holds."""
     order = type(made).__mro__
     first = {
         name: next((place for place, each in enumerate(order) if name in vars(each)), len(order)) for name in makers

@@ -1,4 +1,4 @@
-"""Checks of runs whose policy writes replies: to train on, or at evaluations alone."""
+"""Checks of runs whose policy generates replies, for training or only at evaluations."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from psychocounsel.settings.checks import check_reward_paths
 
 
 def check_guard(config: DictConfig, algorithm: Any) -> None:
-    """Refuse limits on what is not measured, and a stop without limits.
+    """Refuse limits on figures that are not measured, and a stop without limits.
 
     Raises:
         UserError: naming the key and what to type instead.
@@ -19,21 +19,21 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
     if (limits or guard.stop) and "rollout" not in config:
         name = limits[0] if limits else "stop"
         raise UserError(
-            f"guard.{name}={guard[name]}: guards look at replies of the policy, and this run writes none; add "
+            f"guard.{name}={guard[name]}: guards measure replies of the policy, but this run generates none; add "
             "eval.replies=true, or use an algorithm with rollouts (online_dpo, ppo, rloo, grpo)"
         )
     if guard.stop and not limits:
-        raise UserError("guard.stop=true stops at a limit, and there is none: give guard.repetition=0.2, for instance")
+        raise UserError("guard.stop=true needs a limit: give guard.repetition=0.2, for instance")
     if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
         raise UserError(
-            f"guard.{limits[0]} looks at held-out replies, and data.dev_fraction=0 holds nothing out: give it, or data.eval_path"
+            f"guard.{limits[0]} needs held-out prompts, but data.dev_fraction=0 leaves none: raise it, or give data.eval_path"
         )
     if guard.kl is not None and algorithm.needs.rollouts and algorithm.reference_kind != "initial":
-        raise UserError(f"guard.kl={guard.kl}: the divergence is measured with algo.reference=initial alone")
+        raise UserError(f"guard.kl={guard.kl}: the divergence is measured only with algo.reference=initial")
 
 
 def check_held_out_replies(config: DictConfig, algorithm: Any) -> None:
-    """Refuse `eval.replies` where there is nobody to reply, nothing to reply to, or no fair comparison.
+    """Refuse `eval.replies` without a policy that replies, without held-out prompts, or with an unfair comparison.
 
     Raises:
         UserError: naming the key and what to type instead.
@@ -41,22 +41,24 @@ def check_held_out_replies(config: DictConfig, algorithm: Any) -> None:
     if not config.eval.replies or algorithm.needs.rollouts:
         return
     if algorithm.needs.main != "policy":
-        raise UserError("eval.replies=true: algo=reward trains a reward model, which writes no replies; leave it out")
+        raise UserError(
+            "eval.replies=true: algo=reward trains a reward model, which generates no replies; leave it out"
+        )
     if not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
         raise UserError(
-            "eval.replies=true asks for replies to held-out prompts, and data.dev_fraction=0 holds nothing out: give it, "
-            "or data.eval_path"
+            "eval.replies=true asks for replies to held-out prompts, but data.dev_fraction=0 leaves none: raise it, "
+            "or give data.eval_path"
         )
     check_reward_paths(config)
     if config.rollout.temperature != 1:
         raise UserError(
-            f"rollout.temperature={config.rollout.temperature:g}: this algorithm trains at temperature 1, and eval.replies "
-            "measures the divergence there; leave it out"
+            f"rollout.temperature={config.rollout.temperature:g}: this algorithm trains at temperature 1, so eval.replies "
+            "measures the divergence at 1; leave it out"
         )
 
 
 def check_rollouts(config: DictConfig, algorithm: Any) -> None:
-    """Refuse what an algorithm cannot do that learns from the policy's own replies.
+    """Refuse settings that an algorithm with rollouts cannot work with.
 
     Raises:
         UserError: naming the key and what to type instead.
@@ -67,5 +69,5 @@ def check_rollouts(config: DictConfig, algorithm: Any) -> None:
     if wanted and wanted % prompts:
         less = "" if prompts == batch else f" less {batch - prompts} by algo.offline_fraction"
         raise UserError(
-            f"algo.prompts_per_round={wanted} must be a multiple of global_batch_size={batch}{less}, the prompts of a step"
+            f"algo.prompts_per_round={wanted} must be a multiple of global_batch_size={batch}{less}, a step's prompts"
         )

@@ -1,4 +1,4 @@
-"""How servers are reached: the proxy of the environment on the way, and the variable that holds their key."""
+"""Access to servers: the proxy that the environment sets, and the variable that holds a server's key."""
 
 import contextlib
 import re
@@ -17,22 +17,22 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def check_key_variable(variable: str | None, key: str) -> None:
-    """Refuse what is no name of a variable: it may be the secret itself, so it is not quoted.
+    """Refuse a text that is not the name of a variable. The message does not quote it, because it may be the secret itself.
 
     Raises:
         UserError: naming `key`.
     """
     if variable is not None and (not _VARIABLE.fullmatch(variable) or SECRET_FORMS.search(variable)):
         raise UserError(
-            f"{key}: is no name of an environment variable; put the server's key into one, SERVER_KEY for instance, and give "
+            f"{key}: is not the name of an environment variable; put the server's key into a variable, as SERVER_KEY, and give "
             f"{key}=SERVER_KEY"
         )
 
 
 def host_of(address: str) -> str:
-    """The name of the host in an address, or in what is a host already; in small letters."""
+    """Return the host in an address (or the given host), in lower case."""
     if "/" not in address and address.count(":") > 1 and not address.startswith("["):
-        return address.lower()  # of version 6 of the Internet's protocol
+        return address.lower()  # an IPv6 address
     try:
         return (urlsplit(address if "//" in address else f"//{address}").hostname or "").lower()
     except ValueError:
@@ -40,10 +40,10 @@ def host_of(address: str) -> str:
 
 
 def proxy_of(address: str) -> tuple[str, str] | None:
-    """The proxy of the environment by which an address is reached, as its variable and its URL; None without one.
+    """Return the proxy for an address as its variable and its URL, or None.
 
-    It is that of the address's scheme, or else `ALL_PROXY`. `NO_PROXY` is `*`, or lists names (with all below them), addresses
-    and networks (10.0.0.0/8), parted by commas, each with a port or without.
+    The proxy is that of the address's scheme, otherwise `ALL_PROXY`. `NO_PROXY` is `*`, or a comma-separated list of names (each
+    includes its subdomains), addresses and networks (10.0.0.0/8), with or without a port.
     """
     found, scheme = urllib.request.getproxies(), urlsplit(address).scheme
     name = scheme if found.get(scheme) else "all"
@@ -54,7 +54,7 @@ def proxy_of(address: str) -> tuple[str, str] | None:
 
 
 def _excepts(entry: str, address: str) -> bool:
-    """Whether an entry of `NO_PROXY` names the server at `address`."""
+    """Return True if an entry of `NO_PROXY` matches the server at `address`."""
     if entry == "*":
         return True
     host = host_of(address)
@@ -63,6 +63,6 @@ def _excepts(entry: str, address: str) -> bool:
     try:
         wanted, given = urlsplit(f"//{entry.lstrip('*.')}"), urlsplit(address)
         is_port = wanted.port in (None, given.port or _PORTS.get(given.scheme))
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return False
     return bool(wanted.hostname) and is_port and (host == wanted.hostname or host.endswith(f".{wanted.hostname}"))

@@ -1,4 +1,4 @@
-"""`data.balance`, `data.swapped` and `data.soft_labels`: settings of training pairs, for algorithms that learn from pairs."""
+"""Checks of `data.balance`, `data.swapped` and `data.soft_labels`, for algorithms that learn from pairs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from psychocounsel.settings.schema import suggestion
 
 
 def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
-    """Refuse unknown cues, and an algorithm that cannot use weights of pairs, more of them, or soft labels, if asked for.
+    """Refuse unknown cues, and pair weights, additional pairs or soft labels that the algorithm cannot use.
 
     Raises:
         UserError: naming the cue, or the algorithms to use instead.
@@ -19,7 +19,7 @@ def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
     _check_swapped(config, algorithm)
     if config.data.soft_labels and not algorithm.needs.soft_labels:
         raise UserError(
-            f"data.soft_labels=true: the loss of algo={type(algorithm).__name__} has no use for soft labels: use algo=dpo or "
+            f"data.soft_labels=true: the loss of algo={type(algorithm).__name__} does not use soft labels: use algo=dpo or "
             "reward, or leave data.soft_labels out"
         )
 
@@ -31,11 +31,11 @@ def _check_balance(config: DictConfig, algorithm: Any) -> None:
             near = suggestion(name, list(CUES)) if suggestion(name, list(CUES)).startswith("did") else ""
             raise UserError(f"data.balance: there is no cue {name}; {near or 'cues are ' + ', '.join(CUES)}")
     if len(set(names)) < len(names):
-        raise UserError(f"data.balance=[{','.join(names)}]: names a cue twice; give each once")
+        raise UserError(f"data.balance=[{','.join(names)}]: names a cue twice; give each cue once")
     if names and not algorithm.needs.weights:
         raise UserError(
-            f"data.balance=[{','.join(names)}]: weighs pairs of the data, and the loss of algo={type(algorithm).__name__} "
-            "has no use for such weights: use algo=reward, dpo, simpo or orpo, or leave data.balance out"
+            f"data.balance=[{','.join(names)}]: weights pairs of the data, but the loss of algo={type(algorithm).__name__} "
+            "does not use such weights: use algo=reward, dpo, simpo or orpo, or leave data.balance out"
         )
 
 
@@ -43,6 +43,6 @@ def _check_swapped(config: DictConfig, algorithm: Any) -> None:
     mixes = algorithm.offline_groups(config.global_batch_size) > 0
     if config.data.swapped and algorithm.needs.data != "pairs" and not mixes:
         raise UserError(
-            f"data.swapped={config.data.swapped:g}: adds pairs, and algo={type(algorithm).__name__} learns from no pairs of the "
-            "data: use algo=reward, dpo, simpo or orpo, online_dpo with algo.offline_fraction, or leave data.swapped out"
+            f"data.swapped={config.data.swapped:g}: adds pairs, but algo={type(algorithm).__name__} does not use pairs "
+            "of the data: use algo=reward, dpo, simpo or orpo, online_dpo with algo.offline_fraction, or leave data.swapped out"
         )

@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.agreement`: the table of answers, how they are counted, and what is planned."""
+"""The keys of `psychocounsel.agreement`: the table of answers, the counting of answers, and the planned study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from psychocounsel.settings.typed.typed_keys import read_typed
 
 @dataclass
 class AgreementOptions:
-    """How answers are read and counted."""
+    """Settings for reading and counting answers."""
 
     columns: dict[str, str] = option({})
     values: dict[str, str] = option({})
@@ -31,7 +31,7 @@ class AgreementOptions:
 
 @dataclass
 class PlanOptions:
-    """What a study is to show, and what is assumed."""
+    """Aim and assumptions of a planned study."""
 
     kind: str | None = option(None, choices=("kappa", "failures", "noninferiority"))
     kappa: float = option(0.6, at_least=-1, below=1)
@@ -55,10 +55,10 @@ class AgreementConfig:
 
 
 def read_agreement(arguments: Sequence[str]) -> DictConfig:
-    """The configuration that is typed, with types and limits.
+    """Return the typed configuration, checked for types and limits.
 
     Raises:
-        UserError: for a key that there is not or a value that it cannot have, with what to type instead.
+        UserError: for an unknown key or an invalid value, with what to type instead.
     """
     config = read_typed(AgreementConfig, arguments)
     if config.data is None and config.plan.kind is None:

@@ -1,4 +1,4 @@
-"""The command lines of `annotate` and `evaluate` before Hydra reads them: `speeches=FILE`, and what a directory was made with."""
+"""Command lines of `annotate` and `evaluate` before Hydra reads them: `speeches=FILE`, and a directory's stored overrides."""
 
 import contextlib
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import read_mapping
 
 MODULE = "psychocounsel.annotate"
-# Said of one command, and not of the dataset.
+# Keys that hold for one command, not for the dataset.
 _OF_THIS_COMMAND = ("steps", "remove", "dry_run", "after", "out", "run_dir")
 # Last parts of keys whose values may be paths.
 _PATHS = (
@@ -35,16 +35,18 @@ _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
 
 
 def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
-    """The overrides to compose: those that the directory `out` was made with, then those that are typed.
+    """Return the overrides to compose: those stored in the directory `out`, then the typed ones.
 
-    A typed key takes the place of the same key of before, and a typed choice that of all keys of its group. `choices` are
-    those of the group `speeches`; another value of it names files.
+    A typed key replaces the same stored key, and a typed choice replaces all stored keys of its group. `choices` are
+    the choices of the group `speeches`; any other value names files.
 
     Raises:
-        UserError: for what annotate has no use for, and for an `out` that is another command's.
+        UserError: for options that annotate does not support, and for an `out` of another command.
     """
     if {"-m", "--multirun"} & set(options) or any(text.startswith("sweep=") for text in overrides):
-        raise UserError("-m: annotate makes one dataset a command; leave it out, and give each dataset its own out=DIR")
+        raise UserError(
+            "-m: annotate makes one dataset per command; leave it out, and give each dataset its own out=DIR"
+        )
     typed = [each for text in overrides for each in _with_files(text, choices)]
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
     if not out or out == "null":
@@ -53,10 +55,10 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
 
 
 def stored_overrides(out: Path) -> list[str]:
-    """What the directory was made with; [] of a new one.
+    """Return the overrides stored in the directory ([] for a new one).
 
     Raises:
-        UserError: if it is another command's, or another user could have written it.
+        UserError: if it belongs to another command, or another user could have written it.
     """
     if not is_run(out):
         return []
@@ -69,7 +71,7 @@ def stored_overrides(out: Path) -> list[str]:
 
 
 def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The overrides to compose: those that the directory `run_dir` was made with, if it works in steps, then those typed.
+    """Return the overrides to compose: those stored in `run_dir` if it works in steps, then the typed ones.
 
     Raises:
         UserError: if another user could have written the directory.
@@ -88,10 +90,10 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
 
 
 def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
-    """`stored`, but for what `typed` replaces and what was said of an earlier command alone; then `typed`."""
+    """Return `stored` without the overrides that `typed` replaces or that held for one command, followed by `typed`."""
     keys = {_key(text) for text in typed}
     groups = {_key(text) for text in typed if _key(text) in _GROUPS}
-    same = {text for text in typed if text in set(stored)}  # the same choice again keeps its keys
+    same = {text for text in typed if text in set(stored)}  # repeating a choice keeps its stored keys
     replaced = {group for group in groups if not any(_key(text) == group for text in same)}
     kept = [
         text
@@ -102,15 +104,15 @@ def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """The overrides that a directory is made with, without what is said of one command."""
+    """Return the overrides to store in a directory, without those that hold for one command."""
     return [text for text in overrides if _key(text) not in _OF_THIS_COMMAND]
 
 
 def _with_files(text: str, choices: Sequence[str]) -> list[str]:
-    """An override, with files named by their absolute paths; `speeches=FILE` becomes a choice and its path."""
+    """Return an override with absolute file paths; `speeches=FILE` becomes a choice and its path."""
     key, _, raw = text.partition("=")
     if key in ("run_dir", "sweep_dir"):
-        raise UserError(f"{text}: the directory of annotate is out={raw or 'DIR'}")
+        raise UserError(f"{text}: name the directory of annotate by out={raw or 'DIR'}")
     if key != "speeches":
         return [_absolute(text)]
     value = _parsed(text).value()
@@ -133,13 +135,13 @@ def _names_a_file(name: str, choices: Sequence[str]) -> bool:
 
 
 def _absolute(text: str) -> str:
-    """The override with its value as an absolute path, where it names something that is here."""
+    """Return the override with its value as an absolute path if the value is an existing file."""
     key, _, raw = text.partition("=")
     if key.rpartition(".")[2] not in _PATHS or not raw or raw[0] in "[{":
         return text
     value = _text(_parsed(text))
     path = Path(value).expanduser()
-    with contextlib.suppress(OSError):  # a text that is too long for a path
+    with contextlib.suppress(OSError):  # the text is too long for a path
         if value and not path.is_absolute() and path.exists():
             return f"{key}={_quoted(str(path.resolve()))}"
     return text

@@ -77,8 +77,8 @@ class AnnotateConfig:
     crisis_to_third_parties: bool = False
     accept_terms: list[str] = option([])
     card: CardConfig = field(default_factory=CardConfig)
-    share: int | None = None  # which of the shards a job of an array does; submission says it
-    run_dir: str | None = None  # is `out`: what jobs of every command have
+    share: int | None = None  # shard number of an array job, set at submission
+    run_dir: str | None = None  # equal to `out`; jobs of every command have this key
     sweep_dir: str | None = None
     after: list[str] = option([])
     dry_run: bool | str = option(False, choices=(False, True, "script"))
@@ -88,7 +88,7 @@ class AnnotateConfig:
 
 
 def check_annotate(config: DictConfig) -> None:
-    """Refuse steps, weights and files that cannot be.
+    """Refuse invalid steps, weights and files.
 
     Raises:
         UserError: naming the key and what to type instead.
@@ -108,13 +108,13 @@ def check_annotate(config: DictConfig) -> None:
         )
     if config.remove:
         if not config.out:
-            raise UserError("remove: from which dataset? add out=DIR")
+            raise UserError("remove: name the dataset by out=DIR")
         if not Path(config.remove).expanduser().is_file():
-            raise UserError(f"remove={config.remove}: no such file; it holds ids of speeches, one a line")
+            raise UserError(f"remove={config.remove}: no such file; give a file with one speech id per line")
 
 
 def check_steps(steps: Sequence[str], all_steps: Sequence[str]) -> None:
-    """Refuse steps that are none of a command's, and another order than that of `all_steps`.
+    """Refuse unknown steps, and steps in another order than in `all_steps`.
 
     Raises:
         UserError: with what to type instead.
@@ -126,8 +126,6 @@ def check_steps(steps: Sequence[str], all_steps: Sequence[str]) -> None:
             )
     ordered = [step for step in all_steps if step in steps]
     if not steps:
-        raise UserError(f"steps=[]: nothing is to be done; give some of [{','.join(all_steps)}]")
+        raise UserError(f"steps=[]: no step is given; give some of [{','.join(all_steps)}]")
     if list(steps) != ordered:
-        raise UserError(
-            f"steps=[{','.join(steps)}]: run in the order in which they need each other, steps=[{','.join(ordered)}]"
-        )
+        raise UserError(f"steps=[{','.join(steps)}]: steps need this order: steps=[{','.join(ordered)}]")

@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.audit`, and what a user may write in `audit.against`."""
+"""The keys of `psychocounsel.audit`, and the allowed forms of `audit.against`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,30 +32,30 @@ class AuditOptions:
 
 @dataclass
 class AuditConfig(PairsConfig):
-    """The keys of `psychocounsel.audit`; `cluster`, and `reward` where one is asked for, are added from their `_target_`."""
+    """The keys of `psychocounsel.audit`; `cluster`, and a given `reward`, are added from their `_target_`."""
 
     part: str = option("all", choices=("held_out", "all"))
     audit: AuditOptions = field(default_factory=AuditOptions)
 
 
 def leave_out_reward(plain: DictConfig) -> None:
-    """Drop the reward group of a command that can do without, if it names no reward model."""
+    """Drop the reward group, which is optional for this command, if it names no reward model."""
     if names_no_reward(plain):
         with open_dict(plain):
             plain.pop("reward")
 
 
 def names_no_reward(plain: DictConfig) -> bool:
-    """Whether the reward group is as its file has it, without the path of a reward model."""
+    """Return True if the reward group is unchanged from its file and has no path of a reward model."""
     reward = plain.get("reward")
     return isinstance(reward, DictConfig) and reward.get("name") == "local" and OmegaConf.is_missing(reward, "path")
 
 
 def check_against(config: DictConfig) -> None:
-    """Refuse paths of other sets that are not there.
+    """Refuse paths of other data sets that do not exist.
 
     Raises:
-        UserError: naming the first.
+        UserError: naming the first missing path.
     """
     for entry in config.audit.against:
         if not is_made_before(config, entry.path):
@@ -63,9 +63,9 @@ def check_against(config: DictConfig) -> None:
 
 
 def resolve_against(composed: DictConfig, load_group: Callable[[str, str], DictConfig]) -> None:
-    """Turn each entry of `audit.against` into a path: a file, folder or hub dataset, or that of a choice of the data group.
+    """Turn each entry of `audit.against` into a path: a file, folder or hub dataset, or the path of a choice of the data group.
 
-    The worker never composes, so names become paths here. `load_group` gets the name of a choice, and the key for messages.
+    Names become paths here, because the worker does not compose. `load_group` gets a choice's name, and the key for messages.
 
     Raises:
         UserError: for an entry of another form.
@@ -83,14 +83,14 @@ def resolve_against(composed: DictConfig, load_group: Callable[[str, str], DictC
 
 def _resolved(entry: Any, load_group: Callable[[str, str], DictConfig]) -> dict[str, Any]:
     if OmegaConf.is_dict(entry) and set(entry) <= set(AgainstEntry.__dataclass_fields__) and entry.get("path"):
-        return dict(entry)  # resolved before
+        return dict(entry)  # resolved already
     if not isinstance(entry, str):
-        raise UserError(f"audit.against: {entry} is no file, folder or name of data")
+        raise UserError(f"audit.against: {entry} is not a file, folder or name of data")
     if "/" in entry or "." in entry or Path(entry).exists() or entry.startswith("builtin:"):
         return {"name": entry, "path": entry}
     preset = load_group(entry, "audit.against")
     if preset.get("_target_") or not preset.get("path"):
-        raise UserError(f"audit.against: data={entry} names no file, folder or hub dataset; give a path in its place")
+        raise UserError(f"audit.against: data={entry} names no file, folder or hub dataset; give a path instead")
     return {
         "name": entry,
         **{key: preset.get(key) for key in ("path", "revision")},

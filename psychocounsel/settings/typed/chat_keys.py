@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.chat`: how models reply, what is shown beside a reply, and where a transcript goes."""
+"""The keys of `psychocounsel.chat`: models, scores shown with each reply, and the transcript."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ TRANSCRIPTS = (".jsonl", ".md")
 
 @dataclass
 class ChatConfig:
-    """The keys besides the groups `contestants`, `reward` and `annotator`, which come from their `_target_`."""
+    """The keys outside the groups `contestants`, `reward` and `annotator`, which come from their `_target_`."""
 
     replies: ReplyDrawing = field(default_factory=ReplyDrawing)
     rubric: str = "builtin:en"
@@ -30,12 +30,12 @@ class ChatConfig:
 
 
 def is_chat(config: DictConfig) -> bool:
-    """Whether a configuration is that of a conversation."""
+    """Return True if the configuration is that of a conversation."""
     return "transcript" in config
 
 
 def chat_model(composed: DictConfig) -> DictConfig:
-    """The section of who replies: the shipped model, if nothing is named."""
+    """Return the section of the replying model: the shipped model if none is named."""
     model: DictConfig = composed.model
     return (
         model if model.get("path") or model.get("use") else cast(DictConfig, OmegaConf.merge(model, {"path": _SHIPPED}))
@@ -43,12 +43,12 @@ def chat_model(composed: DictConfig) -> DictConfig:
 
 
 def chat_arguments(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra reads them: it takes a choice away by ~reward; of annotator there is none to begin with."""
+    """Return overrides in Hydra's form: ~reward for reward=null; annotator=null is dropped, because it is the default."""
     return ["~reward" if text == "reward=null" else text for text in overrides if text != "annotator=null"]
 
 
 def resolve_chat_reward(composed: DictConfig, preset: Any) -> None:
-    """Let the shipped reward model score a conversation with shipped models alone, where no reward is chosen."""
+    """Use the shipped reward model in conversations with only shipped models, if no reward is chosen."""
     if not is_chat(composed) or not names_no_reward(composed):
         return
     if all(str(member.get("model")).startswith("builtin:") for member in composed.contestants.members):
@@ -57,7 +57,7 @@ def resolve_chat_reward(composed: DictConfig, preset: Any) -> None:
 
 
 def check_chat(config: DictConfig) -> None:
-    """Refuse a rubric that is not there, and a transcript that cannot be written.
+    """Refuse a missing rubric, and a transcript that cannot be written.
 
     Raises:
         UserError: naming the key and what to type instead.
@@ -71,16 +71,16 @@ def check_chat(config: DictConfig) -> None:
 
 
 def transcript_path(given: str, before: str) -> Path:
-    """The absolute path of a transcript that is to be made; errors begin with `before` and the path.
+    """Return the absolute path of a new transcript; error messages begin with `before` and the path.
 
     Raises:
-        UserError: for another ending than .jsonl and .md, a file that is there, or a folder that is not.
+        UserError: if the file does not end in .jsonl or .md, exists already, or its folder is missing.
     """
     path = Path(given).expanduser().absolute()
     if path.suffix.lower() not in TRANSCRIPTS:
         raise UserError(f"{before}{given}: a transcript is a file that ends in {' or '.join(TRANSCRIPTS)}")
     if path.exists() or path.is_symlink():
-        raise UserError(f"{before}{given}: is there already, and nothing is overwritten; give another name")
+        raise UserError(f"{before}{given}: exists already and is not overwritten; give another name")
     if not path.parent.is_dir():
-        raise UserError(f"{before}{given}: there is no folder {path.parent}")
+        raise UserError(f"{before}{given}: no such folder: {path.parent}")
     return path

@@ -1,4 +1,4 @@
-"""Words for the shell's TAB: commands, config groups, their choices, and keys. Reads YAML files and composes nothing."""
+"""Words for the shell's TAB completion: commands, config groups, choices and keys. Reads YAML files and composes nothing."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import yaml
 
 from psychocounsel.storage.files import shipped
 
-_PLAIN = re.compile(r"[\w.@/=-]+")  # a shell takes what it completes as typed; the folder `conf` may be somebody else's
+_PLAIN = re.compile(r"[\w.@/=-]+")  # the shell may execute completed text, and someone else may own the folder `conf`
 _SCRIPT = """\
 _psychocounsel() {
     local IFS=$'\\n' word="${COMP_LINE:0:COMP_POINT}"
@@ -29,10 +29,10 @@ _SHELLS = {"bash": _SCRIPT, "zsh": f"autoload -U +X bashcompinit && bashcompinit
 
 
 def shell_script(arguments: Sequence[str]) -> str:
-    """What `eval "$(psychocounsel completion bash)"` reads.
+    """Return the script that `eval "$(psychocounsel completion bash)"` evaluates.
 
     Raises:
-        SystemExit: for another shell, with a line that says which there are.
+        SystemExit: for another shell, with a line that lists the supported shells.
     """
     if len(arguments) != 1 or arguments[0] not in _SHELLS:
         raise SystemExit(f"error: psychocounsel completion {' or '.join(_SHELLS)}")
@@ -40,7 +40,7 @@ def shell_script(arguments: Sequence[str]) -> str:
 
 
 def complete(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
-    """The words that may stand in the place of the last of `arguments`: the command so far, and the word that is typed."""
+    """Return the completions of the last of `arguments` (the command so far, then the unfinished word)."""
     command, word = (*arguments, "", "")[:2]
     if command not in commands:
         return [*commands]
@@ -66,7 +66,7 @@ def _choices(folders: Sequence[Path], group: str) -> list[str]:
 
 
 def _keys(folders: Sequence[Path], command: str) -> Iterator[str]:
-    """The dotted keys of a command: those of its YAML file, and of the default choice of each group."""
+    """Yield the dotted keys of a command: those of its YAML file, and of the default choice of each group."""
     for folder in folders:
         content = _read(folder / f"{command}.yaml")
         yield from _flat({name: value for name, value in content.items() if name not in ("defaults", "hydra")})

@@ -1,21 +1,21 @@
-"""Ctrl-C while a command is still importing what it needs: one line in the place of a traceback.
+"""Ctrl-C during the imports of a command: prints one line instead of a traceback.
 
-Imports nothing of ours: it stands before all that takes time.
+This module imports nothing of the package, because it runs before the slow imports.
 """
 
 import os
 import signal
 
-_LATER = 75  # errors.CONTINUE_LATER
+_LATER = 75  # equals errors.CONTINUE_LATER
 
 
 def until_imported() -> None:
-    """End at once on Ctrl-C, with nothing begun, until `imported` is called."""
+    """Exit at once on Ctrl-C until `imported` is called, because nothing has started yet."""
     signal.signal(signal.SIGINT, _end)
 
 
 def imported() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt, as in any program."""
+    """Let Ctrl-C raise KeyboardInterrupt again, as in any program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

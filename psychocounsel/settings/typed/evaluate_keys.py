@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.evaluate`: which sections an evaluation reads, and those of evaluations that let models reply."""
+"""The keys of `psychocounsel.evaluate`: the sections that each evaluation reads, and the keys of evaluations with replies."""
 
 import contextlib
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class EvaluateConfig(PairsConfig):
 
 @dataclass
 class ReplyDrawing:
-    """How models that reply are asked, and their replies drawn: the same for all."""
+    """Sampling of replies, the same for all models."""
 
     temperature: float = option(0.7, at_least=0)
     top_p: float = option(1.0, above=0, at_most=1)
@@ -34,7 +34,7 @@ class ReplyDrawing:
 
 @dataclass
 class ContestReplies(ReplyDrawing):
-    """How every contestant replies to each speech."""
+    """Replies of every contestant to each speech."""
 
     samples: int = option(1, at_least=1, at_most=100)
     length_limits: list[int | None] = option([None])
@@ -42,7 +42,7 @@ class ContestReplies(ReplyDrawing):
 
 @dataclass
 class ContestConfig(PairsConfig):
-    """The keys besides the groups `evaluation`, `contestants`, `judge` and `cluster`, which come from their `_target_`."""
+    """The keys outside the groups `evaluation`, `contestants`, `judge` and `cluster`, which come from their `_target_`."""
 
     steps: list[str] | None = None
     replies: ContestReplies = field(default_factory=ContestReplies)
@@ -50,16 +50,16 @@ class ContestConfig(PairsConfig):
     crisis_to_third_parties: bool = False
     trained_on: list[str] = option([])
     shards: int = option(1, at_least=1, at_most=1000)
-    share: int | None = None  # which of the shards a job of an array does; submission says it
+    share: int | None = None  # shard number of an array job, set at submission
 
 
-# Sections of conf/evaluate.yaml that some evaluations read, and others do not.
+# Sections of conf/evaluate.yaml that only some evaluations read.
 OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge", "personas", "client")
 _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on", "shards")
 
 
 def idle_sections(evaluation: Any) -> list[str]:
-    """The sections that an evaluation, or its class, does not read."""
+    """Return the sections that an evaluation, or its class, does not read."""
     of_contests = ("model", "against", *_OF_REPLIES) if "contestants" in evaluation.sections else ()
     return [name for name in (*OPTIONAL, *_OF_REPLIES) if name not in (*evaluation.sections, *of_contests)]
 
@@ -82,20 +82,20 @@ _FILES += ("personas.file", "evaluation.transcripts", "evaluation.flow", "evalua
 
 
 def make_files_absolute(config: DictConfig) -> None:
-    """Jobs may start in another directory: files that an evaluation names are recorded by their absolute paths."""
+    """Make the paths of an evaluation's files absolute, because jobs may start in another directory."""
     for key in _FILES:
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))
     for _, section in scorer_sections(config):
-        if "rubric" in section:  # of a language model that ranks
+        if "rubric" in section:  # a language model that ranks
             section.rubric = _absolute(section.rubric)
 
 
 def _absolute(value: Any) -> Any:
-    """A path, or each of several, as an absolute one if something is there; else the value."""
+    """Return a path, or each of several, as an absolute path if it exists; otherwise the value."""
     if OmegaConf.is_list(value):
         return [_absolute(each) for each in value]
-    with contextlib.suppress(OSError):  # a text that is too long for a path
+    with contextlib.suppress(OSError):  # the text is too long for a path
         if isinstance(value, str) and value and Path(value).expanduser().exists():
             return str(Path(value).expanduser().resolve())
     return value

@@ -1,4 +1,4 @@
-"""Prints `--help` from `conf/hydra/help/`. Hydra would print the same, but it copies its file index for every config group."""
+"""The page of `--help` from `conf/hydra/help/`. Hydra prints the same page, but copies its file index for every config group."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ _ASKS = ("--help", "-h")
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command line wants the page and nothing else."""
+    """Return True if a command line asks only for the help page."""
     return any(text in _ASKS for text in arguments)
 
 
 def help_page(command: str, folders: Sequence[Path]) -> str:
-    """The page of `command`, with the groups and choices of all `folders`, of which the last one is the shipped `conf`."""
+    """Return the help page of `command`, with the groups and choices of all `folders`; the last folder is the shipped `conf`."""
     pages = folders[-1] / "hydra" / "help"
     file = next(each for each in (pages / f"{command}.yaml", pages / "psychocounsel.yaml") if each.is_file())
     composed = OmegaConf.create({"hydra": {"help": OmegaConf.load(file)}})

@@ -1,4 +1,4 @@
-"""What is typed on a command line, before Hydra reads it: options in the order it wants, overrides that can work."""
+"""Checks of the command line before Hydra reads it: the order of options, and overrides that Hydra would misread."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
 
-# Hydra's options: those that take a value, and the others.
+# Hydra's options: those with a value, and the others.
 _WITH_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--info", "-i"}
 _FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
 _FLAGS |= {"--shell-completion", "-sc"}
@@ -18,21 +18,21 @@ _MAY_BE_NULL = ("experiment", "debug")
 _OURS = {
     "hydra.run.dir": "use run_dir",
     "hydra.sweep.dir": "use sweep_dir",
-    "hydra.sweep.subdir": "runs are named by what is swept",
-    "hydra.job.chdir": "runs begin in the folder where you type",
+    "hydra.sweep.subdir": "runs are named by the swept keys",
+    "hydra.job.chdir": "runs start in the current folder",
     "hydra.output_subdir": "use run_dir",
-    "settled": "studies and searches fill it in",
+    "settled": "studies and searches set it",
     "code_path": "it is filled from --config-dir and the current folder",
 }
-# Where a user's own entries stand, which may be taken out again.
+# Sections with the user's own entries, which may be removed again.
 _ENTRIES = re.compile(r"callbacks\..+|hydra[./].+|experiment|debug|.+\..+\..+")
 
 
 def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's options with their values, and the overrides: argparse wants them in this order.
+    """Return Hydra's options with their values, and the overrides, because argparse needs them in this order.
 
     Raises:
-        UserError: for an option that there is not, or that lacks its value.
+        UserError: for an unknown option, or an option without its value.
     """
     options, overrides, rest = list[str](), list[str](), list(arguments)
     while rest:
@@ -58,11 +58,11 @@ def _checked(option: str, value: str) -> str:
 
 
 def check_overrides(overrides: Sequence[str], groups: Sequence[str], may_be_null: Sequence[str] = ()) -> None:
-    """Refuse overrides that Hydra would misread. `groups` are the config groups, of which `may_be_null` can be left out.
+    """Refuse overrides that Hydra would misread. `groups` are the config groups; those in `may_be_null` may be left out.
 
     Raises:
         UserError: saying what to type instead.
-        OverrideParseException: for what is no override.
+        OverrideParseException: for a text that is not an override.
     """
     parser = OverridesParser.create()
     for text in overrides:
@@ -79,16 +79,16 @@ def _check(text: str, override: Override, groups: Sequence[str], may_be_null: Se
     if (ours := "settled" if key.startswith("settled.") else key) in _OURS:
         raise UserError(f"{text}: {_OURS[ours]}")
     if override.is_delete() and not _ENTRIES.fullmatch(key):
-        raise UserError(f"{text}: a setting cannot be left out, it has a default: give {key}=VALUE")
+        raise UserError(f"{text}: a setting cannot be removed, because it has a default: give {key}=VALUE")
     if key not in groups or override.is_delete() or isinstance(value, dict):
         return
     if override.is_add() and not override.is_force_add():
-        raise UserError(f"{text}: the group is there already; write {text.lstrip('+')}")
+        raise UserError(f"{text}: the group exists already; write {text.lstrip('+')}")
     if isinstance(value, list):
         sweep = ",".join(map(str, value))
-        raise UserError(f"{text}: is one choice; several are a sweep, -m {key}={sweep}")
+        raise UserError(f"{text}: a group takes one choice; for a sweep write -m {key}={sweep}")
     if value is None and key not in may_be_null:
-        raise UserError(f"{text}: something has to be chosen; `--help` lists the choices of {key}")
+        raise UserError(f"{text}: one choice is required; `--help` lists the choices of {key}")
     if isinstance(value, int | float) and key != "zero":
         raise UserError(f"{text}: no such choice; `--help` lists those of {key}")
     if isinstance(value, str | QuotedString) and not getattr(value, "text", value):
@@ -96,9 +96,9 @@ def _check(text: str, override: Override, groups: Sequence[str], may_be_null: Se
 
 
 def quote_choice(override: str) -> str:
-    """An override as Hydra understands it.
+    """Return an override quoted so that Hydra reads it as intended.
 
-    It takes `zero=3` for the number 3, which is no name of a choice, and refuses new entries of a dictionary without `++`.
+    Hydra reads `zero=3` as the number 3, which is not the name of a choice, and refuses new dictionary entries without `++`.
     """
     key, _, value = override.partition("=")
     if key.lstrip("+") == "zero":

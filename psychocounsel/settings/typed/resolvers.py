@@ -1,4 +1,4 @@
-"""Interpolations of our own in `conf/`, as ${if_tiny:A,B}: values that other choices decide."""
+"""Interpolations defined by this package for `conf/`, for instance ${if_tiny:A,B}: defaults that depend on other choices."""
 
 from typing import Any
 
@@ -29,12 +29,12 @@ def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
 
 
 def _rollout_server(*, _root_: DictConfig) -> list[str]:
-    """What runs on `cluster.server_nodes`, as the rollout says."""
+    """Return the command that runs on `cluster.server_nodes`, given by the rollout."""
     return target_class(_root_, "rollout").server_command(_root_.rollout) if "rollout" in _root_ else []
 
 
 def _rollout_servers_per_node(gpus: Any, *, _root_: DictConfig) -> int:
-    """How many of them a node with `gpus` GPUs runs."""
+    """Return the number of servers on a node with `gpus` GPUs."""
     return target_class(_root_, "rollout").servers_per_node(_root_.rollout, gpus) if "rollout" in _root_ else 1
 
 
@@ -48,7 +48,7 @@ def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
 
 
 def register_resolvers() -> None:
-    """Make the interpolations known to OmegaConf."""
+    """Register the interpolations with OmegaConf."""
     OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
     OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
     OmegaConf.register_new_resolver("rollout_servers_per_node", _rollout_servers_per_node, replace=True)

@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.review`: what experts judge, how they are protected, and how the page is reached."""
+"""The keys of `psychocounsel.review`: items for the experts, protection of the experts, and the address of the page."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _PSEUDONYM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,23}")
 
 @dataclass
 class ContactOptions:
-    """Who is told when an expert reports that a client may be a real person at risk."""
+    """Contact for an expert's report that a client may be a real person at risk."""
 
     name: str | None = None
     reached_by: str | None = None
@@ -27,9 +27,9 @@ class ContactOptions:
 
 @dataclass
 class ReviewOptions:
-    """One review."""
+    """Settings of one review."""
 
-    title: str | None = None  # by the kind of items
+    title: str | None = None  # null: a title for the kind of items
     items: int = option(100, at_least=1, at_most=MOST_ITEMS)
     overlap: int | None = option(None, at_least=1)
     repeats: float = option(0.1, at_least=0, at_most=1)
@@ -63,10 +63,10 @@ class ReviewConfig:
 
 
 def read_review(arguments: Sequence[str]) -> DictConfig:
-    """The configuration that is typed, with types and limits.
+    """Return the typed configuration, checked for types and limits.
 
     Raises:
-        UserError: for a key that there is not or a value that it cannot have, with what to type instead.
+        UserError: for an unknown key or an invalid value, with what to type instead.
     """
     config = read_typed(ReviewConfig, arguments)
     if config.data is None:
@@ -74,11 +74,11 @@ def read_review(arguments: Sequence[str]) -> DictConfig:
     _check_experts(list(config.experts))
     options = config.review
     if options.overlap is not None and options.overlap > len(config.experts):
-        raise UserError(f"review.overlap={options.overlap}: there are {len(config.experts)} experts to see each item")
+        raise UserError(f"review.overlap={options.overlap}: only {len(config.experts)} experts can see each item")
     if options.address is not None:
         _check_address(options.address)
     if options.contact.command and not options.contact.name:
-        raise UserError("review.contact.command: tells somebody; give review.contact.name=NAME, whom experts see")
+        raise UserError("review.contact.command: needs a contact; give review.contact.name=NAME, which experts see")
     return config
 
 
@@ -87,11 +87,11 @@ def _check_experts(experts: list[str]) -> None:
         raise UserError("experts is not set: give a pseudonym for each expert, as experts=[e01,e02]")
     if wrong := next((name for name in experts if not _PSEUDONYM.fullmatch(name)), None):
         raise UserError(
-            f"experts: {wrong!r} is no pseudonym: up to 24 letters of a to z, digits, - and _, as e01; "
-            "exports carry it, so give no names and no addresses"
+            f"experts: {wrong!r} is not a pseudonym (up to 24 letters of a to z, digits, - and _, for instance e01); "
+            "exports contain it, so give no names and no addresses"
         )
     if len(set(experts)) < len(experts):
-        raise UserError("experts: a pseudonym stands there twice; each expert needs one of their own")
+        raise UserError("experts: a pseudonym is given twice; each expert needs a different one")
 
 
 def _check_address(address: str) -> None:
@@ -109,5 +109,5 @@ def _check_address(address: str) -> None:
         bad = True
     if bad:
         raise UserError(
-            f"review.address={address}: give the address that the proxy serves, as https://study.example/review"
+            f"review.address={address}: give the address that the proxy serves, for instance https://study.example/review"
         )

@@ -1,4 +1,4 @@
-"""Keys of commands that compose no files: KEY=VALUE for the fields of a dataclass."""
+"""Parser of KEY=VALUE arguments for commands that compose no files."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -12,10 +12,10 @@ from psychocounsel.settings.schema import check_limits, flat_keys, suggestion
 
 
 def read_typed(schema: type, arguments: Sequence[str]) -> DictConfig:
-    """The fields of the dataclass `schema` with the values that `arguments` give, checked for types and limits.
+    """Return the fields of the dataclass `schema` with the values of `arguments`, checked for types and limits.
 
     Raises:
-        UserError: for a key that there is not or a value that it cannot have, with what to type instead.
+        UserError: for an unknown key or an invalid value, with what to type instead.
     """
     refuse_lines_in_overrides(arguments)
     config = OmegaConf.structured(schema)
@@ -30,6 +30,6 @@ def read_typed(schema: type, arguments: Sequence[str]) -> DictConfig:
         except ConfigKeyError as error:
             raise UserError(f"unknown key {key}: {suggestion(key, known)}") from error
         except OmegaConfBaseException as error:
-            raise UserError(f"{text}: is no value for {key}; --help shows one") from error
+            raise UserError(f"{text}: is not a value of {key}; --help shows one") from error
     check_limits(schema, config)
     return config

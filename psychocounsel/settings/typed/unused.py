@@ -1,6 +1,6 @@
-"""Options that were typed and that the run has no use for: another choice made them idle. Refused, or they would mislead.
+"""Typed options that have no effect in a run, because another choice disables them. They are refused, because they would mislead.
 
-Each class says in `unused` which of its own options its other settings make idle.
+Each class lists in `unused` the options that its other settings disable.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +21,15 @@ from psychocounsel.settings.typed.chat_keys import is_chat
 from psychocounsel.settings.typed.evaluate_keys import idle_sections
 
 _NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
-_OF_PRIVACY = ("confidential", "allowed_hosts")  # they limit which hosts any text is sent to
+_OF_PRIVACY = ("confidential", "allowed_hosts")  # they limit the hosts that any text is sent to
 
 
 def typed_unused(
     config: DictConfig, overrides: Sequence[str], load_choice: Callable[[str, str], DictConfig]
 ) -> dict[str, str]:
-    """Each typed option that the checked `config` has no use for, as it was typed, with the reason.
+    """Return each typed option that has no effect under the checked `config`, as typed, with the reason.
 
-    Typed is what stands on the command line or in the file of the chosen experiment, which `load_choice` reads.
+    Typed options are those on the command line and in the chosen experiment's file, which `load_choice` reads.
     """
     idle = dict(_unused(config))
     found = {}
@@ -40,7 +40,7 @@ def typed_unused(
 
 
 def refuse_unused(of_each_run: Sequence[dict[str, str]]) -> None:
-    """Refuse what none of the runs of a command has a use for.
+    """Refuse options that have no effect in any run of a command.
 
     Raises:
         UserError: naming the option and the reason.
@@ -51,14 +51,14 @@ def refuse_unused(of_each_run: Sequence[dict[str, str]]) -> None:
 
 
 def _above(key: str) -> Iterator[str]:
-    """The sections that a key stands in, the innermost first."""
+    """Yield the sections that contain a key, the innermost first."""
     while "." in key:
         key = key.rpartition(".")[0]
         yield key
 
 
 def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfig]) -> Iterator[tuple[str, str]]:
-    """Each key that was given a value, and how it was written."""
+    """Yield each key that was given a value, with its text as written."""
     for text in overrides:
         override = _parsed(text)
         key, value = override.key_or_group.replace("/", "."), override.value()
@@ -76,18 +76,18 @@ def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfi
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Override:
-    """An override; the runs of a sweep have most of theirs in common."""
+    """Return a parsed override; cached because the runs of a sweep share most of theirs."""
     return OverridesParser.create().parse_override(text)
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all values in nested mappings."""
+    """Yield the dotted keys of all values in nested mappings."""
     for name, inner in node.items():
         yield from _leaves(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [f"{prefix}{name}"]
 
 
 def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Every option, or whole section, that is idle, with the reason."""
+    """Yield every option or whole section without effect, with the reason."""
     if is_chat(config):
         yield from _of_chat(config)
         return
@@ -99,7 +99,7 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "contestants" not in config and not [*ranker_models(config)]:
         yield (
             "cluster.internet",
-            "annotate, evaluations with contestants and rankers in compare alone ask servers outside",
+            "only annotate, evaluations with contestants, and rankers in compare use servers outside",
         )
     if "evaluation" in config:
         yield from _of_evaluation(config)
@@ -107,12 +107,12 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
         algorithm = build(config, "algo")
         name = type(algorithm).__name__
         if "reward" not in config:
-            yield "reward", f"{name} asks no reward model (eval.replies=true would)"
+            yield "reward", f"{name} uses no reward model (eval.replies=true would)"
         if "rollout" not in config:
-            yield "rollout", f"{name} learns from the data alone, and writes no replies (eval.replies=true would)"
+            yield "rollout", f"{name} learns only from the data and generates no replies (eval.replies=true would)"
         else:
             if not algorithm.needs.rollouts:
-                yield "rollout.shown_prompts", f"{name} has no rounds, of which replies would be shown"
+                yield "rollout.shown_prompts", f"{name} has no rounds whose replies could be shown"
             yield from _within("rollout", build(config, "rollout").unused(config))
         yield from _within("algo", algorithm.unused(config))
         yield from _of_model(config)
@@ -131,40 +131,40 @@ def _of_annotation(config: DictConfig) -> Iterator[tuple[str, str]]:
         for name in ("rubric", "examples", "retries"):
             yield f"scores.{name}", "annotator=rules reads no prompt"
     if all(model.prompt is not None for model in build(config, "writers").models()):
-        yield "replies.system_prompt", "every writer has a prompt of its own"
+        yield "replies.system_prompt", "every writer has its own prompt"
     if config.pairs.test_fraction == 0:
-        yield "pairs.split_seed", "pairs.test_fraction=0 holds nothing out"
+        yield "pairs.split_seed", "pairs.test_fraction=0 makes no test split"
     if config.shards == 1:
-        yield "clean_in_shards_above_mb", "shards=1 shares nothing out"
+        yield "clean_in_shards_above_mb", "shards=1 does not share the work"
 
 
 def _of_chat(config: DictConfig) -> Iterator[tuple[str, str]]:
     models = [model for group in MODEL_GROUPS if group in config for model in build(config, group).models()]
     scored_elsewhere = "reward" in config and bool(build(config, "reward").receivers("reward"))
     if not scored_elsewhere and not any(model.is_third_party() for model in models):
-        yield "crisis_to_third_parties", "no model belongs to others"
+        yield "crisis_to_third_parties", "no model belongs to a third party"
     yield from _of_groups(config)
     if "annotator" not in config:
-        yield "rubric", "there is no annotator that would rate by it: add annotator=NAME"
+        yield "rubric", "only an annotator uses it: add annotator=NAME"
     elif not any(model.reads_prompts for model in build(config, "annotator").models()):
         yield "rubric", "annotator=rules reads no prompt"
     yield from _of_rewards(config)
 
 
 def _of_models(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Of the language models that are asked."""
+    """Yield idle options of evaluations that use language models."""
     yield from _of_groups(config)
     models = [model for group in MODEL_GROUPS if group in config for model in build(config, group).models()]
     if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
-        yield "crisis_to_third_parties", "no model belongs to others"
+        yield "crisis_to_third_parties", "no model belongs to a third party"
     if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
         yield "budget.cost", _NO_PRICE
     if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
-        yield "shards", "cluster=slurm alone shares the work out"
+        yield "shards", "only cluster=slurm shares the work"
 
 
 def _of_groups(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Options of language models that their other settings make idle."""
+    """Yield options of language models that their other settings disable."""
     for group in MODEL_GROUPS:
         if group in config:
             yield from _within(group, build(config, group).unused())
@@ -173,7 +173,7 @@ def _of_groups(config: DictConfig) -> Iterator[tuple[str, str]]:
 def _of_rewards(config: DictConfig) -> Iterator[tuple[str, str]]:
     for key, section in reward_sections(config):
         if "revision" in section and not _is_on_hub(section.path):
-            yield f"{key}.revision", f"{key}.path is no repository of the hub"
+            yield f"{key}.revision", f"{key}.path is not a repository of the hub"
 
 
 def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -187,7 +187,7 @@ def _of_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
     elif "budget" in evaluation.sections:
         rankers = [section for _, section in ranker_models(config)]
         if not rankers:
-            yield "budget", "compare has no language model that ranks, as {use: llm, judge: ...}"
+            yield "budget", "compare contains no language model that ranks ({use: llm, judge: ...})"
         elif not any(section.get("input_price") or section.get("output_price") for section in rankers):
             yield "budget.cost", _NO_PRICE
 
@@ -198,10 +198,10 @@ def _within(group: str, unused: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 def _of_model(config: DictConfig) -> Iterator[tuple[str, str]]:
     if not _is_on_hub(config.model.path):
-        yield "model.revision", "model.path is no repository of the hub"
+        yield "model.revision", "model.path is not a repository of the hub"
     if not config.model.lora.rank:
         for name in ("alpha", "dropout", "targets"):
-            yield f"model.lora.{name}", "there is no adapter without model.lora.rank"
+            yield f"model.lora.{name}", "without model.lora.rank no adapter is trained"
 
 
 def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -211,25 +211,25 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield from ((f"data.{name}", reason) for name in data if name not in _OF_PRIVACY)
         return
     if data.mix:
-        same = [entry for entry in data.mix if entry.path == data.path]  # as `path: ${data.path}` gives
+        same = [entry for entry in data.mix if entry.path == data.path]  # given by `path: ${data.path}`
         for name, unset in (("path", None), ("split", "train"), ("revision", None)):
             if data[name] == unset or all(entry[name] != data[name] for entry in same):
-                yield f"data.{name}", "data.mix names the rows to train on"
+                yield f"data.{name}", "data.mix gives the training rows"
     elif not data.mix and not _is_on_hub(data.path):
-        yield "data.revision", "data.path is no dataset of the hub"
+        yield "data.revision", "data.path is not a dataset of the hub"
     if not _is_on_hub(data.eval_path):
-        yield "data.eval_revision", "data.eval_path is no dataset of the hub"
+        yield "data.eval_revision", "data.eval_path is not a dataset of the hub"
     own_held_out = data.eval_path or data.eval_split
     if own_held_out:
-        yield "data.dev_fraction", "the held-out rows are those of data.eval_path or data.eval_split"
+        yield "data.dev_fraction", "data.eval_path or data.eval_split gives the held-out rows"
     if not (data.limit or data.fraction or data.mix) and (own_held_out or not data.dev_fraction):
-        yield "data.split_seed", "nothing is drawn: all rows are used, and none of the prompts is held out"
+        yield "data.split_seed", "nothing is drawn at random: all rows are used, and no prompt is held out"
     if data.min_gap is None:
-        yield "data.gap", "it is the scale of data.min_gap, and there is none"
+        yield "data.gap", "it is the scale of data.min_gap, which is not set"
     if "algo" not in config:
-        yield "data.balance", "training alone weighs pairs"
-        yield "data.swapped", "training alone adds pairs"
-        yield "data.soft_labels", "training alone reads soft labels"
+        yield "data.balance", "only training weights pairs"
+        yield "data.swapped", "only training adds pairs"
+        yield "data.soft_labels", "only training uses soft labels"
     if "part" in config:
         yield "data.too_long", "an evaluation cuts no rows"
         if config.part == "held_out":

@@ -1,1 +1,1 @@
-"""How a study stands, for those who look after it."""
+"""State of a study, for `jobs` and `launch`."""

@@ -1,7 +1,7 @@
-"""`forced.json`: how often each stage of a study was made anew by `force=[STAGE]`, and which of these commands go on.
+"""`forced.json`: number of repetitions of each stage by `force=[STAGE]`, and the unfinished commands among them.
 
-A command that was killed or stopped, and is given again, forces nothing anew: it goes on. So does one of which a job still
-waits or runs in a queue. Once a command has ended, whether its runs finished or failed, the next force=[STAGE] makes one more.
+A killed or stopped command that is repeated resumes and forces nothing again; so does a command with jobs that
+still wait or run. After a command has ended, with or without failures, the next force=[STAGE] makes one more repetition.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,12 +20,12 @@ from psychocounsel.studies.study_plan import StudyPlan
 
 @dataclass
 class ForcedStages:
-    """What `forced.json` holds.
+    """Content of `forced.json`.
 
     Attributes:
-        times: how often each stage was made anew.
+        times: number of forced repetitions of each stage.
         begun: stages whose command has not ended yet.
-        submitted: stages whose command gave them to a queue, each with the runs that it was to make, relative to the study.
+        submitted: stages whose command queued them, each with the runs to make (paths relative to the study).
     """
 
     times: dict[str, int] = field(default_factory=dict)
@@ -38,10 +38,10 @@ class ForcedStages:
         return cls(dict(record.get("times", {})), list(record.get("begun", [])), dict(record.get("submitted", {})))
 
     def with_forced(self, stages: Sequence[str], files: StudyDir) -> "ForcedStages":
-        """The same after a command with force=[STAGES].
+        """Return the state after a command with force=[STAGES].
 
         Raises:
-            UserError: if the cluster, to which an earlier one submitted, does not answer.
+            UserError: if the cluster of an earlier submission does not answer.
         """
         asked = dict.fromkeys(stages)
         ended = {each for each in asked if each in self.submitted and not _any_live(files.path, self.submitted[each])}
@@ -55,13 +55,13 @@ class ForcedStages:
             write_json(files.forced, {"times": self.times, "begun": self.begun, "submitted": self.submitted})
 
     def ended(self, plan: StudyPlan) -> "ForcedStages":
-        """The same after the command of `plan` has run to its end: the next one may force its stages again."""
+        """Return the state after the command of `plan` has ended; the next one may force its stages again."""
         asked = {each.name for each in plan.stages if each.is_asked}
         left = {stage: runs for stage, runs in self.submitted.items() if stage not in asked}
         return ForcedStages(self.times, [stage for stage in self.begun if stage not in asked], left)
 
     def queued(self, plan: StudyPlan) -> "ForcedStages":
-        """The same after the jobs of `plan` were given to a queue."""
+        """Return the state after the jobs of `plan` were queued."""
         asked = {each.name for each in plan.stages if each.is_asked}
         begun = [stage for stage in self.begun if stage in asked]
         submitted = self.submitted | {stage: _runs(plan, stage) for stage in begun}
@@ -69,14 +69,14 @@ class ForcedStages:
 
 
 def _runs(plan: StudyPlan, forced: str) -> list[str]:
-    """The runs of a forced stage and of the stages behind it, as far as the command asks for them."""
+    """Return the runs of a forced stage and of the stages after it, as far as the command requests them."""
     behind = following({each.name: named_stages(each.stage) for each in plan.stages}, [forced])
     stages = [each for each in plan.stages if each.is_asked and each.name in behind]
     return [plan.relative(cell.run_dir) for each in stages for cell in each.cells]
 
 
 def _any_live(study: Path, runs: Collection[str]) -> bool:
-    """Whether one of these runs waits or runs in its cluster's queue."""
+    """Return True if one of these runs waits or runs in its cluster's queue."""
     return any(
         row.is_live for row in rows_of([ListedRun(None, study / run, "") for run in runs if is_run(study / run)])
     )

@@ -11,11 +11,11 @@ from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
 from psychocounsel.storage.files import DamagedFile
 from psychocounsel.studies.standing.study_status import is_study, listed_runs
 
-_DEEPEST = 4  # folders below the one that is listed
+_DEEPEST = 4  # levels of folders below the listed one
 
 
 def jobs_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Kind and folder of each study, sweep and run below `folder`; what lies inside of one is not listed again."""
+    """Yield kind and folder of each study, sweep and run below `folder`; runs inside a study or sweep are not listed again."""
     yield from _below(folder, _DEEPEST)
 
 
@@ -32,14 +32,14 @@ def _kind(path: Path) -> str:
 
 
 def listing(folder: Path) -> str:
-    """A line for each study, sweep and run below `folder`: what it is, and how many of its runs are in which state.
+    """Return a line for each study, sweep and run below `folder`: its kind, and the number of its runs in each state.
 
     Raises:
-        UserError: if there is none, or a cluster does not answer.
+        UserError: if there is no run, or a cluster does not answer.
     """
     found = [(kind, path, _runs(kind, path)) for kind, path in jobs_below(folder)]
     if not found:
-        raise UserError(f"{folder}: holds no run, sweep or study; give the folder that runs are written to")
+        raise UserError(f"{folder}: contains no run, sweep or study; give the parent folder of runs")
     stand = iter(rows_of([run for _, _, runs in found if isinstance(runs, list) for run in runs]))
     lines = [("what", "runs", "folder")]
     for kind, path, runs in found:
@@ -49,7 +49,7 @@ def listing(folder: Path) -> str:
 
 
 def _runs(kind: str, path: Path) -> list[ListedRun] | str:
-    """The runs of a folder; or what is wrong with its files."""
+    """Return the runs of a folder, or the error in its files."""
     try:
         return listed_runs(path) if kind == "study" else runs_of(path)
     except (UserError, DamagedFile) as error:

@@ -1,4 +1,4 @@
-"""`jobs` with a study's folder: how its stages and their runs stand, and ending them."""
+"""`jobs` for a study's folder: the states of its stages and runs, and cancelling them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,18 @@ from psychocounsel.storage.files import DamagedFile, read_mapping
 
 @dataclass
 class StageRows:
-    """The runs of a stage as the study has them now, then its selection; or the job that writes the tables."""
+    """The current runs of a stage and its selection; or the job that writes the tables."""
 
     name: str
     rows: list[Row]
 
     def names(self) -> list[str]:
-        """What each row is called: `dpo/3` is the run with index 3 of STUDY/dpo."""
+        """Name of each row: `dpo/3` is the run with index 3 of STUDY/dpo."""
         alone = self.name if len(self.rows) == 1 and self.rows[0].index is None else ""
         return [alone or f"{self.name}/{row.run_dir.name if row.index is None else row.index}" for row in self.rows]
 
     def overrides(self) -> list[str]:
-        """What tells the runs of a sweep from each other; a single run's name says enough."""
+        """Overrides that distinguish the runs of a sweep; empty for a single run."""
         swept = [row for row in self.rows if row.index is not None]
         texts = dict(zip(map(id, swept), telling(swept), strict=True)) if len(swept) > 1 else {}
         return [texts.get(id(row), "") for row in self.rows]
@@ -37,7 +37,7 @@ def is_study(folder: Path) -> bool:
 
 
 def stages(folder: Path) -> list[StageRows]:
-    """How every job of a study stands, stage by stage, by one question to its cluster.
+    """Return the state of every job of a study by stage, with one query to its cluster.
 
     Raises:
         UserError: if the cluster does not answer.
@@ -48,7 +48,7 @@ def stages(folder: Path) -> list[StageRows]:
 
 
 def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
-    """The jobs of each stage: of `cells.json`, with index and overrides of the stage's sweep where they are submitted."""
+    """Return the jobs of each stage from `cells.json`, with index and overrides of the stage's sweep if they were submitted."""
     found: dict[str, list[ListedRun]] = {}
     for name, stage in dict(read_mapping(files.cells).get("stages", {})).items():
         folder = files.stage(name)
@@ -67,12 +67,12 @@ def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
 
 
 def listed_runs(folder: Path) -> list[ListedRun]:
-    """Every job of a study, stage by stage."""
+    """Return every job of a study, stage by stage."""
     return [run for runs in _listed(StudyDir(folder)).values() for run in runs]
 
 
 def status(folder: Path) -> tuple[str, bool]:
-    """The stages in order with counts, then a line for each run; and whether anything runs or waits."""
+    """Return the stages with counts and a line for each run, and True if anything runs or waits."""
     found = stages(folder)
     rows = [row for stage in found for row in stage.rows]
     names = [name for stage in found for name in stage.names()]
@@ -84,15 +84,15 @@ def status(folder: Path) -> tuple[str, bool]:
     lines = [*aligned(overview), "", *lines_of(rows, names, overrides, "run"), ""]
     ended = [
         (row, name) for row, name in zip(rows, names, strict=True) if not row.is_live
-    ]  # others wait for their turn
+    ]  # other jobs wait for their dependencies
     lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
     if any(row.state in ENDED for row in rows):
-        lines.append("go on: the study's command again (python -m psychocounsel.launch ...)")
+        lines.append("to resume: repeat the study's command (python -m psychocounsel.launch ...)")
     return "\n".join(lines), any(row.is_live for row in rows)
 
 
 def cancel(folder: Path) -> None:
-    """End what waits or runs of all stages.
+    """Cancel all waiting and running jobs of all stages.
 
     Raises:
         UserError: if a cluster refuses.
@@ -101,7 +101,7 @@ def cancel(folder: Path) -> None:
 
 
 def refuse(folder: Path, command: str) -> None:
-    """Say what to type for a command that has to do with one stage.
+    """Refuse a command that needs one stage, with the command to type.
 
     Raises:
         UserError: always.
@@ -109,7 +109,7 @@ def refuse(folder: Path, command: str) -> None:
     place = short(folder)
     if command == "resubmit":
         raise UserError(
-            f"{place}: is a study: its command again goes on with what did not finish (python -m psychocounsel.launch ...); "
+            f"{place}: is a study: repeat its command to resume unfinished runs (python -m psychocounsel.launch ...); "
             f"resubmit {place}/STAGE [INDEX ...] [cluster.time=48h] is for the runs of one stage"
         )
     index = " INDEX" if command == "logs" else " [INDEX ...]" if command == "cancel" else ""

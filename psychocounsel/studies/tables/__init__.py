@@ -1,9 +1,9 @@
-"""The tables that a study ends in: read from its run directories, written as CSV, Markdown and LaTeX. No torch.
+"""Tables of a study: read from its run directories, written as CSV, Markdown and LaTeX. No torch.
 
     table:
       algorithms: {kind: runs, rows: [dpo, ppo], columns: {accuracy: eval/accuracy}}
 
-`kind` is one of KINDS, a file each. A row is a setting (the swept keys without the seed); runs with other seeds are its n.
+`kind` is one of KINDS, each in its own file. A row is a setting (the swept keys without the seed); n counts its seeds.
 """
 
 import re
@@ -25,10 +25,10 @@ _VALUE = re.compile(r"\$\{study\.(\w+)\}")
 
 
 def write(files: StudyDir, study: Study) -> list[Path]:
-    """Write every table of the study, each in three formats; returns the files.
+    """Write every table of the study in three formats; return the files.
 
     Raises:
-        UserError: for a table that is none of KINDS, or names no stage of the study.
+        UserError: for a table whose kind is not in KINDS, or that names an unknown stage.
     """
     if found := list(problems(study)):
         raise UserError(found[0])
@@ -43,13 +43,13 @@ def write(files: StudyDir, study: Study) -> list[Path]:
 
 
 def problems(study: Study) -> Iterator[str]:
-    """What is wrong with the study's `table`, a line each: asked before anything runs."""
+    """Yield mistakes in the study's `table`, one per line, before anything runs."""
     for name, layout in layouts(study).items():
         place = f"table.{name}"
         if not name.isidentifier() or name in study.stages:
-            yield f"{place}: a table needs a name of letters, digits and _, and none of a stage"
+            yield f"{place}: a table needs a name of letters, digits and _, other than a stage's name"
         if not isinstance(layout, dict):
-            yield f"{place}: holds kind, rows and columns"
+            yield f"{place}: must contain kind, rows and columns"
             continue
         kind = layout.get("kind", "runs")
         if kind not in KINDS:
@@ -65,18 +65,18 @@ def problems(study: Study) -> Iterator[str]:
             continue
         for stage in rows if isinstance(rows, list) else rows.values():
             if stage not in study.stages:
-                yield f"{place}.rows: there is no stage {stage}; {near(str(stage), [*study.stages])}".rstrip("; ")
+                yield f"{place}.rows: no such stage {stage}; {near(str(stage), [*study.stages])}".rstrip("; ")
         yield from (f"{place}.{line}" for line in KINDS[kind].problems(layout))
 
 
 def layouts(study: Study) -> dict[str, Any]:
-    """The tables that the study's file asks for; without any, every stage with its own metric."""
+    """Return the tables in the study's file; default: one table with every stage's own metric."""
     layouts: dict[str, Any] = _with_values(study.table, study)
     return layouts or {_DEFAULT: {"rows": [*study.stages], "title": study.about or study.name}}
 
 
 def _with_values(layout: Any, study: Study) -> Any:
-    """A layout with `${study.VALUE}` replaced in its texts; what the study does not have stays, and is then no metric."""
+    """Replace `${study.VALUE}` in a layout's texts; unknown values stay and are reported as unknown metrics later."""
     if isinstance(layout, dict):
         return {key: _with_values(inner, study) for key, inner in layout.items()}
     if isinstance(layout, list):

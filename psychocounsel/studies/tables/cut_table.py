@@ -1,8 +1,8 @@
-"""kind: cuts. Trainings compared where they have spent the same: at equal prompts, optimizer steps, GPU-hours, or KL.
+"""kind: cuts. Compares trainings at equal cost: at equal prompts, optimizer steps, GPU-hours, or KL.
 
     equal: {kind: cuts, rows: [ppo, online_dpo], metric: eval/reward, at: {steps: [10, 20], kl: [5]}}
 
-Each figure lies on the line between two evaluations of a run. A run that never came so far, or measured no KL, has none.
+Figures are interpolated linearly between two evaluations of a run. A run that never got so far, or measured no KL, has none.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ _UNMEASURED = "not measured"
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with such a table in a study's file, a line each."""
+    """Yield mistakes in such a table of a study's file, one per line."""
     if not isinstance(layout.get("metric"), str) or not layout["metric"].startswith("eval/"):
-        yield "metric: is a figure of evaluations while training, as eval/reward"
+        yield "metric: must be a figure of evaluations during training, as eval/reward"
     at = layout.get("at")
     if not isinstance(at, Mapping) or not at or set(at) - set(AXES):
-        yield f"at: holds {', '.join(AXES)}, each with a list of numbers"
+        yield f"at: must contain {', '.join(AXES)}, each with a list of numbers"
         return
     for axis, places in at.items():
         if not isinstance(places, list) or not places or not all(isinstance(place, Real) for place in places):
@@ -33,12 +33,12 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
 
 
 def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figure that a layout without problems names, with its place."""
+    """Yield the figure named by a layout without mistakes, with its place in the file."""
     return iter([("metric", layout["metric"])])
 
 
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
-    """The table of a layout without problems."""
+    """Return the table of a layout without mistakes."""
     cuts = [(axis, float(place)) for axis, places in layout["at"].items() for place in places]
     rows = list[list[Cell]]()
     short = unmeasured = False
@@ -51,19 +51,19 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     notes = [f"{layout['metric']}, linear between a run's evaluations"]
     if any(axis == "gpu_hours" for axis, _ in cuts):
         notes.append(
-            "GPU-hours: the time of the steps that a run kept, replies and rewards of rounds included, times the processes of "
-            "its last attempt; without GPUs, hours of processes. Not counted: evaluations, checkpoints, loading, steps that "
-            "were taken again after a stop, and GPUs of servers"
+            "GPU-hours: the time of a run's kept steps (with replies and rewards of rounds) times the number of processes of "
+            "its last attempt; without GPUs, process hours. Not counted: evaluations, checkpoints, loading, steps that "
+            "were repeated after a stop, and GPUs of servers"
         )
     if short:
-        notes.append("not reached: so many of the setting's runs have no evaluation at or beyond this place")
+        notes.append("not reached: number of the setting's runs without an evaluation at or beyond this value")
     if unmeasured:
-        notes.append("not measured: as in algorithms without a reference model, which have no divergence")
+        notes.append("not measured: for instance in algorithms without a reference model, which have no divergence")
     return Table(title, headings, rows, notes)
 
 
 def _cell(setting: Setting[StudyRun], axis: str, place: float, metric: str, percent: bool) -> TableFigure | str | None:
-    """Over all runs of a setting; where some came so far and others did not, a mean would be of another set of runs."""
+    """Return the figure over all runs of a setting; if only some reached the value, a mean would cover other runs."""
     points = [points_of(run) for run in setting.finished]
     places = [each.at(axis) for run in points for each in run if each.steps]
     if places and all(each is None for each in places):

@@ -1,4 +1,4 @@
-"""kind: curves. Every evaluation of trainings, as rows: how figures move with the divergence, for over-optimisation.
+"""kind: curves. One row per evaluation of trainings: shows figures against the divergence, for over-optimisation.
 
 curves: {kind: curves, rows: [weak, strong], columns: {trained on: eval/reward, other: eval/reward_tiny_2}}
 """
@@ -15,23 +15,23 @@ KEYS = ("columns",)
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with such a table in a study's file, a line each."""
+    """Yield mistakes in such a table of a study's file, one per line."""
     columns = layout.get("columns")
     if not isinstance(columns, Mapping) or not columns:
-        yield "columns: holds HEADING: METRIC, of evaluations while training (eval/reward)"
+        yield "columns: must contain HEADING: METRIC, figures of evaluations during training (eval/reward)"
         return
     for heading, metric in columns.items():
         if not isinstance(metric, str) or not metric.startswith("eval/"):
-            yield f"columns.{heading}: is a figure of evaluations while training, as eval/reward"
+            yield f"columns.{heading}: must be a figure of evaluations during training, as eval/reward"
 
 
 def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that a layout without problems names, each with its place."""
+    """Yield the figures named by a layout without mistakes, each with its place in the file."""
     return ((f"columns.{heading}", metric) for heading, metric in layout["columns"].items())
 
 
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
-    """The table of a layout without problems: of each setting a row for each step at which all its runs were evaluated."""
+    """Return the table of a layout without mistakes: one row per setting and step at which all its runs were evaluated."""
     columns: Mapping[str, str] = layout["columns"]
     rows = [row for setting in settings(runs, layout["rows"]) for row in _rows(setting, columns)]
     return Table(title, ["setting", "runs", "step", "nats", *columns], rows)

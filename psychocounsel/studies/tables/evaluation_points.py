@@ -1,4 +1,4 @@
-"""The evaluations of a training run as points: how far it was by several measures, and every figure then."""
+"""Evaluations of a training run as points: progress by several measures, and all figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class EvaluationPoint:
     """One evaluation of a run.
 
     Attributes:
-        steps: optimizer steps. prompts: `steps` times `global_batch_size`, prompts that come up again included.
-        gpu_hours: hours of its steps times the processes of its last attempt, of which each has a GPU where there are any.
-            Replies and rewards of the rounds are part of their steps. Evaluations, checkpoints, loading, steps that were taken
-            again after a stop, and servers are not counted: training is compared, however often it was measured or stopped.
-        kl: nats per reply from the reference; None where it was not measured.
+        steps: optimizer steps. prompts: `steps` times `global_batch_size`, including repeated prompts.
+        gpu_hours: hours of its steps times the number of processes of its last attempt (one GPU each, if there are GPUs).
+            Steps include replies and rewards of the rounds. Evaluations, checkpoints, loading, steps repeated
+            after a stop, and servers are not counted, so that the frequency of evaluations and stops does not matter.
+        kl: nats per reply from the reference; None if it was not measured.
         figures: every `eval/...` figure.
     """
 
@@ -29,7 +29,7 @@ class EvaluationPoint:
     figures: dict[str, float]
 
     def at(self, axis: str) -> float | None:
-        """Where the point lies on one of AXES."""
+        """Return the point's coordinate on one of AXES."""
         value: float | None = getattr(self, axis)
         return value
 
@@ -38,7 +38,7 @@ AXES = ("steps", "prompts", "gpu_hours", "kl")
 
 
 class TrainedRun(Protocol):
-    """What the points are made of."""
+    """A run from which points are made."""
 
     @property
     def config(self) -> Any: ...
@@ -54,7 +54,7 @@ class TrainedRun(Protocol):
 
 
 def points_of(run: TrainedRun) -> list[EvaluationPoint]:
-    """The evaluations of a run in their order, that before training included; none of a run without a configuration."""
+    """Return the evaluations of a run in order, including the one before training; empty for a run without a configuration."""
     config = run.config
     if config is None or "global_batch_size" not in config:
         return []
@@ -66,7 +66,7 @@ def points_of(run: TrainedRun) -> list[EvaluationPoint]:
 
 def _later(run: TrainedRun, batch: int, processes: int) -> Iterator[EvaluationPoint]:
     seconds = 0.0
-    names: dict[tuple[str, ...], list[str]] = {}  # by the keys of a line: most lines have the same
+    names: dict[tuple[str, ...], list[str]] = {}  # by the keys of a line, because most lines have the same keys
     for line in run.lines:
         seconds += line.get("step_seconds", 0.0)
         keys = tuple(line)
@@ -79,14 +79,14 @@ def _later(run: TrainedRun, batch: int, processes: int) -> Iterator[EvaluationPo
 
 
 def _kl(figures: dict[str, float], otherwise: float | None) -> float | None:
-    """The divergence; before training it is 0 by definition, whether measured or not."""
+    """Return the divergence; before training it is 0 by definition, even if not measured."""
     return figures.get(_KL, otherwise)
 
 
 def crossing(points: list[EvaluationPoint], axis: str, place: float, metric: str) -> float | None:
-    """The figure `metric` where the run first reaches `place` on `axis`, linear between two evaluations.
+    """Return the figure `metric` where the run first reaches `place` on `axis`, interpolated linearly between two evaluations.
 
-    None where the run never reached it: nothing is extrapolated.
+    None if the run never reached it, because nothing is extrapolated.
     """
     known = [
         (x, point.figures[metric])

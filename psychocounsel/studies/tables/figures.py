@@ -1,4 +1,4 @@
-"""A figure of a table: a mean over seeds with its spread, or one run's with its own interval."""
+"""Figure of a table: a mean over seeds with its spread, or one run's value with its own interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ _SHARES = (
     "missed",
     "triage",
     "escalation",
-)  # parts of the names of figures from 0 to 1
+)  # parts of the names of figures between 0 and 1
 
 
 @dataclass(frozen=True)
 class TableFigure:
-    """A value with what is known of its spread.
+    """A value with the available information about its spread.
 
     Attributes:
-        sd: standard deviation over seeds (n - 1 in the denominator); None of one run.
-        low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, as its evaluation says.
-        n: runs.
+        sd: standard deviation over seeds (n - 1 in the denominator); None for one run.
+        low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, from its evaluation.
+        n: number of runs.
         percent: shown as a percentage.
-        spreads: False of what needs no interval, as hours and p-values: no note says then that its spread is unknown.
+        spreads: False for values without interval, such as hours and p-values, for which no note about the spread is printed.
     """
 
     value: float
@@ -42,21 +42,20 @@ class TableFigure:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a figure is a share from 0 to 1, which reports show in per cent."""
+    """Return True if a figure is a share from 0 to 1, which reports show in per cent."""
     return any(part in metric.rpartition("/")[2] for part in _SHARES)
 
 
 def over_seeds(values: Sequence[float], percent: bool = False, share: bool = False) -> TableFigure | None:
-    """Mean, standard deviation and interval of the mean of runs with several seeds; None without values.
+    """Return mean, standard deviation and interval of the mean over runs with several seeds; None without values.
 
-    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom, of shares without the part that is below 0 or above 1.
-    One run has neither.
+    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom, clipped to 0..1 for shares. One run has neither.
     """
     if not values:
         return None
     if len(values) == 1:
         return TableFigure(values[0], percent=percent)
-    from scipy.special import stdtrit  # takes long to import, and a launcher only checks the layout of tables
+    from scipy.special import stdtrit  # slow to import, and a launcher only checks the layout of tables
 
     mean, sd, n = fmean(values), stdev(values), len(values)
     half = float(stdtrit(n - 1, (1 + _LEVEL) / 2)) * sd / n**0.5
@@ -65,7 +64,7 @@ def over_seeds(values: Sequence[float], percent: bool = False, share: bool = Fal
 
 
 def of_setting(setting: Setting[AnyRun], key: str, percent: bool = False) -> TableFigure | None:
-    """The figure `key` of a setting: over its finished runs; of one run with the interval over prompts that it wrote."""
+    """Return the figure `key` of a setting over its finished runs; for one run, with its own interval over prompts."""
     values = [value for run in setting.finished if (value := run.figure(key)) is not None]
     if len(values) != 1:
         return over_seeds(values, percent, is_share(key))

@@ -1,4 +1,4 @@
-"""Holds the figures that a study's tables name against those that its runs will have, before anything runs."""
+"""Check that the runs of a study will report the figures that its tables name, before anything runs."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -12,14 +12,14 @@ from psychocounsel.studies.study_file import Study
 from psychocounsel.studies.study_plan import PlannedStage
 from psychocounsel.studies.tables import KINDS, layouts
 
-_OF_TRAINING = ("step",)  # beside the figures of its best and last evaluation
+_OF_TRAINING = ("step",)  # in addition to the figures of its best and last evaluation
 _WHEN = ("before", "best", "last")
 
 
 def unknown_figures(study: Study, planned: Sequence[PlannedStage]) -> Iterator[str]:
-    """A line for each figure that no run of a table's rows will have. The layouts are without `problems`.
+    """Yield a line for each figure that no run of a table's rows will report. The layouts have no other mistakes.
 
-    Nothing is said where a run's figures are known only when it has ended, or a mistake hides runs.
+    Figures are not checked if they are known only after a run, or if a mistake hides runs.
     """
     cells = {each.name: [cell.job.config for cell in each.cells] for each in planned}
     for name, layout in layouts(study).items():
@@ -34,7 +34,7 @@ def unknown_figures(study: Study, planned: Sequence[PlannedStage]) -> Iterator[s
 
 
 def _known(configs: Sequence[DictConfig]) -> list[str] | None:
-    """The figures that any of these runs will have; None where one does not say."""
+    """Return the figures that any of these runs will report; None if they are unknown for one run."""
     found: dict[str, Any] = {}
     for config in configs:
         names = figures_of(config)
@@ -45,7 +45,7 @@ def _known(configs: Sequence[DictConfig]) -> list[str] | None:
 
 
 def _plain(metric: str) -> str:
-    """A figure without the evaluation that it is of, as in last:eval/loss."""
+    """Return a figure's name without the prefix of its evaluation, as in last:eval/loss."""
     when, _, name = metric.rpartition(":")
     return name if when in _WHEN else metric
 

@@ -1,4 +1,4 @@
-"""kind: nodes. How training speeds up with nodes: tokens per second, and the efficiency against the fewest GPUs.
+"""kind: nodes. Speed of training by nodes: tokens per second, and efficiency relative to the fewest GPUs.
 
 speed: {kind: nodes, rows: [one, two, four]}
 """
@@ -12,24 +12,24 @@ from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, set
 from psychocounsel.studies.tables.table_formats import Cell, Table
 
 KEYS = ()
-_WARM_UP = 2  # steps, in which kernels are compiled and memory is found
+_WARM_UP = 2  # steps in which kernels are compiled and memory is allocated
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with such a table in a study's file, a line each: it has no keys of its own."""
+    """Yield mistakes in such a table of a study's file, one per line; it has no keys of its own."""
     return iter(())
 
 
 def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that a layout names: none, because speed is measured in any training."""
+    """Yield no figures, because every training measures speed."""
     return iter(())
 
 
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
-    """The table of a layout without problems.
+    """Return the table of a layout without mistakes.
 
     Tokens per second are the median over steps after the first two, over all processes. The efficiency is tokens per second
-    and process, over that of the setting with the fewest processes.
+    and process, divided by that of the setting with the fewest processes.
     """
     found = [(setting, _processes(setting), _speed(setting)) for setting in settings(runs, layout["rows"])]
     known = [(processes, speed) for _, processes, speed in found if processes and speed]

@@ -1,4 +1,4 @@
-"""kind: runs. A row for each setting, a column for each figure of its runs' summaries; the paper's rows beside them.
+"""kind: runs. One row per setting, one column per figure of its runs' summaries, with the paper's rows below.
 
 winrates: {kind: runs, rows: [winrate], columns: {win rate: {metric: win_rate, percent: true}}, paper: win_rates}
 """
@@ -20,28 +20,28 @@ _PUBLISHED = Path(__file__).with_name("published.yaml")
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with such a table in a study's file, a line each."""
+    """Yield mistakes in such a table of a study's file, one per line."""
     columns = layout.get("columns")
     if columns is not None and (not isinstance(columns, Mapping) or not columns):
-        yield "columns: holds HEADING: METRIC, or HEADING: {metric: METRIC, percent: true}"
+        yield "columns: must contain HEADING: METRIC, or HEADING: {metric: METRIC, percent: true}"
         return
     for heading, given in (columns or {}).items():
         if not isinstance(given, str) and (not isinstance(given, Mapping) or set(given) - {"metric", "percent"}):
-            yield f"columns.{heading}: is a metric, or {{metric: METRIC, percent: true}}"
+            yield f"columns.{heading}: must be a metric, or {{metric: METRIC, percent: true}}"
     paper = layout.get("paper")
     if paper is not None and paper not in published():
-        yield f"paper={paper}: there are no such figures; {suggestion(str(paper), [*published()])}"
+        yield f"paper={paper}: no such published figures; {suggestion(str(paper), [*published()])}"
     elif paper is not None and columns and (strange := set(published()[paper]["columns"]) - set(columns)):
-        yield f"columns: lack {sorted(strange)[0]}, which the paper's rows have"
+        yield f"columns: {sorted(strange)[0]} is missing, which the paper's rows have"
 
 
 def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that a layout without problems names, each with its place."""
+    """Yield the figures named by a layout without mistakes, each with its place in the file."""
     return ((f"columns.{heading}", _column(given)[0]) for heading, given in (layout.get("columns") or {}).items())
 
 
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
-    """The table of a layout without problems."""
+    """Return the table of a layout without mistakes."""
     found = settings(runs, layout["rows"])
     columns = {str(heading): _column(given) for heading, given in (layout.get("columns") or {}).items()}
     rows = [_row(setting, columns) for setting in found] if columns else [_own_row(setting) for setting in found]
@@ -55,7 +55,7 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
 
 @cache
 def published() -> dict[str, Any]:
-    """Figures that the paper published, by table: `source`, `columns`, and `rows` of percentages or plain numbers."""
+    """Return the paper's published figures by table: `source`, `columns`, and `rows` of percentages or plain numbers."""
     content: dict[str, Any] = yaml.safe_load(_PUBLISHED.read_text())
     return content
 
@@ -69,7 +69,7 @@ def _row(setting: Setting[StudyRun], columns: Mapping[str, tuple[str, bool]]) ->
 
 
 def _own_row(setting: Setting[StudyRun]) -> list[Cell]:
-    """A setting with the metric by which its own command is judged."""
+    """Return the row of a setting with the main metric of its own command."""
     metric = next((metric for run in setting.finished if (metric := _metric_of(run.config))), None)
     return [setting.title, setting.count, metric, of_setting(setting, metric) if metric else None]
 

@@ -1,4 +1,4 @@
-"""The runs of a study as its tables read them: grouped by setting, what failed or is missing included."""
+"""Runs of a study for its tables: grouped by setting, including failed and missing ones."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _SEED = "seed"
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run: `swept` are its own swept keys and those of the run that it evaluates; `parent` is that run."""
+    """One run: `swept` are its swept keys and those of the run that it evaluates; `parent` is that run."""
 
     stage: str
     run_dir: Path
@@ -34,7 +34,7 @@ class StudyRun:
 
     @property
     def status(self) -> str:
-        """finished, stopped, failed, ..., or `not run`."""
+        """Status of the run: finished, stopped, failed, ..., or `not run`."""
         return str(self.summary.get("status") or "not run")
 
     @cached_property
@@ -43,21 +43,21 @@ class StudyRun:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Where it ran last: `nodes`, `processes`, versions; {} before it has begun."""
+        """Environment of its last attempt: `nodes`, `processes`, versions; {} before it has started."""
         return read_mapping(RunDir(self.run_dir).environment)
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of its metrics, one a step."""
+        """Lines of its metrics, one per step."""
         return read_metrics(RunDir(self.run_dir).metrics)
 
     def figure(self, key: str) -> float | None:
-        """A figure of its summary, as `figure_of` finds it."""
+        """Return a figure of its summary, found by `figure_of`."""
         return figure_of(self.summary, key)
 
 
 def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
-    """A figure of a run's summary: of a training at the best evaluation, or that of `before:KEY` or `last:KEY`."""
+    """Return a figure of a run's summary; for training at the best evaluation, or with `before:KEY` or `last:KEY` at that one."""
     metrics = summary.get("metrics") or {}
     when, _, name = key.rpartition(":")
     if "best" in metrics:
@@ -67,7 +67,7 @@ def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
 
 
 class MeasuredRun(Protocol):
-    """What a setting asks of its runs: how they ended, and the figures of their summaries."""
+    """Fields of a run that a setting reads: its end, and the figures of its summary."""
 
     @property
     def status(self) -> str: ...
@@ -80,19 +80,19 @@ AnyRun = TypeVar("AnyRun", bound=MeasuredRun)
 
 @dataclass
 class Setting(Generic[AnyRun]):
-    """Runs that differ in their seeds alone; `title` is the stage's, and the swept keys with their values."""
+    """Runs that differ only in their seeds; `title` is the stage's, and the swept keys with their values."""
 
     title: str
     runs: list[AnyRun] = field(default_factory=list)
 
     @property
     def finished(self) -> list[AnyRun]:
-        """The runs whose figures count: finished ones, and gates that did not pass."""
+        """Runs whose figures count: finished ones, and gates that did not pass."""
         return [run for run in self.runs if run.status in (FINISHED, *OF_GATES)]
 
     @property
     def count(self) -> str:
-        """`3`, or `2 of 3 (1 failed)`; of gates `3 of 3 (1 refused)`."""
+        """Number of runs as a text: `3`, or `2 of 3 (1 failed)`; for gates `3 of 3 (1 refused)`."""
         others = [run.status for run in self.runs if run.status != FINISHED]
         if not others:
             return str(len(self.runs))
@@ -104,7 +104,7 @@ Runs = dict[str, list[StudyRun]]
 
 
 def read_runs(files: StudyDir) -> Runs:
-    """The runs that the study has now, by stage, as `cells.json` lists them."""
+    """Return the current runs of the study by stage, from `cells.json`."""
     found: Runs = {}
     by_folder: dict[str, StudyRun] = {}
     for stage, listed in (read_mapping(files.cells).get("stages") or {}).items():
@@ -119,7 +119,7 @@ def read_runs(files: StudyDir) -> Runs:
 
 
 def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Setting[StudyRun]]:
-    """The settings of the stages that `rows` names, in their order; a mapping gives stages other titles."""
+    """Return the settings of the stages named in `rows`, in order; a mapping gives stages other titles."""
     titled = rows.items() if isinstance(rows, Mapping) else ((stage, stage) for stage in rows)
     return [setting for title, stage in titled for setting in _of_stage(title, runs.get(stage, []))]
 
@@ -134,7 +134,7 @@ def _of_stage(title: str, runs: list[StudyRun]) -> Iterator[Setting[StudyRun]]:
 
 
 def _parts(run: StudyRun) -> Iterator[str]:
-    """What tells a run's setting from others of its stage: of the run that it evaluates first, then its own keys."""
+    """Yield the keys that distinguish a run's setting from others of its stage: first those of the run that it evaluates."""
     if run.parent is not None:
         yield run.parent.stage
         yield from _parts(run.parent)
@@ -142,7 +142,7 @@ def _parts(run: StudyRun) -> Iterator[str]:
 
 
 def _readable(value: str) -> str:
-    """A value as it was typed, without the quotes or backslashes that Hydra needs around some texts."""
+    """Return a value as typed, without the quotes and backslashes that Hydra needs around some texts."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
     return re.sub(r"\\(.)", r"\1", value)

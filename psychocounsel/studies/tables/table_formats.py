@@ -1,4 +1,4 @@
-"""A table in three formats: CSV with every number, Markdown and LaTeX (booktabs) for people."""
+"""Tables in three formats: CSV with every number, Markdown and LaTeX (booktabs) for people."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ MISSING = "-"
 
 @dataclass
 class Table:
-    """Rows of cells below headings; None is a figure that is not there. `notes` say what a reader must know of it."""
+    """Rows of cells below headings; None is a missing figure. `notes` explain the table to its readers."""
 
     title: str
     headings: list[str]
@@ -23,7 +23,7 @@ class Table:
 
 
 def csv_of(table: Table) -> str:
-    """Every column of figures as value, sd, n, low and high, with all digits, shares from 0 to 1; a missing one is empty."""
+    """Return columns of figures as value, sd, n, low and high, with all digits, shares from 0 to 1; missing ones are empty."""
     figures = {column for row in table.rows for column, cell in enumerate(row) if isinstance(cell, TableFigure)}
     parts = ("sd", "n", "low", "high")
     headings = list[str]()
@@ -59,7 +59,7 @@ def markdown_of(table: Table) -> str:
 
 
 def latex_of(table: Table, label: str) -> str:
-    """A `table` environment; it needs \\usepackage{booktabs}."""
+    """Return a `table` environment, which needs \\usepackage{booktabs}."""
     rows = [" & ".join(map(_tex, row)) + r" \\" for row in (shown_headings(table), *map(_texts, table.rows))]
     notes = " ".join(_tex(f"{note}.") for note in shown_notes(table))
     return "\n".join(
@@ -83,7 +83,7 @@ def latex_of(table: Table, label: str) -> str:
 
 
 def shown_headings(table: Table) -> list[str]:
-    """The headings, with the unit of columns that are shown in per cent."""
+    """Return the headings, with the unit of columns shown in per cent."""
     percent = {
         column
         for row in table.rows
@@ -98,7 +98,7 @@ def _texts(row: list[Cell]) -> list[str]:
 
 
 def cell_text(cell: Cell) -> str:
-    """`61.2 ± 1.5` over seeds, `61.2 (55.0 to 67.4)` of one run with an interval."""
+    """Return the text of a cell: `61.2 ± 1.5` over seeds, `61.2 (55.0 to 67.4)` for one run with an interval."""
     if cell is None:
         return MISSING
     if isinstance(cell, str):
@@ -112,15 +112,15 @@ def cell_text(cell: Cell) -> str:
 
 
 def shown_notes(table: Table) -> list[str]:
-    """What the signs of this table mean, then its own notes."""
+    """Return explanations of the table's signs, then its own notes."""
     figures = [cell for row in table.rows for cell in row if isinstance(cell, TableFigure) and cell.spreads]
     notes = list[str]()
     if any(cell.sd is not None for cell in figures):
         notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")
     if any(cell.sd is None and cell.low is not None for cell in figures):
-        notes.append("brackets hold the 95 % interval over prompts of one run, whose spread over seeds is unknown")
+        notes.append("brackets contain the 95 % interval over prompts of one run, whose spread over seeds is unknown")
     if any(cell.sd is None and cell.low is None for cell in figures):
-        notes.append("a figure without ± or brackets is of one run: nothing is known of its spread")
+        notes.append("a figure without ± or brackets is from one run: its spread is unknown")
     if any(cell is None for row in table.rows for cell in row):
         notes.append(f"{MISSING}: not measured, or not finished")
     return notes + table.notes

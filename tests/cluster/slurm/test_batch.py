@@ -68,7 +68,7 @@ def test_sizes() -> None:
         (["cluster.nodes=2", "cluster.gpus_per_node=2", "cluster.runs_side_by_side=2"], "use cluster.nodes=1"),
         (["cluster.gpus_per_node=0", "cluster.device=cuda"], "needs cluster.gpus_per_node=1"),
         (["cluster.segments=3"], "add cluster.requeue=false"),
-        (["+cluster.sbatch.array=1-3"], "cluster.sbatch.array: submission decides it"),
+        (["+cluster.sbatch.array=1-3"], "cluster.sbatch.array: submission sets it"),
         (["+cluster.sbatch.partition=gpu"], "use cluster.partition"),
         (
             ["+cluster.environment.WANDB_API_KEY=abc"],
@@ -78,7 +78,7 @@ def test_sizes() -> None:
         (["+cluster.environment.GIT_PAT=abc"], "cluster.environment.GIT_PAT: a secret"),
         (["+cluster.environment.DB_PASSWORD=abc"], "cluster.environment.DB_PASSWORD: a secret"),
         (["+cluster.environment.MASTER=hf_abcdefghijklmnopqrstu"], "cluster.environment.MASTER: a secret"),
-        (["+cluster.environment={A-B: 1}"], "cluster.environment: 'A-B' is no name of a variable"),
+        (["+cluster.environment={A-B: 1}"], "cluster.environment: 'A-B' is not the name of a variable"),
         (
             ["cluster.setup=[module purge,'export HF_TOKEN=abc']"],
             "cluster.setup[1]: a secret (HF_TOKEN) would stand in",
@@ -94,16 +94,16 @@ def test_sizes() -> None:
         (["cluster.container.arguments=['--env=HF_TOKEN=abc']"], "cluster.container.arguments: a secret (HF_TOKEN)"),
         (["cluster.srun=['--export=ALL,HF_TOKEN=abc']"], "cluster.srun: a secret (HF_TOKEN)"),
         (["cluster.servers.command=[vllm,--api-key,abc]"], "cluster.servers.command: a secret (api-key)"),
-        (["cluster.account='a\n#SBATCH --uid=0'"], "cluster.account: holds a newline or another control character"),
-        (["cluster.setup=['true\nfalse']"], "cluster.setup[0]: holds a newline"),
-        (["cluster.modules=['cuda\r']"], "cluster.modules[0]: holds a newline or another control character"),
-        (["+cluster.environment.A='1\n2'"], "cluster.environment.A: holds a newline"),
-        (["+cluster.sbatch.comment='1\n#SBATCH -A other'"], "cluster.sbatch.comment: holds a newline"),
-        (["cluster.container.binds=['/a\t/b']"], "cluster.container.binds[0]: holds a newline"),
-        (["run_dir='/runs/a\nb'"], "run_dir: holds a newline"),
-        (["sweep_dir='/runs/a\u2028b'"], "sweep_dir: holds a newline"),
-        (["paths.cache='/runs/\x1b[31m'"], "paths.cache: holds a newline"),
-        (["after=['/runs/a\nb']"], "after[0]: holds a newline"),
+        (["cluster.account='a\n#SBATCH --uid=0'"], "cluster.account: contains a newline or another control character"),
+        (["cluster.setup=['true\nfalse']"], "cluster.setup[0]: contains a newline"),
+        (["cluster.modules=['cuda\r']"], "cluster.modules[0]: contains a newline or another control character"),
+        (["+cluster.environment.A='1\n2'"], "cluster.environment.A: contains a newline"),
+        (["+cluster.sbatch.comment='1\n#SBATCH -A other'"], "cluster.sbatch.comment: contains a newline"),
+        (["cluster.container.binds=['/a\t/b']"], "cluster.container.binds[0]: contains a newline"),
+        (["run_dir='/runs/a\nb'"], "run_dir: contains a newline"),
+        (["sweep_dir='/runs/a\u2028b'"], "sweep_dir: contains a newline"),
+        (["paths.cache='/runs/\x1b[31m'"], "paths.cache: contains a newline"),
+        (["after=['/runs/a\nb']"], "after[0]: contains a newline"),
         (["cluster.container.image=nowhere.sif"], "no such file"),
         (["cluster.container.image=nowhere.sqsh", "cluster.container.command=pyxis"], "no such file"),
         (["cluster.container.command=pyxis"], "cluster.container.command=pyxis needs an image"),
@@ -112,7 +112,7 @@ def test_sizes() -> None:
         (["cluster.server_nodes=1"], "what is to run there"),
         (
             ["cluster.server_nodes=1", *SERVERS, "cluster.gpus_per_node=2"],
-            "per_node=3 are more than cluster.gpus_per_node=2",
+            "per_node=3 is more than cluster.gpus_per_node=2",
         ),
         (
             [
@@ -122,7 +122,7 @@ def test_sizes() -> None:
                 "cluster.processes=1",
                 "cluster.cpus_per_process=2",
             ],
-            "per_node=3 servers need a CPU each, and the job has 2 of a node: raise cluster.cpus_per_process",
+            "per_node=3 servers need a CPU each, but the job has 2 on a node: raise cluster.cpus_per_process",
         ),
         (["cluster.partion=gpu"], "did you mean cluster.partition"),
         (["cluster.memory=lots"], "is not a size"),
@@ -160,7 +160,7 @@ def test_an_override_of_several_lines_is_refused_whatever_its_key(
     with pytest.raises(SystemExit) as ended:
         main("psychocounsel.train", "train")
     (line,) = capfd.readouterr().err.splitlines()
-    assert ended.value.code == 2 and line.startswith("error: data.name: holds a newline")
+    assert ended.value.code == 2 and line.startswith("error: data.name: contains a newline")
 
 
 def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
     write_job(tmp_path, "psychocounsel.train", 0, [])
     config = check(compose(["cluster=slurm", f"run_dir={tmp_path}"]))
     for given, message in (
-        (["cluster.account='a\n#SBATCH --uid=0'"], "cluster.account: holds a newline"),
+        (["cluster.account='a\n#SBATCH --uid=0'"], "cluster.account: contains a newline"),
         (["cluster.environment.DEPLOY_KEY=abc"], "cluster.environment.DEPLOY_KEY: a secret"),
         (["cluster.setup=['export HF_TOKEN=abc']"], r"cluster.setup\[0\]: a secret"),
     ):
@@ -180,12 +180,12 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
             _job(Row(0, tmp_path, ""), given)
     config.cluster.setup = ["true\nfalse"]  # as an older version let it pass
     write_config(tmp_path, config)
-    with pytest.raises(UserError, match=r"cluster.setup\[0\]: holds a newline"):
+    with pytest.raises(UserError, match=r"cluster.setup\[0\]: contains a newline"):
         _job(Row(0, tmp_path, ""), [])
 
 
 def test_a_folder_of_an_older_run_brings_no_lines_into_the_script() -> None:
-    with pytest.raises(UserError, match="its folder: holds a newline"):
+    with pytest.raises(UserError, match="its folder: contains a newline"):
         render(SlurmRequest(), "name", Path("/runs/a\n#SBATCH --uid=0"), 1, [Path("/code")], [])
 
 
@@ -404,6 +404,6 @@ def test_submission_needs_slurm_and_leaves_nothing_without(tmp_path: Path) -> No
     from tests.support.harness import cli
 
     done = cli("train", "cluster=slurm", cwd=tmp_path, check_code=2, PATH="/usr/nowhere")
-    assert "there is no `scontrol` here" in done.stderr or "there is no `sbatch` here" in done.stderr
+    assert "the command `scontrol` is missing" in done.stderr or "the command `sbatch` is missing" in done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()[-1:]
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == "[]"

@@ -30,7 +30,7 @@ def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_pa
         slurm.train(*slurm.overrides(run_dir=run), option)
     assert [slurm.ended(run) for run in runs] == [["failed"], ["failed"], ["failed"]]
     said = [slurm.jobs("status", str(run)) for run in runs]
-    assert "never began" in said[0] and "no_such_command: command not found" in said[0]
+    assert "never started" in said[0] and "no_such_command: command not found" in said[0]
     assert "srun itself failed" in said[1] and "unrecognized option" in said[1] and "wrong input" not in said[1]
     assert "RuntimeError: " in said[2] and "as before: given up" in said[2]
     listed = slurm.jobs("list", str(tmp_path)).splitlines()

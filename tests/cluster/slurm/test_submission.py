@@ -52,7 +52,7 @@ def test_a_waiting_run_blocks_a_correction_and_a_cancelled_one_takes_it(slurm: C
     assert f"jobs cancel {run}` ends it" in refused
     slurm.jobs("cancel", str(run))
     done = slurm.train(*slurm.overrides(run_dir=run, max_length=600))
-    assert f"{run}: has made no step so far, and is corrected: max_length was " in done.stdout
+    assert f"{run}: has made no step yet and is corrected: max_length was " in done.stdout
     assert slurm.ended(run) == ["finished"] and "max_length: 600" in (run / "config.yaml").read_text()
     assert len(records(run)) == 2
 

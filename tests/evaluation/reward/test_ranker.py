@@ -230,7 +230,7 @@ def test_the_price_of_a_ranker_is_told_and_needed_for_a_limit_of_cost(
         ([compare(), "budget.cost=1"], "the price of m is unknown"),
         ([compare(", input_price: 3"), "budget.cost=1"], "budget.cost=1: the price of m is unknown"),
         ([compare(more=", rubric: nowhere")], "nowhere"),
-        (["budget.calls=3"], "budget.calls=3: has no effect, because compare has no language model that ranks"),
+        (["budget.calls=3"], "budget.calls=3: has no effect, because compare contains no language model that ranks"),
     ]:
         answer = run_here(shlex.join(["evaluate", *given]))
         assert answer.code == 2 and said in answer.stderr, (given, answer.stderr)

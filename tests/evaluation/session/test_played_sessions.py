@@ -202,7 +202,7 @@ def test_a_model_that_plays_clients_must_be_chosen(tmp_path: Path) -> None:
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=m", "client.prompt=x", check_code=USER_ERROR
     )
-    assert "client.prompt: a client is played by the cards of its persona; leave it null" in said
+    assert "client.prompt: the prompt of a client is its persona's card; leave it null" in said
     assert not (tmp_path / "out").exists()
 
 

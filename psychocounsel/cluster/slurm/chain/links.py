@@ -1,7 +1,7 @@
-"""Which jobs of a study go into one array, and what the array waits for; without SLURM.
+"""Division of a study's jobs into arrays, and the dependency of each array; without SLURM.
 
-SLURM gives an array one dependency. It can wait for whole arrays and for single tasks, or index by index for an array of the
-same length (aftercorr). Jobs are therefore parted so that none waits for more than it needs.
+SLURM gives an array one dependency. It can wait for whole arrays and single tasks, or index by index for an array of the
+same length (aftercorr). Jobs are divided so that none waits for more than it needs.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class TaskBatch:
-    """Tasks of one call of sbatch. `ids` are the jobs of its segments; an array that is yet to be submitted has none.
+    """Tasks of one sbatch call. `ids` are the jobs of its segments; an array that is not submitted yet has none.
 
-    `is_new` is False for what an earlier command submitted: tasks of it that nobody waits for may have failed.
+    `is_new` is False for an earlier command's batch, whose unneeded tasks may have failed.
     """
 
     size: int
@@ -23,38 +23,38 @@ class TaskBatch:
         return f"{self.ids[-1]}_{index}" if self.size > 1 else self.ids[-1]
 
 
-Place = tuple[TaskBatch, int]  # a task
+Place = tuple[TaskBatch, int]  # a task of a batch
 
 
 @dataclass(frozen=True)
 class Link:
-    """What an array waits for: `kind` as sbatch has it, and the tasks of a batch; without tasks, all of it."""
+    """Dependency of an array: `kind` in sbatch's terms, and tasks of a batch (empty: all its tasks)."""
 
     kind: str
     batch: TaskBatch
     tasks: tuple[int, ...] = ()
 
     def text(self) -> str:
-        """A part of --dependency, once the batch is submitted."""
+        """Return the part of --dependency, after the batch is submitted."""
         names = [self.batch.name(task) for task in self.tasks] or [self.batch.ids[-1]]
         return ":".join([self.kind, *names])
 
 
 @dataclass
 class Part:
-    """An array: the positions of its jobs, task by task, and what it waits for."""
+    """An array: the positions of its jobs, task by task, and its dependencies."""
 
     tasks: list[list[int]]
     links: list[Link]
 
 
 def parts(needs: Sequence[set[Place]], group: int = 1, after_any: bool = False) -> list[Part]:
-    """Part jobs that ask for the same resources into arrays.
+    """Divide jobs with equal resources into arrays.
 
     Args:
-        needs: for each job the tasks that have to end before it.
-        group: jobs of one task, which waits for what any of them needs.
-        after_any: whether the jobs begin however those tasks end, in the place of only if they succeed.
+        needs: for each job, the tasks that must end before it.
+        group: number of jobs in one task, which waits for the needs of all its jobs.
+        after_any: True if the jobs start when those tasks end in any way, not only if they succeed.
     """
     order: dict[TaskBatch, int] = {}
     for need in needs:
@@ -78,7 +78,7 @@ def parts(needs: Sequence[set[Place]], group: int = 1, after_any: bool = False) 
 def _linked(
     asked: list[frozenset[Place]], order: dict[TaskBatch, int], after_any: bool
 ) -> list[tuple[list[int], list[Link]]]:
-    """Part tasks that wait for the same batches: index by index in as few arrays as that takes, else by equal needs."""
+    """Divide tasks that wait for the same batches: index by index in as few arrays as possible, otherwise by equal needs."""
     kind = "afterany" if after_any else "afterok"
     equal = _alike(range(len(asked)), lambda number: asked[number])
     if not after_any:
@@ -90,7 +90,7 @@ def _linked(
 
 
 def _index_by_index(asked: list[frozenset[Place]], order: dict[TaskBatch, int]) -> list[Link] | None:
-    """One dependency for all of these tasks, or None if there is none that keeps to what each needs."""
+    """Return one dependency for all of these tasks, or None if no single one matches every task's needs."""
     links = []
     for batch in sorted({batch for batch, _ in asked[0]}, key=lambda batch: order[batch]):
         each = [sorted(task for other, task in need if other is batch) for need in asked]
@@ -104,7 +104,7 @@ def _index_by_index(asked: list[frozenset[Place]], order: dict[TaskBatch, int]) 
 
 
 def _links(kind: str, need: Iterable[Place], order: dict[TaskBatch, int]) -> list[Link]:
-    """A link for each batch of which tasks are needed."""
+    """Return a link for each batch with needed tasks."""
     by_batch: dict[TaskBatch, list[int]] = {}
     for batch, task in sorted(need, key=lambda place: (order[place[0]], place[1])):
         by_batch.setdefault(batch, []).append(task)
@@ -117,7 +117,7 @@ def _link(kind: str, batch: TaskBatch, tasks: Sequence[int]) -> Link:
 
 
 def _alike(items: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    """Items with equal keys, in the order in which they come."""
+    """Return groups of items with equal keys, in order of first occurrence."""
     found: dict[Hashable, list[int]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)

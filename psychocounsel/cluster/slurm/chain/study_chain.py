@@ -1,4 +1,4 @@
-"""A study on SLURM: all its jobs in the queue at once, each waiting for those that it needs."""
+"""A study on SLURM: all its jobs are queued at once, each with a dependency on the jobs that it needs."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ from psychocounsel.settings.parallel import in_parallel
 
 @dataclass
 class PlannedArray:
-    """An array of a study, what it waits for, and the batch that others wait for."""
+    """An array of a study, its dependency, and the batch that other arrays wait for."""
 
     request: ArrayRequest
     place: Path
@@ -43,13 +43,13 @@ class PlannedArray:
 
 
 def submit_study(groups: Sequence[Sequence[Job]]) -> Submission:
-    """Submit every job that is neither finished nor in the queue, and leave; with `cluster.wait` until all have ended.
+    """Submit every job that is neither finished nor queued, and return; with `cluster.wait`, after all have ended.
 
-    A job that ended unfinished is submitted again. One that waits in the queue for what is now submitted anew is replaced.
+    An unfinished job is submitted again. A queued job that waits for a job submitted again is replaced.
 
     Raises:
-        UserError: with SLURM's own words where it refuses; then nothing of this call is in the queue. If a job needs another
-            that is neither finished, nor in the queue, nor among these.
+        UserError: with SLURM's message if it refuses; then no job of this call is queued. Also if a job needs another job
+            that is neither finished, queued, nor among these.
     """
     study = code_home(home([groups[0][0]]))
     expanded = [group for given in groups for group in sharing.in_parts(given)]
@@ -90,7 +90,7 @@ def _submit(
 
 
 def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> list[str]:
-    """Set `skip` of each job that is not to be submitted; returns tasks that wait for what will never succeed now.
+    """Set `skip` of each job that must not be submitted; return queued tasks whose dependency can never succeed.
 
     Raises:
         UserError: if a process outside of the queue works in a run directory.
@@ -113,20 +113,20 @@ def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> l
 
 
 def _waits_for(job: Job, queued: dict[Path, QueuedRun], new: set[str]) -> QueuedRun | None:
-    """The job in the queue, if it waits there for tasks in whose place there will be new ones."""
+    """Return the queued run of the job if it waits for tasks that will be replaced."""
     here = queued.get(job.run_dir)
     return here if here and here.waits and not new.isdisjoint(job.after) else None
 
 
 def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest_array: int) -> list[PlannedArray]:
-    """The arrays of all jobs in an order in which each stands behind what it waits for; nothing is asked or written.
+    """Return the arrays of all jobs, each after those that it waits for; nothing is asked or written.
 
     Raises:
-        UserError: if a job needs another that is not finished, in the queue or among these.
+        UserError: if a job needs another job that is neither finished, queued, nor among these.
     """
     places, found = _places(queued), list[PlannedArray]()
     for job in (job for group in groups for job in group):
-        places.pop(job.run_dir, None)  # it takes the place of what ended, or is replaced
+        places.pop(job.run_dir, None)  # it replaces an ended or waiting one
     for group in groups:
         asked: dict[str, list[Job]] = {}
         for job in group:
@@ -142,7 +142,7 @@ def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest
 
 
 def _planned(jobs: Sequence[Job], places: dict[Path, Place], largest_array: int) -> list[PlannedArray]:
-    """The arrays of jobs that ask for the same."""
+    """Return the arrays of jobs with equal requests."""
     cluster, found = cluster_of(jobs[0]), list[PlannedArray]()
     needs = [_needs(job, places) for job in jobs]
     for part in parts(needs, cluster.group, jobs[0].after_any):
@@ -153,7 +153,7 @@ def _planned(jobs: Sequence[Job], places: dict[Path, Place], largest_array: int)
 
 
 def _places(queued: dict[Path, QueuedRun]) -> dict[Path, Place]:
-    """The task of every run that waits or runs."""
+    """Return the task of every run that waits or runs."""
     batches: dict[int, TaskBatch] = {}
     live = {run: here for run, here in queued.items() if here.is_live}
     for here in live.values():
@@ -162,10 +162,10 @@ def _places(queued: dict[Path, QueuedRun]) -> dict[Path, Place]:
 
 
 def _needs(job: Job, places: dict[Path, Place]) -> set[Place]:
-    """The tasks that have to end before the job; what is finished needs no waiting for.
+    """Return the tasks that must end before the job; finished runs need no waiting.
 
     Raises:
-        UserError: if it needs what nothing will finish.
+        UserError: if it needs a run that no job will finish.
     """
     found = set()
     for parent in map(Path, job.after):
@@ -173,7 +173,7 @@ def _needs(job: Job, places: dict[Path, Place]) -> set[Place]:
             found.add(places[parent])
         elif not job.after_any and not is_finished(parent):
             raise UserError(
-                f"{job.run_dir}: needs {parent}, which has not finished and does not wait or run: "
+                f"{job.run_dir}: needs {parent}, which is neither finished, waiting nor running: "
                 "launch the study from that stage on"
             )
     return found
@@ -186,4 +186,4 @@ def _report(jobs: Iterable[Job], study: Path) -> None:
         counts[reason] = counts.get(reason, 0) + 1
     if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
         print(f"not submitted: {said}", flush=True)
-    print(f"how it stands: python -m psychocounsel.jobs status {study}", file=sys.stderr)
+    print(f"status: python -m psychocounsel.jobs status {study}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Copies of the code that jobs run, and the folder in which sweeps share them."""
+"""Copies of the code for jobs, and the folder in which sweeps share them."""

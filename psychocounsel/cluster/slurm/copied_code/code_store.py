@@ -1,6 +1,6 @@
-"""`.code-UID/` beside the runs: copies of the code, named by a hash of their content, which several sweeps and runs share.
+"""Store of code copies: `.code-UID/` next to the runs holds copies named by a content hash and shared by sweeps and runs.
 
-Each copy has a folder of notes, which name the folders that submit with it. A copy that no submission of these folders names is
+Each copy has a folder of notes that name the folders submitting with it. A copy without a submission from these folders is
 removed when code is copied again, when a submission fails, and by `jobs forget`.
 """
 
@@ -20,15 +20,15 @@ from psychocounsel.storage.files import read_mapping, write_atomically
 from psychocounsel.storage.locks import Lock
 
 _STORE = f".code-{os.geteuid()}"
-_NOTES = ".used-by"  # suffix of the folder of notes on a copy
+_NOTES = ".used-by"  # suffix of a copy's folder of notes
 _POLL_SECONDS = 0.2
 
 
 def store_of(home: Path, output: Path) -> Path:
     """Return the folder of copies for submissions from `home`.
 
-    It lies in `output` (`paths.output`) if `home` does, and otherwise beside the outermost study, sweep or run that holds `home`.
-    Each user has an own one. If no folder can be made there, it is `home/code`.
+    It is in `output` (`paths.output`) if `home` is, and otherwise next to the outermost study, sweep or run that contains `home`.
+    Each user has their own. If no folder can be made there, it is `home/code`.
     """
     place = output if home != output and home.is_relative_to(output) else _outside(home)
     there = next(path for path in (place, *place.parents) if path.exists())
@@ -36,7 +36,7 @@ def store_of(home: Path, output: Path) -> Path:
 
 
 def _outside(home: Path) -> Path:
-    """Return the folder around the outermost study, sweep or run that holds `home`."""
+    """Return the folder around the outermost study, sweep or run that contains `home`."""
     holders = [
         path for path in home.parents if is_run(path) or StudyDir(path).study.exists() or SweepDir(path).table.exists()
     ]
@@ -44,10 +44,10 @@ def _outside(home: Path) -> Path:
 
 
 def take(store: Path, home: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb: int) -> list[Path]:
-    """Copy the code for submissions from `home`, unless `store` holds it. Returns folders for PYTHONPATH, the package's first.
+    """Copy the code for submissions from `home`, unless `store` contains it. Return folders for PYTHONPATH, the package's first.
 
     Raises:
-        UserError: as `snapshot.take` does.
+        UserError: like `snapshot.take`.
     """
     with _locked(store):
         paths = snapshot.take(store, code_path, targets, limit_mb)
@@ -61,20 +61,20 @@ def take(store: Path, home: Path, code_path: Sequence[str], targets: Iterable[st
 
 
 def copies_used(home: Path) -> set[Path]:
-    """Return the copies in a store that submissions from `home` name and that are still there."""
+    """Return the existing copies in a store that submissions from `home` name."""
     named = {(home / path).resolve() for record in submissions.read(home) for path in record.code}
     copies = {each for path in named for each in (path, *path.parents) if each.parent.name == _STORE}
     return {copy for copy in copies if copy.is_dir()}
 
 
 def remove_unused(store: Path) -> None:
-    """Remove copies that no submission names, and the store if it is empty then."""
+    """Remove copies without submissions, and the store if it is then empty."""
     if not store.is_dir() or not os.access(store, os.W_OK):
         return
     with _locked(store):
         _remove_unused(store)
     with contextlib.suppress(OSError):
-        store.rmdir()  # goes only if it is empty
+        store.rmdir()  # succeeds only if the folder is empty
 
 
 def _remove_unused(store: Path, kept: Iterable[Path] = ()) -> None:
@@ -87,7 +87,7 @@ def _remove_unused(store: Path, kept: Iterable[Path] = ()) -> None:
 
 
 def _uses(home: Path, copy: Path) -> bool:
-    """True if a submission from `home`, or from a stage of the study that it is, names the copy or is being made."""
+    """Return True if a submission from `home`, or from a stage of the study at `home`, uses the copy or is being made."""
     if submissions.is_being_submitted(home):
         return True
     holders = [home, *(path for path in home.glob("*") if path.is_dir())]
@@ -101,7 +101,7 @@ def _notes(copy: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Let one process at a time change the store."""
+    """Let only one process at a time change the store."""
     store.mkdir(parents=True, exist_ok=True)
     lock = Lock(store / "changing.json")
     while not lock.take():

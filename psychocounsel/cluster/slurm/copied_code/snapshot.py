@@ -1,6 +1,6 @@
-"""The code that jobs run: a copy made at submission, so that what is edited afterwards changes no job that waits.
+"""Copy of the code made at submission, so that later edits do not change waiting jobs.
 
-Data that lie beside the code stay where they are. Of a git checkout goes what git tracks, else Python and configuration files.
+Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and configuration files.
 """
 
 import ast
@@ -32,20 +32,20 @@ _Place = tuple[Path, set[Path]]  # a folder, and files relative to it
 
 
 def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb: int) -> list[Path]:
-    """Copy the package, and the user's own code that lies in folders of `code_path`, below `store`.
+    """Copy the package, and the user's own code in folders of `code_path`, into `store`.
 
-    The user's code is what composing has imported from there, the modules of `targets` (dotted names), and what these import.
-    With it goes what git tracks in the same checkout. The same content is copied once. Returns what belongs on PYTHONPATH, the
-    package's folder first.
+    The user's code is the modules imported during composition, the modules of `targets` (dotted names), and their imports;
+    tracked files of the same git checkout are included. Equal content is copied once. Returns folders for PYTHONPATH, the
+    package's first.
 
     Raises:
-        UserError: if a copy would be larger than `limit_mb` megabytes, naming its largest files; or if another user could
-            have written one that was made before.
+        UserError: if a copy would exceed `limit_mb` megabytes, naming its largest files; or if another user could
+            have written an existing copy.
     """
     package = PACKAGE.resolve()
     root, files = _package_checkout(package) or (package.parent, _relative(_alone(package), package.parent))
     roots = {root: files | _relative(_below(package, _PYTHON), root)}
-    importable = [(root, package.parent.relative_to(root))]  # what belongs on PYTHONPATH, in which root
+    importable = [(root, package.parent.relative_to(root))]  # folders for PYTHONPATH, with their root
     names = {target.partition(".")[0] for target in targets} - {PACKAGE.name}
     for folder in (Path(each).resolve() for each in code_path):
         if not (modules := own_modules(folder, names)):
@@ -62,9 +62,9 @@ def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb
 
 
 def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = _PYTHON) -> list[Path]:
-    """The files in `folder` of modules that are imported, or have one of `names`, and of those that they import.
+    """Return files in `folder` of modules that are imported or in `names`, and of the modules that these import.
 
-    Imports count wherever they stand, also in functions. Of a package all files with one of the `suffixes` are taken.
+    Imports inside functions count too. Of a package, all files with one of the `suffixes` are taken.
     """
     ahead, found = {*names, *_imported_from(folder)}, dict[str, list[Path]]()
     while ahead:
@@ -77,7 +77,7 @@ def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = _P
 
 
 def _imported_from(folder: Path) -> set[str]:
-    """The first parts of the names of the modules that this process has imported from `folder`; no installed ones."""
+    """Return the top-level names of modules that this process has imported from `folder`, without installed ones."""
     elsewhere = [PACKAGE.resolve(), *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))]
     files = [Path(file).resolve() for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))]
     own = [file for file in files if file.is_relative_to(folder) and "site-packages" not in file.parts]
@@ -86,10 +86,10 @@ def _imported_from(folder: Path) -> set[str]:
 
 
 def _imports(file: Path) -> set[str]:
-    """The first parts of the names that a file imports."""
+    """Return the top-level names that a file imports."""
     try:
         nodes = [*ast.walk(ast.parse(file.read_bytes()))]
-    except (SyntaxError, ValueError):  # importing it says so
+    except (SyntaxError, ValueError):  # importing the file will report it
         return set()
     names = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
@@ -102,18 +102,18 @@ def _is_installed(name: str) -> bool:
 
 
 def _package_checkout(package: Path) -> _Place | None:
-    """The checkout that the package is developed in; a virtual environment inside of another checkout is none."""
+    """Return the checkout that contains the package's source; None for a virtual environment inside another checkout."""
     found = _checkout(package.parent)
     return found if found and (package / "errors.py").relative_to(found[0]) in found[1] else None
 
 
 def _alone(package: Path) -> list[Path]:
-    """What an installed package consists of."""
+    """Return the files of an installed package."""
     return [*_below(package, _CODE), *_walk(_SHIPPED_MODELS.resolve())]
 
 
 def _checkout(folder: Path) -> _Place | None:
-    """Root of the git checkout that holds `folder`, and the files that it tracks; None where there is none."""
+    """Return the root and the tracked files of the git checkout that contains `folder`; None without a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
@@ -132,7 +132,7 @@ def _checkout(folder: Path) -> _Place | None:
 
 
 def _leads_to(path: Path) -> Path:
-    """A link that git tracks may lead to data that it does not track."""
+    """Return the target of a link; a tracked link may lead to untracked data."""
     return path.resolve() if path.is_symlink() else path
 
 
@@ -151,14 +151,14 @@ def _walk(path: Path) -> Iterator[Path]:
 
 
 def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
-    """Copy `files` of `root` to a folder named by their content."""
+    """Copy `files` of `root` to a folder named by a hash of their content."""
     files = sorted(files)
     sizes = {file: (root / file).stat().st_size for file in files}
     if sum(sizes.values()) > limit_mb * 10**6:
         largest = sorted(sizes, key=lambda file: -sizes[file])[:3]
         raise UserError(
             f"the code in {root} has {readable_size(sum(sizes.values()))}, more than cluster.snapshot_limit_mb={limit_mb}: "
-            f"let git not track what is no code ({', '.join(map(str, largest))}), or raise the limit"
+            f"remove files that are not code from git ({', '.join(map(str, largest))}), or raise the limit"
         )
     digest = hashlib.sha256()
     for file in files:
@@ -184,14 +184,14 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
 
 
 def _make_durable(folder: Path) -> None:
-    """Put `folder` and what is in it on disk: a job finds the copy by its name alone, and trusts its content."""
-    with ThreadPoolExecutor(16) as threads:  # one after another, each would wait for a write to the journal of its own
-        # A file is opened and put on disk in the same way as a folder.
+    """Flush `folder` and its content to disk, because a job finds the copy by name and trusts its content."""
+    with ThreadPoolExecutor(16) as threads:  # in sequence, each would wait for its own journal write
+        # A file is opened and flushed like a folder.
         deque(threads.map(fsync_directory, (folder, *folder.rglob("*"))), maxlen=0)
 
 
 def _take_write_from_others(folder: Path) -> None:
-    """Let nobody else write `folder` and what is in it: copies have the permissions of their originals."""
+    """Remove other users' write permission from `folder` and its content, because copies keep the originals' permissions."""
     for path in (folder, *folder.rglob("*")):
         mode = path.lstat().st_mode
         if mode & 0o022 and not path.is_symlink():

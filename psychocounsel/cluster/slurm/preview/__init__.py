@@ -1,1 +1,1 @@
-"""What a submission would cost and lack, before it is made."""
+"""Costs and shortages of a submission, reported before it is made."""

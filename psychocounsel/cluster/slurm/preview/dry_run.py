@@ -1,4 +1,4 @@
-"""`dry_run=true` with `cluster=slurm`: what would be submitted, and what it would take."""
+"""`dry_run=true` with `cluster=slurm`: the jobs that would be submitted, and their cost."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ from psychocounsel.storage.files import readable_time
 
 
 def describe(jobs: Sequence[Job]) -> str:
-    """What the jobs may cost, memory and disk, then the jobs; with dry_run=script each distinct batch script instead.
+    """Return the jobs' possible cost, memory and disk, then the jobs; with dry_run=script each distinct batch script instead.
 
     Raises:
-        UserError: where submitting would fail.
+        UserError: if submitting would fail.
     """
     submitting.select(jobs)
     new = [job for job in jobs if not job.skip]
@@ -38,7 +38,7 @@ def describe(jobs: Sequence[Job]) -> str:
 
 
 def _table(jobs: Sequence[Job]) -> list[str]:
-    """A line a job; overrides that all jobs have stand above once."""
+    """Return one line per job, with the overrides common to all jobs in a line above."""
     given = [list(map(str, job.overrides)) for job in jobs]
     shared = [text for text in given[0] if len(jobs) > 1 and all(text in each for each in given)]
     rows = [[str(job.index), job.skip or "new", " ".join(text for text in each if text not in shared) or "defaults"]
@@ -79,7 +79,7 @@ def _each(cluster: SlurmRequest) -> str:
 
 
 def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
-    """What a GPU holds, for each distinct estimate, and what would fit where it is too much."""
+    """Return the GPU memory for each distinct estimate, and the settings that would fit if it is too much."""
     lines = []
     for array in todo:
         if gpus := array.cluster.gpus():

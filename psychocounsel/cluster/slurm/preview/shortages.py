@@ -1,4 +1,4 @@
-"""What jobs will lack where they run, as far as it shows on submission: a CUDA build of torch, disk."""
+"""Shortages that are visible at submission: a torch build without CUDA, too little disk."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from psychocounsel.storage.files import readable_size
 
 
 def warnings_of(jobs: Sequence[Job]) -> list[str]:
-    """Lines that begin with `warning:`, each once."""
+    """Return lines that begin with `warning:`, without repetitions."""
     on_gpus = [job for job in jobs if job.loads_a_model and (cluster := cluster_of(job)).gpus() and _runs_this(cluster)]
     if on_gpus and is_cpu_build():
         return [
@@ -25,12 +25,12 @@ def warnings_of(jobs: Sequence[Job]) -> list[str]:
 
 
 def _runs_this(cluster: SlurmRequest) -> bool:
-    """Whether jobs run the Python of this process."""
+    """Return True if jobs run the Python of this process."""
     return not cluster.python and not cluster.container.image
 
 
 def is_cpu_build() -> bool:
-    """Whether torch is here and has no CUDA; told by its files, since importing it takes a second."""
+    """Return True if torch is installed without CUDA; read from its files, because importing it takes a second."""
     found = find_spec("torch")
     file = Path(found.origin).with_name("version.py") if found and found.origin else None
     if file is None or not file.exists():
@@ -39,14 +39,14 @@ def is_cpu_build() -> bool:
 
 
 def disk_line(place: Path, jobs: Sequence[Job]) -> str:
-    """Checkpoints that are kept, and the model, of all jobs, against what is free where `place` lies."""
+    """Return a line with the size of all jobs' checkpoints and models, and the free space at `place`."""
     there, free, needed = _disk(place, jobs)
     said = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
     return f"{said}free in {there}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")
 
 
 def disk_warning(place: Path, jobs: Sequence[Job]) -> list[str]:
-    """`disk_line` as a warning, where there is not enough."""
+    """Return `disk_line` as a warning if space is too small."""
     _, free, needed = _disk(place, jobs)
     return [f"warning: {disk_line(place, jobs)}"] if needed > free else []
 
@@ -58,5 +58,5 @@ def _disk(place: Path, jobs: Sequence[Job]) -> tuple[Path, float, float]:
         shape = memory.trained_shape(job.config)
         if shape is not None:
             trained, kept = memory.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
-            needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more while it is written
+            needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more checkpoint exists while it is written
     return there, shutil.disk_usage(there).free, needed

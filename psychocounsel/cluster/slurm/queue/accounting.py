@@ -1,4 +1,4 @@
-"""What ended jobs used, as SLURM's accounting (`sacct`) tells it, where the site has it."""
+"""Resources used by ended jobs, from SLURM's accounting (`sacct`), if the site has it."""
 
 import re
 import shutil
@@ -15,9 +15,9 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
 def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
-    """Return what the jobs of each run submitted from `homes` used, over all its attempts and submissions.
+    """Return the resources that the jobs of each run submitted from `homes` used, over all attempts and submissions.
 
-    It is empty where there is no accounting. A run that shares its job with others is left out.
+    Empty without accounting. Runs that share a job with others are skipped.
     """
     names: dict[Path, list[str]] = {}
     records = [record for home in homes for record in submissions.read(home)]
@@ -32,7 +32,7 @@ def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
     jobs = ",".join(dict.fromkeys(job for record in records for job in record.jobs))
     try:
         printed = scheduler.call("sacct", "-n", "--parsable2", "--duplicates", f"--format={_FIELDS}", "-j", jobs)
-    except UserError:  # accounting is disabled here, or its database does not answer
+    except UserError:  # accounting is disabled, or its database does not answer
         return {}
     used = read(printed)
     return {
@@ -41,12 +41,12 @@ def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
 
 
 def read(printed: str) -> dict[str, Usage]:
-    """Return the usage of each job, or index of an array, from the lines of sacct; its steps tell the memory."""
+    """Return the usage of each job or array index from the lines of sacct; the memory comes from the job's steps."""
     found: dict[str, Usage] = {}
     for line in printed.splitlines():
         parts = line.split("|")
         if len(parts) != len(_FIELDS.split(",")) or not re.fullmatch(r"\d+(_\d+)?(\..+)?", parts[0]):
-            continue  # of indices that wait, as 12_[3-9]
+            continue  # several waiting indices, as 12_[3-9]
         job, _, step = parts[0].partition(".")
         elapsed, cpus, nodes = (int(text) if text.isdigit() else 0 for text in (parts[1], parts[2], parts[6]))
         if step:
@@ -60,7 +60,7 @@ def read(printed: str) -> dict[str, Usage]:
 
 
 def sum_of(each: Sequence[Usage]) -> Usage:
-    """Return the usage of several jobs, or of the attempts of one: times are added, of memory the most counts."""
+    """Return the usage of several jobs or attempts: times are summed, the largest memory counts."""
     return Usage(
         sum(one.cpu_seconds for one in each),
         sum(one.allocated_cpu_seconds for one in each),
@@ -85,7 +85,7 @@ def _bytes(text: str) -> int:
 
 
 def _requested(text: str, cpus: int, nodes: int) -> int:
-    """Return the bytes asked for on one node. SLURM before 21.08 marks them as of a node (64Gn) or of a CPU (2Gc)."""
+    """Return the bytes requested on one node. SLURM before 21.08 marks them per node (64Gn) or per CPU (2Gc)."""
     whole = _bytes(text.rstrip("nc"))
     if text.endswith("c"):
         return whole * cpus // max(1, nodes)

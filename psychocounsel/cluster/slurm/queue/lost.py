@@ -1,7 +1,7 @@
-"""Submissions of a command that was killed between SLURM's answer and the record of it.
+"""Recovery of submissions whose command was killed between SLURM's answer and the record of it.
 
-A submission's folder is made before sbatch is called, with its script and a record of its runs that names no job. A folder
-that stays so belongs to a command that died: SLURM tells which jobs run its script, if any.
+A submission's folder is made before sbatch is called, with its script and a record of its runs that names no job. If the
+record never names a job, the command died; SLURM then tells which jobs run the script, if any.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from psychocounsel.rundir import submissions
 
 
 def find_lost(homes: Sequence[Path]) -> None:
-    """Note the jobs of submissions that lack them, and remove submissions that never reached the queue.
+    """Record the jobs of such submissions, and remove submissions that never reached the queue.
 
-    Nothing is done in a folder from which a live process submits.
+    Folders from which a live process submits are left alone.
 
     Raises:
-        UserError: if there is such a folder, and SLURM does not answer.
+        UserError: if such a folder exists and SLURM does not answer.
     """
     for home in homes:
         if submissions.unsubmitted(home) and not submissions.is_being_submitted(home):
@@ -26,7 +26,7 @@ def find_lost(homes: Sequence[Path]) -> None:
 
 def _find_lost(home: Path) -> None:
     with submissions.submitting(home):
-        lost = submissions.unsubmitted(home)  # another command may have found them meanwhile
+        lost = submissions.unsubmitted(home)  # another command may have found them in the meantime
         known = scheduler.jobs_of_scripts() if lost else {}
         for each in lost:
             jobs = {*known.get(str(each.script), []), *each.begun_jobs()}

@@ -1,4 +1,4 @@
-"""What the nodes of a partition have, and the refusal of jobs that ask for more of them."""
+"""Nodes of a partition, and the refusal of jobs that request more than they offer."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from psychocounsel.errors import UserError
 
 @dataclass(frozen=True)
 class NodeKind:
-    """So many nodes of a partition that are alike; `gpus` by type, "" where the site names none; `memory` in mebibytes."""
+    """A number of equal nodes of a partition; `gpus` by type ("" if the site names none); `memory` in mebibytes."""
 
     nodes: int
     cpus: int
@@ -23,7 +23,7 @@ class NodeKind:
 
 
 def node_kinds(partition: str | None) -> list[NodeKind]:
-    """The kinds of nodes of a partition, or of the default one; none where SLURM tells nothing."""
+    """Return the kinds of nodes of a partition, or of the default one; empty if SLURM does not tell."""
     if partition is None and (found := scheduler.time_limit(None)):
         partition = found[0]
     if partition is None:
@@ -44,10 +44,10 @@ def _read(line: str) -> NodeKind | None:
 
 
 def refuse_too_much(cluster: SlurmRequest) -> None:
-    """Refuse more nodes, GPUs of a node or CPUs of a node than a partition has.
+    """Refuse more nodes, GPUs per node or CPUs per node than a partition has.
 
     Raises:
-        UserError: with what the partition offers. If SLURM is not here.
+        UserError: with the partition's nodes; or if SLURM is not available.
     """
     kinds = node_kinds(cluster.partition)
     if not kinds:

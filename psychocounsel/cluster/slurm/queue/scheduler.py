@@ -1,4 +1,4 @@
-"""The few SLURM commands we call, and their refusals in one line. No sacct: many sites have no accounting."""
+"""Calls of SLURM's commands, with refusals in one line. sacct is not needed, because many sites have no accounting."""
 
 import ctypes
 import os
@@ -18,17 +18,17 @@ from psychocounsel.errors import UserError
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
 LIVE |= {"RESIZING", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-_SECONDS = 60  # a controller under load answers late
-_said = set[str]()  # lines on variables of the shell that were printed
+_SECONDS = 60  # a busy controller answers late
+_said = set[str]()  # printed lines about variables of the shell
 _LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job, or an index of an array, as squeue tells it; `elapsed` in seconds."""
+    """A job, or an index of an array, as squeue reports it; `elapsed` in seconds."""
 
     job: str  # id of the job, or of the array
-    index: int | None  # in the array
+    index: int | None  # index in the array
     state: str
     reason: str
     nodes: str
@@ -44,14 +44,14 @@ class Task:
 
 
 def call(command: str, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """What a SLURM command prints, in this process's environment or in `environment`.
+    """Return the output of a SLURM command, run in this process's environment or in `environment`.
 
     Raises:
-        UserError: if it is not here, does not answer, or refuses; with its own words.
+        UserError: if the command is missing, does not answer, or refuses; with its own message.
     """
     if shutil.which(command) is None:
         raise UserError(
-            f"cluster=slurm: there is no `{command}` here; submit from a login node of the cluster, or use cluster=local"
+            f"cluster=slurm: the command `{command}` is missing; submit from a login node of the cluster, or use cluster=local"
         )
     env = for_sbatch(os.environ, "")[0] if environment is None else environment
     options: dict[str, Any] = {"input": stdin, "env": env, "preexec_fn": _end_with_this_process}
@@ -63,18 +63,18 @@ def call(command: str, *arguments: str, stdin: str | None = None, environment: M
         ) from error
     if done.returncode:
         words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        words = [line for line in words if ": fatal: " in line] or words  # what comes before it only leads there
+        words = [line for line in words if ": fatal: " in line] or words  # lines before the fatal one are not the cause
         raise UserError(f"{command} refused: {'; '.join(words)[:500] or f'exit code {done.returncode}'}")
     return done.stdout
 
 
 def _end_with_this_process() -> None:
-    """In the command, before it begins: an sbatch that outlived us would submit what the next command takes for lost."""
+    """Let the command die with this process, because a surviving sbatch would submit a job that counts as lost."""
     _LIBC.prctl(1, signal.SIGKILL)
 
 
 def submit(script: Path, *arguments: str) -> str:
-    """Submit a script; returns the job's id.
+    """Submit a script; return the job's id.
 
     Raises:
         UserError: with the site's own message.
@@ -93,12 +93,12 @@ def submit(script: Path, *arguments: str) -> str:
 
 def _advice(message: str) -> str:
     if re.search(r"QOS\w*(Submit|Jobs?)|MaxSubmit|AssocMaxSubmit|submit limit", message, re.IGNORECASE):
-        return ". The site limits how many jobs one may submit: cluster.runs_per_job=N lets a job do N runs, one after another"
+        return ". The site limits submitted jobs: cluster.runs_per_job=N puts N runs into one job, one after another"
     return ""
 
 
 def tasks(jobs: Iterable[str]) -> list[Task]:
-    """The state of every job, or array index, among `jobs` that SLURM still knows; in one call of squeue."""
+    """Return every job or array index of `jobs` that SLURM still knows; one call of squeue."""
     wanted = set(jobs)
     if not wanted:
         return []
@@ -114,7 +114,7 @@ def tasks(jobs: Iterable[str]) -> list[Task]:
 
 
 def jobs_of_scripts() -> dict[str, list[str]]:
-    """The ids of this user's jobs that SLURM still knows, by the path of the script that they run."""
+    """Return the ids of this user's jobs that SLURM still knows, by the path of their script."""
     found: dict[str, set[str]] = {}
     for line in call("squeue", "-h", "-t", "all", "-u", _user(), "-o", "%F|%o").splitlines():
         job, _, script = line.partition("|")
@@ -129,19 +129,19 @@ def _user() -> str:
 
 
 def cancel(names: Sequence[str]) -> None:
-    """End jobs or array indices, given as 12 or 12_3."""
+    """Cancel jobs or array indices, given as 12 or 12_3."""
     if names:
         call("scancel", *names)
 
 
 def max_array_size() -> int:
-    """How many indices an array may have at this site."""
+    """Return the largest size of an array at this site."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
     return max(1, int(match[1])) if match else 1001
 
 
 def time_limit(partition: str | None) -> tuple[str, float] | None:
-    """Name and longest time (seconds) of a partition, or of the default one; None if it is not known."""
+    """Return name and time limit (seconds) of a partition, or of the default one; None if unknown."""
     for block in call("scontrol", "-o", "show", "partition", *([partition] if partition else [])).splitlines():
         values = dict(part.split("=", 1) for part in block.split() if "=" in part)
         if partition or values.get("Default") == "YES":

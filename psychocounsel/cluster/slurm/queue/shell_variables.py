@@ -1,17 +1,17 @@
-"""`SBATCH_*` variables of the submitting shell, which sbatch would use instead of the script's directives."""
+"""`SBATCH_*` variables of the submitting shell, which sbatch would prefer to the script's directives."""
 
 import re
 from collections.abc import Mapping
 
-# Who pays, and where: a site's default, taken where the configuration leaves it open.
+# Account and partition: a site's defaults, used if the configuration does not set them.
 _DEFAULTS = ("account", "partition", "qos", "reservation", "constraint")
 
 
 def for_sbatch(environment: Mapping[str, str], script: str) -> tuple[dict[str, str], list[str]]:
-    """The environment that sbatch is called with, and a line for each `SBATCH_*` variable that stands in `environment`.
+    """Return the environment for sbatch, and a line for each `SBATCH_*` variable in `environment`.
 
-    `SBATCH_ACCOUNT` and the like stay where `script` has no such directive. All other `SBATCH_*` variables go, because the
-    configuration decides what they say. So do `SLURM_*` variables but `SLURM_CONF`: those of a job are no options of the next.
+    `SBATCH_ACCOUNT` and similar are kept if `script` has no such directive. All other `SBATCH_*` variables are removed, because
+    the configuration decides. `SLURM_*` variables except `SLURM_CONF` are removed too, because they describe the current job.
     """
     kept, said = dict[str, str](), list[str]()
     for name, value in environment.items():
@@ -20,9 +20,9 @@ def for_sbatch(environment: Mapping[str, str], script: str) -> tuple[dict[str, s
             kept[name] = value
         elif name.startswith("SBATCH_") and key in _DEFAULTS and not _has(script, key):
             kept[name] = value
-            said.append(f"cluster.{key} is not set: the shell's {name} gives it")
+            said.append(f"cluster.{key} is not set: the shell's {name} is used")
         elif name.startswith("SBATCH_"):
-            said.append(f"{name} of the shell is not used: cluster.* and cluster.sbatch.* say what jobs ask for")
+            said.append(f"{name} of the shell is ignored: cluster.* and cluster.sbatch.* set the options of jobs")
     return kept, said
 
 

@@ -1,4 +1,4 @@
-"""Where each submitted run stands in SLURM's queue."""
+"""State of each submitted run in SLURM's queue."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ class QueuedRun:
 
     @property
     def waits(self) -> bool:
-        """Whether it has not begun, and would when it may."""
+        """True if it has not started, and can still start."""
         return self.task is not None and self.task.state == "PENDING"
 
     def names(self) -> list[str]:
-        """Its task in every segment of its chain."""
+        """Names of its task in every segment of its chain."""
         return [f"{job}_{self.index}" if self.record.is_array else job for job in self.record.jobs]
 
     def standing(self) -> Standing:
-        """In the words that every cluster uses."""
+        """State in the terms shared by all clusters."""
         task = self.task
         name = self.record.task_name(self.index) if task is None else task.name
         log = self.record.job_log(name)
@@ -56,7 +56,7 @@ class QueuedRun:
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
-    """Where every run submitted from `homes` stands, by one call of squeue; without `ask` no task is known."""
+    """Return the state of every run submitted from `homes`, by one call of squeue; without `ask` no task is known."""
     if ask:
         find_lost(homes)
     records = [record for home in homes for record in read(home)]
@@ -71,7 +71,7 @@ def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
 
 
 def live_names(*homes: Path) -> dict[Path, list[str]]:
-    """The tasks of every run submitted from `homes` that wait or run, in any of its submissions and segments."""
+    """Return the tasks of every run submitted from `homes` that wait or run, in all submissions and segments."""
     find_lost(homes)
     records = [record for home in homes for record in read(home)]
     known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if records else {}
@@ -86,7 +86,7 @@ def live_names(*homes: Path) -> dict[Path, list[str]]:
 
 
 def _telling(known: dict[tuple[str, int | None], scheduler.Task], record: Record, index: int) -> scheduler.Task | None:
-    """Of a chain's segments the one that lives, or else the last that is known."""
+    """Return the live segment of a chain, otherwise the last known one."""
     place = index if record.is_array else None
     found = [task for job in record.jobs if (task := known.get((job, place)))]
     running = [task for task in found if task.is_live]

@@ -1,7 +1,7 @@
-"""`shards=N`: the jobs of a command that works in steps. An array asks models, and a last job makes tables and figures.
+"""`shards=N`: division of a command that works in steps. An array queries models; a last job makes tables and figures.
 
-In `annotate` a first job reads the speeches; of large sources an array before it cleans the rows. All share the directory's
-journal of answers. The last job does every step as one process would, with answers that are all in the journal, so the result is
+In `annotate` a first job reads the speeches; for large sources an array cleans the rows before. All jobs share the directory's
+journal of answers. The last job runs every step like a single process, with all answers from the journal, so its result equals
 that of a run without shards.
 """
 
@@ -23,19 +23,19 @@ from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.sweep_table import add_to_table
 from psychocounsel.settings.targets import build
 
-_SHARED = ("replies", "scores")  # the steps of `annotate` that the array does
+_SHARED = ("replies", "scores")  # steps of `annotate` that the array runs
 
 
 def is_shared(job: Job) -> bool:
-    """Whether the job becomes several."""
+    """Return True if the job is divided into several."""
     return job.works_in_steps and job.config.shards > 1 and not job.config.get("remove")
 
 
 def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs of a study's stage, with those in front that share the work of one; each names in `after` what it needs.
+    """Return the jobs of a study's stage, preceded by the jobs that share their work; `after` names each job's dependencies.
 
     Raises:
-        UserError: if a removal from a data set is unfinished.
+        UserError: if a removal from a dataset is unfinished.
     """
     cleaned, first, shared = list[Job](), list[Job](), list[Job]()
     for job in jobs:
@@ -52,7 +52,7 @@ def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def stages(job: Job) -> list[list[Job]]:
-    """The jobs that are yet to be done: an array cleans speeches, a job compares them, an array asks, and `job` itself."""
+    """Return the unfinished jobs: an array cleans speeches, a job compares them, an array queries models, then `job` itself."""
     files = AnnotationDir(job.run_dir)
     if job.makes_tables:
         steps, asked = due_steps(job.config), [step for step in job.config.steps if step in _SHARED]
@@ -77,13 +77,13 @@ def stages(job: Job) -> list[list[Job]]:
 
 
 def _is_large(job: Job) -> bool:
-    """Whether the local sources of speeches are so large that an array cleans them."""
+    """Return True if the local sources of speeches are large enough for an array to clean them."""
     files = build(job.config, "speeches").files()
     return sum(file.stat().st_size for file in files if file.exists()) > 1e6 * job.config.clean_in_shards_above_mb
 
 
 def _cleaning(job: Job, files: AnnotationDir) -> list[Job]:
-    """The jobs whose shares of the speeches are not cleaned yet; their numbers follow those of the other jobs."""
+    """Return the jobs whose shares of the speeches are not cleaned yet; their numbers follow those of the other jobs."""
     count = job.config.shards
     parts = [
         _part(job, count + 1 + index, files.cleaning(index).path.name, ["speeches"], index) for index in range(count)
@@ -92,7 +92,7 @@ def _cleaning(job: Job, files: AnnotationDir) -> list[Job]:
 
 
 def _part(job: Job, index: int, name: str, steps: list[str], share: int | None = None) -> Job:
-    """A part of the work as a job of its own, in `OUT/shards/<name>`."""
+    """Return a part of the work as a separate job in `OUT/shards/<name>`."""
     config = deepcopy(job.config)
     folder = AnnotationDir(job.run_dir).shards
     config.steps, config.share = steps, share
@@ -101,10 +101,10 @@ def _part(job: Job, index: int, name: str, steps: list[str], share: int | None =
 
 
 def submit(job: Job) -> Submission:
-    """Submit all parts of the work and leave.
+    """Submit all parts of the work and return.
 
     Raises:
-        UserError: with SLURM's own words where it refuses; then nothing is left in the queue. If a removal is unfinished.
+        UserError: with SLURM's message if it refuses; then nothing is queued. Also if a removal is unfinished.
     """
     files = AnnotationDir(job.run_dir)
     if job.makes_tables:
@@ -119,22 +119,22 @@ def submit(job: Job) -> Submission:
                 for each in new:
                     write_run_directory(each)
                 submitting.submit_jobs(home(new), new)
-    print(f"how it stands: python -m psychocounsel.jobs status {files.shards if parts else files.path}", flush=True)
+    print(f"status: python -m psychocounsel.jobs status {files.shards if parts else files.path}", flush=True)
     return Submission(DONE, [None])
 
 
 def _list_parts(job: Job, parts: Sequence[Job]) -> None:
-    """Make the folder of the parts a sweep's, which lists them."""
+    """Write a sweep's table that lists the parts."""
     shards = AnnotationDir(job.run_dir).shards
     shards.mkdir(parents=True, exist_ok=True)
     add_to_table(shards, [(each.run_dir, each.overrides) for each in parts])
 
 
 def describe(job: Job) -> str:
-    """What `dry_run=true` prints of each part.
+    """Return the output of `dry_run=true` for each part.
 
     Raises:
-        UserError: where submitting would fail.
+        UserError: if submitting would fail.
     """
     said = []
     answers, results = ("ratings", "pairs and card") if job.makes_tables else ("verdicts", "figures")
@@ -148,7 +148,7 @@ def describe(job: Job) -> str:
 
 
 def _leave_out_live(parts: Sequence[Job]) -> None:
-    """Set `skip` of what is in the queue; what ended unfinished goes on."""
+    """Set `skip` of queued parts; unfinished parts are submitted again."""
     if parts:
         submitting.select(parts)
     for each in parts:
@@ -157,7 +157,7 @@ def _leave_out_live(parts: Sequence[Job]) -> None:
 
 @contextlib.contextmanager
 def _all_or_nothing(places: Sequence[Path]) -> Iterator[None]:
-    """Cancel what the block has submitted if it fails."""
+    """Cancel the block's submissions if it fails."""
 
     def jobs() -> set[str]:
         return {job for place in places for record in submissions.read(place) for job in record.jobs}
