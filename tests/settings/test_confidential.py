@@ -133,7 +133,7 @@ def test_a_proxy_on_the_way_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a/b", "''"])
 def test_hosts_are_names_alone(host: str) -> None:
-    with pytest.raises(UserError, match=r"^data.allowed_hosts: .*is no name of a host; give it alone"):
+    with pytest.raises(UserError, match=r"^data.allowed_hosts: .*is not a host name; give only the name"):
         checked(*SECRET, f'data.allowed_hosts=["{host}"]'.replace("\"''\"", "''"))
 
 
