@@ -247,7 +247,7 @@ def test_the_papers_figures_stand_beside_ours(made: MadeStudy) -> None:
         ({"rows": ["dop"]}, "table.t.rows: no such stage dop; did you mean dpo?"),
         ({"rows": ["dpo"], "colums": {}}, "table.t: has no key colums; did you mean columns?"),
         ({"rows": []}, "table.t.rows: names stages"),
-        ({"rows": ["dpo"], "columns": {"a": 3}}, "table.t.columns.a: is a metric"),
+        ({"rows": ["dpo"], "columns": {"a": 3}}, "table.t.columns.a: must be a metric"),
         ({"rows": ["dpo"], "columns": {"a": "b"}, "paper": "win_rates"}, "table.t.columns: length limit"),
         (
             {"kind": "cuts", "rows": ["dpo"], "metric": "loss", "at": {"kl": [1]}},
