@@ -47,7 +47,7 @@ def test_runs_are_listed_and_those_that_made_nothing_can_be_forgotten(tmp_path: 
     refused = cli("jobs", "forget", "runs/deep/audit", cwd=tmp_path, check_code=2)
     assert "holds results" in refused.stderr and (tmp_path / "runs/deep/audit/audit.json").exists()
     (tmp_path / "empty").mkdir()
-    assert "holds no run, sweep or study" in cli("jobs", "list", "empty", cwd=tmp_path, check_code=2).stderr
+    assert "contains no run, sweep or study" in cli("jobs", "list", "empty", cwd=tmp_path, check_code=2).stderr
 
 
 def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_index(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_in
         write_job(run, "psychocounsel.train", number, [])
         write_config(run, check(compose([f"run_dir={run}"])))
     add_to_table(tmp_path, [(run, [f"seed={number}"]) for number, run in enumerate(runs)])
-    with pytest.raises(UserError, match="name those to forget by their index"):
+    with pytest.raises(UserError, match="name the runs to forget by their indices"):
         forget(tmp_path, [])
     (runs[0] / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="holds results"):

@@ -75,10 +75,10 @@ def test_a_study_is_shown_stage_by_stage_with_the_cells_that_it_has_now(study: P
     lines = [line.split() for line in runs.splitlines()]
     assert [line[0] for line in lines] == ["run", "sft/0", "dpo/1", "dpo/2", "dpo/select-0a1b2c3d", "final"]
     assert lines[2][-1] == "algo.beta=1" and "algo=dpo" not in runs, "what tells them apart"
-    assert "the study's command again" in end and not is_live
+    assert "repeat the study's command" in end and not is_live
 
 
 def test_what_a_study_cannot_do_names_what_can(study: Path) -> None:
-    for command, advice in (("logs", r"logs \S*study/STAGE INDEX"), ("resubmit", "its command again goes on")):
+    for command, advice in (("logs", r"logs \S*study/STAGE INDEX"), ("resubmit", "repeat its command")):
         with pytest.raises(UserError, match=advice):
             study_status.refuse(study, command)

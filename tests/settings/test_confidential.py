@@ -76,7 +76,7 @@ def test_counterfactuals_are_asked_of_allowed_hosts_alone() -> None:
 )
 def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(address: str) -> None:
     given = [f"counterfactuals.addresses=[http://127.0.0.1:1/v1,'{address}']", "counterfactuals.model=m"]
-    with pytest.raises(UserError, match=r"^counterfactuals.addresses: address 2 may hold a secret") as caught:
+    with pytest.raises(UserError, match=r"^counterfactuals.addresses: address 2 may contain a secret") as caught:
         checked(*given, name="evaluate")
     assert "s3cret" not in str(caught.value)
 
@@ -133,7 +133,7 @@ def test_a_proxy_on_the_way_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a/b", "''"])
 def test_hosts_are_names_alone(host: str) -> None:
-    with pytest.raises(UserError, match=r"^data.allowed_hosts: .*is no name of a host; give it alone"):
+    with pytest.raises(UserError, match=r"^data.allowed_hosts: .*is not a host name; give only the name"):
         checked(*SECRET, f'data.allowed_hosts=["{host}"]'.replace("\"''\"", "''"))
 
 

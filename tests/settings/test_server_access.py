@@ -128,7 +128,9 @@ def test_a_key_in_the_place_of_its_variable_is_refused_and_not_quoted(typed: str
         ([*evaluated, f"reward.{given}"], "reward"),
         ([f"counterfactuals.{given}"], "counterfactuals"),
     ):
-        with pytest.raises(UserError, match=rf"^{key}.key_variable: is no name of an environment variable") as refusal:
+        with pytest.raises(
+            UserError, match=rf"^{key}.key_variable: is not the name of an environment variable"
+        ) as refusal:
             check(compose(overrides, name="evaluate"))
         assert typed not in str(refusal.value)
     check(compose([*evaluated, "reward.key_variable=SERVER_KEY"], name="evaluate"))

@@ -127,12 +127,12 @@ def test_all_mistakes_of_all_stages_at_once(tmp_path: Path) -> None:
     for said in (
         "stages need each other: a needs b needs a",
         "stage wrong: unknown key algo.betta: did you mean algo.beta?",
-        "stage lost: needs rewrd, and there is no such stage",
+        "stage lost: needs rewrd, which is not a stage",
         "stage audited: ${stage.sft.dataset}: train makes no dataset; it has dir, model",
         "stage many: ${stage.dpo.model}: stage dpo has 2 cells",
         "stage idle: rollout.top_p=0.5: has no effect",
         "stage value: ${study.sedes}: no such value in the study; did you mean seeds?",
-        "stage here: run_dir=x: cells lie in the study's folder",
+        "stage here: run_dir=x: cells are in the study's folder",
     ):
         assert any(line.startswith(said) for line in lines), (said, lines)
     assert len(lines) == 8, lines
@@ -150,14 +150,14 @@ def test_a_mistake_of_one_stage_is_one_line_whatever_follows_from_it(tmp_path: P
     )
     lines = mistakes(tmp_path, text)
     assert len(lines) == 1, lines
-    assert lines[0].startswith("stage dpo: ${study.rates}: the study has no such value")
+    assert lines[0].startswith("stage dpo: ${study.rates}: no such value in the study")
 
 
 def test_a_misspelt_figure_of_best_is_refused_where_the_names_are_known(tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, CHAIN.replace("best: eval/accuracy", "best: eval/acuracy"))
     assert line.startswith("stage dpo: best: eval/acuracy: no such figure; did you mean eval/accuracy? (there will be")
     (line,) = mistakes(tmp_path, CHAIN, "dpo.data.dev_fraction=0")
-    assert line.startswith("stage dpo: best: eval/accuracy: data.dev_fraction=0 holds nothing out")
+    assert line.startswith("stage dpo: best: eval/accuracy: data.dev_fraction=0 leaves no")
     judged = CHAIN.replace("for_each: dpo\n", "for_each: dpo\n    best: limits_exeeded\n")
     (line,) = mistakes(tmp_path, judged)
     assert "did you mean limits_exceeded?" in line
@@ -318,7 +318,7 @@ def test_what_decides_the_figures_of_a_finished_run_makes_another(change: str, t
 
 @pytest.mark.parametrize(
     ("seeds", "said"),
-    [("[1,2,1]", "seed: the sweep contains the value 1 twice"), ("[1,1]", "seed: the sweep has the value")],
+    [("[1,2,1]", "seed: the sweep contains the value 1 twice"), ("[1,1]", "seed: the sweep contains the value")],
 )
 def test_a_value_that_a_sweep_has_twice_is_refused_in_a_line(seeds: str, said: str, tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, CHAIN, f"seeds={seeds}")

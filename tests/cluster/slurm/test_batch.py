@@ -81,7 +81,7 @@ def test_sizes() -> None:
         (["+cluster.environment={A-B: 1}"], "cluster.environment: 'A-B' is not the name of a variable"),
         (
             ["cluster.setup=[module purge,'export HF_TOKEN=abc']"],
-            "cluster.setup[1]: a secret (HF_TOKEN) would stand in",
+            "cluster.setup[1]: a secret (HF_TOKEN) would be in",
         ),
         (["cluster.setup=['WANDB_API_KEY=\"abc\" wandb login']"], "cluster.setup[0]: a secret (WANDB_API_KEY)"),
         (["cluster.setup=['wandb login 0123456789abcdef0123456789abcdef']"], "cluster.setup[0]: a secret"),
@@ -109,7 +109,7 @@ def test_sizes() -> None:
         (["cluster.container.command=pyxis"], "cluster.container.command=pyxis needs an image"),
         (["cluster.container.image=a.sif", "cluster.container.command=pyxis"], "is an image for Apptainer"),
         (["cluster.container.image=a.sqsh"], "is an image for enroot"),
-        (["cluster.server_nodes=1"], "what is to run there"),
+        (["cluster.server_nodes=1"], "needs a command"),
         (
             ["cluster.server_nodes=1", *SERVERS, "cluster.gpus_per_node=2"],
             "per_node=3 is more than cluster.gpus_per_node=2",
@@ -278,7 +278,7 @@ def test_with_pyxis_srun_starts_the_container_and_the_batch_script_stays_outside
         serving.count("--container-image=") == 2
         and 'worker[@]}" -m psychocounsel.cluster.slurm.server_node run' in serving
     )
-    with pytest.raises(UserError, match="/runs/a,b: has a comma or a colon"):
+    with pytest.raises(UserError, match="/runs/a,b: contains a comma or a colon"):
         render(SlurmRequest(container=image), "n", Path("/runs/s"), 1, [Path("/code")], ["/runs/a,b"])
 
 
@@ -381,7 +381,7 @@ def test_the_ranks_of_an_attempt_meet_at_a_random_port_that_is_free(
         (
             "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
             "accounting/QOS policy (job submit limit, user's size and/or time limits)",
-            "QOSMaxSubmitJobPerUserLimit; .*cluster.runs_per_job=N lets a job do N runs",
+            "QOSMaxSubmitJobPerUserLimit; .*cluster.runs_per_job=N puts N runs into one job",
         ),
         (
             "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error\nsbatch: fatal: Could not establish a "

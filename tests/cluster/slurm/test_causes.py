@@ -46,7 +46,7 @@ def test_variables_of_the_shell_change_nothing_and_values_with_blanks_arrive(slu
     options = ["+cluster.sbatch.hold=true", f"+cluster.sbatch.comment='{comment}'", "cluster.time=2h"]
     done = slurm.train(*slurm.overrides(run_dir=f"'{run}'"), *options, **odd)
     for name in odd:
-        assert f"{name} of the shell is not used" in done.stderr
+        assert f"{name} of the shell is ignored" in done.stderr
     shown = slurm.call("scontrol", "show", "job", slurm.job_of(run))
     assert "TimeLimit=02:00:00" in shown and f"Comment={comment}" in shown and "JobName=a run" in shown
     assert f"StdOut={run}/submissions/0001/slurm-" in shown

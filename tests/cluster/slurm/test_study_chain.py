@@ -148,7 +148,7 @@ def test_a_launcher_killed_at_any_sbatch_goes_on_and_no_job_is_twice_in_the_queu
     assert "not submitted: 9 in the queue before" in said and "submitted job" not in said
     shown = slurm.jobs("status", str(study.files.path))
     assert "dpo    0/3       3 pending" in shown and re.search(r"dpo/select-\w{8} +pending", shown)
-    assert "is a study: its command again goes on" in slurm.jobs("resubmit", str(study.files.path), check_code=2)
+    assert "is a study: repeat its command" in slurm.jobs("resubmit", str(study.files.path), check_code=2)
     assert "logs " in slurm.jobs("logs", str(study.files.path), check_code=2)
     assert "cancelled 9 runs" in slurm.jobs("cancel", str(study.files.path))
     assert not study.in_queue() and set(study.states().values()) == {"cancelled"}
