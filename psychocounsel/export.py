@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if step is not None and not step.isdecimal():
         raise UserError(f"step={step}: give the number of a checkpoint")
     if public and repository is None:
-        raise UserError("public=true has no effect without push=ORG/NAME: add it")
+        raise UserError("public=true has no effect without push: add push=ORG/NAME")
     if repository is not None and repository.count("/") != 1:
         raise UserError(f"push={repository}: give ORG/NAME")
     from psychocounsel.engine.checkpoints.export_run import Export, export_run

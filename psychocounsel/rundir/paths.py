@@ -120,9 +120,7 @@ class AnnotationDir(StepsDir):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.speeches = path / "speeches.parquet"  # client speeches, one per row
-        self.dropped_speeches = (
-            path / "dropped_speeches.parquet"
-        )  # dropped rows of the sources, and the reasons; no texts
+        self.dropped_speeches = path / "dropped_speeches.parquet"  # dropped rows, with reasons; no texts
         self.identifier_sample = path / "identifier_sample.md"  # speeches to check by hand for identifiers
         self.replies = path / "replies.parquet"  # every reply, or the reason for a missing one
         self.votes = path / "votes.parquet"  # every rating that an annotator gave, with reasons

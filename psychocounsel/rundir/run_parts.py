@@ -139,9 +139,7 @@ class ReviewDir:
         self.plan = path / "plan.json"  # settings of the draw, and each expert's items in order
         self.items = path / "items.jsonl"  # each item with its texts, stratum and share
         self.links = path / "links.json"  # the secret part of each expert's link
-        self.events = (
-            path / "events.jsonl"
-        )  # all actions of experts, one event per line; everything else is derived from it
+        self.events = path / "events.jsonl"  # all actions of experts, one per line; the other files derive from it
         self.answers = path / "answers.jsonl"  # the valid answers, for `agreement`
         self.experts = path / "experts.jsonl"  # the valid answers with texts, for `evaluate evaluation.experts=[FILE]`
         self.set_review = path / "set_review.csv"  # of a crisis set: answers for `evaluate evaluation.set_review=FILE`

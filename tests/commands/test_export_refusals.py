@@ -89,7 +89,7 @@ def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) ->
         (["HERE"], "is not a run directory"),
         (["HERE/nothing"], "is not a run directory"),
         (["OTHER"], "has no model yet"),
-        (["OTHER", "step=1"], "it has none"),
+        (["OTHER", "step=1"], "only of: none"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(
