@@ -75,7 +75,7 @@ def _exit_with(config_name: str, run: Callable[[], int]) -> None:
     try:
         sys.exit(run())
     except KeyboardInterrupt:
-        print("stopped before anything had begun", file=sys.stderr)
+        print("stopped before anything had begun; to go on: the same command", file=sys.stderr)
         sys.exit(CONTINUE_LATER)
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)
