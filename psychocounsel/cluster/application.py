@@ -75,7 +75,7 @@ def _exit_with(config_name: str, run: Callable[[], int]) -> None:
     try:
         sys.exit(run())
     except KeyboardInterrupt:
-        print("stopped before anything started", file=sys.stderr)
+        print("stopped before anything started; to resume: the same command", file=sys.stderr)
         sys.exit(CONTINUE_LATER)
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)

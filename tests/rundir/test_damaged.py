@@ -81,7 +81,7 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == CONTINUE_LATER
-    assert error == "stopped before anything started\n"
+    assert error == "stopped before anything started; to resume: the same command\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from psychocounsel.evaluation.audit.blind import Blind, blind_baselines, wins
 from psychocounsel.evaluation.audit.fits import fit_sparse
 from psychocounsel.evaluation.audit.folds import by_component, cross_fit
 from psychocounsel.evaluation.audit.ngrams import difference, tf_idf, word_ngrams
+from psychocounsel.evaluation.audit.table import _SHARE, _share
 from psychocounsel.evaluation.audit.topics import CLUSTERS, FROM_DATA, NONE, topics_of
 from psychocounsel.evaluation.audit.verdict import judge_blind
 from tests.support.preferences import example, random_pairs, text
@@ -127,3 +128,9 @@ def test_topics_that_all_share_their_prompts_judge_nothing() -> None:
     rows = [replace(row, topic=topic) for topic in ("empathy", "safety") for row in random_pairs(60)]
     found = measured(rows)
     assert all(list(figures) == ["by_prompt"] for figures in found.baselines.values())
+
+
+def test_columns_of_shares_do_not_run_into_each_other() -> None:
+    """The longest share is one of 100.0 %."""
+    longest = _share({"accuracy": 1.0, "low": 0.692, "high": 1.0})
+    assert longest == "100.0 %  (69.2 % to 100.0 %)" and len(longest) < _SHARE
