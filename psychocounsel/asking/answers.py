@@ -53,7 +53,7 @@ def _digest(content: str) -> str:
 class Answers:
     """The journal of answers in `folder`. Memory holds only each answer's place in the files (16 bytes).
 
-    `share` is (index from 0, count) of this process among those that share the work. The names of journal files contain it, so
+    `share` is (index from 0, count) of this process among all that share the work. The names of journal files contain it, so
     every process can see how much each of the others has bought.
 
     Raises:

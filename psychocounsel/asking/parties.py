@@ -30,7 +30,7 @@ def may_see(model: LanguageModel, crisis: bool, crisis_to_third_parties: bool) -
 
 
 def who_may_see(models: Sequence[LanguageModel], crisis: bool, crisis_to_third_parties: bool) -> list[LanguageModel]:
-    """Return those of `models` that may see a speech."""
+    """Return the models that may see a speech."""
     return [model for model in models if may_see(model, crisis, crisis_to_third_parties)]
 
 

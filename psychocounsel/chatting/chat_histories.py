@@ -18,7 +18,7 @@ class ChatReply:
     """A model's reply.
 
     Attributes:
-        outcome: as in Answer; `stopped` if the user ended the reply.
+        outcome: an outcome of Answer, or `stopped` if the user ended the reply.
         seed: the random seed of the reply.
     """
 

@@ -1,4 +1,4 @@
-"""Finds the risk in a speech: from its column, or by the cues of psychocounsel/counsel/risk_cues.yaml, or else unknown."""
+"""Finds the risk in a speech: from its column, otherwise by the cues of psychocounsel/counsel/risk_cues.yaml."""
 
 import re
 from collections.abc import Mapping

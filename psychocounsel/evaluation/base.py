@@ -52,7 +52,7 @@ class Evaluation(GroupSettings):
         return None
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        """On submission, check that a valid configuration fits its run directory. Default: accept everything.
+        """Check on submission that a valid configuration fits its run directory. Default: accept everything.
 
         Raises:
             UserError: if the run cannot work; the message says what to type instead.

@@ -28,7 +28,7 @@ def buy(
     """Buy the answers to `asks`; returns the budget, with the cost and the number of calls so far.
 
     Args:
-        asks, answers, models, key, read, retries: as in `ask_all`.
+        asks, answers, models, key, read, retries: see `ask_all`.
         limits: the section `budget` of a configuration, with `cost` and `calls`.
         count: about how many `asks` there are, for the progress bar.
         bar, what: the progress bar and its label.

@@ -1,4 +1,4 @@
-"""Decides which steps of a directory are due: those whose settings, source files or earlier steps have changed."""
+"""Decides which steps of a directory are due. A step is due if its settings, source files or earlier steps have changed."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ _LEAVES_ANSWERS_ALONE = {
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
 _CODE = "psychocounsel's code"  # the key of a code hash, for steps that ask no model
-_WEIGHTS = "local_weights"  # stands between group and model name in the key of a local model's weights
+_WEIGHTS = "local_weights"  # comes between group and model name in the key of a local model's weights
 _NAMES_FILES = (
     "system_prompt",
     "prompt",

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent  # the folder `psychocounsel`
 
 
 def shipped(name: str) -> Path:
-    """Return the folder `conf`, `launch` or `slurm`: inside the wheel, or beside the package in a checkout."""
+    """Return the folder `conf`, `launch` or `slurm`: inside the wheel, or next to the package in a checkout."""
     inside = PACKAGE / "share" / name
     return inside if inside.is_dir() else PACKAGE.parent / name
 

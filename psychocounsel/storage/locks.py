@@ -86,7 +86,7 @@ def _create(lock: Path, content: str) -> bool:
     draft = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.tmp")
     try:
         draft.write_text(content)
-        draft.chmod(file_mode())  # everyone who shares the folder must be able to read who holds the lock
+        draft.chmod(file_mode())  # users who share the folder must be able to read the lock's owner
         os.link(draft, lock)
         return True
     except FileExistsError:

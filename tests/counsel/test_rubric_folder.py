@@ -83,7 +83,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "an example that disagrees": (
         "autonomy.yaml",
         lambda value: value["levels"][3]["examples"][1]["ratings"].update(autonomy=4),
-        "autonomy.yaml: levels.3: examples[2]: ratings.autonomy is 4, but the example stands under 3",
+        "autonomy.yaml: levels.3: examples[2]: ratings.autonomy is 4, but the example is listed under 3",
     ),
     "an example without its own rating": (
         "autonomy.yaml",

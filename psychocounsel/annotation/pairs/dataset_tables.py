@@ -1,4 +1,4 @@
-"""Columns of the preference dataset: those of PsychoCounsel-Preference in their order, then our own."""
+"""Columns of the preference dataset: the columns of PsychoCounsel-Preference in their order, then our own."""
 
 import pyarrow as pa
 

@@ -53,7 +53,7 @@ class Drawing:
     own_prompts: Mapping[str, str] = field(default_factory=dict)
 
     def prompt_of(self, writer: LanguageModel | None) -> str:
-        """Return the system message for a writer; None stands for a reply without a writer."""
+        """Return the system message for a writer; None for a reply without a writer."""
         return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
 
     def prompt_version(self, writer: LanguageModel | None) -> str:

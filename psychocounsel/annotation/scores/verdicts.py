@@ -21,7 +21,7 @@ _REPLY = re.compile(r"^reply_\d+:? ")
 
 @dataclass(frozen=True)
 class Reader:
-    """Parses answers; `joint` as in RatingPrompt. A refusal in prose counts as an answer."""
+    """Parses answers; `joint` has the meaning that it has in RatingPrompt. A refusal in prose counts as an answer."""
 
     joint: bool
 
@@ -47,7 +47,7 @@ class Findings:
     quotes: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note_answer(self, annotator: str, ask: RatingAsk, text: str, read: Reader) -> None:
-        """If an answer is unusable, count the reason."""
+        """Count the reason if an answer is unusable."""
         try:
             ask.check_value(read(text))
         except Unreadable as error:

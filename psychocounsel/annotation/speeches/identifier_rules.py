@@ -9,7 +9,7 @@ from psychocounsel.annotation.speeches.name_cues import names_in
 
 @dataclass(frozen=True)
 class IdentifierSpan:
-    """An identifier in a text: the characters from `start` to before `end`, and its kind as in the placeholder."""
+    """An identifier in a text: the characters from `start` to before `end`, and the kind that its placeholder names."""
 
     start: int
     end: int

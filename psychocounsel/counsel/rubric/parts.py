@@ -29,7 +29,7 @@ class Citation:
 class RatedExample:
     """A rated reply to one of the file's speeches.
 
-    `ratings` holds the rating of the level it stands under, and may hold ratings on other principles.
+    `ratings` holds the rating of the level that lists the example, and may hold ratings on other principles.
     """
 
     sketch: str  # its point in a few words, such as "short and excellent"

@@ -100,7 +100,7 @@ def _wrong_ratings(where: str, name: str, rating: int, ratings: dict[str, int]) 
     check_keys(ratings, PRINCIPLES, f"{where}: ratings", problems, needed=[name])
     yield from problems
     if ratings.get(name, rating) != rating:
-        yield f"{where}: ratings.{name} is {ratings[name]}, but the example stands under {rating}"
+        yield f"{where}: ratings.{name} is {ratings[name]}, but the example is listed under {rating}"
 
 
 def _out_of_order(risk: Risk) -> Iterator[str]:

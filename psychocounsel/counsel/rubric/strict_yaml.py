@@ -86,7 +86,7 @@ def _dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     needed = {name for name in hints if not _has_default(kind, name)}
     written = {
         name: name.removesuffix("_") for name in hints
-    }  # a field `if_` stands for the key `if`, a Python keyword
+    }  # the field `if_` holds the key `if`, which is a Python keyword
     check_keys(value, written.values(), key, problems, [written[name] for name in hints if name in needed])
     parts = {
         name: read_part(hint, value[written[name]], f"{key}: {written[name]}", problems)

@@ -71,7 +71,7 @@ def difference(features: Any, chosen: Array, rejected: Array) -> Any:
 
 
 def tf_idf(counts: Any) -> Any:
-    """Replace counts by (1 + log count) x inverse document frequency, with rows of unit length (as in scikit-learn).
+    """Replace counts by (1 + log count) x inverse document frequency, with rows of unit length (the formula of scikit-learn).
 
     The counts are changed in place. Document frequencies use no labels, so computing them over test rows leaks nothing.
     """

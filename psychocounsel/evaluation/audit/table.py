@@ -70,7 +70,7 @@ def _left_out(topics: Figures) -> str:
 
 def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
     yield "\nWith the client's speech"
-    yield f"  {'':<{_TITLE}}{'accuracy':<{_SHARE}}gain by the own speech"
+    yield f"  {'':<{_TITLE}}{'accuracy':<{_SHARE}}gain from the client's own speech"
     for name, found in reading.items():
         title = f"reward={reward}" if name == "reward" else "word overlap"
         for condition, words in _CONDITIONS.items():

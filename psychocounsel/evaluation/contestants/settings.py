@@ -46,7 +46,7 @@ class Contestants(SeveralModels):
     settings: list[str] = option([])
 
     def all(self) -> list[Contestant]:
-        """Return the contestants; those of the evaluated setting come first."""
+        """Return the contestants, the evaluated setting's first."""
         found = list[Contestant]()
         for setting, model in zip(self.settings, self.models(), strict=True):
             found.append(Contestant(setting, sum(each.setting == setting for each in found), model))

@@ -1,6 +1,6 @@
 """Tasks for Inspect (extra `inspect`), for instance `inspect eval psychocounsel/health --model ...`.
 
-The figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the model and
+The figures equal `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the model and
 the judges that are language models, and its viewer shows the transcripts.
 """
 
@@ -62,7 +62,7 @@ def winrate(
         judge: one or several language models by their Inspect names, such as `openai/NAME`; each judges both orders. None:
             the reward model judges.
         reward: reward model: a run, a folder or a hub id.
-        rubric: rubric that the language models judge by, as in `evaluation.rubric`.
+        rubric: rubric that the language models judge by; takes the values of `evaluation.rubric`.
     """
     judges = [judge] if isinstance(judge, str) else judge
     by = judged_in_both_orders(against, judges, rubric) if judges else preferred(against, reward)
@@ -81,7 +81,7 @@ def safety(
         judge: language model by its Inspect name, such as `openai/NAME`. None: plain checks of words, without understanding.
         limit: largest number of speeches of the crisis set, chosen at random.
         prompt: see `health`.
-        rubric: rubric with the safety questions that the judge answers, as in `evaluation.rubric`.
+        rubric: rubric with the safety questions that the judge answers; takes the values of `evaluation.rubric`.
     """
     system = prompt_text(prompt, "prompt", None) if prompt else None
     samples = []

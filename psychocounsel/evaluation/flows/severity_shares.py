@@ -5,6 +5,7 @@ from typing import Any
 
 from psychocounsel.evaluation.flows.question_flow import HIGH, LOW, NONE, NOT_ASKED
 from psychocounsel.evaluation.health.health_means import means
+from psychocounsel.evaluation.health.printed_figures import share_text
 from psychocounsel.evaluation.health.reply_health import HIGHER, LOWER, NEITHER, Figure
 
 Scores = Mapping[str, str]  # by dimension, as `dimension_scores` returns them
@@ -55,7 +56,4 @@ def _marks(severity: str) -> dict[str, float | None]:
 
 
 def _cell(found: Mapping[str, Any]) -> str:
-    if found["mean"] is None:
-        return "-"
-    share = f"{100 * found['mean']:.1f} %"
-    return share if found["low"] is None else f"{share} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+    return "-" if found["mean"] is None else share_text(found)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psychocounsel.evaluation.health.health_means import EXCEEDED, KEPT
+from psychocounsel.evaluation.health.printed_figures import interval_text
 from psychocounsel.evaluation.health.reply_health import FIGURES
 from psychocounsel.evaluation.statistics.win_rates import SMALL
 
@@ -61,7 +62,7 @@ def _against(other: str, figures: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {FIGURES[name].title:<{_TITLE}}{'not known':>{_COLUMN}}"
             continue
         sides = f"{_shown(name, each['mine']):>{_COLUMN}}{_shown(name, each['base']):>{_COLUMN}}"
-        change = f"  {_shown(name, each['difference'], True)}{_interval(name, each, True)}"
+        change = f"  {_shown(name, each['difference'], '+')}{_interval(name, each, '+')}"
         yield f"  {FIGURES[name].title:<{_TITLE}}{sides}{change:<{_INTERVAL}}{each['verdict']}, n = {each['prompts']}"
 
 
@@ -72,15 +73,16 @@ def _undecided(limits: list[dict[str, Any]]) -> Iterator[str]:
         yield f"  limits undecided, because there are too few speeches: {names}"
 
 
-def _shown(name: str, value: float, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    if FIGURES[name].share or name in _WHOLE:
-        return f"{100 * value:{sign}.1f} %"
-    return f"{value:{sign}.{_DIGITS[name]}f}"
+def _unit(name: str) -> tuple[float, int, str]:
+    """Return a figure's factor, decimals and unit: per cent for shares, otherwise none."""
+    return (100, 1, " %") if FIGURES[name].share or name in _WHOLE else (1, _DIGITS[name], "")
 
 
-def _interval(name: str, found: Mapping[str, Any], signed: bool = False) -> str:
-    if found["low"] is None:
-        return ""
-    low, high = (_shown(name, found[end], signed).removesuffix(" %") for end in ("low", "high"))
-    return f" ({low} to {high})"
+def _shown(name: str, value: float, sign: str = "") -> str:
+    scale, digits, unit = _unit(name)
+    return f"{scale * value:{sign}.{digits}f}{unit}"
+
+
+def _interval(name: str, found: Mapping[str, Any], sign: str = "") -> str:
+    scale, digits, _ = _unit(name)
+    return interval_text(found, scale, digits, sign)

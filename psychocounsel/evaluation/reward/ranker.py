@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ranker(RewardSettings):
-    """Settings of a ranker; `judge` holds the settings of a language model, as in the files of conf/judge."""
+    """Settings of a ranker; `judge` holds the settings of a language model, with the keys of a file in conf/judge."""
 
     judge: dict[str, Any] = option({})
     rubric: str = "builtin:en"

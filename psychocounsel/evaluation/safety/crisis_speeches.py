@@ -60,7 +60,7 @@ class CrisisSpeech:
     """A speech of the crisis set.
 
     Attributes:
-        speech: the speech's id, as in the tables of evaluations.
+        speech: the speech's id in the tables of evaluations.
         text: the client's words.
         kind: kind of the first risk; for a look-alike, the kind that it resembles.
         risks: the risks in the speech; () for a look-alike.

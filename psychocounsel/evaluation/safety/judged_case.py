@@ -18,7 +18,7 @@ class JudgedCase:
         part: the evaluation of the case, `safety` or `session`.
         cluster: id of the speech or of the persona. Cases of one cluster are not independent.
         case: an id, unique within a part, that does not reveal the model.
-        setting: the setting that replied, named as in `replies.parquet`.
+        setting: name of the setting that replied, from `replies.parquet`.
         judge: name of the judge.
         findings: 0 or 1 by CASE_FIGURES; None if the figure is not defined for this speech or persona.
         strata: values of kind, disclosure and expected_action, by these names; for a session also pattern.

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psychocounsel.evaluation.flows.severity_shares import severity_lines
+from psychocounsel.evaluation.health.printed_figures import FigureTable
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.swaps.swap_lines import swap_lines
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
 _TITLE = 30  # characters
+_TABLE = FigureTable(SAFETY_FIGURES, "speech", _TITLE, 8)
 
 
 def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
@@ -24,9 +26,9 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str
         for name, setting in found["settings"].items():
             yield f"{name}: {setting['replies']} replies to {setting['speeches']} speeches"
             if not found["against"]:
-                yield from _alone(setting["figures"])
+                yield from _TABLE.alone(setting["figures"])
         for other, compared in found["against"].items():
-            yield from _against(other, compared)
+            yield from _TABLE.against(other, compared)
         for name, setting in found["settings"].items():
             yield from severity_lines(setting["dimensions"], f"{name}: replies")
         yield from _flags(found["settings"])
@@ -45,22 +47,6 @@ def safety_warnings(summary: Mapping[str, Any], by_checks: set[str], validated: 
     for judge in summary["judges"]:
         if judge in by_checks:
             yield f"warning: judge {judge} only matches words; do not decide by its figures to use a model"
-
-
-def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
-    for name, each in figures.items():
-        if each["mean"] is not None:
-            yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{_share(each['mean'])}{_interval(each)}, n = {each['prompts']}"
-
-
-def _against(other: str, compared: Mapping[str, Any]) -> Iterator[str]:
-    yield f"  {'':<{_TITLE}}{'model':>8}{'base':>9}  difference from {other} (95 %, by speech)"
-    for name, each in compared.items():
-        if each["difference"] is None:
-            continue
-        sides = f"{_share(each['mine']):>8} {_share(each['base']):>8}"
-        change = f"{100 * each['difference']:+.1f}{_interval(each, True)}"
-        yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{sides}  {change:<26}{each['verdict']}, n = {each['prompts']}"
 
 
 def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -88,14 +74,3 @@ def of_planted(share: Mapping[str, Any]) -> str:
     if not share["of"]:
         return "none planted"
     return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _interval(found: Mapping[str, Any], signed: bool = False) -> str:
-    if found["low"] is None:
-        return ""
-    sign = "+" if signed else ""
-    return f" ({100 * found['low']:{sign}.1f} to {100 * found['high']:{sign}.1f})"

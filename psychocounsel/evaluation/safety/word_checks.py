@@ -277,7 +277,7 @@ class Checks(LanguageModel):
             "third_party",
             "language",
         )
-        return dict.fromkeys((*drawn, "language"), "judge=checks asks no model")
+        return dict.fromkeys(drawn, "judge=checks asks no model")
 
     def identity(self) -> dict[str, Any]:
         """Return the judge's name and the version of the checks."""

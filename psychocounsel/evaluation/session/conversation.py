@@ -51,7 +51,7 @@ class SessionPlan:
     Attributes:
         persona: the simulated client.
         contestant: the counsellor.
-        sample: number of the session among those of this persona and contestant.
+        sample: number of the session among the sessions of this persona and contestant.
         client: the language model that writes the client's words; None if the persona needs no model.
         system_prompt: the contestant's system prompt; None for no prompt.
         turns: largest number of replies by the counsellor.

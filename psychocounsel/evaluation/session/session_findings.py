@@ -29,7 +29,7 @@ SESSION_FIGURES = {
     "drift": Figure("faulty replies: end minus start", LOWER, share=False),
 }
 TURN_FIGURES = {
-    "recognises": Figure("recognised where due", HIGHER),
+    "recognises": Figure("risk recognised when due", HIGHER),
     "faulty": Figure("faulty replies", LOWER),
 }
 _URGENT = ("same_day", "emergency")
@@ -73,7 +73,7 @@ class JudgedTurn:
 
     @property
     def findings(self) -> Findings:
-        """The figures of the single reply, as in `evaluation=safety`."""
+        """The figures that `evaluation=safety` computes for the reply."""
         expected = self.expected_action or "none"
         if self.on_the_way is None:
             return findings_without_text(expected)

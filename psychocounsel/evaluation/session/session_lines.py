@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from psychocounsel.evaluation.health.printed_figures import FigureTable
 from psychocounsel.evaluation.safety.safety_lines import quality_lines, unseen
 from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
 
-_TITLE = 32  # characters
-_TURNS = "recognised_after"  # the one figure in turns; all others are shares
+_TABLE = FigureTable(SESSION_FIGURES, "client", 32, 9, counted=("recognised_after",))  # a number of turns
 
 
 def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Mapping[str, Any] | None) -> Iterator[str]:
@@ -27,9 +27,9 @@ def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Map
             left = f", {setting['unjudged']} more not judged" if setting["unjudged"] else ""
             yield f"{name}: {setting['sessions']} sessions with {setting['personas']} clients{left}"
             if not found["against"]:
-                yield from _alone(setting["figures"])
+                yield from _TABLE.alone(setting["figures"])
         for other, compared in found["against"].items():
-            yield from _against(other, compared)
+            yield from _TABLE.against(other, compared)
         for name, setting in found["settings"].items():
             yield from _curve(name, setting["curve"])
         yield from _flags(found["settings"])
@@ -56,21 +56,6 @@ def session_warnings(summary: Mapping[str, Any], by_checks: set[str], notes: Seq
             yield f"warning: {name}: {count['incomplete']} of {count['sessions']} sessions broke off; no figure includes them"
 
 
-def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
-    for name, each in figures.items():
-        if each["mean"] is not None:
-            yield f"  {_title(name)}{_shown(name, each['mean'])}{_interval(name, each)}, n = {each['prompts']}"
-
-
-def _against(other: str, compared: Mapping[str, Any]) -> Iterator[str]:
-    yield f"  {'':<{_TITLE}}{'model':>9} {'base':>9}  difference from {other} (95 %, by client)"
-    for name, each in compared.items():
-        if each["difference"] is not None:
-            sides = f"{_shown(name, each['mine']):>9} {_shown(name, each['base']):>9}"
-            change = f"{_number(name, each['difference']):+.1f}{_interval(name, each, '+')}"
-            yield f"  {_title(name)}{sides}  {change:<26}{each['verdict']}, n = {each['prompts']}"
-
-
 def _curve(name: str, curve: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for figure, title in (("recognises", "risk recognised"), ("faulty", "faulty replies")):
         shares = [_percent(each[figure]["mean"]) for each in curve]
@@ -83,24 +68,5 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name}: {count} replies flagged: {SESSION_FIGURES[figure].title}; read these replies first"
 
 
-def _title(name: str) -> str:
-    return f"{SESSION_FIGURES[name].title:<{_TITLE}}"
-
-
-def _number(name: str, value: float) -> float:
-    """Return the value in turns or in per cent, whichever is the figure's unit."""
-    return value if name == _TURNS else 100 * value
-
-
-def _shown(name: str, value: float) -> str:
-    return f"{_number(name, value):.1f}" + ("" if name == _TURNS else " %")
-
-
 def _percent(mean: float | None) -> str:
     return "-" if mean is None else f"{100 * mean:.0f}"
-
-
-def _interval(name: str, found: Mapping[str, Any], sign: str = "") -> str:
-    if found["low"] is None:
-        return ""
-    return f" ({_number(name, found['low']):{sign}.1f} to {_number(name, found['high']):{sign}.1f})"

@@ -44,7 +44,7 @@ class _OfJudge:
 def summarise_sessions(
     sessions: Iterable[JudgedSession], answers: Sequence[Row], judges: Sequence[str], on_the_way: OnTheWay, model: str
 ) -> dict[str, Any]:
-    """Return `sessions` and `judges`. `sessions` holds by setting the number of sessions, and of those that broke off.
+    """Return `sessions` and `judges`. `sessions` counts all sessions and broken-off sessions of each setting.
 
     `judges` holds by judge:
 

@@ -141,9 +141,8 @@ def _metrics(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
     Metrics of the first opponent are also given without the opponent's name.
     """
-    for number, variant in enumerate(figures["variants"]):
-        limit = variant["length_limit"]
-        suffix = "" if number == 0 else "_no_limit" if limit is None else f"_{limit}_words"
+    for number, variant in enumerate(figures["variants"]):  # `variants` puts no limit first, so the others have a limit
+        suffix = "" if number == 0 else f"_{variant['length_limit']}_words"
         for place, (name, found) in enumerate(variant["opponents"].items()):
             overall, controlled = found["overall"]["win_rate"], found["length_controlled"]["win_rate"]
             for key, rate in ((f"win_rate{suffix}", overall), (f"win_rate_at_equal_length{suffix}", controlled)):

@@ -70,7 +70,7 @@ class AnswerFormat:
 
 
 def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form: AnswerFormat) -> list[ExpertAnswer]:
-    """Return the answers in `rows`. Each row comes with its place, as in `data.sources.read_rows`.
+    """Return the answers in `rows`. Each row comes with its place, in the form of `data.sources.read_rows`.
 
     Raises:
         UserError: naming the place, if a row is not a valid answer, contradicts another row, or is a duplicate.

@@ -18,6 +18,7 @@ COUNTS_AS_RISK = (
     "Each counts as a client at risk, so that no warning and no break reveals the expected answer; "
     "review.crisis_in_a_row sets how many come before a break"
 )
+KNOWN_ACTIONS = "the four actions, as the rubric defines them"
 # Answers as numbers on an ordinal scale, for `agreement`. Answers without a number are not counted.
 NUMBERS = {**{action: number for number, action in enumerate(ACTIONS, 1)}, "no": 1, "yes": 2}
 

@@ -11,6 +11,7 @@ from psychocounsel.experts.items.item_drawing import Drawn
 from psychocounsel.experts.kinds.case_kind import (
     CANNOT_TELL,
     COUNTS_AS_RISK,
+    KNOWN_ACTIONS,
     NUMBERS,
     YES_NO,
     CaseKind,
@@ -37,12 +38,11 @@ class CrisisSetKind(CaseKind):
         "agree with each other and with the set.",
         limits="speeches of one set, single turns, text alone",
         drawing="evenly over strata of the kind of risk and the expected action",
-        sides="",
         measure="weighted kappa between each expert and the expected action",
         secondary="the share of speeches that are believable",
         coding="Actions are an ordinal scale from none to emergency, with quadratic weights (`agreement.weights=quadratic`); an "
         "expert who cannot tell has no answer.",
-        training="the four actions, as the rubric defines them",
+        training=KNOWN_ACTIONS,
         collected="actions, whether a text is believable",
     )
     questions: ClassVar[tuple[Question, ...]] = (

@@ -8,7 +8,7 @@ from psychocounsel.evaluation.gate.adjudication_file import write_rows
 from psychocounsel.experts.items.adjudication_cases import adjudication_cases, is_gate
 from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.items.item_drawing import Drawn
-from psychocounsel.experts.kinds.case_kind import COUNTS_AS_RISK, YES_NO, CaseKind, Question, export_rows
+from psychocounsel.experts.kinds.case_kind import COUNTS_AS_RISK, KNOWN_ACTIONS, YES_NO, CaseKind, Question, export_rows
 from psychocounsel.experts.kinds.item_kind import KindTexts
 from psychocounsel.experts.review.answer_tables import ItemAnswer
 from psychocounsel.rundir.paths import ReviewDir
@@ -30,11 +30,10 @@ class GateKind(CaseKind):
         "replies failed.",
         limits="cases of one gate, text alone",
         drawing="evenly over strata of the evaluation and the expected action",
-        sides="",
         measure="the share of cases in which the reply misses the risk",
         secondary="over-escalation, under-triage, hard failures",
         coding="Each question has the answers yes and no; the answer that it does not apply is not counted.",
-        training="the four actions, as the rubric defines them",
+        training=KNOWN_ACTIONS,
         collected="answers to five questions",
     )
     questions: ClassVar[tuple[Question, ...]] = (

@@ -28,10 +28,10 @@ class KindTexts:
         risks: a sentence on the content that experts may read.
         shows, limits: what the review can show, and its limits.
         drawing: the order in which items are drawn.
-        sides: placement of the replies; "" if an item does not have two.
         measure, secondary, coding: the main measure, secondary measures, and how answers are coded.
         training: prior knowledge of the experts.
         collected: data kept of an answer.
+        sides: placement of the replies; "" if an item does not have two.
     """
 
     title: str
@@ -41,12 +41,12 @@ class KindTexts:
     shows: str
     limits: str
     drawing: str
-    sides: str
     measure: str
     secondary: str
     coding: str
     training: str
     collected: str
+    sides: str = ""
 
 
 class ItemKind(ABC):

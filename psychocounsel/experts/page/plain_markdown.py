@@ -1,4 +1,4 @@
-"""Converter of consent and support texts to HTML: headings, lists and paragraphs; all else stays text."""
+"""Converter of consent and support texts to HTML: headings, lists and paragraphs; everything else stays text."""
 
 from collections.abc import Iterator
 

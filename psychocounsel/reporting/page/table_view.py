@@ -72,7 +72,7 @@ def _number(cell: Cell) -> float | None:
 
 
 def _whole(cell: Cell) -> str:
-    """Return a figure with all digits, as in the CSV file."""
+    """Return a figure with as many digits as the CSV file has."""
     if not isinstance(cell, TableFigure):
         return ""
     parts = [f"{cell.value!r}"]

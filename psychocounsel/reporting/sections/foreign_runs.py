@@ -25,7 +25,7 @@ def tolerant(section: BuildSection) -> BuildSection:
         for values in _numbers(found):
             for kind in {*map(type, values)}:  # types only, because curves have millions of points
                 if not issubclass(kind, Real) or issubclass(kind, bool):
-                    raise TypeError(f"{kind.__name__} in the place of a number")
+                    raise TypeError(f"{kind.__name__} instead of a number")
         return found
 
     def build(material: Material) -> Section:
@@ -69,4 +69,4 @@ def _numbers(section: Section) -> Iterator[Iterable[Any]]:
                 if isinstance(cell, TableFigure):
                     yield [cell.value, *(each for each in (cell.sd, cell.low, cell.high) if each is not None)]
                 elif not isinstance(cell, str | None):
-                    raise TypeError(f"{type(cell).__name__} in the place of a cell")
+                    raise TypeError(f"{type(cell).__name__} instead of a cell")

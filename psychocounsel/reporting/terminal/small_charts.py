@@ -19,7 +19,7 @@ _REWARDS = ("curve-rollout-reward", "curve-eval-reward", "curve-rewards-margin")
 def small_charts(folder: Path, width: int, encoding: str | None = None) -> str:
     """Return charts of the training runs in a folder, `width` characters wide; a single line if there is none.
 
-    Losses of different algorithms are in separate charts, as in the report.
+    Losses of different algorithms are in separate charts, like those of the report.
 
     Raises:
         UserError: if the folder holds no run.

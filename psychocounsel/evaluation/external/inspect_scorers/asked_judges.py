@@ -1,4 +1,4 @@
-"""Judges asked through Inspect, with the same prompts, retries and reading of answers as in our own evaluations."""
+"""Judges asked through Inspect, with the prompts, retries and answer parser of our own evaluations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chat(messages: Sequence[Message]) -> list[ChatMessage]:
 
 
 async def asked(judge: Model, ask: Ask, name: str, read: Callable[[str], T]) -> Outcome[T]:
-    """Ask a judge and return the outcome. An unreadable answer is asked for again, as in our own evaluations.
+    """Ask a judge and return the outcome. After an unreadable answer, the judge is asked again.
 
     `name`: name of the JSON schema that the answer must follow.
     """

@@ -64,7 +64,7 @@ def summarise_swaps(
       (None if the noise is unknown).
     - `varieties`: by variety of dialect, the numbers of speeches answered `less`, `as` and `more` urgently.
     - `noise`: the `means` of `changed` over pairs of replies to the same base; None if no base has two replies.
-    - `hard`: hard flags of the replies to variants, as in `summarise_safety`.
+    - `hard`: hard flags of the replies to variants, in the form of `summarise_safety`.
 
     Args:
         replies: rows of replies.parquet with speech, setting, seed, length_limit, outcome and text.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from psychocounsel.evaluation.health.printed_figures import interval_text, share_text
 from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.reply_questions import URGENCY
 from psychocounsel.evaluation.safety.swaps.swap_figures import SWAP_FIGURES
@@ -22,7 +23,7 @@ def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
                 head = f"  {axis if figure == URGENCY else '':<{_AXIS}}{SWAP_FIGURES[figure].title:<{_TITLE}}"
                 yield f"{head}{_difference(figure, each):<{_VALUE}}{each['verdict']}, n = {each['prompts']}"
         if of_axis["changed"]["mean"] is not None:
-            less, more = (_share(of_axis[side]) for side in ("less_urgent", "more_urgent"))
+            less, more = (share_text(of_axis[side]) for side in ("less_urgent", "more_urgent"))
             yield f"  {'':<{_AXIS}}less urgent in {less} of pairs, more urgent in {more}"
     yield _noise(found)
     if found["varieties"]:
@@ -37,15 +38,7 @@ def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
 
 def _difference(figure: str, each: Mapping[str, Any]) -> str:
     scale, digits, unit = (1, 2, "") if figure == URGENCY else (100, 1, " %")
-    mean = f"{scale * each['difference']:+.{digits}f}{unit}"
-    if each["low"] is None:
-        return mean
-    return f"{mean} ({scale * each['low']:+.{digits}f} to {scale * each['high']:+.{digits}f})"
-
-
-def _share(each: Mapping[str, Any]) -> str:
-    interval = "" if each["low"] is None else f" ({100 * each['low']:.1f} to {100 * each['high']:.1f})"
-    return f"{100 * each['mean']:.1f} %{interval}"
+    return f"{scale * each['difference']:+.{digits}f}{unit}{interval_text(each, scale, digits, '+')}"
 
 
 def _noise(found: Mapping[str, Any]) -> str:
@@ -57,4 +50,5 @@ def _noise(found: Mapping[str, Any]) -> str:
     told = ", ".join(
         f"{axis} {100 * each['difference']:+.1f} % ({each['verdict']})" for axis, each in beyond if each["prompts"]
     )
-    return f"  two replies to the same speech: urgency differs in {_share(found['noise'])} of pairs; variants beyond that: {told}"
+    noise = share_text(found["noise"])
+    return f"  two replies to the same speech: urgency differs in {noise} of pairs; variants beyond that: {told}"

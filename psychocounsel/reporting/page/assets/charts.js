@@ -45,7 +45,7 @@ function ready(chart) {
   drawSamples(chart);
 }
 
-// Draws a sample of each group's line and mark as SVG beside its name.
+// Draws a sample of each group's line and mark as SVG next to its name.
 function drawSamples(chart) {
   const shape = (svg, name, attributes) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);

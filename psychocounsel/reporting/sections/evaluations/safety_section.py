@@ -4,19 +4,10 @@ from collections.abc import Sequence
 
 from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.evaluations.figure_cells import (
-    count,
-    counts,
-    evaluations,
-    report_table,
-    without_figures,
-)
-from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import (
-    difference_tables,
-    figure_tables,
-    warnings_of,
-)
+from psychocounsel.reporting.sections.evaluations.figure_cells import count, counts, report_table
+from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import difference_tables, figure_tables
 from psychocounsel.reporting.sections.evaluations.judged_parts.judge_tables import judge_tables
+from psychocounsel.reporting.sections.evaluations.judged_parts.judged_evaluations import judged_evaluations
 from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings import (
     HEADINGS,
     REPLIES,
@@ -29,10 +20,8 @@ from psychocounsel.reporting.sections.evaluations.severity_table import severity
 
 
 def section(material: Material) -> Section:
-    every = evaluations(material, "safety")
-    runs = [run for run in every if run.figures.get("judges")]
+    runs, blocks = judged_evaluations(material, "safety")
     settings = settings_of(runs)
-    blocks: list[Block] = [*warnings_of(runs), *without_figures(every, lambda run: bool(run.figures.get("judges")))]
     blocks += [*_flags(settings, material.shows_texts), *figure_tables(REPLIES, settings)]
     blocks += [*difference_tables(REPLIES, runs), *strata_blocks(REPLIES, settings, "kind"), *_severities(settings)]
     blocks += [*swap_tables(settings), *judge_tables(REPLIES, runs), *_replies(runs)]

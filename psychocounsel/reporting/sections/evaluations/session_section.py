@@ -6,20 +6,10 @@ from collections.abc import Sequence
 from psychocounsel.evaluation.session.session_findings import TURN_FIGURES
 from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.evaluations.figure_cells import (
-    Figures,
-    count,
-    evaluations,
-    measured,
-    report_table,
-    without_figures,
-)
-from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import (
-    difference_tables,
-    figure_tables,
-    warnings_of,
-)
+from psychocounsel.reporting.sections.evaluations.figure_cells import Figures, count, measured, report_table
+from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import difference_tables, figure_tables
 from psychocounsel.reporting.sections.evaluations.judged_parts.judge_tables import judge_tables, quality_table
+from psychocounsel.reporting.sections.evaluations.judged_parts.judged_evaluations import judged_evaluations
 from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings import (
     HEADINGS,
     SESSIONS,
@@ -32,10 +22,8 @@ from psychocounsel.studies.tables.table_formats import Cell
 
 
 def section(material: Material) -> Section:
-    every = evaluations(material, "session")
-    runs = [run for run in every if run.figures.get("judges")]
+    runs, blocks = judged_evaluations(material, "session")
     settings = settings_of(runs)
-    blocks: list[Block] = [*warnings_of(runs), *without_figures(every, lambda run: bool(run.figures.get("judges")))]
     blocks += [*_flags(settings), *_counts(settings), *figure_tables(SESSIONS, settings)]
     blocks += [*difference_tables(SESSIONS, runs), *_turn_chart(settings), *_turn_table(settings)]
     blocks += [

@@ -89,13 +89,13 @@ def test_figures_are_those_of_the_summary(run: RunMaterial, found: Section) -> N
 
 def test_the_curve_by_turn_has_intervals_and_no_turn_where_nothing_is_due(run: RunMaterial, found: Section) -> None:
     drawn = {each.title: each for each in chart(found, "sessions-turns").curves}
-    sees = drawn["mine: recognised where due"]
+    sees = drawn["mine: risk recognised when due"]
     assert (sees.x["turn"], sees.y) == ([2, 3], [0.75, 0.75])
     curve = run.figures["judges"]["j"]["settings"]["mine"]["curve"]
     assert sees.low == [curve[turn]["recognises"]["low"] for turn in (1, 2)]
     assert drawn["base: faulty replies"].y == [0, 1, 1]
     table = [row for row in rows(found, "sessions-turns") if row["contestant"] == "base"]
-    assert [row["turn"] for row in table] == ["1", "2", "3"] and table[0]["recognised where due"] is None
+    assert [row["turn"] for row in table] == ["1", "2", "3"] and table[0]["risk recognised when due"] is None
 
 
 def test_patterns_stand_in_a_table_and_a_chart(found: Section) -> None:

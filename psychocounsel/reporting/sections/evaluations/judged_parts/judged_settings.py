@@ -21,7 +21,7 @@ class Subject:
         prefix: prefix of the names of tables and charts.
         title: prefix of their titles.
         clusters: units over which intervals are computed (speeches, clients).
-        cases: units of which figures are shares (replies, sessions).
+        cases: units that shares count (replies, sessions).
         figures: figures by key, in the order of tables.
         counted: keys of the figures that are not shares but have a unit of their own.
     """

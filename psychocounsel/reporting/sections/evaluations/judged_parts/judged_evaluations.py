@@ -1,0 +1,17 @@
+"""Evaluations that judges have answered, and the warnings that come before their figures."""
+
+from psychocounsel.reporting.blocks import Block
+from psychocounsel.reporting.material import Material, RunMaterial
+from psychocounsel.reporting.sections.evaluations.figure_cells import evaluations, without_figures
+from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import warnings_of
+
+
+def judged_evaluations(material: Material, what: str) -> tuple[list[RunMaterial], list[Block]]:
+    """Return the runs of `evaluation=WHAT` that have judges' figures, and the warnings of all runs of `evaluation=WHAT`."""
+    every = evaluations(material, what)
+    runs = [run for run in every if _is_judged(run)]
+    return runs, [*warnings_of(runs), *without_figures(every, _is_judged)]
+
+
+def _is_judged(run: RunMaterial) -> bool:
+    return bool(run.figures.get("judges"))
