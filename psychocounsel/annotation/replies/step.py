@@ -129,7 +129,7 @@ _ADVICE: dict[str, Callable[[int], str]] = {
         "crisis_to_third_parties=true"
     ),
     NO_WRITER: lambda count: f"{count:,} replies have no writer of their speech's language; add one to writers.members",
-    FAILED: lambda count: f"{count:,} replies failed; the same command with steps=[replies] asks for them again",
+    FAILED: lambda count: f"{count:,} replies failed; run the same command with steps=[replies] to ask for them again",
     UNPARSABLE: lambda count: (
         f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked again; other settings of their writers, as "
         "max_tokens, ask anew"

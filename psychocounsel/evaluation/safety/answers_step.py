@@ -86,7 +86,9 @@ def judge_replies(
             context.say(f"judge {name}: no answers about replies: {odd}; they are in no figure")
     failed = sum(counts[FAILED] for counts in outcomes.values())
     if failed:
-        context.say(f"{failed:,} answers failed; the same command with steps=[answers,figures] asks for them again")
+        context.say(
+            f"{failed:,} answers failed; run the same command with steps=[answers,figures] to ask for them again"
+        )
     counted = {name: dict(counts) for name, counts in outcomes.items()}
     return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
 

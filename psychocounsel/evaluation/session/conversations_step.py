@@ -156,4 +156,4 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
     for name, count in figures["incomplete"].items():
         yield f"{name}: {count:,} sessions broke off; they are in no figure"
     if figures["failed"]:
-        yield f"{figures['failed']:,} calls failed; the same command with steps=[conversations] asks for them again"
+        yield f"{figures['failed']:,} calls failed; run the same command with steps=[conversations] to ask for them again"

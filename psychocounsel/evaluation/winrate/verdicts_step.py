@@ -162,8 +162,8 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             yield f"judge {name}: no verdict from {said}; they are in no figure"
         if counts.get(WITHHELD):
             yield (
-                f"judge {name}: speeches that may be about a crisis are withheld, as it belongs to others; "
-                "crisis_to_third_parties=true lets it see them"
+                f"judge {name}: speeches that may be about a crisis are withheld, because the judge belongs to others; "
+                "crisis_to_third_parties=true sends them, too"
             )
         if counts.get(TOO_LONG):
             yield f"judge {name}: {counts[TOO_LONG]:,} pairs with a reply that is too long for its reward model"
@@ -174,4 +174,6 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
                 "but the most frequent one are not scored"
             )
     if figures["failed"]:
-        yield f"{figures['failed']:,} verdicts failed; the same command with steps=[verdicts,statistics] asks for them again"
+        yield (
+            f"{figures['failed']:,} verdicts failed; run the same command with steps=[verdicts,statistics] to ask for them again"
+        )

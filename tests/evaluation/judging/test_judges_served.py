@@ -198,7 +198,7 @@ def test_equal_empty_withheld_and_near_replies_cost_nothing(tmp_path: Path) -> N
             *[("1", "equal", 0)] * 2,
             *[("3", "withheld", None)] * 2,
         ]
-        assert any("crisis_to_third_parties=true lets it see them" in line for line in said)
+        assert any("crisis_to_third_parties=true sends them, too" in line for line in said)
         figures, _ = judge_pairs(files, theirs, include_near=True, crisis_to_third_parties=True)
     assert figures["outcomes"] == {"judge": {"equal": 2, "text": 4}}
 

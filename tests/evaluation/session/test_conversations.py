@@ -116,7 +116,7 @@ def test_a_failed_call_ends_a_session_and_is_asked_again_and_silence_does_not(tm
         assert found["judges"]["checks"]["settings"]["good"]["sessions"] == 2
         assert found["sessions"]["good"] == {"sessions": 3, "incomplete": 1}
         assert "good: 1 of 3 sessions broke off, and are in no figure" in first
-        assert "steps=[conversations] asks for them again" in first
+        assert "steps=[conversations] to ask for them again" in first
         sent = [each for _, each in server.asked if each["messages"][-1]["content"] == "Turn 4 of garden."]
         silent = [each["content"] for each in sent[0]["messages"] if each["role"] == "assistant"]
         assert silent[1:] == ["", "", ""], "the client speaks again after silence"
